@@ -1,0 +1,224 @@
+"""The catalogue of everything that can go wrong, each with its wire, HTTP or exit code.
+
+The tree:
+
+    ClusterError
+    ├── ExitError                 ends a program; carries `exit_code`
+    │   ├── ConfigError           78  bad configuration, all mistakes at once
+    │   ├── DependencyMissing     69  a program or library is not there
+    │   └── BootFailed             3  a worker (or another child) cannot start
+    ├── ClientError               a reply with `error`; the connection lives on
+    ├── Disconnect                the connection is closed with a code and a reason
+    └── StoreError                the store did not do what was asked
+        ├── StoreUnavailable      it was not asked, or nobody knows whether it was done
+        └── StoreRefused          it answered with an error
+
+Codes and texts of replies, closes and unsubscribes are those of the Centrifuge client
+protocol, so that the official SDKs react as they do to Centrifugo. A close reason is never
+empty: centrifuge-js treats a terminal code with an empty reason as a reconnect.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+
+class ClusterError(Exception):
+    """Anything this program raises on purpose."""
+
+
+# --- what ends a program -----------------------------------------------------------------
+
+
+class ExitError(ClusterError):
+    """Ends the program with `exit_code`; the text is one sentence that says what to do."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One mistake in the configuration.
+
+    Attributes:
+        key: dotted path of the option, as written in a file.
+        value: what was given, as text; secrets are already stars.
+        allowed: what would have been right, as a phrase.
+    """
+
+    key: str
+    value: str
+    allowed: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.value} is not allowed; {self.allowed}"
+
+
+class ConfigError(ExitError):
+    """The configuration has mistakes; `problems` lists all of them."""
+
+    exit_code = 78
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        super().__init__(problems)
+        self.problems = tuple(problems)
+
+    def __str__(self) -> str:
+        return "\n".join(str(problem) for problem in self.problems)
+
+
+class DependencyMissing(ExitError):
+    """A program that is needed is not on this machine."""
+
+    exit_code = 69
+
+
+class BootFailed(ExitError):
+    """A child failed to start often enough that trying again is pointless."""
+
+    exit_code = 3
+
+
+# --- what a client is told ---------------------------------------------------------------
+
+
+class ClientError(ClusterError):
+    """The command is answered with this error; the connection lives on."""
+
+    def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
+        super().__init__(code, message)
+        self.code: Final = code
+        self.message: Final = message
+        self.temporary: Final = temporary
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.message}"
+
+
+INTERNAL = ClientError(100, "internal server error", temporary=True)
+UNAUTHORIZED = ClientError(101, "unauthorized")
+UNKNOWN_CHANNEL = ClientError(102, "unknown channel")
+PERMISSION_DENIED = ClientError(103, "permission denied")
+METHOD_NOT_FOUND = ClientError(104, "method not found")
+ALREADY_SUBSCRIBED = ClientError(105, "already subscribed")
+LIMIT_EXCEEDED = ClientError(106, "limit exceeded")
+BAD_REQUEST = ClientError(107, "bad request")
+NOT_AVAILABLE = ClientError(108, "not available")
+TOKEN_EXPIRED = ClientError(109, "token expired")
+EXPIRED = ClientError(110, "expired")
+TOO_MANY_REQUESTS = ClientError(111, "too many requests", temporary=True)
+UNRECOVERABLE_POSITION = ClientError(112, "unrecoverable position")
+
+CLIENT_ERRORS: Final = (
+    INTERNAL,
+    UNAUTHORIZED,
+    UNKNOWN_CHANNEL,
+    PERMISSION_DENIED,
+    METHOD_NOT_FOUND,
+    ALREADY_SUBSCRIBED,
+    LIMIT_EXCEEDED,
+    BAD_REQUEST,
+    NOT_AVAILABLE,
+    TOKEN_EXPIRED,
+    EXPIRED,
+    TOO_MANY_REQUESTS,
+    UNRECOVERABLE_POSITION,
+)
+
+
+class Disconnect(ClusterError):
+    """The connection is closed with `code`; the SDKs reconnect on 3000–3499 and stop on 3500–3999."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code: Final = code
+        self.reason: Final = reason
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.reason}"
+
+    @property
+    def is_client_fault(self) -> bool:
+        """Whether the client did something wrong (it counts as a client error, not as ours)."""
+        return self.code in _CLIENT_FAULTS
+
+
+NORMAL = Disconnect(1000, "closed by the client")
+TOO_BIG = Disconnect(1009, "message too big")
+BAD_TEXT = Disconnect(1007, "invalid UTF-8")
+PROTOCOL_ERROR = Disconnect(1002, "WebSocket protocol error")
+CONNECTION_CLOSED = Disconnect(3000, "connection closed")
+SHUTDOWN = Disconnect(3001, "shutdown")
+SERVER_ERROR = Disconnect(3004, "internal server error")
+CONNECTION_EXPIRED = Disconnect(3005, "connection expired")
+SLOW = Disconnect(3008, "slow")
+WRITE_ERROR = Disconnect(3009, "write error")
+INSUFFICIENT_STATE = Disconnect(3010, "insufficient state")
+FORCE_RECONNECT = Disconnect(3011, "force reconnect")
+NO_PONG = Disconnect(3012, "no pong")
+INVALID_TOKEN = Disconnect(3500, "invalid token")
+BAD_REQUEST_CLOSE = Disconnect(3501, "bad request")
+STALE = Disconnect(3502, "stale")
+CHANNEL_LIMIT = Disconnect(3505, "channel limit")
+INAPPROPRIATE_PROTOCOL = Disconnect(3506, "inappropriate protocol")
+NOT_AVAILABLE_CLOSE = Disconnect(3508, "not available")
+
+DISCONNECTS: Final = (
+    NORMAL,
+    PROTOCOL_ERROR,
+    BAD_TEXT,
+    TOO_BIG,
+    CONNECTION_CLOSED,
+    SHUTDOWN,
+    SERVER_ERROR,
+    CONNECTION_EXPIRED,
+    SLOW,
+    WRITE_ERROR,
+    INSUFFICIENT_STATE,
+    FORCE_RECONNECT,
+    NO_PONG,
+    INVALID_TOKEN,
+    BAD_REQUEST_CLOSE,
+    STALE,
+    CHANNEL_LIMIT,
+    INAPPROPRIATE_PROTOCOL,
+    NOT_AVAILABLE_CLOSE,
+)
+
+_CLIENT_FAULTS: Final = frozenset(
+    {1002, 1007, 1009, 3012, 3500, 3501, 3502, 3505, 3506, 3508}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Unsubscribe:
+    """Why the server took a subscription away; codes of 2500 and above make the SDK resubscribe."""
+
+    code: int
+    reason: str
+
+
+SERVER_UNSUBSCRIBE = Unsubscribe(2000, "server unsubscribe")
+UNSUBSCRIBE_INSUFFICIENT_STATE = Unsubscribe(2500, "insufficient state")
+
+UNSUBSCRIBES: Final = (SERVER_UNSUBSCRIBE, UNSUBSCRIBE_INSUFFICIENT_STATE)
+
+
+# --- what the stores say -----------------------------------------------------------------
+
+
+class StoreError(ClusterError):
+    """Redis or Valkey did not do what it was asked."""
+
+
+class StoreUnavailable(StoreError):
+    """The connection is away or broke; what was under way may or may not have been done.
+
+    Whoever catches this must not repeat a publish: it may already stand in the stream.
+    """
+
+
+class StoreRefused(StoreError):
+    """The store answered with an error; nothing was done."""

@@ -1,0 +1,178 @@
+"""One table of every metric family: its name, kind, help, labels and who keeps it.
+
+Rules: names carry the prefix `app_`, base units and `_total` on counters. Label values are
+enumerated here, so that every series exists at 0 from the first scrape: a counter first seen at
+1 has no rate. Dashboards and alert rules stand on these names; docs/reference/metrics.md is
+rendered from this table and a test keeps the two equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final, Literal
+
+from cluster.errors import CLIENT_ERRORS, DISCONNECTS
+
+Kind = Literal["counter", "gauge", "histogram"]
+Owner = Literal["worker", "supervisor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Family:
+    """One metric family.
+
+    Attributes:
+        labels: label name to all its values; an empty tuple means that the values are not known
+            before they are seen (a worker's lane, a version).
+        mode: multiprocess mode of a worker's gauge, how the lanes are summed up.
+    """
+
+    name: str
+    kind: Kind
+    owner: Owner
+    help: str
+    labels: dict[str, tuple[str, ...]] = field(default_factory=dict)
+    buckets: tuple[float, ...] = ()
+    mode: str = ""
+
+
+METHODS: Final = (
+    "connect",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "presence",
+    "presence_stats",
+    "history",
+    "ping",
+    "rpc",
+    "send",
+    "refresh",
+    "sub_refresh",
+)
+DIRECTIONS: Final = ("in", "out")
+ERROR_TYPES: Final = ("handler", "broker", "store", "internal")
+DROP_REASONS: Final = ("slow", "closed", "broker")
+REJECT_REASONS: Final = (
+    "rate_limit",
+    "connection_limit",
+    "connect_concurrency",
+    "origin",
+    "draining",
+    "not_ready",
+    "bad_handshake",
+)
+RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
+LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
+RESTART_REASONS: Final = ("crash", "hung", "boot", "roll")
+EXIT_OUTCOMES: Final = ("clean", "killed", "crashed")
+SHUTDOWN_PHASES: Final = ("clients", "broker", "sessions", "exit")
+
+DELIVERY_BUCKETS: Final = (
+    0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
+)  # fmt: skip
+LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+# An edge at 5 (the alert's threshold) and edges beyond the stop grace.
+SHUTDOWN_BUCKETS: Final = (
+    0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0,
+)  # fmt: skip
+STARTUP_BUCKETS: Final = (0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0, 30.0)
+
+_CLOSE_CODES: Final = (*(str(close.code) for close in DISCONNECTS), "other")
+_CLIENT_CODES: Final = (
+    *(str(error.code) for error in CLIENT_ERRORS if error.code != 100),
+    *(str(close.code) for close in DISCONNECTS if close.is_client_fault),
+)
+
+WORKER_FAMILIES: Final = (
+    Family("app_active_connections", "gauge", "worker", "Open client connections.", mode="livesum"),
+    Family("app_subscriptions", "gauge", "worker",
+           "Subscriptions of local connections.", mode="livesum"),
+    Family("app_channels", "gauge", "worker",
+           "Channels with a local subscriber, summed over workers.", mode="livesum"),
+    Family("app_connections_opened_total", "counter", "worker", "WebSocket handshakes completed."),
+    Family("app_connections_closed_total", "counter", "worker",
+           "Connections closed, by close code.", {"code": _CLOSE_CODES}),
+    Family("app_messages_total", "counter", "worker",
+           "Commands received (in); replies and pushes written, one per recipient (out).",
+           {"direction": DIRECTIONS}),
+    Family("app_message_bytes_total", "counter", "worker",
+           "Bytes of WebSocket payload received and of frames written.", {"direction": DIRECTIONS}),
+    Family("app_publications_total", "counter", "worker",
+           "Publications accepted by the broker from this service's clients."),
+    Family("app_errors_total", "counter", "worker", "Faults of the service.",
+           {"type": ERROR_TYPES}),
+    Family("app_client_errors_total", "counter", "worker",
+           "What clients did wrong, by error or close code.", {"code": _CLIENT_CODES}),
+    Family("app_commands_total", "counter", "worker", "Commands received.", {"method": METHODS}),
+    Family("app_messages_dropped_total", "counter", "worker",
+           "Pushes not delivered: to a slow or closed connection, or lost with the broker.",
+           {"reason": DROP_REASONS}),
+    Family("app_slow_consumers_total", "counter", "worker",
+           "Connections closed because they did not read."),
+    Family("app_recoveries_total", "counter", "worker", "Recovery attempts of subscriptions.",
+           {"result": RECOVERY_RESULTS}),
+    Family("app_connections_rejected_total", "counter", "worker",
+           "Upgrades and connects turned away.", {"reason": REJECT_REASONS}),
+    Family("app_log_events_total", "counter", "worker", "Log events written.",
+           {"level": LOG_LEVELS}),
+    Family("app_publish_to_delivery_seconds", "histogram", "worker",
+           "From a worker accepting a publication to a worker writing it to its subscribers.",
+           buckets=DELIVERY_BUCKETS),
+    Family("app_event_loop_lag_seconds", "histogram", "worker",
+           "How late a timer of the event loop ran.", buckets=LAG_BUCKETS),
+    Family("app_command_duration_seconds", "histogram", "worker",
+           "From a command's arrival to its reply.", {"method": METHODS},
+           buckets=DELIVERY_BUCKETS),
+    Family("app_broker_up", "gauge", "worker",
+           "1 while every connection of the worker to the broker works.", mode="livemin"),
+    Family("app_broker_last_message_timestamp_seconds", "gauge", "worker",
+           "When the most behind worker last heard its own canary.", mode="livemin"),
+)  # fmt: skip
+
+SUPERVISOR_FAMILIES: Final = (
+    Family("app_workers_alive", "gauge", "supervisor", "Workers that are ready."),
+    Family("app_worker_restarts_total", "counter", "supervisor", "Workers started again.",
+           {"reason": RESTART_REASONS}),
+    Family("app_worker_exits_total", "counter", "supervisor", "Workers that ended.",
+           {"outcome": EXIT_OUTCOMES}),
+    Family("app_shutdown_duration_seconds", "histogram", "supervisor",
+           "From the stop signal to a worker's exit.", buckets=SHUTDOWN_BUCKETS),
+    Family("app_shutdown_phase_duration_seconds", "histogram", "supervisor",
+           "Parts of a worker's shutdown.", {"phase": SHUTDOWN_PHASES}, buckets=SHUTDOWN_BUCKETS),
+    Family("app_startup_duration_seconds", "histogram", "supervisor",
+           "From a worker's start to ready.", buckets=STARTUP_BUCKETS),
+    Family("app_sessions_tracked", "gauge", "supervisor",
+           "Sessions in the store: the whole cluster's number, take max() over instances."),
+    Family("app_sessions_created_total", "counter", "supervisor",
+           "Sessions created, cluster-wide, from the store: take max() over instances."),
+    Family("app_sessions_resumed_total", "counter", "supervisor",
+           "Sessions resumed, cluster-wide, from the store: take max() over instances."),
+    Family("app_sessions_expired_total", "counter", "supervisor",
+           "Sessions expired, cluster-wide, from the store: take max() over instances."),
+    Family("app_memory_working_set_bytes", "gauge", "supervisor",
+           "Memory in use that cannot be reclaimed, of the cgroup or else of the machine."),
+    Family("app_memory_limit_bytes", "gauge", "supervisor",
+           "Memory limit of the cgroup, or else the machine's memory."),
+    Family("app_connection_capacity", "gauge", "supervisor",
+           "Connections that fit, by file limits and client.connection_limit."),
+    Family("app_worker_cpu_seconds_total", "counter", "supervisor",
+           "CPU time of a worker.", {"worker": ()}),
+    Family("app_worker_resident_memory_bytes", "gauge", "supervisor",
+           "Resident memory of a worker.", {"worker": ()}),
+    Family("app_worker_open_fds", "gauge", "supervisor",
+           "Open file descriptors of a worker.", {"worker": ()}),
+    Family("app_worker_max_fds", "gauge", "supervisor",
+           "File descriptor limit of a worker.", {"worker": ()}),
+    Family("app_build_info", "gauge", "supervisor", "1, with the build in its labels.",
+           {"version": (), "revision": ()}),
+    Family("app_deployment_timestamp_seconds", "gauge", "supervisor",
+           "When this version's workers last became ready.", {"version": ()}),
+    Family("app_metrics_collect_errors_total", "counter", "supervisor",
+           "Multiprocess files that could not be read and were put aside."),
+    Family("app_metrics_collect_duration_seconds", "gauge", "supervisor",
+           "How long the last collection took."),
+    Family("app_metrics_files", "gauge", "supervisor", "Multiprocess files read."),
+)  # fmt: skip
+
+FAMILIES: Final = (*WORKER_FAMILIES, *SUPERVISOR_FAMILIES)
