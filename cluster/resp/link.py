@@ -1,0 +1,278 @@
+"""One server kept reachable: connect, authenticate, load the scripts, reconnect with back-off.
+
+Guarantees: a link that is down refuses at once (`StoreUnavailable`), so that callers can say
+"temporary" instead of waiting; a server that owes a reply for longer than `timeout_seconds` is
+given up and connected to again; a command is never repeated here, except after NOSCRIPT, where
+the server has said that nothing was done.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+from cluster.errors import StoreError, StoreRefused, StoreUnavailable
+from cluster.log import get_logger
+from cluster.resp.connection import Arg, Done, RespConnection
+from cluster.resp.scripts import SCRIPTS, Script
+
+log = get_logger()
+
+_BACKOFF_FIRST_SECONDS = 0.05
+_BACKOFF_LIMIT_SECONDS = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """Where a server listens and how to authenticate; `password` never enters a log.
+
+    Attributes:
+        path: a unix socket's path, then host and port mean nothing.
+    """
+
+    host: str = "127.0.0.1"
+    port: int = 6379
+    path: str = ""
+    username: str = ""
+    password: str = ""
+    database: int = 0
+    tls: bool = False
+
+    def __str__(self) -> str:
+        return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
+
+    def at(self, host: str, port: int) -> Address:
+        """The same credentials at another node of the cluster."""
+        return Address(
+            host, port, "", self.username, self.password, self.database, self.tls
+        )
+
+    @classmethod
+    def from_url(cls, url: str) -> Address:
+        """Read `redis://`, `rediss://` or `unix://` as redis-py spells them.
+
+        Raises:
+            ValueError: when the scheme, port or database is not one of these.
+        """
+        parts = urlsplit(url)
+        if parts.scheme not in {"redis", "rediss", "valkey", "valkeys", "unix"}:
+            raise ValueError("the URL must begin with redis://, rediss:// or unix://")
+        username = unquote(parts.username or "")
+        password = unquote(parts.password or "")
+        if parts.scheme == "unix":
+            database = int(parse_qs(parts.query).get("db", ["0"])[0])
+            return cls(
+                path=unquote(parts.path), username=username, password=password, database=database
+            )
+        return cls(
+            host=parts.hostname or "127.0.0.1",
+            port=parts.port or 6379,
+            username=username,
+            password=password,
+            database=int(parts.path.strip("/") or "0"),
+            tls=parts.scheme in {"rediss", "valkeys"},
+        )
+
+
+class Link:
+    """A connection to one server that comes back by itself.
+
+    Args:
+        on_messages: makes this a link for subscriptions; see `RespConnection`.
+        on_up: awaited-for hook, called each time the server has become reachable.
+        on_down: called each time it has been lost.
+    """
+
+    def __init__(
+        self,
+        address: Address,
+        *,
+        timeout_seconds: float,
+        on_up: Callable[[], None] = lambda: None,
+        on_down: Callable[[], None] = lambda: None,
+        on_messages: Callable[[list[Any]], None] | None = None,
+    ) -> None:
+        self.address = address
+        self._timeout_seconds = timeout_seconds
+        self._on_up = on_up
+        self._on_down = on_down
+        self._on_messages = on_messages
+        self._connection: RespConnection | None = None
+        self._lost = asyncio.Event()
+        self._up = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closing = False
+
+    # --- life ----------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begin to connect; `wait_up` tells when that has worked."""
+        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {self.address}")
+
+    @property
+    def is_up(self) -> bool:
+        return self._up.is_set()
+
+    async def wait_up(self) -> None:
+        """Wait until the server is reachable; cancel or bound it from outside."""
+        await self._up.wait()
+
+    def reset(self) -> None:
+        """Give up the present connection and connect again."""
+        if self._connection is not None:
+            self._connection.abort()
+
+    async def aclose(self) -> None:
+        """End the link; what was under way is called back with `StoreUnavailable`."""
+        self._is_closing = True
+        if self._task is not None:
+            self._task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._task
+        if self._connection is not None:
+            self._connection.abort()
+            await asyncio.wait_for(self._lost.wait(), 1.0)
+
+    # --- commands ------------------------------------------------------------------------
+
+    def submit(self, args: Sequence[Arg], done: Done) -> None:
+        """Send a command; see `RespConnection.submit`. Refused at once while the link is down."""
+        if self._connection is None or not self._up.is_set():
+            done(StoreUnavailable(f"the store at {self.address} is away"))
+            return
+        self._connection.submit(args, done)
+
+    def send(self, args: Sequence[Arg]) -> None:
+        """Send a subscribe command; lost without a word while the link is down."""
+        if self._connection is not None and self._up.is_set():
+            self._connection.send(args)
+
+    def submit_script(
+        self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
+    ) -> None:
+        """Run a script by its hash; once more by its text if the server does not know it."""
+
+        def again(reply: Any) -> None:
+            if isinstance(reply, StoreRefused) and str(reply).startswith("NOSCRIPT"):
+                self.submit(("EVAL", script.text, len(keys), *keys, *args), done)
+            else:
+                done(reply)
+
+        self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), again)
+
+    async def call(self, *args: Arg) -> Any:
+        """Send a command and wait for its reply.
+
+        Raises:
+            StoreUnavailable: when nobody knows whether it was done.
+            StoreRefused: when the server said no.
+        """
+        return await _wait(lambda done: self.submit(args, done))
+
+    # --- connecting ----------------------------------------------------------------------
+
+    async def _run(self) -> None:
+        backoff = _BACKOFF_FIRST_SECONDS
+        has_warned = False
+        while True:
+            try:
+                await self._connect()
+            except (OSError, StoreError, TimeoutError) as error:
+                if self._connection is not None:
+                    self._connection.abort()
+                if not has_warned:
+                    log.warning("store_unreachable", server=str(self.address), reason=str(error))
+                    has_warned = True
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+                backoff = min(backoff * 2, _BACKOFF_LIMIT_SECONDS)
+                continue
+            backoff = _BACKOFF_FIRST_SECONDS
+            if has_warned:
+                log.info("store_reachable", server=str(self.address))
+            await self._watch()
+            has_warned = True
+            if not self._is_closing:
+                log.warning("store_lost", server=str(self.address))
+
+    async def _connect(self) -> None:
+        loop = asyncio.get_running_loop()
+        self._lost.clear()
+        address = self.address
+
+        def protocol() -> RespConnection:
+            return RespConnection(on_lost=self._connection_lost, on_messages=self._on_messages)
+
+        async with asyncio.timeout(self._timeout_seconds):
+            if address.path:
+                _, connection = await loop.create_unix_connection(protocol, address.path)
+            else:
+                _, connection = await loop.create_connection(
+                    protocol, address.host, address.port, ssl=address.tls or None
+                )
+            self._connection = connection
+            await self._introduce(connection)
+        self._up.set()
+        self._on_up()
+
+    async def _introduce(self, connection: RespConnection) -> None:
+        address = self.address
+        commands: list[tuple[Arg, ...]] = []
+        if address.password:
+            user = (address.username,) if address.username else ()
+            commands.append(("AUTH", *user, address.password))
+        if address.database:
+            commands.append(("SELECT", address.database))
+        if self._on_messages is None:
+            commands.extend(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
+        commands.append(("PING",))
+        waits = [asyncio.ensure_future(_call(connection, command)) for command in commands]
+        await asyncio.gather(*waits)
+
+    async def _watch(self) -> None:
+        """Return when the connection has ended; end it if the server owes a reply too long."""
+        loop = asyncio.get_running_loop()
+        while not self._lost.is_set():
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._lost.wait(), self._timeout_seconds / 4)
+            connection = self._connection
+            since = connection.waiting_since() if connection is not None else None
+            if connection is not None and since is not None:
+                if loop.time() - since > self._timeout_seconds:
+                    connection.abort()
+
+    def _connection_lost(self) -> None:
+        was_up = self._up.is_set()
+        self._up.clear()
+        self._connection = None
+        self._lost.set()
+        if was_up:
+            self._on_down()
+
+
+async def _call(connection: RespConnection, args: Sequence[Arg]) -> Any:
+    return await _wait(lambda done: connection.submit(args, done))
+
+
+async def _wait(submit: Callable[[Done], None]) -> Any:
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def done(reply: Any) -> None:
+        if future.done():
+            return
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+
+    submit(done)
+    return await future
+
+
+async def call_script(link: Link, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
+    """Run a script and wait for its reply; raises as `Link.call` does."""
+    return await _wait(lambda done: link.submit_script(script, keys, args, done))

@@ -1,0 +1,272 @@
+"""Which server owns a key: one server, several as shards by slot, or a Redis Cluster.
+
+Rules: a key's hash tag decides its slot (CRC16, 16,384 slots, as Redis Cluster has it), and the
+slot decides the shard: with several URLs `slot % count`, in a cluster by the cluster's own map.
+Every shard has two links, one for commands and one for subscriptions. A MOVED answer means that
+nothing was done, so following it is not a repeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from redis.crc import key_slot
+
+from cluster.errors import StoreError, StoreRefused, StoreUnavailable
+from cluster.log import get_logger
+from cluster.resp.connection import Arg, Done
+from cluster.resp.link import Address, Link, _wait
+from cluster.resp.scripts import Script
+
+log = get_logger()
+
+_SLOTS = 16_384
+_REFRESH_SECONDS = 0.5
+
+
+class Shard:
+    """One server (a master) with its link for commands and its link for subscriptions."""
+
+    def __init__(self, address: Address, router: Router, timeout_seconds: float) -> None:
+        self.address = address
+        self.commands = Link(
+            address,
+            timeout_seconds=timeout_seconds,
+            on_up=lambda: router.command_link_changed(self),
+            on_down=lambda: router.command_link_changed(self),
+        )
+        self.subscriptions = Link(
+            address,
+            timeout_seconds=timeout_seconds,
+            on_up=lambda: router.subscription_link_changed(self),
+            on_down=lambda: router.subscription_link_changed(self),
+            on_messages=lambda messages: router.on_messages(self, messages),
+        )
+
+    def start(self) -> None:
+        self.commands.start()
+        self.subscriptions.start()
+
+    @property
+    def is_up(self) -> bool:
+        return self.commands.is_up and self.subscriptions.is_up
+
+    async def aclose(self) -> None:
+        await self.commands.aclose()
+        await self.subscriptions.aclose()
+
+
+class Router:
+    """The shards and the way to them.
+
+    Set `on_messages`, `on_subscriptions_up` and `on_moved` before `start`: they are the broker's
+    ears. `on_moved` is called when slots have moved to another shard.
+
+    Args:
+        urls: one server or cluster, or several servers as shards.
+    """
+
+    def __init__(self, urls: Sequence[str], *, timeout_seconds: float) -> None:
+        self._addresses = [Address.from_url(url) for url in urls]
+        self._timeout_seconds = timeout_seconds
+        self.shards: list[Shard] = []
+        self.is_cluster = False
+        self._slots: list[Shard] = []
+        self._refresh_wanted = asyncio.Event()
+        self._refresher: asyncio.Task[None] | None = None
+        self._closing: set[asyncio.Task[None]] = set()
+        self.on_messages: Callable[[Shard, list[Any]], None] = lambda shard, messages: None
+        self.on_subscriptions_up: Callable[[Shard], None] = lambda shard: None
+        self.on_moved: Callable[[], None] = lambda: None
+
+    # --- life ----------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Connect to every server; returns when all are reachable.
+
+        Raises:
+            StoreUnavailable: when one is not reachable within the timeout.
+        """
+        self.shards = [Shard(address, self, self._timeout_seconds) for address in self._addresses]
+        for shard in self.shards:
+            shard.start()
+        await self._wait_all_up()
+        if len(self.shards) == 1 and await _is_cluster(self.shards[0].commands):
+            self.is_cluster = True
+            await self._refresh()
+            await self._wait_all_up()
+            self._refresher = asyncio.get_running_loop().create_task(
+                self._keep_fresh(), name="topology"
+            )
+
+    async def _wait_all_up(self) -> None:
+        for shard in self.shards:
+            for link in (shard.commands, shard.subscriptions):
+                try:
+                    await asyncio.wait_for(link.wait_up(), self._timeout_seconds)
+                except TimeoutError:
+                    raise StoreUnavailable(
+                        f"no Redis or Valkey answers at {shard.address} "
+                        f"within {self._timeout_seconds:g} s"
+                    ) from None
+
+    async def aclose(self) -> None:
+        """Close every link; what was under way is called back with `StoreUnavailable`."""
+        if self._refresher is not None:
+            self._refresher.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._refresher
+        for shard in self.shards:
+            await shard.aclose()
+        for task in list(self._closing):
+            await task
+
+    @property
+    def is_up(self) -> bool:
+        return bool(self.shards) and all(shard.is_up for shard in self.shards)
+
+    # --- routing -------------------------------------------------------------------------
+
+    def shard_of(self, key: str) -> Shard:
+        """The shard that owns a key (of which only the hash tag counts)."""
+        if len(self.shards) == 1:
+            return self.shards[0]
+        slot = key_slot(key.encode())
+        return self._slots[slot] if self.is_cluster else self.shards[slot % len(self.shards)]
+
+    def run_script(
+        self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
+    ) -> None:
+        """Run a script where its first key lives; `done` as in `RespConnection.submit`."""
+        link = self.shard_of(str(keys[0])).commands
+        if not self.is_cluster:
+            link.submit_script(script, keys, args, done)
+            return
+
+        def moved(reply: Any) -> None:
+            target = self._redirect(reply)
+            if target is None:
+                done(reply)
+            else:
+                target.submit_script(script, keys, args, done)
+
+        link.submit_script(script, keys, args, moved)
+
+    def submit(self, key: str, args: Sequence[Arg], done: Done) -> None:
+        """Send a command where `key` lives; `done` as in `RespConnection.submit`."""
+        link = self.shard_of(key).commands
+        if not self.is_cluster:
+            link.submit(args, done)
+            return
+
+        def moved(reply: Any) -> None:
+            target = self._redirect(reply)
+            if target is None:
+                done(reply)
+            else:
+                target.submit(args, done)
+
+        link.submit(args, moved)
+
+    async def call_script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
+        """Run a script and wait for its reply; raises as `Link.call` does."""
+        return await _wait(lambda done: self.run_script(script, keys, args, done))
+
+    async def call(self, key: str, *args: Arg) -> Any:
+        """Send a command where `key` lives; raises as `Link.call` does."""
+        return await _wait(lambda done: self.submit(key, args, done))
+
+    def _redirect(self, reply: Any) -> Link | None:
+        if not isinstance(reply, StoreRefused) or not str(reply).startswith("MOVED "):
+            return None
+        self.refresh()
+        host, port = str(reply).split()[2].rsplit(":", 1)
+        shard = self._shard_at(host, int(port))
+        return shard.commands if shard is not None and shard.commands.is_up else None
+
+    def _shard_at(self, host: str, port: int) -> Shard | None:
+        for shard in self.shards:
+            if (shard.address.host, shard.address.port) == (host, port):
+                return shard
+        return None
+
+    # --- changes -------------------------------------------------------------------------
+
+    def command_link_changed(self, shard: Shard) -> None:
+        """Called by a shard's link."""
+        if self.is_cluster and not shard.commands.is_up:
+            self.refresh()
+
+    def subscription_link_changed(self, shard: Shard) -> None:
+        """Called by a shard's link."""
+        if shard.subscriptions.is_up:
+            self.on_subscriptions_up(shard)
+        elif self.is_cluster:
+            self.refresh()
+
+    def refresh(self) -> None:
+        """Ask the cluster for its map soon (a failover or a moved slot)."""
+        self._refresh_wanted.set()
+
+    async def _keep_fresh(self) -> None:
+        while True:
+            await self._refresh_wanted.wait()
+            self._refresh_wanted.clear()
+            with contextlib.suppress(StoreError, OSError):
+                await self._refresh()
+            if not self.is_up:
+                self._refresh_wanted.set()
+            await asyncio.sleep(_REFRESH_SECONDS)
+
+    async def _refresh(self) -> None:
+        ranges = await self._ask_slots()
+        if ranges is None:
+            return
+        slots: list[Shard | None] = [None] * _SLOTS
+        present: list[Shard] = []
+        for first, last, host, port in ranges:
+            shard = self._shard_at(host, port)
+            if shard is None:
+                shard = Shard(self._addresses[0].at(host, port), self, self._timeout_seconds)
+                shard.start()
+                self.shards.append(shard)
+            if shard not in present:
+                present.append(shard)
+            slots[first : last + 1] = [shard] * (last - first + 1)
+        if not present:
+            return
+        settled = [shard if shard is not None else present[0] for shard in slots]
+        gone = [shard for shard in self.shards if shard not in present]
+        has_moved = settled != self._slots
+        self.shards = present
+        self._slots = settled
+        for shard in gone:
+            task = asyncio.get_running_loop().create_task(shard.aclose())
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+        if has_moved:
+            self.on_moved()
+
+    async def _ask_slots(self) -> list[tuple[int, int, str, int]] | None:
+        for shard in self.shards:
+            if not shard.commands.is_up:
+                continue
+            with contextlib.suppress(StoreError, TimeoutError):
+                async with asyncio.timeout(self._timeout_seconds):
+                    reply = await shard.commands.call("CLUSTER", "SLOTS")
+                return [
+                    (int(first), int(last), node[0].decode() or shard.address.host, int(node[1]))
+                    for first, last, node, *_ in reply
+                ]
+        return None
+
+
+async def _is_cluster(link: Link) -> bool:
+    try:
+        info = await link.call("INFO", "cluster")
+    except StoreRefused:
+        return False
+    return b"cluster_enabled:1" in info

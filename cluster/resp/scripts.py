@@ -1,0 +1,40 @@
+"""The Lua scripts of cluster/lua, one atomic script per file, addressed by their SHA-1."""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from importlib import resources
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Script:
+    name: str
+    text: str
+    sha: str
+
+
+def _load(name: str) -> Script:
+    text = resources.files("cluster").joinpath("lua", f"{name}.lua").read_text("utf-8")
+    # SHA-1 is what EVALSHA asks for; nothing rests on its strength.
+    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+
+
+PUBLISH: Final = _load("publish")
+READ_STREAM: Final = _load("read_stream")
+SESSION_ATTACH: Final = _load("session_attach")
+SESSION_DETACH: Final = _load("session_detach")
+SESSION_RENEW: Final = _load("session_renew")
+SESSION_UPDATE: Final = _load("session_update")
+SESSION_SWEEP: Final = _load("session_sweep")
+
+SCRIPTS: Final = (
+    PUBLISH,
+    READ_STREAM,
+    SESSION_ATTACH,
+    SESSION_DETACH,
+    SESSION_RENEW,
+    SESSION_UPDATE,
+    SESSION_SWEEP,
+)

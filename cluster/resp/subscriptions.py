@@ -1,0 +1,169 @@
+"""Sharded subscriptions of one worker: which shard channels it wants, kept wanted over every break.
+
+Guarantees: a channel is confirmed only when the server has said so; after a broken connection or
+a moved slot every wanted channel is subscribed again and its owner is told (`on_resumed`), so
+that it can compare positions; everything one read brought is handed on as one batch per channel.
+One channel per SSUBSCRIBE: a Redis Cluster refuses several slots in one command.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from cluster.errors import StoreRefused, StoreUnavailable
+from cluster.resp.router import Router, Shard
+
+#: Gets a channel's name and the payloads one read brought, in order.
+Receiver = Callable[[str, list[bytes]], None]
+Resumed = Callable[[str], None]
+
+_RETRY_SECONDS = 2.0
+
+
+class _Entry:
+    __slots__ = (
+        "inbox", "is_confirmed", "key", "name", "on_resumed",
+        "receiver", "sent_at", "shard", "unconfirmed", "waiters", "was_confirmed",
+    )  # fmt: skip
+
+    def __init__(
+        self, key: str, name: str, shard: Shard, receiver: Receiver, on_resumed: Resumed
+    ) -> None:
+        self.key = key
+        self.name = name
+        self.shard = shard
+        self.receiver = receiver
+        self.on_resumed = on_resumed
+        self.inbox: list[bytes] = []
+        self.waiters: list[asyncio.Future[None]] = []
+        self.unconfirmed = 0
+        self.sent_at = 0.0
+        self.is_confirmed = False
+        self.was_confirmed = False
+
+
+class Subscriptions:
+    """The wanted shard channels over all shards of a router."""
+
+    def __init__(self, router: Router) -> None:
+        self._router = router
+        self._entries: dict[bytes, _Entry] = {}
+        self._touched: list[_Entry] = []
+        self._loop = asyncio.get_running_loop()
+        router.on_messages = self._receive
+        router.on_subscriptions_up = self._link_up
+        router.on_moved = self._moved
+
+    def subscribe(
+        self,
+        key: str,
+        name: str,
+        receiver: Receiver,
+        on_resumed: Resumed = lambda name: None,
+    ) -> asyncio.Future[None]:
+        """Want a shard channel; the future is done when the server has confirmed it.
+
+        Messages may reach `receiver` before the future's callbacks have run.
+        """
+        future: asyncio.Future[None] = self._loop.create_future()
+        entry = self._entries.get(key.encode())
+        if entry is None:
+            entry = _Entry(key, name, self._router.shard_of(key), receiver, on_resumed)
+            self._entries[key.encode()] = entry
+            self._send(entry)
+        if entry.is_confirmed:
+            future.set_result(None)
+        else:
+            entry.waiters.append(future)
+        return future
+
+    def unsubscribe(self, key: str) -> None:
+        """No longer want a shard channel; what still comes is dropped."""
+        entry = self._entries.pop(key.encode(), None)
+        if entry is None:
+            return
+        entry.shard.subscriptions.send(("SUNSUBSCRIBE", key))
+        for waiter in entry.waiters:
+            if not waiter.done():
+                waiter.set_exception(StoreUnavailable("the subscription was given up"))
+
+    def retry_unconfirmed(self) -> None:
+        """Ask again for what the server has not confirmed for a while; call about once a second."""
+        now = self._loop.time()
+        for entry in self._entries.values():
+            if not entry.is_confirmed and now - entry.sent_at > _RETRY_SECONDS:
+                entry.shard = self._router.shard_of(entry.key)
+                self._send(entry)
+
+    @property
+    def unconfirmed(self) -> int:
+        """Wanted channels that the server has not confirmed."""
+        return sum(1 for entry in self._entries.values() if not entry.is_confirmed)
+
+    # --- what the links bring ------------------------------------------------------------
+
+    def _send(self, entry: _Entry) -> None:
+        entry.sent_at = self._loop.time()
+        if entry.shard.subscriptions.is_up:
+            entry.unconfirmed += 1
+            entry.shard.subscriptions.send(("SSUBSCRIBE", entry.key))
+
+    def _receive(self, shard: Shard, messages: list[Any]) -> None:
+        entries = self._entries
+        touched = self._touched
+        for message in messages:
+            if isinstance(message, StoreRefused):
+                if str(message).startswith("MOVED "):
+                    self._router.refresh()
+                continue
+            kind = message[0]
+            entry = entries.get(message[1])
+            if entry is None:
+                continue
+            if kind == b"smessage":
+                if not entry.inbox:
+                    touched.append(entry)
+                entry.inbox.append(message[2])
+            elif kind == b"ssubscribe":
+                self._confirmed(entry, shard)
+            elif kind == b"sunsubscribe" and entry.unconfirmed == 0 and entry.shard is shard:
+                # Unasked for: the slot has moved away from this server.
+                entry.is_confirmed = False
+                self._router.refresh()
+        for entry in touched:
+            payloads, entry.inbox = entry.inbox, []
+            entry.receiver(entry.name, payloads)
+        touched.clear()
+
+    def _confirmed(self, entry: _Entry, shard: Shard) -> None:
+        if entry.shard is not shard:
+            return
+        entry.unconfirmed = max(0, entry.unconfirmed - 1)
+        if entry.unconfirmed or entry.is_confirmed:
+            return
+        entry.is_confirmed = True
+        for waiter in entry.waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        entry.waiters.clear()
+        if entry.was_confirmed:
+            entry.on_resumed(entry.name)
+        entry.was_confirmed = True
+
+    def _link_up(self, shard: Shard) -> None:
+        for entry in self._entries.values():
+            if entry.shard is shard:
+                entry.is_confirmed = False
+                entry.unconfirmed = 0
+                self._send(entry)
+
+    def _moved(self) -> None:
+        for entry in self._entries.values():
+            shard = self._router.shard_of(entry.key)
+            if entry.shard is not shard or not entry.is_confirmed:
+                entry.shard = shard
+                entry.is_confirmed = False
+                entry.unconfirmed = 0
+                self._send(entry)
