@@ -1,0 +1,146 @@
+"""Who may: a token in, claims or a reason out; a channel in, its rules out.
+
+Tokens are JWTs signed with HS256, HS384 or HS512 and `client.token.hmac_secret_key`. With
+`client.insecure` a connection needs no token and everybody may do everything; without it, what no
+option allows is refused with 103. (Subscription tokens, asymmetric keys and the `allow_*` options
+have their place here.)
+
+Source: RFC 7519; Centrifugo's claims.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from cluster.broker import HistoryPolicy
+from cluster.config import ChannelOptions, Config
+from cluster.errors import (
+    BAD_REQUEST,
+    BAD_REQUEST_CLOSE,
+    INVALID_TOKEN,
+    PERMISSION_DENIED,
+    TOKEN_EXPIRED,
+    UNKNOWN_CHANNEL,
+)
+
+_HASHES: Final = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
+
+
+class Claims(NamedTuple):
+    """What is known of a connection's user.
+
+    Attributes:
+        user: "" is anonymous.
+        info: JSON that others see as `conn_info`, None when there is none.
+        expires_at: Unix seconds, 0 for never.
+    """
+
+    user: str
+    info: Any
+    expires_at: int
+
+
+_ANONYMOUS: Final = Claims("", None, 0)
+
+
+def authenticate(token: str, config: Config, now: float) -> Claims:
+    """Say who a connection belongs to.
+
+    Raises:
+        Disconnect: 3500 for a token that is malformed or not signed with our key, 3501 without one.
+        ClientError: 109 for a token that has expired or does not hold yet.
+    """
+    client = config.client
+    if not token:
+        if client.insecure:
+            return _ANONYMOUS
+        raise BAD_REQUEST_CLOSE
+    if not client.token.hmac_secret_key:
+        if client.insecure:
+            return _ANONYMOUS
+        raise INVALID_TOKEN
+    claims = _verify(token, client.token.hmac_secret_key.encode())
+    user, expires_at = claims.get("sub", ""), claims.get("exp", 0)
+    if type(user) is not str or type(expires_at) is not int or "channel" in claims:
+        raise INVALID_TOKEN
+    not_before = claims.get("nbf", 0)
+    if type(not_before) is not int:
+        raise INVALID_TOKEN
+    if (expires_at and expires_at <= now) or not_before > now:
+        raise TOKEN_EXPIRED
+    return Claims(user, claims.get("info"), expires_at)
+
+
+def _verify(token: str, key: bytes) -> dict[str, Any]:
+    try:
+        signed, _, signature = token.rpartition(".")
+        header, _, body = signed.partition(".")
+        algorithm = _HASHES[orjson.loads(_decoded(header))["alg"]]
+        claims = orjson.loads(_decoded(body))
+        given = _decoded(signature)
+    except (ValueError, KeyError, TypeError):
+        raise INVALID_TOKEN from None
+    expected = hmac.new(key, signed.encode(), algorithm).digest()
+    if not hmac.compare_digest(expected, given) or type(claims) is not dict:
+        raise INVALID_TOKEN
+    return claims
+
+
+def _decoded(part: str) -> bytes:
+    try:
+        return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from None
+
+
+class ChannelRules:
+    """What the configuration says about channels, found by name."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._namespaces = {namespace.name: namespace.options for namespace in config.channel.namespaces}
+        self._policies: dict[int, HistoryPolicy] = {}
+
+    def options(self, channel: str) -> ChannelOptions:
+        """The options of a channel's namespace.
+
+        Raises:
+            ClientError: 107 for a name too long or not ASCII, 102 for an unknown namespace.
+        """
+        if len(channel) > self._config.channel.max_length or not channel.isascii():
+            raise BAD_REQUEST
+        if ":" not in channel:
+            return self._config.channel.without_namespace
+        namespace = channel.removeprefix("$").partition(":")[0]
+        try:
+            return self._namespaces[namespace]
+        except KeyError:
+            raise UNKNOWN_CHANNEL from None
+
+    def history(self, channel: str) -> HistoryPolicy:
+        """How long a channel remembers; raises as `options` does."""
+        options = self.options(channel)
+        policy = self._policies.get(id(options))
+        if policy is None:
+            has_history = options.history_size > 0 and options.history_ttl > 0
+            policy = self._policies[id(options)] = HistoryPolicy(
+                options.history_size if has_history else 0,
+                int(options.history_ttl * 1000),
+                int(options.history_meta_ttl * 1000),
+            )
+        return policy
+
+    def allow(self, channel: str) -> None:
+        """Let a client subscribe to, publish in or read a channel.
+
+        Raises:
+            ClientError: 103 when nothing allows it, or for a private channel without a token.
+        """
+        if channel.startswith("$") or not self._config.client.insecure:
+            raise PERMISSION_DENIED

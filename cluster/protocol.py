@@ -1,0 +1,372 @@
+"""The Centrifuge client protocol, JSON v2: commands in, replies and pushes out, WebSocket frames.
+
+Rules: this module knows no connection, clock or channel state. Zero values are left out of what
+is sent, except a successful reply's result key, which is always there. Whatever is malformed is
+raised as the `Disconnect` that the protocol demands. Payloads (`data`) are JSON of any kind and
+are never looked into.
+
+Source: centrifugal/protocol `client.proto`; RFC 6455 for the frames.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final, NamedTuple
+
+import orjson
+
+from cluster.errors import (
+    BAD_REQUEST,
+    BAD_REQUEST_CLOSE,
+    BAD_TEXT,
+    ClientError,
+    Disconnect,
+    Unsubscribe,
+)
+
+_ID_LIMIT = 2**32
+_OFFSET_LIMIT = 2**53
+
+#: In the order in which a command with several request keys is read.
+METHODS: Final = (
+    "connect",
+    "ping",
+    "subscribe",
+    "unsubscribe",
+    "publish",
+    "presence",
+    "presence_stats",
+    "history",
+    "rpc",
+    "send",
+    "refresh",
+    "sub_refresh",
+)
+_METHODS_SET: Final = frozenset(METHODS)
+
+REJECT_UNRECOVERED: Final = 1 << 1
+"""Bit of `subscribe.flag`: answer error 112 instead of `recovered: false`."""
+
+
+class _Missing:
+    """The type of `MISSING`; a JSON null is a value, an absent key is not."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Final = _Missing()
+
+
+class Command(NamedTuple):
+    """One command of a client; `method` is "pong" for an answer to a ping."""
+
+    id: int
+    method: str
+    params: dict[str, Any]
+
+
+PONG: Final = Command(0, "pong", {})
+
+
+class Position(NamedTuple):
+    """A place in a channel's stream; offset 0 with an empty epoch is no place at all."""
+
+    offset: int
+    epoch: str
+
+
+class Publication(NamedTuple):
+    """One publication as it travels.
+
+    Attributes:
+        offset: its number in the stream, 0 in a channel without history.
+        epoch: the stream's epoch, "" in a channel without history.
+        body: the Publication as a JSON object, without its offset.
+        accepted_ms: Unix time at which a worker accepted it, 0 when unknown (read from a stream).
+    """
+
+    offset: int
+    epoch: str
+    body: bytes
+    accepted_ms: int = 0
+
+
+class ConnectRequest(NamedTuple):
+    token: str
+    data: Any
+    subs: dict[str, Position]
+    name: str
+
+
+class SubscribeRequest(NamedTuple):
+    channel: str
+    token: str
+    recover: bool
+    position: Position
+    positioned: bool
+    recoverable: bool
+    rejects_unrecovered: bool
+
+
+class HistoryRequest(NamedTuple):
+    channel: str
+    limit: int
+    since: Position | None
+    reverse: bool
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+def decode(payload: bytes) -> list[Command]:
+    """Read one WebSocket message: JSON documents separated by newlines, at most one at the end.
+
+    Raises:
+        Disconnect: 3501 for anything that is not a list of commands, 1007 for invalid UTF-8.
+    """
+    if payload.endswith(b"\n"):
+        payload = payload[:-1]
+    try:
+        if b"\n" in payload:
+            return [_command(orjson.loads(line)) for line in payload.split(b"\n")]
+        return [_command(orjson.loads(payload))]
+    except orjson.JSONDecodeError:
+        raise _why_undecodable(payload) from None
+
+
+def _why_undecodable(payload: bytes) -> Disconnect:
+    try:
+        payload.decode()
+    except UnicodeDecodeError:
+        return BAD_TEXT
+    return BAD_REQUEST_CLOSE
+
+
+def _command(document: Any) -> Command:
+    if type(document) is not dict:
+        raise BAD_REQUEST_CLOSE
+    number = document.get("id", 0)
+    if type(number) is not int or not 0 <= number < _ID_LIMIT:
+        raise BAD_REQUEST_CLOSE
+    method = _method(document)
+    if number == 0 and method != "send":
+        # Centrifugo takes whatever has no id and is no `send` for a pong.
+        return PONG
+    if method is None:
+        raise BAD_REQUEST_CLOSE
+    params = document[method]
+    if type(params) is not dict:
+        raise BAD_REQUEST_CLOSE
+    return Command(number, method, params)
+
+
+def _method(document: dict[str, Any]) -> str | None:
+    found = [key for key in document if key in _METHODS_SET and document[key] is not None]
+    if len(found) == 1:
+        return found[0]
+    return min(found, key=METHODS.index, default=None)
+
+
+def _take(params: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+    value = params.get(name)
+    if value is None:
+        return default
+    if type(value) is not kind:
+        raise BAD_REQUEST_CLOSE
+    return value
+
+
+def _take_offset(params: dict[str, Any]) -> int:
+    offset: int = _take(params, "offset", int, 0)
+    if not 0 <= offset < _OFFSET_LIMIT:
+        raise BAD_REQUEST_CLOSE
+    return offset
+
+
+def _take_channel(params: dict[str, Any]) -> str:
+    channel: str = _take(params, "channel", str, "")
+    if not channel:
+        raise BAD_REQUEST_CLOSE
+    return channel
+
+
+def connect_request(params: dict[str, Any]) -> ConnectRequest:
+    """Read the parameters of `connect`; raises `Disconnect` 3501 when a type is wrong."""
+    subs = {}
+    for channel, sub in _take(params, "subs", dict, {}).items():
+        if type(sub) is not dict:
+            raise BAD_REQUEST_CLOSE
+        if _take(sub, "recover", bool, False):
+            subs[channel] = Position(_take_offset(sub), _take(sub, "epoch", str, ""))
+    return ConnectRequest(
+        _take(params, "token", str, ""), params.get("data"), subs, _take(params, "name", str, "")
+    )
+
+
+def subscribe_request(params: dict[str, Any]) -> SubscribeRequest:
+    """Read the parameters of `subscribe`; raises `Disconnect` 3501 when a type is wrong."""
+    delta = _take(params, "delta", str, "")
+    if delta not in {"", "fossil"}:
+        raise BAD_REQUEST_CLOSE
+    flag = _take(params, "flag", int, 0)
+    return SubscribeRequest(
+        _take_channel(params),
+        _take(params, "token", str, ""),
+        _take(params, "recover", bool, False),
+        Position(_take_offset(params), _take(params, "epoch", str, "")),
+        _take(params, "positioned", bool, False),
+        _take(params, "recoverable", bool, False),
+        bool(flag & REJECT_UNRECOVERED),
+    )
+
+
+def channel_request(params: dict[str, Any]) -> str:
+    """Read a command that only names a channel."""
+    return _take_channel(params)
+
+
+def publish_request(params: dict[str, Any]) -> tuple[str, bytes]:
+    """Read `publish`: the channel and its data as JSON without newlines.
+
+    Raises:
+        Disconnect: 3501 without a channel.
+        ClientError: 107 without data, or with data nested too deep to be written again.
+    """
+    channel = _take_channel(params)
+    return channel, data_json(params)
+
+
+def data_json(params: dict[str, Any]) -> bytes:
+    """The parameter `data` as compact JSON; raises `ClientError` 107 when absent or too deep."""
+    data = params.get("data", MISSING)
+    if data is MISSING:
+        raise BAD_REQUEST
+    try:
+        return orjson.dumps(data)
+    except orjson.JSONEncodeError:
+        # orjson reads 1,024 levels of nesting but writes 254.
+        raise BAD_REQUEST from None
+
+
+def history_request(params: dict[str, Any]) -> HistoryRequest:
+    """Read `history`.
+
+    Raises:
+        Disconnect: 3501 when a type is wrong.
+        ClientError: 107 for a backward read from offset 0.
+    """
+    limit = _take(params, "limit", int, 0)
+    reverse = _take(params, "reverse", bool, False)
+    since_params = _take(params, "since", dict, None)
+    since = None
+    if since_params is not None:
+        since = Position(_take_offset(since_params), _take(since_params, "epoch", str, ""))
+        if reverse and since.offset == 0:
+            raise BAD_REQUEST
+    return HistoryRequest(_take_channel(params), max(limit, -1), since, reverse)
+
+
+# --- writing -----------------------------------------------------------------------------
+
+
+def reply(number: int, method: str, result: dict[str, Any] | None = None) -> bytes:
+    """A successful reply; its result key is there even when empty."""
+    if not result:
+        return b'{"id":%d,"%s":{}}' % (number, method.encode())
+    return orjson.dumps({"id": number, method: result})
+
+
+def error_reply(number: int, error: ClientError) -> bytes:
+    """A reply that says what went wrong."""
+    body: dict[str, Any] = {"code": error.code, "message": error.message}
+    if error.temporary:
+        body["temporary"] = True
+    return orjson.dumps({"id": number, "error": body})
+
+
+def publication_body(data: bytes, user: str, client: str, info: Any) -> bytes:
+    """A Publication of a client: its data (JSON) and who sent it."""
+    client_info: dict[str, Any] = {"user": user, "client": client}
+    if info is not None:
+        client_info["conn_info"] = info
+    return b'{"data":%b,"info":%b}' % (data, orjson.dumps(client_info))
+
+
+def publication_json(publication: Publication) -> bytes:
+    """A Publication with its offset, and with its epoch when it is the first of its stream."""
+    offset = publication.offset
+    if not offset:
+        return publication.body
+    if offset == 1:
+        return b'%b,"offset":1,"epoch":"%b"}' % (
+            publication.body[:-1],
+            publication.epoch.encode(),
+        )
+    return b'%b,"offset":%d}' % (publication.body[:-1], offset)
+
+
+def publications_json(publications: Iterable[Publication]) -> list[orjson.Fragment]:
+    """Publications for a reply, already JSON."""
+    return [orjson.Fragment(publication_json(publication)) for publication in publications]
+
+
+def push_prefix(channel: str) -> bytes:
+    """What stands before a publication in a push of this channel."""
+    return b'{"push":{"channel":%b,"pub":' % orjson.dumps(channel)
+
+
+def push_frame(prefix: bytes, publication: Publication) -> bytes:
+    """The whole frame of a publication push; built once, written to every subscriber."""
+    return text_frame(b"%b%b}}" % (prefix, publication_json(publication)))
+
+
+def unsubscribe_push(channel: str, why: Unsubscribe) -> bytes:
+    """Tell a client that the server took its subscription away."""
+    body = {"code": why.code, "reason": why.reason}
+    return orjson.dumps({"push": {"channel": channel, "unsubscribe": body}})
+
+
+def subscribe_push(channel: str, result: dict[str, Any]) -> bytes:
+    """Tell a client that the server has subscribed it."""
+    return orjson.dumps({"push": {"channel": channel, "subscribe": result}})
+
+
+def message_push(data: Any) -> bytes:
+    """A message of the server to one connection."""
+    return orjson.dumps({"push": {"message": {"data": data}}})
+
+
+# --- WebSocket frames of a server: never masked, never fragmented (RFC 6455 §5.2) -----------
+
+
+def _frame(first: int, payload: bytes) -> bytes:
+    size = len(payload)
+    if size < 126:
+        return b"%c%c%b" % (first, size, payload)
+    if size < 65536:
+        return b"%c\x7e%b%b" % (first, size.to_bytes(2, "big"), payload)
+    return b"%c\x7f%b%b" % (first, size.to_bytes(8, "big"), payload)
+
+
+def text_frame(payload: bytes) -> bytes:
+    """A text frame."""
+    return _frame(0x81, payload)
+
+
+def close_frame(code: int, reason: str) -> bytes:
+    """A close frame; the reason is cut to what a control frame holds (123 bytes)."""
+    return _frame(0x88, code.to_bytes(2, "big") + reason.encode()[:123])
+
+
+def native_ping_frame() -> bytes:
+    """A WebSocket ping, for clients that asked for it (`cf_ws_frame_ping_pong`)."""
+    return _frame(0x89, b"")
+
+
+def native_pong_frame(payload: bytes) -> bytes:
+    """The answer to a client's WebSocket ping."""
+    return _frame(0x8A, payload[:125])
+
+
+PING_FRAME: Final = text_frame(b"{}")
