@@ -1,0 +1,95 @@
+"""Publications between workers: what a broker promises, whatever stands behind it.
+
+`redis` is the broker that is used, `canary` tells whether its subscriptions really live. An
+in-memory twin in tests/ sits the same contract tests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import NamedTuple, Protocol
+
+from cluster.errors import StoreError
+from cluster.protocol import Position, Publication
+
+
+class HistoryPolicy(NamedTuple):
+    """How long a channel's stream remembers. Size 0 means that the channel has no stream.
+
+    Attributes:
+        size: exact number of publications kept.
+        ttl_ms: how long they are kept after the last one.
+        meta_ttl_ms: how long epoch and top offset are kept; 0 for ever.
+    """
+
+    size: int
+    ttl_ms: int
+    meta_ttl_ms: int
+
+
+class StreamRead(NamedTuple):
+    """What a stream held at one moment: its top, and the publications asked for."""
+
+    top: Position
+    publications: list[Publication]
+
+
+class BrokerListener(Protocol):
+    """Who hears what the broker brings; calls come from the event loop, never concurrently."""
+
+    def publications(self, channel: str, publications: list[Publication]) -> None:
+        """Everything one read brought for a subscribed channel, in order."""
+
+    def resumed(self, channel: str) -> None:
+        """The subscription had broken and lives again; publications may be missing."""
+
+
+class Broker(Protocol):
+    """Publications between workers.
+
+    Guarantees:
+        * A publication in a channel with history gets the next offset of its stream, is kept and
+          is sent to the subscribers as one step; stream and subscription agree on the order.
+        * Delivery to subscribers is at most once. What is missing shows as a gap in the offsets,
+          or, for the last ones, when the stream's top is compared (`read`).
+        * `publish` is never repeated: after `StoreUnavailable` it may or may not have been done.
+        * A caller's publishes to one channel keep their order.
+    """
+
+    def publish(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        done: Callable[[Position | StoreError], None],
+    ) -> None:
+        """Publish; `done` gets the position ((0, "") without history) or what went wrong."""
+
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
+        """Hear a channel; done when confirmed: what is published from then on is heard."""
+
+    def unsubscribe(self, channel: str) -> None:
+        """No longer hear a channel."""
+
+    async def read(
+        self,
+        channel: str,
+        history: HistoryPolicy,
+        *,
+        since: int | None = None,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> StreamRead:
+        """Read a stream's top and, if `limit` is not 0, publications.
+
+        Args:
+            since: an offset: forward, publications after it; backward, those before it.
+            limit: how many at most; -1 for all, 0 for the top only.
+            reverse: newest first.
+
+        Raises:
+            StoreUnavailable: when the store is away.
+            StoreRefused: when it answered with an error.
+        """

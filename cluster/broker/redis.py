@@ -1,0 +1,137 @@
+"""The broker over Redis or Valkey: streams for history, sharded pub/sub for delivery.
+
+Layout 1: `{prefix:channel}.meta` (hash: o top offset, e epoch), `{prefix:channel}.stream` (id =
+offset), shard channel `{prefix:channel}.pub` with payloads `1:offset:epoch:accepted_ms:body`. All
+keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
+payload of another layout is counted and left alone: two versions may share the store in a roll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+from collections.abc import Callable
+from typing import Any
+
+from cluster.broker import BrokerListener, HistoryPolicy, StreamRead
+from cluster.errors import StoreError
+from cluster.metrics.tally import Tally
+from cluster.protocol import Position, Publication
+from cluster.resp.router import Router
+from cluster.resp.scripts import PUBLISH, READ_STREAM
+from cluster.resp.subscriptions import Subscriptions
+
+_NOWHERE = Position(0, "")
+
+
+class RedisBroker:
+    """See `Broker` for the guarantees.
+
+    Args:
+        prefix: before every key of this cluster.
+        listener: hears the publications.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        subscriptions: Subscriptions,
+        *,
+        prefix: str,
+        listener: BrokerListener,
+        tally: Tally,
+    ) -> None:
+        self._router = router
+        self._subscriptions = subscriptions
+        self._prefix = prefix
+        self._listener = listener
+        self._tally = tally
+
+    def _key(self, channel: str, part: str) -> str:
+        return f"{{{self._prefix}:{channel}}}.{part}"
+
+    def publish(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        done: Callable[[Position | StoreError], None],
+    ) -> None:
+        shard_channel = self._key(channel, "pub")
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, StoreError):
+                done(reply)
+            elif history.size:
+                done(Position(reply[0], reply[1].decode()))
+            else:
+                done(_NOWHERE)
+
+        if history.size:
+            self._router.run_script(
+                PUBLISH,
+                (self._key(channel, "meta"), self._key(channel, "stream")),
+                (
+                    body, history.size, history.ttl_ms, history.meta_ttl_ms,
+                    new_epoch(), accepted_ms, shard_channel,
+                ),
+                answered,
+            )  # fmt: skip
+        else:
+            payload = b"1:0::%d:%b" % (accepted_ms, body)
+            self._router.submit(shard_channel, ("SPUBLISH", shard_channel, payload), answered)
+
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
+        return self._subscriptions.subscribe(
+            self._key(channel, "pub"), channel, self._received, self._listener.resumed
+        )
+
+    def unsubscribe(self, channel: str) -> None:
+        self._subscriptions.unsubscribe(self._key(channel, "pub"))
+
+    async def read(
+        self,
+        channel: str,
+        history: HistoryPolicy,
+        *,
+        since: int | None = None,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> StreamRead:
+        first, last = "-", "+"
+        if since is not None and reverse:
+            last = f"({since}-0"
+        elif since is not None:
+            first = f"({since}-0"
+        offset, epoch, entries = await self._router.call_script(
+            READ_STREAM,
+            (self._key(channel, "meta"), self._key(channel, "stream")),
+            (new_epoch(), history.meta_ttl_ms, first, last, limit, int(reverse)),
+        )
+        top = Position(offset, epoch.decode())
+        return StreamRead(
+            top,
+            [Publication(int(id_.split(b"-")[0]), top.epoch, fields[1]) for id_, fields in entries],
+        )
+
+    def _received(self, channel: str, payloads: list[bytes]) -> None:
+        publications = []
+        for payload in payloads:
+            try:
+                layout, offset, epoch, accepted_ms, body = payload.split(b":", 4)
+                if layout != b"1":
+                    raise ValueError(layout)
+                publications.append(
+                    Publication(int(offset), epoch.decode(), body, int(accepted_ms))
+                )
+            except ValueError:
+                self._tally.errors["broker"] += 1
+        if publications:
+            self._listener.publications(channel, publications)
+
+
+def new_epoch() -> str:
+    """Eight random letters, as Centrifugo's epochs are."""
+    return "".join(secrets.choice(string.ascii_letters) for _ in range(8))

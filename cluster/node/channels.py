@@ -1,0 +1,238 @@
+"""Keeps the hub's channels whole: joins them to the broker, fills their gaps, checks their tops.
+
+Guarantees, for channels with history: a joiner misses nothing between what its read of the stream
+gave and what it is written afterwards, and gets nothing twice; a gap is filled from the stream
+before anything newer is delivered; when the stream no longer has it, `on_insufficient` is called
+for every subscriber; the lost last publication of an idle channel is found by comparing its
+position with the stream's top.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Callable
+from typing import NamedTuple
+
+from cluster.auth import ChannelRules
+from cluster.broker import Broker, HistoryPolicy, StreamRead
+from cluster.errors import INTERNAL, StoreError
+from cluster.hub import HELD_LIMIT, Channel, Hub, Write
+from cluster.log import get_logger
+from cluster.metrics.tally import Tally
+from cluster.protocol import Position, Publication
+
+log = get_logger()
+
+_FILL_BACKOFF_SECONDS = 0.1
+_FILL_BACKOFF_LIMIT_SECONDS = 1.0
+_CHECK_BATCH = 500
+
+
+class Joining(NamedTuple):
+    """A joiner that has read its stream and is not yet a subscriber.
+
+    Attributes:
+        read: the stream's top and what was asked for; None in a channel without history.
+    """
+
+    channel: Channel
+    read: StreamRead | None
+
+
+class Channels:
+    """The channels of one worker.
+
+    Args:
+        timeout_seconds: how long a join may take.
+        check_seconds: how long a channel may be idle before its position is compared.
+        on_insufficient: gets a subscriber and a channel whose publications are lost to it.
+    """
+
+    def __init__(
+        self,
+        hub: Hub,
+        rules: ChannelRules,
+        tally: Tally,
+        *,
+        timeout_seconds: float,
+        check_seconds: float,
+        on_insufficient: Callable[[object, str], None],
+    ) -> None:
+        self._hub = hub
+        self._rules = rules
+        self._tally = tally
+        self._timeout_seconds = timeout_seconds
+        self._check_seconds = check_seconds
+        self._on_insufficient = on_insufficient
+        self._loop = asyncio.get_running_loop()
+        self._fills: dict[str, asyncio.Task[None]] = {}
+        self._rechecks: set[str] = set()
+        self._broker: Broker | None = None
+
+    def start(self, broker: Broker) -> None:
+        """Say where the channels come from, before the first join."""
+        self._broker = broker
+
+    @property
+    def broker(self) -> Broker:
+        assert self._broker is not None, "start() comes first"
+        return self._broker
+
+    # --- joining and leaving ---------------------------------------------------------------
+
+    async def begin(
+        self, name: str, policy: HistoryPolicy, recover_from: Position | None, limit: int
+    ) -> Joining:
+        """Prepare a joiner; end it with `join` or `abort`, without awaiting anything before.
+
+        Args:
+            recover_from: the position after which publications are wanted, None for none.
+            limit: most publications to read.
+
+        Raises:
+            ClientError: 100 when the store is away or too slow.
+        """
+        channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
+        if is_new:
+            # Spread, so that channels subscribed together are not checked together.
+            channel.active_at = self._loop.time() - random.uniform(0, self._check_seconds / 2)
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                await self.broker.subscribe(name)
+                read = await self._read_for(channel, policy, recover_from, limit)
+        except (StoreError, TimeoutError) as error:
+            self.abort(channel)
+            self._tally.errors["broker"] += 1
+            log.error("subscribe_failed", reason=str(error) or "the store is too slow")
+            raise INTERNAL from None
+        except BaseException:
+            self.abort(channel)
+            raise
+        return Joining(channel, read)
+
+    async def _read_for(
+        self, channel: Channel, policy: HistoryPolicy, recover_from: Position | None, limit: int
+    ) -> StreamRead | None:
+        if not policy.size:
+            return None
+        if channel.is_placed and not channel.is_held:
+            here = channel.position
+            if recover_from is None or recover_from == here:
+                return StreamRead(here, [])
+        if recover_from is None:
+            return await self.broker.read(channel.name, policy)
+        return await self.broker.read(
+            channel.name, policy, since=recover_from.offset, limit=limit
+        )
+
+    def join(self, joining: Joining, subscriber: object, write: Write) -> None:
+        """Make the joiner a subscriber; call right after its reply has been written."""
+        channel = joining.channel
+        top = joining.read.top if joining.read is not None else Position(0, "")
+        self._hub.join(channel, subscriber, write, top)
+        if channel.name in self._rechecks:
+            self._rechecks.discard(channel.name)
+            self._hub.hold(channel)
+        if channel.is_held and channel.is_placed:
+            self._fill_soon(channel)
+
+    def abort(self, channel: Channel) -> None:
+        """The joiner will not come."""
+        if self._hub.join_abort(channel):
+            self._forget(channel.name)
+
+    def leave(self, name: str, subscriber: object) -> None:
+        """Take a subscriber out."""
+        if self._hub.leave(name, subscriber):
+            self._forget(name)
+
+    def _forget(self, name: str) -> None:
+        self._rechecks.discard(name)
+        self.broker.unsubscribe(name)
+
+    # --- what the broker brings ------------------------------------------------------------
+
+    def publications(self, name: str, publications: list[Publication], now_ms: float) -> None:
+        """Fan a batch out; see `BrokerListener`."""
+        gap = self._hub.deliver(name, publications)
+        channel = self._hub.channels.get(name)
+        if channel is not None:
+            channel.active_at = self._loop.time()
+        delivery = self._tally.publish_to_delivery
+        for publication in publications:
+            if publication.accepted_ms:
+                delivery.observe(max(0.0, now_ms - publication.accepted_ms) / 1000)
+        if gap is not None:
+            log.warning("gap_found", publications=len(gap.held))
+            self._fill_soon(gap)
+
+    def resumed(self, name: str) -> None:
+        """Compare the channel with its stream; see `BrokerListener`."""
+        channel = self._hub.channels.get(name)
+        if channel is None or not channel.is_positioned:
+            return
+        if not channel.is_placed:
+            self._rechecks.add(name)
+        elif self._hub.hold(channel):
+            self._fill_soon(channel)
+
+    # --- gaps ------------------------------------------------------------------------------
+
+    def _fill_soon(self, channel: Channel) -> None:
+        if channel.name in self._fills:
+            return
+        task = self._loop.create_task(self._fill(channel), name="fill")
+        self._fills[channel.name] = task
+        task.add_done_callback(lambda _: self._fills.pop(channel.name, None))
+
+    async def _fill(self, channel: Channel) -> None:
+        backoff = _FILL_BACKOFF_SECONDS
+        while self._hub.channels.get(channel.name) is channel and channel.is_held:
+            policy = self._rules.history(channel.name)
+            try:
+                async with asyncio.timeout(self._timeout_seconds):
+                    read = await self.broker.read(
+                        channel.name, policy, since=channel.offset, limit=HELD_LIMIT
+                    )
+            except (StoreError, TimeoutError):
+                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
+                backoff = min(backoff * 2, _FILL_BACKOFF_LIMIT_SECONDS)
+                continue
+            if self._hub.channels.get(channel.name) is not channel:
+                return
+            if not self._hub.fill(channel, read.top, read.publications):
+                self._insufficient(channel)
+
+    def _insufficient(self, channel: Channel) -> None:
+        log.error("publications_lost", subscribers=len(channel.writes))
+        self._tally.dropped["broker"] += len(channel.writes)
+        for subscriber in list(channel.writes):
+            self._on_insufficient(subscriber, channel.name)
+
+    # --- idle channels ---------------------------------------------------------------------
+
+    async def check_positions(self) -> None:
+        """Compare idle channels with their streams until cancelled."""
+        while True:
+            await asyncio.sleep(self._check_seconds / 20)
+            limit = self._loop.time() - self._check_seconds
+            idle = [
+                channel
+                for channel in self._hub.channels.values()
+                if channel.active_at < limit and channel.is_placed and not channel.is_held
+            ]
+            for first in range(0, len(idle), _CHECK_BATCH):
+                batch = idle[first : first + _CHECK_BATCH]
+                await asyncio.gather(*(self._check(channel) for channel in batch))
+
+    async def _check(self, channel: Channel) -> None:
+        channel.active_at = self._loop.time()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                read = await self.broker.read(channel.name, self._rules.history(channel.name))
+        except (StoreError, TimeoutError):
+            return  # The link's own watch reports it; the next round looks again.
+        is_behind = read.top.epoch != channel.epoch or read.top.offset > channel.offset
+        if is_behind and self._hub.hold(channel):
+            self._fill_soon(channel)

@@ -1,0 +1,479 @@
+"""The operations of clients on one worker.
+
+Errors: what a client may know is raised as `ClientError` or `Disconnect`; a store that is away is
+counted, logged and becomes error 100 (temporary), so that the SDKs try again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import Any, NamedTuple, Protocol
+
+from cluster import __version__
+from cluster.auth import ChannelRules, Claims, authenticate
+from cluster.broker import Broker
+from cluster.config import Config
+from cluster.connection import Action, Connection, Subscription
+from cluster.errors import (
+    INTERNAL,
+    INVALID_TOKEN,
+    METHOD_NOT_FOUND,
+    NOT_AVAILABLE,
+    SERVER_UNSUBSCRIBE,
+    UNRECOVERABLE_POSITION,
+    UNSUBSCRIBE_INSUFFICIENT_STATE,
+    ClientError,
+    ClusterError,
+    StoreError,
+)
+from cluster.hub import Hub
+from cluster.log import get_logger
+from cluster.metrics.tally import Tally
+from cluster.node.channels import Channels, Joining
+from cluster.protocol import (
+    ConnectRequest,
+    HistoryRequest,
+    Position,
+    Publication,
+    SubscribeRequest,
+    publication_body,
+    publications_json,
+)
+from cluster.sessions import Session, Sessions
+
+log = get_logger()
+
+#: Answers a client's call: user and data in, JSON value out. Raise `ClientError` to refuse.
+RpcHandler = Callable[[str, Any], Awaitable[Any]]
+
+
+class Client(Protocol):
+    """What a node needs of whoever carries a connection."""
+
+    connection: Connection
+    session: Session | None
+
+    def write(self, data: bytes) -> None:
+        """Write whole frames; never raises."""
+
+    def perform(self, actions: list[Action]) -> None:
+        """Carry out what the connection asks for."""
+
+
+class Subscribed(NamedTuple):
+    """A subscribe that has worked: its reply, and the joiner to be joined after it."""
+
+    channel: str
+    result: dict[str, Any]
+    joining: Joining
+    is_positioned: bool
+
+
+class Connected(NamedTuple):
+    """A connect that has worked: its reply, who it is, and its server-side subscriptions."""
+
+    result: dict[str, Any]
+    claims: Claims
+    session: Session
+    subscribed: list[Subscribed]
+
+
+class Node:
+    """One worker's operations.
+
+    Args:
+        rpc_handlers: by method; none at all answers every call with 108.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        tally: Tally,
+        *,
+        rpc_handlers: Mapping[str, RpcHandler] | None = None,
+    ) -> None:
+        self._config = config
+        self._tally = tally
+        self._rpc_handlers = dict(rpc_handlers or {})
+        self._rules = ChannelRules(config)
+        self._connects = asyncio.Semaphore(config.client.connect_concurrency)
+        self._connects_waiting = 0
+        self._loop = asyncio.get_running_loop()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._sessions: Sessions | None = None
+        self._publishing = 0
+        self._all_published = asyncio.Event()
+        self.hub = Hub(tally)
+        self.channels = Channels(
+            self.hub,
+            self._rules,
+            tally,
+            timeout_seconds=config.broker.timeout,
+            check_seconds=config.client.channel_position_check_delay,
+            on_insufficient=self._insufficient,
+        )
+
+    def start(self, broker: Broker, sessions: Sessions) -> None:
+        """Say where publications and sessions live, before the first connection."""
+        self.channels.start(broker)
+        self._sessions = sessions
+
+    @property
+    def sessions(self) -> Sessions:
+        assert self._sessions is not None, "start() comes first"
+        return self._sessions
+
+    @property
+    def is_overrun(self) -> bool:
+        """Whether so many connects are in progress that new connections should go elsewhere."""
+        return self._connects_waiting >= 4 * self._config.client.connect_concurrency
+
+    # --- connect -----------------------------------------------------------------------------
+
+    async def connect(
+        self, client: Client, request: ConnectRequest, url_session: str
+    ) -> Connected:
+        """Let a client in: who it is, its session, its server-side subscriptions.
+
+        Raises:
+            ClientError: 109 for an expired token, 100 when the store is away.
+            Disconnect: 3500 or 3501 for a bad or missing token.
+        """
+        claims = authenticate(request.token, self._config, time.time())
+        self._connects_waiting += 1
+        try:
+            async with asyncio.timeout(self._config.broker.timeout), self._connects:
+                session = await self.sessions.attach(
+                    claims.user, _wanted_session(request.data) or url_session or None, client
+                )
+        except (StoreError, TimeoutError) as error:
+            self._store_failed("connect_failed", error)
+            raise INTERNAL from None
+        finally:
+            self._connects_waiting -= 1
+        try:
+            subscribed = await self._subscribe_server_side(session.channels, request.subs)
+        except BaseException:
+            self.sessions.detach(session, client, may_end=not session.is_resumed)
+            raise
+        return Connected(
+            self._connect_result(client, claims, session, subscribed), claims, session, subscribed
+        )
+
+    def _connect_result(
+        self, client: Client, claims: Claims, session: Session, subscribed: list[Subscribed]
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "client": client.connection.client,
+            "version": __version__,
+            "data": {
+                "session": {
+                    "id": session.id,
+                    "resumed": session.is_resumed,
+                    "messages": session.messages,
+                    "state": session.state,
+                }
+            },
+            "ping": max(1, round(self._config.client.ping_interval)),
+            "pong": True,
+        }
+        if claims.expires_at and not self._config.client.insecure:
+            result["expires"] = True
+            result["ttl"] = max(1, int(claims.expires_at - time.time()))
+        if subscribed:
+            result["subs"] = {one.channel: one.result for one in subscribed}
+        return result
+
+    async def _subscribe_server_side(
+        self, channels: tuple[str, ...], recover_from: dict[str, Position]
+    ) -> list[Subscribed]:
+        done: list[Subscribed] = []
+        try:
+            for channel in channels:
+                position = recover_from.get(channel)
+                done.append(
+                    await self._subscribe(
+                        SubscribeRequest(
+                            channel, "", position is not None, position or Position(0, ""),
+                            True, True, False,
+                        )
+                    )
+                )  # fmt: skip
+        except BaseException:
+            for one in done:
+                self.channels.abort(one.joining.channel)
+            raise
+        return done
+
+    def refresh(self, client: Client, token: str) -> dict[str, Any]:
+        """Prolong a connection that expires.
+
+        Raises:
+            ClientError: 109 for an expired token.
+            Disconnect: 3500 for a bad token or another user's.
+        """
+        claims = authenticate(token, self._config, time.time())
+        if claims.user != client.connection.user:
+            raise INVALID_TOKEN
+        client.connection.expires_at = claims.expires_at
+        result: dict[str, Any] = {"client": client.connection.client, "version": __version__}
+        if claims.expires_at:
+            result["expires"] = True
+            result["ttl"] = max(1, int(claims.expires_at - time.time()))
+        return result
+
+    # --- subscribe ---------------------------------------------------------------------------
+
+    async def subscribe(self, request: SubscribeRequest) -> Subscribed:
+        """Prepare a subscription: `join` or `abort` follows, with nothing awaited between.
+
+        Raises:
+            ClientError: 102, 103, 107 by the channel's rules; 112 when recovery is impossible and
+                the client wants to know; 100 when the store is away.
+        """
+        self._rules.options(request.channel)
+        self._rules.allow(request.channel)
+        return await self._subscribe(request)
+
+    async def _subscribe(self, request: SubscribeRequest) -> Subscribed:
+        options = self._rules.options(request.channel)
+        policy = self._rules.history(request.channel)
+        may_ask = self._config.client.insecure
+        is_recoverable = bool(policy.size) and (
+            options.force_recovery or (request.recoverable and (options.allow_recovery or may_ask))
+        )
+        is_positioned = bool(policy.size) and (
+            is_recoverable
+            or options.force_positioning
+            or (request.positioned and (options.allow_positioning or may_ask))
+        )
+        recovers = request.recover and is_recoverable
+        limit = self._config.client.recovery_max_publication_limit
+        joining = await self.channels.begin(
+            request.channel, policy, request.position if recovers else None, limit
+        )
+        result: dict[str, Any] = {}
+        if is_positioned and joining.read is not None:
+            result = {"positioned": True, "epoch": joining.read.top.epoch}
+            if is_recoverable:
+                result["recoverable"] = True
+            offset = joining.read.top.offset
+            if recovers:
+                result["was_recovering"] = True
+                if self._recover(request, joining, result):
+                    offset = request.position.offset
+                elif request.rejects_unrecovered:
+                    self.channels.abort(joining.channel)
+                    raise UNRECOVERABLE_POSITION
+            if offset:
+                result["offset"] = offset
+        elif request.recover:
+            result = {"was_recovering": True}
+        return Subscribed(request.channel, result, joining, is_positioned)
+
+    def _recover(
+        self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]
+    ) -> bool:
+        assert joining.read is not None
+        top, publications = joining.read
+        position = request.position
+        is_same_epoch = not position.epoch or position.epoch == top.epoch
+        if publications:
+            is_whole = (
+                publications[0].offset == position.offset + 1
+                and publications[-1].offset == top.offset
+            )
+        else:
+            is_whole = top.offset == position.offset
+        recovered = is_same_epoch and is_whole
+        self._tally.recoveries["recovered" if recovered else "unrecovered"] += 1
+        if recovered:
+            result["recovered"] = True
+            if publications:
+                result["publications"] = publications_json(publications)
+                self._tally.messages_out += len(publications)
+        return recovered
+
+    def join(self, subscribed: Subscribed, client: Client) -> None:
+        """Make the client a subscriber, right after its reply has been written."""
+        self.channels.join(subscribed.joining, client, client.write)
+
+    def abort(self, subscribed: Subscribed) -> None:
+        """The client has gone before it could be joined."""
+        self.channels.abort(subscribed.joining.channel)
+
+    def leave(self, client: Client, channel: str) -> None:
+        """Take a client out of a channel."""
+        self.channels.leave(channel, client)
+
+    def _insufficient(self, subscriber: object, channel: str) -> None:
+        client: Client = subscriber  # type: ignore[assignment]
+        client.perform(
+            client.connection.insufficient_state(channel, UNSUBSCRIBE_INSUFFICIENT_STATE)
+        )
+
+    # --- publish, history, rpc -----------------------------------------------------------------
+
+    def publish(
+        self,
+        connection: Connection,
+        channel: str,
+        data: bytes,
+        done: Callable[[ClientError | None], None],
+    ) -> None:
+        """Publish for a client; `done` is called once, with None when it was accepted."""
+        try:
+            policy = self._rules.history(channel)
+            self._rules.allow(channel)
+        except ClientError as error:
+            done(error)
+            return
+        body = publication_body(data, connection.user, connection.client, connection.info)
+        self._publishing += 1
+        self.channels.broker.publish(
+            channel, body, policy, int(time.time() * 1000), partial(self._published, done)
+        )
+
+    def _published(
+        self, done: Callable[[ClientError | None], None], reply: Position | StoreError
+    ) -> None:
+        self._publishing -= 1
+        if not self._publishing:
+            self._all_published.set()
+        if isinstance(reply, StoreError):
+            self._store_failed("publish_failed", reply, kind="broker")
+            done(INTERNAL)
+        else:
+            self._tally.publications += 1
+            done(None)
+
+    async def flush(self) -> None:
+        """Wait until every publish under way has been answered; bound it from outside."""
+        while self._publishing:
+            self._all_published.clear()
+            await self._all_published.wait()
+
+    async def history(self, request: HistoryRequest) -> dict[str, Any]:
+        """Read a channel's stream.
+
+        Raises:
+            ClientError: 108 without history, 112 for another epoch, 102, 103, 107 by the rules,
+                100 when the store is away.
+        """
+        policy = self._rules.history(request.channel)
+        if not policy.size:
+            raise NOT_AVAILABLE
+        self._rules.allow(request.channel)
+        most = self._config.client.history_max_publication_limit
+        limit = most if request.limit < 0 else min(request.limit, most)
+        since = request.since
+        try:
+            async with asyncio.timeout(self._config.broker.timeout):
+                read = await self.channels.broker.read(
+                    request.channel,
+                    policy,
+                    since=since.offset if since is not None else None,
+                    limit=limit,
+                    reverse=request.reverse,
+                )
+        except (StoreError, TimeoutError) as error:
+            self._store_failed("history_failed", error)
+            raise INTERNAL from None
+        if since is not None and since.epoch and since.epoch != read.top.epoch:
+            raise UNRECOVERABLE_POSITION
+        return {
+            "publications": publications_json(read.publications),
+            "epoch": read.top.epoch,
+            "offset": read.top.offset,
+        }
+
+    async def rpc(self, connection: Connection, method: str, data: Any) -> dict[str, Any]:
+        """Call an application's handler.
+
+        Raises:
+            ClientError: 108 without any handler, 104 without this one, 100 when it fails, or
+                whatever `ClientError` it raises itself.
+        """
+        if not self._rpc_handlers:
+            raise NOT_AVAILABLE
+        handler = self._rpc_handlers.get(method)
+        if handler is None:
+            raise METHOD_NOT_FOUND
+        try:
+            return {"data": await handler(connection.user, data)}
+        except ClientError:
+            raise
+        except Exception:
+            self._tally.errors["handler"] += 1
+            log.exception("rpc_handler_failed", method=method)
+            raise INTERNAL from None
+
+    # --- the end of a connection ---------------------------------------------------------------
+
+    def disconnected(self, client: Client, *, may_end_session: bool) -> None:
+        """Forget a client: its subscriptions now, its session in the store."""
+        for channel in client.connection.channels:
+            self.channels.leave(channel, client)
+        client.connection.channels.clear()
+        if client.session is not None:
+            session, client.session = client.session, None
+            self.sessions.detach(session, client, may_end=may_end_session)
+
+    # --- what the broker and the sessions bring --------------------------------------------------
+
+    def publications(self, channel: str, publications: list[Publication]) -> None:
+        """See `BrokerListener`."""
+        self.channels.publications(channel, publications, time.time() * 1000)
+
+    def resumed(self, channel: str) -> None:
+        """See `BrokerListener`."""
+        self.channels.resumed(channel)
+
+    def session_changed(self, session: Session, former_channels: tuple[str, ...]) -> None:
+        """See `SessionListener`: tell every local holder."""
+        added = [channel for channel in session.channels if channel not in former_channels]
+        removed = [channel for channel in former_channels if channel not in session.channels]
+        data = {"session": {"state": session.state, "version": session.version}}
+        for holder in list(session.holders):
+            client: Client = holder  # type: ignore[assignment]
+            client.perform(client.connection.message(data))
+            for channel in removed:
+                if _is_server_side(client.connection.channels.get(channel)):
+                    client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
+            for channel in added:
+                task = self._loop.create_task(self._add_server_side(client, channel))
+                self._tasks.add(task)
+                task.add_done_callback(self._tasks.discard)
+
+    async def _add_server_side(self, client: Client, channel: str) -> None:
+        try:
+            [subscribed] = await self._subscribe_server_side((channel,), {})
+        except ClusterError as error:
+            log.error("server_side_subscribe_failed", reason=str(error))
+            return
+        actions = client.connection.subscribe_added(
+            channel, subscribed.result, is_positioned=subscribed.is_positioned
+        )
+        if not actions:
+            self.abort(subscribed)
+            return
+        client.perform(actions)
+        self.join(subscribed, client)
+
+    def _store_failed(
+        self, event: str, error: StoreError | TimeoutError, kind: str = "store"
+    ) -> None:
+        self._tally.errors[kind] += 1
+        log.error(event, reason=str(error) or "the store is too slow")
+
+
+def _is_server_side(subscription: Subscription | None) -> bool:
+    return subscription is not None and subscription.is_server_side
+
+
+def _wanted_session(data: Any) -> str:
+    wanted = data.get("session") if type(data) is dict else None
+    return wanted if type(wanted) is str else ""

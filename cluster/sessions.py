@@ -1,0 +1,353 @@
+"""Sessions: what a client needs to carry on at another worker, in a record that outlives connections.
+
+Layout 1, in 64 buckets by id, each with one hash tag `{prefix:s<bucket>}`: `.session.<id>` (hash:
+user, created, messages, version, state, channels, attached), `.sessions` (zset id -> expiry ms,
+which decides), `.counters`, shard channel `.changes` with payloads `1:id:version:json`.
+
+Guarantees: a session is resumed only by its own user and only before its expiry, and a refusal
+does not tell which of the two failed; changes reach every worker that holds the session, each
+with a version that only grows; ids are 128 random bits, secrets, and never logged whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import secrets
+import time
+import zlib
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import orjson
+
+from cluster.errors import ClusterError, StoreError
+from cluster.log import get_logger
+from cluster.resp.router import Router
+from cluster.resp.scripts import (
+    SESSION_ATTACH,
+    SESSION_DETACH,
+    SESSION_RENEW,
+    SESSION_SWEEP,
+    SESSION_UPDATE,
+)
+from cluster.resp.subscriptions import Subscriptions
+
+log = get_logger()
+
+BUCKETS = 64
+_RENEW_BATCH = 200
+_SWEEP_BATCH = 1000
+
+
+class SessionGone(ClusterError):
+    """There is no such session (any more)."""
+
+
+class SessionConflict(ClusterError):
+    """The session has another version than was expected."""
+
+
+class StateTooLarge(ClusterError):
+    """The state is larger than `session.state_max_size`."""
+
+
+@dataclass(slots=True)
+class Session:
+    """One session as a worker that holds it knows it.
+
+    Attributes:
+        messages: received from the client over all its connections, as of the last attach.
+        received: received by this worker and not yet written to the store.
+        holders: this worker's connections of the session.
+        state: the application's JSON value, None when never set.
+        channels: channels the server subscribes its connections to.
+        is_resumed: whether this worker's first connection took it up rather than created it.
+    """
+
+    id: str
+    user: str
+    created_ms: int
+    messages: int = 0
+    received: int = 0
+    version: int = 0
+    state: Any = None
+    channels: tuple[str, ...] = ()
+    is_resumed: bool = False
+    holders: list[object] = field(default_factory=list)
+
+
+class SessionListener(Protocol):
+    """Who hears that a session held by this worker has changed."""
+
+    def session_changed(self, session: Session, former_channels: tuple[str, ...]) -> None:
+        """`session` already carries the new state, channels and version."""
+
+
+class Sessions(Protocol):
+    """The sessions of one worker, in front of the store that all workers share."""
+
+    async def attach(self, user: str, session_id: str | None, holder: object) -> Session:
+        """Resume the session if it exists and is the user's, else create one."""
+
+    def detach(self, session: Session, holder: object, *, may_end: bool) -> None:
+        """Take a holder off; the record lives on for its ttl, or ends if nothing is in it."""
+
+    async def update(
+        self,
+        session_id: str,
+        *,
+        state: Any = ...,
+        channels: tuple[str, ...] | None = None,
+        expected_version: int | None = None,
+    ) -> int:
+        """Change state or channels; returns the new version. Every holder is told.
+
+        Raises:
+            SessionGone, SessionConflict, StateTooLarge: and nothing has changed.
+            StoreError: and nobody knows.
+        """
+
+
+def _bucket_tag(prefix: str, session_id: str) -> str:
+    return f"{{{prefix}:s{zlib.crc32(session_id.encode()) % BUCKETS}}}"
+
+
+class RedisSessions:
+    """See `Sessions` and the module's guarantees.
+
+    Args:
+        ttl_seconds: how long a session lives past its last connection.
+        listener: hears changes of sessions held here.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        subscriptions: Subscriptions,
+        *,
+        prefix: str,
+        ttl_seconds: float,
+        state_max_size: int,
+        listener: SessionListener,
+    ) -> None:
+        self._router = router
+        self._subscriptions = subscriptions
+        self._prefix = prefix
+        self._ttl_ms = int(ttl_seconds * 1000)
+        self._state_max_size = state_max_size
+        self._listener = listener
+        self._held: dict[str, Session] = {}
+        self._detaching: set[asyncio.Future[None]] = set()
+
+    async def start(self) -> None:
+        """Hear the changes of every bucket.
+
+        Raises:
+            StoreUnavailable: when the store does not confirm.
+        """
+        await asyncio.gather(
+            *(
+                self._subscriptions.subscribe(
+                    f"{{{self._prefix}:s{bucket}}}.changes", str(bucket), self._changed
+                )
+                for bucket in range(BUCKETS)
+            )
+        )
+
+    # --- attaching -----------------------------------------------------------------------
+
+    async def attach(self, user: str, session_id: str | None, holder: object) -> Session:
+        if session_id:
+            session = await self._attach(user, session_id, resume=True)
+            if session is not None:
+                return self._hold(session, holder)
+        created = await self._attach(user, secrets.token_hex(16), resume=False)
+        assert created is not None, "the script creates what it is told to create"
+        return self._hold(created, holder)
+
+    async def _attach(self, user: str, session_id: str, *, resume: bool) -> Session | None:
+        tag = _bucket_tag(self._prefix, session_id)
+        reply = await self._router.call_script(
+            SESSION_ATTACH,
+            (f"{tag}.session.{session_id}", f"{tag}.sessions", f"{tag}.counters"),
+            (session_id, user, _now_ms(), self._ttl_ms, int(resume)),
+        )
+        if not reply:
+            return None
+        created, messages, version, state, channels = reply
+        return Session(
+            id=session_id,
+            user=user,
+            created_ms=int(created),
+            messages=int(messages),
+            version=int(version),
+            state=orjson.loads(state) if state else None,
+            channels=tuple(orjson.loads(channels)) if channels else (),
+            is_resumed=resume,
+        )
+
+    def _hold(self, session: Session, holder: object) -> Session:
+        held = self._held.get(session.id)
+        if held is None:
+            held = self._held[session.id] = session
+        else:
+            held.is_resumed = True
+            held.messages = session.messages
+            if session.version > held.version:
+                held.version = session.version
+                held.state = session.state
+                held.channels = session.channels
+        held.holders.append(holder)
+        return held
+
+    def detach(self, session: Session, holder: object, *, may_end: bool) -> None:
+        with contextlib.suppress(ValueError):
+            session.holders.remove(holder)
+        received, session.received = session.received, 0
+        if not session.holders:
+            self._held.pop(session.id, None)
+        tag = _bucket_tag(self._prefix, session.id)
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._detaching.add(future)
+
+        def done(reply: Any) -> None:
+            if isinstance(reply, StoreError):
+                # The record expires by itself; only the last count of messages is lost.
+                log.debug("session_detach_failed", reason=str(reply))
+            self._detaching.discard(future)
+            if not future.done():
+                future.set_result(None)
+
+        self._router.run_script(
+            SESSION_DETACH,
+            (f"{tag}.session.{session.id}", f"{tag}.sessions", f"{tag}.counters"),
+            (session.id, _now_ms(), self._ttl_ms, received, int(may_end)),
+            done,
+        )
+
+    async def flush(self) -> None:
+        """Wait until every detach under way has reached the store; bound it from outside."""
+        while self._detaching:
+            await asyncio.wait(list(self._detaching))
+
+    # --- renewing ------------------------------------------------------------------------
+
+    @property
+    def renew_interval_seconds(self) -> float:
+        """How often `renew` must be called so that no attached session expires."""
+        return self._ttl_ms / 3000
+
+    async def renew(self) -> None:
+        """Renew the attached sessions in batches per bucket and add up their messages."""
+        buckets: dict[str, list[Session]] = {}
+        for session in self._held.values():
+            buckets.setdefault(_bucket_tag(self._prefix, session.id), []).append(session)
+        for tag, sessions in buckets.items():
+            for first in range(0, len(sessions), _RENEW_BATCH):
+                await self._renew_batch(tag, sessions[first : first + _RENEW_BATCH])
+
+    async def _renew_batch(self, tag: str, sessions: list[Session]) -> None:
+        keys = [f"{tag}.sessions"]
+        args: list[int | str] = [_now_ms(), self._ttl_ms]
+        taken = []
+        for session in sessions:
+            received, session.received = session.received, 0
+            taken.append(received)
+            keys.append(f"{tag}.session.{session.id}")
+            args += [session.id, received]
+        try:
+            await self._router.call_script(SESSION_RENEW, keys, args)
+        except StoreError:
+            for session, received in zip(sessions, taken, strict=True):
+                session.received += received
+            raise
+
+    # --- changing ------------------------------------------------------------------------
+
+    async def update(
+        self,
+        session_id: str,
+        *,
+        state: Any = ...,
+        channels: tuple[str, ...] | None = None,
+        expected_version: int | None = None,
+    ) -> int:
+        state_json = b"" if state is ... else orjson.dumps(state)
+        if len(state_json) > self._state_max_size:
+            raise StateTooLarge(
+                f"the state has {len(state_json)} bytes; {self._state_max_size} are allowed"
+            )
+        tag = _bucket_tag(self._prefix, session_id)
+        version = await self._router.call_script(
+            SESSION_UPDATE,
+            (f"{tag}.session.{session_id}", f"{tag}.sessions"),
+            (
+                session_id,
+                _now_ms(),
+                state_json,
+                b"" if channels is None else orjson.dumps(channels),
+                "" if expected_version is None else expected_version,
+                f"{tag}.changes",
+            ),
+        )
+        if version == -1:
+            raise SessionGone("there is no such session")
+        if version == -2:
+            raise SessionConflict("the session has another version")
+        return int(version)
+
+    def _changed(self, bucket: str, payloads: list[bytes]) -> None:
+        for payload in payloads:
+            layout, session_id, version, body = payload.split(b":", 3)
+            session = self._held.get(session_id.decode())
+            if layout != b"1" or session is None or int(version) <= session.version:
+                continue
+            change = orjson.loads(body)
+            former = session.channels
+            session.version = int(version)
+            session.state = change["state"]
+            session.channels = tuple(change["channels"])
+            self._listener.session_changed(session, former)
+
+
+class SessionStatistics:
+    """The store's numbers about all sessions of the cluster, and the sweep of expired ones.
+
+    Every supervisor runs it; an expired session is counted once, by whoever sweeps it.
+    """
+
+    def __init__(self, router: Router, *, prefix: str) -> None:
+        self._router = router
+        self._prefix = prefix
+
+    async def read(self) -> dict[str, float]:
+        """Sweep and count.
+
+        Returns:
+            `tracked`, `created`, `resumed`, `expired` over all buckets.
+
+        Raises:
+            StoreError: when the store does not answer.
+        """
+        now = _now_ms()
+        replies = await asyncio.gather(
+            *(self._sweep(f"{{{self._prefix}:s{bucket}}}", now) for bucket in range(BUCKETS))
+        )
+        names = ("tracked", "created", "resumed", "expired")
+        return {
+            name: float(sum(numbers))
+            for name, numbers in zip(names, zip(*replies, strict=True), strict=True)
+        }
+
+    async def _sweep(self, tag: str, now_ms: int) -> list[int]:
+        reply: list[int] = await self._router.call_script(
+            SESSION_SWEEP, (f"{tag}.sessions", f"{tag}.counters"), (now_ms, _SWEEP_BATCH)
+        )
+        return reply
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)
+
+

@@ -1,0 +1,425 @@
+"""One client's socket after the handshake: frames in, actions out, bytes back.
+
+aiohttp does the handshake and parses frames (its C reader feeds this object synchronously); then
+the socket is this protocol's own, so an idle connection holds no task, request or response
+(docs/adr/0006). One writer for everything: replies, pushes, pings and the close frame are bytes
+given to the transport in order, and nothing follows the close frame.
+
+A client that does not read is noticed by the transport: above `client.queue_max_size` unsent
+bytes it calls `pause_writing`, and the client is closed with 3008. Nothing is looked at per write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp.http import WebSocketError, WebSocketReader, WSMsgType
+
+from cluster import connection as protocol
+from cluster.connection import Action, Connection
+from cluster.errors import (
+    BAD_TEXT,
+    CONNECTION_CLOSED,
+    INTERNAL,
+    NORMAL,
+    PROTOCOL_ERROR,
+    SERVER_ERROR,
+    SLOW,
+    TOO_BIG,
+    BAD_REQUEST_CLOSE,
+    ClientError,
+    Disconnect,
+)
+from cluster.log import get_logger
+from cluster.metrics.tally import Tally
+from cluster.node.node import Node
+from cluster.protocol import (
+    PING_FRAME,
+    close_frame,
+    native_ping_frame,
+    native_pong_frame,
+    text_frame,
+)
+from cluster.sessions import Session
+
+log = get_logger()
+
+#: Time one write attempt has before a full buffer counts as a client that does not read.
+_SLOW_GRACE_SECONDS = 0.05
+
+_FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
+
+
+class Host:
+    """What a carrier needs of the door; see `Door`."""
+
+    node: Node
+    tally: Tally
+    session_short_lived_seconds: float
+
+    def entered(self, carrier: Carrier) -> int:
+        """The connect has worked; returns the slot on the wheel."""
+        raise NotImplementedError
+
+    def closing(self, carrier: Carrier) -> None:
+        """A close frame has been written; the socket must end soon."""
+        raise NotImplementedError
+
+    def left(self, carrier: Carrier) -> None:
+        """The socket has ended."""
+        raise NotImplementedError
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside the event loop's other work and keep it alive."""
+        raise NotImplementedError
+
+
+class Carrier(WebSocketDataQueue, asyncio.Protocol):
+    """Implements `node.Client` for one WebSocket.
+
+    Args:
+        url_session: the session wished for in the URL, "" for none.
+        native_pings: ping with WebSocket frames instead of `{}` (bare clients ask for it).
+    """
+
+    __slots__ = (
+        "_close_why", "_host", "_is_closing", "_is_paused", "_native_pings", "_node", "_reader",
+        "_tally", "_transport", "_url_session", "connection", "opened_at", "session", "wheel_slot",
+        "write",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        host: Host,
+        connection: Connection,
+        *,
+        url_session: str,
+        native_pings: bool,
+    ) -> None:
+        # The base class's queue stays unused: what the reader feeds is handled at once.
+        self._host = host
+        self._node = host.node
+        self._tally = host.tally
+        self._reader: WebSocketReader | None = None
+        self._transport: asyncio.Transport | None = None
+        self._url_session = url_session
+        self._native_pings = native_pings
+        self._is_closing = False
+        self._is_paused = False
+        self._close_why: Disconnect | None = None
+        self.connection = connection
+        self.session: Session | None = None
+        self.opened_at = 0.0
+        self.wheel_slot: int | None = None
+        self.write: Callable[[bytes], None] = _write_nowhere
+
+    def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> WebSocketReader:
+        """Take the socket over; returns the reader that feeds this carrier."""
+        self._transport = transport
+        self.opened_at = time.monotonic()
+        self.write = transport.write
+        transport.set_write_buffer_limits(high=queue_max)
+        self._reader = WebSocketReader(self, message_size_limit, False, False)
+        self._tally.connections_opened += 1
+        return self._reader
+
+    @property
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    # --- from the socket -------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        if self._reader is not None:
+            self._reader.feed_data(data)
+
+    def feed_data(self, message: Any, size: int) -> None:
+        """Take one parsed message from the reader."""
+        kind, data, _ = message
+        if self._is_closing:
+            if kind is WSMsgType.CLOSE:
+                self._end()
+        elif kind is WSMsgType.TEXT:
+            self._tally.bytes_in += len(data)
+            self._receive(data)
+        elif kind is WSMsgType.BINARY:
+            self.perform(self.connection.disconnect(BAD_REQUEST_CLOSE))
+        elif kind is WSMsgType.PING:
+            self.write(native_pong_frame(data))
+        elif kind is WSMsgType.PONG:
+            if self._native_pings:
+                self.connection.awaits_pong = False
+        elif kind is WSMsgType.CLOSE:
+            self._closed_by_client(data)
+
+    def _receive(self, data: bytes) -> None:
+        connection = self.connection
+        before = connection.commands
+        self.perform(connection.receive(data))
+        session = self.session
+        if session is not None:
+            session.received += connection.commands - before
+        if connection.is_congested and not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def set_exception(self, exc: BaseException, exc_cause: Any = None) -> None:
+        """The reader found a fault in the frames; nothing more can be read."""
+        fault = _FRAME_FAULTS.get(getattr(exc, "code", 0), PROTOCOL_ERROR)
+        if not isinstance(exc, WebSocketError):
+            self._tally.errors["internal"] += 1
+            log.error("frame_failed", exc_info=exc)
+            fault = SERVER_ERROR
+        self.perform(self.connection.disconnect(fault))
+
+    def feed_eof(self) -> None:
+        """Called by aiohttp when it lets go of the socket."""
+
+    def _closed_by_client(self, code: int) -> None:
+        self.connection.disconnect(NORMAL)
+        self._leave(NORMAL)
+        self.write(close_frame(code if code and 1000 <= code < 5000 else 1000, ""))
+        self._end()
+
+    def pause_writing(self) -> None:
+        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._close_if_slow)
+
+    def resume_writing(self) -> None:
+        """Nothing waits for it."""
+
+    def _close_if_slow(self) -> None:
+        transport = self._transport
+        if transport is None or self._is_closing:
+            return
+        if transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]:
+            self._tally.slow_consumers += 1
+            self._tally.dropped["slow"] += 1
+            self.perform(self.connection.disconnect(SLOW))
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._reader = None
+        self.write = _write_nowhere
+        self.connection.disconnect(CONNECTION_CLOSED)
+        if not self._is_closing:
+            self._leave(CONNECTION_CLOSED)
+        self._host.left(self)
+
+    # --- carrying out actions ----------------------------------------------------------------
+
+    def perform(self, actions: list[Action]) -> None:
+        """Carry out what the connection asks for, in order."""
+        for action in actions:
+            if type(action) is protocol.Send:
+                frame = text_frame(action.payload)
+                self._tally.messages_out += 1
+                self._tally.bytes_out += len(frame)
+                self.write(frame)
+            elif type(action) is protocol.Publish:
+                self._node.publish(
+                    self.connection,
+                    action.channel,
+                    action.data,
+                    partial(self._published, action.id, time.monotonic()),
+                )
+            else:
+                _PERFORM[type(action)](self, action)
+        if self._is_paused and not self.connection.is_congested and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def _published(self, number: int, since: float, error: ClientError | None) -> None:
+        self._tally.command_duration["publish"].observe(time.monotonic() - since)
+        self.perform(self.connection.published(number, error))
+
+    def _leave_channel(self, action: protocol.Leave) -> None:
+        self._node.leave(self, action.channel)
+
+    def _close(self, action: protocol.Close) -> None:
+        if self._is_closing:
+            return
+        why = action.why
+        self._leave(why)
+        self.write(close_frame(why.code, why.reason))
+        if self._is_paused and self._transport is not None:
+            # The client's answer to the close frame must be read.
+            self._is_paused = False
+            self._transport.resume_reading()
+        self._host.closing(self)
+
+    def _leave(self, why: Disconnect) -> None:
+        """Forget the client everywhere but at its socket."""
+        self._is_closing = True
+        self._tally.closed(why.code)
+        lived = time.monotonic() - self.opened_at
+        session = self.session
+        may_end = (
+            why in (NORMAL, CONNECTION_CLOSED)
+            and session is not None
+            and not session.is_resumed
+            and lived < self._host.session_short_lived_seconds
+        )
+        self._node.disconnected(self, may_end_session=may_end)
+        log.debug(
+            "connection_closed",
+            client=self.connection.client,
+            code=why.code,
+            reason=why.reason,
+            commands=self.connection.commands,
+            seconds=round(lived, 3),
+        )
+
+    def _end(self) -> None:
+        """Close the socket when what is written has been sent; the door aborts it if it cannot."""
+        if self._transport is not None:
+            self._transport.close()
+            self._host.closing(self)
+
+    def abort(self) -> None:
+        """End the socket now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+    # --- work that waits for the store -------------------------------------------------------
+
+    def _connect(self, action: protocol.Connect) -> None:
+        self._host.run(self._do_connect(action))
+
+    async def _do_connect(self, action: protocol.Connect) -> None:
+        since = time.monotonic()
+        try:
+            connected = await self._node.connect(self, action.request, self._url_session)
+        except (ClientError, Disconnect) as why:
+            self.perform(self.connection.connect_refused(action.id, why))
+            return
+        except Exception:
+            self._failed("connect_failed")
+            self.perform(self.connection.connect_refused(action.id, INTERNAL))
+            return
+        claims = connected.claims
+        actions = self.connection.connected(
+            action.id,
+            connected.result,
+            user=claims.user,
+            info=claims.info,
+            expires_at=claims.expires_at,
+            server_side={
+                one.channel: protocol.Subscription(one.is_positioned, is_server_side=True)
+                for one in connected.subscribed
+            },
+        )
+        self.session = connected.session
+        if not actions:
+            # The client went away meanwhile.
+            for one in connected.subscribed:
+                self._node.abort(one)
+            self.connection.channels.clear()
+            self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
+            return
+        self.wheel_slot = self._host.entered(self)
+        self.perform(actions[:1])
+        for one in connected.subscribed:
+            self._node.join(one, self)
+        self._tally.command_duration["connect"].observe(time.monotonic() - since)
+        if connected.session is not None:
+            connected.session.received += len(actions) - 1
+        self.perform(actions[1:])
+
+    def _subscribe(self, action: protocol.Subscribe) -> None:
+        self._host.run(self._do_subscribe(action))
+
+    async def _do_subscribe(self, action: protocol.Subscribe) -> None:
+        since = time.monotonic()
+        channel = action.request.channel
+        try:
+            subscribed = await self._node.subscribe(action.request)
+        except (ClientError, Disconnect) as why:
+            self.perform(self.connection.subscribe_refused(action.id, channel, why))
+        except Exception:
+            self._failed("subscribe_failed")
+            self.perform(self.connection.subscribe_refused(action.id, channel, INTERNAL))
+        else:
+            actions = self.connection.subscribed(
+                action.id, channel, subscribed.result, is_positioned=subscribed.is_positioned
+            )
+            if actions:
+                self.perform(actions)
+                self._node.join(subscribed, self)
+            else:
+                self._node.abort(subscribed)
+        self._tally.command_duration["subscribe"].observe(time.monotonic() - since)
+        self.perform(self.connection.resume())
+
+    def _history(self, action: protocol.History) -> None:
+        self._host.run(self._do_call(action.id, "history", self._node.history(action.request)))
+
+    def _rpc(self, action: protocol.Rpc) -> None:
+        call = self._node.rpc(self.connection, action.method, action.data)
+        self._host.run(self._do_call(action.id, "rpc", call))
+
+    def _refresh(self, action: protocol.Refresh) -> None:
+        try:
+            result = self._node.refresh(self, action.token)
+        except (ClientError, Disconnect) as why:
+            self.perform(self.connection.answered(action.id, why))
+        else:
+            self.perform(self.connection.replied(action.id, "refresh", result))
+
+    async def _do_call(
+        self, number: int, method: str, call: Coroutine[Any, Any, dict[str, Any]]
+    ) -> None:
+        since = time.monotonic()
+        try:
+            actions = self.connection.replied(number, method, await call)
+        except (ClientError, Disconnect) as why:
+            actions = self.connection.answered(number, why)
+        except Exception:
+            self._failed(f"{method}_failed")
+            actions = self.connection.answered(number, INTERNAL)
+        self._tally.command_duration[method].observe(time.monotonic() - since)
+        self.perform(actions)
+
+    def _failed(self, event: str) -> None:
+        self._tally.errors["internal"] += 1
+        log.exception(event, client=self.connection.client)
+
+    # --- time --------------------------------------------------------------------------------
+
+    def ping(self, now: float) -> None:
+        """The connection's turn on the wheel."""
+        self.perform(self.connection.expiry_due(now))
+        if not self._is_closing and self.connection.ping_due():
+            self.write(native_ping_frame() if self._native_pings else PING_FRAME)
+
+    def pong(self) -> None:
+        """The time for the pong is over."""
+        self.perform(self.connection.pong_due())
+
+    def stale(self) -> None:
+        """The time for the connect is over."""
+        self.perform(self.connection.stale_due())
+
+
+def _write_nowhere(data: bytes) -> None:
+    """Stands for the transport before it is there and after it has gone."""
+
+
+_PERFORM: dict[type, Callable[[Carrier, Any], None]] = {
+    protocol.Close: Carrier._close,
+    protocol.Connect: Carrier._connect,
+    protocol.Refresh: Carrier._refresh,
+    protocol.Subscribe: Carrier._subscribe,
+    protocol.Leave: Carrier._leave_channel,
+    protocol.History: Carrier._history,
+    protocol.Rpc: Carrier._rpc,
+}
+
+if TYPE_CHECKING:
+    from cluster.node.node import Client
+
+    _is_client: type[Client] = Carrier

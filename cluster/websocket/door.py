@@ -1,0 +1,284 @@
+"""Lets clients in: admission before any work, the handshake, one clock for all, and the drain.
+
+Refusals come at the upgrade, as HTTP, because that is what nginx sees: 503 makes it go on to the
+next worker, 403 and 400 go back to the client. Each is counted by its reason.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fnmatch
+import random
+import time
+import uuid
+from collections import deque
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from aiohttp import web
+from aiohttp.http import WebSocketWriter
+
+from cluster.config import Config
+from cluster.connection import Connection
+from cluster.errors import SHUTDOWN
+from cluster.log import get_logger
+from cluster.metrics.tally import Tally
+from cluster.node.node import Node
+from cluster.websocket.carrier import Carrier, Host
+from cluster.websocket.wheel import Wheel
+
+log = get_logger()
+
+PATH = "/connection/websocket"
+
+#: How long a peer may take to answer a close frame or to take what was written before it.
+CLOSE_TIMEOUT_SECONDS = 1.0
+
+_SWEEP_SECONDS = 0.25
+_PACE_SECONDS = 0.01
+
+
+class TokenBucket:
+    """At most `rate` per second, with a burst of one second's worth; 0 is no limit."""
+
+    def __init__(self, rate: float) -> None:
+        self._rate = rate
+        self._tokens = rate
+        self._at = 0.0
+
+    def take(self, now: float) -> bool:
+        """Take one token if there is one."""
+        if not self._rate:
+            return True
+        self._tokens = min(self._rate, self._tokens + (now - self._at) * self._rate)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+class _Upgrade(web.WebSocketResponse):
+    """aiohttp's handshake, whose frames go to a carrier from the first byte on."""
+
+    def __init__(self, carrier: Carrier, config: Config) -> None:
+        super().__init__(compress=False, protocols=("centrifuge-json",))
+        self._carrier = carrier
+        self._config = config
+
+    def _post_start(
+        self, request: web.BaseRequest, protocol: str | None, writer: WebSocketWriter
+    ) -> None:
+        # Overrides a private hook (aiohttp is pinned; tests/unit/test_websocket.py holds it):
+        # the only place where bytes that came with the handshake can still be claimed.
+        self._writer = writer
+        transport = request.transport
+        assert transport is not None
+        reader = self._carrier.begin(
+            transport,
+            self._config.websocket.message_size_limit,
+            self._config.client.queue_max_size,
+        )
+        request.protocol.set_parser(reader)
+
+    async def write_eof(self, data: bytes = b"") -> None:
+        """The carrier writes the end of this response."""
+
+
+class Door(Host):
+    """The WebSocket door of one worker.
+
+    Args:
+        is_ready: whether new clients may come in; if not, the reason is "not_ready".
+    """
+
+    def __init__(
+        self, config: Config, node: Node, tally: Tally, *, is_ready: Callable[[], bool]
+    ) -> None:
+        self.node = node
+        self.tally = tally
+        self.session_short_lived_seconds = config.session.short_lived
+        self.carriers: set[Carrier] = set()
+        self._config = config
+        self._is_ready = is_ready
+        self._is_draining = False
+        self._bucket = TokenBucket(config.client.connection_rate_limit)
+        self._wheel: Wheel[Carrier] = Wheel(
+            turn_seconds=config.client.ping_interval, echo_seconds=config.client.pong_timeout
+        )
+        self._fresh: deque[tuple[float, Carrier]] = deque()
+        self._closing: deque[tuple[float, Carrier]] = deque()
+        self._waiting_http: deque[tuple[float, Any]] = deque()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._empty = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    # --- coming in ---------------------------------------------------------------------------
+
+    async def upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
+        """Turn a request into a carrier, or say why not."""
+        refusal = self._refuse(request)
+        if refusal is not None:
+            return refusal
+        query = request.rel_url.query
+        connection = Connection(
+            str(uuid.uuid4()), channel_limit=self._config.client.channel_limit, tally=self.tally
+        )
+        carrier = Carrier(
+            self,
+            connection,
+            url_session=query.get("session", ""),
+            native_pings=query.get("cf_ws_frame_ping_pong") == "true",
+        )
+        response = _Upgrade(carrier, self._config)
+        try:
+            await response.prepare(request)
+        except web.HTTPBadRequest as error:
+            return self._answer(400, "bad_handshake", error.text or "bad handshake")
+        self._take_over(request, carrier)
+        return response
+
+    def _take_over(self, request: web.BaseRequest, carrier: Carrier) -> None:
+        """Part the socket from aiohttp's handler, which then ends as if its client had gone."""
+        handler, transport = request.protocol, request.transport
+        if transport is None or transport.is_closing():
+            carrier.connection_lost(None)
+            return
+        self.carriers.add(carrier)
+        self._empty.clear()
+        self._fresh.append((time.monotonic() + self._config.client.stale_close_delay, carrier))
+        transport.set_protocol(carrier)
+        # Without a transport the handler cannot close the socket when it ends.
+        handler.transport = None
+        handler.connection_lost(None)
+
+    def _refuse(self, request: web.BaseRequest) -> web.Response | None:
+        client = self._config.client
+        if self._is_draining:
+            return self._answer(503, "draining", "this worker is shutting down")
+        if not self._is_ready():
+            return self._answer(503, "not_ready", "this worker cannot reach its broker")
+        if client.connection_limit and len(self.carriers) >= client.connection_limit:
+            return self._answer(503, "connection_limit", "this worker is full")
+        if self.node.is_overrun:
+            return self._answer(503, "connect_concurrency", "too many connects are in progress")
+        if not self._bucket.take(time.monotonic()):
+            return self._answer(503, "rate_limit", "too many new connections")
+        origin = request.headers.get("Origin")
+        if origin is not None and not _is_allowed(origin, client.allowed_origins):
+            return self._answer(403, "origin", "this origin is not in client.allowed_origins")
+        if _wants_protobuf(request):
+            return self._answer(400, "bad_handshake", "this server speaks JSON, not Protobuf")
+        return None
+
+    def _answer(self, status: int, reason: str, text: str) -> web.Response:
+        self.tally.rejected[reason] += 1
+        response = web.Response(status=status, text=text + "\n")
+        if status == 503:
+            response.headers["Retry-After"] = "1"
+        response.force_close()
+        return response
+
+    def watch_http(self, handler: Any) -> None:
+        """End an HTTP connection that has not become a WebSocket in time."""
+        deadline = time.monotonic() + self._config.client.stale_close_delay
+        self._waiting_http.append((deadline, handler))
+
+    # --- Host --------------------------------------------------------------------------------
+
+    def entered(self, carrier: Carrier) -> int:
+        return self._wheel.add(carrier)
+
+    def closing(self, carrier: Carrier) -> None:
+        self._closing.append((time.monotonic() + CLOSE_TIMEOUT_SECONDS, carrier))
+
+    def left(self, carrier: Carrier) -> None:
+        self.carriers.discard(carrier)
+        if carrier.wheel_slot is not None:
+            self._wheel.remove(carrier, carrier.wheel_slot)
+        if not self.carriers:
+            self._empty.set()
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    # --- time --------------------------------------------------------------------------------
+
+    async def turn(self) -> None:
+        """Send pings and look for missing pongs until cancelled."""
+        while True:
+            await asyncio.sleep(self._wheel.tick_seconds)
+            due, echoes = self._wheel.tick()
+            now = time.time()
+            for carrier in echoes:
+                carrier.pong()
+            for carrier in due:
+                carrier.ping(now)
+
+    async def sweep(self) -> None:
+        """End what has not connected, not closed or not upgraded in time, until cancelled."""
+        while True:
+            await asyncio.sleep(_SWEEP_SECONDS)
+            now = time.monotonic()
+            while self._fresh and self._fresh[0][0] <= now:
+                self._fresh.popleft()[1].stale()
+            while self._closing and self._closing[0][0] <= now:
+                self._closing.popleft()[1].abort()
+            while self._waiting_http and self._waiting_http[0][0] <= now:
+                handler = self._waiting_http.popleft()[1]
+                if handler.transport is not None:
+                    handler.force_close()
+
+    # --- going -------------------------------------------------------------------------------
+
+    def refuse_all(self) -> None:
+        """From now on every upgrade is answered with 503."""
+        self._is_draining = True
+
+    async def drain(self, window_seconds: float, stop: asyncio.Event) -> None:
+        """Close every client with 3001, spread over the window, and wait for their sockets.
+
+        The SDKs come back within half a second of their close, so the stagger must come from
+        here. Bound it from outside; `stop` ends the pacing at once.
+        """
+        self.refuse_all()
+        carriers = list(self.carriers)
+        random.shuffle(carriers)
+        began = time.monotonic()
+        for index, carrier in enumerate(carriers):
+            due = began + window_seconds * (index + random.random()) / len(carriers)
+            wait = due - time.monotonic()
+            if wait > _PACE_SECONDS:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(stop.wait(), wait)
+            carrier.perform(carrier.connection.disconnect(SHUTDOWN))
+        for carrier in list(self.carriers):
+            # Who came in while the window was running.
+            carrier.perform(carrier.connection.disconnect(SHUTDOWN))
+        if self.carriers:
+            await self._empty.wait()
+
+    def abort_all(self) -> None:
+        """End every socket that is left."""
+        for carrier in list(self.carriers):
+            carrier.abort()
+
+
+def _is_allowed(origin: str, patterns: tuple[str, ...]) -> bool:
+    origin = origin.lower()
+    return any(
+        pattern == "*" or fnmatch.fnmatchcase(origin, pattern.lower()) for pattern in patterns
+    )
+
+
+def _wants_protobuf(request: web.BaseRequest) -> bool:
+    query = request.rel_url.query
+    protocols = request.headers.get("Sec-WebSocket-Protocol", "")
+    return (
+        query.get("format") == "protobuf"
+        or query.get("cf_protocol") == "protobuf"
+        or "centrifuge-protobuf" in protocols
+    )

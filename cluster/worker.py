@@ -1,0 +1,356 @@
+"""Assembles one aiohttp process and takes it apart in reverse.
+
+The parts are entered into one `AsyncExitStack`, the drainer last, so that it leaves first: stop
+accepting, close the clients, flush publishes, detach sessions, close the store. The supervisor
+hears every change, and at least one line a second, on the status pipe; that is the heartbeat.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import os
+import resource
+import signal
+import socket
+import time
+from collections.abc import AsyncIterator, Mapping
+
+
+import orjson
+import uvloop
+from aiohttp import web
+
+from cluster import log as logs
+from cluster.broker.canary import Canary
+from cluster.broker.redis import RedisBroker
+from cluster.config import Config
+from cluster.errors import BootFailed, StoreError
+from cluster.log import get_logger
+from cluster.metrics.tally import Tally
+from cluster.metrics.worker import WorkerMetrics
+from cluster.node.node import Node, RpcHandler
+from cluster.resp.router import Router
+from cluster.resp.subscriptions import Subscriptions
+from cluster.sessions import RedisSessions
+from cluster.websocket import door
+from cluster.websocket.door import Door
+
+log = get_logger()
+
+BACKLOG = 4096
+
+_HEARTBEAT_SECONDS = 0.5
+_FLUSH_SECONDS = 1.0
+_LAG_TICK_SECONDS = 0.1
+_HURRY_SECONDS = 0.5
+# After `gc.freeze()` almost nothing that lives is garbage-collected in vain by rare collections.
+_GC_THRESHOLDS = (20_000, 50, 100)
+
+
+class StatusPipe:
+    """One JSON line per change, and the last one again as heartbeat."""
+
+    def __init__(self, fd: int) -> None:
+        self._fd = fd
+        self._line = b""
+        os.set_blocking(fd, False)
+
+    def say(self, state: str, reason: str = "", **more: str) -> None:
+        """Tell the supervisor; repeated by `beat` until the next change."""
+        line = orjson.dumps({"state": state, "reason": reason, **more}) + b"\n"
+        if line != self._line:
+            self._line = line
+            self.beat()
+
+    def beat(self) -> None:
+        """Say the same again."""
+        # A full pipe means that the supervisor is not reading; it discounts its own pauses.
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            os.write(self._fd, self._line)
+
+
+class Worker:
+    """One worker process, from boot to exit."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        lane: str,
+        instance: str,
+        listen_fd: int,
+        status: StatusPipe,
+        rpc_handlers: Mapping[str, RpcHandler],
+    ) -> None:
+        self._config = config
+        self._lane = lane
+        self._instance = instance
+        self._socket = socket.socket(fileno=listen_fd)
+        self._status = status
+        self._loop = asyncio.get_running_loop()
+        self._stop = asyncio.Event()
+        self._hurry = asyncio.Event()
+        self._is_draining = False
+        self._server: asyncio.Server | None = None
+        self._tally = Tally()
+        self._metrics = WorkerMetrics(lane)
+        logs.count_levels(self._count_log_event)
+        self._node = Node(config, self._tally, rpc_handlers=rpc_handlers)
+        self._door = Door(config, self._node, self._tally, is_ready=self._is_ready)
+        self._router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
+        self._subscriptions = Subscriptions(self._router)
+        self._broker = RedisBroker(
+            self._router,
+            self._subscriptions,
+            prefix=config.broker.prefix,
+            listener=self._node,
+            tally=self._tally,
+        )
+        self._sessions = RedisSessions(
+            self._router,
+            self._subscriptions,
+            prefix=config.broker.prefix,
+            ttl_seconds=config.session.ttl,
+            state_max_size=config.session.state_max_size,
+            listener=self._node,
+        )
+        self._canary = Canary(
+            self._router,
+            self._subscriptions,
+            prefix=config.broker.prefix,
+            name=f"{instance}:{lane}:{os.getpid()}",
+            interval_seconds=config.broker.canary_interval,
+            deaf_after_seconds=config.broker.deaf_after,
+        )
+        self._node.start(self._broker, self._sessions)
+
+    def _count_log_event(self, level: str) -> None:
+        if level in self._tally.log_events:
+            self._tally.log_events[level] += 1
+
+    # --- life ----------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Serve until told to stop.
+
+        Raises:
+            BootFailed: when the store cannot be reached at the start.
+        """
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._handle_signal, number)
+        async with contextlib.AsyncExitStack() as parts:
+            await parts.enter_async_context(self._store())
+            await parts.enter_async_context(self._clocks())
+            parts.push_async_callback(self._flush)
+            await self._accept()
+            parts.push_async_callback(self._drain)
+            await self._stop.wait()
+            began = time.monotonic()
+            log.info("drain_started", connections=len(self._door.carriers))
+        log.info("drain_finished", seconds=round(time.monotonic() - began, 3))
+
+    def _handle_signal(self, number: int) -> None:
+        if number == signal.SIGINT:
+            return  # Ctrl-C is for the supervisor, which then says TERM.
+        if self._stop.is_set():
+            self._hurry.set()
+        self._stop.set()
+
+    @contextlib.asynccontextmanager
+    async def _store(self) -> AsyncIterator[None]:
+        try:
+            await self._router.start()
+            async with asyncio.timeout(self._config.broker.timeout):
+                await self._sessions.start()
+        except (StoreError, TimeoutError, OSError) as error:
+            raise BootFailed(
+                f"the worker cannot use the store: {error or 'no answer'}; "
+                "check broker.redis_urls or --redis-url"
+            ) from None
+        try:
+            yield
+        finally:
+            await self._router.aclose()
+
+    @contextlib.asynccontextmanager
+    async def _clocks(self) -> AsyncIterator[None]:
+        clocks = (
+            self._canary.run(),
+            self._door.turn(),
+            self._door.sweep(),
+            self._node.channels.check_positions(),
+            self._renew_sessions(),
+            self._flush_metrics(),
+            self._measure_lag(),
+            self._beat(),
+        )
+        tasks = [self._loop.create_task(clock) for clock in clocks]
+        for task in tasks:
+            task.add_done_callback(self._clock_stopped)
+        try:
+            yield
+        finally:
+            for task in tasks:
+                task.remove_done_callback(self._clock_stopped)
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            self._set_gauges()
+            self._metrics.flush(self._tally)
+
+    def _clock_stopped(self, task: asyncio.Task[None]) -> None:
+        """A clock never ends by itself; without one the worker is only half alive."""
+        self._tally.errors["internal"] += 1
+        log.error("clock_stopped", exc_info=task.exception())
+        self._stop.set()
+
+    async def _accept(self) -> None:
+        http = web.Server(self._answer_http, access_log=None, tcp_keepalive=True)
+
+        def accept() -> asyncio.Protocol:
+            handler = http()
+            self._door.watch_http(handler)
+            return handler
+
+        self._server = await self._loop.create_server(accept, sock=self._socket, backlog=BACKLOG)
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*_GC_THRESHOLDS)
+        self._status.say("ready")
+        log.info("worker_ready")
+
+    async def _answer_http(self, request: web.BaseRequest) -> web.StreamResponse:
+        if request.path == door.PATH:
+            return await self._door.upgrade(request)
+        return web.Response(status=404, text="not found\n")
+
+    # --- the end -------------------------------------------------------------------------------
+
+    async def _drain(self) -> None:
+        """Stop accepting, then close the clients within the timeout."""
+        self._is_draining = True
+        self._door.refuse_all()
+        if self._server is not None:
+            self._server.close()
+        self._status.say("draining", phase="clients")
+        shutdown = self._config.shutdown
+        drain = self._loop.create_task(self._door.drain(shutdown.drain_window, self._hurry))
+        hurry = self._loop.create_task(self._hurry.wait())
+        await asyncio.wait(
+            {drain, hurry}, timeout=shutdown.timeout, return_when=asyncio.FIRST_COMPLETED
+        )
+        if not drain.done():
+            await asyncio.wait({drain}, timeout=_HURRY_SECONDS if self._hurry.is_set() else 0)
+        self._door.abort_all()
+        for task in (drain, hurry):
+            task.cancel()
+        await asyncio.gather(drain, hurry, return_exceptions=True)
+
+    async def _flush(self) -> None:
+        for phase, flush in (("broker", self._node.flush), ("sessions", self._sessions.flush)):
+            self._status.say("draining", phase=phase)
+            try:
+                async with asyncio.timeout(1.0):
+                    await flush()
+            except TimeoutError:
+                log.warning("flush_timed_out", phase=phase)
+
+    # --- clocks --------------------------------------------------------------------------------
+
+    def _is_ready(self) -> bool:
+        return self._router.is_up and not self._canary.is_deaf
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
+            if not self._is_draining:
+                if self._is_ready():
+                    self._status.say("ready")
+                else:
+                    reason = "deaf: the broker's messages do not arrive" if self._router.is_up else (
+                        "the broker is away"
+                    )
+                    self._status.say("not_ready", reason)
+            self._status.beat()
+
+    async def _renew_sessions(self) -> None:
+        while True:
+            await asyncio.sleep(self._sessions.renew_interval_seconds)
+            try:
+                await self._sessions.renew()
+            except StoreError as error:
+                self._tally.errors["store"] += 1
+                log.error("session_renew_failed", reason=str(error))
+
+    async def _flush_metrics(self) -> None:
+        while True:
+            self._set_gauges()
+            self._metrics.flush(self._tally)
+            await asyncio.sleep(_FLUSH_SECONDS)
+
+    def _set_gauges(self) -> None:
+        hub = self._node.hub
+        self._metrics.set("app_active_connections", len(self._door.carriers))
+        self._metrics.set("app_subscriptions", hub.subscriptions)
+        self._metrics.set("app_channels", len(hub.channels))
+        self._metrics.set("app_broker_up", float(self._router.is_up))
+        self._metrics.set(
+            "app_broker_last_message_timestamp_seconds", self._canary.last_heard_timestamp
+        )
+
+    async def _measure_lag(self) -> None:
+        while True:
+            due = time.monotonic() + _LAG_TICK_SECONDS
+            await asyncio.sleep(_LAG_TICK_SECONDS)
+            self._tally.event_loop_lag.observe(max(0.0, time.monotonic() - due))
+
+
+def run(
+    config: Config,
+    *,
+    slot: int,
+    lane: str,
+    instance: str,
+    listen_fd: int,
+    status_fd: int,
+    rpc_handlers: Mapping[str, RpcHandler] | None = None,
+) -> int:
+    """Run one worker; returns its exit code.
+
+    Args:
+        slot: number of its port, from 0.
+        lane: its name and metrics identity, e.g. `w0a`.
+        listen_fd: the slot's listening socket, bound by the supervisor.
+        status_fd: where the supervisor hears from it.
+        rpc_handlers: an application's handlers for `rpc`, by method.
+    """
+    status = StatusPipe(status_fd)
+    status.say("starting")
+    _raise_file_limit()
+    async def main() -> None:
+        worker = Worker(
+            config,
+            lane=lane,
+            instance=instance,
+            listen_fd=listen_fd,
+            status=status,
+            rpc_handlers=rpc_handlers or {},
+        )
+        await worker.run()
+
+    try:
+        uvloop.run(main())
+    except BootFailed as error:
+        status.say("failed", str(error))
+        log.error("worker_boot_failed", reason=str(error), slot=slot)
+        return error.exit_code
+    return 0
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
