@@ -1,9 +1,8 @@
-"""Who may: a token in, claims or a reason out; a channel in, its rules out.
+"""Who may come in: a token in, claims or a reason out.
 
 Tokens are JWTs signed with HS256, HS384 or HS512 and `client.token.hmac_secret_key`. With
-`client.insecure` a connection needs no token and everybody may do everything; without it, what no
-option allows is refused with 103. (Subscription tokens, asymmetric keys and the `allow_*` options
-have their place here.)
+`client.insecure` a connection needs no token. (Subscription tokens and asymmetric keys have their
+place here.)
 
 Source: RFC 7519; Centrifugo's claims.
 """
@@ -18,15 +17,11 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
-from cluster.broker import HistoryPolicy
-from cluster.config import ChannelOptions, Config
+from cluster.config import Config
 from cluster.errors import (
-    BAD_REQUEST,
     BAD_REQUEST_CLOSE,
     INVALID_TOKEN,
-    PERMISSION_DENIED,
     TOKEN_EXPIRED,
-    UNKNOWN_CHANNEL,
 )
 
 _HASHES: Final = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
@@ -97,50 +92,3 @@ def _decoded(part: str) -> bytes:
         return base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True)
     except binascii.Error as error:
         raise ValueError(str(error)) from None
-
-
-class ChannelRules:
-    """What the configuration says about channels, found by name."""
-
-    def __init__(self, config: Config) -> None:
-        self._config = config
-        self._namespaces = {namespace.name: namespace.options for namespace in config.channel.namespaces}
-        self._policies: dict[int, HistoryPolicy] = {}
-
-    def options(self, channel: str) -> ChannelOptions:
-        """The options of a channel's namespace.
-
-        Raises:
-            ClientError: 107 for a name too long or not ASCII, 102 for an unknown namespace.
-        """
-        if len(channel) > self._config.channel.max_length or not channel.isascii():
-            raise BAD_REQUEST
-        if ":" not in channel:
-            return self._config.channel.without_namespace
-        namespace = channel.removeprefix("$").partition(":")[0]
-        try:
-            return self._namespaces[namespace]
-        except KeyError:
-            raise UNKNOWN_CHANNEL from None
-
-    def history(self, channel: str) -> HistoryPolicy:
-        """How long a channel remembers; raises as `options` does."""
-        options = self.options(channel)
-        policy = self._policies.get(id(options))
-        if policy is None:
-            has_history = options.history_size > 0 and options.history_ttl > 0
-            policy = self._policies[id(options)] = HistoryPolicy(
-                options.history_size if has_history else 0,
-                int(options.history_ttl * 1000),
-                int(options.history_meta_ttl * 1000),
-            )
-        return policy
-
-    def allow(self, channel: str) -> None:
-        """Let a client subscribe to, publish in or read a channel.
-
-        Raises:
-            ClientError: 103 when nothing allows it, or for a private channel without a token.
-        """
-        if channel.startswith("$") or not self._config.client.insecure:
-            raise PERMISSION_DENIED

@@ -122,9 +122,7 @@ class Rpc(NamedTuple):
     data: Any
 
 
-Action = (
-    Send | Close | Connect | Refresh | Subscribe | Leave | Publish | History | Rpc
-)
+Action = Send | Close | Connect | Refresh | Subscribe | Leave | Publish | History | Rpc
 
 
 class Subscription(NamedTuple):
@@ -200,10 +198,7 @@ class Connection:
             return True
         if not self._subscribing:
             return False
-        return (
-            command.method != "subscribe"
-            or command.params.get("channel") in self._subscribing
-        )
+        return command.method != "subscribe" or command.params.get("channel") in self._subscribing
 
     def _wait(self, command: Command) -> None:
         if self._waiting is None:
@@ -230,7 +225,9 @@ class Connection:
         is_connected = self.state is State.CONNECTED
         if self.state is State.CLOSED:
             return
-        if is_connected == (method == "connect") or (not is_connected and self.state is not State.NEW):
+        if is_connected == (method == "connect") or (
+            not is_connected and self.state is not State.NEW
+        ):
             raise BAD_REQUEST_CLOSE
         try:
             _HANDLERS[method](self, command, actions)

@@ -187,9 +187,7 @@ DISCONNECTS: Final = (
     NOT_AVAILABLE_CLOSE,
 )
 
-_CLIENT_FAULTS: Final = frozenset(
-    {1002, 1007, 1009, 3012, 3500, 3501, 3502, 3505, 3506, 3508}
-)
+_CLIENT_FAULTS: Final = frozenset({1002, 1007, 1009, 3012, 3500, 3501, 3502, 3505, 3506, 3508})
 
 
 @dataclass(frozen=True, slots=True)

@@ -349,5 +349,3 @@ class SessionStatistics:
 
 def _now_ms() -> int:
     return int(time.time() * 1000)
-
-

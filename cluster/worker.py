@@ -17,7 +17,6 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 
-
 import orjson
 import uvloop
 from aiohttp import web
@@ -166,7 +165,7 @@ class Worker:
                 await self._sessions.start()
         except (StoreError, TimeoutError, OSError) as error:
             raise BootFailed(
-                f"the worker cannot use the store: {error or 'no answer'}; "
+                f"the worker cannot use the store: {str(error) or 'no answer'}; "
                 "check broker.redis_urls or --redis-url"
             ) from None
         try:
@@ -268,8 +267,10 @@ class Worker:
                 if self._is_ready():
                     self._status.say("ready")
                 else:
-                    reason = "deaf: the broker's messages do not arrive" if self._router.is_up else (
-                        "the broker is away"
+                    reason = (
+                        "deaf: the broker's messages do not arrive"
+                        if self._router.is_up
+                        else ("the broker is away")
                     )
                     self._status.say("not_ready", reason)
             self._status.beat()
@@ -328,6 +329,7 @@ def run(
     status = StatusPipe(status_fd)
     status.say("starting")
     _raise_file_limit()
+
     async def main() -> None:
         worker = Worker(
             config,
@@ -352,5 +354,3 @@ def _raise_file_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-

@@ -119,17 +119,22 @@ class RedisBroker:
     def _received(self, channel: str, payloads: list[bytes]) -> None:
         publications = []
         for payload in payloads:
-            try:
-                layout, offset, epoch, accepted_ms, body = payload.split(b":", 4)
-                if layout != b"1":
-                    raise ValueError(layout)
-                publications.append(
-                    Publication(int(offset), epoch.decode(), body, int(accepted_ms))
-                )
-            except ValueError:
+            publication = _parse(payload)
+            if publication is None:
                 self._tally.errors["broker"] += 1
+            else:
+                publications.append(publication)
         if publications:
             self._listener.publications(channel, publications)
+
+
+def _parse(payload: bytes) -> Publication | None:
+    try:
+        layout, offset, epoch, accepted_ms, body = payload.split(b":", 4)
+        publication = Publication(int(offset), epoch.decode(), body, int(accepted_ms))
+    except ValueError:
+        return None
+    return publication if layout == b"1" else None
 
 
 def new_epoch() -> str:

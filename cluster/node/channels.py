@@ -14,12 +14,12 @@ import random
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cluster.auth import ChannelRules
 from cluster.broker import Broker, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError
 from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
+from cluster.node.rules import ChannelRules
 from cluster.protocol import Position, Publication
 
 log = get_logger()
@@ -122,9 +122,7 @@ class Channels:
                 return StreamRead(here, [])
         if recover_from is None:
             return await self.broker.read(channel.name, policy)
-        return await self.broker.read(
-            channel.name, policy, since=recover_from.offset, limit=limit
-        )
+        return await self.broker.read(channel.name, policy, since=recover_from.offset, limit=limit)
 
     def join(self, joining: Joining, subscriber: object, write: Write) -> None:
         """Make the joiner a subscriber; call right after its reply has been written."""

@@ -13,7 +13,7 @@ from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 from cluster import __version__
-from cluster.auth import ChannelRules, Claims, authenticate
+from cluster.auth import Claims, authenticate
 from cluster.broker import Broker
 from cluster.config import Config
 from cluster.connection import Action, Connection, Subscription
@@ -33,6 +33,7 @@ from cluster.hub import Hub
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
 from cluster.node.channels import Channels, Joining
+from cluster.node.rules import ChannelRules
 from cluster.protocol import (
     ConnectRequest,
     HistoryRequest,
@@ -133,9 +134,7 @@ class Node:
 
     # --- connect -----------------------------------------------------------------------------
 
-    async def connect(
-        self, client: Client, request: ConnectRequest, url_session: str
-    ) -> Connected:
+    async def connect(self, client: Client, request: ConnectRequest, url_session: str) -> Connected:
         """Let a client in: who it is, its session, its server-side subscriptions.
 
         Raises:
@@ -274,9 +273,7 @@ class Node:
             result = {"was_recovering": True}
         return Subscribed(request.channel, result, joining, is_positioned)
 
-    def _recover(
-        self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]
-    ) -> bool:
+    def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:
         assert joining.read is not None
         top, publications = joining.read
         position = request.position

@@ -58,12 +58,12 @@ class RespConnection(asyncio.Protocol):
         if not self._pending:
             self._oldest_sent_at = self._loop.time()
         self._pending.append(done)
-        self._queue(hiredis.pack_command(tuple(args)))
+        self._queue(_pack(args))
 
     def send(self, args: Sequence[Arg]) -> None:
         """Send one command whose answer comes as a message (the subscribe family)."""
         if self.is_open:
-            self._queue(hiredis.pack_command(tuple(args)))
+            self._queue(_pack(args))
 
     def waiting_since(self) -> float | None:
         """Loop time since when the server owes a reply, or None."""
@@ -133,6 +133,12 @@ class RespConnection(asyncio.Protocol):
         while self._pending:
             self._pending.popleft()(lost)
         self._on_lost()
+
+
+def _pack(args: Sequence[Arg]) -> bytes:
+    # The stub asks for a tuple of one; the function takes any number.
+    packed: bytes = hiredis.pack_command(tuple(args))  # type: ignore[arg-type]
+    return packed
 
 
 _MESSAGE_KINDS = frozenset(

@@ -48,9 +48,7 @@ class Address:
 
     def at(self, host: str, port: int) -> Address:
         """The same credentials at another node of the cluster."""
-        return Address(
-            host, port, "", self.username, self.password, self.database, self.tls
-        )
+        return Address(host, port, "", self.username, self.password, self.database, self.tls)
 
     @classmethod
     def from_url(cls, url: str) -> Address:
@@ -112,7 +110,9 @@ class Link:
 
     def start(self) -> None:
         """Begin to connect; `wait_up` tells when that has worked."""
-        self._task = asyncio.get_running_loop().create_task(self._run(), name=f"link {self.address}")
+        self._task = asyncio.get_running_loop().create_task(
+            self._run(), name=f"link {self.address}"
+        )
 
     @property
     def is_up(self) -> bool:
@@ -172,7 +172,7 @@ class Link:
             StoreUnavailable: when nobody knows whether it was done.
             StoreRefused: when the server said no.
         """
-        return await _wait(lambda done: self.submit(args, done))
+        return await wait_for(lambda done: self.submit(args, done))
 
     # --- connecting ----------------------------------------------------------------------
 
@@ -241,9 +241,10 @@ class Link:
                 await asyncio.wait_for(self._lost.wait(), self._timeout_seconds / 4)
             connection = self._connection
             since = connection.waiting_since() if connection is not None else None
-            if connection is not None and since is not None:
-                if loop.time() - since > self._timeout_seconds:
-                    connection.abort()
+            if connection is None or since is None:
+                continue
+            if loop.time() - since > self._timeout_seconds:
+                connection.abort()
 
     def _connection_lost(self) -> None:
         was_up = self._up.is_set()
@@ -255,10 +256,11 @@ class Link:
 
 
 async def _call(connection: RespConnection, args: Sequence[Arg]) -> Any:
-    return await _wait(lambda done: connection.submit(args, done))
+    return await wait_for(lambda done: connection.submit(args, done))
 
 
-async def _wait(submit: Callable[[Done], None]) -> Any:
+async def wait_for(submit: Callable[[Done], None]) -> Any:
+    """Turn a callback into an awaitable; an error that comes as the reply is raised."""
     future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
 
     def done(reply: Any) -> None:
@@ -271,8 +273,3 @@ async def _wait(submit: Callable[[Done], None]) -> Any:
 
     submit(done)
     return await future
-
-
-async def call_script(link: Link, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
-    """Run a script and wait for its reply; raises as `Link.call` does."""
-    return await _wait(lambda done: link.submit_script(script, keys, args, done))

@@ -18,7 +18,7 @@ from redis.crc import key_slot
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.connection import Arg, Done
-from cluster.resp.link import Address, Link, _wait
+from cluster.resp.link import Address, Link, wait_for
 from cluster.resp.scripts import Script
 
 log = get_logger()
@@ -173,11 +173,11 @@ class Router:
 
     async def call_script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
         """Run a script and wait for its reply; raises as `Link.call` does."""
-        return await _wait(lambda done: self.run_script(script, keys, args, done))
+        return await wait_for(lambda done: self.run_script(script, keys, args, done))
 
     async def call(self, key: str, *args: Arg) -> Any:
         """Send a command where `key` lives; raises as `Link.call` does."""
-        return await _wait(lambda done: self.submit(key, args, done))
+        return await wait_for(lambda done: self.submit(key, args, done))
 
     def _redirect(self, reply: Any) -> Link | None:
         if not isinstance(reply, StoreRefused) or not str(reply).startswith("MOVED "):

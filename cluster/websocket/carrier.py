@@ -15,7 +15,7 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from aiohttp._websocket.reader import WebSocketDataQueue
 from aiohttp.http import WebSocketError, WebSocketReader, WSMsgType
@@ -23,6 +23,7 @@ from aiohttp.http import WebSocketError, WebSocketReader, WSMsgType
 from cluster import connection as protocol
 from cluster.connection import Action, Connection
 from cluster.errors import (
+    BAD_REQUEST_CLOSE,
     BAD_TEXT,
     CONNECTION_CLOSED,
     INTERNAL,
@@ -31,13 +32,12 @@ from cluster.errors import (
     SERVER_ERROR,
     SLOW,
     TOO_BIG,
-    BAD_REQUEST_CLOSE,
     ClientError,
     Disconnect,
 )
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
-from cluster.node.node import Node
+from cluster.node.node import Connected, Node, Subscribed
 from cluster.protocol import (
     PING_FRAME,
     close_frame,
@@ -48,6 +48,8 @@ from cluster.protocol import (
 from cluster.sessions import Session
 
 log = get_logger()
+
+T = TypeVar("T")
 
 #: Time one write attempt has before a full buffer counts as a client that does not read.
 _SLOW_GRACE_SECONDS = 0.05
@@ -118,7 +120,9 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self.wheel_slot: int | None = None
         self.write: Callable[[bytes], None] = _write_nowhere
 
-    def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> WebSocketReader:
+    def begin(
+        self, transport: asyncio.Transport, message_size_limit: int, queue_max: int
+    ) -> WebSocketReader:
         """Take the socket over; returns the reader that feeds this carrier."""
         self._transport = transport
         self.opened_at = time.monotonic()
@@ -292,18 +296,20 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
 
     async def _do_connect(self, action: protocol.Connect) -> None:
         since = time.monotonic()
-        try:
-            connected = await self._node.connect(self, action.request, self._url_session)
-        except (ClientError, Disconnect) as why:
-            self.perform(self.connection.connect_refused(action.id, why))
-            return
-        except Exception:
-            self._failed("connect_failed")
-            self.perform(self.connection.connect_refused(action.id, INTERNAL))
-            return
+        outcome = await self._outcome(
+            "connect_failed", self._node.connect(self, action.request, self._url_session)
+        )
+        self._tally.command_duration["connect"].observe(time.monotonic() - since)
+        if isinstance(outcome, Connected):
+            self._enter(action.id, outcome)
+        else:
+            self.perform(self.connection.connect_refused(action.id, outcome))
+
+    def _enter(self, number: int, connected: Connected) -> None:
         claims = connected.claims
+        self.session = connected.session
         actions = self.connection.connected(
-            action.id,
+            number,
             connected.result,
             user=claims.user,
             info=claims.info,
@@ -313,21 +319,18 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
                 for one in connected.subscribed
             },
         )
-        self.session = connected.session
         if not actions:
             # The client went away meanwhile.
             for one in connected.subscribed:
                 self._node.abort(one)
-            self.connection.channels.clear()
             self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
             return
         self.wheel_slot = self._host.entered(self)
         self.perform(actions[:1])
         for one in connected.subscribed:
             self._node.join(one, self)
-        self._tally.command_duration["connect"].observe(time.monotonic() - since)
-        if connected.session is not None:
-            connected.session.received += len(actions) - 1
+        # All but the connect itself.
+        connected.session.received += self.connection.commands - 1
         self.perform(actions[1:])
 
     def _subscribe(self, action: protocol.Subscribe) -> None:
@@ -336,23 +339,19 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
     async def _do_subscribe(self, action: protocol.Subscribe) -> None:
         since = time.monotonic()
         channel = action.request.channel
-        try:
-            subscribed = await self._node.subscribe(action.request)
-        except (ClientError, Disconnect) as why:
-            self.perform(self.connection.subscribe_refused(action.id, channel, why))
-        except Exception:
-            self._failed("subscribe_failed")
-            self.perform(self.connection.subscribe_refused(action.id, channel, INTERNAL))
-        else:
+        outcome = await self._outcome("subscribe_failed", self._node.subscribe(action.request))
+        self._tally.command_duration["subscribe"].observe(time.monotonic() - since)
+        if isinstance(outcome, Subscribed):
             actions = self.connection.subscribed(
-                action.id, channel, subscribed.result, is_positioned=subscribed.is_positioned
+                action.id, channel, outcome.result, is_positioned=outcome.is_positioned
             )
             if actions:
                 self.perform(actions)
-                self._node.join(subscribed, self)
+                self._node.join(outcome, self)
             else:
-                self._node.abort(subscribed)
-        self._tally.command_duration["subscribe"].observe(time.monotonic() - since)
+                self._node.abort(outcome)
+        else:
+            self.perform(self.connection.subscribe_refused(action.id, channel, outcome))
         self.perform(self.connection.resume())
 
     def _history(self, action: protocol.History) -> None:
@@ -374,19 +373,25 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self, number: int, method: str, call: Coroutine[Any, Any, dict[str, Any]]
     ) -> None:
         since = time.monotonic()
-        try:
-            actions = self.connection.replied(number, method, await call)
-        except (ClientError, Disconnect) as why:
-            actions = self.connection.answered(number, why)
-        except Exception:
-            self._failed(f"{method}_failed")
-            actions = self.connection.answered(number, INTERNAL)
+        outcome = await self._outcome(f"{method}_failed", call)
         self._tally.command_duration[method].observe(time.monotonic() - since)
-        self.perform(actions)
+        if isinstance(outcome, dict):
+            self.perform(self.connection.replied(number, method, outcome))
+        else:
+            self.perform(self.connection.answered(number, outcome))
 
-    def _failed(self, event: str) -> None:
-        self._tally.errors["internal"] += 1
-        log.exception(event, client=self.connection.client)
+    async def _outcome(
+        self, event: str, work: Coroutine[Any, Any, T]
+    ) -> T | ClientError | Disconnect:
+        """What came of work for the client; a fault of ours becomes error 100, logged once."""
+        try:
+            return await work
+        except (ClientError, Disconnect) as why:
+            return why
+        except Exception:
+            self._tally.errors["internal"] += 1
+            log.exception(event, client=self.connection.client)
+            return INTERNAL
 
     # --- time --------------------------------------------------------------------------------
 

@@ -1,0 +1,118 @@
+"""The operator's door: summed metrics, health, readiness, and a page that says what this is.
+
+Rules
+- It answers for as long as the supervisor lives; a scrape is collected in a thread, one at a
+  time, so that health and readiness never wait for it.
+- /health: this process turns. /ready: it would serve; 503 with the reason as JSON if not.
+- Nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import html
+import socket
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from aiohttp import web
+
+from cluster.children.doors import BACKLOG
+from cluster.metrics.supervisor import CONTENT_TYPE
+
+_SHUTDOWN_SECONDS: Final = 1.0
+_PAGE: Final = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><title>ws-cluster</title></head>
+<body><h1>ws-cluster {version}</h1>
+<p>{state}</p>
+<p>Clients connect to <code>/connection/websocket</code>. Operators read <a href="/metrics">metrics</a>,
+<a href="/health">health</a> and <a href="/ready">readiness</a>.</p>
+</body></html>
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Readiness:
+    """Whether this cluster would serve; if not, why, and the state of every child."""
+
+    is_ready: bool
+    reason: str
+    children: Mapping[str, str] = field(default_factory=dict)
+
+
+class AdminDoor:
+    """An HTTP server on a socket that is already listening.
+
+    Args:
+        sock: the socket; stays the caller's.
+        version: of this program.
+        readiness: asked for every /ready.
+        exposition: collects the metrics; called in a thread.
+        scraped: told the User-Agent after each scrape has been collected.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        version: str,
+        readiness: Callable[[], Readiness],
+        exposition: Callable[[], bytes],
+        scraped: Callable[[str], None],
+    ) -> None:
+        self._sock = sock
+        self._version = version
+        self._readiness = readiness
+        self._exposition = exposition
+        self._scraped = scraped
+        self._collecting = asyncio.Lock()
+        self._runner: web.AppRunner | None = None
+
+    async def open(self) -> None:
+        """Begin to answer."""
+        app = web.Application()
+        app.router.add_get("/", self._page)
+        app.router.add_get("/health", self._health)
+        app.router.add_get("/ready", self._ready)
+        app.router.add_get("/metrics", self._metrics)
+        self._runner = web.AppRunner(
+            app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
+        )
+        await self._runner.setup()
+        site = web.SockSite(self._runner, self._sock.dup(), backlog=BACKLOG)
+        await site.start()
+
+    async def close(self) -> None:
+        """Answer what has been asked, then no more."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+
+    async def _page(self, request: web.Request) -> web.Response:
+        state = self._readiness()
+        text = "ready" if state.is_ready else f"not ready: {state.reason}"
+        return web.Response(
+            text=_PAGE.format(version=html.escape(self._version), state=html.escape(text)),
+            content_type="text/html",
+        )
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok", "version": self._version})
+
+    async def _ready(self, request: web.Request) -> web.Response:
+        state = self._readiness()
+        return web.json_response(
+            {
+                "ready": state.is_ready,
+                "reason": state.reason,
+                "children": dict(state.children),
+            },
+            status=200 if state.is_ready else 503,
+            headers={} if state.is_ready else {"Retry-After": "1"},
+        )
+
+    async def _metrics(self, request: web.Request) -> web.Response:
+        async with self._collecting:
+            text = await asyncio.to_thread(self._exposition)
+        self._scraped(request.headers.get("User-Agent", ""))
+        return web.Response(body=text, headers={"Content-Type": CONTENT_TYPE})

@@ -1,0 +1,161 @@
+"""The workers' families, summed over the files of all lanes.
+
+Guarantees
+- A file that cannot be read never fails a scrape: it is put aside as `*.corrupt` and counted.
+  A file that is empty may have been created this moment; it is skipped, and put aside only when
+  it stays empty.
+- Counters, histograms and summed gauges exist at 0 with all their label values, even before the
+  first worker has written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import struct
+import time
+from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from cluster.metrics.catalogue import WORKER_FAMILIES, Family
+
+_EMPTY_FOR_SECONDS: Final = 5.0
+_CORRUPT: Final = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
+
+
+class LaneCollector(Collector):
+    """Collects the families of the workers.
+
+    Args:
+        path: the directory of the multiprocess files.
+        own_log_events: log events of this process by level, which are added to the workers'.
+        failed: called for every file that was put aside.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        own_log_events: Mapping[str, int],
+        failed: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._own_log_events = own_log_events
+        self._failed = failed
+
+    def files(self) -> list[Path]:
+        """The files that count, corrupt ones left out."""
+        return sorted(self._path.glob("*.db"))
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family of the catalogue, in its order, then what else was found."""
+        found = {metric.name: metric for metric in self._merged()}
+        for family in WORKER_FAMILIES:
+            metric = found.pop(_base_name(family), None) or _zeros(family)
+            if metric is not None:
+                self._add_own(metric)
+                yield metric
+        yield from found.values()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry need not read files to know the names."""
+        return []
+
+    def _merged(self) -> Iterable[Metric]:
+        paths = [path for path in self.files() if self._has_content(path)]
+        try:
+            return _merge(paths)
+        except _CORRUPT:
+            return _merge([path for path in paths if self._is_sound(path)])
+
+    def _has_content(self, path: Path) -> bool:
+        try:
+            facts = path.stat()
+            if facts.st_size:
+                # prometheus-client makes a file large first and writes its header then.
+                with path.open("rb") as file:
+                    return file.read(4) != b"\0\0\0\0"
+        except OSError:
+            return False
+        if time.time() - facts.st_mtime > _EMPTY_FOR_SECONDS:
+            self._put_aside(path)
+        return False
+
+    def _is_sound(self, path: Path) -> bool:
+        try:
+            # Counters never go down: what reads alone reads together with others.
+            _merge([path])
+        except FileNotFoundError:
+            return False
+        except _CORRUPT:
+            self._put_aside(path)
+            return False
+        return True
+
+    def _put_aside(self, path: Path) -> None:
+        self._failed()
+        with suppress(OSError):
+            path.replace(path.with_suffix(".corrupt"))
+
+    def _add_own(self, metric: Metric) -> None:
+        if metric.name != "app_log_events":
+            return
+        own = dict(self._own_log_events)
+        metric.samples = [
+            sample._replace(value=sample.value + own.pop(sample.labels.get("level", ""), 0))
+            for sample in metric.samples
+        ]
+        for level, count in own.items():
+            metric.add_sample("app_log_events_total", {"level": level}, count)
+
+
+def _merge(paths: list[Path]) -> list[Metric]:
+    merged: Any = MultiProcessCollector.merge([str(path) for path in paths], accumulate=True)
+    return list(merged)
+
+
+def _base_name(family: Family) -> str:
+    """How prometheus-client names a family: a counter without its suffix."""
+    return family.name.removesuffix("_total") if family.kind == "counter" else family.name
+
+
+def _label_sets(family: Family) -> list[dict[str, str]]:
+    names = list(family.labels)
+    return [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*family.labels.values())
+    ]
+
+
+def _zeros(family: Family) -> Metric | None:
+    """A family nobody has written yet; None where 0 would be a lie (a minimum over nobody)."""
+    if family.kind == "gauge" and family.mode != "livesum":
+        return None
+    metric = Metric(_base_name(family), family.help, family.kind)
+    for labels in _label_sets(family):
+        if family.kind == "histogram":
+            for bound in (*family.buckets, float("inf")):
+                edge: str = floatToGoString(bound)
+                metric.add_sample(f"{family.name}_bucket", {**labels, "le": edge}, 0.0)
+            metric.add_sample(f"{family.name}_sum", labels, 0.0)
+            metric.add_sample(f"{family.name}_count", labels, 0.0)
+        else:
+            metric.add_sample(family.name, labels, 0.0)
+    return metric
+
+
+def live_sum(path: Path, name: str) -> float:
+    """One summed gauge, read from the few files that hold it; for a status line."""
+    total = 0.0
+    for file in path.glob("gauge_livesum_*.db"):
+        with suppress(*_CORRUPT):
+            for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
+                total += value if f'"{name}"' in key else 0.0
+    return total
