@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import logging
 import os
 import resource
 import signal
@@ -34,7 +35,7 @@ from cluster.resp.router import Router
 from cluster.resp.subscriptions import Subscriptions
 from cluster.sessions import RedisSessions
 from cluster.websocket import door
-from cluster.websocket.door import Door
+from cluster.websocket.door import ClientFaults, Door
 
 log = get_logger()
 
@@ -205,7 +206,11 @@ class Worker:
         self._stop.set()
 
     async def _accept(self) -> None:
-        http = web.Server(self._answer_http, access_log=None, tcp_keepalive=True)
+        # The Python SDK sends an empty Sec-WebSocket-Protocol; aiohttp warns of each.
+        logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
+        faults = logging.getLogger("cluster.http")
+        faults.addFilter(ClientFaults(self._tally))
+        http = web.Server(self._answer_http, access_log=None, logger=faults)
 
         def accept() -> asyncio.Protocol:
             handler = http()

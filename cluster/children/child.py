@@ -28,6 +28,8 @@ STATES: Final = get_args(State)
 
 _GROUP_SECONDS: Final = 5.0
 _OUTPUT_BYTES: Final = 65536
+_LONGEST_TEXT: Final = 8192
+_TAIL: Final = 4096
 _LAST_WORDS: Final = 300
 
 
@@ -90,6 +92,7 @@ class Child:
         self.state: State = "starting"
         self.reason = ""
         self.last_words = ""
+        self._tail = ""
         self.started_at = time.monotonic()
         self.booted_at: float | None = None
         self.ready_at: float | None = None
@@ -151,11 +154,15 @@ class Child:
         if not chunk:
             self._loop.remove_reader(self._output_fd)
             return
-        text = self.kind.said(chunk.decode("utf-8", "replace").strip())
-        if text:
-            self.last_words = text[-_LAST_WORDS:].rpartition("\n")[2]
-            level = logging.getLevelName(self.kind.output_level.upper())
-            self._log.log(level, "child_wrote", text=text[-_OUTPUT_BYTES // 8 :])
+        raw = chunk.decode("utf-8", "replace")
+        text = self.kind.said(raw.strip())
+        if not text:
+            return
+        # A traceback comes in pieces: its last line may have begun in the piece before.
+        self._tail = (self._tail + raw)[-_TAIL:]
+        self.last_words = self.kind.said(self._tail.strip()).rpartition("\n")[2][-_LAST_WORDS:]
+        level = logging.getLevelName(self.kind.output_level.upper())
+        self._log.log(level, "child_wrote", text=text[-_LONGEST_TEXT:])
 
     def shutdown_phases(self) -> dict[str, float]:
         """Seconds of each part of its shutdown, from what it reported on the way."""

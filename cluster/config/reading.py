@@ -239,10 +239,13 @@ class Reading:
 
 def unknown_key(name: str, known: Mapping[str, object], path: str) -> str:
     """Say that a key is unknown, and which one was probably meant."""
-    near = difflib.get_close_matches(name, [*known, *known_keys()], n=1, cutoff=0.6)
+    near = difflib.get_close_matches(name, known, n=1)
     if near:
-        nearest = path + near[0] if near[0] in known else near[0]
-        return f"no such option; the nearest is {nearest}"
+        return f"no such option; the nearest is {path}{near[0]}"
+    elsewhere = {key.rpartition(".")[2]: key for key in reversed(known_keys())}
+    near = difflib.get_close_matches(name, elsewhere, n=1, cutoff=0.8)
+    if near:
+        return f"no such option; the nearest is {elsewhere[near[0]]}"
     return f"no such option; known here are {', '.join(known)}"
 
 

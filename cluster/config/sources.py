@@ -13,7 +13,7 @@ import json
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from cluster.config.checks import check
@@ -165,7 +165,7 @@ def _with_flat_namespaces(tree: Any) -> dict[str, object]:
         tree["channel"]["namespaces"] = [
             {"name": space["name"], **space["options"]} for space in spaces
         ]
-    return dict(tree)
+    return cast(dict[str, object], tree)
 
 
 def printable(config: Config) -> dict[str, Any]:

@@ -26,6 +26,9 @@ from prometheus_client.utils import floatToGoString
 
 from cluster.metrics.catalogue import WORKER_FAMILIES, Family
 
+_INTEGER: Final = struct.Struct("i")
+_HEADER_BYTES: Final = 8
+_VALUE_BYTES: Final = 16
 _EMPTY_FOR_SECONDS: Final = 5.0
 _CORRUPT: Final = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
 
@@ -78,15 +81,19 @@ class LaneCollector(Collector):
     def _has_content(self, path: Path) -> bool:
         try:
             facts = path.stat()
-            if facts.st_size:
-                # prometheus-client makes a file large first and writes its header then.
-                with path.open("rb") as file:
-                    return file.read(4) != b"\0\0\0\0"
+            data = path.read_bytes()
         except OSError:
             return False
-        if time.time() - facts.st_mtime > _EMPTY_FOR_SECONDS:
+        used = _INTEGER.unpack_from(data)[0] if len(data) >= _HEADER_BYTES else -len(data)
+        if used == 0:
+            # prometheus-client makes a file, then makes it large, then writes its header.
+            if not data and time.time() - facts.st_mtime > _EMPTY_FOR_SECONDS:
+                self._put_aside(path)
+            return False
+        if not _is_well_formed(data, used):
             self._put_aside(path)
-        return False
+            return False
+        return True
 
     def _is_sound(self, path: Path) -> bool:
         try:
@@ -114,6 +121,21 @@ class LaneCollector(Collector):
         ]
         for level, count in own.items():
             metric.add_sample("app_log_events_total", {"level": level}, count)
+
+
+def _is_well_formed(data: bytes, used: int) -> bool:
+    """Whether every entry lies within the file; prometheus-client may loop for ever if not."""
+    position = _HEADER_BYTES
+    if not position <= used <= len(data):
+        return False
+    while position < used:
+        if position + _INTEGER.size > used:
+            return False
+        length = _INTEGER.unpack_from(data, position)[0]
+        if length <= 0:
+            return False
+        position += _INTEGER.size + length + (8 - (length + _INTEGER.size) % 8) + _VALUE_BYTES
+    return position == used
 
 
 def _merge(paths: list[Path]) -> list[Metric]:

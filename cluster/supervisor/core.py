@@ -44,6 +44,7 @@ _LONG_PAUSE_SECONDS: Final = 1.0
 _HURRY_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 2.0
 _STATUS_SECONDS: Final = 1.0
+_TRIM_SECONDS: Final = 30.0
 _MOST_OPERATIONS: Final = 64
 
 
@@ -150,6 +151,7 @@ class Supervisor:
             self._log.warning("insecure_mode_used", host=config.server.host)
         self._watch(self._operate())
         self._watch(self._count_sessions(config))
+        self._watch(self._trim_logs())
         if self._screen.is_live:
             self._watch(self._show_status())
 
@@ -196,11 +198,18 @@ class Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._handle_stop)
         for number, name in (
-            (signal.SIGHUP, "roll"),
             (signal.SIGTTIN, "add"),
             (signal.SIGTTOU, "remove"),
         ):
             self._loop.add_signal_handler(number, self._queue, name)
+        self._loop.add_signal_handler(signal.SIGHUP, self._handle_hangup)
+
+    def _handle_hangup(self) -> None:
+        """Roll; but a terminal that was closed wants us to end."""
+        if self._screen.is_gone:
+            self._handle_stop()
+        else:
+            self._queue("roll")
 
     def _handle_stop(self) -> None:
         if self._grace is not None:
@@ -244,7 +253,8 @@ class Supervisor:
             self._log.error("reload_failed", problems=[str(p) for p in error.problems])
             return False
         done = await self._crew.roll()
-        self._all_ready()
+        if done:
+            self._all_ready()
         return done
 
     async def handle_add(self) -> bool:
@@ -316,6 +326,11 @@ class Supervisor:
         self._metrics.set("app_sessions_tracked", numbers["tracked"])
         for name in ("created", "resumed", "expired"):
             self._metrics.set(f"app_sessions_{name}_total", numbers[name])
+
+    async def _trim_logs(self) -> None:
+        while True:
+            await asyncio.sleep(_TRIM_SECONDS)
+            await asyncio.to_thread(self._means.places.trim_access_log)
 
     async def _show_status(self) -> None:
         began = time.monotonic()

@@ -281,9 +281,11 @@ class Crew:
             slot.kind.document = to_json(self.config)
 
     async def roll(self) -> bool:
-        """Replace the workers one by one; returns whether every one was."""
-        done = [await slot.post.roll() for slot in list(self.slots)]
-        return all(done)
+        """Replace the workers one by one; gives up at the first that cannot be replaced."""
+        for slot in list(self.slots):
+            if not await slot.post.roll():
+                return False
+        return True
 
     async def add_slot(self) -> None:
         """Add a worker; nginx follows when it is ready.

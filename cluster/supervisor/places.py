@@ -26,7 +26,10 @@ from cluster.errors import ConfigError, Problem
 _LONGEST_SOCKET_PATH: Final = 107
 _LONGEST_NAME: Final = "/valkey/valkey.sock"
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - checked for owner and mode below
-_LOCK_SECONDS: Final = 15.0
+_PREFIX: Final = "ws-cluster-"
+_LOCK: Final = "lock"
+_MOST_LOG_BYTES: Final = 64 << 20
+_LOCK_SECONDS: Final = 10.0
 _LOCK_POLL_SECONDS: Final = 0.05
 
 
@@ -59,7 +62,8 @@ class Places:
             reason = f"give a directory that can be written ({error.strerror})"
             raise _unusable(self.data_dir, reason) from None
         self._lock()
-        self.run_dir: Final = _emptied(self._run_dir())
+        self._shared: list[_Shared] = []
+        self.run_dir: Final = self._run_dir()
         self.metrics_dir: Final = self._metrics_dir()
 
     @property
@@ -71,6 +75,18 @@ class Places:
     def access_log(self) -> Path:
         """The file nginx logs requests to."""
         return self.made("log") / "access.log"
+
+    def trim_access_log(self, most_bytes: int = _MOST_LOG_BYTES) -> None:
+        """Keep nginx's log and one older piece of it, each of about `most_bytes`.
+
+        nginx appends, so its file can be emptied in place; lines written while it is being
+        copied are lost.
+        """
+        log = self.access_log
+        with suppress(OSError):
+            if log.stat().st_size > most_bytes:
+                shutil.copyfile(log, log.with_suffix(".log.1"))
+                os.truncate(log, 0)
 
     def made(self, name: str, *, below_run: bool = False) -> Path:
         """A private directory in the data directory, or in what is gone at the end."""
@@ -94,23 +110,33 @@ class Places:
 
     def _run_dir(self) -> Path:
         path = self.data_dir / "run"
-        if len(os.fsencode(path)) + len(_LONGEST_NAME) <= _LONGEST_SOCKET_PATH:
-            return path
-        return _shared(Path(tempfile.gettempdir()), self._name) or path
+        if len(os.fsencode(path)) + len(_LONGEST_NAME) > _LONGEST_SOCKET_PATH:
+            shared = self._keep(_shared(Path(tempfile.gettempdir()), self._name))
+            if shared:
+                return shared
+        return _emptied(path)
 
     def _metrics_dir(self) -> Path:
-        return _shared(_SHARED_MEMORY, self._name) or _emptied(self.run_dir / "metrics")
+        shared = self._keep(_shared(_SHARED_MEMORY, self._name))
+        return shared or _emptied(self.run_dir / "metrics")
+
+    def _keep(self, shared: _Shared | None) -> Path | None:
+        if shared is None:
+            return None
+        self._shared.append(shared)
+        return shared.path
 
     @property
     def _name(self) -> str:
         facts = os.fstat(self.lock_fd)
         unique = f"{self.data_dir}:{facts.st_dev}:{facts.st_ino}"
-        return f"ws-cluster-{hashlib.sha256(unique.encode()).hexdigest()[:12]}"
+        return f"{_PREFIX}{hashlib.sha256(unique.encode()).hexdigest()[:12]}"
 
     def close(self) -> None:
         """Take away what does not stay, and release the data directory."""
-        for path in (self.metrics_dir, self.run_dir):
-            shutil.rmtree(path, ignore_errors=True)
+        for shared in self._shared:
+            shared.close()
+        shutil.rmtree(self.run_dir, ignore_errors=True)
         with suppress(OSError):
             os.close(self.lock_fd)
 
@@ -128,18 +154,50 @@ def _emptied(path: Path) -> Path:
     return path
 
 
-def _shared(parent: Path, name: str) -> Path | None:
-    """A directory of ours in a place everybody may write to; None if it is not to be trusted."""
-    path = parent / name
-    if not os.access(parent, os.W_OK | os.X_OK):
-        return None
-    with suppress(OSError):
+class _Shared:
+    """A directory of ours in a place everybody may write to, held by a lock.
+
+    What a killed supervisor left there is taken away by whoever starts next: its lock is free.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
         path.mkdir(mode=0o700, exist_ok=True)
         facts = path.lstat()
         if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
-            return None
+            raise PermissionError(path)
         path.chmod(0o700)
+        self._fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            os.close(self._fd)
+            raise
         for entry in path.iterdir():
-            shutil.rmtree(entry) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
-        return path
+            if entry.name != _LOCK:
+                shutil.rmtree(
+                    entry
+                ) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
+
+    def close(self) -> None:
+        """Take it away."""
+        shutil.rmtree(self.path, ignore_errors=True)
+        os.close(self._fd)
+
+
+def _shared(parent: Path, name: str) -> _Shared | None:
+    """A directory in a shared place; None if there is no such place or it is not to be trusted."""
+    if not os.access(parent, os.W_OK | os.X_OK):
+        return None
+    _sweep(parent)
+    with suppress(OSError):
+        return _Shared(parent / name)
     return None
+
+
+def _sweep(parent: Path) -> None:
+    """Take away what supervisors that were killed left here."""
+    for path in parent.glob(f"{_PREFIX}*"):
+        with suppress(OSError):
+            if path.lstat().st_uid == os.geteuid() and (path / _LOCK).is_file():
+                _Shared(path).close()

@@ -175,14 +175,14 @@ class Post:
     # --- rolling and stopping ------------------------------------------------------------
 
     async def roll(self) -> bool:
-        """Replace the child without a moment in which nobody serves; returns whether it was.
+        """Replace the child without a moment in which nobody serves; False if it cannot be.
 
         A post whose child is being started anyway is left alone. Cancellation leaves the new
         child running beside the old one until the post is stopped.
         """
         old = self.current
         if old is None or not old.is_serving or self._closed.is_set():
-            return False
+            return True
         new = self._start("roll")
         if new is None or not await self._is_well(new):
             self._log.error("roll_failed", reason=new.reason if new else "it cannot be started")

@@ -81,6 +81,11 @@ class Screen:
         self._is_spoken_to = not is_json(config.log, out)
         self.is_live = self._is_spoken_to and is_terminal(out)
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the terminal we were started on has been closed."""
+        return self.is_live and not is_terminal(self._out)
+
     def show(self, version: str, summary: Summary) -> None:
         """The lines of the start."""
         if self._is_spoken_to:

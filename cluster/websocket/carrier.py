@@ -90,7 +90,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_close_why", "_host", "_is_closing", "_is_paused", "_native_pings", "_node", "_reader",
+        "_host", "_is_closing", "_is_mask_unknown", "_is_paused", "_native_pings", "_node", "_reader",
         "_tally", "_transport", "_url_session", "connection", "opened_at", "session", "wheel_slot",
         "write",
     )  # fmt: skip
@@ -113,7 +113,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self._native_pings = native_pings
         self._is_closing = False
         self._is_paused = False
-        self._close_why: Disconnect | None = None
+        self._is_mask_unknown = True
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
@@ -139,8 +139,17 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
     # --- from the socket -------------------------------------------------------------------
 
     def data_received(self, data: bytes) -> None:
-        if self._reader is not None:
-            self._reader.feed_data(data)
+        reader = self._reader
+        if reader is None:
+            return
+        if self._is_mask_unknown and len(data) > 1:
+            # aiohttp's reader takes unmasked frames too; RFC 6455 §5.1 says 1002. A client masks
+            # always or never, so its first frame tells.
+            self._is_mask_unknown = False
+            if not data[1] & 0x80:
+                self.perform(self.connection.disconnect(PROTOCOL_ERROR))
+                return
+        reader.feed_data(data)
 
     def feed_data(self, message: Any, size: int) -> None:
         """Take one parsed message from the reader."""

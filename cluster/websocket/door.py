@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fnmatch
+import logging
 import random
 import time
 import uuid
@@ -17,7 +18,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http import WebSocketWriter
+from aiohttp.http import HttpProcessingError, WebSocketWriter
 
 from cluster.config import Config
 from cluster.connection import Connection
@@ -57,6 +58,21 @@ class TokenBucket:
             return False
         self._tokens -= 1
         return True
+
+
+class ClientFaults(logging.Filter):
+    """Keeps what clients did wrong before the handshake out of the log, and counts it instead."""
+
+    def __init__(self, tally: Tally) -> None:
+        super().__init__()
+        self._tally = tally
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, HttpProcessingError):
+            return True
+        self._tally.rejected["bad_handshake"] += 1
+        return False
 
 
 class _Upgrade(web.WebSocketResponse):
