@@ -105,7 +105,7 @@ class Child:
         self._news = asyncio.Event()
         self._log = log.get_logger(child=kind.name, lane=lane)
         launch = kind.launch(lane)
-        self.pid, self._output_fd = spawn(launch)
+        self.pid, self._output_fd = _spawned(launch)
         self.exited: Final = reaper.watch(self.pid)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._output_fd, self._read_output)
@@ -290,3 +290,12 @@ class Child:
         if self.killed_because:
             return "killed"
         return "clean" if self.exited.result().code == 0 else "crashed"
+
+
+def _spawned(launch: Launch) -> tuple[int, int]:
+    try:
+        return spawn(launch)
+    except OSError:
+        if launch.status_fd is not None:
+            os.close(launch.status_fd)
+        raise

@@ -34,7 +34,7 @@ _MOST_CONNECTIONS: Final = 65536
 _OTHER_FILES: Final = 64
 _PROBE: Final = """
     server {{
-        listen unix:{};
+        listen "unix:{}";
         access_log off;
         return 204;
     }}"""

@@ -151,7 +151,7 @@ class _Facts(Collector):
         }
 
     def _workers(self) -> dict[str, dict[tuple[str, ...], float]]:
-        used: dict[tuple[str, ...], float] = {(n,): s for n, s in self.used_before.items()}
+        used: dict[tuple[str, ...], float] = {(n,): s for n, s in dict(self.used_before).items()}
         resident: dict[tuple[str, ...], float] = {}
         open_fds: dict[tuple[str, ...], float] = {}
         max_fds: dict[tuple[str, ...], float] = {}

@@ -94,4 +94,5 @@ def _instance(config: Config) -> str:
     host = config.server.host
     if reachable_host(host) != host:
         host = socket.gethostname()
-    return f"{host}:{config.server.admin_port}"
+    name = f"[{host}]" if ":" in host else host
+    return f"{name}:{config.server.admin_port}"

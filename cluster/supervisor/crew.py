@@ -167,7 +167,7 @@ class Crew:
             admin=address(doors.admin, host=host),
             ping_interval_seconds=self.config.client.ping_interval,
             file_limit=self._means.file_limit,
-            processes=max(1, min(_MOST_NGINX_PROCESSES, count // 2)),
+            processes=max(1, min(_MOST_NGINX_PROCESSES, count)),
             user=unprivileged_user(),
             access_log=str(places.access_log),
             probe_socket=str(places.made("nginx", below_run=True) / "probe.sock"),

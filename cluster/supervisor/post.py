@@ -65,6 +65,7 @@ class Post:
         self._listener = listener
         self._grace = grace
         self._needed = needed
+        self._start_error = ""
         self._closed = asyncio.Event()
         self._gone: dict[Child, asyncio.Task[None]] = {}
         self._log = log.get_logger(child=kind.name, post=kind.lanes[0])
@@ -120,9 +121,11 @@ class Post:
         return None, "boot"
 
     def _why_boot_failed(self, child: Child | None) -> str:
-        reason = child.reason if child else "it cannot be started"
+        reason = child.reason if child else self._start_error
+        lane = self.kind.lanes[0]
+        who = lane if lane == self.kind.name else f"{self.kind.name} {lane}"
         return (
-            f"{self.kind.name} {self.kind.lanes[0]} failed to boot"
+            f"{who} failed to boot"
             f" {self._restarts.boot_failures} times in a row, correct the cause and start again:"
             f" {reason}"
         )
@@ -150,7 +153,8 @@ class Post:
         try:
             child = Child(self.kind, lane, self._reaper, self._changed)
         except OSError as error:
-            self._log.error("child_start_failed", error=str(error))
+            self._start_error = str(error)
+            self._log.error("child_start_failed", error=self._start_error)
             return None
         self.children[lane] = child
         self._gone[child] = asyncio.get_running_loop().create_task(self._follow(child))
@@ -185,7 +189,7 @@ class Post:
             return True
         new = self._start("roll")
         if new is None or not await self._is_well(new):
-            self._log.error("roll_failed", reason=new.reason if new else "it cannot be started")
+            self._log.error("roll_failed", reason=new.reason if new else self._start_error)
             return False
         old, self.current = self.current, new
         if old is not None and old is not new and old.is_running:

@@ -1,0 +1,109 @@
+# `make help` says what there is. Needed: git, make, bash and Python >= 3.11 with venv.
+# Everything is installed into $(VENV) from the locks under requirements/; stamps keep re-runs quick.
+
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+.NOTPARALLEL:
+MAKEFLAGS += --no-print-directory
+
+PYTHON ?= $(shell scripts/find-python.sh)
+VENV ?= .venv
+CONFIG ?= development.toml
+ARGS ?=
+
+bin := $(VENV)/bin
+stamps := $(VENV)/.stamps
+pip := $(bin)/python -m pip --disable-pip-version-check --quiet
+sources := cluster scripts tests benchmarks
+# A folder with a package-lock.json gets its node_modules; npm writes the file named here last.
+test_node := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,\
+	$(wildcard tests/conformance/package-lock.json tests/conformance/*/package-lock.json))
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@echo
+	@echo "  PYTHON=python3.12   the interpreter the environment is made with"
+	@echo "  CONFIG=my.toml      the configuration of make run"
+	@echo "  ARGS='-k recover'   handed to ws-cluster, pytest or the benchmarks"
+
+.PHONY: run
+run: $(stamps)/package ## Start a cluster in the foreground; Ctrl-C drains and stops it
+	@exec $(bin)/ws-cluster up --config $(CONFIG) $(ARGS)
+
+.PHONY: test
+test: test-system $(stamps)/test $(stamps)/package $(test_node) ## Install what the tests need and run them
+	@exec $(bin)/python -m pytest -m 'not full' $(ARGS)
+
+.PHONY: test-full
+test-full: test-system $(stamps)/test $(stamps)/package $(test_node) ## All tests, the long ones too
+	@exec $(bin)/python -m pytest $(ARGS)
+
+.PHONY: test-system
+test-system:
+	@scripts/test-system.sh
+
+.PHONY: check
+check: $(stamps)/test $(stamps)/package ## Lint, format, types, layers: what CI checks
+	$(bin)/ruff check $(sources)
+	$(bin)/ruff format --check $(sources)
+	$(bin)/mypy
+	$(bin)/lint-imports
+	$(bin)/python scripts/reference.py --check
+
+.PHONY: format
+format: $(stamps)/test ## Format the code and apply the safe fixes
+	$(bin)/ruff format $(sources)
+	$(bin)/ruff check --fix $(sources)
+
+.PHONY: reference
+reference: $(stamps)/package ## Write docs/reference/ from the code
+	$(bin)/python scripts/reference.py
+
+.PHONY: bench
+bench: $(stamps)/package ## Measure against the peers, under ten minutes
+	@exec $(bin)/python -m benchmarks --write-docs $(ARGS)
+
+.PHONY: bench-full
+bench-full: $(stamps)/package ## All peers, all loads, five rounds
+	@exec $(bin)/python -m benchmarks --full --write-docs $(ARGS)
+
+.PHONY: lock
+lock: ## Write requirements/*.txt anew (ARGS=--upgrade for newer versions)
+	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)
+
+.PHONY: clean
+clean: ## Remove the environment and every cache; the state directory stays
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -path ./.git -prune -o \( -name __pycache__ -o -name node_modules \) -type d -prune -exec rm -rf {} +
+
+$(stamps)/venv:
+	@python="$(PYTHON)"; \
+	[ -n "$$python" ] || exit 69; \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "Python >= 3.11 is needed and $$python is not: name another with make PYTHON=..." >&2; exit 69; }; \
+	echo "Making $(VENV) with $$("$$python" --version)"; \
+	"$$python" -m venv $(VENV)
+	@mkdir -p $(stamps)
+	@touch $@
+
+$(stamps)/run: requirements/run.txt $(stamps)/venv
+	@echo "Installing the locked dependencies"
+	@$(pip) install --require-hashes --requirement $<
+	@touch $@
+
+$(stamps)/package: pyproject.toml cluster/__init__.py $(stamps)/run
+	@$(pip) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(stamps)/test: requirements/test.txt $(stamps)/run
+	@echo "Installing what the tests need"
+	@$(pip) install --require-hashes --requirement $<
+	@touch $@
+
+%/node_modules/.package-lock.json: %/package-lock.json
+	@command -v npm >/dev/null || { echo "npm is missing: install Debian's packages nodejs and npm, or run 'make test' as root" >&2; exit 69; }
+	@echo "Installing the locked packages of $*"
+	@cd $* && npm ci --no-audit --no-fund --loglevel=error </dev/null
+	@touch $@

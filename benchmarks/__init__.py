@@ -1,0 +1,1 @@
+"""What the cluster costs, measured beside its peers: `python -m benchmarks.run --quick`."""

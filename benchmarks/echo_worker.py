@@ -1,0 +1,49 @@
+"""One worker of ours with an application's `rpc` handler, without a supervisor.
+
+`ws-cluster up` has no place for handlers yet; `cluster.worker.run` takes them. So this program does
+the little that a supervisor does for a worker: it binds the socket, and gives it a status pipe (which
+nobody reads: the worker drops what does not fit) and a directory for its metrics.
+"""
+
+import argparse
+import os
+import socket
+import sys
+import tempfile
+from typing import Any
+
+from benchmarks.places import BENCHMARKS
+
+
+async def echo(_user: str, data: Any) -> Any:
+    return data
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--port", type=int, required=True)
+    arguments.add_argument("--redis", required=True)
+    given = arguments.parse_args()
+    with tempfile.TemporaryDirectory(prefix="ws-cluster-bench-") as metrics:
+        # prometheus-client chooses its kind of value when it is imported.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        from cluster import config, worker
+
+        settings = config.load(
+            str(BENCHMARKS / "ours.toml"), env={}, flags={"broker.redis_urls": [given.redis]}
+        )
+        listener = socket.create_server(("127.0.0.1", given.port), backlog=worker.BACKLOG)
+        _, status = os.pipe()
+        return worker.run(
+            settings,
+            slot=0,
+            lane="w0a",
+            instance=f"127.0.0.1:{given.port}",
+            listen_fd=listener.detach(),
+            status_fd=status,
+            rpc_handlers={"echo": echo},
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,1 @@
+"""One cheap load generator for every server: `python -m benchmarks.load --help`."""

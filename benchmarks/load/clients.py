@@ -1,0 +1,171 @@
+"""The generator's connections: one class per part that a connection can play.
+
+Rules:
+- A delivery is one `MARK` byte in what arrives. Counting one byte is a `memchr`; it works for
+  every framing and cannot be split between two reads.
+- Only a `Probe` looks into the payload: it reads the eight digits behind the mark.
+- Everything a connection reports goes into one `Tally`, which the run reads at its window's edges.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import cast
+
+from benchmarks.load.dialects import Dialect, Step
+from benchmarks.load.wire import FrameReader, server_frame, text_frame, upgrade_request
+
+MARK = b"^"
+DIGITS = 8
+NEVER = b"\0never sent\0"
+
+
+def payload(number: int, size: int) -> bytes:
+    """Build JSON data of exactly `size` bytes that carries one mark and a number."""
+    head = b'{"t":"^%08d","p":"' % number
+    return head + b"x" * (size - len(head) - 2) + b'"}'
+
+
+@dataclass(slots=True)
+class Tally:
+    """Plain sums over all connections."""
+
+    marks: int = 0
+    bytes_in: int = 0
+    closed: int = 0
+    is_over: bool = False
+    reasons: list[str] = field(default_factory=list)
+
+    def connection_closed(self, why: str) -> None:
+        if self.is_over:
+            return
+        self.closed += 1
+        if len(self.reasons) < 3:
+            self.reasons.append(why)
+
+
+class Sink(asyncio.Protocol):
+    """Counts and answers pings; nothing else."""
+
+    __slots__ = ("ping", "pong", "tally", "transport")
+
+    def __init__(self, tally: Tally, dialect: Dialect) -> None:
+        self.tally = tally
+        self.ping = server_frame(dialect.ping) if dialect.ping else NEVER
+        self.pong = text_frame(dialect.pong)
+        self.transport: asyncio.Transport | None = None
+
+    def started(self, transport: asyncio.Transport) -> None:
+        self.transport = transport
+
+    def write(self, data: bytes) -> None:
+        if self.transport is not None:
+            self.transport.write(data)
+
+    def data_received(self, data: bytes) -> None:
+        tally = self.tally
+        tally.bytes_in += len(data)
+        tally.marks += data.count(MARK)
+        if data.endswith(self.ping):
+            self.write(self.pong)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.transport = None
+        self.tally.connection_closed(repr(exc) if exc else "closed by the server")
+
+
+class Probe(Sink):
+    """Reports the number of each publication and when it came."""
+
+    __slots__ = ("_rest", "seen")
+
+    def __init__(self, tally: Tally, dialect: Dialect, seen: Callable[[int, float], None]) -> None:
+        super().__init__(tally, dialect)
+        self.seen = seen
+        self._rest = b""
+
+    def data_received(self, data: bytes) -> None:
+        now = time.perf_counter()
+        super().data_received(data)
+        pieces = (self._rest + data).split(MARK)
+        self._rest = MARK + pieces.pop() if len(pieces) > 1 and len(pieces[-1]) < DIGITS else b""
+        for piece in pieces[1:]:
+            self.seen(int(piece[:DIGITS]), now)
+
+
+class Speaker(Sink):
+    """Calls `answered` whenever something carrying its own tag arrives."""
+
+    __slots__ = ("answered", "tag")
+
+    def __init__(
+        self, tally: Tally, dialect: Dialect, tag: bytes, answered: Callable[["Speaker"], None]
+    ) -> None:
+        super().__init__(tally, dialect)
+        self.tag = tag
+        self.answered = answered
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        if self.tag in data:
+            self.answered(self)
+
+
+class Opening(asyncio.Protocol):
+    """Upgrades, walks through the dialect's steps, then hands the transport to `part`."""
+
+    def __init__(self, dialect: Dialect, host: str, channel: str, part: Sink) -> None:
+        self._steps: list[Step] = list(dialect.opening(channel))
+        self._request = upgrade_request(host, dialect.path) if dialect.path else b""
+        self._reader = FrameReader()
+        self._part = part
+        self._transport: asyncio.Transport | None = None
+        self.opened: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports are not subclasses of asyncio's.
+        self._transport = cast("asyncio.Transport", transport)
+        if self._request:
+            self._transport.write(self._request)
+        else:
+            self._hand_over()
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            was_upgraded = self._reader.is_upgraded
+            messages = list(self._reader.feed(data))
+        except ConnectionRefusedError as refusal:
+            self._fail(refusal)
+            return
+        if not was_upgraded and self._reader.is_upgraded:
+            self._say()
+        for message in messages:
+            if self._steps and self._steps[0].until in message:
+                self._steps.pop(0)
+                self._say()
+
+    def _say(self) -> None:
+        assert self._transport is not None
+        if not self._steps:
+            self._hand_over()
+        elif self._steps[0].say:
+            self._transport.write(text_frame(self._steps[0].say))
+
+    def _hand_over(self) -> None:
+        assert self._transport is not None
+        if self.opened.done():
+            return
+        self._transport.set_protocol(self._part)
+        self._part.started(self._transport)
+        self.opened.set_result(None)
+
+    def _fail(self, reason: Exception) -> None:
+        assert self._transport is not None
+        if not self.opened.done():
+            self.opened.set_exception(reason)
+        self._transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if not self.opened.done():
+            self.opened.set_exception(exc or ConnectionResetError("closed while opening"))

@@ -1,0 +1,61 @@
+"""Opens connections at a bounded pace and closes them again."""
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.load.clients import Opening, Sink, Tally
+from benchmarks.load.dialects import Dialect
+
+OPENING_TIMEOUT_SECONDS = 20.0
+
+
+@dataclass(slots=True)
+class Crew:
+    """All connections of one run, spread over the ports in turn."""
+
+    dialect: Dialect
+    host: str
+    ports: Sequence[int]
+    at_once: int = 64
+    tally: Tally = field(default_factory=Tally)
+    parts: list[Sink] = field(default_factory=list)
+    opening_seconds: list[float] = field(default_factory=list)
+
+    async def open(self, wanted: Sequence[tuple[str, Sink]]) -> None:
+        """Open a connection for each (channel, part), at most `at_once` being opened.
+
+        Raises:
+            TimeoutError, OSError: when one of them cannot be opened.
+        """
+        gate = asyncio.Semaphore(self.at_once)
+
+        async def one(index: int, channel: str, part: Sink) -> None:
+            async with gate:
+                await self._open_one(self.ports[index % len(self.ports)], channel, part)
+
+        first = len(self.parts)
+        self.parts += [part for _, part in wanted]
+        async with asyncio.TaskGroup() as group:
+            for index, (channel, part) in enumerate(wanted, start=first):
+                group.create_task(one(index, channel, part))
+
+    async def _open_one(self, port: int, channel: str, part: Sink) -> None:
+        begun = time.perf_counter()
+        async with asyncio.timeout(OPENING_TIMEOUT_SECONDS):
+            _, opening = await asyncio.get_running_loop().create_connection(
+                lambda: Opening(self.dialect, self.host, channel, part), self.host, port
+            )
+            await opening.opened
+        self.opening_seconds.append(time.perf_counter() - begun)
+
+    async def close(self) -> None:
+        """Drop every connection; what the server does about it is no longer counted."""
+        self.tally.is_over = True
+        for part in self.parts:
+            if part.transport is not None:
+                part.transport.abort()
+        self.parts.clear()
+        await asyncio.sleep(0.05)
+        self.tally.is_over = False

@@ -1,0 +1,92 @@
+"""How each server is spoken to: the steps that open a connection, a publish, a call.
+
+A dialect is data and three short functions; it knows no socket. `ping` and `pong` are what the
+server asks and the client answers in between.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Say `say` (nothing when empty), then wait for a message that contains `until`."""
+
+    say: bytes
+    until: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    path: str
+    ping: bytes
+    pong: bytes
+    opening: Callable[[str], tuple[Step, ...]]
+    """Steps to a connection that listens to the given channel; bare when the name is empty."""
+    publish: Callable[[int, str, bytes], bytes]
+    """A publish command from its number (>= 3), channel and JSON data."""
+    call: Callable[[int, bytes], bytes]
+    """An echo call from its number (>= 3) and JSON data."""
+
+
+def _centrifuge_opening(channel: str) -> tuple[Step, ...]:
+    connect = b'{"id":1,"connect":{"name":"load"}}'
+    if not channel:
+        return (Step(connect, b'"connect"'),)
+    # One frame for both commands, as the SDK for JavaScript does it.
+    subscribe = b'{"id":2,"subscribe":{"channel":"%b"}}' % channel.encode()
+    return (Step(connect + b"\n" + subscribe, b'"subscribe"'),)
+
+
+def _centrifuge_publish(number: int, channel: str, data: bytes) -> bytes:
+    return b'{"id":%d,"publish":{"channel":"%b","data":%b}}' % (number, channel.encode(), data)
+
+
+def _centrifuge_call(number: int, data: bytes) -> bytes:
+    return b'{"id":%d,"rpc":{"method":"echo","data":%b}}' % (number, data)
+
+
+def _socketio_opening(channel: str) -> tuple[Step, ...]:
+    connect = (Step(b"", b'0{"sid"'), Step(b"40", b'40{"sid"'))
+    if not channel:
+        return connect
+    return (*connect, Step(b'420["sub","%b"]' % channel.encode(), b"430["))
+
+
+def _socketio_publish(_number: int, channel: str, data: bytes) -> bytes:
+    return b'42["pub","%b",%b]' % (channel.encode(), data)
+
+
+def _socketio_call(number: int, data: bytes) -> bytes:
+    return b'42%d["echo",%b]' % (number, data)
+
+
+def _channels_opening(channel: str) -> tuple[Step, ...]:
+    connect = Step(b"", b'"connected"')
+    if not channel:
+        return (connect,)
+    subscribe = b'{"type":"subscribe","channel":"%b"}' % channel.encode()
+    return (connect, Step(subscribe, b'"subscribed"'))
+
+
+def _channels_publish(_number: int, channel: str, data: bytes) -> bytes:
+    return b'{"type":"publish","channel":"%b","data":%b}' % (channel.encode(), data)
+
+
+def _channels_call(number: int, data: bytes) -> bytes:
+    return b'{"type":"echo","id":%d,"data":%b}' % (number, data)
+
+
+DIALECTS = {
+    "centrifuge": Dialect(
+        "/connection/websocket", b"{}", b"{}",
+        _centrifuge_opening, _centrifuge_publish, _centrifuge_call,
+    ),
+    "socketio": Dialect(
+        "/socket.io/?EIO=4&transport=websocket", b"2", b"3",
+        _socketio_opening, _socketio_publish, _socketio_call,
+    ),
+    "channels": Dialect("/ws", b"", b"", _channels_opening, _channels_publish, _channels_call),
+    # The floor speaks no protocol: it accepts, and sends the same bytes to everybody.
+    "floor": Dialect("", b"", b"", lambda _: (), lambda *_: b"", lambda *_: b""),
+}  # fmt: skip

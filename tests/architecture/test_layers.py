@@ -1,0 +1,61 @@
+"""The import contracts of pyproject.toml hold, and they are able to fail."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.architecture.tree import ROOT
+
+LINT = (
+    sys.executable,
+    "-c",
+    "from importlinter.cli import lint_imports_command as main; main(['--no-cache'])",
+)
+
+
+def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"}
+    return subprocess.run(
+        LINT, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=120
+    )
+
+
+@pytest.fixture
+def copy_of_the_code(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "cluster", tmp_path / "cluster", ignore=shutil.ignore_patterns("__py*"))
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    return tmp_path
+
+
+def test_every_import_contract_holds():
+    done = lint_imports(ROOT)
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_an_import_up_the_ladder_is_noticed(copy_of_the_code: Path):
+    errors = copy_of_the_code / "cluster" / "errors.py"
+    errors.write_text(errors.read_text() + "\nimport cluster.config\n")
+    done = lint_imports(copy_of_the_code)
+    assert done.returncode == 1
+    assert "Imports point strictly down the ladder BROKEN" in done.stdout
+
+
+def test_a_module_without_a_place_on_the_ladder_is_noticed(copy_of_the_code: Path):
+    (copy_of_the_code / "cluster" / "newcomer.py").write_text('"""Has no place yet."""\n')
+    done = lint_imports(copy_of_the_code)
+    assert done.returncode == 1
+    assert "newcomer" in done.stdout
+
+
+def test_a_clock_in_the_core_is_noticed(copy_of_the_code: Path):
+    core = copy_of_the_code / "cluster" / "connection.py"
+    core.write_text(core.read_text() + "\nimport time\n")
+    done = lint_imports(copy_of_the_code)
+    assert done.returncode == 1
+    assert "The core knows no event loop, socket, store or clock BROKEN" in done.stdout

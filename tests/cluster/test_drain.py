@@ -1,0 +1,57 @@
+"""SIGTERM: everybody is told 3001 at a pace, the exit is clean and quick, and nothing is lost."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from pathlib import Path
+
+from tests.harness.crowd import Crowd, Size
+from tests.harness.processes import family, is_running
+from tests.harness.stage import assert_nothing_lost, every_size, stage
+from tests.harness.waiting import until
+
+CLEAN_EXIT_WITHIN = 4.0
+
+
+def most_within(times: list[float], window: float) -> int:
+    """The largest number of moments that lie within one window."""
+    ordered = sorted(times)
+    return max(sum(start <= when < start + window for when in ordered) for start in ordered)
+
+
+def ends(crowd: Crowd, since: float) -> list[float]:
+    """When the subscribers' connections ended."""
+    return [when for client in crowd.subscribers for when, _ in client.history.ends if when > since]
+
+
+@every_size
+async def test_sigterm_drains(tmp_path: Path, size: Size):
+    async with stage(tmp_path, size) as (cluster, crowd):
+        assert cluster.process is not None
+        processes = family(cluster.pid)
+        for client in crowd.clients:
+            client.reconnect_min = 60.0
+        started = time.monotonic()
+        cluster.signal(signal.SIGTERM)
+        code = await asyncio.to_thread(cluster.process.wait, 20)
+        took = time.monotonic() - started
+        await until(lambda: not any(c.is_connected for c in crowd.clients), 5, "all are closed")
+        assert code == 0
+        assert dict(crowd.codes(started)) == {3001: len(crowd.clients)}
+        assert took < CLEAN_EXIT_WITHIN
+        assert [pid for pid in processes if is_running(pid)] == []
+        times = ends(crowd, started)
+        assert max(times) - min(times) > 1.5, "closing is spread over the drain window"
+        # Evenly over 3 s a tenth of the window sees a tenth of the crowd; jitter may triple it.
+        assert most_within(times, 0.3) <= 0.3 * len(times) + 5
+        print(f"\nexit in {took:.2f} s, closing spread over {max(times) - min(times):.2f} s")
+
+
+@every_size
+async def test_a_whole_restart_on_the_same_data_loses_nothing(tmp_path: Path, size: Size):
+    async with stage(tmp_path, size) as (cluster, crowd):
+        await cluster.stop()
+        await cluster.start()
+        await assert_nothing_lost(crowd, within=60)

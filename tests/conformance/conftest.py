@@ -1,0 +1,48 @@
+"""One cluster for all conformance tests of a module, and a puppet per test and SDK."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.conformance.puppets import PUPPETS, Puppet
+from tests.harness.cluster import Cluster
+from tests.harness.stage import assert_no_traceback
+
+CONFIG = {
+    # Short enough that a test sees several pings.
+    "client": {"ping_interval": "1s", "pong_timeout": "500ms"},
+    "channel": {
+        "namespaces": [
+            {"name": "plain"},
+            {"name": "asked", "history_size": 10, "history_ttl": "60s", "allow_recovery": True},
+        ]
+    },
+}
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster of two workers behind nginx."""
+    directory: Path = tmp_path_factory.mktemp("conformance")
+    started = Cluster(directory / "run", workers=2, config=CONFIG)
+    asyncio.run(started.start())
+    yield started
+    asyncio.run(started.stop())
+    assert_no_traceback(started)
+
+
+@pytest.fixture
+def url(cluster: Cluster) -> str:
+    """The public address."""
+    return f"ws://127.0.0.1:{cluster.port}/connection/websocket"
+
+
+@pytest.fixture(params=sorted(PUPPETS))
+async def sdk(request: pytest.FixtureRequest) -> AsyncIterator[Puppet]:
+    """Each official client in turn."""
+    async with PUPPETS[request.param]() as puppet:
+        yield puppet

@@ -1,0 +1,262 @@
+"""The official clients on strings: the npm SDK in a Node process, the PyPI SDK in this one.
+
+Both obey the same verbs and report the same events, so one set of tests examines the server with each.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import shutil
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import centrifuge
+import pytest
+
+HERE = Path(__file__).parent
+Json = dict[str, Any]
+
+
+class Refused(Exception):
+    """The SDK reported an error for a call."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(f"{code} {message}")
+        self.code = code
+
+
+class Events:
+    """All events so far, and waiting for the next one that fits."""
+
+    def __init__(self) -> None:
+        self.all: list[Json] = []
+        self._changed = asyncio.Event()
+
+    def add(self, event: Json) -> None:
+        """Append one event and wake who waits."""
+        self.all.append(event)
+        self._changed.set()
+
+    def of(self, event: str, **facts: Any) -> list[Json]:
+        """The events of one kind that carry these facts."""
+        wanted = {"event": event, **facts}.items()
+        return [seen for seen in self.all if all(seen.get(key) == value for key, value in wanted)]
+
+    async def seen(self, event: str, times: int = 1, within: float = 15.0, **facts: Any) -> Json:
+        """Wait until an event has come so many times; returns the last of them."""
+        try:
+            async with asyncio.timeout(within):
+                while len(self.of(event, **facts)) < times:
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            tail = "\n".join(map(str, self.all[-20:]))
+            raise AssertionError(f"no {event} {facts} x{times} in {within} s\n{tail}") from None
+        return self.of(event, **facts)[times - 1]
+
+
+class Puppet(Protocol):
+    """One SDK that may hold several named clients.
+
+    Verbs: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, disconnect.
+    """
+
+    events: Events
+
+    async def do(self, verb: str, client: str, **facts: Any) -> Json:
+        """Carry out one verb.
+
+        Raises:
+            Refused: the SDK's promise was rejected.
+        """
+        ...
+
+
+class NodePuppet:
+    """The npm SDK behind puppet.mjs."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self.events = Events()
+        self._process = process
+        self._numbers = itertools.count(1)
+        self._waiting: dict[int, asyncio.Future[Json]] = {}
+
+    async def do(self, verb: str, client: str, **facts: Any) -> Json:
+        assert self._process.stdin is not None
+        number = next(self._numbers)
+        self._waiting[number] = asyncio.get_running_loop().create_future()
+        command = {"id": number, "do": verb, "client": client, **facts}
+        self._process.stdin.write(json.dumps(command).encode() + b"\n")
+        answer = await asyncio.wait_for(self._waiting[number], 30)
+        if error := answer.get("error"):
+            raise Refused(error["code"], error["message"])
+        result: Json = answer["ok"]
+        return result
+
+    async def listen(self) -> None:
+        """Sort what the process says into answers and events, until it ends."""
+        assert self._process.stdout is not None
+        async for line in self._process.stdout:
+            message = json.loads(line)
+            if "event" in message:
+                self.events.add(message)
+            else:
+                self._waiting.pop(message["id"]).set_result(message)
+
+
+@contextlib.asynccontextmanager
+async def node_puppet() -> AsyncIterator[Puppet]:
+    """Start Node with the npm SDK, and end it."""
+    node = shutil.which("node")
+    if node is None or not (HERE / "node_modules" / "centrifuge").exists():
+        pytest.skip("needs node and the packages of tests/conformance: run 'make test'")
+    process = await asyncio.create_subprocess_exec(
+        node,
+        str(HERE / "puppet.mjs"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=16 * 1024 * 1024,
+    )
+    puppet = NodePuppet(process)
+    listening = asyncio.create_task(puppet.listen())
+    try:
+        yield puppet
+    finally:
+        assert process.stdin is not None
+        process.stdin.close()
+        try:
+            await asyncio.wait_for(process.wait(), 5)
+        except TimeoutError:
+            process.kill()
+            await process.wait()
+        listening.cancel()
+
+
+class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self._tell = tell
+
+    async def on_connecting(self, ctx: Any) -> None:
+        self._tell("connecting", code=ctx.code, reason=ctx.reason)
+
+    async def on_connected(self, ctx: Any) -> None:
+        self._tell("connected", id=ctx.client, data=ctx.data)
+
+    async def on_disconnected(self, ctx: Any) -> None:
+        self._tell("disconnected", code=ctx.code, reason=ctx.reason)
+
+    async def on_error(self, ctx: Any) -> None:
+        self._tell("error", code=ctx.code, message=str(ctx.error))
+
+
+class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
+    def __init__(self, tell: Callable[..., None]) -> None:
+        self._tell = tell
+
+    async def on_subscribing(self, ctx: Any) -> None:
+        self._tell("subscribing", code=ctx.code, reason=ctx.reason)
+
+    async def on_subscribed(self, ctx: Any) -> None:
+        position = ctx.stream_position
+        self._tell(
+            "subscribed",
+            recoverable=ctx.recoverable,
+            positioned=ctx.positioned,
+            offset=position.offset if position else 0,
+            epoch=position.epoch if position else "",
+            wasRecovering=ctx.was_recovering,
+            recovered=ctx.recovered,
+        )
+
+    async def on_unsubscribed(self, ctx: Any) -> None:
+        self._tell("unsubscribed", code=ctx.code, reason=ctx.reason)
+
+    async def on_publication(self, ctx: Any) -> None:
+        sender = ctx.pub.info.client if ctx.pub.info else ""
+        self._tell("publication", data=ctx.pub.data, offset=ctx.pub.offset or 0, **{"from": sender})
+
+    async def on_error(self, ctx: Any) -> None:
+        self._tell("error", code=ctx.code, message=str(ctx.error))
+
+
+class PythonPuppet:
+    """The PyPI SDK in this process."""
+
+    def __init__(self) -> None:
+        self.events = Events()
+        self.clients: dict[str, Any] = {}
+
+    async def do(self, verb: str, client: str, **facts: Any) -> Json:
+        try:
+            result: Json | None = await getattr(self, f"_{verb}")(client, **facts)
+        except centrifuge.CentrifugeError as error:
+            raise Refused(getattr(error, "code", 0), str(error)) from error
+        return result or {}
+
+    def _teller(self, **who: Any) -> Callable[..., None]:
+        def tell(event: str, **facts: Any) -> None:
+            self.events.add({"event": event, **who, **facts})
+
+        return tell
+
+    async def _connect(self, name: str, url: str, options: Json | None = None) -> None:
+        tell = self._teller(client=name)
+        # `proxy=None`: an environment's HTTP proxy has no say in loopback.
+        names = {"maxServerPingDelay": "max_server_ping_delay", "data": "data"}
+        given = {names[key]: value for key, value in (options or {}).items()}
+        if "max_server_ping_delay" in given:
+            given["max_server_ping_delay"] /= 1000
+        events = _ClientEvents(tell)
+        self.clients[name] = centrifuge.Client(url, events=events, proxy=None, **given)
+        await self.clients[name].connect()
+
+    async def _subscribe(self, name: str, channel: str, options: Json | None = None) -> None:
+        tell = self._teller(client=name, channel=channel)
+        sub = self.clients[name].new_subscription(
+            channel, events=_SubscriptionEvents(tell), **(options or {})
+        )
+        await sub.subscribe()
+
+    async def _unsubscribe(self, name: str, channel: str) -> None:
+        await self.clients[name].get_subscription(channel).unsubscribe()
+
+    async def _resubscribe(self, name: str, channel: str) -> None:
+        await self.clients[name].get_subscription(channel).subscribe()
+
+    async def _publish(self, name: str, channel: str, data: Any) -> None:
+        await self.clients[name].publish(channel, data)
+
+    async def _history(
+        self, name: str, channel: str, since: Json | None = None, **how: Any
+    ) -> Json:
+        position = centrifuge.StreamPosition(**since) if since else None
+        result = await self.clients[name].history(channel, since=position, **how)
+        publications = [{"data": pub.data, "offset": pub.offset} for pub in result.publications]
+        return {"offset": result.offset, "epoch": result.epoch, "publications": publications}
+
+    async def _rpc(self, name: str, method: str, data: Any) -> Json:
+        return {"data": (await self.clients[name].rpc(method, data)).data}
+
+    async def _presence(self, name: str, channel: str) -> Json:
+        return {"clients": (await self.clients[name].presence(channel)).clients}
+
+    async def _disconnect(self, name: str) -> None:
+        await self.clients[name].disconnect()
+
+
+@contextlib.asynccontextmanager
+async def python_puppet() -> AsyncIterator[Puppet]:
+    """The PyPI SDK, whose clients are disconnected at the end."""
+    puppet = PythonPuppet()
+    try:
+        yield puppet
+    finally:
+        for client in puppet.clients.values():
+            await client.disconnect()
+
+
+PUPPETS = {"js": node_puppet, "python": python_puppet}

@@ -1,0 +1,88 @@
+"""What can be known of processes from /proc, and ports nobody uses. Linux only, as the product."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import random
+import signal
+import socket
+from pathlib import Path
+
+# Below the ephemeral range: no outgoing connection takes one of these while we look.
+_PORTS = range(15000, 32000)
+
+
+def free_ports(count: int) -> int:
+    """Find `count` ports in a row that can be bound now; returns the first."""
+    for _ in range(200):
+        first = random.randrange(_PORTS.start, _PORTS.stop - count)
+        if all(_is_free(port) for port in range(first, first + count)):
+            return first
+    raise RuntimeError(f"no {count} free ports in a row")
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError:
+            return False
+    return True
+
+
+def _stat(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat after the command name: state first."""
+    text = Path(f"/proc/{pid}/stat").read_text()
+    return text.rpartition(")")[2].split()
+
+
+def is_running(pid: int) -> bool:
+    """True while the process exists and is no zombie."""
+    try:
+        return _stat(pid)[0] not in "ZX"
+    except OSError:
+        return False
+
+
+def command_line(pid: int) -> list[str]:
+    """The arguments of a process; empty when it is gone."""
+    try:
+        raw = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return []
+    return [part.decode(errors="replace") for part in raw.split(b"\0") if part]
+
+
+def children(pid: int) -> list[int]:
+    """The direct children of a process."""
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit():
+            continue
+        with contextlib.suppress(OSError, IndexError):
+            if int(_stat(int(entry.name))[1]) == pid:
+                found.append(int(entry.name))
+    return sorted(found)
+
+
+def family(pid: int) -> list[int]:
+    """All descendants of a process, without itself."""
+    found: list[int] = []
+    for child in children(pid):
+        found += [child, *family(child)]
+    return found
+
+
+def resident_bytes(pid: int) -> int:
+    """Resident memory of a process."""
+    pages = int(Path(f"/proc/{pid}/statm").read_text().split()[1])
+    return pages * os.sysconf("SC_PAGE_SIZE")
+
+
+def end(pids: list[int]) -> None:
+    """Kill the processes that are left of this list, one by one."""
+    for pid in pids:
+        if is_running(pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)

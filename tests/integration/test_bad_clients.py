@@ -1,0 +1,213 @@
+"""Clients that behave badly outside the protocol: silent, deaf, gone, half there, or something else.
+
+Each is ended with the code of the protocol page and counted; another client of the worker never notices.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import struct
+from collections.abc import AsyncIterator, Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.harness.client import Client
+from tests.harness.cluster import Cluster, http_get
+from tests.harness.rude import (
+    CONNECT,
+    PING_EVERY,
+    PONG_WITHIN,
+    STALE_AFTER,
+    STRICT_CONFIG,
+    Counted,
+    Rude,
+    text,
+)
+from tests.harness.stage import assert_no_traceback
+from tests.harness.waiting import until
+from tests.harness.wire import CLOSE, TEXT, HandshakeRefused, frame, open_wire
+
+Json = dict[str, Any]
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """One cluster for all: whatever is sent, it must serve the next test."""
+    directory: Path = tmp_path_factory.mktemp("bad-clients")
+    started = Cluster(directory / "run", workers=1, config=STRICT_CONFIG)
+    asyncio.run(started.start())
+    yield started
+    asyncio.run(started.stop())
+    assert_no_traceback(started)
+
+
+@pytest.fixture
+async def neighbour(cluster: Cluster) -> AsyncIterator[Client]:
+    """Another client of the same worker, who must be served as if nothing happened."""
+    client = Client(cluster.worker_port(0), name="neighbour")
+    await client.start()
+    got: list[Json] = []
+    client.subscribe("calm", lambda _, publication: got.append(publication))
+    await until(lambda: client.is_whole, 5, "the neighbour is in its channel")
+    yield client
+    await client.publish("calm", "still here")
+    await until(lambda: len(got) > 0, 5, "the neighbour hears itself")
+    assert client.history.attempts == 1
+    await client.close()
+
+
+def close_of(code: int) -> bytes:
+    return frame(CLOSE, struct.pack("!H", code))
+
+
+@pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
+async def test_a_clients_own_close_is_answered(cluster: Cluster, neighbour: Client, code: int):
+    async with Rude(cluster.worker_port(0)) as rude:
+        await rude.connected()
+        rude.wire.send(close_of(code))
+        await until(rude.wire.ended.is_set, 5, "the close is answered")
+        assert rude.wire.close_code == code
+
+
+async def test_a_client_that_says_nothing_is_closed_as_stale(cluster: Cluster, neighbour: Client):
+    async with (
+        Counted(cluster, "app_connections_closed_total", code="3502"),
+        Counted(cluster, "app_client_errors_total", code="3502"),
+        Rude(cluster.worker_port(0)) as rude,
+    ):
+        assert await rude.closed(STALE_AFTER + 5) == 3502
+
+
+async def test_a_client_that_does_not_pong_is_closed(cluster: Cluster, neighbour: Client):
+    async with (
+        Counted(cluster, "app_connections_closed_total", code="3012"),
+        Rude(cluster.worker_port(0)) as rude,
+    ):
+        await rude.connected()
+        assert await rude.closed(PING_EVERY + PONG_WITHIN + 5) == 3012
+        assert {} in rude.documents
+
+
+async def test_a_client_that_disappears_without_a_word_is_counted(
+    cluster: Cluster, neighbour: Client
+):
+    async with (
+        Counted(cluster, "app_connections_closed_total", code="3000"),
+        Rude(cluster.worker_port(0)) as rude,
+    ):
+        await rude.connected()
+        rude.wire.abort()
+
+
+async def test_a_client_that_never_reads_is_closed_as_slow(cluster: Cluster, neighbour: Client):
+    """It asks for much and takes nothing."""
+    publisher = await Client(cluster.worker_port(0)).start()
+    for _ in range(40):
+        await publisher.publish("thick", "x" * 16000)
+    await publisher.close()
+    async with (
+        Rude(cluster.worker_port(0)) as rude,
+        Counted(cluster, "app_connections_closed_total", code="3008"),
+        Counted(cluster, "app_slow_consumers_total"),
+    ):
+        await rude.connected()
+        rude.wire.stop_reading()
+        for number in range(2, 60):
+            rude.wire.send(text({"id": number, "history": {"channel": "thick", "limit": -1}}))
+
+
+async def test_a_foreign_origin_is_answered_403(cluster: Cluster, neighbour: Client):
+    async with Counted(cluster, "app_connections_rejected_total", reason="origin"):
+        with pytest.raises(HandshakeRefused) as refused:
+            await open_wire(cluster.worker_port(0), headers={"Origin": "http://elsewhere.example"})
+        assert refused.value.status == 403
+
+
+@pytest.mark.parametrize(
+    ("headers", "statuses"),
+    [
+        ({"Sec-WebSocket-Version": "12"}, {400, 426}),
+        ({"Sec-WebSocket-Key": "short"}, {400}),
+        ({"Upgrade": "carrier-pigeon"}, {400, 426}),
+        ({"Connection": "close"}, {400, 426}),
+    ],
+)
+async def test_a_wrong_handshake_is_refused_and_counted(
+    cluster: Cluster, neighbour: Client, headers: dict[str, str], statuses: set[int]
+):
+    async with Counted(cluster, "app_connections_rejected_total", reason="bad_handshake"):
+        with pytest.raises(HandshakeRefused) as refused:
+            await open_wire(cluster.worker_port(0), headers=headers)
+        assert refused.value.status in statuses
+
+
+async def test_an_empty_subprotocol_header_is_accepted(cluster: Cluster, neighbour: Client):
+    wire = await open_wire(cluster.worker_port(0), headers={"Sec-WebSocket-Protocol": ""})
+    wire.close()
+
+
+def test_a_plain_get_is_refused_politely(cluster: Cluster):
+    answer = http_get(cluster.worker_port(0), "/connection/websocket")
+    assert answer.status in {400, 426}
+    assert http_get(cluster.worker_port(0), "/nowhere").status == 404
+
+
+async def test_half_a_handshake_is_not_waited_for_for_ever(cluster: Cluster, neighbour: Client):
+    """Through the public door: nginx has the patience for slow clients, and not too much of it."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", cluster.port)
+    writer.write(b"GET /connection/websocket HTTP/1.1\r\nHost: a\r\nUpgrade: webso")
+    async with asyncio.timeout(40):
+        answer = await reader.read()
+    assert answer == b"" or answer.startswith(b"HTTP/1.1 4")
+    writer.close()
+
+
+@pytest.mark.parametrize("line", [b"GARBAGE\r\n\r\n", b"\x16\x03\x01\x02\x00\x01\x00", b"\0" * 64])
+async def test_something_else_than_http_is_refused(
+    cluster: Cluster, neighbour: Client, line: bytes
+):
+    for port in (cluster.port, cluster.worker_port(0), cluster.admin_port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(line + b"\r\n\r\n")
+        async with asyncio.timeout(10):
+            answer = await reader.read()
+        assert b" 200 " not in answer
+        writer.close()
+
+
+async def test_a_request_head_without_end_is_refused(cluster: Cluster, neighbour: Client):
+    for port in (cluster.port, cluster.worker_port(0)):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET / HTTP/1.1\r\nX: " + b"y" * 200_000)
+        async with asyncio.timeout(10):
+            try:
+                answer = await reader.read()
+            except ConnectionResetError:
+                answer = b"HTTP/1.1 400"
+        assert answer.startswith(b"HTTP/1.1 4")
+        writer.close()
+
+
+async def test_random_bytes_never_hurt(cluster: Cluster, neighbour: Client):
+    """A thousand random frames on connections of their own."""
+    makers: list[Callable[[int], bytes]] = [
+        lambda n: os.urandom(n),
+        lambda n: frame(TEXT, os.urandom(n)),
+        lambda n: frame(n % 16, os.urandom(n % 200), fin=bool(n % 2)),
+        lambda n: frame(TEXT, CONNECT) + os.urandom(n),
+    ]
+    for number in range(100):
+        async with Rude(cluster.worker_port(0)) as rude:
+            for maker in makers:
+                rude.wire.send(maker(number))
+            rude.wire.close()
+
+
+async def test_nothing_was_an_error_of_the_service(cluster: Cluster):
+    """Last in the file: what clients did wrong is not counted as the service's fault."""
+    scrape = await cluster.metrics()
+    assert scrape.total("app_errors_total") == 0
+    assert scrape.total("app_worker_restarts_total") == 0

@@ -1,0 +1,297 @@
+"""Configuration: every source, every mistake, and nothing secret in sight."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cluster import config
+from cluster.config.reading import options_of, parse_seconds
+from cluster.errors import ConfigError
+
+INSECURE = {"client.insecure": True}
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def mistakes(*args, **kwargs) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        config.load(*args, **kwargs)
+    assert caught.value.exit_code == 78
+    return {
+        problem.key: f"{problem.value} | {problem.allowed}" for problem in caught.value.problems
+    }
+
+
+@pytest.fixture
+def a_file(tmp_path):
+    def write(text: str, name: str = "config.toml") -> str:
+        path = tmp_path / name
+        path.write_text(text)
+        return str(path)
+
+    return write
+
+
+def test_defaults_hold_together_and_are_those_of_the_protocol():
+    found = config.load(flags=INSECURE)
+    assert (found.client.ping_interval, found.client.pong_timeout) == (25.0, 8.0)
+    assert found.client.queue_max_size == 1048576
+    assert found.channel.without_namespace.history_meta_ttl == 720 * 3600
+    assert (found.server.port, found.server.admin_port, found.server.worker_port_base) == (
+        8000,
+        8001,
+        8101,
+    )
+
+
+def test_a_centrifugo_configuration_carries_over(a_file):
+    document = {
+        "client": {
+            "token": {"hmac_secret_key": "k"},
+            "allowed_origins": ["https://example.com"],
+            "ping_interval": "10s",
+            "pong_timeout": "3s",
+        },
+        "channel": {
+            "without_namespace": {"history_size": 10, "history_ttl": "5m", "force_recovery": True},
+            "namespaces": [{"name": "chat", "history_size": 3, "history_ttl": "1h30m"}],
+        },
+        "http_api": {"key": "h"},
+    }
+    found = config.load(a_file(json.dumps(document), "config.json"))
+    assert found.channel.namespaces[0].name == "chat"
+    assert found.channel.namespaces[0].options.history_ttl == 5400.0
+    assert found.channel.without_namespace.force_recovery
+    assert found.client.ping_interval == 10.0
+
+
+def test_a_flag_beats_the_environment_which_beats_the_file(a_file):
+    file = a_file("[server]\nport = 1\nadmin_port = 2\nworkers = 3\n[client]\ninsecure = true")
+    env = {"WS_CLUSTER_SERVER__PORT": "11", "WS_CLUSTER_SERVER__ADMIN_PORT": "12", "HOME": "/"}
+    found = config.load(file, env=env, flags={"server.port": 21})
+    assert (found.server.port, found.server.admin_port, found.server.workers) == (21, 12, 3)
+
+
+def test_lists_and_namespaces_can_come_from_the_environment():
+    env = {
+        "WS_CLUSTER_BROKER__REDIS_URLS": "redis://a:1, redis://b:2",
+        "WS_CLUSTER_CLIENT__ALLOWED_ORIGINS": '["https://x"]',
+        "WS_CLUSTER_CHANNEL__NAMESPACES": '[{"name":"chat"}]',
+        "WS_CLUSTER_CLIENT__INSECURE": "true",
+    }
+    found = config.load(env=env)
+    assert found.broker.redis_urls == ("redis://a:1", "redis://b:2")
+    assert found.client.allowed_origins == ("https://x",)
+    assert found.channel.namespaces[0].name == "chat"
+
+
+def test_all_mistakes_of_all_sources_are_reported_at_once(a_file):
+    file = a_file(
+        '[client]\ninsecur = true\nping_interval = "5 s"\nallowed_origins = [1]\n'
+        "[server]\nhost = 'nowhere'\n[[channel.namespaces]]\nname = '!'\nhistory_siz = 1\n"
+    )
+    found = mistakes(file, env={"WS_CLUSTER_SESSION__TTL": "true"}, flags={"server.port": 70000})
+    assert set(found) == {
+        "client.insecur",
+        "client.ping_interval",
+        "client.allowed_origins",
+        "client.token.hmac_secret_key",
+        "server.host",
+        "server.port",
+        "session.ttl",
+        "channel.namespaces[0].name",
+        "channel.namespaces[0].history_siz",
+    }
+
+
+def test_a_mistake_says_what_was_given_and_what_is_allowed():
+    assert mistakes(flags={**INSECURE, "server.port": 70000})["server.port"] == (
+        "70000 | give a port number from 0 to 65535"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "nearest"),
+    [
+        ("client.insecur", "client.insecure"),
+        ("sesion", "session"),
+        ("client.history_size", "channel.without_namespace.history_size"),
+        ("server.redis_urls", "broker.redis_urls"),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest_known_one(key, nearest):
+    assert nearest in mistakes(flags={**INSECURE, key: 1})[key]
+
+
+def test_a_key_that_resembles_nothing_is_told_with_those_known_there():
+    assert (
+        "known here are ttl, state_max_size"
+        in mistakes(flags={**INSECURE, "session.qqqq": 1})["session.qqqq"]
+    )
+
+
+def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
+    told = mistakes()["client.token.hmac_secret_key"]
+    assert "client.insecure = true for development" in told
+    assert config.load(needs_keys=False).client.insecure is False
+
+
+@pytest.mark.parametrize(
+    ("flags", "key"),
+    [
+        ({"client.pong_timeout": 30}, "client.pong_timeout"),
+        ({"shutdown.drain_window": 10}, "shutdown.drain_window"),
+        ({"shutdown.timeout": 30}, "shutdown.timeout"),
+        ({"server.admin_port": 8000}, "server.admin_port"),
+        ({"server.port": 8103, "server.workers": 4}, "server.port"),
+        ({"server.worker_port_base": 65535, "server.workers": 4}, "server.worker_port_base"),
+        ({"broker.redis_urls": ["http://x"]}, "broker.redis_urls"),
+        ({"broker.redis_urls": ["redis://:notaport"]}, "broker.redis_urls"),
+        ({"channel.without_namespace.history_size": 5}, "channel.without_namespace.history_ttl"),
+        (
+            {"channel.without_namespace.force_recovery": True},
+            "channel.without_namespace.force_recovery",
+        ),
+    ],
+)
+def test_options_that_contradict_each_other_are_mistakes(flags, key):
+    assert set(mistakes(flags=INSECURE | flags)) == {key}
+
+
+def test_two_namespaces_of_one_name_are_a_mistake(a_file):
+    file = a_file("[[channel.namespaces]]\nname='ab'\n[[channel.namespaces]]\nname='ab'\n")
+    assert '"ab"' in mistakes(file, flags=INSECURE)["channel.namespaces"]
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [("client = ", "the file is no TOML"), ("[client]\ninsecure=1", "give true or false")],
+)
+def test_a_broken_file_is_told(a_file, text, told):
+    assert any(told in mistake for mistake in mistakes(a_file(text)).values())
+
+
+def test_a_section_that_is_no_table_is_told(a_file):
+    assert "give a table" in mistakes(a_file("client = 5"))["client."]
+
+
+# --- secrets -------------------------------------------------------------------------------
+
+
+def test_a_secret_can_come_from_a_file_beside_the_configuration(a_file):
+    a_file("s3cret\n", "key.txt")
+    found = config.load(a_file('[client.token]\nhmac_secret_key_file = "key.txt"\n'))
+    assert found.client.token.hmac_secret_key == "s3cret"
+
+
+def test_a_missing_an_empty_and_a_doubled_secret_file_are_told(a_file):
+    a_file("", "empty.txt")
+    file = a_file(
+        '[client.token]\nhmac_secret_key_file = "none.txt"\n[admin]\nkey_file = "empty.txt"\n'
+        '[http_api]\nkey = "a"\nkey_file = "b"\n'
+    )
+    found = mistakes(file)
+    assert "No such file" in found["client.token.hmac_secret_key_file"]
+    assert "is empty" in found["admin.key_file"]
+    assert "not both" in found["http_api.key_file"]
+
+
+def test_an_environment_secret_replaces_a_file_s_secret_file(a_file):
+    file = a_file('[client.token]\nhmac_secret_key_file = "none.txt"\n')
+    found = config.load(file, env={"WS_CLUSTER_CLIENT__TOKEN__HMAC_SECRET_KEY": "k"})
+    assert found.client.token.hmac_secret_key == "k"
+
+
+def test_secrets_are_in_no_repr_no_print_and_no_message():
+    flags = {
+        "client.token.hmac_secret_key": "s3cret",
+        "admin.key": "s3cret",
+        "http_api.key": "s3cret",
+        "broker.redis_urls": ["redis://user:s3cret@host:6379/0"],
+    }
+    found = config.load(flags=flags)
+    assert "s3cret" not in repr(found) + json.dumps(config.printable(found))
+    assert config.printable(found)["admin"]["key"] == "***"
+    assert config.printable(found)["broker"]["redis_urls"] == ["redis://user:***@host:6379/0"]
+    told = mistakes(
+        flags={"admin.key": ["s3cret"], "admin.kee": 1, "client.token.hmac_secret_kex": "s3cret"}
+    )
+    assert "s3cret" not in str(told)
+    assert "s3cret" not in str(mistakes(flags={"broker.redis_urls": ["htp://u:s3cret@h"]}))
+
+
+# --- travelling ----------------------------------------------------------------------------
+
+
+@given(
+    st.text(max_size=20),
+    st.lists(
+        st.tuples(st.from_regex(r"[a-z]{2,8}", fullmatch=True), st.integers(0, 1000)),
+        max_size=3,
+        unique_by=lambda pair: pair[0],
+    ),
+    st.floats(0.2, 1e6),
+)
+def test_what_travels_as_json_arrives_as_it_was(secret, spaces, ttl):
+    found = config.load(flags=INSECURE)
+    found = dataclasses.replace(
+        found,
+        admin=config.AdminConfig(key=secret),
+        session=dataclasses.replace(found.session, ttl=max(1.0, ttl)),
+        channel=dataclasses.replace(
+            found.channel,
+            namespaces=tuple(
+                config.Namespace(name, config.ChannelOptions(history_size=size))
+                for name, size in spaces
+            ),
+        ),
+    )
+    assert config.from_json(config.to_json(found)) == found
+
+
+def test_a_document_that_is_no_configuration_is_refused():
+    for document in (b"", b"[]", b'{"client": {"nonsense": 1}}'):
+        with pytest.raises(ConfigError):
+            config.from_json(document)
+
+
+@given(st.floats(0, 1e6))
+def test_a_number_of_seconds_is_itself(seconds):
+    assert parse_seconds(seconds) == seconds
+    assert parse_seconds(repr(seconds)) == seconds
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("25s", 25),
+        ("720h", 2592000),
+        ("500ms", 0.5),
+        ("1h30m", 5400),
+        ("1.5s", 1.5),
+        ("2d", 172800),
+    ],
+)
+def test_durations_are_read_as_centrifugo_writes_them(text, seconds):
+    assert parse_seconds(text) == seconds
+
+
+@settings(deadline=None)
+@given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
+                    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5))  # fmt: skip
+def test_whatever_is_given_for_an_option_it_is_read_or_told(value):
+    for key, _ in options_of(config.Config):
+        with suppress(ConfigError):
+            config.load(flags={**INSECURE, key: value})
+
+
+def test_the_development_configuration_is_insecure_and_loopback_only():
+    found = config.load(str(ROOT / "development.toml"))
+    assert found.client.insecure
+    assert found.server.host == "127.0.0.1"

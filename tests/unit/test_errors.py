@@ -1,0 +1,94 @@
+"""The catalogue: codes are unique, texts are what the SDKs need, and the tree holds."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from cluster import errors
+from cluster.errors import (
+    CLIENT_ERRORS,
+    DISCONNECTS,
+    UNSUBSCRIBES,
+    BootFailed,
+    ClientError,
+    ClusterError,
+    ConfigError,
+    DependencyMissing,
+    Disconnect,
+    Problem,
+    StoreError,
+    StoreRefused,
+    StoreUnavailable,
+)
+
+#: Temporary errors make the SDKs try again; every other one ends the subscription.
+TEMPORARY = {100, 111}
+
+
+def test_every_client_error_has_its_own_code_and_a_text():
+    assert len({error.code for error in CLIENT_ERRORS}) == len(CLIENT_ERRORS)
+    assert all(error.message for error in CLIENT_ERRORS)
+
+
+def test_only_the_errors_that_pass_are_temporary():
+    assert {error.code for error in CLIENT_ERRORS if error.temporary} == TEMPORARY
+
+
+def test_every_close_has_its_own_code():
+    assert len({close.code for close in DISCONNECTS}) == len(DISCONNECTS)
+
+
+@pytest.mark.parametrize("close", DISCONNECTS, ids=str)
+def test_a_close_reason_is_text_that_fits_a_control_frame_and_is_no_json(close: Disconnect):
+    assert 0 < len(close.reason.encode()) <= 123
+    with pytest.raises(json.JSONDecodeError):
+        json.loads(close.reason)
+
+
+def test_codes_that_end_an_sdk_for_good_are_faults_of_the_client():
+    terminal = {close.code for close in DISCONNECTS if 3500 <= close.code < 4000}
+    faults = {close.code for close in DISCONNECTS if close.is_client_fault}
+    assert terminal <= faults
+
+
+def test_our_own_faults_and_decisions_are_not_counted_as_the_clients():
+    ours = {1000, 3000, 3001, 3004, 3005, 3008, 3009, 3010, 3011}
+    assert not ours & {close.code for close in DISCONNECTS if close.is_client_fault}
+
+
+def test_the_catalogue_lists_everything_it_defines():
+    defined = [one for one in vars(errors).values() if isinstance(one, ClientError)]
+    closes = [one for one in vars(errors).values() if isinstance(one, Disconnect)]
+    assert set(defined) == set(CLIENT_ERRORS)
+    assert set(closes) == set(DISCONNECTS)
+
+
+def test_an_unsubscribe_of_2500_and_above_makes_the_sdk_come_back():
+    assert [one.code for one in UNSUBSCRIBES] == [2000, 2500]
+    assert all(one.reason for one in UNSUBSCRIBES)
+
+
+@pytest.mark.parametrize(
+    ("kind", "code"), [(ConfigError, 78), (DependencyMissing, 69), (BootFailed, 3)]
+)
+def test_what_ends_a_program_carries_its_exit_code(kind: type[ClusterError], code: int):
+    assert kind.exit_code == code  # type: ignore[attr-defined]
+    assert issubclass(kind, ClusterError)
+
+
+def test_a_bad_configuration_reports_every_mistake():
+    one = Problem("server.port", "99999", "a port is a number up to 65535")
+    two = Problem("client.insecure", "maybe", "true or false")
+    text = str(ConfigError([one, two]))
+    assert text.splitlines() == [
+        "server.port: 99999 is not allowed; a port is a number up to 65535",
+        "client.insecure: maybe is not allowed; true or false",
+    ]
+
+
+def test_both_answers_of_a_store_are_store_errors():
+    assert issubclass(StoreUnavailable, StoreError)
+    assert issubclass(StoreRefused, StoreError)
+    assert not issubclass(StoreUnavailable, StoreRefused)

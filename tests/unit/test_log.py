@@ -1,0 +1,123 @@
+"""Logs: what a line looks like, what is held back, and what is counted all the same."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+from contextlib import suppress
+
+import pytest
+import structlog
+
+from cluster import log
+from cluster.config import LogConfig
+
+
+@pytest.fixture
+def lines():
+    stream = io.StringIO()
+    log.configure(LogConfig(level="debug"), instance="host:1", worker="w0a", stream=stream)
+    yield lambda: [json.loads(line) for line in stream.getvalue().splitlines()]
+    structlog.reset_defaults()
+    log.count_levels(lambda level: None)
+    for handler in list(logging.getLogger().handlers):
+        if type(handler).__module__ == "cluster.log":
+            logging.getLogger().removeHandler(handler)
+
+
+def test_a_line_is_json_off_a_terminal_and_carries_its_context(lines):
+    log.get_logger(slot=3).info("child_started", pid=7)
+    (line,) = lines()
+    assert line.pop("ts").endswith("Z")
+    assert line == {
+        "event": "child_started",
+        "level": "info",
+        "instance": "host:1",
+        "worker": "w0a",
+        "slot": 3,
+        "pid": 7,
+    }
+
+
+def test_what_is_below_the_level_is_not_written():
+    stream = io.StringIO()
+    log.configure(LogConfig(level="warning"), stream=stream)
+    log.get_logger().info("child_started")
+    assert stream.getvalue() == ""
+
+
+def test_repeated_errors_are_held_back_but_every_one_is_counted(lines):
+    counted: list[str] = []
+    log.count_levels(counted.append)
+    for _ in range(100):
+        log.get_logger().error("store_failed")
+    assert len(lines()) == 5
+    assert counted == ["error"] * 100
+
+
+def test_life_cycle_events_are_never_held_back(lines):
+    for _ in range(100):
+        log.get_logger().info("child_started")
+    assert len(lines()) == 100
+
+
+def test_after_the_window_the_next_line_says_how_many_were_held_back():
+    now = [0.0]
+    limiter = log.RepeatLimiter(burst=2, window_seconds=10, now=lambda: now[0])
+    written = []
+    for second in range(12):
+        now[0] = float(second)
+        with suppress(structlog.DropEvent):
+            written.append(dict(limiter(None, "error", {"event": "store_failed"})))
+    assert written == [
+        {"event": "store_failed"},
+        {"event": "store_failed"},
+        {"event": "store_failed", "suppressed": 8},
+        {"event": "store_failed"},
+    ]
+
+
+def test_a_flood_of_different_events_costs_no_memory():
+    limiter = log.RepeatLimiter()
+    for number in range(10_000):
+        limiter(None, "error", {"event": f"event_{number}"})
+    assert len(limiter._seen) <= 1000
+
+
+def test_what_libraries_log_becomes_an_event(lines):
+    logging.getLogger("asyncio").error("task %s failed", "x")
+    (line,) = lines()
+    assert (line["event"], line["library"], line["message"]) == (
+        "library_logged",
+        "asyncio",
+        "task x failed",
+    )
+
+
+def test_an_exception_is_one_field(lines):
+    try:
+        raise ValueError("no")
+    except ValueError:
+        log.get_logger().exception("handler_failed")
+    assert "ValueError: no" in lines()[0]["exception"]
+
+
+def test_a_stream_that_is_gone_disturbs_nobody():
+    stream = io.StringIO()
+    log.configure(LogConfig(), stream=stream)
+    stream.close()
+    log.get_logger().error("child_lost")
+
+
+def test_on_a_terminal_lines_are_for_people_and_clear_the_status_line():
+    class Terminal(io.StringIO):
+        def isatty(self) -> bool:
+            return True
+
+    stream = Terminal()
+    log.configure(LogConfig(), stream=stream)
+    log.get_logger().info("child_started", pid=7)
+    assert stream.getvalue().startswith(log.CLEAR_LINE)
+    assert "child_started" in stream.getvalue()
+    assert not stream.getvalue().removeprefix(log.CLEAR_LINE).startswith("{")

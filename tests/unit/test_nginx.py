@@ -1,0 +1,104 @@
+"""The one nginx template, and what it must never let through."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+
+import pytest
+
+from cluster.children.nginx import (
+    NginxKind,
+    NginxSettings,
+    render,
+    template_path,
+    unprivileged_user,
+)
+from cluster.children.programs import nginx_program
+from tests.integration.running import free_ports
+
+SETTINGS = NginxSettings(
+    listen="127.0.0.1:8000",
+    workers=["127.0.0.1:8101", "127.0.0.1:8102"],
+    admin="127.0.0.1:8001",
+    ping_interval_seconds=25,
+    file_limit=20000,
+    processes=2,
+)
+
+
+def test_every_worker_is_an_upstream_that_is_never_taken_out():
+    text = render(SETTINGS)
+    assert re.findall(r"server (127\.0\.0\.1:81\d\d) max_fails=0;", text) == SETTINGS.workers
+    assert "least_conn;" in text
+
+
+def test_the_rules_of_going_on_to_the_next_worker_are_those_of_the_design():
+    text = render(SETTINGS)
+    assert "proxy_next_upstream error timeout http_503;" in text
+    assert "proxy_connect_timeout 1s;" in text
+    assert "proxy_read_timeout 75000ms;" in text
+    assert "proxy_buffering off;" in text
+
+
+def test_the_access_log_knows_no_arguments():
+    assert "$request_uri" not in render(SETTINGS)
+    assert not re.search(r"\$(args|query_string|request)\b", render(SETTINGS))
+
+
+def test_every_place_of_the_template_is_filled():
+    assert "%{" in template_path().read_text()
+    assert "%{" not in render(SETTINGS)
+
+
+def test_metrics_are_for_loopback_and_private_addresses_only():
+    block = re.search(r"location = /metrics \{(.*?)\}", render(SETTINGS), re.DOTALL)
+    assert block
+    allowed = re.findall(r"allow (\S+);", block[1])
+    assert {"127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"} <= set(allowed)
+    assert "deny all;" in block[1]
+
+
+@pytest.mark.parametrize(
+    ("file_limit", "connections", "capacity"),
+    [(20000, 19936, 19936), (1 << 20, 65536, 65536), (100, 64, 64)],
+)
+def test_connections_follow_the_file_limit(file_limit, connections, capacity):
+    settings = NginxSettings("a:1", ["a:2"], "a:3", 25, file_limit, processes=2)
+    assert settings.connections_per_process == connections
+    assert settings.capacity == capacity
+
+
+def test_a_container_needs_no_probe_and_logs_to_its_own_output():
+    text = render(SETTINGS)
+    assert "listen unix:" not in text
+    assert 'access_log "/dev/stdout" json' in text
+
+
+def test_nginx_itself_accepts_the_configuration(tmp_path):
+    settings = NginxSettings(
+        listen=f"127.0.0.1:{free_ports(1)[0]}",
+        workers=["127.0.0.1:8101"],
+        admin="[::1]:8001",
+        ping_interval_seconds=0.1,
+        file_limit=20000,
+        user=unprivileged_user(),
+        access_log=str(tmp_path / "access.log"),
+        probe_socket=str(tmp_path / "probe.sock"),
+    )
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(render(settings))
+    done = subprocess.run(
+        [nginx_program(), "-t", "-p", f"{tmp_path}/", "-c", str(conf), "-e", "stderr"],
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_what_nginx_says_loses_everything_after_a_question_mark(tmp_path):
+    kind = NginxKind("nginx", run_dir=tmp_path, listen_fd=0, lock_fd=0, settings=lambda: SETTINGS)
+    line = 'request: "GET /connection/websocket?session=5ec2e7&x=1 HTTP/1.1", host: "a"'
+    assert kind.said(line) == 'request: "GET /connection/websocket?… HTTP/1.1", host: "a"'

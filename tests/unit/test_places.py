@@ -1,0 +1,103 @@
+"""Directories: private, locked, empty at the start and gone at the end."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from cluster.errors import ConfigError
+from cluster.supervisor import places as module
+from cluster.supervisor.places import Places, state_dir
+
+
+@pytest.fixture(autouse=True)
+def _short_patience(monkeypatch):
+    monkeypatch.setattr(module, "_LOCK_SECONDS", 0.1)
+
+
+def test_the_default_is_the_user_s_state_directory(monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
+    assert str(state_dir("")) == "/somewhere/ws-cluster"
+    monkeypatch.delenv("XDG_STATE_HOME")
+    monkeypatch.setenv("HOME", "/somebody")
+    assert str(state_dir("")) == "/somebody/.local/state/ws-cluster"
+
+
+def test_everything_is_private_and_what_does_not_stay_is_taken_away(tmp_path):
+    places = Places(str(tmp_path / "a/b"))
+    valkey = places.made("valkey", below_run=True)
+    for path in (places.data_dir, places.run_dir, places.metrics_dir, valkey):
+        assert oct(path.stat().st_mode & 0o777) == "0o700"
+    places.close()
+    assert not places.run_dir.exists()
+    assert not places.metrics_dir.exists()
+    assert [path.name for path in places.data_dir.iterdir()] == ["lock"]
+
+
+def test_two_clusters_do_not_share_a_data_directory(tmp_path):
+    first = Places(str(tmp_path))
+    with pytest.raises(ConfigError, match="another cluster runs on it"):
+        Places(str(tmp_path))
+    first.close()
+    Places(str(tmp_path)).close()
+
+
+def test_a_child_that_holds_the_lock_keeps_a_successor_out(tmp_path):
+    first = Places(str(tmp_path))
+    inherited = os.dup(first.lock_fd)
+    first.close()
+    with pytest.raises(ConfigError):
+        Places(str(tmp_path))
+    os.close(inherited)
+    Places(str(tmp_path)).close()
+
+
+def test_what_a_killed_supervisor_left_is_wiped_by_the_next(tmp_path):
+    first = Places(str(tmp_path))
+    (first.metrics_dir / "counter_w0a.db").write_bytes(b"old")
+    (first.run_dir / "stale.sock").write_bytes(b"")
+    killed = first.metrics_dir
+    for fd in (first.lock_fd, *(shared._fd for shared in first._shared)):
+        os.close(fd)  # what the kernel does when a process is killed
+    second = Places(str(tmp_path))
+    assert second.metrics_dir == killed
+    assert list(second.metrics_dir.glob("*.db")) == []
+    assert list(second.run_dir.iterdir()) == []
+    second.close()
+
+
+def test_a_killed_supervisor_s_shared_memory_is_swept_by_another_cluster(tmp_path):
+    first = Places(str(tmp_path / "a"))
+    for fd in (first.lock_fd, *(shared._fd for shared in first._shared)):
+        os.close(fd)
+    second = Places(str(tmp_path / "b"))
+    assert not first.metrics_dir.exists() or first.metrics_dir.is_relative_to(tmp_path)
+    second.close()
+
+
+def test_a_cluster_that_runs_is_not_swept(tmp_path):
+    first, second = Places(str(tmp_path / "a")), Places(str(tmp_path / "b"))
+    assert first.metrics_dir.exists()
+    first.close()
+    second.close()
+
+
+def test_a_long_path_still_leaves_room_for_a_socket(tmp_path):
+    places = Places(str(tmp_path / ("long" * 30)))
+    path = places.made("valkey", below_run=True) / "valkey.sock"
+    assert len(str(path)) <= 107
+    places.close()
+    assert not places.run_dir.exists()
+
+
+def test_a_long_access_log_is_moved_aside(tmp_path):
+    places = Places(str(tmp_path))
+    places.access_log.write_text("short")
+    places.trim_access_log(most_bytes=200)
+    assert places.access_log.read_text() == "short"
+    places.access_log.write_text("long" * 100)
+    places.trim_access_log(most_bytes=200)
+    assert places.access_log.read_text() == ""
+    assert places.access_log.with_suffix(".log.1").read_text() == "long" * 100
+    places.close()

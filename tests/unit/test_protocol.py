@@ -1,0 +1,359 @@
+"""Commands in, replies and frames out: the codec against the protocol page and RFC 6455."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster import protocol
+from cluster.errors import CLIENT_ERRORS, UNSUBSCRIBES, ClientError, Disconnect
+from cluster.protocol import (
+    METHODS,
+    Command,
+    Position,
+    Publication,
+    close_frame,
+    decode,
+    push_frame,
+    push_prefix,
+    text_frame,
+)
+
+JSON = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(min_value=-(2**53), max_value=2**53)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(), inner, max_size=4),
+    max_leaves=12,
+)
+IDS = st.integers(min_value=1, max_value=2**32 - 1)
+
+
+def closes_with(code: int, payload: bytes) -> bool:
+    with pytest.raises(Disconnect) as caught:
+        decode(payload)
+    return caught.value.code == code
+
+
+def nested(levels: int) -> bytes:
+    return b"[" * levels + b"]" * levels
+
+
+def unframed(data: bytes) -> tuple[int, bytes]:
+    """A server frame taken apart as RFC 6455 §5.2 says, and nothing may be left over."""
+    first, size, start = data[0], data[1], 2
+    assert size < 128, "a server never masks"
+    if size == 126:
+        size, start = int.from_bytes(data[2:4], "big"), 4
+        assert size >= 126, "the shortest form must be used"
+    elif size == 127:
+        size, start = int.from_bytes(data[2:10], "big"), 10
+        assert size >= 65536, "the shortest form must be used"
+    assert len(data) == start + size
+    return first, data[start:]
+
+
+# --- reading -----------------------------------------------------------------------------
+
+
+@given(number=IDS, method=st.sampled_from(METHODS), params=st.dictionaries(st.text(), JSON))
+def test_a_command_comes_out_as_it_was_written(number: int, method: str, params: dict[str, Any]):
+    [command] = decode(orjson.dumps({"id": number, method: params}))
+    assert command == Command(number, method, params)
+
+
+@given(st.lists(st.tuples(IDS, st.sampled_from(METHODS)), min_size=1, max_size=20), st.booleans())
+def test_a_frame_of_several_lines_is_read_in_order(wanted: list[tuple[int, str]], ends: bool):
+    frame = b"\n".join(orjson.dumps({"id": number, method: {}}) for number, method in wanted)
+    commands = decode(frame + b"\n" * ends)
+    assert [(command.id, command.method) for command in commands] == wanted
+
+
+@pytest.mark.parametrize("payload", [b"", b"\n", b"{}\n\n", b"\n{}", b"{}\n\n{}"])
+def test_an_empty_line_is_malformed(payload: bytes):
+    assert closes_with(3501, payload)
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [b"{", b"[]", b"1", b"null", b'"x"', b"{}{}", b"{'id':1}", b"\x00", b'{"id":1,"rpc":{}}\n{'],
+)
+def test_what_is_no_command_closes_with_3501(payload: bytes):
+    assert closes_with(3501, payload)
+
+
+@pytest.mark.parametrize("payload", [b"\xff", b'{"id":1,"rpc":{"method":"\xc3\x28"}}', b"{}\n\xed\xa0\x80"])
+def test_invalid_utf_8_closes_with_1007(payload: bytes):
+    assert closes_with(1007, payload)
+
+
+def test_an_escaped_lone_surrogate_is_malformed_json_not_bad_utf_8():
+    assert closes_with(3501, b'{"id":1,"rpc":{"method":"\\ud800"}}')
+
+
+@pytest.mark.parametrize("number", [b"-1", b"4294967296", b"1.0", b"true", b'"1"', b"[]", b"1e3"])
+def test_an_id_that_is_no_uint32_closes_with_3501(number: bytes):
+    assert closes_with(3501, b'{"id":%b,"rpc":{}}' % number)
+
+
+def test_the_largest_id_is_taken():
+    assert decode(b'{"id":4294967295,"rpc":{}}')[0].id == 2**32 - 1
+
+
+@pytest.mark.parametrize("payload", [b"{}", b'{"id":0}', b'{"subscribe":{"channel":"a"}}', b'{"x":1}'])
+def test_whatever_has_no_id_and_is_no_send_is_a_pong(payload: bytes):
+    assert decode(payload) == [protocol.PONG]
+
+
+def test_a_send_needs_no_id():
+    assert decode(b'{"send":{"data":1}}') == [Command(0, "send", {"data": 1})]
+
+
+def test_a_command_without_a_known_method_closes_with_3501():
+    assert closes_with(3501, b'{"id":1,"dance":{}}')
+
+
+@pytest.mark.parametrize("value", [b"null", b"[]", b"1", b'"x"', b"true"])
+def test_parameters_must_be_an_object(value: bytes):
+    assert closes_with(3501, b'{"id":1,"rpc":%b}' % value)
+
+
+def test_the_first_method_in_the_protocols_order_wins():
+    assert decode(b'{"rpc":{},"id":1,"connect":{}}')[0].method == "connect"
+
+
+def test_unknown_fields_are_ignored():
+    [command] = decode(b'{"id":7,"tf":{},"subscribe":{"channel":"a","flag":1,"shiny":[1]}}')
+    assert protocol.subscribe_request(command.params).channel == "a"
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_are_commands_or_a_disconnect(payload: bytes):
+    try:
+        assert decode(payload)
+    except Disconnect as why:
+        assert why.code in {1007, 3501}
+
+
+@given(st.dictionaries(st.sampled_from(["id", *METHODS]), JSON), st.sampled_from(METHODS))
+def test_any_json_is_read_or_refused_with_a_code(document: dict[str, Any], method: str):
+    readers = {
+        "connect": protocol.connect_request,
+        "subscribe": protocol.subscribe_request,
+        "publish": protocol.publish_request,
+        "history": protocol.history_request,
+    }
+    try:
+        for command in decode(orjson.dumps(document)):
+            readers.get(command.method, protocol.channel_request)(command.params)
+    except (Disconnect, ClientError) as why:
+        assert why.code in {3501, 107}
+
+
+# --- parameters --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {"channel": ""},
+        {},
+        {"channel": None},
+        {"channel": 1},
+        {"channel": ["a"]},
+        {"channel": "a", "token": 1},
+        {"channel": "a", "recover": 1},
+        {"channel": "a", "offset": "1"},
+        {"channel": "a", "offset": -1},
+        {"channel": "a", "offset": 2**53},
+        {"channel": "a", "offset": 1.5},
+        {"channel": "a", "epoch": 5},
+        {"channel": "a", "flag": "x"},
+        {"channel": "a", "delta": "vcdiff"},
+        {"channel": "a", "positioned": "yes"},
+    ],
+)
+def test_a_subscribe_with_a_wrong_type_closes_with_3501(params: dict[str, Any]):
+    with pytest.raises(Disconnect) as caught:
+        protocol.subscribe_request(params)
+    assert caught.value.code == 3501
+
+
+def test_a_whole_subscribe_is_read():
+    request = protocol.subscribe_request(
+        {"channel": "a", "token": "t", "recover": True, "offset": 5, "epoch": "e",
+         "positioned": True, "recoverable": True, "flag": 3, "delta": "fossil"}
+    )  # fmt: skip
+    assert request == ("a", "t", True, Position(5, "e"), True, True, True)
+
+
+@pytest.mark.parametrize(("flag", "rejects"), [(0, False), (1, False), (2, True), (3, True)])
+def test_the_second_bit_of_the_flag_asks_for_an_error_instead(flag: int, rejects: bool):
+    assert protocol.subscribe_request({"channel": "a", "flag": flag}).rejects_unrecovered is rejects
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"token": 1}, {"subs": []}, {"subs": {"a": 1}}, {"subs": {"a": {"recover": "x"}}}, {"name": 1},
+     {"subs": {"a": {"recover": True, "offset": -1}}}],
+)  # fmt: skip
+def test_a_connect_with_a_wrong_type_closes_with_3501(params: dict[str, Any]):
+    with pytest.raises(Disconnect) as caught:
+        protocol.connect_request(params)
+    assert caught.value.code == 3501
+
+
+def test_a_connect_keeps_the_positions_to_recover_from():
+    request = protocol.connect_request(
+        {"subs": {"a": {"recover": True, "offset": 2, "epoch": "e"}, "b": {}}, "data": {"x": 1}}
+    )
+    assert request.subs == {"a": Position(2, "e")}
+    assert request.data == {"x": 1}
+
+
+def test_null_data_is_a_value_and_absent_data_is_none():
+    assert protocol.publish_request({"channel": "a", "data": None}) == ("a", b"null")
+    with pytest.raises(ClientError) as caught:
+        protocol.publish_request({"channel": "a"})
+    assert caught.value.code == 107
+    assert repr(protocol.MISSING) == "MISSING"
+
+
+@given(JSON)
+def test_data_stays_the_same_json_and_holds_no_newline(data: Any):
+    [command] = decode(orjson.dumps({"id": 1, "publish": {"channel": "a", "data": data}}))
+    _, written = protocol.publish_request(command.params)
+    assert b"\n" not in written
+    assert orjson.loads(written) == orjson.loads(orjson.dumps(data))
+
+
+def test_data_as_deep_as_can_be_written_passes():
+    assert protocol.data_json({"data": orjson.loads(nested(254))}) == nested(254)
+
+
+def test_data_that_can_be_read_but_not_written_is_a_bad_request():
+    [command] = decode(b'{"id":1,"publish":{"channel":"a","data":%b}}' % nested(1000))
+    with pytest.raises(ClientError) as caught:
+        protocol.publish_request(command.params)
+    assert caught.value.code == 107
+
+
+@pytest.mark.parametrize("levels", [2000, 30_000])
+def test_data_too_deep_to_be_read_closes_with_3501(levels: int):
+    assert closes_with(3501, b'{"id":1,"publish":{"channel":"a","data":%b}}' % nested(levels))
+
+
+@pytest.mark.parametrize(
+    ("params", "wanted"),
+    [
+        ({}, (0, None, False)),
+        ({"limit": -7}, (-1, None, False)),
+        ({"limit": 5, "reverse": True}, (5, None, True)),
+        ({"limit": 5, "since": {"offset": 3, "epoch": "e"}}, (5, Position(3, "e"), False)),
+        ({"since": {}}, (0, Position(0, ""), False)),
+    ],
+)
+def test_a_history_request_is_read(params: dict[str, Any], wanted: tuple[Any, ...]):
+    assert protocol.history_request({"channel": "a", **params}) == ("a", *wanted)
+
+
+def test_a_backward_read_from_offset_0_is_a_bad_request():
+    with pytest.raises(ClientError) as caught:
+        protocol.history_request({"channel": "a", "since": {}, "reverse": True})
+    assert caught.value.code == 107
+
+
+# --- writing -----------------------------------------------------------------------------
+
+
+@given(IDS, st.sampled_from(METHODS), st.dictionaries(st.text(), JSON, max_size=4))
+def test_a_reply_always_has_its_result_key(number: int, method: str, result: dict[str, Any]):
+    written = orjson.loads(protocol.reply(number, method, result))
+    assert written == {"id": number, method: orjson.loads(orjson.dumps(result))}
+    assert orjson.loads(protocol.reply(number, method)) == {"id": number, method: {}}
+
+
+@pytest.mark.parametrize("error", CLIENT_ERRORS, ids=str)
+def test_an_error_says_temporary_only_when_it_is(error: ClientError):
+    body = orjson.loads(protocol.error_reply(3, error))["error"]
+    assert (body["code"], body["message"]) == (error.code, error.message)
+    assert ("temporary" in body) == error.temporary
+
+
+@pytest.mark.parametrize("why", UNSUBSCRIBES, ids=str)
+def test_an_unsubscribe_carries_code_and_reason(why: Any):
+    push = orjson.loads(protocol.unsubscribe_push('q"', why))["push"]
+    assert push == {"channel": 'q"', "unsubscribe": {"code": why.code, "reason": why.reason}}
+
+
+def test_a_message_push_has_no_channel():
+    assert orjson.loads(protocol.message_push(None)) == {"push": {"message": {"data": None}}}
+
+
+def test_a_publication_without_history_has_no_offset():
+    assert protocol.publication_json(Publication(0, "", b'{"data":1}')) == b'{"data":1}'
+
+
+def test_only_the_first_publication_of_a_stream_carries_the_epoch():
+    first = orjson.loads(protocol.publication_json(Publication(1, "abc", b'{"data":1}')))
+    second = orjson.loads(protocol.publication_json(Publication(2, "abc", b'{"data":1}')))
+    assert first == {"data": 1, "offset": 1, "epoch": "abc"}
+    assert second == {"data": 1, "offset": 2}
+
+
+def test_the_publisher_is_always_named_even_when_anonymous():
+    body = orjson.loads(protocol.publication_body(b"1", "", "id", None))
+    assert body == {"data": 1, "info": {"user": "", "client": "id"}}
+    with_info = orjson.loads(protocol.publication_body(b"1", "u", "id", {"name": "x"}))
+    assert with_info["info"]["conn_info"] == {"name": "x"}
+
+
+@given(st.text(min_size=1), JSON, st.integers(min_value=0, max_value=2**53 - 1))
+def test_a_push_frame_is_one_text_frame_of_one_json_document(channel: str, data: Any, offset: int):
+    publication = Publication(offset, "e", b'{"data":%b}' % orjson.dumps(data))
+    first, payload = unframed(push_frame(push_prefix(channel), publication))
+    push = orjson.loads(payload)["push"]
+    assert first == 0x81
+    assert b"\n" not in payload
+    assert push["channel"] == channel
+    assert push["pub"]["data"] == orjson.loads(orjson.dumps(data))
+    assert push["pub"].get("offset", 0) == offset
+
+
+@pytest.mark.parametrize("size", [0, 1, 125, 126, 127, 65535, 65536, 70_000])
+def test_a_frame_uses_the_shortest_length_form(size: int):
+    assert unframed(text_frame(b"x" * size)) == (0x81, b"x" * size)
+
+
+@given(st.binary(max_size=400))
+def test_any_payload_survives_its_frame(payload: bytes):
+    assert unframed(text_frame(payload)) == (0x81, payload)
+
+
+def test_a_close_frame_holds_code_and_reason_and_fits_a_control_frame():
+    assert unframed(close_frame(3001, "shutdown")) == (0x88, b"\x0b\xb9shutdown")
+    _, payload = unframed(close_frame(4000, "x" * 500))
+    assert len(payload) == 125
+
+
+def test_a_cut_close_reason_is_still_utf_8():
+    _, payload = unframed(close_frame(4000, "é" * 100))
+    assert payload[2:].decode()
+
+
+def test_native_pings_and_pongs_are_control_frames():
+    assert unframed(protocol.native_ping_frame()) == (0x89, b"")
+    assert unframed(protocol.native_pong_frame(b"x" * 200)) == (0x8A, b"x" * 125)
+    assert unframed(protocol.PING_FRAME) == (0x81, b"{}")
+
+
+def test_publications_in_a_reply_are_the_same_json_as_in_a_push():
+    publication = Publication(2, "e", b'{"data":{"t":1}}')
+    written = orjson.dumps({"p": protocol.publications_json([publication])})
+    assert orjson.loads(written) == {"p": [{"data": {"t": 1}, "offset": 2}]}
