@@ -27,18 +27,19 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="ws-cluster-bench-") as metrics:
         # prometheus-client chooses its kind of value when it is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        from cluster import config, worker
+        from cluster import config, log, worker
 
         settings = config.load(
             str(BENCHMARKS / "ours.toml"), env={}, flags={"broker.redis_urls": [given.redis]}
         )
+        log.configure(settings.log, instance="echo", worker="w0a")
         listener = socket.create_server(("127.0.0.1", given.port), backlog=worker.BACKLOG)
         _, status = os.pipe()
         return worker.run(
             settings,
             slot=0,
             lane="w0a",
-            instance=f"127.0.0.1:{given.port}",
+            instance="echo",
             listen_fd=listener.detach(),
             status_fd=status,
             rpc_handlers={"echo": echo},

@@ -12,7 +12,7 @@ from statistics import median
 
 from benchmarks.places import REPOSITORY
 from benchmarks.processes import HOST, Process, ServerFailed
-from benchmarks.servers import Valkey, admin, start_cluster, sum_of_family, workers_of
+from benchmarks.servers import Valkey, start_cluster, sum_of_family, wait_all_ready, workers_of
 
 MANY_WORKERS = 8
 SCRAPES = 20
@@ -38,7 +38,7 @@ class Respawns:
 
 
 def start_to_ready(scratch: Path, times: int) -> list[float]:
-    """Return how long 4 workers, nginx and an embedded Valkey took until /ready said 200."""
+    """Return how long 4 workers, nginx and an embedded Valkey took until all were ready."""
     return [_start_once(scratch) for _ in range(times)]
 
 
@@ -46,7 +46,7 @@ def _start_once(scratch: Path) -> float:
     begun = time.monotonic()
     process, _, door, _ = start_cluster(scratch, workers=4, nginx=True, core=None)
     try:
-        process.wait_until(lambda: admin(door, "/ready")[0] == 200, "/ready", seconds=30)
+        wait_all_ready(process, door, 4)
         return time.monotonic() - begun
     finally:
         process.stop(seconds=15)
@@ -61,7 +61,7 @@ def respawn(scratch: Path, store: Valkey, wanted: int) -> Respawns:
         scratch, workers=MANY_WORKERS, redis_url=store.url, core=None
     )
     try:
-        _wait_ready(process, door)
+        wait_all_ready(process, door, MANY_WORKERS)
         ports = list(range(first, first + MANY_WORKERS))
         # Both lanes of every slot must have been used once before files are counted.
         _roll(process, door)
@@ -108,22 +108,18 @@ def _wait_opened(door: int, expected: int) -> None:
         time.sleep(0.2)
 
 
-def _wait_ready(process: Process, door: int) -> None:
-    process.wait_until(lambda: admin(door, "/ready")[0] == 200, "/ready", seconds=30)
-
-
 def _roll(process: Process, door: int) -> None:
     old = set(workers_of(process))
     process.signal(signal.SIGHUP)
     _wait_replaced(process, old)
-    _wait_ready(process, door)
+    wait_all_ready(process, door, MANY_WORKERS)
 
 
 def _kill_each(process: Process, door: int) -> None:
     for pid in workers_of(process):
         subprocess.run(["kill", "-KILL", str(pid)], check=True)
         _wait_replaced(process, {pid})
-    _wait_ready(process, door)
+    wait_all_ready(process, door, MANY_WORKERS)
 
 
 def _wait_replaced(process: Process, old: set[int]) -> None:

@@ -83,7 +83,7 @@ class Process:
                 raise ServerFailed(f"{self.name} ended with {code}: {self.last_words()}")
             if time.monotonic() > deadline:
                 raise ServerFailed(f"{self.name}: no {what} in {seconds} s: {self.last_words()}")
-            time.sleep(0.01)
+            time.sleep(0.02)
 
     def last_words(self) -> str:
         return " / ".join(self._log.read_text(errors="replace").strip().splitlines()[-3:])

@@ -20,7 +20,6 @@ from benchmarks.servers import SERVERS
 from benchmarks.table import Lifecycle, Medians, Row
 
 BEGIN, END = "<!-- bench:start -->", "<!-- bench:end -->"
-DOCUMENTS = ("README.md", "docs/topics/performance.md")
 
 
 def machine_facts() -> dict[str, str]:
@@ -152,13 +151,12 @@ def _facts_line(facts: Mapping[str, str]) -> str:
 def write_docs(text: str) -> list[str]:
     """Put the table between the markers of every document that has them; returns their names."""
     written = []
-    for name in DOCUMENTS:
-        place = REPOSITORY / name
+    for place in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
         if not place.exists():
             continue
         head, begin, rest = place.read_text().partition(BEGIN)
         _, end, tail = rest.partition(END)
         if begin and end:
             place.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
-            written.append(name)
+            written.append(str(place.relative_to(REPOSITORY)))
     return written

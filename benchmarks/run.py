@@ -4,6 +4,7 @@ Exit code 0 when every measured row holds its bound, 1 when one fails. Nothing i
 """
 
 import argparse
+import signal
 import sys
 import tempfile
 import time
@@ -85,6 +86,8 @@ def _measure(given: argparse.Namespace, scale: Scale, scratch: Path) -> tuple[Bo
 
 def main(argv: Sequence[str] | None = None) -> int:
     given = _arguments(argv)
+    # An exit like any other, so that every server is stopped and every file removed.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     scale = FULL if given.full else QUICK
     begun = time.monotonic()
     facts = report.machine_facts()

@@ -19,6 +19,9 @@ from benchmarks.proc import children, command_line
 from benchmarks.processes import HOST, Process, ServerFailed, accepts, free_ports
 
 
+WORKERS_READY = "app_workers_alive"
+
+
 @dataclass(frozen=True, slots=True)
 class Running:
     """A server that is ready. `watched` names the processes whose CPU is measured."""
@@ -139,6 +142,21 @@ def admin(port: int, path: str) -> tuple[int, bytes]:
         door.close()
 
 
+def wait_all_ready(process: Process, door: int, workers: int, seconds: float = 30.0) -> None:
+    """Wait until every worker is ready; /ready alone says so from the first one on.
+
+    Raises:
+        ServerFailed: when the program ended, or the time is up.
+    """
+
+    def is_ready() -> bool:
+        if admin(door, "/ready")[0] != 200:
+            return False
+        return sum_of_family(admin(door, "/metrics")[1], WORKERS_READY) == workers
+
+    process.wait_until(is_ready, f"{workers} ready workers", seconds)
+
+
 def workers_of(process: Process) -> list[int]:
     return [pid for pid in children(process.pid) if "worker" in command_line(pid)]
 
@@ -154,7 +172,7 @@ def ours(workers: int = 1, *, nginx: bool = False) -> Start:
             scratch, workers=workers, nginx=nginx, redis_url=store.url
         )
         try:
-            process.wait_until(lambda: admin(door, "/ready")[0] == 200, "/ready", seconds=20)
+            wait_all_ready(process, door, workers)
         except ServerFailed:
             process.stop()
             raise

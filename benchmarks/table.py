@@ -85,15 +85,18 @@ def _at_most(
     of: Callable[[Median], float],
     limit: float,
     unit: str,
+    *,
+    is_aim: bool = False,
 ) -> Row:
     """Compare a cost: ours may be `limit` times the other's."""
-    bound = f"≤ {limit:g} ×"
+    bound = f"{'aim ≤' if is_aim else '≤'} {limit:g} ×"
     mine, base = medians.get(ours), medians.get(other)
     if mine is None or base is None or not mine.samples or not base.samples:
         return _missing(what, bound, mine)
     ratio = of(mine) / of(base)
     note = _noted(f"{of(mine):.2f} against {of(base):.2f} {unit}", mine)
-    return Row(what, f"{ratio:.2f} ×", bound, _verdict(ratio <= limit, mine.problems), note)
+    verdict = _verdict(ratio <= limit, mine.problems, is_aim=is_aim)
+    return Row(what, f"{ratio:.2f} ×", bound, verdict, note)
 
 
 def _memory(medians: Medians) -> Row:
@@ -153,6 +156,27 @@ def _respawn_rows(life: Lifecycle) -> list[Row]:
     ]
 
 
+def _scaling_rows(medians: Medians) -> list[Row]:
+    """CPU per delivery of 4 workers against 1, with the same total of subscribers.
+
+    Publications that come in at several workers reach Valkey, and so every worker, in smaller
+    batches. That is a cost of the publishing side, so it stands apart, as an aim.
+    """
+
+    def row(what: str, load: str, base: str, *, is_aim: bool = False) -> Row:
+        title = f"scaling out, CPU per delivery, 4 workers against 1: {what}"
+        ours, other = (load, "ours-4"), (base, "ours")
+        return _at_most(
+            medians, title, ours, other, lambda one: one.cpu_us, 1.25, "µs", is_aim=is_aim
+        )
+
+    return [
+        row("32 under way", "broadcast", "broadcast"),
+        row("100 publishes/s, publishers at all workers", "paced", "paced"),
+        row("32 under way, publishers at all workers", "spread", "broadcast", is_aim=True),
+    ]
+
+
 def rows(medians: Medians, life: Lifecycle) -> list[Row]:
     """Build the whole table; rows whose loads were not asked for say "not measured"."""
     broadcast = "broadcast, 1,000 subscribers, per core, against "
@@ -186,9 +210,6 @@ def rows(medians: Medians, life: Lifecycle) -> list[Row]:
             "connect + subscribe + session against a bare connect of Socket.IO", 1.2,
         ),
         _memory(medians),
-        _at_most(
-            medians, "scaling out: CPU per delivery, 4 workers against 1",
-            ("broadcast", "ours-4"), ("broadcast", "ours"), lambda one: one.cpu_us, 1.25, "µs",
-        ),
+        *_scaling_rows(medians),
         *_lifecycle_rows(life),
     ]  # fmt: skip

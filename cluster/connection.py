@@ -42,7 +42,6 @@ from cluster.protocol import (
     SubscribeRequest,
     channel_request,
     connect_request,
-    data_json,
     decode,
     error_reply,
     history_request,
@@ -198,7 +197,10 @@ class Connection:
             return True
         if not self._subscribing:
             return False
-        return command.method != "subscribe" or command.params.get("channel") in self._subscribing
+        if command.method != "subscribe":
+            return True
+        channel = command.params.get("channel")
+        return type(channel) is str and channel in self._subscribing
 
     def _wait(self, command: Command) -> None:
         if self._waiting is None:
@@ -291,7 +293,6 @@ class Connection:
         actions.append(Rpc(command.id, method, command.params.get("data")))
 
     def _send(self, command: Command, actions: list[Action]) -> None:
-        data_json(command.params)
         raise NOT_AVAILABLE_CLOSE
 
     def _refresh(self, command: Command, actions: list[Action]) -> None:
@@ -413,8 +414,13 @@ class Connection:
     def subscribe_added(
         self, channel: str, result: dict[str, Any], *, is_positioned: bool
     ) -> list[Action]:
-        """The server has subscribed the connection to a channel."""
+        """The server has subscribed the connection to a channel.
+
+        Nothing if the connection has it already, or is about to have it by its own wish.
+        """
         if self.state is not State.CONNECTED or channel in self.channels:
+            return []
+        if self._subscribing and channel in self._subscribing:
             return []
         self.channels[channel] = Subscription(is_positioned, is_server_side=True)
         return [Send(subscribe_push(channel, result))]
@@ -457,7 +463,7 @@ class Connection:
         return self.disconnect(NO_PONG) if self.awaits_pong else []
 
     def stale_due(self) -> list[Action]:
-        """The time for the connect is over."""
+        """The time for the connect is over; one still in progress is to be looked at again."""
         if self.state in (State.NEW, State.REFUSED):
             return self.disconnect(STALE)
         return []

@@ -95,31 +95,47 @@ class Hub:
         self._joined(channel)
         return self._forget_if_empty(channel)
 
-    def join(self, channel: Channel, subscriber: object, write: Write, top: Position) -> None:
+    def join(self, channel: Channel, subscriber: object, write: Write, top: Position) -> bool:
         """Make a joiner a subscriber; what it has missed since its read is written at once.
 
         If the channel `is_held` afterwards, it misses publications and wants to be filled.
 
         Args:
             top: what its read of the stream gave; ignored in a channel without positions.
+
+        Returns:
+            True if it misses nothing. False if what passed since its read is no longer known: it
+            is a subscriber, and must be told that its state is insufficient.
         """
+        is_whole = True
         self.subscriptions += 1
         if not channel.is_positioned:
             channel.writes[subscriber] = write
         elif not channel.is_placed:
-            channel.offset, channel.epoch = top
+            self._place(channel, top)
             channel.writes[subscriber] = write
             self._release(channel)
         elif top.epoch == channel.epoch and top.offset > channel.offset:
             channel.ahead[subscriber] = (write, top.offset)
         else:
-            # Of another epoch: the next publication shows the gap, and all are told.
             is_same = top.epoch == channel.epoch
             missed = [frame for offset, frame in channel.tail if is_same and offset > top.offset]
+            is_whole = is_same and len(missed) == channel.offset - top.offset
             if missed:
                 self._write((write,), b"".join(missed), len(missed))
             channel.writes[subscriber] = write
         self._joined(channel)
+        return is_whole
+
+    def _place(self, channel: Channel, top: Position) -> None:
+        """Give the channel its first position; joiners with an earlier read need what is before."""
+        channel.offset, channel.epoch = top
+        if channel.joining > 1:
+            channel.tail.extend(
+                (held.offset, push_frame(channel.prefix, held))
+                for held in channel.held
+                if held.epoch == top.epoch and 0 < held.offset <= top.offset
+            )
 
     def leave(self, name: str, subscriber: object) -> bool:
         """Remove a subscriber. Returns whether the channel is empty now and has been forgotten."""
@@ -165,6 +181,10 @@ class Hub:
         offset, epoch, prefix = channel.offset, channel.epoch, channel.prefix
         gap_at = None
         for index, publication in enumerate(publications):
+            if not publication.offset:
+                # From a worker whose configuration gives this channel no history (a roll).
+                frames.append((0, push_frame(prefix, publication)))
+                continue
             if publication.epoch == epoch:
                 if publication.offset == offset + 1:
                     offset += 1
@@ -233,18 +253,23 @@ class Hub:
         channel.is_held = True
         return True
 
-    def fill(self, channel: Channel, top: Position, missing: list[Publication]) -> bool:
+    def fill(
+        self, channel: Channel, top: Position, missing: list[Publication], *, held_before: int
+    ) -> bool:
         """Give a held channel what its stream has after the channel's position, and release it.
 
         Args:
             top: the stream's top at the time of the read.
             missing: the publications after the channel's position, ascending.
+            held_before: how many publications were held when the read began; they are in the
+                stream as read, or no longer true (a failover went back).
 
         Returns:
             True if nothing is missing any more. False if the stream no longer has all of it: the
             subscribers must be told that their state is insufficient; the channel goes on from
             the top. Either way, if the channel `is_held` afterwards, it wants to be filled again.
         """
+        del channel.held[:held_before]
         is_whole = (
             not channel.has_overflown
             and top.epoch == channel.epoch

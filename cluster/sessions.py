@@ -2,7 +2,8 @@
 
 Layout 1, in 64 buckets by id, each with one hash tag `{prefix:s<bucket>}`: `.session.<id>` (hash:
 user, created, messages, version, state, channels, attached), `.sessions` (zset id -> expiry ms,
-which decides), `.counters`, shard channel `.changes` with payloads `1:id:version:json`.
+which decides), `.counters`, shard channel `.changes` with payloads
+`1:id:version:length of channels:channels` and the state, both JSON.
 
 Guarantees: a session is resumed only by its own user and only before its expiry, and a refusal
 does not tell which of the two failed; changes reach every worker that holds the session, each
@@ -17,7 +18,7 @@ import secrets
 import time
 import zlib
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import orjson
 
@@ -48,6 +49,10 @@ class SessionConflict(ClusterError):
     """The session has another version than was expected."""
 
 
+class StateInvalid(ClusterError):
+    """The state cannot be written as JSON."""
+
+
 class StateTooLarge(ClusterError):
     """The state is larger than `session.state_max_size`."""
 
@@ -60,7 +65,7 @@ class Session:
         messages: received from the client over all its connections, as of the last attach.
         received: received by this worker and not yet written to the store.
         holders: this worker's connections of the session.
-        state: the application's JSON value, None when never set.
+        state: the application's value, as JSON; `null` when never set.
         channels: channels the server subscribes its connections to.
         is_resumed: whether this worker's first connection took it up rather than created it.
     """
@@ -71,7 +76,7 @@ class Session:
     messages: int = 0
     received: int = 0
     version: int = 0
-    state: Any = None
+    state: bytes = b"null"
     channels: tuple[str, ...] = ()
     is_resumed: bool = False
     holders: list[object] = field(default_factory=list)
@@ -80,7 +85,7 @@ class Session:
 class SessionListener(Protocol):
     """Who hears that a session held by this worker has changed."""
 
-    def session_changed(self, session: Session, former_channels: tuple[str, ...]) -> None:
+    def session_changed(self, session: Session) -> None:
         """`session` already carries the new state, channels and version."""
 
 
@@ -104,13 +109,28 @@ class Sessions(Protocol):
         """Change state or channels; returns the new version. Every holder is told.
 
         Raises:
-            SessionGone, SessionConflict, StateTooLarge: and nothing has changed.
+            SessionGone, SessionConflict, StateInvalid, StateTooLarge: and nothing has changed.
             StoreError: and nobody knows.
         """
 
 
 def _bucket_tag(prefix: str, session_id: str) -> str:
     return f"{{{prefix}:s{zlib.crc32(session_id.encode()) % BUCKETS}}}"
+
+
+class _Change(NamedTuple):
+    session_id: str
+    version: int
+    channels: tuple[str, ...]
+    state: bytes
+
+    @classmethod
+    def parse(cls, payload: bytes) -> _Change:
+        layout, session_id, version, size, rest = payload.split(b":", 4)
+        if layout != b"1":
+            raise ValueError("another layout")
+        channels = orjson.loads(rest[: int(size)])
+        return cls(session_id.decode(), int(version), tuple(channels), rest[int(size) :])
 
 
 class RedisSessions:
@@ -182,7 +202,7 @@ class RedisSessions:
             created_ms=int(created),
             messages=int(messages),
             version=int(version),
-            state=orjson.loads(state) if state else None,
+            state=state or b"null",
             channels=tuple(orjson.loads(channels)) if channels else (),
             is_resumed=resume,
         )
@@ -273,7 +293,10 @@ class RedisSessions:
         channels: tuple[str, ...] | None = None,
         expected_version: int | None = None,
     ) -> int:
-        state_json = b"" if state is ... else orjson.dumps(state)
+        try:
+            state_json = b"" if state is ... else orjson.dumps(state)
+        except orjson.JSONEncodeError as error:
+            raise StateInvalid(f"the state is no JSON: {error}") from None
         if len(state_json) > self._state_max_size:
             raise StateTooLarge(
                 f"the state has {len(state_json)} bytes; {self._state_max_size} are allowed"
@@ -299,16 +322,18 @@ class RedisSessions:
 
     def _changed(self, bucket: str, payloads: list[bytes]) -> None:
         for payload in payloads:
-            layout, session_id, version, body = payload.split(b":", 3)
-            session = self._held.get(session_id.decode())
-            if layout != b"1" or session is None or int(version) <= session.version:
+            try:
+                change = _Change.parse(payload)
+            except ValueError:
+                # Of another version of this program, or not ours at all.
+                log.warning("session_change_not_understood", bucket=bucket)
                 continue
-            change = orjson.loads(body)
-            former = session.channels
-            session.version = int(version)
-            session.state = change["state"]
-            session.channels = tuple(change["channels"])
-            self._listener.session_changed(session, former)
+            session = self._held.get(change.session_id)
+            if session is not None and change.version > session.version:
+                session.version = change.version
+                session.state = change.state
+                session.channels = change.channels
+                self._listener.session_changed(session)
 
 
 class SessionStatistics:

@@ -41,6 +41,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--warm-up", type=float, default=default.warm_up_seconds, help="seconds")
     parser.add_argument("--window", type=float, default=default.window_seconds, help="seconds")
     parser.add_argument("--answer", default=default.answer.decode(), help="what marks an answer")
+    parser.add_argument(
+        "--spread-publishers", action="store_true", help="over all ports, not at the first only"
+    )
     parser.add_argument("--core", type=int, help="stay on this core")
     parser.add_argument(
         "--watch", type=_pids, action="append", default=[], metavar="NAME=PID,PID",
@@ -60,6 +63,7 @@ async def _measure(given: argparse.Namespace) -> Result:
         window_seconds=given.window,
         channel=given.channel,
         answer=given.answer.encode(),
+        is_spread=given.spread_publishers,
         watched=dict(given.watch),
     )
     crew = Crew(DIALECTS[given.dialect], given.host, given.port, given.at_once)

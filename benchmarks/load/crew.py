@@ -23,17 +23,23 @@ class Crew:
     parts: list[Sink] = field(default_factory=list)
     opening_seconds: list[float] = field(default_factory=list)
 
-    async def open(self, wanted: Sequence[tuple[str, Sink]]) -> None:
+    async def open(
+        self, wanted: Sequence[tuple[str, Sink]], ports: Sequence[int] | None = None
+    ) -> None:
         """Open a connection for each (channel, part), at most `at_once` being opened.
+
+        Args:
+            ports: where to, instead of all ports in turn.
 
         Raises:
             TimeoutError, OSError: when one of them cannot be opened.
         """
         gate = asyncio.Semaphore(self.at_once)
+        doors = ports or self.ports
 
         async def one(index: int, channel: str, part: Sink) -> None:
             async with gate:
-                await self._open_one(self.ports[index % len(self.ports)], channel, part)
+                await self._open_one(doors[index % len(doors)], channel, part)
 
         first = len(self.parts)
         self.parts += [part for _, part in wanted]

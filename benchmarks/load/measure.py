@@ -66,12 +66,24 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
     return {name: ordered[round(part * last)] * 1000 for name, part in at.items()}
 
 
-async def settled(tally: Tally, quiet_seconds: float = 0.3, at_most: float = 3.0) -> bool:
-    """Wait until no delivery came for a while; False when they kept coming."""
-    deadline = time.perf_counter() + at_most
-    while time.perf_counter() < deadline:
-        before = tally.marks
-        await asyncio.sleep(quiet_seconds)
-        if tally.marks == before:
+async def settled(
+    tally: Tally, expected: int, *, quiet_seconds: float = 1.5, at_most: float = 6.0
+) -> bool:
+    """Wait for what is still under way.
+
+    Returns:
+        True when everything has come, or nothing more came for a while: what is missing is lost.
+        False when it kept coming (a slow server): nobody knows.
+    """
+    began = grew_at = time.perf_counter()
+    marks = tally.marks
+    while tally.marks < expected:
+        await asyncio.sleep(0.05)
+        now = time.perf_counter()
+        if tally.marks > marks:
+            marks, grew_at = tally.marks, now
+        if now - grew_at > quiet_seconds:
             return True
-    return False
+        if now - began > at_most:
+            return False
+    return True

@@ -38,6 +38,8 @@ class Order:
     window_seconds: float = 2.0
     channel: str = CHANNEL
     answer: bytes = MARK
+    is_spread: bool = False
+    """Whether the publishers of a broadcast sit at all workers; else at the first one."""
     watched: Watched = field(default_factory=dict)
 
 
@@ -92,7 +94,8 @@ async def broadcast(crew: Crew, order: Order) -> Result:
     publishers = [Sink(crew.tally, crew.dialect) for _ in range(PUBLISHERS)]
     places = _evenly(20 if order.rate else 4, order.connections)
     publications = Publications(crew, order, publishers, len(places))
-    await crew.open([("", publisher) for publisher in publishers])
+    doors = crew.ports if order.is_spread else crew.ports[:1]
+    await crew.open([("", publisher) for publisher in publishers], doors)
     subscribers: list[Sink] = [
         Probe(crew.tally, crew.dialect, publications.seen)
         if place in places
@@ -111,8 +114,9 @@ async def broadcast(crew: Crew, order: Order) -> Result:
     publications.is_closed_loop = False
     if pace is not None:
         pace.cancel()
-    if await settled(crew.tally):
-        result.lost = publications.sent * order.connections - crew.tally.marks
+    expected = publications.sent * order.connections
+    if await settled(crew.tally, expected):
+        result.lost = expected - crew.tally.marks
     return result
 
 
@@ -148,8 +152,9 @@ async def crowd(crew: Crew, order: Order) -> Result:
         speak(speaker)
     result = await _window(crew, order, latencies)
     is_open = False
-    if await settled(crew.tally):
-        result.lost = sum(said) * (order.connections // order.channels) - crew.tally.marks
+    expected = sum(said) * (order.connections // order.channels)
+    if await settled(crew.tally, expected):
+        result.lost = expected - crew.tally.marks
     return result
 
 

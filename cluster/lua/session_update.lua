@@ -12,6 +12,7 @@ version = redis.call('HINCRBY', KEYS[1], 'version', 1)
 if ARGV[3] ~= '' then redis.call('HSET', KEYS[1], 'state', ARGV[3]) end
 if ARGV[4] ~= '' then redis.call('HSET', KEYS[1], 'channels', ARGV[4]) end
 local now = redis.call('HMGET', KEYS[1], 'state', 'channels')
-redis.call('SPUBLISH', ARGV[6], '1:' .. ARGV[1] .. ':' .. version
-  .. ':{"state":' .. (now[1] or 'null') .. ',"channels":' .. (now[2] or '[]') .. '}')
+local channels = now[2] or '[]'
+redis.call('SPUBLISH', ARGV[6],
+  '1:' .. ARGV[1] .. ':' .. version .. ':' .. #channels .. ':' .. channels .. (now[1] or 'null'))
 return version

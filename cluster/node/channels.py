@@ -26,6 +26,7 @@ log = get_logger()
 
 _FILL_BACKOFF_SECONDS = 0.1
 _FILL_BACKOFF_LIMIT_SECONDS = 1.0
+_REFILL_SECONDS = 0.01
 _CHECK_BATCH = 500
 
 
@@ -66,7 +67,7 @@ class Channels:
         self._check_seconds = check_seconds
         self._on_insufficient = on_insufficient
         self._loop = asyncio.get_running_loop()
-        self._fills: dict[str, asyncio.Task[None]] = {}
+        self._fills: dict[Channel, asyncio.Task[None]] = {}
         self._rechecks: set[str] = set()
         self._broker: Broker | None = None
 
@@ -128,12 +129,14 @@ class Channels:
         """Make the joiner a subscriber; call right after its reply has been written."""
         channel = joining.channel
         top = joining.read.top if joining.read is not None else Position(0, "")
-        self._hub.join(channel, subscriber, write, top)
-        if channel.name in self._rechecks:
+        is_whole = self._hub.join(channel, subscriber, write, top)
+        if channel.name in self._rechecks or (top.epoch and top.epoch != channel.epoch):
             self._rechecks.discard(channel.name)
             self._hub.hold(channel)
         if channel.is_held and channel.is_placed:
             self._fill_soon(channel)
+        if not is_whole:
+            self._on_insufficient(subscriber, channel.name)
 
     def abort(self, channel: Channel) -> None:
         """The joiner will not come."""
@@ -178,16 +181,21 @@ class Channels:
     # --- gaps ------------------------------------------------------------------------------
 
     def _fill_soon(self, channel: Channel) -> None:
-        if channel.name in self._fills:
-            return
-        task = self._loop.create_task(self._fill(channel), name="fill")
-        self._fills[channel.name] = task
-        task.add_done_callback(lambda _: self._fills.pop(channel.name, None))
+        if channel not in self._fills:
+            self._fills[channel] = self._loop.create_task(self._fill(channel), name="fill")
 
     async def _fill(self, channel: Channel) -> None:
+        try:
+            await self._fill_until_whole(channel)
+        finally:
+            # With nothing awaited since `is_held` was looked at, so no gap falls in between.
+            del self._fills[channel]
+
+    async def _fill_until_whole(self, channel: Channel) -> None:
         backoff = _FILL_BACKOFF_SECONDS
         while self._hub.channels.get(channel.name) is channel and channel.is_held:
             policy = self._rules.history(channel.name)
+            held_before = len(channel.held)
             try:
                 async with asyncio.timeout(self._timeout_seconds):
                     read = await self.broker.read(
@@ -199,8 +207,10 @@ class Channels:
                 continue
             if self._hub.channels.get(channel.name) is not channel:
                 return
-            if not self._hub.fill(channel, read.top, read.publications):
+            if not self._hub.fill(channel, read.top, read.publications, held_before=held_before):
                 self._insufficient(channel)
+            if channel.is_held:
+                await asyncio.sleep(_REFILL_SECONDS)
 
     def _insufficient(self, channel: Channel) -> None:
         log.error("publications_lost", subscribers=len(channel.writes))

@@ -12,11 +12,13 @@ from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
+import orjson
+
 from cluster import __version__
 from cluster.auth import Claims, authenticate
 from cluster.broker import Broker
 from cluster.config import Config
-from cluster.connection import Action, Connection, Subscription
+from cluster.connection import Action, Connection
 from cluster.errors import (
     INTERNAL,
     INVALID_TOKEN,
@@ -173,13 +175,13 @@ class Node:
                     "id": session.id,
                     "resumed": session.is_resumed,
                     "messages": session.messages,
-                    "state": session.state,
+                    "state": orjson.Fragment(session.state),
                 }
             },
             "ping": max(1, round(self._config.client.ping_interval)),
             "pong": True,
         }
-        if claims.expires_at and not self._config.client.insecure:
+        if claims.expires_at:
             result["expires"] = True
             result["ttl"] = max(1, int(claims.expires_at - time.time()))
         if subscribed:
@@ -400,7 +402,8 @@ class Node:
         if handler is None:
             raise METHOD_NOT_FOUND
         try:
-            return {"data": await handler(connection.user, data)}
+            # Written here, so that what cannot be JSON is the handler's fault and nobody else's.
+            return {"data": orjson.Fragment(orjson.dumps(await handler(connection.user, data)))}
         except ClientError:
             raise
         except Exception:
@@ -429,18 +432,26 @@ class Node:
         """See `BrokerListener`."""
         self.channels.resumed(channel)
 
-    def session_changed(self, session: Session, former_channels: tuple[str, ...]) -> None:
+    def session_changed(self, session: Session) -> None:
         """See `SessionListener`: tell every local holder."""
-        added = [channel for channel in session.channels if channel not in former_channels]
-        removed = [channel for channel in former_channels if channel not in session.channels]
-        data = {"session": {"state": session.state, "version": session.version}}
+        state = orjson.Fragment(session.state)
+        data = {"session": {"state": state, "version": session.version}}
         for holder in list(session.holders):
             client: Client = holder  # type: ignore[assignment]
             client.perform(client.connection.message(data))
-            for channel in removed:
-                if _is_server_side(client.connection.channels.get(channel)):
-                    client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
-            for channel in added:
+            self.follow_session(client)
+
+    def follow_session(self, client: Client) -> None:
+        """Bring a client's server-side subscriptions in line with its session's channels."""
+        session = client.session
+        if session is None:
+            return
+        has = client.connection.channels
+        for channel in [name for name, one in has.items() if one.is_server_side]:
+            if channel not in session.channels:
+                client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
+        for channel in session.channels:
+            if channel not in has:
                 task = self._loop.create_task(self._add_server_side(client, channel))
                 self._tasks.add(task)
                 task.add_done_callback(self._tasks.discard)
@@ -451,9 +462,11 @@ class Node:
         except ClusterError as error:
             log.error("server_side_subscribe_failed", reason=str(error))
             return
-        actions = client.connection.subscribe_added(
-            channel, subscribed.result, is_positioned=subscribed.is_positioned
-        )
+        actions: list[Action] = []
+        if client.session is not None and channel in client.session.channels:
+            actions = client.connection.subscribe_added(
+                channel, subscribed.result, is_positioned=subscribed.is_positioned
+            )
         if not actions:
             self.abort(subscribed)
             return
@@ -465,10 +478,6 @@ class Node:
     ) -> None:
         self._tally.errors[kind] += 1
         log.error(event, reason=str(error) or "the store is too slow")
-
-
-def _is_server_side(subscription: Subscription | None) -> bool:
-    return subscription is not None and subscription.is_server_side
 
 
 def _wanted_session(data: Any) -> str:

@@ -16,6 +16,9 @@ from typing import Any, cast
 import hiredis
 
 from cluster.errors import StoreRefused, StoreUnavailable
+from cluster.log import get_logger
+
+log = get_logger()
 
 Arg = bytes | str | int | float
 #: A reply: what hiredis parsed, or the error that came instead of it.
@@ -107,7 +110,7 @@ class RespConnection(asyncio.Protocol):
     def _read_replies(self, reader: hiredis.Reader) -> None:
         pending = self._pending
         while (reply := reader.gets()) is not False:
-            pending.popleft()(reply)
+            _call(pending.popleft(), reply)
         # The server works in order, so any reply shows that it lives.
         self._oldest_sent_at = self._loop.time()
 
@@ -118,12 +121,12 @@ class RespConnection(asyncio.Protocol):
         pending = self._pending
         while (reply := reader.gets()) is not False:
             if pending and not _is_message(reply):
-                pending.popleft()(reply)
+                _call(pending.popleft(), reply)
             else:
                 messages.append(reply)
         self._oldest_sent_at = self._loop.time()
         if messages:
-            on_messages(messages)
+            _call(on_messages, messages)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
@@ -131,7 +134,7 @@ class RespConnection(asyncio.Protocol):
         self._out.clear()
         lost = StoreUnavailable("the connection to the store broke")
         while self._pending:
-            self._pending.popleft()(lost)
+            _call(self._pending.popleft(), lost)
         self._on_lost()
 
 
@@ -139,6 +142,14 @@ def _pack(args: Sequence[Arg]) -> bytes:
     # The stub asks for a tuple of one; the function takes any number.
     packed: bytes = hiredis.pack_command(tuple(args))  # type: ignore[arg-type]
     return packed
+
+
+def _call(back: Callable[[Any], None], reply: Any) -> None:
+    """Call back; a fault there must not cost everybody the connection."""
+    try:
+        back(reply)
+    except Exception:
+        log.exception("store_callback_failed")
 
 
 _MESSAGE_KINDS = frozenset(

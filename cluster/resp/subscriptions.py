@@ -95,6 +95,8 @@ class Subscriptions:
         for entry in self._entries.values():
             if not entry.is_confirmed and now - entry.sent_at > _RETRY_SECONDS:
                 entry.shard = self._router.shard_of(entry.key)
+                # What was refused is never confirmed.
+                entry.unconfirmed = 0
                 self._send(entry)
 
     @property

@@ -39,6 +39,13 @@ from cluster.supervisor.screen import Screen, Summary, notes, store_of
 
 Census = Callable[[Config], AbstractAsyncContextManager[SessionStats]]
 
+_SIGNALS: Final = (
+    signal.SIGTERM,
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+)
 _TICK_SECONDS: Final = 0.25
 _LONG_PAUSE_SECONDS: Final = 1.0
 _HURRY_SECONDS: Final = 1.0
@@ -116,6 +123,7 @@ class Supervisor:
         ticking.cancel()
         await self._admin.close()
         self._reaper.close()
+        self._ignore_signals()
         self._screen.end()
         self._log.info("stopped")
         if self._failure is not None:
@@ -203,6 +211,12 @@ class Supervisor:
         ):
             self._loop.add_signal_handler(number, self._queue, name)
         self._loop.add_signal_handler(signal.SIGHUP, self._handle_hangup)
+
+    def _ignore_signals(self) -> None:
+        """Nothing can be asked of us any more; by default TTIN would stop this process for ever."""
+        for number in _SIGNALS:
+            self._loop.remove_signal_handler(number)
+            signal.signal(number, signal.SIG_IGN)
 
     def _handle_hangup(self) -> None:
         """Roll; but a terminal that was closed wants us to end."""

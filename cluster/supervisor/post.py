@@ -114,7 +114,7 @@ class Post:
     async def _until_lost(self, child: Child | None) -> tuple[Child | None, str]:
         """Wait for the end of the child that serves, following rolls."""
         while child is not None:
-            await asyncio.shield(self._gone[child])
+            await self._until_gone(child)
             if child is self.current or self._closed.is_set():
                 return child, _reason(child)
             child = self.current
@@ -189,6 +189,8 @@ class Post:
             return True
         new = self._start("roll")
         if new is None or not await self._is_well(new):
+            # Its lane is free only when all of it is gone.
+            await self._until_gone(new)
             self._log.error("roll_failed", reason=new.reason if new else self._start_error)
             return False
         old, self.current = self.current, new
@@ -196,19 +198,21 @@ class Post:
             await self._retire(old, self._grace())
         return True
 
+    async def _until_gone(self, child: Child | None) -> None:
+        if child is not None and (gone := self._gone.get(child)) is not None:
+            await asyncio.shield(gone)
+
     async def _is_well(self, new: Child) -> bool:
         try:
             async with asyncio.timeout(_ROLL_SECONDS):
-                return await new.became_ready()
+                return await new.became_ready() and new.is_serving
         except TimeoutError:
             await self._retire(new, Grace(0))
             return False
 
     async def _retire(self, child: Child, grace: Grace) -> None:
-        gone = self._gone.get(child)
         await child.stop(grace)
-        if gone is not None:
-            await asyncio.shield(gone)
+        await self._until_gone(child)
 
     async def stop(self, grace: Grace) -> None:
         """Stop every child and start none again."""

@@ -127,7 +127,8 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self._transport = transport
         self.opened_at = time.monotonic()
         self.write = transport.write
-        transport.set_write_buffer_limits(high=queue_max)
+        # One mark for both, so that the transport calls again whenever it is passed again.
+        transport.set_write_buffer_limits(high=queue_max, low=queue_max)
         self._reader = WebSocketReader(self, message_size_limit, False, False)
         self._tally.connections_opened += 1
         return self._reader
@@ -341,6 +342,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         # All but the connect itself.
         connected.session.received += self.connection.commands - 1
         self.perform(actions[1:])
+        self._node.follow_session(self)
 
     def _subscribe(self, action: protocol.Subscribe) -> None:
         self._host.run(self._do_subscribe(action))

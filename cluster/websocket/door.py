@@ -21,7 +21,7 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError, WebSocketWriter
 
 from cluster.config import Config
-from cluster.connection import Connection
+from cluster.connection import Connection, State
 from cluster.errors import SHUTDOWN
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
@@ -240,7 +240,10 @@ class Door(Host):
             await asyncio.sleep(_SWEEP_SECONDS)
             now = time.monotonic()
             while self._fresh and self._fresh[0][0] <= now:
-                self._fresh.popleft()[1].stale()
+                carrier = self._fresh.popleft()[1]
+                carrier.stale()
+                if carrier.connection.state is State.CONNECTING:
+                    self._fresh.append((now + self._config.client.stale_close_delay, carrier))
             while self._closing and self._closing[0][0] <= now:
                 self._closing.popleft()[1].abort()
             while self._waiting_http and self._waiting_http[0][0] <= now:

@@ -51,7 +51,9 @@ async def test_sigterm_drains(tmp_path: Path, size: Size):
 
 @every_size
 async def test_a_whole_restart_on_the_same_data_loses_nothing(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    # A short drain: how it is paced is the story above.
+    config = {"shutdown": {"drain_window": 0.5}}
+    async with stage(tmp_path, size, config=config) as (cluster, crowd):
         await cluster.stop()
         await cluster.start()
         await assert_nothing_lost(crowd, within=60)

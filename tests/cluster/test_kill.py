@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import time
 from pathlib import Path
 
+import pytest
+
+from tests.harness.cluster import Cluster
 from tests.harness.crowd import Size
-from tests.harness.processes import is_running
+from tests.harness.processes import children, is_running
 from tests.harness.stage import PAIR, assert_nothing_lost, every_size, stage
 from tests.harness.waiting import until, until_async
 
@@ -81,3 +85,12 @@ async def test_a_killed_nginx_is_replaced_and_clients_recover(tmp_path: Path):
         await until(lambda: crowd.moves(started)[0] == 0, 20, "everybody has moved")
         await assert_nothing_lost(crowd, within=60)
         assert cluster.child("nginx") != victim
+
+
+@pytest.mark.full
+async def test_a_quiet_cluster_keeps_its_processes(tmp_path: Path):
+    """Longer than the limits of booting (30 s) and of silence (5 s): nobody may be taken for hung."""
+    async with Cluster(tmp_path / "run", workers=2) as cluster:
+        before = children(cluster.pid)
+        await asyncio.sleep(45)
+        assert children(cluster.pid) == before

@@ -63,6 +63,7 @@ async def test_roll_loses_nothing(tmp_path: Path, size: Size):
         assert after.total("app_shutdown_duration_seconds_count") == size.workers
 
 
+@pytest.mark.full
 async def test_rolls_asked_for_during_a_roll_lose_nothing(tmp_path: Path):
     async with stage(tmp_path, PAIR) as (cluster, crowd):
         old = {worker.pid for worker in cluster.workers()}

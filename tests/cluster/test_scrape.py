@@ -12,7 +12,7 @@ from tests.harness.processes import is_running
 from tests.harness.stage import assert_no_traceback
 from tests.harness.waiting import until
 
-SIZE = Size(subscribers=40, channels=4, workers=3, publishes_per_second=20)
+SIZE = Size(subscribers=40, channels=4, workers=2, publishes_per_second=20)
 COUNTERS = (
     "app_connections_opened_total",
     "app_publications_total",

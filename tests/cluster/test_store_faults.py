@@ -110,7 +110,7 @@ async def test_a_store_that_hears_but_is_not_heard_gets_nothing_twice(tmp_path: 
         assert proxy.swallowed["reply"] > 0
 
 
-@pytest.mark.parametrize("seconds", [0.2, 3.0])
+@pytest.mark.parametrize("seconds", [pytest.param(0.2, marks=pytest.mark.full), 3.0])
 async def test_a_network_cut_to_the_store_loses_nothing(tmp_path: Path, seconds: float):
     async with behind_a_proxy(tmp_path, PAIR) as (_, _, proxy):
         await proxy.cut()

@@ -15,6 +15,7 @@ import pytest
 
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
+from tests.harness.processes import resident_bytes
 from tests.harness.rude import CONNECT, STRICT_CONFIG, Counted, Rude, text
 from tests.harness.stage import assert_no_traceback
 from tests.harness.waiting import until
@@ -247,6 +248,8 @@ async def many_commands(cluster: Cluster, neighbour: Client, count: int) -> None
     def message(opcode: int, payload: bytes) -> None:
         nonlocal answers
         answers += payload.count(b'"error"')
+        if payload == b"{}":
+            wire.send_text(b"{}")
 
     def is_answered_up_to(wanted: int) -> Callable[[], bool]:
         return lambda: answers >= wanted or wire.ended.is_set()
@@ -273,6 +276,15 @@ async def many_commands(cluster: Cluster, neighbour: Client, count: int) -> None
 async def test_many_tiny_commands_are_all_answered(cluster: Cluster, neighbour: Client):
     async with Counted(cluster, "app_commands_total", by=50_000, method="rpc"):
         await many_commands(cluster, neighbour, 50_000)
+
+
+async def test_refusals_leave_no_memory_behind(cluster: Cluster, neighbour: Client):
+    [worker] = cluster.workers()
+    await many_commands(cluster, neighbour, 20_000)
+    before = resident_bytes(worker.pid)
+    await many_commands(cluster, neighbour, 80_000)
+    # A hundred bytes kept per refusal would be 8 MB.
+    assert resident_bytes(worker.pid) - before < 8 * 1024 * 1024
 
 
 @pytest.mark.full

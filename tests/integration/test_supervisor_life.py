@@ -89,6 +89,16 @@ def test_a_stop_during_the_start_is_clean(a_cluster):
     eventually(lambda: not cluster.survivors(), "everybody is gone")
 
 
+def test_signals_that_come_while_it_ends_do_not_keep_it(a_cluster):
+    cluster = a_cluster().ready()
+    cluster.signal(signal.SIGTERM)
+    while cluster.process.poll() is None:
+        for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP):
+            cluster.signal(number)
+        assert psutil.Process(cluster.process.pid).status() != psutil.STATUS_STOPPED
+    assert cluster.process.poll() == 0
+
+
 def test_a_second_term_shortens_the_grace(a_cluster):
     cluster = a_cluster()
     cluster.mode.write_text("stubborn")

@@ -74,7 +74,7 @@ def test_a_slot_refuses_while_its_only_worker_drains(a_cluster):
 def test_deaf_workers_keep_their_slots_but_the_cluster_is_not_ready(a_cluster):
     cluster = a_cluster().ready()
     (cluster.folder / "deaf").write_text("")
-    status, body, _ = eventually(
+    _, body, _ = eventually(
         lambda: (answer := cluster.get("/ready"))[0] == 503 and answer, "it is not ready"
     )
     assert "no worker is ready: deaf: the fake worker was told so" in body

@@ -1,0 +1,190 @@
+"""What the exam is taken with: a store of one kind, the workers before it, and what they heard."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable
+from typing import Any
+
+from cluster.broker import Broker, HistoryPolicy
+from cluster.broker.redis import RedisBroker
+from cluster.errors import StoreError
+from cluster.metrics.tally import Tally
+from cluster.protocol import Position, Publication
+from cluster.resp.router import Router
+from cluster.resp.subscriptions import Subscriptions
+from cluster.sessions import RedisSessions, Session, Sessions, SessionStatistics
+from tests.contract.servers import Server
+from tests.contract.twins import MemoryBroker, MemorySessions, MemoryStore
+
+TIMEOUT_SECONDS = 2.0
+WAIT_SECONDS = 10.0
+
+KEEP = HistoryPolicy(100, 60_000, 600_000)
+FORGET = HistoryPolicy(0, 0, 600_000)
+
+
+class Ear:
+    """Hears what a broker and sessions bring, and can be waited on."""
+
+    def __init__(self) -> None:
+        self.heard: list[tuple[str, Publication]] = []
+        self.resumptions: list[str] = []
+        self.changes: list[tuple[str, int, Any, tuple[str, ...], tuple[str, ...]]] = []
+        self._changed = asyncio.Condition()
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def publications(self, channel: str, publications: list[Publication]) -> None:
+        self.heard += [(channel, publication) for publication in publications]
+        self._notify()
+
+    def resumed(self, channel: str) -> None:
+        self.resumptions.append(channel)
+        self._notify()
+
+    def session_changed(self, session: Session, former_channels: tuple[str, ...]) -> None:
+        self.changes.append(
+            (session.id, session.version, session.state, session.channels, former_channels)
+        )
+        self._notify()
+
+    def _notify(self) -> None:
+        async def notify() -> None:
+            async with self._changed:
+                self._changed.notify_all()
+
+        task = asyncio.get_running_loop().create_task(notify())
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def until(self, is_true: Callable[[], bool]) -> None:
+        """Wait until something heard makes the condition true."""
+        async with asyncio.timeout(WAIT_SECONDS), self._changed:
+            await self._changed.wait_for(is_true)
+
+    def bodies(self, channel: str = "c") -> list[bytes]:
+        return [publication.body for name, publication in self.heard if name == channel]
+
+    def offsets(self, channel: str = "c") -> list[int]:
+        return [publication.offset for name, publication in self.heard if name == channel]
+
+
+class Worker:
+    """One worker's broker and sessions, with the ear that hears them."""
+
+    def __init__(self, ear: Ear, broker: Broker, sessions: Sessions, parts: Any = None) -> None:
+        self.ear = ear
+        self.broker = broker
+        self.sessions: Any = sessions
+        self.parts = parts
+
+    async def publish(
+        self, body: bytes = b'{"data":1}', *, channel: str = "c", history: HistoryPolicy = KEEP
+    ) -> Position:
+        """Publish and wait for the position.
+
+        Raises:
+            StoreError: what the broker said.
+        """
+        future: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+
+        def done(reply: Position | StoreError) -> None:
+            assert not future.done(), "done is called once"
+            if isinstance(reply, StoreError):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.broker.publish(channel, body, history, 1234, done)
+        return await asyncio.wait_for(future, WAIT_SECONDS)
+
+    async def subscribe(self, channel: str = "c") -> None:
+        await asyncio.wait_for(self.broker.subscribe(channel), WAIT_SECONDS)
+
+
+class MemoryBench:
+    """Workers before the in-memory twin."""
+
+    kind = "memory"
+
+    def __init__(self) -> None:
+        self.store = MemoryStore()
+
+    async def worker(self, *, ttl: float = 60.0, state_max_size: int = 65536) -> Worker:
+        ear = Ear()
+        sessions = MemorySessions(
+            self.store, ear, ttl_seconds=ttl, state_max_size=state_max_size
+        )
+        return Worker(ear, MemoryBroker(self.store, ear), sessions)
+
+    async def statistics(self) -> dict[str, float]:
+        return self.store.sweep()
+
+    async def break_subscriptions(self) -> None:
+        self.store.cut()
+
+    async def aclose(self) -> None:
+        """Nothing is open."""
+
+
+class RedisParts:
+    """One worker's own connections to a server."""
+
+    def __init__(self, urls: list[str], prefix: str, ear: Ear, tally: Tally) -> None:
+        self.router = Router(urls, timeout_seconds=TIMEOUT_SECONDS)
+        self.subscriptions = Subscriptions(self.router)
+        self.tally = tally
+        self.broker = RedisBroker(
+            self.router, self.subscriptions, prefix=prefix, listener=ear, tally=tally
+        )
+
+
+class RedisBench:
+    """Workers before real servers; every bench has a prefix of its own."""
+
+    kind = "redis"
+
+    def __init__(self, servers: list[Server], *, urls: list[str] | None = None) -> None:
+        self.servers = servers
+        self.prefix = f"t{secrets.token_hex(4)}"
+        self._urls = urls or [server.url for server in servers]
+        self._routers: list[Router] = []
+
+    async def worker(
+        self,
+        *,
+        ttl: float = 60.0,
+        state_max_size: int = 65536,
+        urls: list[str] | None = None,
+        hears_sessions: bool = True,
+    ) -> Worker:
+        ear = Ear()
+        parts = RedisParts(urls or self._urls, self.prefix, ear, Tally())
+        self._routers.append(parts.router)
+        await parts.router.start()
+        sessions = RedisSessions(
+            parts.router,
+            parts.subscriptions,
+            prefix=self.prefix,
+            ttl_seconds=ttl,
+            state_max_size=state_max_size,
+            listener=ear,
+        )
+        if hears_sessions:
+            await asyncio.wait_for(sessions.start(), WAIT_SECONDS)
+        return Worker(ear, parts.broker, sessions, parts)
+
+    async def statistics(self) -> dict[str, float]:
+        return await SessionStatistics(self._routers[0], prefix=self.prefix).read()
+
+    async def break_subscriptions(self) -> None:
+        for server in self.servers:
+            server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+
+    async def aclose(self) -> None:
+        for router in self._routers:
+            await router.aclose()
+
+
+Bench = MemoryBench | RedisBench

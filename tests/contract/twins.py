@@ -1,0 +1,333 @@
+"""In-memory twins of the broker and the sessions: the same promises, no server.
+
+One `MemoryStore` stands for the server; every worker has its own `MemoryBroker` and
+`MemorySessions` before it. Whatever a server would answer comes on a later turn of the event
+loop, in the order of the requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import time
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import orjson
+
+from cluster.broker import Broker, BrokerListener, HistoryPolicy, StreamRead
+from cluster.errors import StoreError, StoreUnavailable
+from cluster.protocol import Position, Publication
+from cluster.sessions import (
+    Session,
+    SessionConflict,
+    SessionGone,
+    SessionListener,
+    Sessions,
+    StateTooLarge,
+)
+
+
+@dataclass
+class Stream:
+    epoch: str
+    top: int = 0
+    entries: deque[Publication] = field(default_factory=deque)
+    entries_end_ms: float = 0.0
+    meta_end_ms: float = 0.0
+
+
+@dataclass
+class Record:
+    session: Session
+    expires_ms: float
+    attached: int = 0
+
+
+def _now_ms() -> float:
+    return time.time() * 1000
+
+
+class MemoryStore:
+    """What a server keeps; `is_up` and `cut` play its faults."""
+
+    def __init__(self) -> None:
+        self.is_up = True
+        self.streams: dict[str, Stream] = {}
+        self.brokers: list[MemoryBroker] = []
+        self.sessions: dict[str, Record] = {}
+        self.holders: list[MemorySessions] = []
+        self.counters = {"created": 0, "resumed": 0, "expired": 0}
+
+    def stream(self, channel: str, history: HistoryPolicy, *, touches: bool = True) -> Stream:
+        now = _now_ms()
+        stream = self.streams.get(channel)
+        if stream is None or stream.meta_end_ms <= now:
+            stream = self.streams[channel] = Stream(secrets.token_hex(4))
+        if stream.entries_end_ms <= now:
+            stream.entries.clear()
+        if touches:
+            end = now + history.meta_ttl_ms if history.meta_ttl_ms else float("inf")
+            stream.meta_end_ms = end
+        return stream
+
+    def append(self, channel: str, body: bytes, history: HistoryPolicy, ms: int) -> Publication:
+        stream = self.stream(channel, history)
+        stream.top += 1
+        publication = Publication(stream.top, stream.epoch, body, ms)
+        stream.entries.append(publication)
+        while len(stream.entries) > history.size:
+            stream.entries.popleft()
+        stream.entries_end_ms = _now_ms() + history.ttl_ms
+        return publication
+
+    def read(
+        self, channel: str, history: HistoryPolicy, since: int | None, limit: int, reverse: bool
+    ) -> StreamRead:
+        stream = self.stream(channel, history)
+        found = [publication._replace(accepted_ms=0) for publication in stream.entries]
+        if reverse:
+            found = [one for one in reversed(found) if since is None or one.offset < since]
+        elif since is not None:
+            found = [one for one in found if one.offset > since]
+        return StreamRead(
+            Position(stream.top, stream.epoch), found[: limit if limit >= 0 else None]
+        )
+
+    def send(self, channel: str, publication: Publication) -> None:
+        for broker in self.brokers:
+            if channel in broker.heard:
+                broker.listener.publications(channel, [publication])
+
+    def sweep(self) -> dict[str, float]:
+        now = _now_ms()
+        for gone in [one for one in self.sessions.values() if one.expires_ms < now]:
+            del self.sessions[gone.session.id]
+            self.counters["expired"] += 1
+        return {"tracked": float(len(self.sessions)), **{k: float(v) for k, v in self.counters.items()}}
+
+    def cut(self) -> None:
+        """Break every subscription; they come back on a later turn."""
+        for broker in self.brokers:
+            broker.lose_subscriptions()
+
+
+class MemoryBroker:
+    """See `cluster.broker.Broker`."""
+
+    def __init__(self, store: MemoryStore, listener: BrokerListener) -> None:
+        self.store = store
+        self.listener = listener
+        self.heard: set[str] = set()
+        self.wanted: dict[str, list[asyncio.Future[None]]] = {}
+        self._loop = asyncio.get_running_loop()
+        store.brokers.append(self)
+
+    def publish(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        done: Callable[[Position | StoreError], None],
+    ) -> None:
+        if not self.store.is_up:
+            done(StoreUnavailable("the store is away"))
+            return
+
+        def work() -> None:
+            if not self.store.is_up:
+                done(StoreUnavailable("the store went away"))
+            elif history.size:
+                publication = self.store.append(channel, body, history, accepted_ms)
+                self.store.send(channel, publication)
+                done(Position(publication.offset, publication.epoch))
+            else:
+                self.store.send(channel, Publication(0, "", body, accepted_ms))
+                done(Position(0, ""))
+
+        self._loop.call_soon(work)
+
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = self._loop.create_future()
+        if channel in self.heard:
+            future.set_result(None)
+            return future
+        waiters = self.wanted.get(channel)
+        if waiters is None:
+            waiters = self.wanted[channel] = []
+            self._loop.call_soon(self._confirm, channel)
+        waiters.append(future)
+        return future
+
+    def _confirm(self, channel: str) -> None:
+        waiters = self.wanted.get(channel)
+        if waiters is None:
+            return
+        if not self.store.is_up:
+            self._loop.call_later(0.01, self._confirm, channel)
+            return
+        self.heard.add(channel)
+        for waiter in waiters:
+            if not waiter.done():
+                waiter.set_result(None)
+        waiters.clear()
+
+    def unsubscribe(self, channel: str) -> None:
+        self.heard.discard(channel)
+        for waiter in self.wanted.pop(channel, ()):
+            if not waiter.done():
+                waiter.set_exception(StoreUnavailable("the subscription was given up"))
+
+    def lose_subscriptions(self) -> None:
+        lost, self.heard = self.heard, set()
+        for channel in lost:
+            self._loop.call_soon(self._resume, channel)
+
+    def _resume(self, channel: str) -> None:
+        if channel in self.wanted:
+            self._confirm(channel)
+            self.listener.resumed(channel)
+
+    async def read(
+        self,
+        channel: str,
+        history: HistoryPolicy,
+        *,
+        since: int | None = None,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> StreamRead:
+        await asyncio.sleep(0)
+        if not self.store.is_up:
+            raise StoreUnavailable("the store is away")
+        return self.store.read(channel, history, since, limit, reverse)
+
+
+class MemorySessions:
+    """See `cluster.sessions.Sessions`."""
+
+    def __init__(
+        self,
+        store: MemoryStore,
+        listener: SessionListener,
+        *,
+        ttl_seconds: float = 300.0,
+        state_max_size: int = 65536,
+    ) -> None:
+        self.store = store
+        self.held: dict[str, Session] = {}
+        self._listener = listener
+        self._ttl_ms = ttl_seconds * 1000
+        self._state_max_size = state_max_size
+        self._loop = asyncio.get_running_loop()
+        store.holders.append(self)
+
+    async def attach(self, user: str, session_id: str | None, holder: object) -> Session:
+        await asyncio.sleep(0)
+        self._must_be_up()
+        record = self._valid(session_id) if session_id else None
+        resumes = record is not None and record.session.user == user
+        if record is None or not resumes:
+            record = self._create(user)
+        else:
+            self.store.counters["resumed"] += 1
+        record.attached += 1
+        record.expires_ms = _now_ms() + self._ttl_ms
+        return self._hold(record.session, holder, is_resumed=resumes)
+
+    def _must_be_up(self) -> None:
+        if not self.store.is_up:
+            raise StoreUnavailable("the store is away")
+
+    def _valid(self, session_id: str) -> Record | None:
+        record = self.store.sessions.get(session_id)
+        return record if record is not None and record.expires_ms >= _now_ms() else None
+
+    def _create(self, user: str) -> Record:
+        session = Session(secrets.token_hex(16), user, int(_now_ms()))
+        record = self.store.sessions[session.id] = Record(session, 0.0)
+        self.store.counters["created"] += 1
+        return record
+
+    def _hold(self, kept: Session, holder: object, *, is_resumed: bool) -> Session:
+        held = self.held.get(kept.id)
+        if held is None:
+            held = self.held[kept.id] = replace(kept, is_resumed=is_resumed, holders=[])
+        else:
+            held.is_resumed = True
+            held.messages = kept.messages
+        held.holders.append(holder)
+        return held
+
+    def detach(self, session: Session, holder: object, *, may_end: bool) -> None:
+        if holder in session.holders:
+            session.holders.remove(holder)
+        received, session.received = session.received, 0
+        if not session.holders:
+            self.held.pop(session.id, None)
+        record = self.store.sessions.get(session.id)
+        if record is None:
+            return
+        record.attached -= 1
+        record.session.messages += received
+        is_bare = record.session.version == 0
+        if may_end and record.attached <= 0 and is_bare:
+            del self.store.sessions[session.id]
+        else:
+            record.expires_ms = _now_ms() + self._ttl_ms
+
+    async def flush(self) -> None:
+        """Nothing is ever under way."""
+
+    async def renew(self) -> None:
+        await asyncio.sleep(0)
+        self._must_be_up()
+        for session in self.held.values():
+            record = self.store.sessions.get(session.id)
+            if record is not None:
+                record.session.messages += session.received
+                session.received = 0
+                record.expires_ms = _now_ms() + self._ttl_ms
+
+    async def update(
+        self,
+        session_id: str,
+        *,
+        state: Any = ...,
+        channels: tuple[str, ...] | None = None,
+        expected_version: int | None = None,
+    ) -> int:
+        await asyncio.sleep(0)
+        size = 0 if state is ... else len(orjson.dumps(state))
+        if size > self._state_max_size:
+            raise StateTooLarge(f"the state has {size} bytes")
+        self._must_be_up()
+        record = self._valid(session_id)
+        if record is None:
+            raise SessionGone("there is no such session")
+        session = record.session
+        if expected_version is not None and session.version != expected_version:
+            raise SessionConflict("the session has another version")
+        session.version += 1
+        session.state = session.state if state is ... else state
+        session.channels = session.channels if channels is None else channels
+        for worker in self.store.holders:
+            self._loop.call_soon(worker.changed, session.id, replace(session))
+        return session.version
+
+    def changed(self, session_id: str, change: Session) -> None:
+        session = self.held.get(session_id)
+        if session is None or change.version <= session.version:
+            return
+        former = session.channels
+        session.version, session.state = change.version, change.state
+        session.channels = change.channels
+        self._listener.session_changed(session, former)
+
+
+def _twins_fit(broker: MemoryBroker, sessions: MemorySessions) -> tuple[Broker, Sessions]:
+    """mypy holds the twins to the protocols."""
+    return broker, sessions
