@@ -157,7 +157,8 @@ def _problem_of(result: Result) -> str:
     if result.closed:
         return f"{result.closed} connections were lost ({', '.join(result.reasons)})"
     if result.lost:
-        return f"{result.lost} deliveries were lost"
+        what = "were lost" if result.lost > 0 else "came twice"
+        return f"{abs(result.lost)} deliveries {what}"
     return "" if result.deliveries else "nothing was delivered"
 
 

@@ -18,7 +18,6 @@ from benchmarks.places import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, SERVER_C
 from benchmarks.proc import children, command_line
 from benchmarks.processes import HOST, Process, ServerFailed, accepts, free_ports
 
-
 WORKERS_READY = "app_workers_alive"
 
 

@@ -103,6 +103,7 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         worker.add_argument(
             f"--{flag}", type=kind, required=True, help=f"given by the supervisor: {flag}"
         )
+    worker.add_argument("--patient", action="store_true", help="wait for a store that is away")
     for flag in ("listen-fd", "status-fd", "config-fd"):
         worker.add_argument(
             f"--{flag}", type=int, required=True, metavar="FD", help="an inherited file descriptor"
@@ -150,6 +151,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         instance=arguments.instance,
         listen_fd=arguments.listen_fd,
         status_fd=arguments.status_fd,
+        is_patient=arguments.patient,
     )
 
 

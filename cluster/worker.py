@@ -30,7 +30,8 @@ from cluster.errors import BootFailed, StoreError
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
 from cluster.metrics.worker import WorkerMetrics
-from cluster.node.node import Node, RpcHandler
+from cluster.node.calls import RpcHandler
+from cluster.node.node import Node
 from cluster.resp.router import Router
 from cluster.resp.subscriptions import Subscriptions
 from cluster.sessions import RedisSessions
@@ -43,6 +44,7 @@ BACKLOG = 4096
 
 _HEARTBEAT_SECONDS = 0.5
 _FLUSH_SECONDS = 1.0
+_RETRY_SECONDS = 0.5
 _LAG_TICK_SECONDS = 0.1
 _HURRY_SECONDS = 0.5
 # After `gc.freeze()` almost nothing that lives is garbage-collected in vain by rare collections.
@@ -82,8 +84,10 @@ class Worker:
         instance: str,
         listen_fd: int,
         status: StatusPipe,
+        is_patient: bool,
         rpc_handlers: Mapping[str, RpcHandler],
     ) -> None:
+        self._is_patient = is_patient
         self._config = config
         self._lane = lane
         self._instance = instance
@@ -140,8 +144,11 @@ class Worker:
         """
         for number in (signal.SIGTERM, signal.SIGINT):
             self._loop.add_signal_handler(number, self._handle_signal, number)
+        began = time.monotonic()
         async with contextlib.AsyncExitStack() as parts:
-            await parts.enter_async_context(self._store())
+            await parts.enter_async_context(self._beating())
+            if not await parts.enter_async_context(self._store()):
+                return
             await parts.enter_async_context(self._clocks())
             parts.push_async_callback(self._flush)
             await self._accept()
@@ -159,20 +166,43 @@ class Worker:
         self._stop.set()
 
     @contextlib.asynccontextmanager
-    async def _store(self) -> AsyncIterator[None]:
+    async def _store(self) -> AsyncIterator[bool]:
+        try:
+            is_reached = await self._reach_store()
+            while not is_reached and not self._stop.is_set():
+                # In a cluster that has served: the store will come back.
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._stop.wait(), _RETRY_SECONDS)
+                is_reached = await self._reach_store()
+            yield is_reached
+        finally:
+            await self._router.aclose()
+
+    async def _reach_store(self) -> bool:
+        """Connect to the store; returns False if it is away and waiting for it makes sense.
+
+        Raises:
+            BootFailed: when it is away and the worker is not patient.
+        """
         try:
             await self._router.start()
             async with asyncio.timeout(self._config.broker.timeout):
                 await self._sessions.start()
         except (StoreError, TimeoutError, OSError) as error:
-            raise BootFailed(
-                f"the worker cannot use the store: {str(error) or 'no answer'}; "
-                "check broker.redis_urls or --redis-url"
-            ) from None
+            reason = f"the worker cannot use the store: {str(error) or 'no answer'}"
+            if not self._is_patient:
+                raise BootFailed(f"{reason}; check broker.redis_urls or --redis-url") from None
+            self._status.say("not_ready", reason)
+            return False
+        return True
+
+    @contextlib.asynccontextmanager
+    async def _beating(self) -> AsyncIterator[None]:
+        beat = self._loop.create_task(self._beat())
         try:
             yield
         finally:
-            await self._router.aclose()
+            beat.cancel()
 
     @contextlib.asynccontextmanager
     async def _clocks(self) -> AsyncIterator[None]:
@@ -184,7 +214,7 @@ class Worker:
             self._renew_sessions(),
             self._flush_metrics(),
             self._measure_lag(),
-            self._beat(),
+            self._watch_readiness(),
         )
         tasks = [self._loop.create_task(clock) for clock in clocks]
         for task in tasks:
@@ -252,7 +282,10 @@ class Worker:
         await asyncio.gather(drain, hurry, return_exceptions=True)
 
     async def _flush(self) -> None:
-        for phase, flush in (("broker", self._node.flush), ("sessions", self._sessions.flush)):
+        for phase, flush in (
+            ("broker", self._node.calls.flush),
+            ("sessions", self._sessions.flush),
+        ):
             self._status.say("draining", phase=phase)
             try:
                 async with asyncio.timeout(1.0):
@@ -268,6 +301,11 @@ class Worker:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
+            self._status.beat()
+
+    async def _watch_readiness(self) -> None:
+        while True:
+            await asyncio.sleep(_HEARTBEAT_SECONDS)
             if not self._is_draining:
                 if self._is_ready():
                     self._status.say("ready")
@@ -278,7 +316,6 @@ class Worker:
                         else ("the broker is away")
                     )
                     self._status.say("not_ready", reason)
-            self._status.beat()
 
     async def _renew_sessions(self) -> None:
         while True:
@@ -320,6 +357,7 @@ def run(
     instance: str,
     listen_fd: int,
     status_fd: int,
+    is_patient: bool = False,
     rpc_handlers: Mapping[str, RpcHandler] | None = None,
 ) -> int:
     """Run one worker; returns its exit code.
@@ -329,6 +367,8 @@ def run(
         lane: its name and metrics identity, e.g. `w0a`.
         listen_fd: the slot's listening socket, bound by the supervisor.
         status_fd: where the supervisor hears from it.
+        is_patient: wait for a store that is away instead of failing to boot; for a worker that
+            takes a place in a cluster that has served already.
         rpc_handlers: an application's handlers for `rpc`, by method.
     """
     status = StatusPipe(status_fd)
@@ -342,6 +382,7 @@ def run(
             instance=instance,
             listen_fd=listen_fd,
             status=status,
+            is_patient=is_patient,
             rpc_handlers=rpc_handlers or {},
         )
         await worker.run()

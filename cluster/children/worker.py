@@ -38,6 +38,10 @@ class WorkerKind:
         instance: `host:port` of the operator's door.
         metrics_dir: where the multiprocess files are.
         command: the program and its first arguments.
+
+    Attributes:
+        is_patient: whether a worker waits for a store that is away instead of failing to boot:
+            in a cluster that has served, an outage must not use up the tries.
     """
 
     name = "worker"
@@ -62,6 +66,7 @@ class WorkerKind:
         self._instance = instance
         self._metrics_dir = metrics_dir
         self._command = tuple(command)
+        self.is_patient = False
 
     def launch(self, lane: str) -> Launch:
         """What to start for a lane."""
@@ -76,7 +81,11 @@ class WorkerKind:
             "--config-fd": config_fd,
         }
         return Launch(
-            argv=(*self._command, *(str(part) for pair in arguments.items() for part in pair)),
+            argv=(
+                *self._command,
+                *(str(part) for pair in arguments.items() for part in pair),
+                *(("--patient",) if self.is_patient else ()),
+            ),
             env=environment(PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir)),
             death_signal=signal.SIGKILL,
             pass_fds=(self._listen_fd, writes, config_fd),

@@ -131,7 +131,7 @@ WORKER_FAMILIES: Final = (
 )  # fmt: skip
 
 SUPERVISOR_FAMILIES: Final = (
-    Family("app_workers_alive", "gauge", "supervisor", "Workers that are ready."),
+    Family("app_workers_alive", "gauge", "supervisor", "Slots with a worker that is up, ready or not."),
     Family("app_worker_restarts_total", "counter", "supervisor", "Workers started again.",
            {"reason": RESTART_REASONS}),
     Family("app_worker_exits_total", "counter", "supervisor", "Workers that ended.",

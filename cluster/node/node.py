@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from functools import partial
+from collections.abc import Mapping
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -22,35 +21,28 @@ from cluster.connection import Action, Connection
 from cluster.errors import (
     INTERNAL,
     INVALID_TOKEN,
-    METHOD_NOT_FOUND,
-    NOT_AVAILABLE,
     SERVER_UNSUBSCRIBE,
     UNRECOVERABLE_POSITION,
     UNSUBSCRIBE_INSUFFICIENT_STATE,
-    ClientError,
     ClusterError,
     StoreError,
 )
 from cluster.hub import Hub
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
+from cluster.node.calls import Calls, RpcHandler, store_failed
 from cluster.node.channels import Channels, Joining
 from cluster.node.rules import ChannelRules
 from cluster.protocol import (
     ConnectRequest,
-    HistoryRequest,
     Position,
     Publication,
     SubscribeRequest,
-    publication_body,
     publications_json,
 )
 from cluster.sessions import Session, Sessions
 
 log = get_logger()
-
-#: Answers a client's call: user and data in, JSON value out. Raise `ClientError` to refuse.
-RpcHandler = Callable[[str, Any], Awaitable[Any]]
 
 
 class Client(Protocol):
@@ -100,15 +92,12 @@ class Node:
     ) -> None:
         self._config = config
         self._tally = tally
-        self._rpc_handlers = dict(rpc_handlers or {})
         self._rules = ChannelRules(config)
         self._connects = asyncio.Semaphore(config.client.connect_concurrency)
         self._connects_waiting = 0
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: Sessions | None = None
-        self._publishing = 0
-        self._all_published = asyncio.Event()
         self.hub = Hub(tally)
         self.channels = Channels(
             self.hub,
@@ -118,6 +107,7 @@ class Node:
             check_seconds=config.client.channel_position_check_delay,
             on_insufficient=self._insufficient,
         )
+        self.calls = Calls(config, self._rules, self.channels, tally, rpc_handlers or {})
 
     def start(self, broker: Broker, sessions: Sessions) -> None:
         """Say where publications and sessions live, before the first connection."""
@@ -151,7 +141,7 @@ class Node:
                     claims.user, _wanted_session(request.data) or url_session or None, client
                 )
         except (StoreError, TimeoutError) as error:
-            self._store_failed("connect_failed", error)
+            store_failed(self._tally, "connect_failed", error)
             raise INTERNAL from None
         finally:
             self._connects_waiting -= 1
@@ -314,103 +304,6 @@ class Node:
             client.connection.insufficient_state(channel, UNSUBSCRIBE_INSUFFICIENT_STATE)
         )
 
-    # --- publish, history, rpc -----------------------------------------------------------------
-
-    def publish(
-        self,
-        connection: Connection,
-        channel: str,
-        data: bytes,
-        done: Callable[[ClientError | None], None],
-    ) -> None:
-        """Publish for a client; `done` is called once, with None when it was accepted."""
-        try:
-            policy = self._rules.history(channel)
-            self._rules.allow(channel)
-        except ClientError as error:
-            done(error)
-            return
-        body = publication_body(data, connection.user, connection.client, connection.info)
-        self._publishing += 1
-        self.channels.broker.publish(
-            channel, body, policy, int(time.time() * 1000), partial(self._published, done)
-        )
-
-    def _published(
-        self, done: Callable[[ClientError | None], None], reply: Position | StoreError
-    ) -> None:
-        self._publishing -= 1
-        if not self._publishing:
-            self._all_published.set()
-        if isinstance(reply, StoreError):
-            self._store_failed("publish_failed", reply, kind="broker")
-            done(INTERNAL)
-        else:
-            self._tally.publications += 1
-            done(None)
-
-    async def flush(self) -> None:
-        """Wait until every publish under way has been answered; bound it from outside."""
-        while self._publishing:
-            self._all_published.clear()
-            await self._all_published.wait()
-
-    async def history(self, request: HistoryRequest) -> dict[str, Any]:
-        """Read a channel's stream.
-
-        Raises:
-            ClientError: 108 without history, 112 for another epoch, 102, 103, 107 by the rules,
-                100 when the store is away.
-        """
-        policy = self._rules.history(request.channel)
-        if not policy.size:
-            raise NOT_AVAILABLE
-        self._rules.allow(request.channel)
-        most = self._config.client.history_max_publication_limit
-        limit = most if request.limit < 0 else min(request.limit, most)
-        since = request.since
-        try:
-            async with asyncio.timeout(self._config.broker.timeout):
-                read = await self.channels.broker.read(
-                    request.channel,
-                    policy,
-                    since=since.offset if since is not None else None,
-                    limit=limit,
-                    reverse=request.reverse,
-                )
-        except (StoreError, TimeoutError) as error:
-            self._store_failed("history_failed", error)
-            raise INTERNAL from None
-        if since is not None and since.epoch and since.epoch != read.top.epoch:
-            raise UNRECOVERABLE_POSITION
-        return {
-            "publications": publications_json(read.publications),
-            "epoch": read.top.epoch,
-            "offset": read.top.offset,
-        }
-
-    async def rpc(self, connection: Connection, method: str, data: Any) -> dict[str, Any]:
-        """Call an application's handler.
-
-        Raises:
-            ClientError: 108 without any handler, 104 without this one, 100 when it fails, or
-                whatever `ClientError` it raises itself.
-        """
-        if not self._rpc_handlers:
-            raise NOT_AVAILABLE
-        handler = self._rpc_handlers.get(method)
-        if handler is None:
-            raise METHOD_NOT_FOUND
-        try:
-            # Written here, so that what cannot be JSON is the handler's fault and nobody else's.
-            return {"data": orjson.Fragment(orjson.dumps(await handler(connection.user, data)))}
-        except ClientError:
-            raise
-        except Exception:
-            self._tally.errors["handler"] += 1
-            log.exception("rpc_handler_failed", method=method)
-            raise INTERNAL from None
-
     # --- the end of a connection ---------------------------------------------------------------
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
@@ -472,12 +365,6 @@ class Node:
             return
         client.perform(actions)
         self.join(subscribed, client)
-
-    def _store_failed(
-        self, event: str, error: StoreError | TimeoutError, kind: str = "store"
-    ) -> None:
-        self._tally.errors[kind] += 1
-        log.error(event, reason=str(error) or "the store is too slow")
 
 
 def _wanted_session(data: Any) -> str:

@@ -88,8 +88,10 @@ class Router:
         """Connect to every server; returns when all are reachable.
 
         Raises:
-            StoreUnavailable: when one is not reachable within the timeout.
+            StoreUnavailable: when one is not reachable within the timeout; it may be tried again.
         """
+        for shard in self.shards:
+            await shard.aclose()
         self.shards = [Shard(address, self, self._timeout_seconds) for address in self._addresses]
         for shard in self.shards:
             shard.start()

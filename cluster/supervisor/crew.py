@@ -185,6 +185,8 @@ class Crew:
         if self._nginx:
             self._watch(self._nginx.start())
         await self.until(lambda: all(post.is_ready for post in self._posts()))
+        for slot in self.slots:
+            slot.kind.is_patient = True
 
     async def _store_ready(self) -> None:
         valkey = self._valkey
@@ -295,6 +297,7 @@ class Crew:
         """
         sock = self._means.doors.add_slot()
         slot = self._slot(len(self.slots), sock)
+        slot.kind.is_patient = True
         self._watch(slot.post.start())
         await self.until(lambda: slot.post.is_ready)
         self._reload_nginx()

@@ -235,7 +235,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
                 self._tally.bytes_out += len(frame)
                 self.write(frame)
             elif type(action) is protocol.Publish:
-                self._node.publish(
+                self._node.calls.publish(
                     self.connection,
                     action.channel,
                     action.data,
@@ -366,10 +366,10 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self.perform(self.connection.resume())
 
     def _history(self, action: protocol.History) -> None:
-        self._host.run(self._do_call(action.id, "history", self._node.history(action.request)))
+        self._host.run(self._do_call(action.id, "history", self._node.calls.history(action.request)))
 
     def _rpc(self, action: protocol.Rpc) -> None:
-        call = self._node.rpc(self.connection, action.method, action.data)
+        call = self._node.calls.rpc(self.connection, action.method, action.data)
         self._host.run(self._do_call(action.id, "rpc", call))
 
     def _refresh(self, action: protocol.Refresh) -> None:

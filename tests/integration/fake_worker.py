@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for flag in ("slot", "lane", "instance", "listen-fd", "status-fd", "config-fd"):
         parser.add_argument(f"--{flag}", required=True)
+    parser.add_argument("--patient", action="store_true")
     return parser.parse_args()
 
 

@@ -17,8 +17,21 @@ from __future__ import annotations
 
 from collections import deque
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import Any
 
+from cluster.connection.actions import (
+    Action,
+    Close,
+    Connect,
+    History,
+    Leave,
+    Publish,
+    Refresh,
+    Rpc,
+    Send,
+    Subscribe,
+    Subscription,
+)
 from cluster.errors import (
     ALREADY_SUBSCRIBED,
     BAD_REQUEST_CLOSE,
@@ -37,9 +50,6 @@ from cluster.errors import (
 from cluster.metrics.tally import Tally
 from cluster.protocol import (
     Command,
-    ConnectRequest,
-    HistoryRequest,
-    SubscribeRequest,
     channel_request,
     connect_request,
     decode,
@@ -66,69 +76,6 @@ class State(Enum):
     CONNECTED = "connected"
     REFUSED = "refused"
     CLOSED = "closed"
-
-
-# --- actions -------------------------------------------------------------------------------
-
-
-class Send(NamedTuple):
-    """Write one JSON document to the client."""
-
-    payload: bytes
-
-
-class Close(NamedTuple):
-    """Close the connection; nothing follows."""
-
-    why: Disconnect
-
-
-class Connect(NamedTuple):
-    id: int
-    request: ConnectRequest
-
-
-class Refresh(NamedTuple):
-    id: int
-    token: str
-
-
-class Subscribe(NamedTuple):
-    id: int
-    request: SubscribeRequest
-
-
-class Leave(NamedTuple):
-    """Take the connection out of a channel."""
-
-    channel: str
-
-
-class Publish(NamedTuple):
-    id: int
-    channel: str
-    data: bytes
-
-
-class History(NamedTuple):
-    id: int
-    request: HistoryRequest
-
-
-class Rpc(NamedTuple):
-    id: int
-    method: str
-    data: Any
-
-
-Action = Send | Close | Connect | Refresh | Subscribe | Leave | Publish | History | Rpc
-
-
-class Subscription(NamedTuple):
-    """What a connection knows of one of its subscriptions."""
-
-    is_positioned: bool
-    is_server_side: bool
 
 
 class Connection:

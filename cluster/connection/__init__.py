@@ -1,0 +1,37 @@
+"""One client's protocol state machine (`machine`) and what it asks for (`actions`).
+
+No socket, no clock, no Redis; see `machine` for how it is used and what order it keeps.
+"""
+
+from __future__ import annotations
+
+from cluster.connection.actions import (
+    Action,
+    Close,
+    Connect,
+    History,
+    Leave,
+    Publish,
+    Refresh,
+    Rpc,
+    Send,
+    Subscribe,
+    Subscription,
+)
+from cluster.connection.machine import Connection, State
+
+__all__ = [
+    "Action",
+    "Close",
+    "Connect",
+    "Connection",
+    "History",
+    "Leave",
+    "Publish",
+    "Refresh",
+    "Rpc",
+    "Send",
+    "State",
+    "Subscribe",
+    "Subscription",
+]

@@ -1,0 +1,385 @@
+"""The incident keeper: watches Prometheus and Alertmanager, keeps the journal, tells who must know.
+
+Why it exists: Alertmanager has no acknowledgement, sends no resolve for what is silenced, forgets,
+and stays quiet for up to `repeat_interval` when an alert whose end was silenced fires again (its
+notification log still holds the first firing).
+
+Rules
+- One `tick` looks once and writes down what changed; ticking again, or after a restart, changes
+  nothing more. A tick never raises: who cannot be asked says nothing, and nothing is concluded.
+- An incident ends only when its rule was evaluated and the alert was not there.
+- An acknowledgement's silence stays until Alertmanager has had time to forget the ended alert, and
+  is then taken away, so that the next firing pages.
+- Repeats: after the response time of the severity, then after twice as long each time.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Final
+
+from cluster import log
+from cluster.monitor import notices
+from cluster.monitor.alertmanager import ActiveAlert, Alertmanager, Silence
+from cluster.monitor.asking import Refused
+from cluster.monitor.faults import NotAnswering
+from cluster.monitor.journal import Incident, Journal, canonical
+from cluster.monitor.notices import Mailbox, Undeliverable, letter_name
+from cluster.monitor.prometheus import Alert, Prometheus, Rule
+from cluster.monitor.routes import BrokenRoutes, Routes
+
+ALIVE_FACT: Final = "keeper_alive_at"
+_DEPLOYMENTS: Final = 'max by (version) (app_deployment_timestamp_seconds{job="websocket-app"})'
+_DEPLOYMENT_FACT: Final = "last_deployment_at"
+_NEW_DEPLOYMENT_SECONDS: Final = 300.0
+_LONGEST_RETRY_SECONDS: Final = 300.0
+_FORGET_SECONDS: Final = 400 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How soon somebody must have taken an incident, and how often to look.
+
+    Attributes:
+        response_seconds: by severity; an incident of any other severity is never repeated.
+        told_again_seconds: Alertmanager's repeat_interval, for which it may keep quiet.
+    """
+
+    response_seconds: Mapping[str, float]
+    poll_seconds: float = 5.0
+    told_again_seconds: float = 4 * 3600.0
+
+    @classmethod
+    def of(cls, *, critical: float, warning: float, poll: float, told_again: float) -> Policy:
+        return cls({"critical": critical, "warning": warning}, poll, told_again)
+
+
+@dataclass(frozen=True, slots=True)
+class Silenced:
+    """What Alertmanager does with one alert."""
+
+    ack: Silence | None
+    is_suppressed: bool
+    starts_at: float
+
+
+class Keeper:
+    """Keeps one journal.
+
+    Args:
+        clock: Unix time.
+    """
+
+    def __init__(
+        self,
+        journal: Journal,
+        prometheus: Prometheus,
+        alertmanager: Alertmanager,
+        mailbox: Mailbox,
+        policy: Policy,
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._journal = journal
+        self._prometheus = prometheus
+        self._alertmanager = alertmanager
+        self._mailbox = mailbox
+        self._policy = policy
+        self._clock = clock
+        self._routes: Routes | None = None
+        self._configuration = ""
+        self._away: dict[str, str] = {}
+        self._log = log.get_logger()
+
+    def run(self, stop: threading.Event) -> None:
+        """Tick until told to stop."""
+        self._log.info("keeper_started", poll_seconds=self._policy.poll_seconds)
+        while True:
+            self.tick()
+            if stop.wait(self._policy.poll_seconds):
+                break
+        self._log.info("keeper_stopped")
+
+    def tick(self) -> None:
+        """Look once, and write down and tell what changed."""
+        now = self._clock()
+        self._learn_routes()
+        rules = self._asked("prometheus", self._prometheus.rules)
+        alerts = self._asked("alertmanager", self._alertmanager.alerts)
+        silences = self._asked("alertmanager", self._alertmanager.silences)
+        with self._journal.change():
+            if rules:
+                self._compare(rules, alerts or [], now)
+            if alerts is not None and silences is not None:
+                self._take_acknowledgements(alerts, silences, now)
+            self._repeat(now)
+            self._settle_debts(now)
+            self._journal.remember(ALIVE_FACT, str(now))
+            self._journal.forget_before(now - _FORGET_SECONDS)
+        self._release_silences(now)
+        self._tell_deployments(now)
+        self._deliver()
+
+    # --- asking --------------------------------------------------------------------------
+
+    def _asked[T](self, name: str, ask: Callable[[], T]) -> T | None:
+        """The answer, or None if there is none; going away and coming back is logged once."""
+        try:
+            answer = ask()
+        except NotAnswering as error:
+            if name not in self._away:
+                self._log.warning("source_lost", source=name, reason=str(error))
+            self._away[name] = str(error)
+            return None
+        if self._away.pop(name, None):
+            self._log.info("source_back", source=name)
+        return answer
+
+    def _learn_routes(self) -> None:
+        text = self._asked("alertmanager", self._alertmanager.configuration)
+        if text is None or text == self._configuration:
+            return
+        self._configuration = text
+        try:
+            self._routes = Routes(text)
+        except BrokenRoutes as error:
+            self._log.error("routes_not_understood", reason=str(error))
+
+    # --- pending, firing, resolved -------------------------------------------------------
+
+    def _compare(self, rules: list[Rule], alerts: list[ActiveAlert], now: float) -> None:
+        seen = {canonical(a.labels): a for rule in rules if rule.is_settled for a in rule.alerts}
+        for alert in seen.values():
+            self._see(alert, alerts, now)
+        unsettled = {rule.name for rule in rules if not rule.is_settled}
+        for incident in self._journal.open_incidents():
+            if canonical(incident.labels) not in seen and incident.alertname not in unsettled:
+                self._end(incident, now)
+
+    def _see(self, alert: Alert, alerts: list[ActiveAlert], now: float) -> None:
+        last = self._journal.last_of(alert.labels)
+        if last is None or not last.is_open:
+            # Closed by hand while the condition goes on holding: the same activation stays closed.
+            if last and last.active_at == alert.active_at:
+                return
+            number = self._journal.open_incident(alert.labels, alert.annotations, alert.active_at)
+            self._note(alert.active_at, number, alert.name, "pending", f"value {alert.value}")
+            incident = self._journal.incident(number)
+        else:
+            incident = last
+        if alert.state == "firing" and not incident.has_fired:
+            known = next((a for a in alerts if _is_same(alert.labels, a)), None)
+            since = known.starts_at if known and alert.active_at <= known.starts_at < now else now
+            self._fire(incident, alert, since, last if last and not last.is_open else None)
+
+    def _fire(self, incident: Incident, alert: Alert, since: float, before: Incident | None) -> None:
+        self._journal.set(
+            incident.id,
+            state="firing",
+            firing_at=since,
+            unacknowledged_since=since,
+            annotations=dict(alert.annotations),
+            dedup_keys=self._routes.dedup_keys(alert.labels) if self._routes else [],
+        )
+        summary = alert.annotations.get("summary", "")
+        self._note(since, incident.id, alert.name, "firing", summary)
+        before = before or self._before(incident)
+        if before and self._was_ended_in_silence(before, since):
+            self._page(self._journal.incident(incident.id), "again", since, 0.0)
+
+    def _before(self, incident: Incident) -> Incident | None:
+        found = self._journal.incidents(
+            "labels = ? AND id < ? AND firing_at IS NOT NULL ORDER BY id DESC LIMIT 1",
+            canonical(incident.labels),
+            incident.id,
+        )
+        return found[0] if found else None
+
+    def _was_ended_in_silence(self, before: Incident, now: float) -> bool:
+        """Whether Alertmanager still thinks it has told of this alert."""
+        was_silenced = before.acknowledged_at is not None or before.is_suppressed
+        return was_silenced and now - (before.resolved_at or 0) < self._policy.told_again_seconds
+
+    def _end(self, incident: Incident, now: float) -> None:
+        if not incident.has_fired:
+            self._journal.set(incident.id, state="cleared", resolved_at=now)
+            self._note(now, incident.id, incident.alertname, "cleared", "it never fired")
+            return
+        self._journal.set(
+            incident.id,
+            state="resolved",
+            resolved_at=now,
+            resolution="the condition ended",
+            owes_resolve=int(incident.acknowledged_at is not None),
+        )
+        lasted = f"after {now - (incident.firing_at or now):.0f} s"
+        self._note(now, incident.id, incident.alertname, "resolved", lasted)
+
+    # --- acknowledged --------------------------------------------------------------------
+
+    def _take_acknowledgements(
+        self, alerts: list[ActiveAlert], silences: list[Silence], now: float
+    ) -> None:
+        known = {silence.id: silence for silence in silences}
+        for incident in self._journal.open_incidents():
+            if not incident.has_fired:
+                continue
+            alert = next((a for a in alerts if _is_same(incident.labels, a)), None)
+            if alert is not None:
+                self._judge(incident, _silenced(alert, known), now)
+
+    def _judge(self, incident: Incident, silenced: Silenced, now: float) -> None:
+        if incident.is_suppressed != silenced.is_suppressed:
+            self._journal.set(incident.id, is_suppressed=int(silenced.is_suppressed))
+        if silenced.ack is not None:
+            self._journal.note_acknowledgement(silenced.ack.id, incident.id)
+            if incident.state == "firing":
+                self._acknowledge(incident, silenced.ack)
+        elif incident.state == "acknowledged" and not silenced.is_suppressed:
+            self._journal.set(incident.id, state="firing", unacknowledged_since=now, repeats=0)
+            text = "the acknowledgement ran out and the alert still fires"
+            self._note(now, incident.id, incident.alertname, "ack_expired", text)
+
+    def _acknowledge(self, incident: Incident, ack: Silence) -> None:
+        # A silence may have been there before the alert.
+        at = max(ack.starts_at, incident.firing_at or 0.0)
+        self._journal.set(
+            incident.id,
+            state="acknowledged",
+            acknowledged_at=incident.acknowledged_at or at,
+            acknowledged_by=ack.author,
+            note=ack.note,
+        )
+        self._note(at, incident.id, incident.alertname, "acknowledged", f"{ack.author}: {ack.note}")
+        for key in incident.dedup_keys:
+            name = letter_name("acknowledge", incident.id, ack.id, key)
+            self._send(name, "pagerduty", notices.acknowledgement(key))
+
+    # --- repeats and debts ---------------------------------------------------------------
+
+    def _repeat(self, now: float) -> None:
+        for incident in self._journal.open_incidents():
+            target = self._policy.response_seconds.get(incident.severity)
+            since = incident.unacknowledged_since
+            if incident.state != "firing" or incident.is_suppressed or not target or not since:
+                continue
+            if now >= since + target * 2**incident.repeats:
+                self._page(incident, f"repeat-{since:.0f}-{incident.repeats}", now, now - since)
+                waited = f"not acknowledged after {now - since:.0f} s"
+                self._note(now, incident.id, incident.alertname, "repeated", waited)
+                due = incident.repeats
+                while now >= since + target * 2**due:
+                    due += 1
+                self._journal.set(incident.id, repeats=due)
+
+    def _page(self, incident: Incident, reason: str, now: float, waited: float) -> None:
+        channels = self._routes.slack_channels(incident.labels) if self._routes else []
+        for channel in channels or [None]:
+            where = channel.settings.get("channel", "") if channel else ""
+            name = letter_name("slack", reason, incident.id, where)
+            self._send(name, "slack", notices.slack_again(incident, channel, waited))
+        for key in incident.dedup_keys:
+            name = letter_name("pagerduty", reason, incident.id, key)
+            self._send(name, "pagerduty", notices.page_again(incident, key, waited))
+
+    def _settle_debts(self, now: float) -> None:
+        """Resolve PagerDuty's incidents whose last alert has ended."""
+        held = {
+            key
+            for incident in self._journal.open_incidents()
+            if incident.has_fired
+            for key in incident.dedup_keys
+        }
+        for incident in self._journal.incidents("owes_resolve = 1"):
+            if held.isdisjoint(incident.dedup_keys):
+                for key in incident.dedup_keys:
+                    name = letter_name("resolve", incident.id, key)
+                    self._send(name, "pagerduty", notices.resolution(key))
+                self._journal.set(incident.id, owes_resolve=0)
+
+    def _release_silences(self, now: float) -> None:
+        """Take away the silences of acknowledged incidents that have ended."""
+        if self._routes is None:
+            return
+        grace = self._routes.group_interval_seconds + 2 * self._policy.poll_seconds
+        for silence_id, incidents in self._journal.silences_to_release(now - grace):
+            last = self._journal.last_of(incidents[0].labels)
+            if last and last.is_open:
+                continue
+            try:
+                self._alertmanager.expire(silence_id)
+            except Refused as refused:
+                # It has ended by itself, or somebody ended it.
+                self._log.info("silence_gone", silence=silence_id, status=refused.status)
+            except NotAnswering:
+                continue
+            with self._journal.change():
+                self._journal.release(silence_id)
+            self._log.info("silence_released", silence=silence_id, alert=incidents[0].alertname)
+
+    # --- deployments ---------------------------------------------------------------------
+
+    def _tell_deployments(self, now: float) -> None:
+        """One change event per deployment; those from before the journal began are not told."""
+        if not self._mailbox.knows("change"):
+            return
+        samples = self._asked("prometheus", lambda: self._prometheus.query(_DEPLOYMENTS))
+        for sample in sorted(samples or [], key=lambda s: s.value):
+            at, version = sample.value, sample.labels.get("version", "")
+            last = float(self._journal.fact(_DEPLOYMENT_FACT) or now - _NEW_DEPLOYMENT_SECONDS)
+            if at > last:
+                with self._journal.change():
+                    self._send(
+                        letter_name("deployment", version, at),
+                        "change",
+                        notices.deployment(version, at),
+                    )
+                    self._journal.remember(_DEPLOYMENT_FACT, str(at))
+
+    # --- telling -------------------------------------------------------------------------
+
+    def _note(self, at: float, incident_id: int, alert: str, kind: str, text: str) -> None:
+        self._journal.tell(at, incident_id, kind, text)
+        self._log.info("incident_changed", incident=incident_id, alert=alert, kind=kind, text=text)
+
+    def _send(self, name: str, target: str, document: Mapping[str, object]) -> None:
+        if self._mailbox.knows(target):
+            self._journal.post(name, target, document, self._clock())
+
+    def _deliver(self) -> None:
+        for letter in self._journal.letters(self._clock()):
+            try:
+                self._mailbox.deliver(letter.target, letter.document)
+            except Undeliverable as error:
+                self._put_off(letter.name, letter.target, letter.attempts, error)
+                continue
+            with self._journal.change():
+                self._journal.sent(letter.name, self._clock())
+            self._log.info("letter_sent", letter=letter.name, target=letter.target)
+
+    def _put_off(self, name: str, target: str, attempts: int, error: Undeliverable) -> None:
+        wait = min(_LONGEST_RETRY_SECONDS, self._policy.poll_seconds * 2.0 ** min(attempts, 16))
+        given_up = str(error) if error.is_final else ""
+        with suppress(OSError), self._journal.change():
+            self._journal.failed(name, next_try_at=self._clock() + wait, given_up=given_up)
+        tell = self._log.error if error.is_final else self._log.warning
+        tell("letter_not_taken", letter=name, target=target, reason=str(error), final=bool(given_up))
+
+
+def _is_same(labels: Mapping[str, str], alert: ActiveAlert) -> bool:
+    """Whether Alertmanager's alert is this one: external labels may have been added on the way."""
+    return labels.items() <= alert.labels.items()
+
+
+def _silenced(alert: ActiveAlert, known: Mapping[str, Silence]) -> Silenced:
+    by = [known[name] for name in alert.silenced_by if name in known]
+    acks = sorted((s for s in by if s.is_ack and s.state == "active"), key=lambda s: s.starts_at)
+    return Silenced(
+        ack=acks[0] if acks else None,
+        is_suppressed=bool(alert.silenced_by or alert.inhibited_by),
+        starts_at=alert.starts_at,
+    )

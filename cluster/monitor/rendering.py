@@ -1,0 +1,409 @@
+"""The one tool that makes variants of docker/: for one machine, for compressed time, with addresses.
+
+Rules
+- docker/ holds the only copy that a person writes; a variant is rendered anew and never edited.
+- Compressed time scales together whatever is a length of time: ranges, subqueries, offsets, `for`,
+  waits, repeats and every number before the comment `# seconds`. Thresholds stay as they are.
+  Prometheus scrapes and evaluates at the same pace, yet at most once a second.
+- What a profile does not name stays as docker/ has it.
+- A malformed file, or a compression under which a range would hold too few samples to have a rate,
+  is a `ConfigError`: one sentence, exit code 78.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from cluster.errors import ConfigError, Problem
+
+RUNBOOKS: Final = "docs/runbooks"
+PROMETHEUS_FILE: Final = "prometheus.yml"
+RULES_FILE: Final = "alert_rules.yml"
+ALERTMANAGER_FILE: Final = "alertmanager.yml"
+TARGETS_FILE: Final = "targets/websocket-app.json"
+TEMPLATES: Final = "templates"
+APP_JOB: Final = "websocket-app"
+
+# A rate needs two samples; scrapes are late at times.
+_LEAST_SAMPLES: Final = 4
+_LEAST_INTERVAL_SECONDS: Final = 1.0
+_SCRAPE_TIMEOUT_SECONDS: Final = 10.0
+_NOTE: Final = "# Rendered from docker/{name}: change that and render again.\n"
+
+_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
+_DURATION: Final = re.compile(r"(?:\d+(?:ms|[smhdwy]))+|0")
+_PART: Final = re.compile(r"(\d+)(ms|[smhdwy])")
+_EXPRESSION: Final = re.compile(
+    r"""(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)
+      | (?P<seconds>\b\d+(?:\.\d+)?)(?P<mark>[ \t]*\#[ \t]*seconds\b[^\n]*)
+      | (?P<comment>\#[^\n]*)
+      | (?P<duration>\b(?:\d+(?:ms|[smhdwy]))+\b)""",
+    re.VERBOSE,
+)
+_RANGE: Final = re.compile(r"\[\s*((?:\d+(?:ms|[smhdwy]))+)\s*\]")
+_RULE_TIMES: Final = ("for", "keep_firing_for")
+_WAITS: Final = ("group_wait", "group_interval", "repeat_interval", "resolve_timeout")
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What a variant has otherwise than docker/; empty means: as it is there.
+
+    Attributes:
+        compress: how many times faster time passes.
+        runbook_base_url: what stands in place of docs/runbooks in every runbook_url.
+        websocket_apps: `host:port` of the admin doors, to be found in a file instead of DNS.
+        prometheus: `host:port` at which Prometheus scrapes itself.
+        alertmanager: `host:port` that is sent alerts, and scraped.
+        node_exporter: `host:port`.
+        secrets_dir: where the secret files are; their names stay.
+        pagerduty_url: where events are sent.
+        dead_mans_switch_url: where the Watchdog is sent.
+    """
+
+    compress: float = 1.0
+    runbook_base_url: str = RUNBOOKS
+    websocket_apps: tuple[str, ...] = ()
+    prometheus: str = ""
+    alertmanager: str = ""
+    node_exporter: str = ""
+    secrets_dir: Path | None = None
+    pagerduty_url: str = ""
+    dead_mans_switch_url: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Rendered:
+    """What was written, and how Prometheus is to be started with it.
+
+    Attributes:
+        targets: the file in which Prometheus finds the admin doors; None if it asks the DNS.
+        prometheus_flags: those of its flags that are lengths of time, in compressed time.
+    """
+
+    directory: Path
+    prometheus: Path
+    alert_rules: Path
+    alertmanager: Path
+    targets: Path | None
+    secret_files: tuple[Path, ...]
+    prometheus_flags: tuple[str, ...]
+
+
+def render(source_dir: Path, target_dir: Path, *, profile: Profile) -> Rendered:
+    """Write a variant of the files of `source_dir` into `target_dir`.
+
+    Raises:
+        ConfigError: a file is missing or malformed, or the profile cannot be kept.
+    """
+    if profile.compress < 1:
+        raise _wrong("compress", str(profile.compress), "give 1 or more")
+    documents = {
+        name: _read(source_dir / name) for name in (PROMETHEUS_FILE, RULES_FILE, ALERTMANAGER_FILE)
+    }
+    prometheus = _prometheus(documents[PROMETHEUS_FILE], profile)
+    rules = _rules(documents[RULES_FILE], profile)
+    _check_ranges(rules, seconds(prometheus["global"]["scrape_interval"]), profile)
+    alertmanager = _alertmanager(documents[ALERTMANAGER_FILE], profile)
+    target_dir.mkdir(parents=True, exist_ok=True)
+    _write(target_dir / PROMETHEUS_FILE, prometheus)
+    _write(target_dir / RULES_FILE, rules)
+    _write(target_dir / ALERTMANAGER_FILE, alertmanager)
+    _copy_templates(source_dir / TEMPLATES, target_dir / TEMPLATES)
+    return Rendered(
+        directory=target_dir,
+        prometheus=target_dir / PROMETHEUS_FILE,
+        alert_rules=target_dir / RULES_FILE,
+        alertmanager=target_dir / ALERTMANAGER_FILE,
+        targets=_write_targets(target_dir / TARGETS_FILE, profile.websocket_apps),
+        secret_files=tuple(path for _, path in _secrets(alertmanager, target_dir)),
+        prometheus_flags=_flags(profile.compress),
+    )
+
+
+def preflight(directory: Path) -> list[str]:
+    """What is wrong with the secret files that alertmanager.yml in `directory` names.
+
+    Returns:
+        One sentence per file; nothing if all is well. `amtool check-config` looks at none of them.
+
+    Raises:
+        ConfigError: alertmanager.yml is missing or malformed.
+    """
+    found: dict[Path, str] = {}
+    for key, path in _secrets(_read(directory / ALERTMANAGER_FILE), directory):
+        found.setdefault(path, key)
+    return [
+        f"{key} names {path}, which {why}: write the secret into it, one line, nothing else"
+        for path, key in found.items()
+        if (why := _fault_of_secret(path, is_url=key.endswith("url_file")))
+    ]
+
+
+# --- lengths of time ---------------------------------------------------------------------
+
+
+def seconds(duration: str) -> float:
+    """A duration as Prometheus writes it, such as `1m30s`, in seconds."""
+    if not _DURATION.fullmatch(duration):
+        raise _wrong("duration", repr(duration), "write it like 30s, 5m or 1h30m")
+    return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(duration))
+
+
+def duration_text(length_seconds: float) -> str:
+    """Seconds as a duration; what is shorter than a millisecond becomes one."""
+    milliseconds = round(length_seconds * 1000)
+    if length_seconds > 0 and milliseconds == 0:
+        milliseconds = 1
+    return f"{milliseconds // 1000}s" if milliseconds % 1000 == 0 else f"{milliseconds}ms"
+
+
+def compressed(expression: str, compress: float) -> str:
+    """A PromQL expression in which every length of time is divided by `compress`."""
+
+    def scaled(found: re.Match[str]) -> str:
+        if found["duration"]:
+            return _scaled(found["duration"], compress)
+        if found["seconds"]:
+            return f"{float(found['seconds']) / compress:.10g}{found['mark']}"
+        return found[0]
+
+    return expression if compress == 1 else _EXPRESSION.sub(scaled, expression)
+
+
+def _scaled(duration: str, compress: float) -> str:
+    return duration if compress == 1 else duration_text(seconds(duration) / compress)
+
+
+def _interval(duration: str, compress: float) -> str:
+    """An interval at which work is done: not shorter than a second, unless it already is."""
+    least = min(_LEAST_INTERVAL_SECONDS, seconds(duration))
+    return duration_text(max(least, seconds(duration) / compress))
+
+
+def _flags(compress: float) -> tuple[str, ...]:
+    if compress == 1:
+        return ()
+    defaults = {"query.lookback-delta": 300.0, "rules.alert.resend-delay": 60.0}
+    return tuple(
+        f"--{name}={duration_text(max(2.0, value / compress))}" for name, value in defaults.items()
+    )
+
+
+# --- the three files ---------------------------------------------------------------------
+
+
+def _rules(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    for rule in _rules_of(document):
+        rule["expr"] = compressed(str(rule["expr"]), profile.compress)
+        for key in _RULE_TIMES:
+            if key in rule:
+                rule[key] = _scaled(str(rule[key]), profile.compress)
+        notes = rule.get("annotations", {})
+        if "runbook_url" in notes:
+            notes["runbook_url"] = _runbook(notes["runbook_url"], profile.runbook_base_url)
+    for group in document["groups"]:
+        if "interval" in group:
+            group["interval"] = _interval(group["interval"], profile.compress)
+    return document
+
+
+def _rules_of(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    try:
+        for group in document["groups"]:
+            for rule in group["rules"]:
+                if "expr" not in rule or not {"alert", "record"} & rule.keys():
+                    raise KeyError(rule)
+                yield rule
+    except (KeyError, TypeError):
+        raise _wrong(RULES_FILE, "its form", "ask `promtool check rules` what is wrong") from None
+
+
+def _runbook(url: str, base: str) -> str:
+    return base.rstrip("/") + url.removeprefix(RUNBOOKS) if url.startswith(RUNBOOKS) else url
+
+
+def _check_ranges(rules: Mapping[str, Any], scrape_seconds: float, profile: Profile) -> None:
+    ranges = {
+        seconds(text)
+        for rule in _rules_of(rules)
+        for text in _RANGE.findall(_EXPRESSION.sub(_without_text, rule["expr"]))
+    }
+    shortest = min(ranges, default=float("inf"))
+    if shortest < _LEAST_SAMPLES * scrape_seconds:
+        most = profile.compress * shortest / (_LEAST_SAMPLES * scrape_seconds)
+        raise _wrong(
+            "compress",
+            f"{profile.compress:g}",
+            f"the shortest range would hold fewer than {_LEAST_SAMPLES} samples; give at most"
+            f" {most:g}",
+        )
+
+
+def _without_text(found: re.Match[str]) -> str:
+    return found[0] if found["duration"] else ""
+
+
+def _prometheus(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    with _Understood(PROMETHEUS_FILE, "promtool check config"):
+        pace = document["global"]
+        for key in ("scrape_interval", "evaluation_interval"):
+            pace[key] = _interval(pace[key], profile.compress)
+        pace["scrape_timeout"] = duration_text(
+            min(_SCRAPE_TIMEOUT_SECONDS, seconds(pace["scrape_interval"]))
+        )
+        jobs = {job["job_name"]: job for job in document["scrape_configs"]}
+        for job in jobs.values():
+            for discovery in job.get("dns_sd_configs", ()):
+                discovery["refresh_interval"] = _interval(
+                    discovery["refresh_interval"], profile.compress
+                )
+        _aim(jobs["prometheus"], profile.prometheus)
+        _aim(jobs["alertmanager"], profile.alertmanager)
+        _aim(jobs["node"], profile.node_exporter)
+        _aim(document["alerting"]["alertmanagers"][0], profile.alertmanager)
+        if profile.websocket_apps:
+            app = jobs[APP_JOB]
+            del app["dns_sd_configs"]
+            app["file_sd_configs"] = [{"files": [TARGETS_FILE]}]
+    return document
+
+
+def _aim(job: dict[str, Any], address: str) -> None:
+    if address:
+        job["static_configs"] = [{"targets": [address]}]
+
+
+def _alertmanager(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
+    def change(holder: dict[str, Any], key: str, value: str) -> None:
+        if key in _WAITS:
+            holder[key] = _scaled(value, profile.compress)
+        elif key.endswith("_file") and profile.secrets_dir is not None:
+            holder[key] = str(profile.secrets_dir / Path(value).name)
+
+    with _Understood(ALERTMANAGER_FILE, "amtool check-config"):
+        _each_text(document, change)
+        if profile.pagerduty_url:
+            document["global"]["pagerduty_url"] = profile.pagerduty_url
+        if profile.dead_mans_switch_url:
+            receivers = {receiver["name"]: receiver for receiver in document["receivers"]}
+            receivers["dead-mans-switch"]["webhook_configs"][0]["url"] = (
+                profile.dead_mans_switch_url
+            )
+    return document
+
+
+def _each_text(node: Any, visit: Callable[[dict[str, Any], str, str], None]) -> None:
+    """Call `visit(holder, key, text)` for every text in the document."""
+    if isinstance(node, list):
+        for item in node:
+            _each_text(item, visit)
+    elif isinstance(node, dict):
+        for key, value in list(node.items()):
+            if isinstance(value, str):
+                visit(node, key, value)
+            else:
+                _each_text(value, visit)
+
+
+def _secrets(alertmanager: Mapping[str, Any], directory: Path) -> list[tuple[str, Path]]:
+    found: list[tuple[str, Path]] = []
+
+    def take(_: dict[str, Any], key: str, value: str) -> None:
+        if key.endswith("_file"):
+            found.append((key, directory / value))
+
+    _each_text(alertmanager, take)
+    return found
+
+
+def _fault_of_secret(path: Path, *, is_url: bool) -> str:
+    if not path.exists():
+        return "does not exist"
+    if not path.is_file():
+        return "is no file"
+    try:
+        secret = path.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError):
+        return "cannot be read as text"
+    if not secret:
+        return "is empty"
+    if len(secret.splitlines()) > 1:
+        return "holds more than one line"
+    if is_url and not secret.startswith(("https://", "http://")):
+        return "holds no http or https address"
+    return ""
+
+
+# --- reading and writing -----------------------------------------------------------------
+
+
+class _Understood:
+    """Turns a document of another form than expected into one sentence."""
+
+    def __init__(self, name: str, checker: str) -> None:
+        self._name = name
+        self._checker = checker
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, KeyError | IndexError | TypeError | AttributeError):
+            raise _wrong(self._name, "its form", f"ask `{self._checker}` what is wrong") from error
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise _wrong(str(path), "a file that cannot be read", str(error.strerror)) from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = getattr(error, "problem_mark", None)
+        line = f"line {where.line + 1}" if where else "its content"
+        raise _wrong(str(path), line, "write valid YAML") from None
+    if not isinstance(document, dict):
+        raise _wrong(str(path), "its content", "write a YAML mapping")
+    return document
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes text of several lines as such, so that a person can read a rendered rule."""
+
+
+def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = "|" if "\n" in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+_Dumper.add_representer(str, _text)
+
+
+def _write(path: Path, document: Mapping[str, Any]) -> None:
+    body = yaml.dump(document, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
+    path.write_text(_NOTE.format(name=path.name) + body, encoding="utf-8")
+
+
+def _write_targets(path: Path, addresses: tuple[str, ...]) -> Path | None:
+    if not addresses:
+        return None
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps([{"targets": list(addresses)}]) + "\n", encoding="utf-8")
+    return path
+
+
+def _copy_templates(source: Path, target: Path) -> None:
+    target.mkdir(exist_ok=True)
+    for template in sorted(source.glob("*.tmpl")):
+        (target / template.name).write_bytes(template.read_bytes())
+
+
+def _wrong(key: str, value: str, allowed: str) -> ConfigError:
+    return ConfigError([Problem(key, value, allowed)])

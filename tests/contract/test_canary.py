@@ -1,0 +1,93 @@
+"""The canary: a worker that has gone deaf notices it, makes its subscription anew, and hears again."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator
+
+from cluster.broker.canary import Canary
+from tests.contract.stores import RedisBench, Worker
+from tests.harness.proxy import FaultProxy
+from tests.harness.waiting import until
+
+INTERVAL_SECONDS = 0.05
+DEAF_SECONDS = 0.3
+
+
+@contextlib.asynccontextmanager
+async def singing(bench: RedisBench, worker: Worker) -> AsyncIterator[Canary]:
+    canary = Canary(
+        worker.parts.router,
+        worker.parts.subscriptions,
+        prefix=bench.prefix,
+        name="here:w0a:1",
+        interval_seconds=INTERVAL_SECONDS,
+        deaf_after_seconds=DEAF_SECONDS,
+    )
+    task = asyncio.get_running_loop().create_task(canary.run())
+    try:
+        yield canary
+        assert not task.done()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+
+
+async def test_a_worker_that_hears_itself_is_not_deaf(real: RedisBench):
+    worker = await real.worker()
+    async with singing(real, worker) as canary:
+        began = time.time()
+        await until(lambda: canary.last_heard_timestamp > began + 2 * DEAF_SECONDS, 5, "it is heard")
+        assert not canary.is_deaf
+
+
+async def test_two_workers_do_not_hear_each_others_canaries_as_their_own(real: RedisBench):
+    one, two = await real.worker(), await real.worker()
+    async with singing(real, one) as first, singing(real, two) as second:
+        await asyncio.sleep(4 * DEAF_SECONDS)
+        assert not first.is_deaf
+        assert not second.is_deaf
+
+
+async def test_a_deaf_subscription_is_noticed_made_anew_and_hears_again(real: RedisBench):
+    async with FaultProxy(real.servers[0].port) as proxy:
+        url = f"redis://127.0.0.1:{proxy.port}"
+        worker = await real.worker(urls=[url], hears_sessions=False)
+        await worker.subscribe()
+        async with singing(real, worker) as canary:
+            await until(lambda: bool(canary._heard_at), 5, "it has begun")
+            connections = proxy.accepted
+            deafen_subscriptions(proxy)
+            await until(lambda: canary.is_deaf, 5, "it is deaf")
+            await until(lambda: not canary.is_deaf, 5, "it hears again")
+            assert proxy.accepted > connections
+            assert worker.ear.resumptions == ["c"]
+            await worker.publish()
+            await worker.ear.until(lambda: bool(worker.ear.heard))
+
+
+def deafen_subscriptions(proxy: FaultProxy) -> None:
+    """Let the second connection, which is the one for subscriptions, bring nothing any more."""
+    for pair in list(proxy._pairs)[:]:
+        pair.is_deaf = True
+
+
+async def test_a_server_that_is_paused_makes_the_worker_deaf_until_it_goes_on(own: RedisBench):
+    worker = await own.worker()
+    async with singing(own, worker) as canary:
+        await until(lambda: bool(canary._heard_at), 5, "it has begun")
+        own.servers[0].ask("CLIENT", "PAUSE", "800", "ALL")
+        await until(lambda: canary.is_deaf, 5, "it is deaf")
+        await until(lambda: not canary.is_deaf, 5, "it hears again")
+
+
+async def test_every_master_of_a_cluster_is_listened_to(clustered: RedisBench):
+    worker = await clustered.worker()
+    async with singing(clustered, worker) as canary:
+        await until(lambda: len(canary._heard_at) == 3, 5, "all masters are known")
+        await asyncio.sleep(3 * DEAF_SECONDS)
+        assert not canary.is_deaf
+        owners = {worker.parts.router.shard_of(key) for key in canary._keys.values()}
+        assert len(owners) == 3

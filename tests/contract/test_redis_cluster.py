@@ -1,0 +1,108 @@
+"""A real Redis Cluster of three masters: the same code, and slots that move."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+from redis.crc import key_slot
+
+from cluster.errors import StoreError
+from tests.contract.servers import Cluster
+from tests.contract.stores import KEEP, WAIT_SECONDS, RedisBench, Worker
+
+
+def body(number: int) -> bytes:
+    return b'{"data":%d}' % number
+
+
+def slot_of(bench: RedisBench, channel: str) -> int:
+    slot: int = key_slot(f"{{{bench.prefix}:{channel}}}.pub".encode())
+    return slot
+
+
+async def keep_publishing(worker: Worker, channel: str, first: int, count: int) -> list[int]:
+    """Publish in turn, each until it is accepted; returns what was refused on the way."""
+    refused = []
+    async with asyncio.timeout(WAIT_SECONDS):
+        for number in range(first, first + count):
+            while True:
+                try:
+                    await worker.publish(body(number), channel=channel)
+                    break
+                except StoreError:
+                    refused.append(number)
+                    await asyncio.sleep(0.02)
+    return refused
+
+
+async def test_channels_on_all_masters_are_published_and_heard(clustered: RedisBench):
+    one, two = await clustered.worker(), await clustered.worker()
+    names = [f"channel-{number}" for number in range(60)]
+    await asyncio.gather(*(one.subscribe(name) for name in names))
+    positions = await asyncio.gather(*(two.publish(channel=name) for name in names))
+    assert {position.offset for position in positions} == {1}
+    await one.ear.until(lambda: {name for name, _ in one.ear.heard} == set(names))
+    owners = {one.parts.router.shard_of(f"{{{clustered.prefix}:{name}}}.pub") for name in names}
+    assert len(owners) == 3
+    assert one.parts.router.is_cluster
+
+
+async def test_sessions_live_on_all_masters(clustered: RedisBench):
+    one, two = await clustered.worker(), await clustered.worker()
+    sessions = [await one.sessions.attach("u", None, n) for n in range(30)]
+    for session in sessions:
+        assert (await two.sessions.attach("u", session.id, "h")).is_resumed
+        await two.sessions.update(session.id, state=1)
+    await one.ear.until(lambda: len(one.ear.changes) == 30)
+    assert (await clustered.statistics())["tracked"] == 30
+
+
+async def test_after_a_slot_has_moved_everything_follows_it(
+    cluster: Cluster, clustered: RedisBench
+):
+    speaker, listener = await clustered.worker(), await clustered.worker()
+    await listener.subscribe("moving")
+    await keep_publishing(speaker, "moving", 0, 3)
+    await listener.ear.until(lambda: listener.ear.offsets("moving") == [1, 2, 3])
+    new = await asyncio.to_thread(cluster.move, slot_of(clustered, "moving"))
+    await keep_publishing(speaker, "moving", 3, 1)
+    await listener.ear.until(lambda: "moving" in listener.ear.resumptions)
+    await keep_publishing(speaker, "moving", 4, 3)
+    await listener.ear.until(lambda: body(6) in listener.ear.bodies("moving"))
+    read = await listener.broker.read("moving", KEEP, limit=-1)
+    assert [one.body for one in read.publications] == [body(number) for number in range(7)]
+    owner = speaker.parts.router.shard_of(f"{{{clustered.prefix}:moving}}.pub")
+    assert owner.address.port == new.port
+
+
+async def test_a_worker_that_starts_after_the_move_finds_the_slot(
+    cluster: Cluster, clustered: RedisBench
+):
+    await asyncio.to_thread(cluster.move, slot_of(clustered, "early"))
+    worker = await clustered.worker()
+    await worker.subscribe("early")
+    await keep_publishing(worker, "early", 0, 1)
+    await worker.ear.until(lambda: bool(worker.ear.bodies("early")))
+
+
+async def test_a_subscribe_with_an_old_map_is_confirmed_by_the_new_owner(
+    cluster: Cluster, clustered: RedisBench
+):
+    worker = await clustered.worker()
+    await asyncio.to_thread(cluster.move, slot_of(clustered, "unaware"))
+    waiting = worker.broker.subscribe("unaware")
+    async with asyncio.timeout(WAIT_SECONDS):
+        while not waiting.done():
+            worker.parts.subscriptions.retry_unconfirmed()
+            await asyncio.sleep(0.1)
+    await keep_publishing(worker, "unaware", 0, 1)
+    await worker.ear.until(lambda: bool(worker.ear.bodies("unaware")))
+
+
+@pytest.mark.parametrize("count", [2000])
+async def test_very_many_channels_are_subscribed_quickly(clustered: RedisBench, count: int):
+    worker = await clustered.worker()
+    waits = [worker.broker.subscribe(f"many-{number}") for number in range(count)]
+    await asyncio.wait_for(asyncio.gather(*waits), WAIT_SECONDS)
+    assert worker.parts.subscriptions.unconfirmed == 0
