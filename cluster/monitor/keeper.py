@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from cluster import log
 from cluster.monitor import notices
@@ -38,6 +38,10 @@ _DEPLOYMENT_FACT: Final = "last_deployment_at"
 _NEW_DEPLOYMENT_SECONDS: Final = 300.0
 _LONGEST_RETRY_SECONDS: Final = 300.0
 _FORGET_SECONDS: Final = 400 * 86400.0
+# After a restart Prometheus knows since when an alert is active to the second only.
+_SAME_ACTIVATION_SECONDS: Final = 1.5
+
+Answer = TypeVar("Answer")
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +130,7 @@ class Keeper:
 
     # --- asking --------------------------------------------------------------------------
 
-    def _asked[T](self, name: str, ask: Callable[[], T]) -> T | None:
+    def _asked(self, name: str, ask: Callable[[], Answer]) -> Answer | None:
         """The answer, or None if there is none; going away and coming back is logged once."""
         try:
             answer = ask()
@@ -164,7 +168,7 @@ class Keeper:
         last = self._journal.last_of(alert.labels)
         if last is None or not last.is_open:
             # Closed by hand while the condition goes on holding: the same activation stays closed.
-            if last and last.active_at == alert.active_at:
+            if last and abs(last.active_at - alert.active_at) < _SAME_ACTIVATION_SECONDS:
                 return
             number = self._journal.open_incident(alert.labels, alert.annotations, alert.active_at)
             self._note(alert.active_at, number, alert.name, "pending", f"value {alert.value}")

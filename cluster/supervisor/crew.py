@@ -185,8 +185,6 @@ class Crew:
         if self._nginx:
             self._watch(self._nginx.start())
         await self.until(lambda: all(post.is_ready for post in self._posts()))
-        for slot in self.slots:
-            slot.kind.is_patient = True
 
     async def _store_ready(self) -> None:
         valkey = self._valkey
@@ -208,6 +206,10 @@ class Crew:
     def changed(self) -> None:
         """A child has changed: let doors follow, and wake whoever waits."""
         self.refuse_where_needed()
+        if self.ready:
+            # The store has been reached: from now on its absence is an outage, not a wrong address.
+            for slot in self.slots:
+                slot.kind.is_patient = True
         # A fresh event per change: nobody can clear it before another has seen it.
         news, self._news = self._news, asyncio.Event()
         news.set()
@@ -297,7 +299,6 @@ class Crew:
         """
         sock = self._means.doors.add_slot()
         slot = self._slot(len(self.slots), sock)
-        slot.kind.is_patient = True
         self._watch(slot.post.start())
         await self.until(lambda: slot.post.is_ready)
         self._reload_nginx()
