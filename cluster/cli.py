@@ -34,7 +34,8 @@ _UP_FLAGS: Mapping[str, str] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    arguments = _parser().parse_args(argv)
+    words = sys.argv[1:] if argv is None else argv
+    arguments = _parser(words[0] if words else "").parse_args(words)
     try:
         return int(arguments.run(arguments))
     except ConfigError as error:
@@ -56,7 +57,7 @@ def _told(error: ConfigError) -> str:
     return f"ws-cluster: the configuration has {mistakes}, please correct:\n{lines}"
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(command: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="ws-cluster",
         description="A self-hosted WebSocket cluster that speaks the Centrifuge protocol.",
@@ -67,6 +68,11 @@ def _parser() -> argparse.ArgumentParser:
     _add_up(commands)
     _add_worker(commands)
     _add_check_config(commands)
+    if command not in ("up", "worker"):
+        # A supervisor and its workers start without the operator's side.
+        from cluster import monitor
+
+        monitor.add_commands(commands)
     return parser
 
 

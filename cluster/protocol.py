@@ -355,8 +355,9 @@ def text_frame(payload: bytes) -> bytes:
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A close frame; the reason is cut to what a control frame holds (123 bytes)."""
-    return _frame(0x88, code.to_bytes(2, "big") + reason.encode()[:123])
+    """A close frame; the reason is cut to whole characters in what a control frame holds."""
+    cut = reason.encode()[:123].decode(errors="ignore").encode()
+    return _frame(0x88, code.to_bytes(2, "big") + cut)
 
 
 def native_ping_frame() -> bytes:

@@ -18,9 +18,16 @@ from cluster.connection.actions import (
     Subscribe,
     Subscription,
 )
-from cluster.connection.machine import Connection, State
+from cluster.connection.machine import (
+    CONGESTED_COMMANDS,
+    EXPIRED_CLOSE_DELAY_SECONDS,
+    Connection,
+    State,
+)
 
 __all__ = [
+    "CONGESTED_COMMANDS",
+    "EXPIRED_CLOSE_DELAY_SECONDS",
     "Action",
     "Close",
     "Connect",

@@ -30,7 +30,7 @@ from cluster.monitor.faults import NotAnswering
 from cluster.monitor.journal import Incident, Journal, canonical
 from cluster.monitor.notices import Mailbox, Undeliverable, letter_name
 from cluster.monitor.prometheus import Alert, Prometheus, Rule
-from cluster.monitor.routes import BrokenRoutes, Routes
+from cluster.monitor.routes import BrokenRoutes, Channel, Routes
 
 ALIVE_FACT: Final = "keeper_alive_at"
 _DEPLOYMENTS: Final = 'max by (version) (app_deployment_timestamp_seconds{job="websocket-app"})'
@@ -50,16 +50,14 @@ class Policy:
 
     Attributes:
         response_seconds: by severity; an incident of any other severity is never repeated.
-        told_again_seconds: Alertmanager's repeat_interval, for which it may keep quiet.
     """
 
     response_seconds: Mapping[str, float]
     poll_seconds: float = 5.0
-    told_again_seconds: float = 4 * 3600.0
 
     @classmethod
-    def of(cls, *, critical: float, warning: float, poll: float, told_again: float) -> Policy:
-        return cls({"critical": critical, "warning": warning}, poll, told_again)
+    def of(cls, *, critical: float, warning: float, poll: float) -> Policy:
+        return cls({"critical": critical, "warning": warning}, poll)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +178,9 @@ class Keeper:
             since = known.starts_at if known and alert.active_at <= known.starts_at < now else now
             self._fire(incident, alert, since, last if last and not last.is_open else None)
 
-    def _fire(self, incident: Incident, alert: Alert, since: float, before: Incident | None) -> None:
+    def _fire(
+        self, incident: Incident, alert: Alert, since: float, before: Incident | None
+    ) -> None:
         self._journal.set(
             incident.id,
             state="firing",
@@ -206,7 +206,8 @@ class Keeper:
     def _was_ended_in_silence(self, before: Incident, now: float) -> bool:
         """Whether Alertmanager still thinks it has told of this alert."""
         was_silenced = before.acknowledged_at is not None or before.is_suppressed
-        return was_silenced and now - (before.resolved_at or 0) < self._policy.told_again_seconds
+        quiet_seconds = self._routes.repeat_interval_seconds if self._routes else 0.0
+        return was_silenced and now - (before.resolved_at or 0.0) < quiet_seconds
 
     def _end(self, incident: Incident, now: float) -> None:
         if not incident.has_fired:
@@ -281,9 +282,10 @@ class Keeper:
                 self._journal.set(incident.id, repeats=due)
 
     def _page(self, incident: Incident, reason: str, now: float, waited: float) -> None:
-        channels = self._routes.slack_channels(incident.labels) if self._routes else []
-        for channel in channels or [None]:
-            where = channel.settings.get("channel", "") if channel else ""
+        told = self._routes.slack_channels(incident.labels) if self._routes else []
+        channels: list[Channel | None] = [*told] or [None]
+        for channel in channels:
+            where = channel.settings.get("channel", "") if channel is not None else ""
             name = letter_name("slack", reason, incident.id, where)
             self._send(name, "slack", notices.slack_again(incident, channel, waited))
         for key in incident.dedup_keys:
@@ -371,7 +373,9 @@ class Keeper:
         with suppress(OSError), self._journal.change():
             self._journal.failed(name, next_try_at=self._clock() + wait, given_up=given_up)
         tell = self._log.error if error.is_final else self._log.warning
-        tell("letter_not_taken", letter=name, target=target, reason=str(error), final=bool(given_up))
+        tell(
+            "letter_not_taken", letter=name, target=target, reason=str(error), final=bool(given_up)
+        )
 
 
 def _is_same(labels: Mapping[str, str], alert: ActiveAlert) -> bool:

@@ -95,7 +95,9 @@ class Undeliverable(Exception):
 
 def _post(url: str, document: Mapping[str, Any], name: str) -> None:
     parts = urlsplit(url)
-    Service(name, f"{parts.scheme}://{parts.netloc}").post(url[len(parts.scheme) + 3 + len(parts.netloc) :], document)
+    Service(name, f"{parts.scheme}://{parts.netloc}").post(
+        url[len(parts.scheme) + 3 + len(parts.netloc) :], document
+    )
 
 
 def acknowledgement(dedup_key: str) -> dict[str, Any]:

@@ -89,7 +89,6 @@ class Program:
                 stdin=subprocess.DEVNULL,
                 stdout=out,
                 stderr=out,
-                cwd=self.log.parent,
                 start_new_session=True,
                 # Two system calls only: safe after a fork.
                 preexec_fn=_before_exec(os.getpid()),  # noqa: PLW1509

@@ -13,9 +13,7 @@ from typing import Any, Final
 from cluster.monitor import moments
 from cluster.monitor.asking import Service
 
-_HINT: Final = (
-    "start it with `ws-cluster monitoring up`, or give its address with --prometheus-url"
-)
+_HINT: Final = "start it with `ws-cluster monitoring up`, or give its address with --prometheus-url"
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,8 +20,12 @@ import yaml
 from cluster.monitor import moments
 from cluster.monitor.alertmanager import Matcher
 
-_DEFAULT_INTERVAL_SECONDS: Final = 300.0
-_MATCHER: Final = re.compile(r"\s*([a-zA-Z_:][\w:]*)\s*(=~|!~|!=|=)\s*(\"(?:[^\"\\]|\\.)*\"|[^,}]*)")
+# Alertmanager's own defaults.
+_GROUP_INTERVAL_SECONDS: Final = 300.0
+_REPEAT_INTERVAL_SECONDS: Final = 4 * 3600.0
+_MATCHER: Final = re.compile(
+    r"\s*([a-zA-Z_:][\w:]*)\s*(=~|!~|!=|=)\s*(\"(?:[^\"\\]|\\.)*\"|[^,}]*)"
+)
 _ALL_LABELS: Final = "..."
 
 
@@ -64,7 +68,13 @@ class Routes:
             document = yaml.safe_load(configuration)
             self._tree: Mapping[str, Any] = document["route"]
             self._receivers = {r["name"]: _channels(r) for r in document.get("receivers") or ()}
-            self.group_interval_seconds: Final = max(_intervals(self._tree))
+            # The longest of the tree: no group waits longer.
+            self.group_interval_seconds: Final = max(
+                _lengths(self._tree, "group_interval", _GROUP_INTERVAL_SECONDS)
+            )
+            self.repeat_interval_seconds: Final = max(
+                _lengths(self._tree, "repeat_interval", _REPEAT_INTERVAL_SECONDS)
+            )
         except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise BrokenRoutes(f"Alertmanager's configuration cannot be read: {error}") from None
 
@@ -73,7 +83,9 @@ class Routes:
         found = []
         for route_key, node in _matched(self._tree, labels, "", {}):
             names = node["group_by"]
-            chosen = labels if _ALL_LABELS in names else {n: labels[n] for n in names if n in labels}
+            chosen = (
+                labels if _ALL_LABELS in names else {n: labels[n] for n in names if n in labels}
+            )
             text = ", ".join(f'{name}="{_escaped(chosen[name])}"' for name in sorted(chosen))
             receiver = node["receiver"]
             channels = self._receivers.get(receiver, ())
@@ -108,12 +120,12 @@ def _channels(receiver: Mapping[str, Any]) -> tuple[Channel, ...]:
     )
 
 
-def _intervals(node: Mapping[str, Any]) -> Iterator[float]:
-    given = node.get("group_interval")
-    yield moments.seconds_of(str(given)) if given else _DEFAULT_INTERVAL_SECONDS
+def _lengths(node: Mapping[str, Any], name: str, inherited: float) -> Iterator[float]:
+    given = node.get(name)
+    own = moments.seconds_of(str(given)) if given else inherited
+    yield own
     for child in node.get("routes") or ():
-        if child.get("group_interval"):
-            yield from _intervals(child)
+        yield from _lengths(child, name, own)
 
 
 def _matched(

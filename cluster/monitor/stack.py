@@ -89,8 +89,9 @@ def run(options: Options, out: TextIO = sys.stdout) -> int:
         ConfigError: a port is taken, a secret is missing, a file is malformed.
         BootFailed: a part does not start.
     """
-    wanted = [name for name in programs.KNOWN if options.with_node_exporter or name[0] != "n"]
-    found = programs.find(wanted)
+    found = programs.find(
+        [n for n in programs.KNOWN if options.with_node_exporter or n != "node_exporter"]
+    )
     lock = _locked(options.data_dir)
     try:
         _check_ports(options)
@@ -304,6 +305,7 @@ class _Stack:
 
     def run(self) -> int:
         try:
+            self._name_targets()
             for part in self._parts:
                 if not self._boot(part):
                     return 0
@@ -357,7 +359,9 @@ class _Stack:
             "state": str(options.data_dir),
         }
         if options.compress != 1:
-            facts["note"] = f"time is compressed: {moments.stretch(options.compress)} pass per second"
+            facts["note"] = (
+                f"time is compressed: {moments.stretch(options.compress)} pass per second"
+            )
         lines = "\n".join(f"  {name:<11}{fact}" for name, fact in facts.items())
         self._say(f"ws-cluster monitoring is ready\n{lines}\n")
 

@@ -334,6 +334,19 @@ class Node:
             client.perform(client.connection.message(data))
             self.follow_session(client)
 
+    async def update_session(
+        self,
+        session_id: str,
+        *,
+        state: Any = ...,
+        channels: tuple[str, ...] | None = None,
+        expected_version: int | None = None,
+    ) -> int:
+        """Change a session wherever it is held; see `Sessions.update` for what it raises."""
+        return await self.sessions.update(
+            session_id, state=state, channels=channels, expected_version=expected_version
+        )
+
     def follow_session(self, client: Client) -> None:
         """Bring a client's server-side subscriptions in line with its session's channels."""
         session = client.session

@@ -1,0 +1,115 @@
+"""The parts that run until they are told to end: keeper, stack, receiver."""
+
+from __future__ import annotations
+
+import asyncio
+from argparse import Namespace
+from pathlib import Path
+
+from cluster import log
+from cluster.config import LogConfig
+from cluster.errors import BootFailed, ConfigError, Problem
+from cluster.monitor import moments, places
+from cluster.monitor.places import Where
+
+_LEAST_POLL_SECONDS = 0.2
+
+
+def keep(arguments: Namespace) -> int:
+    """`monitor keep`."""
+    from cluster.monitor.alertmanager import Alertmanager
+    from cluster.monitor.journal import Journal
+    from cluster.monitor.keeper import Keeper, Policy
+    from cluster.monitor.notices import PAGERDUTY_URL, Mailbox
+    from cluster.monitor.prometheus import Prometheus
+    from cluster.monitor.signs import stop_flag
+
+    compress = _compression(arguments)
+
+    def length(name: str) -> float:
+        return _seconds(f"--{name}", getattr(arguments, name.replace("-", "_"))) / compress
+
+    policy = Policy.of(
+        critical=length("critical-after"),
+        warning=length("warning-after"),
+        poll=max(_LEAST_POLL_SECONDS, length("poll")),
+    )
+    mailbox = Mailbox(
+        pagerduty_url=arguments.pagerduty_url or PAGERDUTY_URL,
+        pagerduty_key_file=arguments.pagerduty_key_file,
+        change_key_file=arguments.change_key_file,
+        slack_url_file=arguments.slack_url_file,
+    )
+    stop = stop_flag()
+    log.configure(LogConfig(), instance="keeper")
+    where = Where.of(arguments)
+    journal = Journal(where.data_dir)
+    try:
+        keeper = Keeper(
+            journal,
+            Prometheus(where.prometheus),
+            Alertmanager(where.alertmanager),
+            mailbox,
+            policy,
+        )
+        if arguments.once:
+            keeper.tick()
+        else:
+            keeper.run(stop)
+    finally:
+        journal.close()
+    return 0
+
+
+def up(arguments: Namespace) -> int:
+    """`monitoring up`."""
+    from cluster.monitor import stack
+
+    def folder(given: str | None) -> Path | None:
+        return Path(given).expanduser().absolute() if given else None
+
+    options = stack.Options(
+        host=arguments.host,
+        prometheus_port=arguments.prometheus_port,
+        alertmanager_port=arguments.alertmanager_port,
+        node_exporter_port=arguments.node_exporter_port,
+        receiver_port=arguments.receiver_port,
+        apps=tuple(arguments.apps or ("127.0.0.1:8001",)),
+        data_dir=places.data_dir(arguments.data_dir),
+        rules_dir=folder(arguments.rules_dir),
+        secrets_dir=folder(arguments.secrets_dir),
+        runbook_base_url=arguments.runbook_base_url,
+        root=arguments.root,
+        compress=_compression(arguments),
+        with_node_exporter=arguments.node_exporter,
+    )
+    return stack.run(options)
+
+
+def receive(arguments: Namespace) -> int:
+    """`monitoring receive`."""
+    from cluster.monitor import receiver
+
+    file = Path(arguments.file).expanduser() if arguments.file else None
+    try:
+        asyncio.run(receiver.serve(arguments.host, arguments.port, file))
+    except OSError as error:
+        raise BootFailed(
+            f"the receiver cannot listen on {arguments.host}:{arguments.port}"
+            f" ({error.strerror}): give a free --port"
+        ) from None
+    return 0
+
+
+def _compression(arguments: Namespace) -> float:
+    factor = float(arguments.compress)
+    if not 1 <= factor < 1000:
+        raise ConfigError([Problem("--compress", f"{factor:g}", "give 1 or more, below 1000")])
+    return factor
+
+
+def _seconds(flag: str, text: str) -> float:
+    try:
+        return moments.seconds_of(text)
+    except ValueError as error:
+        raise ConfigError([Problem(flag, text, str(error).partition(": ")[2])]) from None

@@ -1,0 +1,271 @@
+"""`monitor logs`: what services wrote, and what alerts did, on one time axis.
+
+Rules
+- `monitoring up` writes one file per part into <data dir>/log. `ws-cluster up` writes to standard
+  output: its log is looked for in --file, in <state dir>/log/app.log (where
+  `ws-cluster up | tee -a …` may put it) and in the journal of systemd; nginx's is the file its
+  supervisor keeps.
+- A line's time is its own (JSON `ts` or `time`, or at its beginning); a line without one belongs to
+  the line before it.
+- Alert lines come from the incident journal and begin with ALERT.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from cluster.monitor import moments, places
+from cluster.monitor.faults import NotAnswering, NotFound
+from cluster.monitor.journal import FILE_NAME, Journal
+from cluster.monitor.places import Where
+
+_PARTS: Final = ("prometheus", "alertmanager", "node_exporter", "receiver", "keeper")
+_APP: Final = ("app", "nginx")
+SERVICES: Final = (*_APP, *_PARTS)
+_OTHER_NAMES: Final = {
+    "websocket-app": "app",
+    "websocket": "app",
+    "cluster": "app",
+    "node-exporter": "node_exporter",
+    "monitor": "keeper",
+}
+_LINES: Final = 50
+_LOOK_SECONDS: Final = 0.3
+_MOST_READ_BYTES: Final = 64 << 20
+_STARTS_WITH_TIME: Final = re.compile(
+    r"^\s*(?:ts=|time=)?\"?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*)"
+)
+_UNIT: Final = "ws-cluster"
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line with its time and where it is from."""
+
+    at: float
+    source: str
+    text: str
+
+
+def logs(arguments: Namespace) -> int:
+    """`monitor logs`."""
+    where = Where.of(arguments)
+    pattern = _pattern(arguments.grep)
+    sources = _sources(arguments, where)
+    since = time.time() - _since(arguments.since) if arguments.since else 0.0
+    lines = [line for source in sources for line in source.read() if line.at >= since]
+    if not arguments.since:
+        lines = sorted(lines, key=lambda line: line.at)[-_LINES:]
+        since = lines[0].at if lines else time.time()
+    alerts = _Alerts(where.data_dir) if arguments.alerts else None
+    if alerts is not None:
+        lines += alerts.read(since)
+    is_tagged = len(sources) > 1
+    _write(lines, pattern, is_tagged=is_tagged)
+    if arguments.follow:
+        with suppress(KeyboardInterrupt):
+            _follow(sources, alerts, pattern, is_tagged=is_tagged)
+    return 0
+
+
+def _pattern(text: str | None) -> re.Pattern[str] | None:
+    try:
+        return re.compile(text) if text else None
+    except re.error as error:
+        raise NotAnswering(f"--grep {text!r} is no regular expression: {error}") from None
+
+
+def _since(text: str) -> float:
+    try:
+        return moments.seconds_of(text)
+    except ValueError as error:
+        raise NotAnswering(f"--since: {error}") from None
+
+
+# --- where lines come from ---------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _File:
+    """A log file that is appended to, and may be emptied or replaced."""
+
+    name: str
+    path: Path
+    offset: int = 0
+    last_at: float = 0.0
+    rest: bytes = field(default=b"")
+
+    def read(self) -> list[Line]:
+        """What has been added since the last call; the last 64 MiB at first."""
+        with suppress(OSError), self.path.open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            if size < self.offset:
+                self.offset, self.rest = 0, b""
+            if size - self.offset > _MOST_READ_BYTES:
+                self.offset = size - _MOST_READ_BYTES
+            file.seek(self.offset)
+            data = self.rest + file.read(_MOST_READ_BYTES)
+            self.offset = file.tell()
+            *whole, self.rest = data.split(b"\n")
+            return [self._line(raw.decode("utf-8", "replace")) for raw in whole]
+        return []
+
+    def _line(self, text: str) -> Line:
+        self.last_at = time_of(text) or self.last_at
+        return Line(self.last_at, self.name, text)
+
+
+@dataclass(slots=True)
+class _Unit:
+    """The journal of a systemd unit."""
+
+    name: str
+    cursor: str = ""
+
+    def read(self) -> list[Line]:
+        """What has been added since the last call; the last thousands of lines at first."""
+        command = ["journalctl", "--unit", _UNIT, "--output", "json", "--quiet", "--no-pager"]
+        command += ["--after-cursor", self.cursor] if self.cursor else ["--lines", "10000"]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        found = []
+        for raw in done.stdout.splitlines():
+            with suppress(ValueError, KeyError, TypeError):
+                entry = json.loads(raw)
+                self.cursor = entry["__CURSOR"]
+                at = int(entry["__REALTIME_TIMESTAMP"]) / 1e6
+                found.append(Line(at, self.name, str(entry["MESSAGE"])))
+        return found
+
+
+_Source = _File | _Unit
+
+
+def _sources(arguments: Namespace, where: Where) -> list[_Source]:
+    name = _OTHER_NAMES.get(arguments.service, arguments.service)
+    if arguments.file:
+        path = Path(arguments.file).expanduser()
+        if not path.is_file():
+            raise NotFound(f"{path} is no file: --file names the log to read")
+        return [_File(name, path)]
+    if name == "all":
+        found = [source for one in SERVICES if (source := _source(one, where))]
+        if not found:
+            raise NotFound(f"no service has written a log below {where.data_dir}")
+        return found
+    if name not in SERVICES:
+        known = ", ".join(SERVICES)
+        raise NotFound(f"no service is called {arguments.service}: there are {known} and all")
+    source = _source(name, where)
+    if source is None:
+        raise NotFound(_why_none(name, where))
+    return [source]
+
+
+def _source(name: str, where: Where) -> _Source | None:
+    folder = where.data_dir / "log" if name in _PARTS else places.cluster_dir() / "log"
+    path = folder / ("access.log" if name == "nginx" else f"{name}.log")
+    if path.is_file():
+        return _File(name, path)
+    if name == "app" and _has_unit():
+        return _Unit(name)
+    return None
+
+
+def _has_unit() -> bool:
+    if shutil.which("journalctl") is None:
+        return False
+    command = ["journalctl", "--unit", _UNIT, "--lines", "1", "--quiet", "--output", "cat"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return done.returncode == 0 and bool(done.stdout.strip())
+
+
+def _why_none(name: str, where: Where) -> str:
+    if name == "app":
+        file = places.cluster_dir() / "log" / "app.log"
+        return (
+            "`ws-cluster up` writes its log to standard output: start it with"
+            f" `ws-cluster up | tee -a {file}`, run it as the systemd unit {_UNIT}, or name the file"
+            " with --file"
+        )
+    folder = places.cluster_dir() if name == "nginx" else where.data_dir
+    return f"{name} has written no log below {folder}: start it, or name the file with --file"
+
+
+class _Alerts:
+    """Alert lines from the incident journal."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._last = 0
+
+    def read(self, since: float = 0.0) -> list[Line]:
+        """What happened since the last call."""
+        if not (self._folder / FILE_NAME).is_file():
+            return []
+        journal = Journal(self._folder)
+        try:
+            found = journal.events(since, after_id=self._last)
+        finally:
+            journal.close()
+        self._last = max((number for number, _ in found), default=self._last)
+        return [
+            Line(
+                event.at,
+                "alert",
+                f"ALERT {moments.rfc3339(event.at)} {event.alertname} {event.kind}"
+                f" (incident {event.incident_id}) {event.text}".rstrip(),
+            )
+            for _, event in found
+        ]
+
+
+# --- one time axis -----------------------------------------------------------------------
+
+
+def time_of(text: str) -> float:
+    """The time a line carries; 0.0 if it carries none."""
+    with suppress(ValueError):
+        if text.startswith("{"):
+            document = json.loads(text)
+            return moments.unix(str(document.get("ts") or document.get("time") or ""))
+        if found := _STARTS_WITH_TIME.match(text):
+            return moments.unix(found[1].rstrip('"'))
+    return 0.0
+
+
+def _write(lines: Iterable[Line], pattern: re.Pattern[str] | None, *, is_tagged: bool) -> None:
+    for line in sorted(lines, key=lambda one: one.at):
+        if pattern is None or pattern.search(line.text):
+            tag = f"{line.source:<14}" if is_tagged else ""
+            sys.stdout.write(f"{tag}{line.text}\n")
+    sys.stdout.flush()
+
+
+def _follow(
+    sources: list[_Source],
+    alerts: _Alerts | None,
+    pattern: re.Pattern[str] | None,
+    *,
+    is_tagged: bool,
+) -> None:
+    for lines in _arriving(sources, alerts):
+        _write(lines, pattern, is_tagged=is_tagged)
+
+
+def _arriving(sources: list[_Source], alerts: _Alerts | None) -> Iterator[list[Line]]:
+    while True:
+        time.sleep(_LOOK_SECONDS)
+        lines = [line for source in sources for line in source.read()]
+        yield lines + (alerts.read() if alerts else [])
