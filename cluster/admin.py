@@ -11,13 +11,16 @@ from __future__ import annotations
 
 import asyncio
 import html
+import logging
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Final
 
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
+from cluster import log
 from cluster.children.doors import BACKLOG
 from cluster.metrics.supervisor import CONTENT_TYPE
 
@@ -76,6 +79,7 @@ class AdminDoor:
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
+        logging.getLogger("aiohttp.server").addFilter(log.Unlogged(HttpProcessingError))
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
         )

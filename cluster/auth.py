@@ -55,20 +55,20 @@ def authenticate(token: str, config: Config, now: float) -> Claims:
     if not token:
         if client.insecure:
             return _ANONYMOUS
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     if not client.token.hmac_secret_key:
         if client.insecure:
             return _ANONYMOUS
-        raise INVALID_TOKEN
+        raise INVALID_TOKEN.fresh()
     claims = _verify(token, client.token.hmac_secret_key.encode())
     user, expires_at = claims.get("sub", ""), claims.get("exp", 0)
     if type(user) is not str or type(expires_at) is not int or "channel" in claims:
-        raise INVALID_TOKEN
+        raise INVALID_TOKEN.fresh()
     not_before = claims.get("nbf", 0)
     if type(not_before) is not int:
-        raise INVALID_TOKEN
+        raise INVALID_TOKEN.fresh()
     if (expires_at and expires_at <= now) or not_before > now:
-        raise TOKEN_EXPIRED
+        raise TOKEN_EXPIRED.fresh()
     # Insecure mode lets everybody in, so nobody's time runs out either.
     return Claims(user, claims.get("info"), 0 if client.insecure else expires_at)
 
@@ -81,10 +81,10 @@ def _verify(token: str, key: bytes) -> dict[str, Any]:
         claims = orjson.loads(_decoded(body))
         given = _decoded(signature)
     except (ValueError, KeyError, TypeError):
-        raise INVALID_TOKEN from None
+        raise INVALID_TOKEN.fresh() from None
     expected = hmac.new(key, signed.encode(), algorithm).digest()
     if not hmac.compare_digest(expected, given) or type(claims) is not dict:
-        raise INVALID_TOKEN
+        raise INVALID_TOKEN.fresh()
     return claims
 
 

@@ -16,6 +16,9 @@ The tree:
 Codes and texts of replies, closes and unsubscribes are those of the Centrifuge client
 protocol, so that the official SDKs react as they do to Centrifugo. A close reason is never
 empty: centrifuge-js treats a terminal code with an empty reason as a reconnect.
+
+The entries of the catalogue are values. To raise one, raise a copy (`raise NOT_AVAILABLE.fresh()`):
+an exception that is raised again and again keeps the frames of every time.
 """
 
 from __future__ import annotations
@@ -93,6 +96,16 @@ class ClientError(ClusterError):
         self.message: Final = message
         self.temporary: Final = temporary
 
+    def fresh(self) -> ClientError:
+        """A copy to be raised."""
+        return ClientError(self.code, self.message, temporary=self.temporary)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, ClientError) and self.args == other.args
+
+    def __hash__(self) -> int:
+        return hash(self.args)
+
     def __str__(self) -> str:
         return f"{self.code} {self.message}"
 
@@ -135,6 +148,16 @@ class Disconnect(ClusterError):
         super().__init__(code, reason)
         self.code: Final = code
         self.reason: Final = reason
+
+    def fresh(self) -> Disconnect:
+        """A copy to be raised."""
+        return Disconnect(self.code, self.reason)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Disconnect) and self.args == other.args
+
+    def __hash__(self) -> int:
+        return hash(self.args)
 
     def __str__(self) -> str:
         return f"{self.code} {self.reason}"

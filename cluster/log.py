@@ -54,6 +54,27 @@ def count_levels(hook: Callable[[str], None]) -> None:
     _counter.hook = hook
 
 
+class Unlogged(logging.Filter):
+    """Keeps one kind of exception out of a standard logger, and tells whoever counts it.
+
+    For what clients do wrong before anything of ours has seen it: aiohttp logs it with a traceback.
+    """
+
+    def __init__(
+        self, kind: type[BaseException], counted: Callable[[], None] = lambda: None
+    ) -> None:
+        super().__init__()
+        self._kind = kind
+        self._counted = counted
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        error = record.exc_info[1] if record.exc_info else None
+        if not isinstance(error, self._kind):
+            return True
+        self._counted()
+        return False
+
+
 class RepeatLimiter:
     """Lets a few equal warnings or errors through per window and counts the rest.
 

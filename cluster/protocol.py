@@ -132,7 +132,7 @@ def decode(payload: bytes) -> list[Command]:
             return [_command(orjson.loads(line)) for line in payload.split(b"\n")]
         return [_command(orjson.loads(payload))]
     except orjson.JSONDecodeError:
-        raise _why_undecodable(payload) from None
+        raise _why_undecodable(payload).fresh() from None
 
 
 def _why_undecodable(payload: bytes) -> Disconnect:
@@ -145,19 +145,19 @@ def _why_undecodable(payload: bytes) -> Disconnect:
 
 def _command(document: Any) -> Command:
     if type(document) is not dict:
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     number = document.get("id", 0)
     if type(number) is not int or not 0 <= number < _ID_LIMIT:
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     method = _method(document)
     if number == 0 and method != "send":
         # Centrifugo takes whatever has no id and is no `send` for a pong.
         return PONG
     if method is None:
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     params = document[method]
     if type(params) is not dict:
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     return Command(number, method, params)
 
 
@@ -173,21 +173,21 @@ def _take(params: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     if value is None:
         return default
     if type(value) is not kind:
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     return value
 
 
 def _take_offset(params: dict[str, Any]) -> int:
     offset: int = _take(params, "offset", int, 0)
     if not 0 <= offset < _OFFSET_LIMIT:
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     return offset
 
 
 def _take_channel(params: dict[str, Any]) -> str:
     channel: str = _take(params, "channel", str, "")
     if not channel:
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     return channel
 
 
@@ -196,7 +196,7 @@ def connect_request(params: dict[str, Any]) -> ConnectRequest:
     subs = {}
     for channel, sub in _take(params, "subs", dict, {}).items():
         if type(sub) is not dict:
-            raise BAD_REQUEST_CLOSE
+            raise BAD_REQUEST_CLOSE.fresh()
         if _take(sub, "recover", bool, False):
             subs[channel] = Position(_take_offset(sub), _take(sub, "epoch", str, ""))
     return ConnectRequest(
@@ -208,7 +208,7 @@ def subscribe_request(params: dict[str, Any]) -> SubscribeRequest:
     """Read the parameters of `subscribe`; raises `Disconnect` 3501 when a type is wrong."""
     delta = _take(params, "delta", str, "")
     if delta not in {"", "fossil"}:
-        raise BAD_REQUEST_CLOSE
+        raise BAD_REQUEST_CLOSE.fresh()
     flag = _take(params, "flag", int, 0)
     return SubscribeRequest(
         _take_channel(params),
@@ -241,12 +241,12 @@ def data_json(params: dict[str, Any]) -> bytes:
     """The parameter `data` as compact JSON; raises `ClientError` 107 when absent or too deep."""
     data = params.get("data", MISSING)
     if data is MISSING:
-        raise BAD_REQUEST
+        raise BAD_REQUEST.fresh()
     try:
         return orjson.dumps(data)
     except orjson.JSONEncodeError:
         # orjson reads 1,024 levels of nesting but writes 254.
-        raise BAD_REQUEST from None
+        raise BAD_REQUEST.fresh() from None
 
 
 def history_request(params: dict[str, Any]) -> HistoryRequest:
@@ -263,7 +263,7 @@ def history_request(params: dict[str, Any]) -> HistoryRequest:
     if since_params is not None:
         since = Position(_take_offset(since_params), _take(since_params, "epoch", str, ""))
         if reverse and since.offset == 0:
-            raise BAD_REQUEST
+            raise BAD_REQUEST.fresh()
     return HistoryRequest(_take_channel(params), max(limit, -1), since, reverse)
 
 

@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Mapping
 import orjson
 import uvloop
 from aiohttp import web
+from aiohttp.http import HttpProcessingError
 
 from cluster import log as logs
 from cluster.broker.canary import Canary
@@ -36,7 +37,7 @@ from cluster.resp.router import Router
 from cluster.resp.subscriptions import Subscriptions
 from cluster.sessions import RedisSessions
 from cluster.websocket import door
-from cluster.websocket.door import ClientFaults, Door
+from cluster.websocket.door import Door
 
 log = get_logger()
 
@@ -239,7 +240,7 @@ class Worker:
         # The Python SDK sends an empty Sec-WebSocket-Protocol; aiohttp warns of each.
         logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
         faults = logging.getLogger("cluster.http")
-        faults.addFilter(ClientFaults(self._tally))
+        faults.addFilter(logs.Unlogged(HttpProcessingError, self._door.bad_http))
         http = web.Server(self._answer_http, access_log=None, logger=faults)
 
         def accept() -> asyncio.Protocol:

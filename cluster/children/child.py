@@ -206,9 +206,10 @@ class Child:
         """Whether it has been silent for longer than it may be, or takes too long to boot."""
         if not self.is_running:
             return False
-        if self.heartbeat is None or self.booted_at is None:
+        if self.booted_at is None:
             return now - self.started_at >= self.kind.boot_seconds
-        return self.heartbeat.is_hung(now)
+        # nginx and Valkey never beat: once booted they are not judged.
+        return self.heartbeat is not None and self.heartbeat.is_hung(now)
 
     def signal(self, number: signal.Signals) -> None:
         """Send a signal; a child that has ended gets none."""

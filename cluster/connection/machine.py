@@ -136,7 +136,7 @@ class Connection:
 
     def _pong(self) -> None:
         if not self.awaits_pong:
-            raise BAD_REQUEST_CLOSE
+            raise BAD_REQUEST_CLOSE.fresh()
         self.awaits_pong = False
 
     def _must_wait(self, command: Command) -> bool:
@@ -177,7 +177,7 @@ class Connection:
         if is_connected == (method == "connect") or (
             not is_connected and self.state is not State.NEW
         ):
-            raise BAD_REQUEST_CLOSE
+            raise BAD_REQUEST_CLOSE.fresh()
         try:
             _HANDLERS[method](self, command, actions)
         except ClientError as error:
@@ -206,11 +206,11 @@ class Connection:
     def _subscribe(self, command: Command, actions: list[Action]) -> None:
         request = subscribe_request(command.params)
         if request.channel in self.channels:
-            raise ALREADY_SUBSCRIBED
+            raise ALREADY_SUBSCRIBED.fresh()
         if self._subscribing is None:
             self._subscribing = set()
         if len(self.channels) + len(self._subscribing) >= self._channel_limit:
-            raise LIMIT_EXCEEDED
+            raise LIMIT_EXCEEDED.fresh()
         self._subscribing.add(request.channel)
         actions.append(Subscribe(command.id, request))
 
@@ -235,27 +235,27 @@ class Connection:
     def _rpc(self, command: Command, actions: list[Action]) -> None:
         method = command.params.get("method") or ""
         if type(method) is not str:
-            raise BAD_REQUEST_CLOSE
+            raise BAD_REQUEST_CLOSE.fresh()
         self._calls += 1
         actions.append(Rpc(command.id, method, command.params.get("data")))
 
     def _send(self, command: Command, actions: list[Action]) -> None:
-        raise NOT_AVAILABLE_CLOSE
+        raise NOT_AVAILABLE_CLOSE.fresh()
 
     def _refresh(self, command: Command, actions: list[Action]) -> None:
         token = command.params.get("token")
         if type(token) is not str or not token:
-            raise BAD_REQUEST_CLOSE
+            raise BAD_REQUEST_CLOSE.fresh()
         self._calls += 1
         actions.append(Refresh(command.id, token))
 
     def _not_available(self, command: Command, actions: list[Action]) -> None:
-        raise NOT_AVAILABLE
+        raise NOT_AVAILABLE.fresh()
 
     def _sub_refresh(self, command: Command, actions: list[Action]) -> None:
         if channel_request(command.params) not in self.channels:
-            raise PERMISSION_DENIED
-        raise NOT_AVAILABLE
+            raise PERMISSION_DENIED.fresh()
+        raise NOT_AVAILABLE.fresh()
 
     # --- from the node ---------------------------------------------------------------------
 

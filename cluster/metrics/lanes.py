@@ -11,12 +11,13 @@ Guarantees
 from __future__ import annotations
 
 import itertools
+import json
 import struct
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from prometheus_client.metrics_core import Metric
 from prometheus_client.mmap_dict import MmapedDict
@@ -181,3 +182,29 @@ def live_sum(path: Path, name: str) -> float:
             for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
                 total += value if f'"{name}"' in key else 0.0
     return total
+
+
+class LaneValue(NamedTuple):
+    """One series as one lane wrote it."""
+
+    lane: str
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def lane_values(path: Path, names: Collection[str]) -> Iterator[LaneValue]:
+    """Counters and summed gauges of these names, lane by lane; for whoever compares workers.
+
+    A file that cannot be read is passed over: putting it aside is the scrape's business.
+    """
+    for file in (*path.glob("counter_*.db"), *path.glob("gauge_livesum_*.db")):
+        lane = file.stem.rpartition("_")[2]
+        with suppress(*_CORRUPT):
+            data = file.read_bytes()
+            if not _is_well_formed(data, _INTEGER.unpack_from(data)[0]):
+                continue
+            for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
+                _, name, labels, *_ = json.loads(key)
+                if name in names:
+                    yield LaneValue(lane, name, labels, value)

@@ -259,14 +259,23 @@ class Journal:
             (silence_id, incident_id),
         )
 
-    def silences_to_release(self, resolved_before: float) -> list[tuple[str, list[Incident]]]:
-        """Silences whose incidents had all ended by then, with those incidents."""
+    def is_left_over(self, silence_id: str, incident_id: int) -> bool:
+        """Whether a silence acknowledged an earlier incident that has ended, and not this one."""
+        rows = self._base.execute(
+            "SELECT a.incident_id, i.resolved_at FROM acknowledgements a"
+            " JOIN incidents i ON i.id = a.incident_id WHERE a.silence_id = ?",
+            (silence_id,),
+        ).fetchall()
+        noted = {row[0] for row in rows}
+        return incident_id not in noted and any(row[1] is not None for row in rows)
+
+    def ended_acknowledgements(self) -> list[tuple[str, list[Incident]]]:
+        """Silences that still need care and whose incidents have all ended, with those incidents."""
         rows = self._base.execute(
             "SELECT silence_id, incident_id FROM acknowledgements WHERE silence_id IN ("
             " SELECT a.silence_id FROM acknowledgements a JOIN incidents i ON i.id = a.incident_id"
-            " GROUP BY a.silence_id HAVING MIN(a.is_released) = 0"
-            " AND MAX(COALESCE(i.resolved_at, 1e300)) <= ?)",
-            (resolved_before,),
+            " GROUP BY a.silence_id"
+            " HAVING MIN(a.is_released) = 0 AND COUNT(*) = COUNT(i.resolved_at))"
         ).fetchall()
         found: dict[str, list[Incident]] = {}
         for silence_id, incident_id in rows:

@@ -8,8 +8,8 @@ Rules
 - One `tick` looks once and writes down what changed; ticking again, or after a restart, changes
   nothing more. A tick never raises: who cannot be asked says nothing, and nothing is concluded.
 - An incident ends only when its rule was evaluated and the alert was not there.
-- An acknowledgement's silence stays until Alertmanager has had time to forget the ended alert, and
-  is then taken away, so that the next firing pages.
+- An acknowledgement ends with its incident. Its silence is taken away when the alert fires again,
+  which then pages at once; else when Prometheus and Alertmanager have forgotten the ended alert.
 - Repeats: after the response time of the severity, then after twice as long each time.
 """
 
@@ -38,6 +38,9 @@ _DEPLOYMENT_FACT: Final = "last_deployment_at"
 _NEW_DEPLOYMENT_SECONDS: Final = 300.0
 _LONGEST_RETRY_SECONDS: Final = 300.0
 _FORGET_SECONDS: Final = 400 * 86400.0
+# Prometheus sends an ended alert again and again for so long (rules.resolvedRetention); would its
+# silence end before, Alertmanager would tell of the end.
+_RESENT_SECONDS: Final = 15 * 60.0
 # After a restart Prometheus knows since when an alert is active to the second only.
 _SAME_ACTIVATION_SECONDS: Final = 1.5
 
@@ -115,7 +118,7 @@ class Keeper:
         silences = self._asked("alertmanager", self._alertmanager.silences)
         with self._journal.change():
             if rules:
-                self._compare(rules, alerts or [], now)
+                self._compare(rules, alerts or [], silences or [], now)
             if alerts is not None and silences is not None:
                 self._take_acknowledgements(alerts, silences, now)
             self._repeat(now)
@@ -153,34 +156,33 @@ class Keeper:
 
     # --- pending, firing, resolved -------------------------------------------------------
 
-    def _compare(self, rules: list[Rule], alerts: list[ActiveAlert], now: float) -> None:
+    def _compare(
+        self, rules: list[Rule], alerts: list[ActiveAlert], silences: list[Silence], now: float
+    ) -> None:
         seen = {canonical(a.labels): a for rule in rules if rule.is_settled for a in rule.alerts}
         for alert in seen.values():
-            self._see(alert, alerts, now)
+            fired = self._see(alert, alerts, now)
+            if fired is not None:
+                self._page_if_quiet(fired, silences)
         unsettled = {rule.name for rule in rules if not rule.is_settled}
         for incident in self._journal.open_incidents():
             if canonical(incident.labels) not in seen and incident.alertname not in unsettled:
                 self._end(incident, now)
 
-    def _see(self, alert: Alert, alerts: list[ActiveAlert], now: float) -> None:
-        last = self._journal.last_of(alert.labels)
-        if last is None or not last.is_open:
+    def _see(self, alert: Alert, alerts: list[ActiveAlert], now: float) -> Incident | None:
+        """Write down an alert that is there; returns its incident if it has begun to fire."""
+        incident = self._journal.last_of(alert.labels)
+        if incident is None or not incident.is_open:
             # Closed by hand while the condition goes on holding: the same activation stays closed.
-            if last and abs(last.active_at - alert.active_at) < _SAME_ACTIVATION_SECONDS:
-                return
+            if incident and abs(incident.active_at - alert.active_at) < _SAME_ACTIVATION_SECONDS:
+                return None
             number = self._journal.open_incident(alert.labels, alert.annotations, alert.active_at)
             self._note(alert.active_at, number, alert.name, "pending", f"value {alert.value}")
             incident = self._journal.incident(number)
-        else:
-            incident = last
-        if alert.state == "firing" and not incident.has_fired:
-            known = next((a for a in alerts if _is_same(alert.labels, a)), None)
-            since = known.starts_at if known and alert.active_at <= known.starts_at < now else now
-            self._fire(incident, alert, since, last if last and not last.is_open else None)
-
-    def _fire(
-        self, incident: Incident, alert: Alert, since: float, before: Incident | None
-    ) -> None:
+        if alert.state != "firing" or incident.has_fired:
+            return None
+        known = next((a for a in alerts if _is_same(alert.labels, a)), None)
+        since = known.starts_at if known and alert.active_at <= known.starts_at < now else now
         self._journal.set(
             incident.id,
             state="firing",
@@ -191,23 +193,30 @@ class Keeper:
         )
         summary = alert.annotations.get("summary", "")
         self._note(since, incident.id, alert.name, "firing", summary)
-        before = before or self._before(incident)
-        if before and self._was_ended_in_silence(before, since):
-            self._page(self._journal.incident(incident.id), "again", since, 0.0)
+        return self._journal.incident(incident.id)
 
-    def _before(self, incident: Incident) -> Incident | None:
+    def _page_if_quiet(self, incident: Incident, silences: list[Silence]) -> None:
+        """Page at once where Alertmanager will not: it thinks that it has told of this alert."""
         found = self._journal.incidents(
             "labels = ? AND id < ? AND firing_at IS NOT NULL ORDER BY id DESC LIMIT 1",
             canonical(incident.labels),
             incident.id,
         )
-        return found[0] if found else None
-
-    def _was_ended_in_silence(self, before: Incident, now: float) -> bool:
-        """Whether Alertmanager still thinks it has told of this alert."""
-        was_silenced = before.acknowledged_at is not None or before.is_suppressed
+        since = incident.firing_at or 0.0
         quiet_seconds = self._routes.repeat_interval_seconds if self._routes else 0.0
-        return was_silenced and now - (before.resolved_at or 0.0) < quiet_seconds
+        if not found or since - (found[0].resolved_at or 0.0) >= quiet_seconds:
+            return
+        was_silenced = found[0].acknowledged_at is not None or found[0].is_suppressed
+        if was_silenced and not any(self._covers(s, incident) for s in silences):
+            self._page(incident, "again", 0.0)
+
+    def _covers(self, silence: Silence, incident: Incident) -> bool:
+        """Whether a silence is meant to keep this incident quiet."""
+        return (
+            silence.state == "active"
+            and all(matcher.holds(incident.labels) for matcher in silence.matchers)
+            and not (silence.is_ack and self._journal.is_left_over(silence.id, incident.id))
+        )
 
     def _end(self, incident: Incident, now: float) -> None:
         if not incident.has_fired:
@@ -240,6 +249,8 @@ class Keeper:
     def _judge(self, incident: Incident, silenced: Silenced, now: float) -> None:
         if incident.is_suppressed != silenced.is_suppressed:
             self._journal.set(incident.id, is_suppressed=int(silenced.is_suppressed))
+        if silenced.ack is not None and self._journal.is_left_over(silenced.ack.id, incident.id):
+            return
         if silenced.ack is not None:
             self._journal.note_acknowledgement(silenced.ack.id, incident.id)
             if incident.state == "firing":
@@ -273,7 +284,7 @@ class Keeper:
             if incident.state != "firing" or incident.is_suppressed or not target or not since:
                 continue
             if now >= since + target * 2**incident.repeats:
-                self._page(incident, f"repeat-{since:.0f}-{incident.repeats}", now, now - since)
+                self._page(incident, f"repeat-{since:.0f}-{incident.repeats}", now - since)
                 waited = f"not acknowledged after {now - since:.0f} s"
                 self._note(now, incident.id, incident.alertname, "repeated", waited)
                 due = incident.repeats
@@ -281,7 +292,7 @@ class Keeper:
                     due += 1
                 self._journal.set(incident.id, repeats=due)
 
-    def _page(self, incident: Incident, reason: str, now: float, waited: float) -> None:
+    def _page(self, incident: Incident, reason: str, waited: float) -> None:
         told = self._routes.slack_channels(incident.labels) if self._routes else []
         channels: list[Channel | None] = [*told] or [None]
         for channel in channels:
@@ -309,12 +320,13 @@ class Keeper:
 
     def _release_silences(self, now: float) -> None:
         """Take away the silences of acknowledged incidents that have ended."""
-        if self._routes is None:
-            return
-        grace = self._routes.group_interval_seconds + 2 * self._policy.poll_seconds
-        for silence_id, incidents in self._journal.silences_to_release(now - grace):
+        interval = self._routes.group_interval_seconds if self._routes else 0.0
+        grace = _RESENT_SECONDS + 2 * interval
+        for silence_id, incidents in self._journal.ended_acknowledgements():
             last = self._journal.last_of(incidents[0].labels)
-            if last and last.is_open:
+            fires_again = last is not None and last.state == "firing"
+            ended_at = max(incident.resolved_at or 0.0 for incident in incidents)
+            if not fires_again and now < ended_at + grace:
                 continue
             try:
                 self._alertmanager.expire(silence_id)

@@ -144,8 +144,9 @@ def check_alerts(arguments: Namespace) -> int:
         _print(json.dumps({"state": state, "exit_code": code, "alerts": alerts}, indent=2))
         return code
     shown = [one for one in found if one.severity != "none"]
-    count = sum(one.counts for one in shown)
-    _print(f"{state.upper()}: {count} {'alert fires' if count == 1 else 'alerts fire'}")
+    count = sum(one.counts and one.severity in _CODES for one in shown)
+    what = "nothing needs attention" if code == 0 else f"{count} need attention"
+    _print(f"{state.upper()}: {what}")
     now = time.time()
     for one in shown:
         _print("  " + one.line(now))

@@ -111,7 +111,7 @@ def resolution(dedup_key: str) -> dict[str, Any]:
 
 
 def page_again(incident: Incident, dedup_key: str, waited_seconds: float) -> dict[str, Any]:
-    """PagerDuty: nobody has taken an incident yet."""
+    """PagerDuty: an incident that nobody has taken, or that is back."""
     severity = incident.severity if incident.severity in _PAGERDUTY_SEVERITIES else "error"
     return {
         "event_action": "trigger",
@@ -128,7 +128,7 @@ def page_again(incident: Incident, dedup_key: str, waited_seconds: float) -> dic
 def slack_again(
     incident: Incident, channel: Channel | None, waited_seconds: float
 ) -> dict[str, Any]:
-    """Slack: nobody has taken an incident yet."""
+    """Slack: an incident that nobody has taken, or that is back."""
     text = _repeated(incident, waited_seconds)
     runbook = incident.annotations.get("runbook_url", "")
     lines = [
@@ -156,11 +156,9 @@ def slack_again(
 
 def _repeated(incident: Incident, waited_seconds: float) -> str:
     summary = incident.annotations.get("summary") or incident.alertname
-    waited = moments.stretch(waited_seconds)
-    return (
-        f"{incident.severity.upper()} not acknowledged for {waited}:"
-        f" {incident.alertname}: {summary}"
-    )
+    waited = f"not acknowledged for {moments.stretch(waited_seconds)}"
+    how = waited if waited_seconds else "fires again"
+    return f"{incident.severity.upper()} {how}: {incident.alertname}: {summary}"
 
 
 def deployment(version: str, at: float) -> dict[str, Any]:

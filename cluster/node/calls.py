@@ -103,7 +103,7 @@ class Calls:
         """
         policy = self._rules.history(request.channel)
         if not policy.size:
-            raise NOT_AVAILABLE
+            raise NOT_AVAILABLE.fresh()
         self._rules.allow(request.channel)
         most = self._config.client.history_max_publication_limit
         limit = most if request.limit < 0 else min(request.limit, most)
@@ -119,9 +119,9 @@ class Calls:
                 )
         except (StoreError, TimeoutError) as error:
             store_failed(self._tally, "history_failed", error)
-            raise INTERNAL from None
+            raise INTERNAL.fresh() from None
         if since is not None and since.epoch and since.epoch != read.top.epoch:
-            raise UNRECOVERABLE_POSITION
+            raise UNRECOVERABLE_POSITION.fresh()
         return {
             "publications": publications_json(read.publications),
             "epoch": read.top.epoch,
@@ -136,10 +136,10 @@ class Calls:
                 whatever `ClientError` it raises itself.
         """
         if not self._rpc_handlers:
-            raise NOT_AVAILABLE
+            raise NOT_AVAILABLE.fresh()
         handler = self._rpc_handlers.get(method)
         if handler is None:
-            raise METHOD_NOT_FOUND
+            raise METHOD_NOT_FOUND.fresh()
         try:
             # Written here, so that what cannot be JSON is the handler's fault and nobody else's.
             return {"data": orjson.Fragment(orjson.dumps(await handler(connection.user, data)))}
@@ -148,7 +148,7 @@ class Calls:
         except Exception:
             self._tally.errors["handler"] += 1
             log.exception("rpc_handler_failed", method=method)
-            raise INTERNAL from None
+            raise INTERNAL.fresh() from None
 
 
 def store_failed(

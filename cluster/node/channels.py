@@ -106,7 +106,7 @@ class Channels:
             self.abort(channel)
             self._tally.errors["broker"] += 1
             log.error("subscribe_failed", reason=str(error) or "the store is too slow")
-            raise INTERNAL from None
+            raise INTERNAL.fresh() from None
         except BaseException:
             self.abort(channel)
             raise
@@ -173,10 +173,11 @@ class Channels:
         channel = self._hub.channels.get(name)
         if channel is None or not channel.is_positioned:
             return
-        if not channel.is_placed:
-            self._rechecks.add(name)
-        elif self._hub.hold(channel):
+        if channel.is_placed and self._hub.hold(channel):
             self._fill_soon(channel)
+        else:
+            # A read under way may have been too early to see what was missed.
+            self._rechecks.add(name)
 
     # --- gaps ------------------------------------------------------------------------------
 
@@ -209,6 +210,9 @@ class Channels:
                 return
             if not self._hub.fill(channel, read.top, read.publications, held_before=held_before):
                 self._insufficient(channel)
+            if channel.name in self._rechecks:
+                self._rechecks.discard(channel.name)
+                self._hub.hold(channel)
             if channel.is_held:
                 await asyncio.sleep(_REFILL_SECONDS)
 

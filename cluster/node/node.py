@@ -142,7 +142,7 @@ class Node:
                 )
         except (StoreError, TimeoutError) as error:
             store_failed(self._tally, "connect_failed", error)
-            raise INTERNAL from None
+            raise INTERNAL.fresh() from None
         finally:
             self._connects_waiting -= 1
         try:
@@ -208,7 +208,7 @@ class Node:
         """
         claims = authenticate(token, self._config, time.time())
         if claims.user != client.connection.user:
-            raise INVALID_TOKEN
+            raise INVALID_TOKEN.fresh()
         client.connection.expires_at = claims.expires_at
         result: dict[str, Any] = {"client": client.connection.client, "version": __version__}
         if claims.expires_at:
@@ -258,7 +258,7 @@ class Node:
                     offset = request.position.offset
                 elif request.rejects_unrecovered:
                     self.channels.abort(joining.channel)
-                    raise UNRECOVERABLE_POSITION
+                    raise UNRECOVERABLE_POSITION.fresh()
             if offset:
                 result["offset"] = offset
         elif request.recover:

@@ -26,14 +26,14 @@ class ChannelRules:
             ClientError: 107 for a name too long or not ASCII, 102 for an unknown namespace.
         """
         if len(channel) > self._config.channel.max_length or not channel.isascii():
-            raise BAD_REQUEST
+            raise BAD_REQUEST.fresh()
         if ":" not in channel:
             return self._config.channel.without_namespace
         namespace = channel.removeprefix("$").partition(":")[0]
         try:
             return self._namespaces[namespace]
         except KeyError:
-            raise UNKNOWN_CHANNEL from None
+            raise UNKNOWN_CHANNEL.fresh() from None
 
     def history(self, channel: str) -> HistoryPolicy:
         """How long a channel remembers; raises as `options` does."""
@@ -55,4 +55,4 @@ class ChannelRules:
             ClientError: 103 when nothing allows it, or for a private channel without a token.
         """
         if channel.startswith("$") or not self._config.client.insecure:
-            raise PERMISSION_DENIED
+            raise PERMISSION_DENIED.fresh()

@@ -90,13 +90,12 @@ class Router:
         Raises:
             StoreUnavailable: when one is not reachable within the timeout; it may be tried again.
         """
-        for shard in self.shards:
-            await shard.aclose()
-        self.shards = [Shard(address, self, self._timeout_seconds) for address in self._addresses]
-        for shard in self.shards:
-            shard.start()
+        if not self.shards:
+            self.shards = [Shard(one, self, self._timeout_seconds) for one in self._addresses]
+            for shard in self.shards:
+                shard.start()
         await self._wait_all_up()
-        if len(self.shards) == 1 and await _is_cluster(self.shards[0].commands):
+        if not self.is_cluster and len(self.shards) == 1 and await _is_cluster(self.shards[0].commands):
             self.is_cluster = True
             await self._refresh()
             await self._wait_all_up()

@@ -36,8 +36,7 @@ from cluster.errors import (
     Disconnect,
 )
 from cluster.log import get_logger
-from cluster.metrics.tally import Tally
-from cluster.node.node import Connected, Node, Subscribed
+from cluster.node.node import Connected, Subscribed
 from cluster.protocol import (
     PING_FRAME,
     close_frame,
@@ -46,6 +45,7 @@ from cluster.protocol import (
     text_frame,
 )
 from cluster.sessions import Session
+from cluster.websocket.host import Host
 
 log = get_logger()
 
@@ -55,30 +55,6 @@ T = TypeVar("T")
 _SLOW_GRACE_SECONDS = 0.05
 
 _FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
-
-
-class Host:
-    """What a carrier needs of the door; see `Door`."""
-
-    node: Node
-    tally: Tally
-    session_short_lived_seconds: float
-
-    def entered(self, carrier: Carrier) -> int:
-        """The connect has worked; returns the slot on the wheel."""
-        raise NotImplementedError
-
-    def closing(self, carrier: Carrier) -> None:
-        """A close frame has been written; the socket must end soon."""
-        raise NotImplementedError
-
-    def left(self, carrier: Carrier) -> None:
-        """The socket has ended."""
-        raise NotImplementedError
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside the event loop's other work and keep it alive."""
-        raise NotImplementedError
 
 
 class Carrier(WebSocketDataQueue, asyncio.Protocol):
@@ -97,7 +73,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
 
     def __init__(
         self,
-        host: Host,
+        host: Host[Carrier],
         connection: Connection,
         *,
         url_session: str,
@@ -301,8 +277,19 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
 
     # --- work that waits for the store -------------------------------------------------------
 
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._host.run(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            self._tally.errors["internal"] += 1
+            log.exception("carrier_failed", client=self.connection.client)
+            self.perform(self.connection.disconnect(SERVER_ERROR))
+
     def _connect(self, action: protocol.Connect) -> None:
-        self._host.run(self._do_connect(action))
+        self._run(self._do_connect(action))
 
     async def _do_connect(self, action: protocol.Connect) -> None:
         since = time.monotonic()
@@ -345,7 +332,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self._node.follow_session(self)
 
     def _subscribe(self, action: protocol.Subscribe) -> None:
-        self._host.run(self._do_subscribe(action))
+        self._run(self._do_subscribe(action))
 
     async def _do_subscribe(self, action: protocol.Subscribe) -> None:
         since = time.monotonic()
@@ -366,11 +353,11 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self.perform(self.connection.resume())
 
     def _history(self, action: protocol.History) -> None:
-        self._host.run(self._do_call(action.id, "history", self._node.calls.history(action.request)))
+        self._run(self._do_call(action.id, "history", self._node.calls.history(action.request)))
 
     def _rpc(self, action: protocol.Rpc) -> None:
         call = self._node.calls.rpc(self.connection, action.method, action.data)
-        self._host.run(self._do_call(action.id, "rpc", call))
+        self._run(self._do_call(action.id, "rpc", call))
 
     def _refresh(self, action: protocol.Refresh) -> None:
         try:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fnmatch
-import logging
 import random
 import time
 import uuid
@@ -18,7 +17,7 @@ from collections.abc import Callable, Coroutine
 from typing import Any
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError, WebSocketWriter
+from aiohttp.http import WebSocketWriter
 
 from cluster.config import Config
 from cluster.connection import Connection, State
@@ -26,7 +25,8 @@ from cluster.errors import SHUTDOWN
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
 from cluster.node.node import Node
-from cluster.websocket.carrier import Carrier, Host
+from cluster.websocket.carrier import Carrier
+from cluster.websocket.host import Host
 from cluster.websocket.wheel import Wheel
 
 log = get_logger()
@@ -60,21 +60,6 @@ class TokenBucket:
         return True
 
 
-class ClientFaults(logging.Filter):
-    """Keeps what clients did wrong before the handshake out of the log, and counts it instead."""
-
-    def __init__(self, tally: Tally) -> None:
-        super().__init__()
-        self._tally = tally
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        error = record.exc_info[1] if record.exc_info else None
-        if not isinstance(error, HttpProcessingError):
-            return True
-        self._tally.rejected["bad_handshake"] += 1
-        return False
-
-
 class _Upgrade(web.WebSocketResponse):
     """aiohttp's handshake, whose frames go to a carrier from the first byte on."""
 
@@ -102,7 +87,7 @@ class _Upgrade(web.WebSocketResponse):
         """The carrier writes the end of this response."""
 
 
-class Door(Host):
+class Door(Host[Carrier]):
     """The WebSocket door of one worker.
 
     Args:
@@ -195,6 +180,10 @@ class Door(Host):
             response.headers["Retry-After"] = "1"
         response.force_close()
         return response
+
+    def bad_http(self) -> None:
+        """A request was so malformed that aiohttp answered it."""
+        self.tally.rejected["bad_handshake"] += 1
 
     def watch_http(self, handler: Any) -> None:
         """End an HTTP connection that has not become a WebSocket in time."""

@@ -1,0 +1,104 @@
+"""One collection for all viewers, and only while there are any.
+
+Rules
+- A viewer has no queue: one that reads slowly misses frames, and gets the newest when it reads on.
+- A collection that fails ends every viewer's stream; whoever comes back starts it anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from cluster import log
+
+Publish = Callable[[str, bytes], None]
+Collection = Callable[[Publish], Coroutine[Any, Any, None]]
+
+
+class Crowded(Exception):
+    """There are as many viewers as there may be."""
+
+
+class Broadcast:
+    """Hands the newest frame of each kind to whoever watches.
+
+    Args:
+        collect: given what it calls with each frame; runs while somebody watches.
+        most_viewers: how many may watch at a time.
+    """
+
+    def __init__(self, collect: Collection, *, most_viewers: int) -> None:
+        self._collect = collect
+        self._most: Final = most_viewers
+        self._viewers = 0
+        self._latest: dict[str, tuple[int, bytes]] = {}
+        self._number = 0
+        self._news = asyncio.Event()
+        self._task: asyncio.Task[None] | None = None
+        self._is_closed = False
+        self._log = log.get_logger()
+
+    @property
+    def is_collecting(self) -> bool:
+        """Whether anything is being collected now."""
+        return self._task is not None and not self._task.done()
+
+    @contextmanager
+    def watching(self) -> Iterator[AsyncIterator[bytes]]:
+        """Be a viewer; gives the frames from now on.
+
+        Raises:
+            Crowded: if there are too many.
+        """
+        if self._viewers >= self._most:
+            raise Crowded
+        self._viewers += 1
+        if not self.is_collecting:
+            self._latest.clear()
+            self._task = asyncio.get_running_loop().create_task(self._collect(self._publish))
+            self._task.add_done_callback(self._collected)
+        try:
+            yield self._frames()
+        finally:
+            self._viewers -= 1
+            if self._viewers == 0 and self._task is not None:
+                self._task.cancel()
+
+    def close(self) -> None:
+        """End every viewer's stream."""
+        self._is_closed = True
+        if self._task is not None:
+            self._task.cancel()
+        self._wake()
+
+    async def _frames(self) -> AsyncIterator[bytes]:
+        seen: dict[str, int] = {}
+        task = self._task
+        while not self._is_closed and task is not None and not task.done():
+            news = self._news
+            for kind, (number, frame) in list(self._latest.items()):
+                if seen.get(kind) != number:
+                    seen[kind] = number
+                    yield frame
+            await news.wait()
+
+    def _publish(self, kind: str, frame: bytes) -> None:
+        """Replace the newest frame of a kind; one that says the same again is not sent again."""
+        if self._latest.get(kind, (0, b""))[1] == frame:
+            return
+        self._number += 1
+        self._latest[kind] = (self._number, frame)
+        self._wake()
+
+    def _wake(self) -> None:
+        # A fresh event per frame: nobody can clear it before another has seen it.
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    def _collected(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            self._log.error("console_collection_failed", exc_info=error)
+        self._wake()
