@@ -1,16 +1,15 @@
-"""The operator's door: summed metrics, health, readiness, and a page that says what this is.
+"""The operator's door: summed metrics, health, readiness, and the console.
 
 Rules
 - It answers for as long as the supervisor lives; a scrape is collected in a thread, one at a
   time, so that health and readiness never wait for it.
 - /health: this process turns. /ready: it would serve; 503 with the reason as JSON if not.
-- Nothing here changes anything.
+- Nothing here changes anything but what the console lets an operator with `admin.key` do.
 """
 
 from __future__ import annotations
 
 import asyncio
-import html
 import logging
 import socket
 from collections.abc import Callable, Mapping
@@ -22,17 +21,10 @@ from aiohttp.http import HttpProcessingError
 
 from cluster import log
 from cluster.children.doors import BACKLOG
+from cluster.console import Console
 from cluster.metrics.supervisor import CONTENT_TYPE
 
 _SHUTDOWN_SECONDS: Final = 1.0
-_PAGE: Final = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><title>ws-cluster</title></head>
-<body><h1>ws-cluster {version}</h1>
-<p>{state}</p>
-<p>Clients connect to <code>/connection/websocket</code>. Operators read <a href="/metrics">metrics</a>,
-<a href="/health">health</a> and <a href="/ready">readiness</a>.</p>
-</body></html>
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +45,7 @@ class AdminDoor:
         readiness: asked for every /ready.
         exposition: collects the metrics; called in a thread.
         scraped: told the User-Agent after each scrape has been collected.
+        console: the page at `/` and what belongs to it.
     """
 
     def __init__(
@@ -63,19 +56,21 @@ class AdminDoor:
         readiness: Callable[[], Readiness],
         exposition: Callable[[], bytes],
         scraped: Callable[[str], None],
+        console: Console,
     ) -> None:
         self._sock = sock
         self._version = version
         self._readiness = readiness
         self._exposition = exposition
         self._scraped = scraped
+        self._console = console
         self._collecting = asyncio.Lock()
         self._runner: web.AppRunner | None = None
 
     async def open(self) -> None:
         """Begin to answer."""
         app = web.Application()
-        app.router.add_get("/", self._page)
+        self._console.add_to(app)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
@@ -91,14 +86,6 @@ class AdminDoor:
         """Answer what has been asked, then no more."""
         if self._runner is not None:
             await self._runner.cleanup()
-
-    async def _page(self, request: web.Request) -> web.Response:
-        state = self._readiness()
-        text = "ready" if state.is_ready else f"not ready: {state.reason}"
-        return web.Response(
-            text=_PAGE.format(version=html.escape(self._version), state=html.escape(text)),
-            content_type="text/html",
-        )
 
     async def _health(self, request: web.Request) -> web.Response:
         return web.json_response({"status": "ok", "version": self._version})

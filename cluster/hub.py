@@ -114,14 +114,14 @@ class Hub:
         elif not channel.is_placed:
             self._place(channel, top)
             channel.writes[subscriber] = write
-            self._release(channel)
+            self.release(channel)
         elif top.epoch == channel.epoch and top.offset > channel.offset:
             channel.ahead[subscriber] = (write, top.offset)
         else:
             is_same = top.epoch == channel.epoch
             missed = [frame for offset, frame in channel.tail if is_same and offset > top.offset]
             is_whole = is_same and len(missed) == channel.offset - top.offset
-            if missed:
+            if missed and is_whole:
                 self._write((write,), b"".join(missed), len(missed))
             channel.writes[subscriber] = write
         self._joined(channel)
@@ -265,9 +265,10 @@ class Hub:
                 stream as read, or no longer true (a failover went back).
 
         Returns:
-            True if nothing is missing any more. False if the stream no longer has all of it: the
-            subscribers must be told that their state is insufficient; the channel goes on from
-            the top. Either way, if the channel `is_held` afterwards, it wants to be filled again.
+            True if nothing is missing any more; if the channel `is_held` all the same, it wants to
+            be filled again. False if the stream no longer has all of it: the channel stands at
+            the top and is still held; tell the subscribers that their state is insufficient, then
+            `release` it, or they would get what is newer first.
         """
         del channel.held[:held_before]
         is_whole = (
@@ -283,7 +284,8 @@ class Hub:
             channel.offset, channel.epoch = top
             self._place_ahead(channel)
         channel.has_overflown = False
-        self._release(channel)
+        if is_whole:
+            self.release(channel)
         return is_whole
 
     def _place_ahead(self, channel: Channel) -> None:
@@ -291,7 +293,8 @@ class Hub:
             channel.writes[subscriber] = write
         channel.ahead.clear()
 
-    def _release(self, channel: Channel) -> None:
+    def release(self, channel: Channel) -> None:
+        """Deliver what was held; if the channel `is_held` afterwards, it wants to be filled."""
         channel.is_held = False
         held, channel.held = channel.held, []
         if held:

@@ -26,6 +26,7 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _ports,
         _host,
         _redis_urls,
+        _console_addresses,
         _channels,
     ]
     if needs_keys:
@@ -114,6 +115,31 @@ def _is_redis_url(url: str) -> bool:
     if parts.scheme not in _SCHEMES:
         return False
     return bool(parts.path if parts.scheme == "unix" else parts.hostname)
+
+
+def _console_addresses(config: Config) -> Iterator[Problem]:
+    console = config.console
+    for name in (
+        "prometheus_url",
+        "alertmanager_url",
+        "prometheus_link",
+        "alertmanager_link",
+        "grafana_link",
+    ):
+        url = getattr(console, name)
+        if url and not _is_http_url(url):
+            yield _problem(
+                f"console.{name}", url, "give a URL such as http://127.0.0.1:9090, or nothing"
+            )
+
+
+def _is_http_url(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        _ = parts.port
+    except ValueError:
+        return False
+    return parts.scheme in ("http", "https") and bool(parts.hostname)
 
 
 def _channels(config: Config) -> Iterator[Problem]:

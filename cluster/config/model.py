@@ -186,6 +186,30 @@ class AdminConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ConsoleConfig:
+    """The page at the operator's door: whom it asks, and where its buttons lead."""
+
+    prometheus_url: str = _word(
+        "http://127.0.0.1:9090", empty=True, text="where the server asks Prometheus; empty is none"
+    )
+    alertmanager_url: str = _word(
+        "http://127.0.0.1:9093",
+        empty=True,
+        text="where the server asks Alertmanager; empty is none",
+    )
+    prometheus_link: str = _word(
+        "", empty=True, text="where a browser finds Prometheus; prometheus_url if empty"
+    )
+    alertmanager_link: str = _word(
+        "", empty=True, text="where a browser finds Alertmanager; alertmanager_url if empty"
+    )
+    grafana_link: str = _word(
+        "http://127.0.0.1:3000", empty=True, text="where a browser finds Grafana; empty is none"
+    )
+    viewers: int = _count(32, minimum=1, maximum=1000, text="browsers that may look at a time")
+
+
+@dataclass(frozen=True, slots=True)
 class HttpApiConfig:
     """The server HTTP API."""
 
@@ -214,5 +238,6 @@ class Config:
     shutdown: ShutdownConfig = field(default_factory=ShutdownConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     admin: AdminConfig = field(default_factory=AdminConfig)
+    console: ConsoleConfig = field(default_factory=ConsoleConfig)
     http_api: HttpApiConfig = field(default_factory=HttpApiConfig)
     log: LogConfig = field(default_factory=LogConfig)

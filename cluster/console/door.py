@@ -78,9 +78,7 @@ class Console:
         self._page = Page(public_port)
         self._ended = deque(ended, maxlen=_MOST_ENDED)
         self._past: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
-        self._broadcast = Broadcast(
-            self._collect, most_viewers=config().console.viewers
-        )
+        self._broadcast = Broadcast(self._collect, most_viewers=config().console.viewers)
         self._session: aiohttp.ClientSession | None = None
         self._log = log.get_logger()
 
@@ -246,7 +244,7 @@ _ACTIONS: Final[dict[str, Action]] = {
 
 async def _read(request: web.Request) -> Any:
     try:
-        body = await request.content.read(_LONGEST_BODY + 1)
+        body = await request.read()
         if len(body) > _LONGEST_BODY:
             raise alertmanager.Refused(f"send {_LONGEST_BODY} bytes at most")
         return orjson.loads(body)

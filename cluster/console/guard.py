@@ -60,7 +60,7 @@ def check_writer(request: web.BaseRequest, key: str) -> None:
 def has_key(request: web.BaseRequest, key: str) -> bool:
     """Whether a request carries the key; never without one."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
-    matches = hmac.compare_digest(given.strip().encode(), key.encode())
+    matches = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), key.encode())
     return bool(key) and scheme.lower() == _SCHEME and matches
 
 

@@ -18,7 +18,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -28,7 +27,8 @@ from cluster.monitor.alertmanager import ActiveAlert, Alertmanager, Silence
 from cluster.monitor.asking import Refused
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.journal import Incident, Journal, canonical
-from cluster.monitor.notices import Mailbox, Undeliverable, letter_name
+from cluster.monitor.notices import Mailbox, letter_name
+from cluster.monitor.outbox import Outbox
 from cluster.monitor.prometheus import Alert, Prometheus, Rule
 from cluster.monitor.routes import BrokenRoutes, Channel, Routes
 
@@ -36,7 +36,6 @@ ALIVE_FACT: Final = "keeper_alive_at"
 _DEPLOYMENTS: Final = 'max by (version) (app_deployment_timestamp_seconds{job="websocket-app"})'
 _DEPLOYMENT_FACT: Final = "last_deployment_at"
 _NEW_DEPLOYMENT_SECONDS: Final = 300.0
-_LONGEST_RETRY_SECONDS: Final = 300.0
 _FORGET_SECONDS: Final = 400 * 86400.0
 # Prometheus sends an ended alert again and again for so long (rules.resolvedRetention); would its
 # silence end before, Alertmanager would tell of the end.
@@ -92,7 +91,7 @@ class Keeper:
         self._journal = journal
         self._prometheus = prometheus
         self._alertmanager = alertmanager
-        self._mailbox = mailbox
+        self._outbox = Outbox(journal, mailbox, policy.poll_seconds, clock)
         self._policy = policy
         self._clock = clock
         self._routes: Routes | None = None
@@ -127,7 +126,7 @@ class Keeper:
             self._journal.forget_before(now - _FORGET_SECONDS)
         self._release_silences(now)
         self._tell_deployments(now)
-        self._deliver()
+        self._outbox.deliver()
 
     # --- asking --------------------------------------------------------------------------
 
@@ -273,7 +272,7 @@ class Keeper:
         self._note(at, incident.id, incident.alertname, "acknowledged", f"{ack.author}: {ack.note}")
         for key in incident.dedup_keys:
             name = letter_name("acknowledge", incident.id, ack.id, key)
-            self._send(name, "pagerduty", notices.acknowledgement(key))
+            self._outbox.post(name, "pagerduty", notices.acknowledgement(key))
 
     # --- repeats and debts ---------------------------------------------------------------
 
@@ -298,10 +297,10 @@ class Keeper:
         for channel in channels:
             where = channel.settings.get("channel", "") if channel is not None else ""
             name = letter_name("slack", reason, incident.id, where)
-            self._send(name, "slack", notices.slack_again(incident, channel, waited))
+            self._outbox.post(name, "slack", notices.slack_again(incident, channel, waited))
         for key in incident.dedup_keys:
             name = letter_name("pagerduty", reason, incident.id, key)
-            self._send(name, "pagerduty", notices.page_again(incident, key, waited))
+            self._outbox.post(name, "pagerduty", notices.page_again(incident, key, waited))
 
     def _settle_debts(self, now: float) -> None:
         """Resolve PagerDuty's incidents whose last alert has ended."""
@@ -315,7 +314,7 @@ class Keeper:
             if held.isdisjoint(incident.dedup_keys):
                 for key in incident.dedup_keys:
                     name = letter_name("resolve", incident.id, key)
-                    self._send(name, "pagerduty", notices.resolution(key))
+                    self._outbox.post(name, "pagerduty", notices.resolution(key))
                 self._journal.set(incident.id, owes_resolve=0)
 
     def _release_silences(self, now: float) -> None:
@@ -343,7 +342,7 @@ class Keeper:
 
     def _tell_deployments(self, now: float) -> None:
         """One change event per deployment; those from before the journal began are not told."""
-        if not self._mailbox.knows("change"):
+        if not self._outbox.knows("change"):
             return
         samples = self._asked("prometheus", lambda: self._prometheus.query(_DEPLOYMENTS))
         for sample in sorted(samples or [], key=lambda s: s.value):
@@ -351,7 +350,7 @@ class Keeper:
             last = float(self._journal.fact(_DEPLOYMENT_FACT) or now - _NEW_DEPLOYMENT_SECONDS)
             if at > last:
                 with self._journal.change():
-                    self._send(
+                    self._outbox.post(
                         letter_name("deployment", version, at),
                         "change",
                         notices.deployment(version, at),
@@ -363,31 +362,6 @@ class Keeper:
     def _note(self, at: float, incident_id: int, alert: str, kind: str, text: str) -> None:
         self._journal.tell(at, incident_id, kind, text)
         self._log.info("incident_changed", incident=incident_id, alert=alert, kind=kind, text=text)
-
-    def _send(self, name: str, target: str, document: Mapping[str, object]) -> None:
-        if self._mailbox.knows(target):
-            self._journal.post(name, target, document, self._clock())
-
-    def _deliver(self) -> None:
-        for letter in self._journal.letters(self._clock()):
-            try:
-                self._mailbox.deliver(letter.target, letter.document)
-            except Undeliverable as error:
-                self._put_off(letter.name, letter.target, letter.attempts, error)
-                continue
-            with self._journal.change():
-                self._journal.sent(letter.name, self._clock())
-            self._log.info("letter_sent", letter=letter.name, target=letter.target)
-
-    def _put_off(self, name: str, target: str, attempts: int, error: Undeliverable) -> None:
-        wait = min(_LONGEST_RETRY_SECONDS, self._policy.poll_seconds * 2.0 ** min(attempts, 16))
-        given_up = str(error) if error.is_final else ""
-        with suppress(OSError), self._journal.change():
-            self._journal.failed(name, next_try_at=self._clock() + wait, given_up=given_up)
-        tell = self._log.error if error.is_final else self._log.warning
-        tell(
-            "letter_not_taken", letter=name, target=target, reason=str(error), final=bool(given_up)
-        )
 
 
 def _is_same(labels: Mapping[str, str], alert: ActiveAlert) -> bool:

@@ -64,11 +64,12 @@ def keep(arguments: Namespace) -> int:
 def up(arguments: Namespace) -> int:
     """`monitoring up`."""
     from cluster.monitor import stack
+    from cluster.monitor.preparing import Options
 
     def folder(given: str | None) -> Path | None:
         return Path(given).expanduser().absolute() if given else None
 
-    options = stack.Options(
+    options = Options(
         host=arguments.host,
         prometheus_port=arguments.prometheus_port,
         alertmanager_port=arguments.alertmanager_port,

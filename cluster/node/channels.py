@@ -210,6 +210,7 @@ class Channels:
                 return
             if not self._hub.fill(channel, read.top, read.publications, held_before=held_before):
                 self._insufficient(channel)
+                self._hub.release(channel)
             if channel.name in self._rechecks:
                 self._rechecks.discard(channel.name)
                 self._hub.hold(channel)

@@ -25,6 +25,7 @@ from cluster.children.doors import address, reachable_host
 from cluster.children.heartbeat import HUNG_AFTER_SECONDS, Pauses
 from cluster.children.process import Reaper, become_subreaper
 from cluster.config import Config
+from cluster.console import Console
 from cluster.errors import ClusterError, ConfigError
 from cluster.metrics.lanes import live_sum
 from cluster.metrics.supervisor import SupervisorMetrics
@@ -36,6 +37,7 @@ from cluster.supervisor.limits import ENOUGH_FILES
 from cluster.supervisor.post import Post
 from cluster.supervisor.record import Record
 from cluster.supervisor.screen import Screen, Summary, notes, store_of
+from cluster.supervisor.viewing import ended, ended_before, facts_of, made_key
 
 Census = Callable[[Config], AbstractAsyncContextManager[SessionStats]]
 
@@ -89,13 +91,19 @@ class Supervisor:
             running=self._crew.running,
         )
         log.count_levels(self._metrics.count_log_event)
-        self._record = Record(self._metrics, Journal(means.places.journal))
+        journal = Journal(means.places.journal)
+        self._record = Record(self._metrics, journal)
+        self._began = time.monotonic()
+        self._sessions = 0.0
+        self._made_key = made_key(config, means.places)
+        self._console = self._make_console(journal)
         self._admin = AdminDoor(
             means.doors.admin,
             version=__version__,
             readiness=self._readiness,
             exposition=self._metrics.exposition,
             scraped=self._record.scraped,
+            console=self._console,
         )
         self._screen = Screen(config, sys.stdout)
         self._operations: asyncio.Queue[str] = asyncio.Queue(_MOST_OPERATIONS)
@@ -104,7 +112,23 @@ class Supervisor:
         self._grace: Grace | None = None
         self._failure: BaseException | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sessions = 0.0
+
+    def _make_console(self, journal: Journal) -> Console:
+        doors = self._means.doors
+        return Console(
+            lambda: self._crew.config,
+            key=lambda: self._crew.config.admin.key or self._made_key,
+            version=__version__,
+            facts=lambda: facts_of(
+                self._crew,
+                self._readiness(),
+                sessions=self._sessions,
+                up_seconds=time.monotonic() - self._began,
+            ),
+            metrics_dir=self._means.places.metrics_dir,
+            public_port=(doors.public or doors.slots[0]).getsockname()[1],
+            ended=ended_before(journal),
+        )
 
     async def run(self) -> int:
         """Run until told to stop; returns the exit code.
@@ -157,6 +181,8 @@ class Supervisor:
             )
         if config.client.insecure:
             self._log.warning("insecure_mode_used", host=config.server.host)
+        if self._made_key:
+            self._log.info("admin_key_made", file=str(self._means.places.admin_key))
         self._watch(self._operate())
         self._watch(self._count_sessions(config))
         self._watch(self._trim_logs())
@@ -175,6 +201,7 @@ class Supervisor:
             store=("embedded Valkey at " if self._means.valkey else "") + store_of(config),
             data_dir=str(self._means.places.data_dir),
             warnings=notes(config),
+            key=self._made_key,
         )
 
     def _all_ready(self) -> None:
@@ -293,6 +320,8 @@ class Supervisor:
         """Let everything follow a child that changed."""
         if self._crew.is_worker(post):
             self._record.worker_changed(child)
+            if child.exited_at is not None:
+                self._console.worker_ended(ended(child, time.time()))
         self._crew.changed()
         self._metrics.set("app_workers_alive", self._crew.alive)
 

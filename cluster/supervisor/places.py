@@ -72,6 +72,11 @@ class Places:
         return self.data_dir / "shutdowns.jsonl"
 
     @property
+    def admin_key(self) -> Path:
+        """The key a development run makes for itself."""
+        return self.data_dir / "admin.key"
+
+    @property
     def access_log(self) -> Path:
         """The file nginx logs requests to."""
         return self.made("log") / "access.log"

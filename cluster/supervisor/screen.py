@@ -10,7 +10,7 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from cluster.config import Config, without_password
@@ -21,7 +21,11 @@ _LABEL_WIDTH: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is worth knowing about a cluster that has started."""
+    """What is worth knowing about a cluster that has started.
+
+    Attributes:
+        key: of the console, if this run made one: then the link carries it.
+    """
 
     public: str
     admin: str
@@ -29,12 +33,14 @@ class Summary:
     store: str
     data_dir: str
     warnings: Sequence[str]
+    key: str = field(default="", repr=False)
 
     def lines(self) -> list[str]:
         """One line per fact."""
         facts = {
             "public": self.public,
-            "admin": self.admin,
+            # Behind # it reaches neither a server nor a log.
+            "admin": f"{self.admin}#key={self.key}" if self.key else self.admin,
             "workers": f"{len(self.workers)} at {self.workers[0]} to {self.workers[-1]}"
             if len(self.workers) > 1
             else f"1 at {self.workers[0]}",

@@ -325,7 +325,11 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self.wheel_slot = self._host.entered(self)
         self.perform(actions[:1])
         for one in connected.subscribed:
-            self._node.join(one, self)
+            if self._is_closing:
+                # A join has found that its publications are lost.
+                self._node.abort(one)
+            else:
+                self._node.join(one, self)
         # All but the connect itself.
         connected.session.received += self.connection.commands - 1
         self.perform(actions[1:])
