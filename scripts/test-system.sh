@@ -1,9 +1,10 @@
 #!/usr/bin/env bash
 # Make sure that the programs the tests start are there: Debian's redis-server (the stores are
 # tested against it beside Valkey), node and npm (the official JavaScript SDK is a test client),
-# curl (the examples of the documentation use it).
+# curl (the examples of the documentation use it), Prometheus, Alertmanager and node_exporter (the
+# alert rules are tested with the real ones), Chromium (the console is looked at with it).
 # Installs them through apt as root or with a sudo that asks nothing; else lists what is missing.
-# A redis service that was not there before is neither started nor left enabled.
+# A service that was not there before is neither started nor left enabled.
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
 
@@ -14,6 +15,10 @@ missing_packages() {
     [ "${major:-0}" -ge 18 ] || echo nodejs
     command -v npm >/dev/null || echo npm
     command -v curl >/dev/null || echo curl
+    command -v promtool >/dev/null || echo prometheus
+    command -v amtool >/dev/null || echo prometheus-alertmanager
+    command -v prometheus-node-exporter >/dev/null || echo prometheus-node-exporter
+    command -v chromium >/dev/null || echo chromium
 }
 
 explain() {
@@ -38,11 +43,14 @@ install_packages() { # through apt, without starting services
         "${apt[@]}" update </dev/null
         "${apt[@]}" install --yes --no-install-recommends "$@" </dev/null >/dev/null
     fi
-    case " $* " in *" redis-server "*)
-        if command -v systemctl >/dev/null; then
-            "${root[@]}" systemctl disable --quiet redis-server </dev/null >/dev/null 2>&1 || true
-        fi ;;
-    esac
+    local service
+    for service in redis-server prometheus prometheus-alertmanager prometheus-node-exporter; do
+        case " $* " in *" $service "*)
+            if command -v systemctl >/dev/null; then
+                "${root[@]}" systemctl disable --quiet "$service" </dev/null >/dev/null 2>&1 || true
+            fi ;;
+        esac
+    done
 }
 
 packages=$(missing_packages | tr '\n' ' ')

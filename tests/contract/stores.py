@@ -7,6 +7,8 @@ import secrets
 from collections.abc import Callable
 from typing import Any
 
+import orjson
+
 from cluster.broker import Broker, HistoryPolicy
 from cluster.broker.redis import RedisBroker
 from cluster.errors import StoreError
@@ -31,7 +33,7 @@ class Ear:
     def __init__(self) -> None:
         self.heard: list[tuple[str, Publication]] = []
         self.resumptions: list[str] = []
-        self.changes: list[tuple[str, int, Any, tuple[str, ...], tuple[str, ...]]] = []
+        self.changes: list[tuple[str, int, Any, tuple[str, ...]]] = []
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -43,10 +45,9 @@ class Ear:
         self.resumptions.append(channel)
         self._notify()
 
-    def session_changed(self, session: Session, former_channels: tuple[str, ...]) -> None:
-        self.changes.append(
-            (session.id, session.version, session.state, session.channels, former_channels)
-        )
+    def session_changed(self, session: Session) -> None:
+        state = orjson.loads(session.state)
+        self.changes.append((session.id, session.version, state, session.channels))
         self._notify()
 
     def _notify(self) -> None:
@@ -98,6 +99,18 @@ class Worker:
 
         self.broker.publish(channel, body, history, 1234, done)
         return await asyncio.wait_for(future, WAIT_SECONDS)
+
+    async def publish_until_it_works(self, body: bytes, *, channel: str = "c") -> int:
+        """Publish until it is accepted; returns how often it was not."""
+        refusals = 0
+        async with asyncio.timeout(WAIT_SECONDS):
+            while True:
+                try:
+                    await self.publish(body, channel=channel)
+                    return refusals
+                except StoreError:
+                    refusals += 1
+                    await asyncio.sleep(0.02)
 
     async def subscribe(self, channel: str = "c") -> None:
         await asyncio.wait_for(self.broker.subscribe(channel), WAIT_SECONDS)

@@ -7,7 +7,6 @@ import asyncio
 import pytest
 from redis.crc import key_slot
 
-from cluster.errors import StoreError
 from tests.contract.servers import Cluster
 from tests.contract.stores import KEEP, WAIT_SECONDS, RedisBench, Worker
 
@@ -21,19 +20,10 @@ def slot_of(bench: RedisBench, channel: str) -> int:
     return slot
 
 
-async def keep_publishing(worker: Worker, channel: str, first: int, count: int) -> list[int]:
-    """Publish in turn, each until it is accepted; returns what was refused on the way."""
-    refused = []
-    async with asyncio.timeout(WAIT_SECONDS):
-        for number in range(first, first + count):
-            while True:
-                try:
-                    await worker.publish(body(number), channel=channel)
-                    break
-                except StoreError:
-                    refused.append(number)
-                    await asyncio.sleep(0.02)
-    return refused
+async def keep_publishing(worker: Worker, channel: str, first: int, count: int) -> None:
+    """Publish in turn, each until it is accepted."""
+    for number in range(first, first + count):
+        await worker.publish_until_it_works(body(number), channel=channel)
 
 
 async def test_channels_on_all_masters_are_published_and_heard(clustered: RedisBench):

@@ -9,27 +9,18 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
+from cluster.metrics.tally import Tally
 from cluster.resp.link import Address, Link
 from cluster.resp.router import Router
 from tests.contract.conftest import program
 from tests.contract.servers import Server
-from tests.contract.stores import KEEP, TIMEOUT_SECONDS, WAIT_SECONDS, RedisBench, Worker
+from tests.contract.stores import KEEP, TIMEOUT_SECONDS, WAIT_SECONDS, Ear, RedisBench, RedisParts
 from tests.harness.proxy import FaultProxy
 from tests.harness.waiting import until
 
 
 def body(number: int) -> bytes:
     return b'{"data":%d}' % number
-
-
-async def publish_until_it_works(worker: Worker, what: bytes) -> None:
-    async with asyncio.timeout(WAIT_SECONDS):
-        while True:
-            try:
-                await worker.publish(what)
-                return
-            except StoreUnavailable:
-                await asyncio.sleep(0.02)
 
 
 async def test_a_server_that_has_stopped_is_unavailable_at_once(own: RedisBench):
@@ -63,7 +54,7 @@ async def test_a_server_that_does_not_answer_is_given_up(own: RedisBench):
         with pytest.raises(StoreUnavailable):
             await worker.publish()
     own.servers[0].go_on()
-    await publish_until_it_works(worker, body(2))
+    await worker.publish_until_it_works(body(2))
 
 
 async def test_a_publish_is_never_sent_twice(own: RedisBench):
@@ -74,7 +65,7 @@ async def test_a_publish_is_never_sent_twice(own: RedisBench):
         proxy.deafen()
         with pytest.raises(StoreUnavailable):
             await worker.publish(body(1))
-        await publish_until_it_works(worker, body(2))
+        await worker.publish_until_it_works(body(2))
         read = await worker.broker.read("c", KEEP, limit=-1)
         assert [one.body for one in read.publications] == [body(0), body(1), body(2)]
         assert proxy.accepted >= 3
@@ -92,7 +83,7 @@ async def test_subscriptions_come_back_with_the_server(own: RedisBench):
     await asyncio.wait_for(late, WAIT_SECONDS)
     await worker.ear.until(lambda: {"a", "b"} <= set(worker.ear.resumptions))
     assert "late" not in worker.ear.resumptions
-    await worker.publish(channel="late")
+    await worker.publish_until_it_works(body(1), channel="late")
     await worker.ear.until(lambda: bool(worker.ear.bodies("late")))
 
 
@@ -208,6 +199,22 @@ async def test_a_server_that_is_not_there_cannot_be_started_with():
         with pytest.raises(StoreUnavailable, match="no Redis or Valkey answers"):
             await router.start()
         await router.aclose()
+
+
+async def test_a_worker_that_could_not_start_may_start_again(own: RedisBench):
+    server = own.servers[0]
+    parts = RedisParts([server.url], own.prefix, Ear(), Tally())
+    try:
+        await parts.router.start()
+        server.pause()
+        first = parts.broker.subscribe("c")
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(first, 0.2)
+        server.go_on()
+        await parts.router.start()
+        await asyncio.wait_for(parts.broker.subscribe("c"), 5)
+    finally:
+        await parts.router.aclose()
 
 
 async def test_a_password_and_a_database_are_used(own: RedisBench):

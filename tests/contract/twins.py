@@ -26,6 +26,7 @@ from cluster.sessions import (
     SessionGone,
     SessionListener,
     Sessions,
+    StateInvalid,
     StateTooLarge,
 )
 
@@ -301,9 +302,7 @@ class MemorySessions:
         expected_version: int | None = None,
     ) -> int:
         await asyncio.sleep(0)
-        size = 0 if state is ... else len(orjson.dumps(state))
-        if size > self._state_max_size:
-            raise StateTooLarge(f"the state has {size} bytes")
+        written = self._written(state)
         self._must_be_up()
         record = self._valid(session_id)
         if record is None:
@@ -312,20 +311,28 @@ class MemorySessions:
         if expected_version is not None and session.version != expected_version:
             raise SessionConflict("the session has another version")
         session.version += 1
-        session.state = session.state if state is ... else state
+        session.state = session.state if state is ... else written
         session.channels = session.channels if channels is None else channels
         for worker in self.store.holders:
             self._loop.call_soon(worker.changed, session.id, replace(session))
         return session.version
 
+    def _written(self, state: Any) -> bytes:
+        try:
+            written = b"" if state is ... else orjson.dumps(state)
+        except orjson.JSONEncodeError as error:
+            raise StateInvalid(str(error)) from None
+        if len(written) > self._state_max_size:
+            raise StateTooLarge(f"the state has {len(written)} bytes")
+        return written
+
     def changed(self, session_id: str, change: Session) -> None:
         session = self.held.get(session_id)
         if session is None or change.version <= session.version:
             return
-        former = session.channels
         session.version, session.state = change.version, change.state
         session.channels = change.channels
-        self._listener.session_changed(session, former)
+        self._listener.session_changed(session)
 
 
 def _twins_fit(broker: MemoryBroker, sessions: MemorySessions) -> tuple[Broker, Sessions]:

@@ -141,7 +141,7 @@ class Cluster:
             )
 
     async def start(self, within: float = READY_WITHIN) -> None:
-        """Start and return when /ready says 200.
+        """Start and return when /ready says 200 and every worker serves.
 
         Raises:
             AssertionError: it ended or was not ready in time; carries the log's tail.
@@ -154,6 +154,8 @@ class Cluster:
                 raise AssertionError(f"the cluster did not become ready\n{self.log_tail()}")
             await asyncio.sleep(0.05)
         self._seen.update(family(self.pid))
+        # One worker is enough for /ready; a crowd that came now would be spread over that one.
+        await self.shows("app_workers_alive", self.workers_wanted, within)
 
     async def stop(self, within: float = 20.0) -> int | None:
         """Drain and stop as an operator does; whoever is left is killed by pid. Returns the exit code."""
@@ -175,7 +177,11 @@ class Cluster:
         return code
 
     async def __aenter__(self) -> Self:
-        await self.start()
+        try:
+            await self.start()
+        except BaseException:
+            await self.stop()
+            raise
         return self
 
     async def __aexit__(

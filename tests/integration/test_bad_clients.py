@@ -179,7 +179,7 @@ async def test_something_else_than_http_is_refused(
 
 
 async def test_a_request_head_without_end_is_refused(cluster: Cluster, neighbour: Client):
-    for port in (cluster.port, cluster.worker_port(0)):
+    for port in (cluster.port, cluster.worker_port(0), cluster.admin_port):
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         writer.write(b"GET / HTTP/1.1\r\nX: " + b"y" * 200_000)
         async with asyncio.timeout(10):

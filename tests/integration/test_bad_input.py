@@ -123,7 +123,7 @@ CLOSES: list[tuple[str, str, bytes, int]] = [
         frame(TEXT, b" " * 40000, fin=False) + frame(0, b" " * 40000),
         1009,
     ),
-    ("an unmasked frame", CONNECTED, unmasked(b'{"id":2,"rpc":{}}'), 1002),
+    ("an unmasked frame", FRESH, unmasked(CONNECT), 1002),
     ("a reserved opcode", CONNECTED, frame(0x3, b"?"), 1002),
     ("a reserved bit", CONNECTED, bytes([0xC1]) + frame(TEXT, b"{}")[1:], 1002),
     ("a continuation of nothing", CONNECTED, frame(0x0, b"{}"), 1002),

@@ -1,0 +1,18 @@
+"""Every alert's courses of events, in the order of docker/alert_rules.yml."""
+
+from __future__ import annotations
+
+from tests.rules.cases_more import CAPACITY, WORKERS
+from tests.rules.cases_rest import MONITORING, QUALITY
+from tests.rules.cases_seed import SEED
+from tests.rules.timeline import Case
+
+CASES: dict[str, list[Case]] = {**SEED, **WORKERS, **CAPACITY, **QUALITY, **MONITORING}
+
+# Questions that have no answer, and why.
+INAPPLICABLE: dict[str, dict[str, str]] = {
+    "Watchdog": {
+        "below": "it has no threshold",
+        "resolves": "it never does",
+    },
+}

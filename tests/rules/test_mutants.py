@@ -1,0 +1,32 @@
+"""A rule with a mistake in it is noticed by the cases."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from tests.rules.cases import CASES
+from tests.rules.mutants import SURVIVORS, attempt, mutants
+
+SAMPLE = 60
+
+
+def test_a_sample_of_mistakes_is_noticed():
+    every = [m for alert in CASES if alert != "ErrorBudgetFastBurn" for m in mutants(alert)]
+    tally = attempt(random.Random(SAMPLE).sample(every, SAMPLE))
+    assert tally.unexplained == []
+
+
+def test_every_explained_survivor_is_a_mutant():
+    assert set(SURVIVORS) <= {(m.alert, m.change) for alert in CASES for m in mutants(alert)}
+    assert all(SURVIVORS.values())
+
+
+@pytest.mark.full
+@pytest.mark.timeout(900)
+def test_every_mistake_is_noticed_or_explained():
+    tally = attempt([m for alert in CASES for m in mutants(alert)])
+    print(tally)
+    assert tally.unexplained == []
+    assert set(SURVIVORS) == set(tally.survived), "an explained survivor is noticed by now"

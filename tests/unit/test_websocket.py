@@ -1,0 +1,391 @@
+"""The door on a real socket: handshakes, admission, frames, pings, and every way to end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import struct
+from typing import Any
+
+import orjson
+import pytest
+
+from cluster.config import SessionConfig, WebsocketConfig
+from tests.harness import wire
+from tests.harness.wire import HandshakeRefused, frame, upgrade_request
+from tests.unit.house import House, changed, configured
+
+QUICK = {"ping_interval": 0.5, "pong_timeout": 0.1, "stale_close_delay": 0.3}
+
+
+async def echo(user: str, data: Any) -> Any:
+    return data
+
+
+async def raw(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", house.port)
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Everything that comes until the end."""
+    return await asyncio.wait_for(reader.read(-1), 10)
+
+
+def close_code(data: bytes) -> int:
+    """The code of the close frame that ends this."""
+    at = data.rindex(b"\x88")
+    return int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+# --- the handshake -------------------------------------------------------------------------
+
+
+async def test_a_client_connects_subscribes_publishes_and_hears():
+    async with House(configured()).open() as house:
+        caller = await house.caller()
+        connected = await caller.connect(name="js")
+        assert connected["client"]
+        assert (connected["ping"], connected["pong"]) == (25, True)
+        caller.say(
+            {"id": 2, "subscribe": {"channel": "a"}},
+            {"id": 3, "publish": {"channel": "a", "data": {"x": 1}}},
+        )
+        assert (await caller.reply(3))["publish"] == {}
+        await caller.until(lambda: caller.pubs() == [{"x": 1}])
+        assert (len(house.door.carriers), house.node.hub.subscriptions) == (1, 1)
+
+
+async def test_frames_right_behind_the_handshake_are_heard():
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        commands = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"a"}}'
+        request = upgrade_request("x", "/connection/websocket")
+        writer.write(request + frame(wire.TEXT, commands) + frame(wire.PING, b"hello"))
+        heard = b""
+        async with asyncio.timeout(10):
+            while b'"subscribe":' not in heard or b"hello" not in heard:
+                heard += await reader.read(4096)
+        head, _, rest = heard.partition(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 101")
+        assert b'"connect":' in rest
+        writer.close()
+
+
+async def test_an_empty_subprotocol_header_is_accepted_without_a_subprotocol():
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        headers = {"Sec-WebSocket-Protocol": ""}
+        writer.write(upgrade_request("x", "/connection/websocket", headers))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert head.startswith(b"HTTP/1.1 101")
+        assert b"sec-websocket-protocol" not in head.lower()
+        writer.close()
+
+
+async def test_the_json_subprotocol_is_taken():
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        headers = {"Sec-WebSocket-Protocol": "centrifuge-json"}
+        writer.write(upgrade_request("x", "/connection/websocket", headers))
+        head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        assert b"sec-websocket-protocol: centrifuge-json" in head.lower()
+        assert b"permessage-deflate" not in head
+        writer.close()
+
+
+@pytest.mark.parametrize(
+    ("path", "headers"),
+    [
+        ("?format=protobuf", {}),
+        ("?cf_protocol=protobuf", {}),
+        ("", {"Sec-WebSocket-Protocol": "centrifuge-protobuf"}),
+        ("", {"Upgrade": "h2c"}),
+        ("", {"Sec-WebSocket-Version": "12"}),
+        ("", {"Sec-WebSocket-Key": "short"}),
+    ],
+)
+async def test_a_handshake_we_cannot_serve_is_a_bad_request(path: str, headers: dict[str, str]):
+    async with House(configured()).open() as house:
+        with pytest.raises(HandshakeRefused) as refused:
+            await house.caller(path=path, headers=headers)
+        assert refused.value.status == 400
+        assert house.tally.rejected["bad_handshake"] == 1
+
+
+@pytest.mark.parametrize(
+    ("origin", "allowed", "comes_in"),
+    [
+        (None, (), True),
+        ("https://evil.example", (), False),
+        ("https://good.example", ("https://good.example",), True),
+        ("https://GOOD.example", ("https://good.EXAMPLE",), True),
+        ("https://a.good.example", ("https://*.good.example",), True),
+        ("https://good.example.evil.example", ("https://good.example",), False),
+        ("http://good.example", ("https://good.example",), False),
+        ("null", ("https://good.example",), False),
+        ("anything", ("*",), True),
+    ],
+)
+async def test_only_allowed_origins_come_in(
+    origin: str | None, allowed: tuple[str, ...], comes_in: bool
+):
+    async with House(configured(allowed_origins=allowed)).open() as house:
+        headers = {} if origin is None else {"Origin": origin}
+        if comes_in:
+            await (await house.caller(headers=headers)).connect()
+        else:
+            with pytest.raises(HandshakeRefused) as refused:
+                await house.caller(headers=headers)
+            assert refused.value.status == 403
+            assert house.tally.rejected["origin"] == 1
+
+
+async def refused_with_503(house: House, reason: str) -> None:
+    with pytest.raises(HandshakeRefused) as refused:
+        await house.caller()
+    assert refused.value.status == 503
+    assert int(refused.value.headers["retry-after"]) >= 1
+    assert house.tally.rejected[reason] == 1
+
+
+async def test_more_new_connections_than_the_rate_are_sent_elsewhere():
+    async with House(configured(connection_rate_limit=2)).open() as house:
+        await house.caller()
+        await house.caller()
+        await refused_with_503(house, "rate_limit")
+
+
+async def test_more_connections_than_the_limit_are_sent_elsewhere():
+    async with House(configured(connection_limit=1)).open() as house:
+        first = await house.caller()
+        await refused_with_503(house, "connection_limit")
+        first.wire.abort()
+        async with asyncio.timeout(10):
+            while house.door.carriers:
+                await asyncio.sleep(0.01)
+        await (await house.caller()).connect()
+
+
+async def test_a_worker_without_its_broker_sends_new_clients_elsewhere():
+    async with House(configured()).open() as house:
+        staying = await house.caller()
+        house.is_ready = False
+        await refused_with_503(house, "not_ready")
+        await staying.connect()
+
+
+async def test_a_draining_worker_sends_new_clients_elsewhere():
+    async with House(configured()).open() as house:
+        house.door.refuse_all()
+        await refused_with_503(house, "draining")
+
+
+async def test_half_a_handshake_is_ended_in_time():
+    async with House(configured(**QUICK)).open() as house:
+        reader, writer = await raw(house)
+        writer.write(upgrade_request("x", "/connection/websocket")[:-6])
+        await ended(reader)
+        writer.close()
+
+
+async def test_a_connection_that_says_nothing_at_all_is_ended_in_time():
+    async with House(configured(**QUICK)).open() as house:
+        reader, writer = await raw(house)
+        assert await ended(reader) == b""
+        writer.close()
+
+
+# --- frames --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(wire.TEXT, b"{"), 3501),
+        (frame(wire.TEXT, b""), 3501),
+        (frame(wire.TEXT, b'{"id":1,"subscribe":{"channel":"a"}}'), 3501),
+        (frame(wire.TEXT, b"{}"), 3501),
+        (frame(wire.TEXT, b"\xff\xfe"), 1007),
+        (frame(wire.TEXT, b'{"id":1,"connect":{"data":' + b"[" * 5000 + b"]" * 5000 + b"}}"), 3501),
+        (frame(wire.BINARY, b'{"id":1,"connect":{}}'), 3501),
+        (frame(wire.TEXT, b"x" * 70_000), 1009),
+        (frame(0x3, b""), 1002),
+        (frame(0x0, b"continues nothing"), 1002),
+        (b"\xf1\x80\0\0\0\0", 1002),
+        (frame(wire.PING, b"x" * 126), 1002),
+        (frame(wire.CLOSE, b"\x00"), 1002),
+        (b"\x81\x02{}", 1002),
+    ],
+    ids=lambda value: value if isinstance(value, int) else "",
+)
+async def test_what_is_wrong_closes_with_its_code(data: bytes, code: int):
+    async with House(configured()).open() as house:
+        caller = await house.caller()
+        caller.wire.send(data)
+        found, reason = await caller.closed()
+        assert found == code
+        assert reason
+        assert sum(house.tally.client_errors.values()) == 1
+
+
+async def test_a_message_in_fragments_is_one_message():
+    async with House(configured()).open() as house:
+        caller = await house.caller()
+        caller.wire.send(frame(wire.TEXT, b'{"id":1,', fin=False))
+        caller.wire.send(frame(wire.PING, b"in between"))
+        caller.wire.send(frame(0, b'"connect":', fin=False))
+        caller.wire.send(frame(0, b"{}}"))
+        assert (await caller.reply(1))["connect"]["client"]
+
+
+@pytest.mark.parametrize("size", [125, 126, 65535, 65536, 70_000])
+async def test_a_frame_of_any_size_up_to_the_limit_is_taken_and_answered(size: int):
+    config = changed(configured(), websocket=WebsocketConfig(message_size_limit=100_000))
+    async with House(config, rpc_handlers={"echo": echo}).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        shell = len(orjson.dumps({"id": 2, "rpc": {"method": "echo", "data": ""}}))
+        text = "x" * (size - shell)
+        caller.say({"id": 2, "rpc": {"method": "echo", "data": text}})
+        assert (await caller.reply(2))["rpc"]["data"] == text
+
+
+async def test_a_call_whose_result_cannot_be_written_is_still_answered():
+    async with House(configured(), rpc_handlers={"echo": echo}).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        deep = b"[" * 500 + b"]" * 500
+        caller.wire.send_text(b'{"id":2,"rpc":{"method":"echo","data":%b}}' % deep)
+        assert (await caller.reply(2))["error"]["code"] in {100, 107}
+        caller.say({"id": 3, "rpc": {"method": "none"}})
+        assert (await caller.reply(3))["error"]["code"] == 104
+
+
+async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up():
+    async with House(configured(**QUICK)).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        batch = b"\n".join(b'{"id":%d,"publish":{"channel":"a","data":1}}' % n for n in range(2, 1202))
+        for _ in range(10):
+            caller.wire.send_text(batch)
+        await caller.until(lambda: len(caller.heard) > 12_000)
+        [carrier] = house.door.carriers
+        assert not carrier.connection.is_congested
+
+
+async def test_a_native_ping_is_answered_with_its_payload():
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        writer.write(upgrade_request("x", "/connection/websocket"))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(wire.PING, b"are you there"))
+        answer = await asyncio.wait_for(reader.readexactly(2 + 13), 10)
+        assert answer == b"\x8a\x0dare you there"
+        writer.close()
+
+
+# --- sessions and the URL --------------------------------------------------------------------
+
+
+async def test_a_session_is_resumed_by_the_url_and_by_the_connect_data():
+    async with House(configured()).open() as house:
+        first = await house.caller()
+        session = (await first.connect())["data"]["session"]
+        assert (session["resumed"], session["state"]) == (False, None)
+        await house.sessions.update(session["id"], state={"a": 1})
+        by_url = await house.caller(path=f"?session={session['id']}")
+        by_data = await house.caller()
+        again = (await by_url.connect())["data"]["session"]
+        assert (again["id"], again["resumed"], again["state"]) == (session["id"], True, {"a": 1})
+        data = {"session": session["id"]}
+        assert (await by_data.connect(data=data))["data"]["session"]["resumed"]
+
+
+@pytest.mark.parametrize("session", [b"%ff", b"\xff\xfe", b"%00", b"a" * 4000, "ü".encode()])
+async def test_any_session_in_the_url_starts_a_new_one(session: bytes):
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        request = upgrade_request("x", "/connection/websocket?session=HERE")
+        writer.write(request.replace(b"HERE", session) + frame(wire.TEXT, b'{"id":1,"connect":{}}'))
+        heard = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+        if heard.startswith(b"HTTP/1.1 101"):
+            heard = await asyncio.wait_for(reader.readuntil(b"}}"), 10)
+            assert b'"resumed":false' in heard
+        else:
+            assert heard.split(b" ")[1] == b"400"
+        writer.close()
+
+
+async def test_a_short_connection_that_left_nothing_takes_its_session_along():
+    async with House(configured()).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        assert len(house.store.sessions) == 1
+        caller.wire.close()
+        await caller.closed()
+        async with asyncio.timeout(10):
+            while house.door.carriers:
+                await asyncio.sleep(0.01)
+        assert house.store.sessions == {}
+
+
+async def test_a_longer_connection_leaves_its_session():
+    config = changed(configured(), session=SessionConfig(short_lived=0.0))
+    async with House(config).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        caller.say({"id": 2, "rpc": {}}, {"id": 3, "rpc": {}})
+        await caller.reply(3)
+        caller.wire.close()
+        async with asyncio.timeout(10):
+            while house.door.carriers:
+                await asyncio.sleep(0.01)
+        [record] = house.store.sessions.values()
+        assert record.session.messages == 2
+
+
+# --- the store away --------------------------------------------------------------------------
+
+
+async def test_a_connect_without_the_store_is_a_temporary_error():
+    async with House(configured()).open() as house:
+        house.store.is_up = False
+        caller = await house.caller()
+        caller.say({"id": 1, "connect": {}})
+        error = (await caller.reply(1))["error"]
+        assert (error["code"], error["temporary"]) == (100, True)
+
+
+async def test_calls_without_the_store_are_temporary_errors_and_the_client_stays():
+    async with House(configured()).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        house.store.is_up = False
+        caller.say(
+            {"id": 2, "publish": {"channel": "a", "data": 1}},
+            {"id": 3, "history": {"channel": "a", "limit": 1}},
+        )
+        for number in (2, 3):
+            assert (await caller.reply(number))["error"]["code"] == 100
+        house.store.is_up = True
+        caller.say({"id": 4, "publish": {"channel": "a", "data": 1}})
+        assert (await caller.reply(4))["publish"] == {}
+
+
+# --- logs ------------------------------------------------------------------------------------
+
+
+async def test_nothing_a_client_sends_is_logged_with_a_traceback(caplog: pytest.LogCaptureFixture):
+    with caplog.at_level(logging.DEBUG):
+        async with House(configured(), rpc_handlers={"echo": echo}).open() as house:
+            for data in (
+                b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"a"}}\n'
+                b'{"id":3,"subscribe":{"channel":[]}}',
+                b'{"id":1,"connect":{"data":{"session":{"a":1}}}}\n{"id":2,"send":{}}',
+                b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"\\u0000"}}\n{"id":3}',
+                struct.pack("!H", 1),
+            ):
+                caller = await house.caller()
+                caller.wire.send_text(data)
+                await caller.closed()
+    assert [record for record in caplog.records if record.exc_info] == []
