@@ -205,6 +205,6 @@ def lane_values(path: Path, names: Collection[str]) -> Iterator[LaneValue]:
             if not _is_well_formed(data, _INTEGER.unpack_from(data)[0]):
                 continue
             for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
-                _, name, labels, *_ = json.loads(key)
+                name, labels = json.loads(key)[1:3]
                 if name in names:
                     yield LaneValue(lane, name, labels, value)

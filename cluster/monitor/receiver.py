@@ -71,12 +71,13 @@ class Received:
     async def add(self, kind: str, path: str, document: Json) -> None:
         """Keep one notification."""
         self._last_id += 1
+        known = self.incidents.get(str(document.get("dedup_key")), {})
         entry = {
             "id": self._last_id,
             "at": time.time(),
             "kind": kind,
             "path": path,
-            "alerts": sorted(_alert_names(document)),
+            "alerts": sorted(_alert_names(document)) or known.get("alerts", []),
             "document": document,
         }
         self._take(entry)
@@ -100,7 +101,12 @@ class Received:
             while len(self.incidents) >= _MOST_KEPT:
                 del self.incidents[next(iter(self.incidents))]
             summary = document["payload"]["summary"]
-            self.incidents[key] = {"state": "triggered", "summary": summary, "history": []}
+            self.incidents[key] = {
+                "state": "triggered",
+                "summary": summary,
+                "alerts": entry["alerts"],
+                "history": [],
+            }
         elif incident is None or incident["state"] == "resolved":
             return
         incident = self.incidents[key]

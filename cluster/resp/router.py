@@ -95,7 +95,11 @@ class Router:
             for shard in self.shards:
                 shard.start()
         await self._wait_all_up()
-        if not self.is_cluster and len(self.shards) == 1 and await _is_cluster(self.shards[0].commands):
+        if (
+            not self.is_cluster
+            and len(self.shards) == 1
+            and await _is_cluster(self.shards[0].commands)
+        ):
             self.is_cluster = True
             await self._refresh()
             await self._wait_all_up()

@@ -31,16 +31,16 @@ def facts_of(crew: Crew, state: Readiness, *, sessions: float, up_seconds: float
     return Facts(
         is_ready=state.is_ready,
         reason=state.reason,
-        workers=[one for slot in crew.slots for one in _workers(slot, now)],
+        workers=[w for number, slot in enumerate(crew.slots) for w in _workers(number, slot, now)],
         sessions=sessions,
         capacity=crew.capacity(),
         up_seconds=up_seconds,
     )
 
 
-def _workers(slot: Slot, now: float) -> list[WorkerFacts]:
+def _workers(number: int, slot: Slot, now: float) -> list[WorkerFacts]:
     """The workers of a slot, two during a roll; one without a process if it has none."""
-    number, children = slot.kind.slot, list(slot.post.children.values())
+    children = list(slot.post.children.values())
     if not children:
         return [WorkerFacts(number, slot.kind.lanes[0], 0, "away", slot.post.reason, 0.0)]
     return [

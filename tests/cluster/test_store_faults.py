@@ -118,18 +118,20 @@ async def test_a_network_cut_to_the_store_loses_nothing(tmp_path: Path, seconds:
 
 
 async def test_a_worker_killed_during_an_outage_of_the_store_waits_for_it(tmp_path: Path):
-    async with Store(tmp_path / "store") as store:
-        async with Cluster(tmp_path, workers=2, redis_urls=(store.url,)) as cluster:
-            assert store.process is not None
-            os.kill(store.process.pid, signal.SIGSTOP)
-            try:
-                for worker in cluster.workers():
-                    os.kill(worker.pid, signal.SIGKILL)
-                # More than three boots that fail after broker.timeout would take: the program ends
-                # after three failures in a row, and must not count an outage as one.
-                await asyncio.sleep(3 * 4 + 2)
-                assert cluster.is_running, cluster.log_tail()
-                assert not await cluster.is_ready()
-            finally:
-                os.kill(store.process.pid, signal.SIGCONT)
-            await until_async(cluster.is_ready, 30, "ready again")
+    async with (
+        Store(tmp_path / "store") as store,
+        Cluster(tmp_path, workers=2, redis_urls=(store.url,)) as cluster,
+    ):
+        assert store.process is not None
+        os.kill(store.process.pid, signal.SIGSTOP)
+        try:
+            for worker in cluster.workers():
+                os.kill(worker.pid, signal.SIGKILL)
+            # More than three boots that fail after broker.timeout would take: the program ends
+            # after three failures in a row, and must not count an outage as one.
+            await asyncio.sleep(3 * 4 + 2)
+            assert cluster.is_running, cluster.log_tail()
+            assert not await cluster.is_ready()
+        finally:
+            os.kill(store.process.pid, signal.SIGCONT)
+        await until_async(cluster.is_ready, 30, "ready again")
