@@ -5,9 +5,10 @@ Rules
   last quarter of an hour; Alertmanager says what is silenced or acknowledged. Nothing is
   remembered here, so every viewer and every replica sees the same.
 - The indicator: red while a critical alert is active that nobody has silenced; amber while any
-  other alert that calls somebody is active or a critical one is pending; green only if both
+  other alert that calls somebody is active, be it silenced, or a critical one is pending; green only if both
   services answered. Without one of them it is unknown, unless an alert is known to be critical.
-- An alert of severity `none` (the watchdog) and one of severity `info` call nobody.
+- An alert of severity `info` calls nobody. One of severity `none` (the watchdog) is meant to be
+  active: it is listed only when it is not.
 """
 
 from __future__ import annotations
@@ -29,6 +30,15 @@ _STATES: Final = {"firing": "active", "pending": "pending"}
 _ORDER: Final = {"active": 0, "pending": 1, "resolved": 2}
 _SEVERITIES: Final = {"critical": 0, "warning": 1, "info": 2}
 _CALLS: Final = ("critical", "warning")
+_COUNTED: Final = (
+    "critical",
+    "warning",
+    "info",
+    "pending",
+    "pending_critical",
+    "acknowledged",
+    "silenced",
+)
 
 Document = dict[str, Any]
 
@@ -157,6 +167,7 @@ def _document(answers: Answers) -> Document:
     for alert in alerts:
         alert["silences"] = _silences_of(alert, answers)
         alert.pop("silenced_by", None)
+    alerts = [a for a in alerts if (a["severity"], a["state"]) != ("none", "active")]
     alerts.sort(key=_rank)
     counts = _counts(alerts)
     return {
@@ -196,17 +207,21 @@ def _silences_of(alert: Document, answers: Answers) -> list[Document]:
 
 
 def _counts(alerts: Iterable[Document]) -> dict[str, int]:
-    counts = dict.fromkeys(
-        ("critical", "warning", "info", "pending", "pending_critical", "silenced"), 0
-    )
+    counts = dict.fromkeys(_COUNTED, 0)
     for alert in alerts:
         severity = alert["severity"]
         if alert["state"] == "pending" and severity in _SEVERITIES:
             counts["pending"] += 1
             counts["pending_critical"] += severity == "critical"
         elif alert["state"] == "active" and severity in _SEVERITIES:
-            counts["silenced" if alert["silences"] and severity in _CALLS else severity] += 1
+            counts[_counted_as(alert) if severity in _CALLS else severity] += 1
     return counts
+
+
+def _counted_as(alert: Document) -> str:
+    if any(silence["is_ack"] for silence in alert["silences"]):
+        return "acknowledged"
+    return "silenced" if alert["silences"] else str(alert["severity"])
 
 
 def _level(counts: Mapping[str, int], errors: Mapping[str, str]) -> str:
@@ -214,6 +229,5 @@ def _level(counts: Mapping[str, int], errors: Mapping[str, str]) -> str:
         return "red"
     if errors:
         return "unknown"
-    if counts["warning"] or counts["silenced"] or counts["pending_critical"]:
-        return "amber"
-    return "green"
+    calling = ("warning", "acknowledged", "silenced", "pending_critical")
+    return "amber" if any(counts[name] for name in calling) else "green"

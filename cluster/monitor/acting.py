@@ -8,6 +8,7 @@ Rules
 
 from __future__ import annotations
 
+import re
 import sys
 import time
 from argparse import Namespace
@@ -33,6 +34,7 @@ from cluster.monitor.prometheus import Prometheus
 
 _KEEPER_SILENT_SECONDS: Final = 30.0
 _LONGEST_SECONDS: Final = 366 * 86400.0
+_ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
 def ack(arguments: Namespace) -> int:
@@ -206,12 +208,11 @@ def unsilence(arguments: Namespace) -> int:
     alertmanager = Alertmanager(Where.of(arguments).alertmanager)
     living = [one for one in alertmanager.silences() if one.state != "expired"]
     ids = {one.id for one in living}
-    by_id = [word for word in arguments.what if word in ids]
-    if by_id:
+    if any(_ID.fullmatch(word) or word in ids for word in arguments.what):
         unknown = [word for word in arguments.what if word not in ids]
         if unknown:
-            raise NotFound(f"no silence has the id {unknown[0]}: nothing was changed")
-        chosen = by_id
+            raise NotFound(f"no silence in force has the id {unknown[0]}: nothing was changed")
+        chosen = list(arguments.what)
     else:
         wanted = set(_matchers(arguments.what))
         chosen = [one.id for one in living if wanted <= set(one.matchers)]

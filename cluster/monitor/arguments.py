@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 from collections.abc import Callable
 from importlib import import_module
-from typing import Final, NoReturn
+from typing import Any, Final, NoReturn
 
 _EPILOG: Final = (
     "exit codes: 0 done, 1 there is no such thing, 3 a service could not be asked or the command"
@@ -20,12 +21,20 @@ _UP_EPILOG: Final = (
     "exit codes: 0 clean, 3 a part cannot start, 69 a program is missing, 78 bad configuration"
 )
 _USAGE_EXIT: Final = 3
+_INTERRUPTED_EXIT: Final = 130
 
 Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names this type nowhere else
 
 
 class _Parser(argparse.ArgumentParser):
     """A parser whose mistakes are `unknown`: 2 would say that a critical alert fires."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
+        """Parse; what is left over is a mistake here, not one of the program's as a whole."""
+        found, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         self.print_usage()
@@ -61,7 +70,16 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _run(module: str, name: str) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
-        return int(getattr(import_module(f"cluster.monitor.{module}"), name)(arguments))
+        try:
+            code = int(getattr(import_module(f"cluster.monitor.{module}"), name)(arguments))
+            sys.stdout.flush()
+            return code
+        except BrokenPipeError:
+            # Whoever read our lines has seen enough; the interpreter must not try again.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            return 0
+        except KeyboardInterrupt:
+            return _INTERRUPTED_EXIT
 
     return run
 

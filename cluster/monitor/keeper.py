@@ -15,6 +15,7 @@ Rules
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -37,6 +38,7 @@ _DEPLOYMENTS: Final = 'max by (version) (app_deployment_timestamp_seconds{job="w
 _DEPLOYMENT_FACT: Final = "last_deployment_at"
 _NEW_DEPLOYMENT_SECONDS: Final = 300.0
 _FORGET_SECONDS: Final = 400 * 86400.0
+_FORGET_EVERY_SECONDS: Final = 3600.0
 # Prometheus sends an ended alert again and again for so long (rules.resolvedRetention); would its
 # silence end before, Alertmanager would tell of the end.
 _RESENT_SECONDS: Final = 15 * 60.0
@@ -97,6 +99,7 @@ class Keeper:
         self._routes: Routes | None = None
         self._configuration = ""
         self._away: dict[str, str] = {}
+        self._forget_at = 0.0
         self._log = log.get_logger()
 
     def run(self, stop: threading.Event) -> None:
@@ -110,6 +113,12 @@ class Keeper:
 
     def tick(self) -> None:
         """Look once, and write down and tell what changed."""
+        try:
+            self._look()
+        except sqlite3.Error as error:
+            self._log.error("journal_not_written", reason=str(error))
+
+    def _look(self) -> None:
         now = self._clock()
         self._learn_routes()
         rules = self._asked("prometheus", self._prometheus.rules)
@@ -123,7 +132,9 @@ class Keeper:
             self._repeat(now)
             self._settle_debts(now)
             self._journal.remember(ALIVE_FACT, str(now))
-            self._journal.forget_before(now - _FORGET_SECONDS)
+            if now >= self._forget_at:
+                self._forget_at = now + _FORGET_EVERY_SECONDS
+                self._journal.forget_before(now - _FORGET_SECONDS)
         self._release_silences(now)
         self._tell_deployments(now)
         self._outbox.deliver()

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
+import shutil
 import socket
+import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -19,10 +22,12 @@ from cluster.monitor import places
 from cluster.monitor.asking import Service
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.programs import Program
-from cluster.monitor.rendering import Profile, Rendered, preflight, render
+from cluster.monitor.prometheus import Prometheus
+from cluster.monitor.rendering import APP_JOB, Profile, Rendered, preflight, render
 
 # The stand-in wants some key, as PagerDuty does, and takes any.
 _STAND_IN_KEY: Final = "stand-in"
+_COMPLAINT: Final = re.compile(r"error|parse|invalid|unknown|undefined", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +156,22 @@ def rendered_files(options: Options) -> Rendered:
     if missing:
         problems = [Problem("--secrets-dir", str(secrets), reason) for reason in missing]
         raise ConfigError(problems)
+    _examine(source, "promtool", "check", "config", str(rendered.prometheus))
+    _examine(source, "amtool", "check-config", str(rendered.alertmanager))
     return rendered
+
+
+def _examine(source: Path, *command: str) -> None:
+    """Let the tool that comes with a program say what is wrong with its files, if it is there."""
+    if shutil.which(command[0]) is None:
+        return
+    done = subprocess.run(
+        command, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
+    )
+    if done.returncode != 0:
+        lines = [line.strip() for line in (done.stderr + done.stdout).splitlines()]
+        told = [line for line in lines if _COMPLAINT.search(line)] or lines
+        raise _wrong(str(source), "what is written there", f"{command[0]} says: {told[-1]}")
 
 
 def _stand_in_secrets(options: Options, stand_in: str) -> Path:
@@ -196,16 +216,6 @@ def parts_of(options: Options, found: dict[str, str], rendered: Rendered) -> lis
         ]
         parts.append(part("node_exporter", command, f"{node}/"))
     command = [
-        found["alertmanager"],
-        f"--config.file={rendered.alertmanager}",
-        f"--storage.path={data / 'alertmanager'}",
-        f"--web.listen-address={options.address(options.alertmanager_port)}",
-        f"--web.external-url={alertmanager}",
-        "--cluster.listen-address=",
-        "--log.format=json",
-    ]
-    parts.append(part("alertmanager", command, f"{alertmanager}/-/ready"))
-    command = [
         found["prometheus"],
         f"--config.file={rendered.prometheus}",
         f"--storage.tsdb.path={data / 'prometheus'}",
@@ -215,6 +225,20 @@ def parts_of(options: Options, found: dict[str, str], rendered: Rendered) -> lis
         *rendered.prometheus_flags,
     ]
     parts.append(part("prometheus", command, f"{prometheus}/-/ready"))
+    if options.compress > 1:
+        parts[-1].is_ready = _FirstLook(
+            parts[-1], prometheus, rendered.alert_rules, len(options.apps)
+        )
+    command = [
+        found["alertmanager"],
+        f"--config.file={rendered.alertmanager}",
+        f"--storage.path={data / 'alertmanager'}",
+        f"--web.listen-address={options.address(options.alertmanager_port)}",
+        f"--web.external-url={alertmanager}",
+        "--cluster.listen-address=",
+        "--log.format=json",
+    ]
+    parts.append(part("alertmanager", command, f"{alertmanager}/-/ready"))
     keeper = Program("keeper", _keeper_command(options, rendered), data / "log/keeper.log", _always)
     return [*parts, keeper]
 
@@ -255,6 +279,35 @@ def _answers(url: str) -> Callable[[], bool]:
         return True
 
     return asked
+
+
+class _FirstLook:
+    """Finds Prometheus ready when it has scraped every app, and only then gives it the rules.
+
+    Prometheus begins to scrape five seconds after its start, however compressed time is: without
+    this, whatever fires on absence would fire, and be told, at every start.
+    """
+
+    def __init__(self, part: Program, url: str, rules: Path, apps: int) -> None:
+        self._part = part
+        self._prometheus = Prometheus(url)
+        self._rules = rules
+        self._hidden = rules.with_suffix(".waiting")
+        self._apps = apps
+        rules.replace(self._hidden)
+
+    def __call__(self) -> bool:
+        try:
+            if self._rules.exists():
+                rules = self._prometheus.rules()
+                return bool(rules) and all(rule.last_evaluation > 0 for rule in rules)
+            scrapes = [t.last_scrape for t in self._prometheus.targets() if t.job == APP_JOB]
+        except NotAnswering:
+            return False
+        if len(scrapes) >= self._apps and min(scrapes) > 0:
+            self._hidden.replace(self._rules)
+            self._part.reload()
+        return False
 
 
 def _always() -> bool:

@@ -103,6 +103,11 @@ class Program:
         """How it ended; None while it runs or before it was started."""
         return self.process.poll() if self.process else None
 
+    def reload(self) -> None:
+        """Have it read its configuration again."""
+        if self.process is not None and self.is_running:
+            self.process.send_signal(signal.SIGHUP)
+
     def terminate(self) -> None:
         """Ask it to end."""
         if self.process is not None and self.is_running:

@@ -31,7 +31,6 @@ TARGETS_FILE: Final = "targets/websocket-app.json"
 TEMPLATES: Final = "templates"
 APP_JOB: Final = "websocket-app"
 
-# A rate needs two samples; scrapes are late at times.
 _LEAST_SAMPLES: Final = 4
 _LEAST_INTERVAL_SECONDS: Final = 1.0
 _SCRAPE_TIMEOUT_SECONDS: Final = 10.0
@@ -116,7 +115,9 @@ def render(source_dir: Path, target_dir: Path, *, profile: Profile) -> Rendered:
     _write(target_dir / PROMETHEUS_FILE, prometheus)
     _write(target_dir / RULES_FILE, rules)
     _write(target_dir / ALERTMANAGER_FILE, alertmanager)
-    _copy_templates(source_dir / TEMPLATES, target_dir / TEMPLATES)
+    (target_dir / TEMPLATES).mkdir(exist_ok=True)
+    for template in sorted((source_dir / TEMPLATES).glob("*.tmpl")):
+        (target_dir / TEMPLATES / template.name).write_bytes(template.read_bytes())
     return Rendered(
         directory=target_dir,
         prometheus=target_dir / PROMETHEUS_FILE,
@@ -291,9 +292,8 @@ def _alertmanager(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
             document["global"]["pagerduty_url"] = profile.pagerduty_url
         if profile.dead_mans_switch_url:
             receivers = {receiver["name"]: receiver for receiver in document["receivers"]}
-            receivers["dead-mans-switch"]["webhook_configs"][0]["url"] = (
-                profile.dead_mans_switch_url
-            )
+            switch = receivers["dead-mans-switch"]["webhook_configs"][0]
+            switch["url"] = profile.dead_mans_switch_url
     return document
 
 
@@ -394,12 +394,6 @@ def _write_targets(path: Path, addresses: tuple[str, ...]) -> Path | None:
     path.parent.mkdir(exist_ok=True)
     path.write_text(json.dumps([{"targets": list(addresses)}]) + "\n", encoding="utf-8")
     return path
-
-
-def _copy_templates(source: Path, target: Path) -> None:
-    target.mkdir(exist_ok=True)
-    for template in sorted(source.glob("*.tmpl")):
-        (target / template.name).write_bytes(template.read_bytes())
 
 
 def _wrong(key: str, value: str, allowed: str) -> ConfigError:

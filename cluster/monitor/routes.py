@@ -67,6 +67,7 @@ class Routes:
         try:
             document = yaml.safe_load(configuration)
             self._tree: Mapping[str, Any] = document["route"]
+            _check(self._tree)
             self._receivers = {r["name"]: _channels(r) for r in document.get("receivers") or ()}
             # The longest of the tree: no group waits longer.
             self.group_interval_seconds: Final = max(
@@ -75,7 +76,14 @@ class Routes:
             self.repeat_interval_seconds: Final = max(
                 _lengths(self._tree, "repeat_interval", _REPEAT_INTERVAL_SECONDS)
             )
-        except (yaml.YAMLError, KeyError, TypeError, ValueError, AttributeError) as error:
+        except (
+            yaml.YAMLError,
+            re.error,
+            LookupError,
+            TypeError,
+            ValueError,
+            AttributeError,
+        ) as error:
             raise BrokenRoutes(f"Alertmanager's configuration cannot be read: {error}") from None
 
     def groups(self, labels: Mapping[str, str]) -> list[Group]:
@@ -126,6 +134,15 @@ def _lengths(node: Mapping[str, Any], name: str, inherited: float) -> Iterator[f
     yield own
     for child in node.get("routes") or ():
         yield from _lengths(child, name, own)
+
+
+def _check(node: Mapping[str, Any]) -> None:
+    """Look at every route, so that a broken one is noticed now and not when an alert comes by."""
+    for matcher in _matchers(node):
+        if matcher.is_regex:
+            re.compile(matcher.value)
+    for child in node.get("routes") or ():
+        _check(child)
 
 
 def _matched(

@@ -1,5 +1,4 @@
-"""`ws-cluster monitoring up`: Prometheus, Alertmanager, node_exporter, receiver and keeper, beside
-a running cluster.
+"""`ws-cluster monitoring up`: Prometheus, Alertmanager and the rest beside a running cluster.
 
 Rules
 - Everything is checked before anything is started: programs, ports, secrets, configuration.

@@ -14,9 +14,7 @@ from tests.contract.servers import Cluster, Server, binary
 from tests.contract.stores import Bench, MemoryBench, RedisBench
 
 
-def pytest_asyncio_loop_factories(
-    config: pytest.Config, item: pytest.Item
-) -> Mapping[str, Any]:
+def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
     """The loop that workers run on."""
     return {"uvloop": uvloop.new_event_loop}
 
@@ -45,9 +43,7 @@ def servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Serv
 
 
 @pytest.fixture(params=["memory", "valkey", "redis"])
-async def bench(
-    request: pytest.FixtureRequest, servers: dict[str, Server]
-) -> AsyncIterator[Bench]:
+async def bench(request: pytest.FixtureRequest, servers: dict[str, Server]) -> AsyncIterator[Bench]:
     """A store of each kind."""
     made: Bench
     if request.param == "memory":

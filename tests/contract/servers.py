@@ -30,7 +30,9 @@ def binary(kind: str) -> str | None:
 class Server:
     """One server process without persistence; a context manager."""
 
-    def __init__(self, program: str, directory: Path, *, port: int = 0, options: tuple[str, ...] = ()):
+    def __init__(
+        self, program: str, directory: Path, *, port: int = 0, options: tuple[str, ...] = ()
+    ):
         self._program = program
         self._directory = directory
         self._options = options
@@ -44,7 +46,16 @@ class Server:
     def start(self) -> None:
         """Start, and return when it answers."""
         self._directory.mkdir(parents=True, exist_ok=True)
-        arguments = ["--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]
+        arguments = [
+            "--port",
+            str(self.port),
+            "--bind",
+            "127.0.0.1",
+            "--save",
+            "",
+            "--daemonize",
+            "no",
+        ]
         arguments += ["--dir", str(self._directory), *self._options]
         with (self._directory / "log").open("ab") as log:
             self.process = subprocess.Popen([self._program, *arguments], stdout=log, stderr=log)
@@ -101,6 +112,11 @@ class Server:
         self.stop()
 
 
+def _fields(info: bytes) -> dict[str, str]:
+    pairs = (line.partition(":") for line in info.decode().split("\r\n"))
+    return {name: value for name, _, value in pairs}
+
+
 class Cluster:
     """A Redis Cluster of three masters on one machine; a context manager."""
 
@@ -113,7 +129,7 @@ class Cluster:
                 port=first + number,
                 options=(
                     *("--cluster-enabled", "yes", "--cluster-port", str(first + 3 + number)),
-                    *("--cluster-node-timeout", "2000"),
+                    *("--cluster-node-timeout", "15000"),
                 ),
             )
             for number in range(3)
@@ -148,10 +164,9 @@ class Cluster:
 
     def _is_ok(self, node: Server) -> bool:
         info = node.ask("CLUSTER", "INFO")
-        text = str(info)
-        return "ok" in text and "cluster_known_nodes" in text and "16384" in text and (
-            len(node.ask("CLUSTER", "SLOTS")) >= 3
-        )
+        fields = info if isinstance(info, dict) else _fields(info)
+        state, known = fields["cluster_state"], int(fields["cluster_known_nodes"])
+        return state == "ok" and known == len(self.nodes)
 
     def owner(self, slot: int) -> Server:
         for first, last, (_, port, *_rest), *_others in self.nodes[0].ask("CLUSTER", "SLOTS"):

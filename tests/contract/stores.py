@@ -126,9 +126,7 @@ class MemoryBench:
 
     async def worker(self, *, ttl: float = 60.0, state_max_size: int = 65536) -> Worker:
         ear = Ear()
-        sessions = MemorySessions(
-            self.store, ear, ttl_seconds=ttl, state_max_size=state_max_size
-        )
+        sessions = MemorySessions(self.store, ear, ttl_seconds=ttl, state_max_size=state_max_size)
         return Worker(ear, MemoryBroker(self.store, ear), sessions)
 
     async def statistics(self) -> dict[str, float]:

@@ -40,7 +40,9 @@ async def test_a_worker_that_hears_itself_is_not_deaf(real: RedisBench):
     worker = await real.worker()
     async with singing(real, worker) as canary:
         began = time.time()
-        await until(lambda: canary.last_heard_timestamp > began + 2 * DEAF_SECONDS, 5, "it is heard")
+        await until(
+            lambda: canary.last_heard_timestamp > began + 2 * DEAF_SECONDS, 5, "it is heard"
+        )
         assert not canary.is_deaf
 
 

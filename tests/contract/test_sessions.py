@@ -192,7 +192,9 @@ async def test_a_state_too_large_changes_nothing(bench: Bench):
     assert await worker.sessions.update(session.id, channels=()) == 2
 
 
-@pytest.mark.parametrize("state", [None, 0, "", [], {}, "ä:ö", {"a": [1, {"b": None}]}, 1.5], ids=str)
+@pytest.mark.parametrize(
+    "state", [None, 0, "", [], {}, "ä:ö", {"a": [1, {"b": None}]}, 1.5], ids=str
+)
 async def test_a_state_is_any_json(bench: Bench, state: Any):
     one, two = await bench.worker(), await bench.worker()
     session = await one.sessions.attach("ann", None, "h")

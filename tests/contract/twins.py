@@ -107,7 +107,10 @@ class MemoryStore:
         for gone in [one for one in self.sessions.values() if one.expires_ms < now]:
             del self.sessions[gone.session.id]
             self.counters["expired"] += 1
-        return {"tracked": float(len(self.sessions)), **{k: float(v) for k, v in self.counters.items()}}
+        return {
+            "tracked": float(len(self.sessions)),
+            **{k: float(v) for k, v in self.counters.items()},
+        }
 
     def cut(self) -> None:
         """Break every subscription; they come back on a later turn."""

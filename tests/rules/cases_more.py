@@ -15,7 +15,6 @@ from tests.rules.timeline import (
     gone,
     hold,
     moment,
-    of,
     pending,
 )
 
@@ -49,8 +48,8 @@ WORKERS: dict[str, list[Case]] = {
               app(RESTARTS, hold(0, "14m"), add(1, "30m"), reason="boot")],
              {"13m45s": [], "14m": firing(instance="a"), "15m45s": firing(instance="a"),
               "16m": []},
-             ("14m", "Workers of a were started again 3 times in 15 minutes after a crash, a hang"
-              " or a failed boot")),
+             ("14m", ("Workers of a were started again 3 times in 15 minutes after a crash, a hang"
+              " or a failed boot"))),
         Case("two crashes, and a roll of all workers", "below",
              [app(RESTARTS, hold(0, "1m"), add(2, "30m"), reason="crash"),
               app(RESTARTS, hold(0, "1m"), add(8, "30m"), reason="roll")],
@@ -88,8 +87,8 @@ WORKERS: dict[str, list[Case]] = {
              {"6m30s": [], "6m45s": pending(job=JOB, instance="a"),
               "11m30s": pending(job=JOB, instance="a"), "11m45s": firing(job=JOB, instance="a"),
               "14m45s": firing(job=JOB, instance="a"), "15m": []},
-             ("11m45s", "The busiest worker of a uses 92% of a core, although the host may look"
-              " idle")),
+             ("11m45s", ("The busiest worker of a uses 92% of a core, although the host may look"
+              " idle"))),
         Case("88 %", "below", [app(CPU, climb(0.88, "20m"), worker="w0a")], {"19m": []}),
         Case("two workers with half a core each", "below",
              [app(CPU, climb(0.5, "20m"), worker=w) for w in ("w0a", "w1a")], {"19m": []}),
@@ -119,8 +118,8 @@ WORKERS: dict[str, list[Case]] = {
         Case("one file", "fires boundary resolves",
              [app("app_metrics_collect_errors_total", hold(0, "5m"), add(1, "9m"))],
              {"4m45s": [], "5m": firing(instance="a"), "9m45s": firing(instance="a"), "10m": []},
-             ("9m45s", "a put 1 metric files aside in 5 minutes: counters of that worker are"
-              " lost")),
+             ("9m45s", ("a put 1 metric files aside in 5 minutes: counters of that worker are"
+              " lost"))),
         Case("none", "below", [app("app_metrics_collect_errors_total", hold(7, "9m"))], {"8m": []}),
         Case("the replica goes", "vanishes",
              [app("app_metrics_collect_errors_total", hold(0, "2m"), add(1, "1m"), gone("9m"))],
@@ -150,8 +149,8 @@ WORKERS: dict[str, list[Case]] = {
              [app("app_broker_up", hold(1, "1m"), hold(0, "2m"), hold(1, "1m"))],
              {"45s": [], "1m": pending(instance="a"), "1m15s": pending(instance="a"),
               "1m30s": firing(instance="a"), "3m": []},
-             ("1m30s", "a has a worker without its broker (app_broker_up is 0): it delivers"
-              " nothing between workers")),
+             ("1m30s", ("a has a worker without its broker (app_broker_up is 0): it delivers"
+              " nothing between workers"))),
         Case("connected", "below", [app("app_broker_up", hold(1, "3m"))], {"2m": []}),
         Case("the replica goes, which is another alert's", "vanishes",
              [app("app_broker_up", hold(0, "1m"), gone("1m"))],
@@ -166,8 +165,8 @@ WORKERS: dict[str, list[Case]] = {
              {"45s": [], "1m": pending(job=JOB, instance="a"),
               "1m15s": pending(job=JOB, instance="a"), "1m30s": firing(job=JOB, instance="a"),
               "2m45s": firing(job=JOB, instance="a"), "3m": []},
-             ("1m30s", "A worker of a has not heard its own canary for 1m 3s: it misses"
-              " publications although it seems connected")),
+             ("1m30s", ("A worker of a has not heard its own canary for 1m 3s: it misses"
+              " publications although it seems connected"))),
         Case("57 s since the last canary", "below", [app(HEARD, clock("57s", "3m"))], {"2m": []}),
         Case("a time stamp that stands still", "boundary", [app(HEARD, moment("0s", "3m"))],
              {"1m": [], "1m15s": pending(job=JOB, instance="a"),
@@ -195,6 +194,10 @@ CAPACITY: dict[str, list[Case]] = {
              [app("app_active_connections", hold(900, "6m"), gone("2m")),
               app("app_connection_capacity", hold(1000, "6m"), gone("2m"))],
              {"5m45s": firing(job=JOB), "6m": []}),
+        Case("two replicas, both at 85 %", "replicas",
+             [app("app_active_connections", hold(850, "9m"), instance=i) for i in "ab"]
+             + [app("app_connection_capacity", hold(1000, "9m"), instance=i) for i in "ab"],
+             {"8m": firing(job=JOB)}),
         Case("a full replica beside an empty one; then the empty one is lost", "replicas",
              [app("app_active_connections", hold(900, "20m")),
               app("app_connection_capacity", hold(1000, "20m")),
@@ -275,4 +278,3 @@ CAPACITY: dict[str, list[Case]] = {
              ("12m", "2 replicas that answered in the last hour are gone")),
     ],
 }  # fmt: skip
-

@@ -3,7 +3,19 @@
 from __future__ import annotations
 
 from tests.rules.cases_seed import ABOVE, BELOW, HALF, burst
-from tests.rules.timeline import Case, Piece, Series, add, app, climb, firing, gone, hold, of, pending
+from tests.rules.timeline import (
+    Case,
+    Piece,
+    Series,
+    add,
+    app,
+    climb,
+    firing,
+    gone,
+    hold,
+    of,
+    pending,
+)
 
 JOB = "websocket-app"
 PROMETHEUS = {"job": "prometheus", "instance": "a"}
@@ -22,6 +34,26 @@ def faults(ratio: float, *, commands: float = 1.9, duration: str = "3h") -> list
         app("app_errors_total", hold(0, "7h"), climb(ratio * commands, duration), add(0, "2h"),
             type="broker"),
     ]  # fmt: skip
+
+
+def on_each_of_two(ratio: float) -> list[Series]:
+    """Half of the commands and half of the faults on each of two replicas."""
+    return [
+        Series(one.name, {**one.labels, "instance": instance}, one.pieces)
+        for instance in "ab"
+        for one in faults(ratio, commands=0.95, duration="7h")
+    ]
+
+
+def traffic(*commands: Piece, faults: tuple[Piece, ...]) -> list[Series]:
+    return [
+        app(COMMANDS, *commands, method="publish"),
+        app("app_errors_total", *faults, type="broker"),
+    ]
+
+
+def on_two(name: str, per_second: float, **labels: str) -> list[Series]:
+    return [app(name, climb(per_second, "20m"), instance=i, **labels) for i in "ab"]
 
 
 def failing(rule_group: str, *pieces: Piece) -> Series:
@@ -53,9 +85,23 @@ QUALITY: dict[str, list[Case]] = {
               app(COMMANDS, climb(10, "16m"), gone("9m"), method="connect")],
              {"15m45s": firing(), "22m": []}),
         Case("two replicas, 0.6 a second each", "replicas",
-             [app(ERRORS, climb(0.6, "20m"), code="109", instance=i) for i in "ab"]
-             + [app(COMMANDS, climb(1, "20m"), method="connect", instance=i) for i in "ab"],
+             on_two(ERRORS, 0.6, code="109") + on_two(COMMANDS, 5.5, method="connect"),
              {"18m": firing()}),
+        Case("two replicas, 7.5 % of all commands", "replicas",
+             on_two(ERRORS, 0.6, code="109") + on_two(COMMANDS, 8, method="connect"),
+             {"18m": []}),
+        Case("2.08 a second, whose share grows for 5 minutes", "boundary",
+             [app(ERRORS, hold(0, "5m"), climb(2.08, "15m"), code="109"),
+              app(COMMANDS, climb(20, "40m"), method="connect")],
+             {"9m30s": [], "9m45s": pending()}),
+        Case("half of few commands, 1.04 a second after 5 minutes", "boundary",
+             [app(ERRORS, hold(0, "5m"), climb(1.04, "15m"), code="109"),
+              app(COMMANDS, climb(2, "40m"), method="connect")],
+             {"9m30s": [], "9m45s": pending()}),
+        Case("as many mistakes, but ever fewer commands", "boundary",
+             [app(ERRORS, climb(2, "40m"), code="109"),
+              app(COMMANDS, climb(40, "10m"), climb(10, "30m"), method="connect")],
+             {"13m": [], "13m15s": pending()}),
     ],
     "HighLogErrorRate": [
         Case("10.4 a minute, errors and worse", "fires boundary resolves",
@@ -78,9 +124,9 @@ QUALITY: dict[str, list[Case]] = {
              faults(0.015, duration="1h"),
              {"7h56m": [], "7h57m": firing(job=JOB), "8h": []},
              ("7h57m", "1.45% of commands fail, and 0.1% may")),
-        Case("1.5 % fail, and end: the short window ends it, too", "resolves",
-             faults(0.016, duration="1h15m"),
-             {"8h10m": firing(job=JOB), "8h14m": firing(job=JOB), "8h15m": []}),
+        Case("2.28 % fail, and end: the short window ends it, too", "resolves",
+             faults(0.0228, duration="1h15m"),
+             {"8h10m": firing(job=JOB), "8h15m": firing(job=JOB), "8h16m": []}),
         Case("0.65 % fail: six hours are over 0.6 % after 5h32m", "boundary resolves",
              faults(0.0065, duration="6h"),
              {"12h31m": [], "12h32m": firing(job=JOB), "13h1m": firing(job=JOB),
@@ -94,6 +140,26 @@ QUALITY: dict[str, list[Case]] = {
              [app(COMMANDS, climb(10, "2h"), gone("1h"), method="publish"),
               app("app_errors_total", climb(1, "2h"), gone("1h"), type="broker")],
              {"1h59m": firing(job=JOB), "2h10m": firing(job=JOB), "2h59m": []}),
+        Case("hardly any commands are left: the short window of the fast pace is over", "boundary",
+             traffic(climb(1.9, "8h"), climb(0.5, "1h"),
+                     faults=(hold(0, "7h53m"), climb(0.2, "1h7m"))),
+             {"8h2m": firing(job=JOB), "8h3m": []}),
+        Case("hardly any commands are left: the short window of the slow pace is over", "boundary",
+             traffic(climb(1.9, "8h"), climb(0.5, "1h"),
+                     faults=(hold(0, "1h"), climb(0.01235, "8h"))),
+             {"8h18m": firing(job=JOB), "8h19m": []}),
+        Case("commands come: the long window of the fast pace has few for a while", "boundary",
+             traffic(climb(0.5, "7h"), climb(5, "1h"),
+                     faults=(hold(0, "7h"), climb(0.5, "1h"))),
+             {"7h5m": [], "7h6m": firing(job=JOB)}),
+        Case("commands come: the long window of the slow pace has few for longer", "boundary",
+             traffic(climb(0.5, "7h"), climb(5, "1h"),
+                     faults=(hold(0, "7h"), climb(0.07, "1h"))),
+             {"7h38m": [], "7h40m": firing(job=JOB)}),
+        Case("two replicas, at the fast pace together", "replicas", on_each_of_two(0.016),
+             {"8h10m": firing(job=JOB)}),
+        Case("two replicas, at the slow pace together", "replicas", on_each_of_two(0.0065),
+             {"12h40m": firing(job=JOB)}),
         Case("one of ten replicas has the faults of all", "replicas",
              [app(COMMANDS, climb(10, "2h"), method="publish", instance=i) for i in "abcdefghij"]
              + [app("app_errors_total", climb(0.3, "2h"), type="broker")],
@@ -105,8 +171,8 @@ MONITORING: dict[str, list[Case]] = {
     "Watchdog": [
         Case("always, whatever there is", "fires boundary vanishes replicas", [],
              {"0s": firing(), "1h": firing()},
-             ("1h", "Value 1: alerts travel. When this stops arriving at the dead man's switch,"
-              " they do not")),
+             ("1h", ("Value 1: alerts travel. When this stops arriving at the dead man's switch,"
+              " they do not"))),
     ],
     "RuleEvaluationFailures": [
         Case("one failed evaluation", "fires boundary resolves replicas",
@@ -141,9 +207,14 @@ MONITORING: dict[str, list[Case]] = {
         Case("two Alertmanagers; only PagerDuty fails", "replicas",
              [of("alertmanager", SENT, climb(1, "40m"), integration=n, instance=i)
               for n in ("slack", "pagerduty") for i in "ab"]
-             + [of("alertmanager", FAILED, climb(0.05, "40m"), integration="pagerduty"),
-                of("alertmanager", FAILED, hold(0, "40m"), integration="slack")],
+             + [of("alertmanager", FAILED, climb(0.0104, "40m"), integration="pagerduty", instance=i)
+                for i in "ab"]
+             + [of("alertmanager", FAILED, climb(0.0192, "40m"), integration="slack")],
              {"39m": firing(integration="pagerduty")}),
+        Case("as many failures, but ever fewer notifications", "boundary",
+             [of("alertmanager", FAILED, climb(0.0204, "40m"), integration="slack"),
+              of("alertmanager", SENT, climb(4, "20m"), climb(1, "20m"), integration="slack")],
+             {"29m30s": [], "29m45s": pending(integration="slack")}),
     ],
     "AlertmanagerDown": [
         Case("the only one does not answer", "fires boundary resolves",
@@ -162,8 +233,8 @@ MONITORING: dict[str, list[Case]] = {
              [of("prometheus", KNOWN, hold(1, "5m"), hold(0, "9m"), hold(1, "1m"))],
              {"9m45s": [], "10m": pending(**PROMETHEUS), "11m45s": pending(**PROMETHEUS),
               "12m": firing(**PROMETHEUS), "14m": []},
-             ("12m", "Prometheus has 0 Alertmanagers to send to; only the dead man's switch can"
-              " tell")),
+             ("12m", ("Prometheus has 0 Alertmanagers to send to; only the dead man's switch can"
+              " tell"))),
         Case("one", "below", [of("prometheus", KNOWN, hold(1, "15m"))], {"14m": []}),
         Case("Prometheus no longer scrapes itself", "vanishes",
              [of("prometheus", KNOWN, hold(0, "8m"), gone("9m"))], {"7m": firing(**PROMETHEUS), "14m": []}),

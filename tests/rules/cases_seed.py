@@ -43,9 +43,7 @@ def shutdowns(four: int, five: int, six: int, *, instance: str = "a") -> list[Se
 
 def idle(share: float, cpu: str, instance: str = "a") -> Series:
     pieces = climb(1, "5m"), climb(share, "15m"), climb(1, "10m")
-    return of(
-        "node", "node_cpu_seconds_total", *pieces, instance=instance, cpu=cpu, mode="idle"
-    )
+    return of("node", "node_cpu_seconds_total", *pieces, instance=instance, cpu=cpu, mode="idle")
 
 
 def disk(kind: str, *pieces: Piece, instance: str = "a", device: str = "sda") -> Series:
@@ -61,8 +59,8 @@ SEED: dict[str, list[Case]] = {
             [app("app_active_connections", hold(5, "2m"), hold(0, "2m"), hold(1, "1m"))],
             {"1m45s": [], "2m": pending(), "2m45s": pending(), "3m": firing(),
              "3m45s": firing(), "4m": []},
-            ("3m", "Service may be down or experiencing issues. No active connections for 60"
-             " seconds (now 0)."),
+            ("3m", ("Service may be down or experiencing issues. No active connections for 60"
+             " seconds (now 0).")),
         ),
         Case("one connection is enough", "below",
              [app("app_active_connections", hold(1, "5m"))], {"3m": [], "5m": []}),
@@ -103,8 +101,8 @@ SEED: dict[str, list[Case]] = {
               "1m15s": pending(job="websocket-app", instance="a"),
               "1m30s": firing(job="websocket-app", instance="a"),
               "2m45s": firing(job="websocket-app", instance="a"), "3m": []},
-             ("1m30s", "The WebSocket application is not responding to health checks: a has 0"
-              " workers that answer")),
+             ("1m30s", ("The WebSocket application is not responding to health checks: a has 0"
+              " workers that answer"))),
         Case("one worker that lives is enough", "below",
              [app("up", hold(1, "5m")), app("app_workers_alive", hold(1, "5m"))], {"5m": []}),
         Case("the supervisor answers and all its workers are dead, then it goes, too", "fires",
@@ -119,8 +117,11 @@ SEED: dict[str, list[Case]] = {
              [app("up", hold(1, "1m"), gone("2m"), hold(1, "1m")),
               app("app_workers_alive", hold(2, "1m"), gone("2m"), hold(2, "1m"))],
              {"45s": [], "1m": pending(), "1m15s": pending(), "1m30s": firing(), "3m": []},
-             ("1m30s", "The WebSocket application is not responding to health checks: 0 replicas"
-              " are healthy")),
+             ("1m30s", ("The WebSocket application is not responding to health checks: 0 replicas"
+              " are healthy"))),
+        Case("the only replica has no worker", "fires",
+             [app("up", hold(1, "2m")), app("app_workers_alive", hold(0, "2m"))],
+             {"1m": [*firing(job="websocket-app", instance="a"), *firing()]}),
         Case("both replicas are down: one alert each, and one for the whole", "replicas",
              [app("up", hold(0, "2m")), app("up", hold(0, "1m"), gone("1m"), instance="b")],
              {"45s": [*firing(job="websocket-app", instance="a"),
@@ -165,12 +166,15 @@ SEED: dict[str, list[Case]] = {
              {"10m": firing(), "25m": []}),
         Case("one slow exit among those of a large cluster", "replicas",
              [*shutdowns(0, 0, 1), *shutdowns(99, 99, 99, instance="b")], {"12m": []}),
+        Case("5 of 105 on two replicas", "replicas",
+             [*shutdowns(45, 50, 50), *shutdowns(45, 50, 55, instance="b")], {"12m": []}),
     ],
     "LowMessageThroughput": [
         Case("0.96 messages a second for one client", "fires boundary resolves",
              [app("app_messages_total", climb(2, "10m"), climb(0.96, "20m"), climb(2, "10m"),
                   direction="in"),
-              app("app_active_connections", hold(1, "40m"))],
+              app("app_active_connections", hold(1, "40m")),
+              app("app_active_connections", hold(0, "40m"), instance="b")],
              {"14m30s": [], "14m45s": pending(), "24m30s": pending(), "24m45s": firing(),
               "29m45s": firing(), "30m15s": []},
              ("24m45s", "Message throughput is 960m messages per second")),
@@ -182,7 +186,8 @@ SEED: dict[str, list[Case]] = {
               app("app_active_connections", hold(0, "30m"))], {"20m": []}),
         Case("the counters are missing although clients are there", "vanishes",
              [app("app_messages_total", climb(5, "5m"), gone("20m"), direction="in"),
-              app("app_active_connections", hold(9, "25m"))], {"20m": firing()}),
+              app("app_active_connections", hold(9, "25m"))], {"20m": firing()},
+             ("20m", "Message throughput is 0 messages per second")),
         Case("everything is gone: that is another alert's", "vanishes",
              [app("app_messages_total", hold(0, "15m"), gone("20m"), direction="in"),
               app("app_active_connections", hold(9, "15m"), gone("20m"))],
@@ -213,8 +218,8 @@ SEED: dict[str, list[Case]] = {
              [app("app_deployment_timestamp_seconds", moment("-1h", "2m"), moment("2m", "10m"),
                   version="1")],
              {"1m45s": [], "2m": firing(version="1"), "6m45s": firing(version="1"), "7m": []},
-             ("6m45s", "Service activity detected, possible deployment or restart: version 1 became"
-              " ready 4m 45s ago")),
+             ("6m45s", ("Service activity detected, possible deployment or restart: version 1 became"
+              " ready 4m 45s ago"))),
         Case("nobody deployed anything", "below",
              [app("app_deployment_timestamp_seconds", moment("-5m", "5m"), version="1")],
              {"0s": [], "4m": []}),
@@ -231,7 +236,7 @@ SEED: dict[str, list[Case]] = {
              [app("app_deployment_timestamp_seconds", moment("-1h", "2m"), gone("5m"), version="1"),
               app("app_deployment_timestamp_seconds", moment("-1h", "1m"), gone("5m"), version="1",
                   instance="b"),
-              app("app_deployment_timestamp_seconds", moment("0s", "9m"), version="2",
+              app("app_deployment_timestamp_seconds", moment("1m", "9m"), version="2",
                   instance="c"),
               app("app_deployment_timestamp_seconds", moment("2m", "9m"), version="2",
                   instance="d")],
@@ -263,7 +268,7 @@ SEED: dict[str, list[Case]] = {
         Case("only the host that is busy", "replicas", [idle(0.1, "0"), idle(0.9, "0", "b")],
              {"16m": firing(instance="a")}),
         Case("what is not idle does not count", "below",
-             [idle(0.5, "0"),
+             [idle(0.25, "0"),
               of("node", "node_cpu_seconds_total", climb(0.01, "30m"), cpu="0", mode="steal")],
              {"16m": []}),
     ],

@@ -6,7 +6,7 @@ Rules
 - Changed are thresholds and every other number (± 10 %; whole numbers up to 10 by one), comparisons,
   windows (half and double), `for` (one step less, one more), and beyond that: aggregations, set
   operators, `or vector(0)` left away, scope of labels left away.
-- A mutant that no case can notice stands in SURVIVORS with its reason; one that is listed there
+- A mutant that no case can notice stands in survivors.py with its reason; one that is listed there
   and dies is reported, too.
 """
 
@@ -25,13 +25,16 @@ from cluster.monitor.rendering import duration_text, seconds
 from tests.rules import promtool
 from tests.rules.cases import CASES
 from tests.rules.promtool import Rule, step_of
+from tests.rules.survivors import SURVIVORS
 
 _STRING = r'"[^"]*"'
 _SKIPPED = rf"{_STRING}|#[^\n]*|[a-zA-Z_:][\w:]*"
 _NUMBER = re.compile(rf"{_SKIPPED}|\[[^\]]*\]|(?P<hit>\b\d+(?:\.\d+)?\b)")
 _COMPARISON = re.compile(rf"{_STRING}|\{{[^}}]*\}}|(?P<hit>==|!=|>=|<=|>|<)")
 _WINDOW = re.compile(r"\[(?P<hit>\w+)(?=[\]:])")
-_WORD = re.compile(rf"{_STRING}|#[^\n]*|(?P<hit>\b(?:sum|max|min|avg|and|or|unless|max_over_time)\b)")
+_WORD = re.compile(
+    rf"{_STRING}|#[^\n]*|(?P<hit>\b(?:sum|max|min|avg|and|or|unless|max_over_time)\b)"
+)
 _VECTOR = re.compile(r"(?P<hit> or vector\(0\))")
 _MATCHER = re.compile(r"(?P<hit>(?:,(?!job)|(?<=\{)(?!job))\w+=~?\"[^\"]*\")")
 
@@ -43,9 +46,6 @@ _OTHER_WORDS = {
     "and": ("or", "unless"), "or": ("and",), "unless": ("and",),
     "max_over_time": ("min_over_time",),
 }  # fmt: skip
-
-# (alert, what was changed) -> why no case can notice.
-SURVIVORS: dict[tuple[str, str], str] = {}
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def is_noticed(mutant: Mutant) -> bool:
     """Whether a case fails under the mutant, or promtool refuses it."""
     rule = mutant.rules[-1]
     with tempfile.TemporaryDirectory() as folder:
-        tests = [promtool.test_of(case, rule) for case in CASES[mutant.alert]]
+        tests = [promtool.as_test(case, rule) for case in CASES[mutant.alert]]
         return promtool.run(promtool.write(Path(folder), mutant.rules, tests)).returncode != 0
 
 

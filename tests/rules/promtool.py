@@ -66,7 +66,7 @@ def _sample(rule: Rule, state: str, labels: Mapping[str, str]) -> dict[str, Any]
     return {"labels": f"ALERTS{{{text}}}", "value": 1}
 
 
-def test_of(case: Case, rule: Rule, *, compress: float = 1.0) -> dict[str, Any]:
+def as_test(case: Case, rule: Rule, *, compress: float = 1.0) -> dict[str, Any]:
     """One course of events as promtool wants it."""
     name = rule["alert"]
     test: dict[str, Any] = {
@@ -101,21 +101,22 @@ def test_of(case: Case, rule: Rule, *, compress: float = 1.0) -> dict[str, Any]:
     return test
 
 
-def write(
-    folder: Path, rules: list[Rule] | Path, tests: Iterable[dict[str, Any]]
-) -> Path:
+def write(folder: Path, rules: list[Rule] | Path, tests: Iterable[dict[str, Any]]) -> Path:
     """Write a test file, and the rules beside it unless they are a file already."""
     if isinstance(rules, Path):
         rule_file = rules
+        order = [group["name"] for group in groups(rules)]
     else:
         rule_file = folder / "rules.yml"
-        groups = [{"name": "g", "rules": rules}]
-        rule_file.write_text(yaml.safe_dump({"groups": groups}, allow_unicode=True))
+        order = ["g"]
+        document: dict[str, Any] = {"groups": [{"name": "g", "rules": rules}]}
+        rule_file.write_text(yaml.safe_dump(document, allow_unicode=True))
     path = folder / "tests.yml"
     written = list(tests)
     document = {
         "rule_files": [str(rule_file)],
         "evaluation_interval": written[0]["interval"],
+        "group_eval_order": order,
         "tests": written,
     }
     path.write_text(yaml.safe_dump(document, allow_unicode=True, width=10**9))

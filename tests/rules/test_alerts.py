@@ -15,7 +15,7 @@ from tests.rules import promtool
 from tests.rules.cases import CASES, INAPPLICABLE
 from tests.rules.promtool import DOCKER, RULES
 from tests.rules.seed import GIVEN
-from tests.rules.timeline import KINDS, Case
+from tests.rules.timeline import KINDS, Case, app, climb, hold
 
 COMPRESS = 15
 ALERTS = promtool.alerts()
@@ -30,7 +30,7 @@ def compressed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def assert_holds(alert: str, folder: Path, *, rules: Path = RULES, compress: float = 1) -> None:
     part = promtool.part(alert, rules)
-    tests = [promtool.test_of(case, part[-1], compress=compress) for case in CASES[alert]]
+    tests = [promtool.as_test(case, part[-1], compress=compress) for case in CASES[alert]]
     done = promtool.run(promtool.write(folder, part, tests))
     assert done.returncode == 0, done.stdout + done.stderr
 
@@ -82,14 +82,14 @@ def test_the_given_expression_is_wrong_where_ours_is_right(alert: str, tmp_path:
     theirs = {**ours, "expr": given.expr}
     for number, shown in enumerate(given.shows):
         for rule, at in ((theirs, shown.given), (ours, shown.ours)):
-            test = promtool.test_of(Case(shown.name, "", shown.series, at), rule)
+            test = promtool.as_test(Case(shown.name, "", shown.series, at), rule)
             done = promtool.run(promtool.write(tmp_path, [rule], [test]))
             assert done.returncode == 0, f"{number} {rule['expr']}\n{done.stdout}{done.stderr}"
 
 
 def test_the_cases_of_all_alerts_hold_in_the_whole_file(tmp_path: Path):
     tests = [
-        promtool.test_of(CASES[alert][0], ALERTS[alert])
+        promtool.as_test(CASES[alert][0], ALERTS[alert])
         for alert in ALERTS
         if alert not in promtool.SLOW_STEP_SECONDS
     ]
@@ -130,8 +130,6 @@ RECORDED = """
 
 
 def test_what_dashboards_read_is_recorded(tmp_path: Path):
-    from tests.rules.timeline import app, climb, hold
-
     series = [
         app("app_active_connections", hold(3, "10m")),
         app("app_active_connections", hold(4, "10m"), instance="b"),

@@ -7,7 +7,8 @@ import random
 import pytest
 
 from tests.rules.cases import CASES
-from tests.rules.mutants import SURVIVORS, attempt, mutants
+from tests.rules.mutants import attempt, mutants
+from tests.rules.survivors import SURVIVORS
 
 SAMPLE = 60
 

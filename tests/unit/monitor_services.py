@@ -187,7 +187,7 @@ def running() -> Iterator[Services]:
 
         do_GET = do_POST = do_DELETE = _answer
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, *_: object) -> None:
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)

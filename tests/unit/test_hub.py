@@ -52,8 +52,11 @@ def join(hub: Hub, reader: Reader, top: int, epoch: str = E, *, name: str = "c")
 
 
 def filled(hub: Hub, channel: Channel, top: Position, missing: list[Publication]) -> bool:
-    """Fill with a read that began just now."""
-    return hub.fill(channel, top, missing, held_before=len(channel.held))
+    """Fill with a read that began just now, and go on as the node does."""
+    is_whole = hub.fill(channel, top, missing, held_before=len(channel.held))
+    if not is_whole:
+        hub.release(channel)
+    return is_whole
 
 
 # --- joining and leaving -------------------------------------------------------------------
@@ -207,6 +210,17 @@ def test_a_gap_that_the_stream_has_trimmed_is_told(hub: Hub):
     assert reader.got == []
     hub.deliver("c", [pub(10)])
     assert reader.got == [10]
+
+
+def test_a_channel_that_lost_something_is_held_until_its_subscribers_have_been_told(hub: Hub):
+    reader = Reader()
+    channel = join(hub, reader, 0)
+    hub.deliver("c", [pub(9)])
+    hub.deliver("c", [pub(10)])
+    assert not hub.fill(channel, Position(9, E), pubs(5, 9), held_before=1)
+    assert (channel.is_held, reader.got) == (True, [])
+    hub.release(channel)
+    assert (channel.is_held, reader.got) == (False, [10])
 
 
 def test_a_read_that_stops_below_the_top_is_not_whole(hub: Hub):

@@ -265,6 +265,7 @@ def test_the_silence_of_an_acknowledgement_goes_when_prometheus_has_forgotten_th
     number = kept.services.silence(labels, "ack: on it", since=kept.clock.now)
     kept.after(5)
     kept.services.mend("ServiceDown")
+    kept.after(5)
     kept.after(15 * 60)
     assert kept.services.silences[number]["status"]["state"] == "active"
     kept.after(11 * 60)
@@ -338,7 +339,9 @@ def test_external_labels_do_not_hide_an_acknowledgement(kept: Kept):
     "break_it",
     [
         lambda s: s.answers.update({"/api/v2/alerts": (500, b"")}),
-        lambda s: s.answers.update({"/api/v2/status": (200, b'{"config": {"original": "route: ["}}')}),
+        lambda s: s.answers.update(
+            {"/api/v2/status": (200, b'{"config": {"original": "route: ["}}')}
+        ),
         lambda s: s.answers.update({"/api/v1/rules": (200, b'{"status": "success", "data": 1}')}),
     ],
     ids=["Alertmanager broken", "routes broken", "rules malformed"],
@@ -349,3 +352,13 @@ def test_a_tick_never_raises(kept: Kept, break_it: Callable[[Services], None]):
     kept.restart()
     kept.after(310)
     assert kept.states() == [("ServiceDown", "firing")]
+
+
+def test_a_journal_that_cannot_be_written_does_not_end_the_keeper(kept: Kept):
+    fires(kept)
+    kept.journal._base.execute("DROP TABLE facts")
+    kept.after(5)
+    kept.journal._base.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    kept.services.mend("ServiceDown")
+    kept.after(5)
+    assert kept.states() == [("ServiceDown", "resolved")]

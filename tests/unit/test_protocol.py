@@ -88,7 +88,9 @@ def test_what_is_no_command_closes_with_3501(payload: bytes):
     assert closes_with(3501, payload)
 
 
-@pytest.mark.parametrize("payload", [b"\xff", b'{"id":1,"rpc":{"method":"\xc3\x28"}}', b"{}\n\xed\xa0\x80"])
+@pytest.mark.parametrize(
+    "payload", [b"\xff", b'{"id":1,"rpc":{"method":"\xc3\x28"}}', b"{}\n\xed\xa0\x80"]
+)
 def test_invalid_utf_8_closes_with_1007(payload: bytes):
     assert closes_with(1007, payload)
 
@@ -106,7 +108,9 @@ def test_the_largest_id_is_taken():
     assert decode(b'{"id":4294967295,"rpc":{}}')[0].id == 2**32 - 1
 
 
-@pytest.mark.parametrize("payload", [b"{}", b'{"id":0}', b'{"subscribe":{"channel":"a"}}', b'{"x":1}'])
+@pytest.mark.parametrize(
+    "payload", [b"{}", b'{"id":0}', b'{"subscribe":{"channel":"a"}}', b'{"x":1}']
+)
 def test_whatever_has_no_id_and_is_no_send_is_a_pong(payload: bytes):
     assert decode(payload) == [protocol.PONG]
 

@@ -24,7 +24,8 @@ from cluster.metrics.tally import Tally
 from cluster.node.node import Node
 from cluster.protocol import Position, Publication
 from cluster.sessions import Session
-from cluster.websocket.carrier import Carrier, Host
+from cluster.websocket.carrier import Carrier
+from cluster.websocket.host import Host
 from tests.contract.twins import MemorySessions, MemoryStore, Record
 from tests.unit.scripted import ScriptedBroker, StillLoop
 
@@ -63,7 +64,7 @@ class Transport:
         return 0, 0
 
 
-class LawHost(Host):
+class LawHost(Host[Carrier]):
     """Stands where the door stands."""
 
     def __init__(self, node: Node, tally: Tally, loop: asyncio.AbstractEventLoop) -> None:
@@ -346,8 +347,8 @@ class Law(RuleBasedStateMachine):
                     stream = self.broker.stream(channel)
                     here = (held.epoch, held.offset)
                     assert here == (stream.epoch, stream.top), f"{channel} lags behind"
-            held = [name for name, one in self.node.hub.channels.items() if one.is_held]
-            assert not held, f"at rest, and still filled: {held}"
+            busy = [name for name, one in self.node.hub.channels.items() if one.is_held]
+            assert not busy, f"at rest, and still filled: {busy}"
         finally:
             self.checks.cancel()
             for task in asyncio.all_tasks(self.loop):
@@ -358,6 +359,6 @@ class Law(RuleBasedStateMachine):
 
 TestLaw = Law.TestCase
 TestLaw.settings = settings(
-    max_examples=60, stateful_step_count=40, deadline=None,
+    max_examples=150, stateful_step_count=40, deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip

@@ -15,7 +15,7 @@ from tests.harness import wire
 from tests.harness.wire import HandshakeRefused, frame, upgrade_request
 from tests.unit.house import House, changed, configured
 
-QUICK = {"ping_interval": 0.5, "pong_timeout": 0.1, "stale_close_delay": 0.3}
+QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.1, "stale_close_delay": 0.3}
 
 
 async def echo(user: str, data: Any) -> Any:
@@ -265,7 +265,9 @@ async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up
     async with House(configured(**QUICK)).open() as house:
         caller = await house.caller()
         await caller.connect()
-        batch = b"\n".join(b'{"id":%d,"publish":{"channel":"a","data":1}}' % n for n in range(2, 1202))
+        batch = b"\n".join(
+            b'{"id":%d,"publish":{"channel":"a","data":1}}' % n for n in range(2, 1202)
+        )
         for _ in range(10):
             caller.wire.send_text(batch)
         await caller.until(lambda: len(caller.heard) > 12_000)
@@ -379,8 +381,8 @@ async def test_nothing_a_client_sends_is_logged_with_a_traceback(caplog: pytest.
     with caplog.at_level(logging.DEBUG):
         async with House(configured(), rpc_handlers={"echo": echo}).open() as house:
             for data in (
-                b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"a"}}\n'
-                b'{"id":3,"subscribe":{"channel":[]}}',
+                b'{"id":1,"connect":{}}\n{"id":2,"rpc":{}}\n{"id":3,"subscribe":{"channel":[]}}',
+                b'{"id":1,"connect":{}}\n{"id":2,"refresh":{"token":[]}}',
                 b'{"id":1,"connect":{"data":{"session":{"a":1}}}}\n{"id":2,"send":{}}',
                 b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"\\u0000"}}\n{"id":3}',
                 struct.pack("!H", 1),

@@ -3,15 +3,16 @@ import { by, el, moment } from "./dom.js";
 import { forgetKey, hasKey, order, rememberKey } from "./door.js";
 
 const AUTHOR = "ws-cluster-author";
-const FORMS = { active: "for %", pending: "pending for %", resolved: "ended % ago" };
+const FORMS = { active: "for %", pending: "for %", resolved: "% ago" };
+const COUNTED = ["critical", "warning", "info", "pending", "acknowledged", "silenced"];
 let afterKey = null;
+let canWrite = true;
 
 // --- the indicator -------------------------------------------------------------------------
 
 export function showAlerts(report) {
   const { level, counts, errors, alerts } = report;
-  const words = [["critical", "critical"], ["warning", "warning"], ["info", "info"], ["pending", "pending"], ["silenced", "silenced"]]
-    .filter(([name]) => counts[name]).map(([name, word]) => `${counts[name]} ${word}`);
+  const words = COUNTED.filter((name) => counts[name]).map((name) => `${counts[name]} ${name}`);
   const text = level === "unknown" ? ["alerts unknown", ...words] : words.length ? words : ["no alerts"];
   by("indicator").className = `indicator ${level}`;
   by("indicator-text").textContent = text.join(" · ");
@@ -22,6 +23,12 @@ export function showAlerts(report) {
   by("alert-list").replaceChildren(...wrong, ...(alerts.length ? alerts.map(card) : [el("p", { className: "empty" }, nothing(level))]));
   by("alerts-note").textContent = report.left_out ? `${report.left_out} more are not shown` : "";
   if (held) [...document.querySelectorAll("[data-held]")].find((e) => e.dataset.held === held)?.focus();
+}
+
+export function setWritable(isWritable) {
+  canWrite = isWritable;
+  by("key-button").hidden = !isWritable;
+  by("read-only").hidden = isWritable;
 }
 
 export function loseAlerts() {
@@ -35,8 +42,9 @@ const nothing = (level) => (level === "unknown" ? "Nothing is known." : "Nothing
 
 function card(alert) {
   const extra = Object.entries(alert.labels).filter(([name]) => !["alertname", "severity", "team"].includes(name));
-  return el("article", { className: `alert ${alert.state} ${alert.severity}` },
-    el("div", { className: "when" }, el("strong", {}, alert.state), el("br"), moment(alert.since, FORMS[alert.state])),
+  const isAcked = alert.silences.some((one) => one.is_ack);
+  return el("article", { className: `alert ${alert.state} ${alert.severity}${alert.silences.length ? " silenced" : ""}` },
+    el("div", { className: "when" }, el("strong", {}, alert.state), " ", moment(alert.since, FORMS[alert.state])),
     el("div", {},
       el("p", {}, el("strong", {}, alert.name), ` ${[alert.severity, alert.team].filter(Boolean).join(" · ")}`),
       el("p", {}, alert.summary),
@@ -44,7 +52,7 @@ function card(alert) {
       extra.length ? el("p", { className: "faint" }, extra.map(([name, value]) => `${name}=${value}`).join("  ")) : null,
       ...alert.silences.map(silence)),
     el("div", { className: "act" }, runbook(alert.runbook),
-      alert.state === "active" ? action(alert, "ack", "Acknowledge") : null,
+      alert.state === "active" && !isAcked ? action(alert, "ack", "Acknowledge") : null,
       alert.state === "resolved" ? null : action(alert, "silence", "Silence")));
 }
 
@@ -58,12 +66,13 @@ function runbook(address) {
 function silence(one) {
   const undo = el("button", { type: "button", className: "quiet" }, "End");
   undo.dataset.held = `end ${one.id}`;
-  undo.addEventListener("click", () => withKey(() => give("unsilence", { id: one.id }).catch((error) => fail(error))));
+  undo.addEventListener("click", () => withKey(() => order("unsilence", { id: one.id }).catch(fail)));
   return el("p", { className: "silence" }, `${one.is_ack ? "✔ acknowledged" : "🔕 silenced"} by ${one.author}: ${one.note} (`,
-    moment(one.ends_at, "% left"), ") ", undo);
+    moment(one.ends_at, "% left"), ") ", canWrite ? undo : "");
 }
 
 function action(alert, name, text) {
+  if (!canWrite) return null;
   const button = el("button", { type: "button", className: name === "ack" ? "" : "quiet" }, text);
   button.dataset.held = `${name} ${JSON.stringify(alert.labels)}`;
   button.addEventListener("click", () => withKey(() => ask(alert, name, text)));
@@ -89,8 +98,6 @@ function fail(error) {
   }
 }
 
-const give = (name, body) => order(name, body);
-
 function ask(alert, name, text) {
   by("order-title").textContent = `${text} ${alert.name}`;
   by("order-text").textContent = name === "ack"
@@ -115,7 +122,7 @@ async function send(alert, name) {
   localStorage.setItem(AUTHOR, author);
   by("order-go").disabled = true;
   try {
-    await give(name, { labels, note: by("order-note").value, author, seconds: Number(by("order-seconds").value) });
+    await order(name, { labels, note: by("order-note").value, author, seconds: Number(by("order-seconds").value) });
     by("order").close();
     by("alerts-note").textContent = name === "ack" ? `${alert.name} is acknowledged` : `${alert.name} is silenced`;
   } catch (error) {
@@ -138,7 +145,7 @@ by("key").querySelector("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   rememberKey(by("key-value").value.trim());
   try {
-    await give("key", {});
+    await order("key", {});
     by("key").close();
     by("key-value").value = "";
     afterKey?.();

@@ -1,5 +1,5 @@
 // The page: takes what the server sends once a second and shows it.
-import { loseAlerts, showAlerts } from "./alerts.js";
+import { loseAlerts, setWritable, showAlerts } from "./alerts.js";
 import { by, bytes, el, moment, number, refreshTimes, sparkline, stack, stretch } from "./dom.js";
 import { follow } from "./door.js";
 import { showLive } from "./live.js";
@@ -8,8 +8,8 @@ const MOST_POINTS = 120;
 const PHASES = ["clients", "broker", "sessions", "exit"];
 const STATES = { ready: "good", starting: "warn", draining: "warn", not_ready: "alarm", failed: "alarm", exited: "alarm", away: "alarm" };
 const TILES = [
-  ["connections", "connections", (n) => `of ${number(n.capacity)} that fit · ${number(n.opened_per_second)} new/s`],
-  ["sessions", "sessions", (n) => `${number(n.subscriptions)} subscriptions`],
+  ["connections", "connections", (n) => `${number(n.opened_per_second)} new/s · ${number(n.capacity)} fit`],
+  ["sessions", "sessions", (n) => `subscriptions: ${number(n.subscriptions)}`],
   ["messages_out_per_second", "messages/s out", (n) => `${number(n.publications_per_second)} publications/s`],
   ["messages_in_per_second", "messages/s in", () => "commands of clients"],
   ["errors_last_minute", "errors/min", (n) => `${number(n.client_errors_last_minute)} by clients`],
@@ -21,6 +21,7 @@ function showHello(hello) {
   by("version").textContent = hello.version;
   for (const [name, address] of Object.entries(hello.links)) link(by(`link-${name}`), address);
   showLive(hello);
+  setWritable(hello.can_write);
 }
 
 // An address of loopback is meant as seen from the server: a browser elsewhere takes its name.
@@ -79,12 +80,12 @@ function workers(rows) {
     el("td", { className: "n optional" }, stretch(row.up_seconds))));
 }
 
-// How far the fullest worker is above the mean: 0 % is even.
+// How far the fullest worker is above the mean; of a handful of connections that says nothing.
 function balance(counts) {
   const mean = counts.reduce((sum, count) => sum + count, 0) / counts.length;
   const over = mean > 0 ? Math.round((Math.max(...counts) / mean - 1) * 100) : 0;
-  by("balance").textContent = counts.length < 2 || !mean ? `${counts.length} ready`
-    : `${counts.length} ready · the fullest holds ${over} % more than the mean`;
+  const how = over ? ` · the fullest holds ${over} % more than the mean` : " · evenly loaded";
+  by("balance").textContent = `${counts.length} ready${counts.length > 1 && mean >= 10 ? how : ""}`;
 }
 
 function endings(rows) {

@@ -4,11 +4,15 @@ const RETRY_MILLISECONDS = 2000;
 const SILENCE_MILLISECONDS = 15000;
 
 // The link of a development run ends in #key=…: taken over, and away from the address bar.
-const linked = new URLSearchParams(location.hash.slice(1)).get("key");
-if (linked) {
+function takeLinkedKey() {
+  const linked = new URLSearchParams(location.hash.slice(1)).get("key");
+  if (!linked) return false;
   sessionStorage.setItem(STORED, linked);
   history.replaceState(null, "", location.pathname + location.search);
+  return true;
 }
+takeLinkedKey();
+addEventListener("hashchange", () => { if (takeLinkedKey()) location.reload(); });
 
 export const hasKey = () => Boolean(sessionStorage.getItem(STORED));
 export const forgetKey = () => sessionStorage.removeItem(STORED);
@@ -16,7 +20,9 @@ export const rememberKey = (key) => sessionStorage.setItem(STORED, key);
 
 function headers(more = {}) {
   const key = sessionStorage.getItem(STORED);
-  return key ? { ...more, Authorization: `Bearer ${encodeURI(key)}` } : more;
+  if (!key) return more;
+  // A header holds bytes: those of the key as UTF-8.
+  return { ...more, Authorization: `Bearer ${String.fromCharCode(...new TextEncoder().encode(key))}` };
 }
 
 async function sentence(response) {

@@ -1,0 +1,15 @@
+#!/usr/bin/env bash
+# A thin door to `ws-cluster monitor`: runbooks name it, and it finds the program by itself.
+#
+#   scripts/monitor.sh check-alerts
+#   scripts/monitor.sh logs alertmanager
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+if [ -x "${VENV:-$root/.venv}/bin/ws-cluster" ]; then
+    exec "${VENV:-$root/.venv}/bin/ws-cluster" monitor "$@"
+fi
+if command -v ws-cluster >/dev/null; then
+    exec ws-cluster monitor "$@"
+fi
+echo "ws-cluster was not found: 'make run' installs it into .venv, or put it on PATH" >&2
+exit 69

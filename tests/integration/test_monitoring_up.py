@@ -1,0 +1,232 @@
+"""`ws-cluster monitoring up`: what it refuses to start with, and that it leaves nothing behind."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from tests.harness.cluster import REPOSITORY
+from tests.harness.processes import family, free_ports, is_running
+from tests.harness.waiting import until, until_async
+from tests.integration.monitoring import PARTS, Monitoring, environment
+
+
+def refused(
+    one: Monitoring, *more: str, env: dict[str, str] | None = None
+) -> subprocess.CompletedProcess[str]:
+    """Run it where it must not start."""
+    one.directory.mkdir(parents=True, exist_ok=True)
+    return subprocess.run(
+        [*one.command(), *more],
+        cwd=REPOSITORY,
+        env={**environment(), **(env or {})},
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def one(tmp_path: Path) -> Monitoring:
+    return Monitoring(tmp_path, apps=(free_ports(1),))
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Monitoring]:
+    """A monitoring in compressed time without any cluster: ServiceDown fires for good reason."""
+    folder = tmp_path_factory.mktemp("monitoring")
+    async with Monitoring(folder, apps=(free_ports(1),), compress=15) as monitoring:
+        yield monitoring
+
+
+# --- what it refuses -----------------------------------------------------------------------
+
+
+def test_missing_programs_are_named_with_their_packages(one: Monitoring, tmp_path: Path):
+    done = refused(one, env={"PATH": str(tmp_path)})
+    assert done.returncode == 69
+    assert "prometheus, alertmanager, node_exporter were not found on PATH" in done.stderr
+    assert (
+        "apt-get install prometheus prometheus-alertmanager prometheus-node-exporter" in done.stderr
+    )
+
+
+def test_only_what_is_needed_is_missed(one: Monitoring, tmp_path: Path):
+    for name in ("prometheus", "alertmanager"):
+        (tmp_path / name).symlink_to("/bin/true")
+    done = refused(one, env={"PATH": str(tmp_path)})
+    assert done.returncode == 69
+    assert "node_exporter was not found" in done.stderr
+    done = refused(one, "--no-node-exporter", env={"PATH": str(tmp_path)})
+    assert done.returncode != 69
+
+
+def test_every_port_that_is_taken_is_named(one: Monitoring):
+    with socket.socket() as first, socket.socket() as second:
+        for taken, port in ((first, one.prometheus), (second, one.receiver)):
+            taken.bind(("127.0.0.1", port))
+            taken.listen()
+        done = refused(one)
+    assert done.returncode == 78
+    assert f"--prometheus-port: {one.prometheus} is not allowed" in done.stderr
+    assert f"--receiver-port: {one.receiver} is not allowed" in done.stderr
+    assert "--alertmanager-port" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        ({}, "does not exist"),
+        ({"slack_api_url": "https://hooks.example/x"}, "pagerduty_routing_key"),
+        ({"slack_api_url": "", "pagerduty_routing_key": "k"}, "is empty"),
+    ],
+    ids=["none", "half", "empty"],
+)
+def test_half_configured_secrets_are_refused(
+    one: Monitoring, tmp_path: Path, files: dict[str, str], says: str
+):
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    for name, text in files.items():
+        (secrets / name).write_text(text)
+    done = refused(one, "--secrets-dir", str(secrets))
+    assert done.returncode == 78, done.stderr
+    assert says in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("groups:", "groups: ["),
+        ("expr: vector(1)", "expr: vector(1"),
+        ("alert: Watchdog", "alrt: x"),
+    ],
+    ids=["no YAML", "no PromQL", "no rule"],
+)
+def test_a_malformed_rule_file_is_refused(one: Monitoring, tmp_path: Path, old: str, new: str):
+    folder = tmp_path / "docker"
+    shutil.copytree(REPOSITORY / "docker", folder)
+    rules = folder / "alert_rules.yml"
+    assert old in rules.read_text()
+    rules.write_text(rules.read_text().replace(old, new, 1))
+    done = refused(one, "--rules-dir", str(folder))
+    assert done.returncode == 78, done.stderr
+    assert "Traceback" not in done.stderr
+    assert len(done.stderr.splitlines()) == 2
+
+
+def test_a_folder_without_rules_is_refused(one: Monitoring, tmp_path: Path):
+    assert refused(one, "--rules-dir", str(tmp_path / "nothing")).returncode == 69
+    assert refused(one, "--rules-dir", str(tmp_path)).returncode == 78
+
+
+@pytest.mark.parametrize("factor", ["0.5", "-1", "nan", "inf", "500"])
+def test_a_compression_that_cannot_be_kept_is_refused(one: Monitoring, factor: str):
+    done = refused(one, "--compress", factor)
+    assert done.returncode == 78
+    assert "compress" in done.stderr
+
+
+# --- its life ------------------------------------------------------------------------------
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_second_one_on_the_same_directory_is_refused(running: Monitoring, tmp_path: Path):
+    second = Monitoring(tmp_path, apps=(1,))
+    second.data_dir = running.data_dir
+    done = await asyncio.to_thread(refused, second)
+    assert done.returncode == 78
+    assert "another `monitoring up` runs on it" in done.stderr
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_the_commands_find_it_by_its_directory_alone(running: Monitoring):
+    await until_async(lambda: running.firing("ServiceDown"), 60, "ServiceDown fires")
+    done = await running.ask("alerts", "--print")
+    assert done.stdout == f"http://127.0.0.1:{running.alertmanager}\n"
+    done = await running.ask("targets")
+    assert re.search(r"websocket-app +\S+ +down", done.stdout)
+    done = await running.ask("runbook", "ServiceDown", "--url")
+    assert done.stdout.strip().endswith("ServiceDown.md")
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_silences_are_made_shown_and_ended_at_a_real_alertmanager(running: Monitoring):
+    done = await running.ask("silence", "HighDiskUsage", "instance=~a|b", "--note", "new disk")
+    assert done.returncode == 0, done
+    number = done.stdout.splitlines()[0]
+    listing = (await running.ask("silence")).stdout
+    assert number in listing
+    assert 'instance=~"a|b"' in listing
+    assert "new disk" in listing
+    assert (await running.ask("unsilence", number)).returncode == 0
+    assert number not in (await running.ask("silence")).stdout
+    assert (await running.ask("unsilence", number)).returncode == 1
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_resolve_by_hand_says_that_the_condition_still_holds(running: Monitoring):
+    await until_async(lambda: running.firing("ServiceDown"), 60, "ServiceDown fires")
+    await running.arrives("pagerduty", "ServiceDown", "^trigger", 60)
+    done = await running.ask("resolve", "ServiceDown", "--note", "no cluster here")
+    assert done.returncode == 0, done
+    assert "still holds" in done.stderr
+    await running.arrives("pagerduty", "ServiceDown", "^resolve", 30)
+    assert "no cluster here" in (await running.ask("history")).stdout
+    assert (await running.ask("resolve", "ServiceDown", "--note", "x")).returncode == 1
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_part_that_dies_is_started_again(running: Monitoring):
+    old = running.part("alertmanager")
+    os.kill(old, signal.SIGKILL)
+
+    async def is_back() -> bool:
+        with contextlib.suppress(LookupError, OSError, AssertionError):
+            await running.get("/api/v2/status", running.alertmanager)
+            return running.part("alertmanager") != old
+        return False
+
+    await until_async(is_back, 30, "Alertmanager is back")
+    assert "alertmanager ended with -9" in running.log()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("name", PARTS)
+async def test_every_part_has_its_log(running: Monitoring, name: str):
+    done = await running.ask("logs", name, "--no-alerts")
+    assert done.returncode == 0, done
+    if name != "receiver":
+        assert done.stdout.strip()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_it_ends_cleanly_and_leaves_no_process(one: Monitoring, number: int):
+    await one.start()
+    assert await one.stop(number) == 0
+    assert one.left == []
+    assert not (one.data_dir / "addresses.json").exists()
+    assert "Traceback" not in one.log()
+
+
+async def test_its_parts_die_with_it_even_if_it_is_killed(one: Monitoring):
+    await one.start()
+    assert one.process is not None
+    parts = family(one.process.pid)
+    assert len(parts) >= len(PARTS)
+    one.process.kill()
+    await until(lambda: not any(map(is_running, parts)), 15, "every part has ended")
+    await one.stop()

@@ -1,0 +1,114 @@
+"""docs/alerts.md, written from the rules, the given alerts and the routes.
+
+`python -m tests.rules.page` writes it; test_page.py holds it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+from tests.architecture.tree import ROOT
+from tests.rules import promtool
+from tests.rules.promtool import Rule
+from tests.rules.seed import GIVEN
+from tests.rules.test_routes import RECEIVERS, configuration, inhibited
+
+PAGE = ROOT / "docs" / "alerts.md"
+
+_HEAD = """# Alerts
+
+<!-- Written by `python -m tests.rules.page` from docker/alert_rules.yml and tests/rules/. -->
+
+{count} alerts, all of them in `docker/alert_rules.yml`. Critical ones page within 5 minutes, warnings
+are answered within 30, the others are read. Each is proven by unit tests to fire, to stay quiet just
+below its threshold, to wait exactly its time, to cope with series that vanish and with several
+replicas, and to resolve (`tests/rules/`). The name of each leads to its runbook.
+"""
+
+_GIVEN = """## The given eleven
+
+Name, severity, team, threshold and time are kept; the expressions had flaws, each of which a test
+demonstrates with the given expression itself.
+"""
+
+_INHIBITED = """## What is held back
+
+An alert is held back only where another that fires says the same, at least as loudly, to the same
+team. `docker/alertmanager.yml` argues for each.
+"""
+
+_RECORDED = """## Recording rules
+
+What dashboards and alerts share.
+"""
+
+
+def one_line(expression: str) -> str:
+    """An expression without its line breaks and comments, as inline code."""
+    plain = re.sub(r"#[^\n]*", "", expression)
+    return f"`{' '.join(plain.split())}`"
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(
+        "| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines
+    )
+
+
+def _overview(alerts: dict[str, Rule]) -> str:
+    rows = [
+        (
+            f"[{name}](runbooks/{name}.md)",
+            rule["labels"]["severity"],
+            rule["labels"]["team"],
+            str(rule.get("for", "at once")),
+            ", ".join(RECEIVERS[name]),
+            rule["annotations"]["summary"],
+        )
+        for name, rule in alerts.items()
+    ]
+    return table(("alert", "severity", "team", "for", "reaches", "says"), rows)
+
+
+def _given(alerts: dict[str, Rule]) -> str:
+    rows = [
+        (f"`{name}`", one_line(one.expr), one.flaw, one_line(alerts[name]["expr"]), one.ours)
+        for name, one in GIVEN.items()
+    ]
+    return table(("alert", "given expression", "flaw", "ours", "in words"), rows)
+
+
+def _further(alerts: dict[str, Rule]) -> str:
+    rows = [
+        (f"`{name}`", one_line(rule["expr"]), rule["annotations"]["summary"])
+        for name, rule in alerts.items()
+        if name not in GIVEN
+    ]
+    return table(("alert", "expression", "says"), rows)
+
+
+def page() -> str:
+    """The whole page."""
+    alerts = promtool.alerts()
+    held = [(f"`{s}`", f"`{t}`") for s, t in inhibited(configuration()["inhibit_rules"])]
+    recorded = [(f"`{n}`", one_line(r["expr"])) for n, r in promtool.recordings().items()]
+    return "\n".join(
+        (
+            _HEAD.format(count=len(alerts)),
+            _overview(alerts),
+            _GIVEN,
+            _given(alerts),
+            "## Beyond them\n",
+            _further(alerts),
+            _INHIBITED,
+            table(("while this fires", "this is held back"), held),
+            _RECORDED,
+            table(("name", "expression"), recorded),
+        )
+    )
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")

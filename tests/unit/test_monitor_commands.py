@@ -1,0 +1,401 @@
+"""The operator's commands: what they print, what they change, and their exit codes."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.cli import main
+from cluster.monitor.journal import Journal
+from tests.unit.monitor_services import Services, running
+
+Ask = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def services() -> Iterator[Services]:
+    with running() as one:
+        one.rule("ServiceDown")
+        one.rule("SlowShutdownTime", "warning")
+        one.rule("HighSessionCount", "info")
+        one.rule("Watchdog", "none")
+        yield one
+
+
+@pytest.fixture
+def ask(services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+    def run(*words: str) -> tuple[int, str, str]:
+        where = ["--prometheus-url", services.url, "--alertmanager-url", services.url]
+        try:
+            code = main(["monitor", *words, *where, "--data-dir", str(tmp_path)])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run
+
+
+# --- check-alerts --------------------------------------------------------------------------
+
+
+def test_nothing_that_fires_is_0(ask: Ask):
+    assert ask("check-alerts")[:2] == (0, "OK: nothing needs attention\n")
+
+
+@pytest.mark.parametrize(
+    ("name", "code"),
+    [("ServiceDown", 2), ("SlowShutdownTime", 1), ("HighSessionCount", 0), ("Watchdog", 0)],
+)
+def test_the_exit_code_is_the_worst_that_fires(ask: Ask, services: Services, name: str, code: int):
+    services.fire(name, since=time.time() - 60)
+    assert ask("check-alerts")[0] == code
+
+
+def test_what_is_pending_does_not_count_and_is_shown(ask: Ask, services: Services):
+    services.fire("ServiceDown", since=time.time(), state="pending")
+    code, out, _ = ask("check-alerts")
+    assert code == 0
+    assert "pending" in out
+    assert "ServiceDown" in out
+
+
+@pytest.mark.parametrize(("comment", "state"), [("ack: on it", "acknowledged"), ("x", "silenced")])
+def test_what_somebody_has_taken_does_not_count(
+    ask: Ask, services: Services, comment: str, state: str
+):
+    labels = services.fire("ServiceDown", since=time.time() - 60)
+    services.silence(labels, comment, since=time.time())
+    code, out, _ = ask("check-alerts")
+    assert code == 0
+    assert state in out
+
+
+def test_an_alert_that_has_not_reached_alertmanager_counts_and_says_so(
+    ask: Ask, services: Services
+):
+    services.fire("ServiceDown", since=time.time() - 60, held=False)
+    code, out, _ = ask("check-alerts")
+    assert code == 2
+    assert "not at Alertmanager" in out
+
+
+def test_check_alerts_speaks_json(ask: Ask, services: Services):
+    services.fire("ServiceDown", since=time.time() - 60, instance="a:8001")
+    code, out, _ = ask("check-alerts", "--json")
+    document = json.loads(out)
+    assert code == document["exit_code"] == 2
+    [alert] = document["alerts"]
+    assert (alert["alert"], alert["instance"], alert["state"]) == (
+        "ServiceDown",
+        "a:8001",
+        "firing",
+    )
+
+
+# --- services that do not answer -----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "says"),
+    [
+        ("/api/v1/rules", (500, b'{"error": "tsdb is broken"}'), "answered 500"),
+        ("/api/v1/rules", (200, b"<html>"), "no JSON"),
+        ("/api/v1/rules", (200, b'{"status": "error"}'), "no status success"),
+        ("/api/v1/rules", (200, b'{"status": "success", "data": {}}'), "cannot be understood"),
+        ("/api/v2/alerts", (500, b""), "Alertmanager"),
+        ("/api/v2/alerts", (200, b'{"a": 1}'), "cannot be understood"),
+        ("/api/v2/silences", (410, b"gone"), "answered 410"),
+    ],
+)
+def test_a_service_that_talks_nonsense_is_one_sentence_and_3(
+    ask: Ask, services: Services, path: str, answer: tuple[int, bytes], says: str
+):
+    services.answers[path] = answer
+    code, out, err = ask("check-alerts")
+    assert (code, out) == (3, "")
+    assert says in err
+    assert err.count("\n") == 1
+    assert "Traceback" not in err
+
+
+def test_a_service_that_is_not_there_is_one_sentence_and_3(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    nobody = ["--prometheus-url", "http://127.0.0.1:1", "--data-dir", str(tmp_path)]
+    assert main(["monitor", "rules", *nobody]) == 3
+    err = capsys.readouterr().err
+    assert "Prometheus at http://127.0.0.1:1 cannot be reached (Connection refused)" in err
+    assert "ws-cluster monitoring up" in err
+
+
+def test_an_address_that_is_none_is_said_to_be_none(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    for address in ("localhost:9090", "ftp://x", "http://[broken"):
+        assert main(["monitor", "rules", "--prometheus-url", address]) == 3
+        assert "is no address of Prometheus" in capsys.readouterr().err
+
+
+def test_unknown_is_said_in_json_too(ask: Ask, services: Services):
+    services.answers["/api/v2/alerts"] = (500, b"")
+    code, out, _ = ask("check-alerts", "--json")
+    assert code == 3
+    assert json.loads(out)["state"] == "unknown"
+
+
+def test_a_command_line_that_makes_no_sense_is_3_and_not_a_critical_alert(ask: Ask):
+    assert ask("check-alerts", "--jason")[0] == 3
+    assert ask("ack", "ServiceDown")[0] == 3
+    assert ask("ack", "ServiceDown", "--note", " ")[0] == 3
+    assert ask("ack", "ServiceDown", "--note", "x", "--for", "soon")[0] == 3
+    assert ask("silence", "a=~[", "--note", "x")[0] == 3
+    assert ask("logs", "prometheus", "--grep", "[")[0] == 3
+    assert ask("frobnicate")[0] in (2, 3)
+
+
+# --- ack, resolve, silence -----------------------------------------------------------------
+
+
+def test_ack_silences_exactly_what_fires(ask: Ask, services: Services):
+    labels = services.fire("ServiceDown", since=time.time(), instance="a:8001")
+    services.fire("ServiceDown", since=time.time(), instance="b:8001")
+    words = ("--note", "on it", "--author", "ann", "--match", "instance=a:8001", "--for", "30m")
+    code, out, err = ask("ack", "ServiceDown", *words)
+    assert code == 0, err
+    [silence] = services.silences.values()
+    assert {m["name"]: m["value"] for m in silence["matchers"]} == labels
+    assert (silence["comment"], silence["createdBy"]) == ("ack: on it", "ann")
+    assert "acknowledged by ann until" in out
+    assert "no incident keeper" in err
+
+
+def test_a_second_ack_takes_over_from_the_first(ask: Ask, services: Services):
+    services.fire("ServiceDown", since=time.time())
+    ask("ack", "ServiceDown", "--note", "on it", "--author", "ann")
+    _, out, _ = ask("ack", "ServiceDown", "--note", "mine", "--author", "bob")
+    assert "was acknowledged by ann; now by bob" in out
+    assert [s["status"]["state"] for s in services.silences.values()] == ["expired", "active"]
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("ServiceDwon", "did you mean ServiceDown?"),
+        ("Nonsense", "no alert is called Nonsense"),
+        ("SlowShutdownTime", "there is nothing to acknowledge"),
+    ],
+)
+def test_ack_of_what_does_not_fire_changes_nothing(
+    ask: Ask, services: Services, name: str, says: str
+):
+    code, _, err = ask("ack", name, "--note", "on it")
+    assert code == 1
+    assert says in err
+    assert services.silences == {}
+
+
+def test_ack_of_what_is_pending_says_so(ask: Ask, services: Services):
+    services.fire("ServiceDown", since=time.time(), state="pending")
+    code, _, err = ask("ack", "ServiceDown", "--note", "on it")
+    assert code == 1
+    assert "pending" in err
+
+
+def journal_with_incident(folder: Path, labels: dict[str, str]) -> None:
+    journal = Journal(folder)
+    with journal.change():
+        number = journal.open_incident(labels, {}, time.time() - 100)
+        journal.set(number, state="firing", firing_at=time.time() - 90, dedup_keys=["k"])
+    journal.close()
+
+
+def test_resolve_closes_the_incident_and_says_if_the_condition_holds(
+    ask: Ask, services: Services, tmp_path: Path
+):
+    labels = services.fire("ServiceDown", since=time.time())
+    journal_with_incident(tmp_path, labels)
+    code, out, err = ask("resolve", "ServiceDown", "--note", "known", "--author", "ann")
+    assert code == 0
+    assert "incident 1 (ServiceDown) is closed by ann" in out
+    assert "still holds" in err
+    journal = Journal(tmp_path)
+    assert journal.incident(1).state == "resolved"
+    assert journal.letter_state("resolve:1:k") == "waiting"
+    journal.close()
+    assert ask("resolve", "ServiceDown", "--note", "again")[0] == 1
+
+
+def test_resolve_without_a_journal_says_how_to_get_one(ask: Ask):
+    code, _, err = ask("resolve", "ServiceDown", "--note", "x")
+    assert code == 1
+    assert "monitoring up" in err
+
+
+def test_silence_and_unsilence(ask: Ask, services: Services):
+    services.fire("ServiceDown", since=time.time(), instance="a")
+    words = ("ServiceDown", "instance=~a|b", 'team!="infrastructure"')
+    code, out, _ = ask("silence", *words, "--note", "roll", "--for", "1h")
+    assert code == 0
+    assert "(1 of the alerts that fire now)" in out
+    [silence] = services.silences.values()
+    assert [(m["name"], m["isRegex"], m["isEqual"]) for m in silence["matchers"]] == [
+        ("alertname", False, True),
+        ("instance", True, True),
+        ("team", False, False),
+    ]
+    assert "roll" in ask("silence")[1]
+    assert ask("unsilence", "HighSessionCount")[0] == 1
+    assert ask("unsilence", "ServiceDown")[0] == 0
+    assert ask("silence")[1] == "nothing is silenced\n"
+
+
+def test_silence_without_a_note_is_refused(ask: Ask, services: Services):
+    assert ask("silence", "ServiceDown")[0] == 3
+    assert services.silences == {}
+
+
+# --- rules, runbook, history, logs ---------------------------------------------------------
+
+
+def test_rules_lists_and_shows_one(ask: Ask, services: Services):
+    services.health["ServiceDown"] = "err"
+    assert "err" in ask("rules")[1]
+    assert "up == 0" in ask("rules", "ServiceDown")[1]
+    assert ask("rules", "Nonsense")[0] == 1
+
+
+def test_runbook_prints_where_it_is(ask: Ask):
+    assert ask("runbook", "SlowShutdownTime", "--url")[1].strip().endswith(
+        "SlowShutdownTime.md"
+    ) or (ask("runbook", "SlowShutdownTime", "--url")[1] == "http://runbooks/SlowShutdownTime\n")
+    assert ask("runbook", "../../etc/passwd")[0] == 1
+
+
+def incident(journal: Journal, name: str, severity: str, ago: float, **columns: object) -> int:
+    labels = {"alertname": name, "severity": severity, "n": str(ago)}
+    number = journal.open_incident(labels, {}, time.time() - ago)
+    journal.set(number, firing_at=time.time() - ago, **columns)
+    return number
+
+
+@pytest.fixture
+def past(tmp_path: Path) -> None:
+    """Four incidents: taken in time, taken late, over by itself, and still open."""
+    journal = Journal(tmp_path)
+    now = time.time()
+    with journal.change():
+        over = {"state": "resolved", "resolved_at": now - 100}
+        incident(journal, "ServiceDown", "critical", 5000, acknowledged_at=now - 4900, **over)
+        incident(journal, "ServiceDown", "critical", 4000, acknowledged_at=now - 3000, **over)
+        incident(journal, "SlowShutdownTime", "warning", 1000, **over)
+        incident(journal, "HighErrorRate", "critical", 60, state="firing")
+        journal.open_incident({"alertname": "Waited", "severity": "info"}, {}, now)
+    journal.close()
+
+
+def test_history_measures_against_the_response_times(ask: Ask, past: None):
+    found = json.loads(ask("history", "--json")[1])
+    assert [one["is_in_target"] for one in found] == [True, False, True, None]
+    assert [one["alertname"] for one in found].count("Waited") == 0
+    assert round(found[1]["acknowledge_seconds"]) == 1000
+    out = ask("history", "--alert", "ServiceDown")[1]
+    assert out.count("ServiceDown") == 2
+    assert "16m" in out
+
+
+def test_false_positives_are_marked_and_counted(ask: Ask, past: None):
+    assert ask("history", "--false-positive", "1")[0] == 0
+    assert ask("history", "--false-positive", "99")[0] == 1
+    rates = {rate["alert"]: rate for rate in json.loads(ask("history", "--rates", "--json")[1])}
+    assert rates["ServiceDown"]["false_positives"] == 1
+    assert rates["ServiceDown"]["firings"] == 2
+    assert rates["ServiceDown"]["in_target"] == 1
+    assert "1 (50 %)" in ask("history", "--rates")[1]
+    ask("history", "--true-positive", "1")
+    assert "0 (0 %)" in ask("history", "--rates")[1]
+
+
+def test_logs_put_lines_and_alerts_on_one_axis(ask: Ask, tmp_path: Path):
+    journal = Journal(tmp_path)
+    with journal.change():
+        number = journal.open_incident({"alertname": "ServiceDown"}, {}, 1_700_000_000)
+        journal.tell(1_700_000_005, number, "firing", "it is down")
+    journal.close()
+    (tmp_path / "log").mkdir()
+    (tmp_path / "log" / "alertmanager.log").write_text(
+        '{"ts": "2023-11-14T22:13:24.5Z", "msg": "before"}\n'
+        "    and what belongs to it\n"
+        'ts=2023-11-14T22:13:26.5Z msg="after"\n'
+    )
+    _, out, _ = ask("logs", "alertmanager")
+    order = [out.index(word) for word in ("before", "belongs", "ALERT", "after")]
+    assert order == sorted(order)
+    assert ask("logs", "alertmanager", "--grep", "aft")[1].count("\n") == 1
+    assert "ALERT" not in ask("logs", "alertmanager", "--no-alerts")[1]
+    assert ask("logs", "alertmanager", "--since", "1h")[1] == ""
+
+
+def test_logs_of_what_has_none_say_where_they_would_be(
+    ask: Ask, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setenv("PATH", "")
+    code, _, err = ask("logs", "app")
+    assert code == 1
+    assert "| tee -a" in err
+    assert ask("logs", "grafana")[0] == 1
+
+
+def test_a_cluster_starts_without_the_operators_side():
+    program = (
+        "import sys; from cluster import cli; cli._parser('up'); "
+        "sys.exit(any(name.startswith('cluster.monitor') for name in sys.modules))"
+    )
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
+
+
+def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path):
+    file = tmp_path / "long.log"
+    file.write_text("2023-11-14T22:13:20Z a line that is read\n" * 20_000)
+    command = f"'{sys.executable}' -m cluster monitor logs app --file '{file}' --since 10000d"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} --data-dir '{tmp_path}' | head -1"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.count("\n") == 1
+
+
+async def test_following_a_log_shows_what_comes(tmp_path: Path):
+    file = tmp_path / "growing.log"
+    file.write_text("2023-11-14T22:13:20Z first\n")
+    words = ("monitor", "logs", "app", "-f", "--file", str(file), "--data-dir", str(tmp_path))
+    follower = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "cluster", *words), stdout=asyncio.subprocess.PIPE
+    )
+    assert follower.stdout is not None
+    try:
+        async with asyncio.timeout(30):
+            assert b"first" in await follower.stdout.readline()
+            with file.open("a") as log:
+                log.write("2023-11-14T22:13:21Z second\n")
+            assert b"second" in await follower.stdout.readline()
+            file.write_text("2023-11-14T22:13:22Z 3\n")
+            assert b"Z 3" in await follower.stdout.readline()
+            follower.send_signal(signal.SIGINT)
+            assert await follower.wait() in (0, 130)
+    finally:
+        if follower.returncode is None:
+            follower.kill()

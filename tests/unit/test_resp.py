@@ -1,0 +1,219 @@
+"""The wire to the store: URLs, order, and callbacks that must not cost anybody the connection."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cluster.errors import StoreRefused, StoreUnavailable
+from cluster.resp.connection import RespConnection
+from cluster.resp.link import Address
+from cluster.resp.scripts import SCRIPTS
+
+
+class Transport:
+    """Collects what is written."""
+
+    def __init__(self) -> None:
+        self.writes: list[bytes] = []
+        self.is_aborted = False
+        self.buffered = 0
+
+    def write(self, data: bytes) -> None:
+        self.writes.append(data)
+
+    def get_write_buffer_size(self) -> int:
+        return self.buffered
+
+    def abort(self) -> None:
+        self.is_aborted = True
+
+
+class Heard:
+    def __init__(self) -> None:
+        self.replies: list[Any] = []
+        self.messages: list[list[Any]] = []
+        self.losses = 0
+
+    def lost(self) -> None:
+        self.losses += 1
+
+
+def connected(heard: Heard, *, subscribes: bool = False) -> tuple[RespConnection, Transport]:
+    connection = RespConnection(
+        on_lost=heard.lost, on_messages=heard.messages.append if subscribes else None
+    )
+    transport = Transport()
+    connection.connection_made(transport)  # type: ignore[arg-type]
+    return connection, transport
+
+
+# --- URLs ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("redis://h", Address("h")),
+        ("redis://h:7000", Address("h", 7000)),
+        ("valkey://h:7000/2", Address("h", 7000, database=2)),
+        ("redis://:p%40ss@h", Address("h", password="p@ss")),
+        ("rediss://u:p@h", Address("h", username="u", password="p", tls=True)),
+        ("unix:///run/v.sock?db=3", Address(path="/run/v.sock", database=3)),
+        ("unix://u:p@/run/v.sock", Address(path="/run/v.sock", username="u", password="p")),
+        ("redis://[::1]:7000", Address("::1", 7000)),
+        ("redis://", Address()),
+    ],
+)
+def test_a_url_is_read_as_redis_py_reads_it(url: str, wanted: Address):
+    assert Address.from_url(url) == wanted
+
+
+@pytest.mark.parametrize(
+    "url", ["http://h", "h:6379", "", "redis://h:port", "redis://h/x", "redis://h:99999"]
+)
+def test_a_url_that_is_none_is_refused(url: str):
+    with pytest.raises(ValueError, match=r"."):
+        Address.from_url(url)
+
+
+def test_an_address_is_shown_without_its_password():
+    address = Address.from_url("redis://user:s3cret@h:7000")
+    assert str(address) == "h:7000"
+    assert str(Address.from_url("unix:///run/v.sock")) == "unix:/run/v.sock"
+
+
+def test_another_node_gets_the_same_credentials():
+    address = Address.from_url("rediss://u:p@h:7000/1").at("other", 7001)
+    assert (address.host, address.port, address.username, address.password) == (
+        "other", 7001, "u", "p",
+    )  # fmt: skip
+    assert address.tls
+
+
+def test_every_script_has_its_own_hash():
+    assert len({script.sha for script in SCRIPTS}) == len(SCRIPTS) == 7
+    assert all(script.text for script in SCRIPTS)
+
+
+# --- commands and replies ----------------------------------------------------------------------
+
+
+async def test_the_commands_of_one_turn_leave_in_one_write():
+    heard = Heard()
+    connection, transport = connected(heard)
+    for number in range(5):
+        connection.submit(("GET", number, b"raw", 1.5), heard.replies.append)
+    assert transport.writes == []
+    await asyncio.sleep(0)
+    [written] = transport.writes
+    assert written.startswith(b"*4\r\n$3\r\nGET\r\n$1\r\n0\r\n$3\r\nraw\r\n$3\r\n1.5\r\n*4")
+
+
+@given(st.lists(st.integers(min_value=1, max_value=20), max_size=12))
+def test_replies_come_in_order_however_the_bytes_are_cut(cuts: list[int]):
+    async def run() -> None:
+        heard = Heard()
+        connection, _ = connected(heard)
+        for _ in range(4):
+            connection.submit(("X",), heard.replies.append)
+        data = b"+OK\r\n:42\r\n-ERR no\r\n*2\r\n$1\r\na\r\n$-1\r\n"
+        for cut in cuts:
+            connection.data_received(data[:cut]) if data[:cut] else None
+            data = data[cut:]
+        connection.data_received(data) if data else None
+        assert heard.replies[:2] == [b"OK", 42]
+        assert isinstance(heard.replies[2], StoreRefused)
+        assert heard.replies[3:] == [[b"a", None]]
+
+    asyncio.run(run())
+
+
+async def test_a_connection_that_ends_answers_everything_once():
+    heard = Heard()
+    connection, _ = connected(heard)
+    for _ in range(3):
+        connection.submit(("X",), heard.replies.append)
+    connection.data_received(b"+OK\r\n")
+    connection.connection_lost(None)
+    connection.submit(("X",), heard.replies.append)
+    kinds = [type(reply) for reply in heard.replies]
+    assert kinds == [bytes, StoreUnavailable, StoreUnavailable, StoreUnavailable]
+    assert heard.losses == 1
+
+
+def broken(reply: Any) -> None:
+    raise RuntimeError("a fault of the caller's")
+
+
+async def test_a_callback_that_fails_costs_nobody_else_the_connection():
+    heard = Heard()
+    connection, transport = connected(heard)
+    for done in (broken, heard.replies.append, broken, heard.replies.append):
+        connection.submit(("X",), done)
+    connection.data_received(b"+1\r\n+2\r\n")
+    connection.connection_lost(None)
+    assert heard.replies[0] == b"2"
+    assert isinstance(heard.replies[1], StoreUnavailable)
+    assert heard.losses == 1
+    assert not transport.is_aborted
+
+
+async def test_everything_one_read_brought_is_one_batch():
+    heard = Heard()
+    connection, _ = connected(heard, subscribes=True)
+    message = b"*3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$1\r\nx\r\n"
+    connection.data_received(message * 3 + message[:10])
+    connection.data_received(message[10:])
+    assert [len(batch) for batch in heard.messages] == [3, 1]
+
+
+async def test_replies_and_messages_on_one_connection_are_told_apart():
+    heard = Heard()
+    connection, _ = connected(heard, subscribes=True)
+    connection.submit(("PING",), heard.replies.append)
+    connection.data_received(
+        b"*3\r\n$8\r\nsmessage\r\n$1\r\nc\r\n$1\r\nx\r\n+PONG\r\n-MOVED 1 h:1\r\n"
+    )
+    assert heard.replies == [b"PONG"]
+    [[message, refusal]] = heard.messages
+    assert message == [b"smessage", b"c", b"x"]
+    assert str(refusal) == "MOVED 1 h:1"
+
+
+async def test_a_server_that_owes_a_reply_is_watched_from_the_first_command():
+    heard = Heard()
+    connection, _ = connected(heard)
+    assert connection.waiting_since() is None
+    connection.submit(("X",), heard.replies.append)
+    since = connection.waiting_since()
+    connection.submit(("X",), heard.replies.append)
+    assert since is not None
+    assert connection.waiting_since() == since
+    connection.data_received(b"+1\r\n+2\r\n")
+    assert connection.waiting_since() is None
+
+
+async def test_a_store_that_does_not_read_is_given_up():
+    heard = Heard()
+    connection, transport = connected(heard)
+    transport.buffered = 1 << 30
+    connection.submit(("X",), heard.replies.append)
+    await asyncio.sleep(0)
+    assert transport.is_aborted
+
+
+async def test_a_subscribe_needs_no_reply_and_is_dropped_once_the_connection_has_ended():
+    heard = Heard()
+    connection, transport = connected(heard, subscribes=True)
+    connection.send(("SSUBSCRIBE", "c"))
+    await asyncio.sleep(0)
+    connection.connection_lost(None)
+    connection.send(("SSUBSCRIBE", "d"))
+    await asyncio.sleep(0)
+    assert transport.writes == [b"*2\r\n$10\r\nSSUBSCRIBE\r\n$1\r\nc\r\n"]
+    assert heard.replies == []
