@@ -65,7 +65,9 @@ class Broadcast:
         finally:
             self._viewers -= 1
             if self._viewers == 0 and self._task is not None:
+                # Whoever comes now begins anew, and does not join what is ending.
                 self._task.cancel()
+                self._task = None
 
     def close(self) -> None:
         """End every viewer's stream."""

@@ -87,6 +87,17 @@ async def test_a_frame_that_says_the_same_is_not_sent_again(broadcast: Broadcast
         assert await anext(frames) == b"b"
 
 
+async def test_who_comes_as_the_last_one_leaves_is_served(broadcast: Broadcast, source: Source):
+    with broadcast.watching():
+        await source.started.wait()
+    source.started.clear()
+    with broadcast.watching() as frames:
+        await source.started.wait()
+        source.publish("numbers", b"1")
+        assert await anext(frames) == b"1"
+        assert source.starts == 2
+
+
 async def test_there_are_only_so_many_viewers(broadcast: Broadcast, source: Source):
     with broadcast.watching(), broadcast.watching(), pytest.raises(Crowded):
         broadcast.watching().__enter__()

@@ -212,3 +212,48 @@ async def test_a_roll_shows_in_the_workers_and_the_last_shutdowns(stage: Stage, 
         for worker in stage.cluster.workers():
             await seen.shows("#workers", worker.lane)
         assert await seen.page.locator("#ended svg.phases rect").count() > 0
+
+
+ONE_FRAME = """async () => {
+  const { Client } = await import("/console/centrifuge.js");
+  const asked = [];
+  const answers = {
+    connect: { client: "c", ping: 25, pong: true },
+    subscribe: { recoverable: true, epoch: "e", offset: 0 },
+  };
+  window.WebSocket = class {
+    static OPEN = 1;
+    readyState = 1;
+    constructor() { queueMicrotask(() => this.onopen()); }
+    close() {}
+    send(text) {
+      const command = JSON.parse(text);
+      asked.push(command);
+      const name = Object.keys(command).find((key) => key !== "id");
+      const push = { push: { channel: "a", pub: { data: 1, offset: 1 } } };
+      const reply = JSON.stringify({ id: command.id, [name]: answers[name] });
+      const frame = name === "subscribe" ? reply + "\\n" + JSON.stringify(push) : reply;
+      setTimeout(() => this.onmessage({ data: frame }));
+    }
+  };
+  const client = new Client("ws://nowhere");
+  const heard = () => new Promise((done) => client.addEventListener("publication", done, { once: true }));
+  client.subscribe("a");
+  const first = heard();
+  client.connect();
+  await first;
+  await new Promise((done) => setTimeout(done));
+  const second = heard();
+  client.drop(1);
+  await second;
+  return asked.filter((command) => command.subscribe).map((command) => command.subscribe);
+}"""
+
+
+async def test_what_came_in_one_frame_with_the_subscription_is_not_asked_for_again(
+    stage: Stage, browser: Browser
+):
+    async with visit(browser, stage.url()) as seen:
+        first, second = await seen.page.evaluate(ONE_FRAME)
+        assert "recover" not in first
+        assert (second["recover"], second["offset"], second["epoch"]) == (True, 1, "e")

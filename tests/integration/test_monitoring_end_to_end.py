@@ -141,6 +141,21 @@ async def acknowledged(monitoring: Monitoring, replica: Replica) -> dict[str, An
     return {**trigger, "resolved_at": resolve["at"]}
 
 
+async def comes_back(monitoring: Monitoring, replica: Replica) -> None:
+    """What was acknowledged fires again: Alertmanager is quiet, the keeper pages, and repeats."""
+    after = max(e["id"] for e in await monitoring.received("", ""))
+    await replica.stop()
+    entry = await monitoring.arrives("slack", "ServiceDown", "fires again", WITHIN, after)
+    assert entry["document"]["channel"] == "#websocket-oncall"
+    trigger = await monitoring.arrives("pagerduty", "ServiceDown", "^trigger", WITHIN, after)
+    incidents = await monitoring.get("/incidents")
+    assert incidents[trigger["document"]["dedup_key"]]["state"] == "triggered"
+    assert (await monitoring.ask("check-alerts")).returncode == 2
+    assert (await monitoring.ask("silence")).stdout == "nothing is silenced\n"
+    await monitoring.arrives("slack", "ServiceDown", "not acknowledged for 2", WITHIN, after)
+    await replica.start()
+
+
 async def warning(monitoring: Monitoring) -> None:
     """Clients that say nothing: throughput is low, as long as they are there."""
     entry = await monitoring.arrives("slack", "LowMessageThroughput", r"\[FIRING", 2 * WITHIN)
@@ -184,6 +199,7 @@ async def test_alerts_of_every_kind_reach_their_receivers_and_end_there(tmp_path
             together.create_task(warning(monitoring))
         client = await critical(monitoring, cluster, client)
         await _nobody_heard_of_the_end(monitoring, acked.result())
+        await comes_back(monitoring, replica)
         await _the_journal_knows(monitoring)
         await client.close()
         assert await monitoring.stop() == 0

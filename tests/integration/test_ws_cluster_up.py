@@ -117,6 +117,7 @@ def test_a_client_is_served_through_nginx_and_ctrl_c_leaves_nothing(a_terminal, 
     assert terminal.exit_code() == 0
     assert [p for p in family if p.is_running() and p.status() != "zombie"] == []
     assert sorted(path.name for path in (tmp_path / "data").iterdir()) == [
+        "admin.key",
         "lock",
         "log",
         "shutdowns.jsonl",

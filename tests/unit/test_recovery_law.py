@@ -362,3 +362,40 @@ TestLaw.settings = settings(
     max_examples=150, stateful_step_count=40, deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
 )  # fmt: skip
+
+
+def test_a_client_that_still_joins_another_channel_is_told_when_the_first_one_jumps():
+    law = Law()
+    law.connects(is_shared=False, wants=False)
+    law.runs_smoothly()
+    [first] = law.clients
+    first.asked[first.number] = ("s1", None)
+    law.send(first, subscribe={"channel": "s1"})
+    law.runs_smoothly()
+    # On its way: the publication after three that were lost and trimmed.
+    law.publishes("s1", [True, True, True], is_brought=False)
+    law.broker.stream("s1").entries.clear()
+    law.publishes("s1", [False], is_brought=False)
+    # Takes its place in s1 from what the worker knows, and waits for s2.
+    law.connects(is_shared=True, wants=False)
+    assert len(law.clients) == 2
+    law.brings(1)
+    law.brings(1)
+    law.runs_smoothly()
+    law.teardown()
+    assert law.clients == [first], "the second client was closed with 3010"
+    assert "s1" not in first.held
+
+
+def test_clients_hear_a_stream_whole_over_losses_and_broken_links():
+    law = Law()
+    law.begins([False, True])
+    for round_ in range(5):
+        law.publishes("c", [False, True, True, False], is_brought=True)
+        law.fails("link breaks", "c")
+        law.publishes("s1", [True, False], is_brought=round_ % 2 == 0)
+        law.runs_smoothly()
+    clients = list(law.clients)
+    law.teardown()
+    assert [client.held["c"].offset for client in clients] == [20, 20]
+    assert clients[1].held["s1"].offset == 10

@@ -139,9 +139,13 @@ export class Client extends EventTarget {
     this.#tell("publication", { channel, data: publication.data, offset: publication.offset, isRecovered });
   }
 
-  #read(text) {
+  async #read(text) {
     this.#expectPing();
-    for (const line of text.split("\n").filter(Boolean)) this.#take(JSON.parse(line));
+    for (const line of text.split("\n").filter(Boolean)) {
+      this.#take(JSON.parse(line));
+      // Whoever awaits this reply goes on before what follows it in the frame is looked at.
+      await null;
+    }
   }
 
   #take(reply) {

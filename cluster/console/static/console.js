@@ -17,6 +17,9 @@ const TILES = [
 let past = [];
 
 function showHello(hello) {
+  const shown = by("version").textContent;
+  // Another version of the server has another version of this page.
+  if (shown && shown !== hello.version) location.reload();
   past = hello.past;
   by("version").textContent = hello.version;
   for (const [name, address] of Object.entries(hello.links)) link(by(`link-${name}`), address);
