@@ -115,6 +115,9 @@ class Hub:
             self._place(channel, top)
             channel.writes[subscriber] = write
             self.release(channel)
+            if channel.has_overflown:
+                channel.has_overflown = False
+                channel.is_held = True
         elif top.epoch == channel.epoch and top.offset > channel.offset:
             channel.ahead[subscriber] = (write, top.offset)
         else:

@@ -13,7 +13,10 @@ from collections.abc import Callable
 from typing import Any
 
 from cluster.errors import StoreRefused, StoreUnavailable
+from cluster.log import get_logger
 from cluster.resp.router import Router, Shard
+
+log = get_logger()
 
 #: Gets a channel's name and the payloads one read brought, in order.
 Receiver = Callable[[str, list[bytes]], None]
@@ -119,6 +122,8 @@ class Subscriptions:
             if isinstance(message, StoreRefused):
                 if str(message).startswith("MOVED "):
                     self._router.refresh()
+                else:
+                    log.warning("subscribe_refused", server=str(shard.address), reason=str(message))
                 continue
             kind = message[0]
             entry = entries.get(message[1])
