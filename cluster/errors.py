@@ -6,7 +6,8 @@ The tree:
     ├── ExitError                 ends a program; carries `exit_code`
     │   ├── ConfigError           78  bad configuration, all mistakes at once
     │   ├── DependencyMissing     69  a program or library is not there
-    │   └── BootFailed             3  a worker (or another child) cannot start
+    │   ├── BootFailed             3  a worker (or another child) cannot start
+    │   └── …                         the operator's commands add theirs (cluster/monitor/faults.py)
     ├── ClientError               a reply with `error`; the connection lives on
     ├── Disconnect                the connection is closed with a code and a reason
     └── StoreError                the store did not do what was asked

@@ -2,7 +2,7 @@
 # Make sure that the programs the tests start are there: Debian's redis-server (the stores are
 # tested against it beside Valkey), node and npm (the official JavaScript SDK is a test client),
 # curl (the examples of the documentation use it), Prometheus, Alertmanager and node_exporter (the
-# alert rules are tested with the real ones), Chromium (the console is looked at with it).
+# alert rules are tested with the real ones), jq (the seed's commands use it), Chromium (the console is looked at with it).
 # Installs them through apt as root or with a sudo that asks nothing; else lists what is missing.
 # A service that was not there before is neither started nor left enabled.
 set -euo pipefail
@@ -18,6 +18,7 @@ missing_packages() {
     command -v promtool >/dev/null || echo prometheus
     command -v amtool >/dev/null || echo prometheus-alertmanager
     command -v prometheus-node-exporter >/dev/null || echo prometheus-node-exporter
+    command -v jq >/dev/null || echo jq
     command -v chromium >/dev/null || echo chromium
 }
 
