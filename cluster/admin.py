@@ -42,6 +42,7 @@ class AdminDoor:
     Args:
         sock: the socket; stays the caller's.
         version: of this program.
+        instance: `host:port` of this door, the label of logs and metrics.
         readiness: asked for every /ready.
         exposition: collects the metrics; called in a thread.
         scraped: told the User-Agent after each scrape has been collected.
@@ -53,6 +54,7 @@ class AdminDoor:
         sock: socket.socket,
         *,
         version: str,
+        instance: str,
         readiness: Callable[[], Readiness],
         exposition: Callable[[], bytes],
         scraped: Callable[[str], None],
@@ -60,6 +62,7 @@ class AdminDoor:
     ) -> None:
         self._sock = sock
         self._version = version
+        self._instance = instance
         self._readiness = readiness
         self._exposition = exposition
         self._scraped = scraped
@@ -88,7 +91,9 @@ class AdminDoor:
             await self._runner.cleanup()
 
     async def _health(self, request: web.Request) -> web.Response:
-        return web.json_response({"status": "ok", "version": self._version})
+        return web.json_response(
+            {"status": "ok", "version": self._version, "instance": self._instance}
+        )
 
     async def _ready(self, request: web.Request) -> web.Response:
         state = self._readiness()

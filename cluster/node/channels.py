@@ -95,6 +95,10 @@ class Channels:
             ClientError: 100 when the store is away or too slow.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
+        here = channel.position
+        if channel.is_placed and not channel.is_held and recover_from in (None, here):
+            # It stands where the others stand; whatever its subscription misses is found for all.
+            return Joining(channel, StreamRead(here, []))
         if is_new:
             # Spread, so that channels subscribed together are not checked together.
             channel.active_at = self._loop.time() - random.uniform(0, self._check_seconds / 2)
@@ -117,10 +121,6 @@ class Channels:
     ) -> StreamRead | None:
         if not policy.size:
             return None
-        if channel.is_placed and not channel.is_held:
-            here = channel.position
-            if recover_from is None or recover_from == here:
-                return StreamRead(here, [])
         if recover_from is None:
             return await self.broker.read(channel.name, policy)
         return await self.broker.read(channel.name, policy, since=recover_from.offset, limit=limit)

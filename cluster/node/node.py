@@ -16,7 +16,7 @@ import orjson
 from cluster import __version__
 from cluster.auth import Claims, authenticate
 from cluster.broker import Broker
-from cluster.config import Config
+from cluster.config import ChannelOptions, Config
 from cluster.connection import Action, Connection
 from cluster.errors import (
     INTERNAL,
@@ -190,7 +190,8 @@ class Node:
                         SubscribeRequest(
                             channel, "", position is not None, position or Position(0, ""),
                             True, True, False,
-                        )
+                        ),
+                        self._rules.options(channel),
                     )
                 )  # fmt: skip
         except BaseException:
@@ -225,12 +226,11 @@ class Node:
             ClientError: 102, 103, 107 by the channel's rules; 112 when recovery is impossible and
                 the client wants to know; 100 when the store is away.
         """
-        self._rules.options(request.channel)
-        self._rules.allow(request.channel)
-        return await self._subscribe(request)
-
-    async def _subscribe(self, request: SubscribeRequest) -> Subscribed:
         options = self._rules.options(request.channel)
+        self._rules.allow(request.channel)
+        return await self._subscribe(request, options)
+
+    async def _subscribe(self, request: SubscribeRequest, options: ChannelOptions) -> Subscribed:
         policy = self._rules.history(request.channel)
         may_ask = self._config.client.insecure
         is_recoverable = bool(policy.size) and (

@@ -100,6 +100,7 @@ class Supervisor:
         self._admin = AdminDoor(
             means.doors.admin,
             version=__version__,
+            instance=means.instance,
             readiness=self._readiness,
             exposition=self._metrics.exposition,
             scraped=self._record.scraped,
