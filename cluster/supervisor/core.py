@@ -242,9 +242,12 @@ class Supervisor:
 
     def _ignore_signals(self) -> None:
         """Nothing can be asked of us any more; by default TTIN would stop this process for ever."""
+        # In one step: the loop's own way, now or when it is closed, gives a signal its default
+        # action back, and one that comes just then kills or stops us.
+        handlers: dict[int, object] = self._loop._signal_handlers  # type: ignore[attr-defined]  # noqa: SLF001
         for number in _SIGNALS:
-            self._loop.remove_signal_handler(number)
             signal.signal(number, signal.SIG_IGN)
+            handlers.pop(number, None)
 
     def _handle_hangup(self) -> None:
         """Roll; but a terminal that was closed wants us to end."""
