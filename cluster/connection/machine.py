@@ -52,7 +52,6 @@ from cluster.protocol import (
     Command,
     channel_request,
     connect_request,
-    data_json,
     decode,
     error_reply,
     history_request,
@@ -237,9 +236,6 @@ class Connection:
         method = command.params.get("method", "")
         if type(method) is not str:
             raise BAD_REQUEST_CLOSE.fresh()
-        if "data" in command.params:
-            # What cannot be written again must not become the handler's fault.
-            data_json(command.params)
         self._calls += 1
         actions.append(Rpc(command.id, method, command.params.get("data")))
 

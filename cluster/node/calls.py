@@ -24,7 +24,13 @@ from cluster.log import get_logger
 from cluster.metrics.tally import Tally
 from cluster.node.channels import Channels
 from cluster.node.rules import ChannelRules
-from cluster.protocol import HistoryRequest, Position, publication_body, publications_json
+from cluster.protocol import (
+    HistoryRequest,
+    Position,
+    data_json,
+    publication_body,
+    publications_json,
+)
 
 log = get_logger()
 
@@ -145,6 +151,13 @@ class Calls:
             return {"data": orjson.Fragment(orjson.dumps(await handler(connection.user, data)))}
         except ClientError:
             raise
+        except orjson.JSONEncodeError:
+            # Unless the client sent what can be read and not written: nested too deep. Asked only
+            # now, because it costs as much as the reply.
+            data_json({"data": data})
+            self._tally.errors["handler"] += 1
+            log.exception("rpc_handler_failed", method=method)
+            raise INTERNAL.fresh() from None
         except Exception:
             self._tally.errors["handler"] += 1
             log.exception("rpc_handler_failed", method=method)
