@@ -90,8 +90,6 @@ class Worker:
     ) -> None:
         self._is_patient = is_patient
         self._config = config
-        self._lane = lane
-        self._instance = instance
         self._socket = socket.socket(fileno=listen_fd)
         self._status = status
         self._loop = asyncio.get_running_loop()

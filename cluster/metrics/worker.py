@@ -7,7 +7,6 @@ prometheus-client chooses its value class then; the identity is the lane (`w0a`,
 
 from __future__ import annotations
 
-import contextlib
 from collections.abc import Iterator
 
 import prometheus_client.metrics
@@ -119,9 +118,3 @@ def _distributions(tally: Tally) -> Iterator[tuple[str, str, Distribution]]:
     yield "app_event_loop_lag_seconds", "", tally.event_loop_lag
     for method, distribution in tally.command_duration.items():
         yield "app_command_duration_seconds", method, distribution
-
-
-def close() -> None:
-    """Close the multiprocess files (tests run several lanes in one process)."""
-    with contextlib.suppress(ValueError):
-        prometheus_client.values.close_all_multiprocess_files()
