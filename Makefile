@@ -15,7 +15,7 @@ ARGS ?=
 bin := $(VENV)/bin
 stamps := $(VENV)/.stamps
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
-sources := cluster scripts tests benchmarks
+sources := cluster loadtest scripts tests benchmarks
 # A folder with a package-lock.json gets its node_modules; npm writes the file named here last.
 test_node := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,\
 	$(wildcard tests/conformance/package-lock.json tests/conformance/*/package-lock.json))

@@ -13,9 +13,10 @@ import json
 import os
 import sys
 from collections.abc import Mapping, Sequence
+from importlib.util import find_spec
 
 from cluster import __version__, config, log
-from cluster.errors import ConfigError, ExitError
+from cluster.errors import ConfigError, DependencyMissing, ExitError
 
 _EPILOG = (
     "exit codes: 0 clean, 3 a worker cannot boot, 69 a dependency is missing, 78 bad configuration"
@@ -32,9 +33,19 @@ _UP_FLAGS: Mapping[str, str] = {
 }
 
 
+# Programs of their own, in the package `loadtest`: Locust replaces the sockets of its process.
+_LOADTEST: Mapping[str, str] = {
+    "drill": "break a cluster until each alert has fired and ended, and report it",
+    "soak": "a healthy cluster under load: nothing may fire",
+    "capacity": "measure what this machine can carry",
+}
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
+    if words and words[0] in _LOADTEST:
+        return _become_loadtest(words)
     arguments = _parser(words[0] if words else "").parse_args(words)
     try:
         return int(arguments.run(arguments))
@@ -44,6 +55,19 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ExitError as error:
         _tell(f"ws-cluster: {error}")
         return error.exit_code
+
+
+def _become_loadtest(words: Sequence[str]) -> int:
+    """Replace this process by the load test's; returns only if that is not installed."""
+    missing = [name for name in ("loadtest", "locust", "rich") if find_spec(name) is None]
+    if missing:
+        _tell(
+            f"ws-cluster: {words[0]} needs {', '.join(missing)}: install the extra with"
+            " pip install 'ws-cluster[loadtest]'"
+        )
+        return DependencyMissing.exit_code
+    os.execv(sys.executable, [sys.executable, "-m", "loadtest", *words])  # noqa: S606 - no shell is wanted
+    return None
 
 
 def _tell(text: str) -> None:
@@ -73,6 +97,8 @@ def _parser(command: str) -> argparse.ArgumentParser:
         from cluster import monitor
 
         monitor.add_commands(commands)
+    for name, text in _LOADTEST.items():
+        commands.add_parser(name, help=text, add_help=False)
     return parser
 
 

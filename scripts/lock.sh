@@ -13,11 +13,13 @@ if [ -z "$uv" ]; then
     uv=$scratch/venv/bin/uv
 fi
 
-lock() { # NAME GROUP... : the run-time dependencies and these groups
+lock() { # NAME GROUP... : the run-time dependencies and these groups (loadtest is an extra)
     local name=$1 group
     shift
     local -a groups=()
-    for group in "$@"; do groups+=(--group "$group"); done
+    for group in "$@"; do
+        if [ "$group" = loadtest ]; then groups+=(--extra loadtest); else groups+=(--group "$group"); fi
+    done
     "$uv" pip compile --quiet --universal --python-version 3.11 --generate-hashes \
         --no-emit-index-url --no-emit-find-links --custom-compile-command 'make lock' \
         "${constraint[@]}" "${groups[@]}" pyproject.toml "${upgrade[@]}" \
@@ -31,4 +33,6 @@ constraint=()
 lock run build
 # The tests run what users run: same versions. (The peers of the benchmarks have a lock of their own.)
 constraint=(--constraint requirements/run.txt)
-lock test build check test
+lock loadtest build loadtest
+constraint+=(--constraint requirements/loadtest.txt)
+lock test build check loadtest test

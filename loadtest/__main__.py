@@ -1,0 +1,36 @@
+"""`python -m loadtest drill|soak|capacity …`: what `ws-cluster` starts for these commands."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+
+def main(words: Sequence[str]) -> int:
+    """Run one of the commands; returns its exit code."""
+    name, *rest = words or ("",)
+    command = _command(name)
+    if command is None:
+        sys.stderr.write("loadtest: give drill, soak or capacity\n")
+        return 78
+    return command(rest)
+
+
+def _command(name: str) -> Callable[[Sequence[str]], int] | None:
+    if name == "drill":
+        from loadtest.drilling.command import drill
+
+        return drill
+    if name == "soak":
+        from loadtest.drilling.command import soak
+
+        return soak
+    if name == "capacity":
+        from loadtest.capacity import main as capacity
+
+        return capacity
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

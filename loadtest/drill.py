@@ -1,0 +1,111 @@
+"""The form of a drill: what it breaks, and how far its alert must travel.
+
+Rules
+- One drill per alert, one file per drill under loadtest/drills/, named as docker/square.yml says.
+- Lengths of time are those of production; on a stage with compressed time they are divided. What
+  takes real time in either is declared as `fixed_s`.
+- `provoke` breaks things through its scene only: each breakage is written down with its mend
+  before it happens, and is mended in the end whatever comes between.
+- `takes` names what the drill spoils for others, `uses` what must be well meanwhile: drills run
+  side by side on one stage if nobody takes what another takes or uses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from loadtest.drilling.load import Load
+from loadtest.drilling.outcome import Proof
+from loadtest.drilling.receivers import Place
+from loadtest.drilling.scene import Scene
+
+
+class Part(StrEnum):
+    """What a drill can spoil for another one on the same stage."""
+
+    DOOR = "door"
+    WORKERS = "workers"
+    SUPERVISOR = "supervisor"
+    STORE = "store"
+    CONNECTIONS = "connections"
+    TRAFFIC = "traffic"
+    FAULTS = "faults"
+    CLIENT_FAULTS = "client faults"
+    LOG = "log"
+    SESSIONS = "sessions"
+    MEMORY = "memory"
+    METRIC_FILES = "metric files"
+    VERSIONS = "versions"
+    REPLICAS = "replicas"
+    RULES = "rules"
+    PROMETHEUS = "prometheus"
+    ALERTMANAGER = "alertmanager"
+    SLACK = "slack"
+    NODE_EXPORTER = "node_exporter"
+    DISK = "disk"
+    # Shared by every stage of this machine.
+    MACHINE = "machine"
+
+
+# What a notification needs on its way.
+MONITORING: Final = frozenset({Part.PROMETHEUS, Part.ALERTMANAGER, Part.SLACK})
+# What steady load needs besides.
+SERVICE: Final = frozenset(
+    {Part.DOOR, Part.WORKERS, Part.SUPERVISOR, Part.STORE, Part.TRAFFIC, Part.CONNECTIONS}
+)
+
+
+STEADY: Final = Load("steady", users=6, options=("--channels", "2", "--rate", "4"))
+IDLE: Final = Load("idle", users=4)
+
+
+@dataclass(frozen=True, slots=True)
+class Drill:
+    """How one alert is proven.
+
+    Attributes:
+        breaks: what is broken, one sentence.
+        mends: how it is mended, one sentence.
+        provoke: breaks it; returns once it is broken.
+        fires_s: from the provocation until the alert fires.
+        resolves_s: from the mending until the alert is inactive.
+        fixed_s: real seconds that `provoke` and `mends` take on any stage.
+        prepare: what must stand before the baseline is looked at.
+        below: brings the cause just below the threshold; the alert must stay quiet `below_s`.
+        below_breaks: what `below` does, one sentence.
+        is_acknowledged: whether it is acknowledged in the middle with `monitor ack`.
+        compress_at_most: the fastest time in which the condition can hold.
+        load: what goes on meanwhile; None for nothing.
+        is_by_load: whether load alone provokes it, so that it can be done to any cluster.
+        reaches: where it is announced, if not everywhere its severity and team say.
+        is_early: whether it must come before others have left their traces in long windows.
+    """
+
+    alert: str
+    breaks: str
+    mends: str
+    provoke: Callable[[Scene], None]
+    fires_s: float
+    resolves_s: float
+    takes: frozenset[Part]
+    uses: frozenset[Part] = MONITORING | SERVICE
+    fixed_s: float = 0.0
+    proof: Proof = "full"
+    prepare: Callable[[Scene], None] | None = None
+    below: Callable[[Scene], None] | None = None
+    below_breaks: str = ""
+    below_s: float = 0.0
+    is_acknowledged: bool = False
+    compress_at_most: float = float("inf")
+    load: Load | None = field(default=STEADY)
+    is_by_load: bool = False
+    reaches: tuple[Place, ...] | None = None
+    is_early: bool = False
+
+    @property
+    def touched(self) -> frozenset[Part]:
+        """All parts it takes or uses."""
+        return self.takes | self.uses

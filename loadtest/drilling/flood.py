@@ -1,0 +1,68 @@
+"""A client that costs a worker much and itself little: `python -m loadtest.drilling.flood PORT`.
+
+It connects, subscribes to nothing, and sends frames of some thousand `send` commands, which have no
+reply: made once, written again and again, as fast as the worker takes them.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+import socket
+import struct
+import sys
+from typing import Final
+
+_COMMAND: Final = b'{"send":{"data":1}}'
+_FRAME_BYTES: Final = 60_000
+_KEY: Final = b"\x00\x00\x00\x00"
+
+
+def frame(payload: bytes) -> bytes:
+    """A text frame from a client (RFC 6455 §5.2); masked with zeros, which leaves it readable."""
+    size = len(payload)
+    if size < 126:
+        head = struct.pack("!BB", 0x81, 0x80 | size)
+    else:
+        head = struct.pack("!BBH", 0x81, 0x80 | 126, size)
+    return head + _KEY + payload
+
+
+def connected(port: int) -> socket.socket:
+    """A connection that is through the handshake and the connect command.
+
+    Raises:
+        OSError: the worker refuses it.
+    """
+    road = socket.create_connection(("127.0.0.1", port), timeout=10)
+    key = base64.b64encode(os.urandom(16)).decode()
+    road.sendall(
+        f"GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
+        f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
+    )
+    answer = road.recv(4096)
+    if b" 101 " not in answer:
+        raise ConnectionRefusedError(f"the worker answered {answer[:60]!r}")
+    road.sendall(frame(b'{"id":1,"connect":{}}'))
+    road.recv(4096)
+    return road
+
+
+def main(port: int) -> None:
+    """Send until ended."""
+    road = connected(port)
+    batch = frame(b"\n".join([_COMMAND] * (_FRAME_BYTES // (len(_COMMAND) + 1))))
+    # A pong answers each ping; between frames, so that no frame is cut.
+    road.settimeout(None)
+    pong = frame(b"{}")
+    while True:
+        road.sendall(batch)
+        try:
+            if road.recv(4096, socket.MSG_DONTWAIT):
+                road.sendall(pong)
+        except BlockingIOError:
+            continue
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]))

@@ -1,0 +1,397 @@
+"""One drill from a clean baseline to a clean ledger, step by step, each with the moment it was reached.
+
+Rules
+- Every step has a deadline; whatever is not reached in time names the broken link of the chain.
+- What was broken is mended whatever happens, and the drill fails if it could not be.
+- Times are what Prometheus, Alertmanager and the receivers say, where they say it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from cluster.errors import ClusterError
+from cluster.monitor.faults import NotAnswering
+from cluster.monitor.prometheus import Rule
+from loadtest.drill import Drill
+from loadtest.drilling import diagnosis
+from loadtest.drilling.acknowledging import acknowledge, is_closed, unsilence
+from loadtest.drilling.load import LoadFailed, RunningLoad
+from loadtest.drilling.outcome import Outcome
+from loadtest.drilling.receivers import Notifications, Place, last_id, places
+from loadtest.drilling.scene import CannotProvoke, Interrupted, Scene
+
+_BASELINE_S: Final = 900.0
+_ALERTMANAGER_S: Final = 75.0
+# group_wait or group_interval, whichever comes first, and a retry.
+_NOTIFY_S: Final = 420.0
+_RESOLVE_NOTIFY_S: Final = 660.0
+# Real time that no compression shortens: scrapes, evaluations, a busy machine.
+_SLACK_SECONDS: Final = 30.0
+_LATE: Final = 1.6
+
+
+class Listener(Protocol):
+    """Who is told how a drill goes on."""
+
+    def stepped(self, outcome: Outcome, step: str) -> None:
+        """A step was reached."""
+
+
+class NotReached(Exception):
+    """A step was not reached."""
+
+    def __init__(self, step: str, why: str) -> None:
+        super().__init__(why)
+        self.step = step
+
+
+class Journey:
+    """One drill on one stage."""
+
+    def __init__(self, drill: Drill, scene: Scene, outcome: Outcome, listener: Listener) -> None:
+        self._drill = drill
+        self._scene = scene
+        self._stage = scene.stage
+        self._outcome = outcome
+        self._listener = listener
+        self._load: RunningLoad | None = None
+        self._provoked: threading.Thread | None = None
+        self._provocation_fault: Exception | None = None
+        self._sampled_at = 0.0
+        self._notifications = Notifications(self._stage.receiver, drill.alert, 0)
+
+    def run(self) -> None:
+        """Go all the way; the outcome says how far it went."""
+        outcome = self._outcome
+        try:
+            self._go()
+            outcome.result = "simulated" if self._scene.simulated_because else "passed"
+            outcome.simulated_because = self._scene.simulated_because
+        except NotReached as error:
+            outcome.failed_at, outcome.why = error.step, str(error)
+        except Interrupted:
+            outcome.failed_at, outcome.why = self._next_step(), "the run was interrupted"
+        except (ClusterError, NotAnswering, CannotProvoke, LoadFailed, OSError) as error:
+            outcome.failed_at, outcome.why = self._next_step(), f"{error}"
+        finally:
+            self._leave()
+
+    def _go(self) -> None:
+        drill = self._drill
+        if drill.prepare is not None:
+            drill.prepare(self._scene)
+        self._baseline()
+        self._start_load()
+        if drill.below is not None:
+            self._stay_below()
+        self._notifications = Notifications(
+            self._stage.receiver, drill.alert, last_id(self._stage.receiver)
+        )
+        self._provoke()
+        self._fire()
+        if drill.proof == "full":
+            self._notify()
+        if drill.is_acknowledged:
+            self._acknowledge()
+        self._mend()
+        self._resolve()
+        if drill.proof == "full":
+            self._resolve_notified()
+        self._settle()
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def _baseline(self) -> None:
+        alert = self._drill.alert
+        if self._rule() is None:
+            why = diagnosis.missing_rule(self._stage, alert, self._stage.prometheus.rules())
+            raise NotReached("baseline", why)
+
+        def is_clean() -> bool:
+            rule = self._rule()
+            active = any(one.name == alert for one in self._stage.alertmanager.alerts())
+            return rule is not None and rule.is_settled and not rule.alerts and not active
+
+        self._reach(
+            "baseline",
+            is_clean,
+            _BASELINE_S,
+            lambda: f"{alert} is active before anything is broken",
+        )
+
+    def _start_load(self) -> None:
+        if self._drill.load is not None:
+            self._load = self._scene.start_load(self._drill.load)
+            self._load.wait_until_connected(self._scene.wait)
+        self._reached("load")
+
+    def _stay_below(self) -> None:
+        """Bring the cause just below the threshold: the alert may not even be pending."""
+        assert self._drill.below is not None
+        self._drill.below(self._scene)
+        worst: float | None = None
+        deadline = time.monotonic() + self._scene.seconds(self._drill.below_s)
+        while time.monotonic() < deadline:
+            self._sample()
+            worst = self._outcome.samples[-1][1] if self._outcome.samples else None
+            rule = self._rule()
+            if rule is not None and rule.alerts:
+                raise NotReached(
+                    "below", f"threshold: the alert is {rule.state} although the cause is below it"
+                )
+            self._scene.wait(self._pace)
+        self._complain(self._scene.mend())
+        self._outcome.below = (
+            f"{self._drill.below_breaks}: quiet for {self._scene.seconds(self._drill.below_s):.0f} s,"
+            f" last value {'none' if worst is None else f'{worst:g}'}"
+        )
+        self._reached("below")
+
+    def _provoke(self) -> None:
+        self._reached("provoked")
+
+        def provoke() -> None:
+            try:
+                self._drill.provoke(self._scene)
+            except (ClusterError, CannotProvoke, LoadFailed, OSError, Interrupted) as error:
+                self._provocation_fault = error
+
+        self._provoked = threading.Thread(target=provoke, name=f"{self._scene.name} provokes")
+        self._provoked.start()
+
+    def _fire(self) -> None:
+        drill = self._drill
+
+        def fires() -> bool:
+            self._check_provocation("pending")
+            rule = self._rule()
+            if rule is not None and rule.alerts:
+                since = max(
+                    self._outcome.moments["provoked"], min(a.active_at for a in rule.alerts)
+                )
+                if "pending" not in self._outcome.moments:
+                    self._reached("pending", since)
+            return rule is not None and rule.state == "firing"
+
+        why = lambda: diagnosis.not_firing(self._stage, drill.alert, self._rule())  # noqa: E731
+        step = "firing"
+        self._reach(step, fires, drill.fires_s * _LATE, why, fixed=drill.fixed_s)
+        self._keep("prometheus", self._prometheus_alert())
+        if drill.proof == "prometheus":
+            return
+        self._reach(
+            "alertmanager",
+            self._is_at_alertmanager,
+            _ALERTMANAGER_S,
+            lambda: diagnosis.not_at_alertmanager(self._stage),
+        )
+        self._keep("alertmanager", self._alertmanager_alert())
+
+    def _notify(self) -> None:
+        wanted = self._places()
+
+        def lacking() -> list[tuple[str, str]]:
+            arrived = self._notifications.arrived("firing")
+            return [place for place in wanted if place not in arrived]
+
+        self._reach(
+            "notified",
+            lambda: not lacking(),
+            _NOTIFY_S,
+            lambda: diagnosis.not_notified(self._stage, self._drill.alert, lacking()),
+        )
+        arrived = self._notifications.arrived("firing")
+        self._outcome.notified = list(arrived.values())
+        self._outcome.moments["notified"] = max(arrived[place].at for place in wanted)
+
+    def _acknowledge(self) -> None:
+        acknowledge(self._stage, self._drill.alert)
+
+        def is_heard() -> bool:
+            return "acknowledged" in self._incident_words() and (
+                self._outcome.severity != "critical"
+                or bool(self._notifications.arrived("acknowledged"))
+            )
+
+        self._reach(
+            "acknowledged",
+            is_heard,
+            _NOTIFY_S,
+            lambda: "keeper: the acknowledgement did not arrive",
+        )
+
+    def _incident_words(self) -> str:
+        return "acknowledged" if is_closed(self._stage, self._drill.alert) is not None else ""
+
+    def _mend(self) -> None:
+        if self._provoked is not None:
+            self._provoked.join()
+        self._check_provocation("provoked")
+        self._complain(self._scene.mend())
+        self._reached("mended")
+
+    def _resolve(self) -> None:
+        def is_over() -> bool:
+            rule = self._rule()
+            return rule is not None and rule.is_settled and rule.state != "firing"
+
+        self._reach(
+            "resolved",
+            is_over,
+            self._drill.resolves_s * _LATE,
+            lambda: "cause: it was mended and the alert still fires: " + self._value_text(),
+            fixed=self._drill.fixed_s,
+        )
+
+    def _resolve_notified(self) -> None:
+        wanted = self._places()
+        if self._drill.is_acknowledged:
+            # Alertmanager sends no resolve for what is silenced: the keeper does, to the pager.
+            wanted = [place for place in wanted if place[0] == "pagerduty"]
+
+        def is_told() -> bool:
+            arrived = self._notifications.arrived("resolved")
+            if self._drill.is_acknowledged and not is_closed(self._stage, self._drill.alert):
+                return False
+            return all(place in arrived for place in wanted)
+
+        self._reach(
+            "resolve_notified",
+            is_told,
+            _RESOLVE_NOTIFY_S,
+            lambda: "receiver: it is over, and nobody was told",
+        )
+        arrived = self._notifications.arrived("resolved")
+        self._outcome.resolve_notified = list(arrived.values())
+        if wanted:
+            self._outcome.moments["resolve_notified"] = max(arrived[place].at for place in wanted)
+
+    def _settle(self) -> None:
+        """End the load: its ledger must account for every publication."""
+        if self._load is not None:
+            account = self._load.end()
+            load, self._load = self._load.load, None
+            self._keep("ledger", account)
+            faults = {n: account.get(n) for n in ("lost", "twice", "out_of_order")}
+            if load.is_accounted and any(value != 0 for value in faults.values()):
+                raise NotReached("ledger", f"service: publications are not accounted for: {faults}")
+        self._reached("ledger")
+
+    def _leave(self) -> None:
+        """Mend and end what is left, and write down what was seen."""
+        if self._provoked is not None:
+            self._provoked.join(60)
+        faults = self._scene.mend()
+        if self._load is not None:
+            self._load.end()
+        with suppress(ClusterError, NotAnswering, OSError, subprocess.SubprocessError):
+            if self._drill.is_acknowledged:
+                unsilence(self._stage, self._drill.alert)
+        with suppress(NotAnswering, KeyError, TypeError, ValueError):
+            self._keep("payloads", [entry["document"] for entry in self._notifications.entries()])
+        if faults:
+            self._outcome.result = "failed"
+            self._outcome.failed_at = self._outcome.failed_at or "mended"
+            self._outcome.why = " ".join(filter(None, [self._outcome.why, *faults]))
+        self._outcome.ended_at = time.time()
+
+    # --- asking ----------------------------------------------------------------------------
+
+    @property
+    def _pace(self) -> float:
+        return 0.25 if self._stage.compress > 1 else 2.0
+
+    def _reach(
+        self,
+        step: str,
+        look: Callable[[], bool],
+        production_seconds: float,
+        why: Callable[[], str],
+        *,
+        fixed: float = 0.0,
+    ) -> None:
+        """Wait until a step is reached; a service that is away is asked again until the deadline."""
+        limit = self._scene.seconds(production_seconds) + fixed + _SLACK_SECONDS
+        deadline = time.monotonic() + limit
+        away = ""
+        while True:
+            try:
+                if look():
+                    break
+                away = ""
+                self._sample()
+            except NotAnswering as error:
+                away = str(error)
+            if time.monotonic() > deadline:
+                raise NotReached(step, f"{away or why()} (waited {limit:.0f} s)")
+            self._scene.wait(self._pace)
+        if step not in self._outcome.moments:
+            self._reached(step)
+
+    def _reached(self, step: str, at: float | None = None) -> None:
+        self._outcome.moments[step] = at or time.time()
+        self._listener.stepped(self._outcome, step)
+
+    def _next_step(self) -> str:
+        from loadtest.drilling.outcome import STEPS
+
+        return next((step for step in STEPS if step not in self._outcome.moments), "ledger")
+
+    def _check_provocation(self, step: str) -> None:
+        if self._provocation_fault is not None:
+            error = self._provocation_fault
+            if isinstance(error, Interrupted):
+                raise error
+            raise NotReached(step, f"cause: it could not be provoked: {error}")
+
+    def _complain(self, faults: list[str]) -> None:
+        if faults:
+            raise NotReached("mended", " ".join(faults))
+
+    def _rule(self) -> Rule | None:
+        rules = self._stage.prometheus.rules()
+        fired = {r.name for r in rules if r.state == "firing"} - {self._drill.alert, "Watchdog"}
+        if "provoked" in self._outcome.moments:
+            self._outcome.also_fired = sorted({*self._outcome.also_fired, *fired})
+        return next((rule for rule in rules if rule.name == self._drill.alert), None)
+
+    def _sample(self) -> None:
+        """Look at what the alert compares, about once per evaluation."""
+        now = time.time()
+        if now - self._sampled_at < max(1.0, 15.0 / self._stage.compress):
+            return
+        self._sampled_at = now
+        rule = self._rule()
+        if rule is not None:
+            value = diagnosis.value_of(self._stage.prometheus, rule.expression)
+            self._outcome.samples.append((now, value))
+
+    def _places(self) -> list[Place]:
+        if self._drill.reaches is not None:
+            return list(self._drill.reaches)
+        return places(self._outcome.severity, self._outcome.team)
+
+    def _value_text(self) -> str:
+        rule = self._rule()
+        value = rule and diagnosis.value_of(self._stage.prometheus, rule.expression)
+        return "no value" if value is None else f"the value is {value:g}"
+
+    def _is_at_alertmanager(self) -> bool:
+        return any(one.name == self._drill.alert for one in self._stage.alertmanager.alerts())
+
+    def _prometheus_alert(self) -> object:
+        data = self._stage.prometheus.service.get("/api/v1/alerts")["data"]["alerts"]
+        return next((a for a in data if a["labels"]["alertname"] == self._drill.alert), None)
+
+    def _alertmanager_alert(self) -> object:
+        data = self._stage.alertmanager.service.get("/api/v2/alerts")
+        return next((a for a in data if a["labels"]["alertname"] == self._drill.alert), None)
+
+    def _keep(self, name: str, evidence: object) -> None:
+        self._outcome.evidence[name] = evidence

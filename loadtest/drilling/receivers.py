@@ -1,0 +1,82 @@
+"""Where a notification has to arrive, and whether it did.
+
+The places are the seed's routing said once more, on purpose without asking Alertmanager: a route
+that was removed there is noticed here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from cluster.monitor.asking import Service
+from loadtest.drilling.outcome import Receiver
+
+ONCALL: Final = ("slack", "#websocket-oncall")
+TEAM: Final = ("slack", "#websocket-alerts")
+INFRASTRUCTURE: Final = ("slack", "#infrastructure-alerts")
+PAGER: Final = ("pagerduty", "trigger")
+
+Place = tuple[str, str]
+
+
+def places(severity: str, team: str) -> list[Place]:
+    """Where an alert of this severity and team is announced."""
+    found: list[Place] = []
+    if severity == "critical":
+        found += [ONCALL, PAGER]
+    if severity == "warning":
+        found += [TEAM]
+    if team == "infrastructure":
+        found += [INFRASTRUCTURE]
+    return found or [TEAM]
+
+
+def last_id(receiver: Service) -> int:
+    """The number of the last notification that came."""
+    return max((int(entry["id"]) for entry in receiver.get("/received")), default=0)
+
+
+class Notifications:
+    """What the stand-in received of one alert since a moment."""
+
+    def __init__(self, receiver: Service, alert: str, after: int) -> None:
+        self._receiver = receiver
+        self._alert = alert
+        self._after = after
+
+    def entries(self) -> list[dict[str, Any]]:
+        """As they came, oldest first."""
+        params = {"alert": self._alert, "after": str(self._after)}
+        found: list[dict[str, Any]] = self._receiver.get("/received", params)
+        return [entry for entry in found if entry["kind"] in ("slack", "pagerduty")]
+
+    def arrived(self, state: str) -> dict[Place, Receiver]:
+        """Where it was announced in a state: `firing`, `acknowledged` or `resolved`."""
+        found: dict[Place, Receiver] = {}
+        for entry in self.entries():
+            if _state(entry) == state:
+                kind, place = _place(entry)
+                key = PAGER if kind == "pagerduty" else (kind, place)
+                found.setdefault(key, Receiver(kind, place, entry["at"]))
+        return found
+
+
+def _place(entry: Mapping[str, Any]) -> Place:
+    document = entry["document"]
+    if entry["kind"] == "pagerduty":
+        return "pagerduty", str(document.get("event_action"))
+    return "slack", str(document.get("channel"))
+
+
+_PAGER_STATES: Final = {"trigger": "firing", "acknowledge": "acknowledged", "resolve": "resolved"}
+
+
+def _state(entry: Mapping[str, Any]) -> str:
+    document = entry["document"]
+    if entry["kind"] == "pagerduty":
+        return _PAGER_STATES.get(str(document.get("event_action")), "")
+    titles = [str(one.get("title")) for one in document.get("attachments") or ()]
+    if any("[FIRING" in title for title in titles):
+        return "firing"
+    return "resolved" if any("[RESOLVED" in title for title in titles) else ""

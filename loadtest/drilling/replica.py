@@ -1,0 +1,83 @@
+"""A second replica of a stage's cluster, on the same store, that comes and goes in discovery."""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import Any, Final
+
+from cluster.monitor.asking import Service
+from loadtest.drilling.programs import Program, free_ports, this
+from loadtest.drilling.scene import Scene
+from loadtest.drilling.stage import Stage, is_ready
+
+_SECONDS: Final = 60.0
+_TARGETS: Final = "targets/websocket-app.json"
+
+
+class Replica:
+    """One worker without nginx.
+
+    It belongs to its stage, not to a drill: whoever asks how many there were in the last hour must
+    not be told of one that is gone.
+    """
+
+    def __init__(self, scene: Scene) -> None:
+        self._scene = scene
+        self._stage: Stage = scene.stage
+        self._port = free_ports(3)
+        self._program: Program | None = None
+
+    @classmethod
+    def of(cls, scene: Scene) -> Replica:
+        """The stage's second replica."""
+        found = scene.stage.extras.get("replica")
+        if not isinstance(found, Replica):
+            found = scene.stage.extras["replica"] = cls(scene)
+        return found
+
+    @property
+    def _admin(self) -> str:
+        return f"127.0.0.1:{self._port + 1}"
+
+    def start(self) -> None:
+        """Start it, put it into discovery, and wait until Prometheus has scraped it.
+
+        Raises:
+            BootFailed, CannotProvoke: it does not start or is not scraped.
+        """
+        stage = self._stage
+        folder = stage.folder / "replica"
+        folder.mkdir(exist_ok=True)
+        config = folder / "config.json"
+        # It takes hardly any clients, so that the cluster's capacity stays what it was.
+        document = stage.config({"client": {"insecure": True, "connection_limit": 1}})
+        config.write_text(json.dumps(document), encoding="utf-8")
+        command = this("up", "--config", str(config), "--workers", "1", "--no-nginx")
+        command += ["--port", str(self._port), "--admin-port", str(self._port + 1)]
+        command += ["--worker-port-base", str(self._port + 2), "--redis-url", stage.store_url]
+        command += ["--data-dir", str(folder / "data"), "--host", "127.0.0.1"]
+        self._program = stage.add(
+            Program("replica", command, folder=stage.folder, open_mends=stage.mends)
+        )
+        self._program.wait_until(lambda: is_ready(f"http://{self._admin}"), _SECONDS)
+        instance = Service("the replica", f"http://{self._admin}").get("/health")["instance"]
+        self._change_targets([{"targets": [self._admin], "labels": {"instance": instance}}])
+        self._scene.wait_until(self._is_scraped, _SECONDS, "Prometheus scrapes the second replica")
+
+    def _is_scraped(self) -> bool:
+        count = self._stage.prometheus.number('sum(up{job="websocket-app"})')
+        return count is not None and count >= 2
+
+    def stop(self) -> None:
+        """Take it out of discovery and stop it."""
+        self._change_targets([])
+        if self._program is not None:
+            self._program.end()
+
+    def _change_targets(self, more: list[dict[str, Any]]) -> None:
+        path = self._stage.rendered(_TARGETS)
+        with suppress(ValueError):
+            groups = json.loads(path.read_text(encoding="utf-8"))
+            own = [group for group in groups if self._admin not in group["targets"]]
+            path.write_text(json.dumps(own + more), encoding="utf-8")

@@ -1,0 +1,26 @@
+"""DeploymentCompleted: a rolling reload, which is how a deployment looks."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.scene import Scene
+
+
+def provoke(scene: Scene) -> None:
+    os.kill(scene.stage.cluster.pid, signal.SIGHUP)
+
+
+DRILL = Drill(
+    alert="DeploymentCompleted",
+    breaks="the workers are rolled (HUP) under load",
+    mends="nothing is to be mended: the alert ends by itself",
+    provoke=provoke,
+    fires_s=60,
+    resolves_s=300,
+    fixed_s=15,
+    takes=frozenset({Part.VERSIONS, Part.WORKERS}),
+    uses=MONITORING | (SERVICE - {Part.WORKERS}),
+)

@@ -1,0 +1,25 @@
+"""HighClientErrorRate: clients make many mistakes."""
+
+from __future__ import annotations
+
+from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.load import Load
+from loadtest.drilling.scene import Scene
+
+
+def provoke(scene: Scene) -> None:
+    scene.add_load(Load("errors", users=5, options=("--rate", "10"), is_accounted=False))
+
+
+DRILL = Drill(
+    alert="HighClientErrorRate",
+    breaks="five clients call a procedure that is not there, ten times a second together",
+    mends="they leave",
+    provoke=provoke,
+    fires_s=720,
+    resolves_s=330,
+    fixed_s=10,
+    takes=frozenset({Part.CLIENT_FAULTS}),
+    uses=MONITORING | SERVICE,
+    is_by_load=True,
+)

@@ -1,0 +1,39 @@
+"""HighConnectionChurn: clients come and go, hundreds a second."""
+
+from __future__ import annotations
+
+from loadtest.drill import MONITORING, SERVICE, STEADY, Drill, Part
+from loadtest.drilling.load import Load
+from loadtest.drilling.scene import Scene
+
+
+def _churn(rate: int) -> Load:
+    return Load(
+        "churn", users=max(4, rate // 10), options=("--rate", str(rate)), is_accounted=False
+    )
+
+
+def provoke(scene: Scene) -> None:
+    scene.add_load(_churn(300))
+
+
+def below(scene: Scene) -> None:
+    scene.add_load(_churn(70))
+
+
+DRILL = Drill(
+    alert="HighConnectionChurn",
+    breaks="300 clients a second connect and leave",
+    mends="the load ends",
+    provoke=provoke,
+    fires_s=420,
+    resolves_s=330,
+    fixed_s=10,
+    takes=frozenset({Part.CONNECTIONS, Part.SESSIONS}),
+    uses=MONITORING | (SERVICE - {Part.CONNECTIONS}),
+    load=STEADY,
+    below=below,
+    below_breaks="70 clients a second came and went",
+    below_s=240,
+    is_by_load=True,
+)

@@ -1,0 +1,27 @@
+"""HighCPUUsage: every core of the machine is busy."""
+
+from __future__ import annotations
+
+import os
+
+from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.scene import Scene
+
+
+def provoke(scene: Scene) -> None:
+    # The lowest priority: the cores are never idle, and nobody else has to wait.
+    for number in range(os.cpu_count() or 1):
+        scene.run(f"busy-{number}", ["nice", "-n", "19", "sh", "-c", "while :; do :; done"])
+
+
+DRILL = Drill(
+    alert="HighCPUUsage",
+    breaks="a busy loop runs on each core",
+    mends="the loops end",
+    provoke=provoke,
+    fires_s=600,
+    resolves_s=330,
+    takes=frozenset({Part.MACHINE}),
+    uses=MONITORING | {Part.NODE_EXPORTER},
+    load=None,
+)

@@ -1,0 +1,32 @@
+"""HighLogErrorRate: something fails again and again, and says so only in the log."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Final
+
+from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.scene import Scene
+
+_EVERY_SECONDS: Final = 2.0
+
+
+def provoke(scene: Scene) -> None:
+    stage = scene.stage
+    scene.change_file(stage.config_path, lambda text: text.replace('"insecure"', '"insecur"'))
+    scene.pulse(lambda: os.kill(stage.cluster.pid, signal.SIGHUP), _EVERY_SECONDS)
+
+
+DRILL = Drill(
+    alert="HighLogErrorRate",
+    breaks="a reload is asked for every two seconds with a configuration that has a mistake",
+    mends="the configuration is corrected",
+    provoke=provoke,
+    fires_s=390,
+    resolves_s=330,
+    fixed_s=5,
+    takes=frozenset({Part.LOG, Part.VERSIONS}),
+    uses=MONITORING | {Part.SUPERVISOR},
+    load=None,
+)

@@ -1,0 +1,32 @@
+"""HighMemoryUsage: something else in the cluster's control group holds the memory."""
+
+from __future__ import annotations
+
+from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.memory import fill
+from loadtest.drilling.scene import Scene
+
+
+def provoke(scene: Scene) -> None:
+    fill(scene, 0.92)
+
+
+def below(scene: Scene) -> None:
+    fill(scene, 0.80)
+
+
+DRILL = Drill(
+    alert="HighMemoryUsage",
+    breaks="a process in the cluster's control group holds memory until 92 % of its limit are used",
+    mends="that process ends",
+    provoke=provoke,
+    fires_s=330,
+    resolves_s=30,
+    fixed_s=10,
+    takes=frozenset({Part.MEMORY}),
+    uses=MONITORING | {Part.SUPERVISOR},
+    load=None,
+    below=below,
+    below_breaks="80 % of the memory limit were used",
+    below_s=60,
+)

@@ -1,0 +1,39 @@
+"""HighSessionCount: more than a thousand sessions."""
+
+from __future__ import annotations
+
+from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.load import Load
+from loadtest.drilling.scene import Scene
+
+
+def _sessions(count: int) -> Load:
+    return Load("sessions", users=count, spawn_rate=250, is_accounted=False)
+
+
+def provoke(scene: Scene) -> None:
+    # Ten more than the threshold: some may just be reconnecting.
+    scene.add_load(_sessions(1011))
+
+
+def below(scene: Scene) -> None:
+    scene.add_load(_sessions(950))
+
+
+DRILL = Drill(
+    alert="HighSessionCount",
+    breaks="1,011 clients hold a session each",
+    mends="they leave, and their sessions expire",
+    provoke=provoke,
+    fires_s=330,
+    resolves_s=360,
+    fixed_s=40,
+    takes=frozenset({Part.SESSIONS, Part.CONNECTIONS}),
+    uses=MONITORING | (SERVICE - {Part.CONNECTIONS}),
+    load=None,
+    below=below,
+    below_breaks="950 clients held a session each",
+    below_s=60,
+    is_acknowledged=True,
+    is_by_load=True,
+)

@@ -1,0 +1,26 @@
+"""LowMessageThroughput: clients are connected and say nothing."""
+
+from __future__ import annotations
+
+from loadtest.drill import IDLE, MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.scene import Scene
+
+
+def provoke(scene: Scene) -> None:
+    scene.add_load(IDLE)
+
+
+DRILL = Drill(
+    alert="LowMessageThroughput",
+    breaks="clients connect, and nobody says anything",
+    mends="the clients leave",
+    provoke=provoke,
+    # Traffic of before has to leave the window of five minutes first.
+    fires_s=300 + 630,
+    resolves_s=60,
+    fixed_s=10,
+    takes=frozenset({Part.TRAFFIC}),
+    uses=MONITORING | (SERVICE - {Part.TRAFFIC}),
+    load=None,
+    is_by_load=True,
+)

@@ -1,0 +1,24 @@
+"""NoActiveConnections: the door hangs, so nobody stays connected and nobody gets in."""
+
+from __future__ import annotations
+
+from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.scene import Scene
+
+
+def provoke(scene: Scene) -> None:
+    scene.stop_process(*scene.stage.nginx_workers())
+
+
+DRILL = Drill(
+    alert="NoActiveConnections",
+    breaks="nginx's processes are stopped (SIGSTOP) while clients are connected through them",
+    mends="nginx goes on (SIGCONT)",
+    provoke=provoke,
+    # The workers close who does not answer a ping: ping_interval and pong_timeout.
+    fires_s=33 + 75,
+    resolves_s=60,
+    fixed_s=10,
+    takes=frozenset({Part.DOOR, Part.CONNECTIONS}),
+    uses=MONITORING | {Part.WORKERS, Part.SUPERVISOR, Part.STORE},
+)

@@ -1,0 +1,40 @@
+"""RuleEvaluationFailures: a rule that cannot be evaluated."""
+
+from __future__ import annotations
+
+import signal
+from typing import Final
+
+from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling import mends
+from loadtest.drilling.scene import Scene
+
+# It makes all targets the same, which is an error in every evaluation.
+_GROUP: Final = """
+- name: drill
+  rules:
+  - record: job:drill:broken
+    expr: label_replace(label_replace(up, "job", "x", "", ""), "instance", "x", "", "")
+"""
+
+
+def provoke(scene: Scene) -> None:
+    stage = scene.stage
+    # Mended in the opposite order: first the file, then Prometheus is told.
+    scene.note(mends.signalled(stage.part("prometheus"), signal.SIGHUP))
+    scene.change_file(stage.rendered("alert_rules.yml"), lambda text: text.rstrip() + _GROUP)
+    stage.reload("prometheus")
+
+
+DRILL = Drill(
+    alert="RuleEvaluationFailures",
+    breaks="a recording rule is added that fails in every evaluation",
+    mends="it is taken away",
+    provoke=provoke,
+    fires_s=75,
+    resolves_s=330,
+    fixed_s=5,
+    takes=frozenset({Part.RULES}),
+    uses=MONITORING,
+    load=None,
+)

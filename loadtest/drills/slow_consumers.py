@@ -1,0 +1,26 @@
+"""SlowConsumers: clients that do not read what they are sent."""
+
+from __future__ import annotations
+
+from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.load import Load
+from loadtest.drilling.scene import Scene
+
+
+def provoke(scene: Scene) -> None:
+    options = ("--rate", "40", "--payload", "40000", "--channels", "1")
+    scene.add_load(Load("slow-readers", users=12, options=options, is_accounted=False))
+
+
+DRILL = Drill(
+    alert="SlowConsumers",
+    breaks="twelve clients subscribe to a busy channel and read nothing",
+    mends="they leave",
+    provoke=provoke,
+    fires_s=420,
+    resolves_s=330,
+    fixed_s=15,
+    takes=frozenset({Part.CONNECTIONS}),
+    uses=MONITORING | (SERVICE - {Part.CONNECTIONS}),
+    is_by_load=True,
+)

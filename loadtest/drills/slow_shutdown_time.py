@@ -1,0 +1,38 @@
+"""SlowShutdownTime: workers take too long to drain."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.rolling import roll
+from loadtest.drilling.scene import Scene
+
+_DRAIN_SECONDS: Final = 8.0
+
+
+def provoke(scene: Scene) -> None:
+    stage = scene.stage
+
+    def back() -> None:
+        stage.write_config({})
+        roll(scene)
+
+    scene.afterwards(back)
+    stage.write_config({"shutdown": {"drain_window": _DRAIN_SECONDS, "timeout": 12}})
+    # The first roll brings the window, the second one drains by it.
+    roll(scene)
+    roll(scene)
+
+
+DRILL = Drill(
+    alert="SlowShutdownTime",
+    breaks="the drain window is set to 8 s, and the workers are rolled twice under load",
+    mends="the drain window is set back and the workers are rolled once more",
+    provoke=provoke,
+    fires_s=345,
+    resolves_s=930,
+    fixed_s=60,
+    takes=frozenset({Part.WORKERS, Part.VERSIONS, Part.LOG}),
+    uses=MONITORING | (SERVICE - {Part.WORKERS}),
+)

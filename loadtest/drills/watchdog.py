@@ -1,0 +1,27 @@
+"""Watchdog: Prometheus hangs, so nothing is evaluated and the heartbeat stops."""
+
+from __future__ import annotations
+
+from loadtest.drill import Drill, Part
+from loadtest.drilling.scene import Scene
+
+
+def provoke(scene: Scene) -> None:
+    scene.stop_process(scene.stage.part("prometheus"))
+
+
+DRILL = Drill(
+    alert="Watchdog",
+    breaks="Prometheus is stopped (SIGSTOP)",
+    mends="Prometheus goes on (SIGCONT)",
+    provoke=provoke,
+    # Alertmanager takes an alert for over that is not sent again for four minutes; then the
+    # switch waits for five.
+    fires_s=660,
+    resolves_s=180,
+    fixed_s=15,
+    proof="deadman",
+    takes=frozenset({Part.PROMETHEUS}),
+    uses=frozenset({Part.ALERTMANAGER}),
+    load=None,
+)
