@@ -279,6 +279,12 @@ def _add_receive(commands: Commands[argparse.ArgumentParser]) -> None:
     add("--host", default="127.0.0.1", metavar="ADDR", help="default 127.0.0.1")
     add("--port", type=int, default=9099, metavar="PORT", help="default 9099")
     add("--file", metavar="FILE", help="write what comes into this file, too")
+    add(
+        "--heartbeat",
+        default="5m",
+        metavar="DURATION",
+        help="how long Watchdog may be silent before the alarm is raised (default 5m)",
+    )
 
 
 def user() -> str:

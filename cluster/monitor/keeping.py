@@ -92,8 +92,9 @@ def receive(arguments: Namespace) -> int:
     from cluster.monitor import receiver
 
     file = Path(arguments.file).expanduser() if arguments.file else None
+    heartbeat = _seconds("--heartbeat", arguments.heartbeat)
     try:
-        asyncio.run(receiver.serve(arguments.host, arguments.port, file))
+        asyncio.run(receiver.serve(arguments.host, arguments.port, file, heartbeat))
     except OSError as error:
         raise BootFailed(
             f"the receiver cannot listen on {arguments.host}:{arguments.port}"

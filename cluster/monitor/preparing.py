@@ -23,9 +23,11 @@ from cluster.monitor.asking import Service
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.programs import Program
 from cluster.monitor.prometheus import Prometheus
+from cluster.monitor.receiver import HEARTBEAT_SECONDS
 from cluster.monitor.rendering import APP_JOB, Profile, Rendered, preflight, render
 
 # The stand-in wants some key, as PagerDuty does, and takes any.
+_LEAST_HEARTBEAT_SECONDS: Final = 10.0
 _STAND_IN_KEY: Final = "stand-in"
 _COMPLAINT: Final = re.compile(r"error|parse|invalid|unknown|undefined", re.IGNORECASE)
 
@@ -246,6 +248,8 @@ def parts_of(options: Options, found: dict[str, str], rendered: Rendered) -> lis
 def _receiver_command(options: Options) -> list[str]:
     command = [sys.executable, "-m", "cluster", "monitoring", "receive", "--host", options.host]
     command += ["--port", str(options.receiver_port)]
+    heartbeat = max(_LEAST_HEARTBEAT_SECONDS, HEARTBEAT_SECONDS / options.compress)
+    command += ["--heartbeat", f"{heartbeat:.0f}s"]
     return [*command, "--file", str(options.data_dir / "received.jsonl")]
 
 

@@ -5,8 +5,10 @@ Doors
   POST /watchdog: Alertmanager's webhook, for the dead man's switch.
 - GET /received[?kind=slack][&after=ID][&alert=NAME][&wait=SECONDS]: what came, oldest first; with
   `wait` the answer is held back until there is something. DELETE /received forgets it.
-- GET /incidents: PagerDuty's incidents by `dedup_key`. GET /watchdog: whether the heartbeat lives.
-- POST /fail?status=503&times=3: answer the next notifications like that. GET /health.
+- GET /incidents: PagerDuty's incidents by `dedup_key`. GET /watchdog: whether the heartbeat lives;
+  when it stops, an alarm of the kind `deadman` is received, and one more when it is back.
+- POST /fail?status=503&times=3[&kind=slack]: answer the next notifications like that, of one kind or
+  of all; times=0 ends it. GET /fail: what is in force. GET /health.
 
 Rules
 - It answers as the real ones do (200 `ok`, 202, 400 with their words) and refuses what they refuse.
@@ -20,7 +22,7 @@ import asyncio
 import json
 import time
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
@@ -28,12 +30,14 @@ from typing import Any, Final
 from aiohttp import web
 
 from cluster.monitor import signs
+from cluster.monitor.deadman import Switch
 
 _MOST_KEPT: Final = 10_000
 _MOST_FILE_BYTES: Final = 16 << 20
 _MOST_BODY_BYTES: Final = 1 << 20
 _LONGEST_WAIT_SECONDS: Final = 60.0
-_HEARTBEAT_SECONDS: Final = 300.0
+HEARTBEAT_SECONDS: Final = 300.0
+_KINDS: Final = ("slack", "pagerduty", "change")
 _ACTIONS: Final = ("trigger", "acknowledge", "resolve")
 _SEVERITIES: Final = ("critical", "error", "warning", "info")
 _STATES: Final = dict(zip(_ACTIONS, ("triggered", "acknowledged", "resolved"), strict=True))
@@ -218,9 +222,10 @@ def _payload_faults(payload: object, required: tuple[str, ...]) -> list[str]:
 class Receiver:
     """The HTTP side of it."""
 
-    def __init__(self, received: Received) -> None:
+    def __init__(self, received: Received, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._received = received
-        self._failures: list[int] = []
+        self._failures: dict[str, list[int]] = {}
+        self._switch = Switch(heartbeat_seconds, received.add)
 
     def app(self) -> web.Application:
         """An application that answers all of its doors."""
@@ -232,15 +237,22 @@ class Receiver:
         router.add_post("/v2/change/enqueue", self._change)
         router.add_post("/watchdog", self._heartbeat)
         router.add_post("/fail", self._fail)
+        router.add_get("/fail", self._show_failures)
         router.add_get("/received", self._show)
         router.add_delete("/received", self._forget)
         router.add_get("/incidents", self._incidents)
         router.add_get("/watchdog", self._watchdog)
         router.add_get("/health", self._health)
+        app.cleanup_ctx.append(self._watching)
         return app
 
+    async def _watching(self, app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.get_running_loop().create_task(self._switch.run())
+        yield
+        task.cancel()
+
     async def _slack(self, request: web.Request) -> web.Response:
-        if failure := self._failure():
+        if failure := self._failure("slack"):
             return failure
         document = await _document(request)
         if fault := slack_fault(document):
@@ -250,7 +262,7 @@ class Receiver:
         return web.Response(text="ok")
 
     async def _event(self, request: web.Request) -> web.Response:
-        if failure := self._failure():
+        if failure := self._failure("pagerduty"):
             return failure
         document = await _document(request)
         if faults := event_faults(document):
@@ -262,7 +274,7 @@ class Receiver:
         return web.json_response({"status": "success", **answer}, status=202)
 
     async def _change(self, request: web.Request) -> web.Response:
-        if failure := self._failure():
+        if failure := self._failure("change"):
             return failure
         document = await _document(request)
         if faults := change_faults(document):
@@ -277,6 +289,7 @@ class Receiver:
         if not isinstance(document, dict) or not isinstance(document.get("alerts"), list):
             return web.Response(status=400, text="no Alertmanager webhook: no list of alerts")
         await self._received.add("watchdog", request.path, document)
+        await self._switch.heard(self._received.heard_at)
         return web.Response(text="ok")
 
     async def _fail(self, request: web.Request) -> web.Response:
@@ -285,15 +298,23 @@ class Receiver:
             times = int(request.query.get("times", "1"))
         except ValueError:
             status, times = 0, 0
-        if not (400 <= status <= 599 and 0 <= times <= 1000):
-            return web.Response(status=400, text="give status=400…599 and times=0…1000")
-        self._failures = [status] * times
+        kind = request.query.get("kind", "")
+        if not (400 <= status <= 599 and 0 <= times <= 1000 and kind in ("", *_KINDS)):
+            allowed = f"give status=400…599, times=0…1000 and kind={'|'.join(_KINDS)} or none"
+            return web.Response(status=400, text=allowed)
+        for one in (kind,) if kind else _KINDS:
+            self._failures[one] = [status] * times
         return web.Response(text="ok")
 
-    def _failure(self) -> web.Response | None:
-        if not self._failures:
+    async def _show_failures(self, request: web.Request) -> web.Response:
+        left = {kind: len(statuses) for kind, statuses in self._failures.items() if statuses}
+        return web.json_response(left)
+
+    def _failure(self, kind: str) -> web.Response | None:
+        statuses = self._failures.get(kind)
+        if not statuses:
             return None
-        return web.Response(status=self._failures.pop(), text="as was asked with /fail")
+        return web.Response(status=statuses.pop(), text="as was asked with /fail")
 
     async def _show(self, request: web.Request) -> web.Response:
         query = request.query
@@ -319,7 +340,7 @@ class Receiver:
     async def _watchdog(self, request: web.Request) -> web.Response:
         heard_at = self._received.heard_at
         age = time.time() - heard_at if heard_at else None
-        is_alive = age is not None and age < _HEARTBEAT_SECONDS
+        is_alive = age is not None and age < self._switch.limit_seconds
         return web.json_response(
             {"is_alive": is_alive, "heard_at": heard_at or None, "age_seconds": age}
         )
@@ -344,7 +365,7 @@ def _invalid(faults: list[str]) -> web.Response:
     return web.json_response(answer, status=400)
 
 
-async def serve(host: str, port: int, file: Path | None) -> None:
+async def serve(host: str, port: int, file: Path | None, heartbeat_seconds: float) -> None:
     """Serve until SIGTERM or SIGINT.
 
     Raises:
@@ -352,7 +373,7 @@ async def serve(host: str, port: int, file: Path | None) -> None:
     """
     stop = signs.stop_event()
     runner = web.AppRunner(
-        Receiver(Received(file)).app(),
+        Receiver(Received(file), heartbeat_seconds).app(),
         access_log=None,
         handle_signals=False,
         shutdown_timeout=1.0,

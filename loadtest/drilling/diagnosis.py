@@ -14,7 +14,7 @@ from typing import Any, Final
 from cluster.monitor.alertmanager import ActiveAlert
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Prometheus, Rule
-from cluster.monitor.rendering import RULES_FILE, compressed
+from cluster.monitor.rendering import RULES_FILE, compressed, seconds
 from loadtest.drilling.load import ROOT
 from loadtest.drilling.receivers import Place
 from loadtest.drilling.stage import Stage
@@ -22,7 +22,7 @@ from loadtest.drilling.stage import Stage
 _METRIC: Final = re.compile(
     r"\b((?:app|node|alertmanager|prometheus|scrape)_\w+|up)\b(?=\s*[{\[)]|\s)"
 )
-_RECORDED: Final = re.compile(r"\b([a-z]+:[\w:]+)\b")
+_DURATION: Final = re.compile(r"\b(?:\d+(?:ms|[smhdwy]))+\b")
 
 
 def missing_rule(stage: Stage, alert: str, rules: Iterable[Rule]) -> str:
@@ -147,12 +147,10 @@ def _without_depth(text: str) -> str:
 
 
 def _plain(expression: str) -> str:
-    return (
-        re.sub(r"\s+", " ", re.sub(r"#[^\n]*", "", expression))
-        .replace("( ", "(")
-        .replace(" )", ")")
-        .strip()
-    )
+    """On one line, without comments, and every length of time in seconds."""
+    text = re.sub(r"\s+", " ", re.sub(r"#[^\n]*", "", expression))
+    text = _DURATION.sub(lambda found: f"{seconds(found[0]):g}s", text)
+    return text.replace("( ", "(").replace(" )", ")").strip()
 
 
 def own_rules() -> list[dict[str, Any]]:

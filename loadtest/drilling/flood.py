@@ -1,7 +1,7 @@
 """A client that costs a worker much and itself little: `python -m loadtest.drilling.flood PORT`.
 
-It connects, subscribes to nothing, and sends frames of some thousand `send` commands, which have no
-reply: made once, written again and again, as fast as the worker takes them.
+It connects and sends frames of more than a thousand commands that need nothing but the worker: made
+once, written again and again, as fast as it takes them.
 """
 
 from __future__ import annotations
@@ -11,9 +11,10 @@ import os
 import socket
 import struct
 import sys
+import threading
 from typing import Final
 
-_COMMAND: Final = b'{"send":{"data":1}}'
+_COMMAND: Final = b'{"id":7,"unsubscribe":{"channel":"flood"}}'
 _FRAME_BYTES: Final = 60_000
 _KEY: Final = b"\x00\x00\x00\x00"
 
@@ -26,6 +27,11 @@ def frame(payload: bytes) -> bytes:
     else:
         head = struct.pack("!BBH", 0x81, 0x80 | 126, size)
     return head + _KEY + payload
+
+
+# An empty object is the protocol's ping; this is the server's frame of it, and our answer.
+_PING: Final = b"\x81\x02{}"
+_PONG: Final = frame(b"{}")
 
 
 def connected(port: int) -> socket.socket:
@@ -51,17 +57,22 @@ def connected(port: int) -> socket.socket:
 def main(port: int) -> None:
     """Send until ended."""
     road = connected(port)
-    batch = frame(b"\n".join([_COMMAND] * (_FRAME_BYTES // (len(_COMMAND) + 1))))
-    # A pong answers each ping; between frames, so that no frame is cut.
     road.settimeout(None)
-    pong = frame(b"{}")
+    batch = frame(b"\n".join([_COMMAND] * (_FRAME_BYTES // (len(_COMMAND) + 1))))
+    is_pinged = threading.Event()
+    threading.Thread(target=_read, args=(road, is_pinged), daemon=True).start()
     while True:
         road.sendall(batch)
-        try:
-            if road.recv(4096, socket.MSG_DONTWAIT):
-                road.sendall(pong)
-        except BlockingIOError:
-            continue
+        if is_pinged.is_set():
+            is_pinged.clear()
+            road.sendall(_PONG)
+
+
+def _read(road: socket.socket, is_pinged: threading.Event) -> None:
+    """Whoever does not read is closed, and whoever answers no ping, or answers unasked."""
+    while data := road.recv(1 << 20):
+        if _PING in data:
+            is_pinged.set()
 
 
 if __name__ == "__main__":

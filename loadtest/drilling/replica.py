@@ -69,9 +69,14 @@ class Replica:
         count = self._stage.prometheus.number('sum(up{job="websocket-app"})')
         return count is not None and count >= 2
 
+    def _is_alone(self) -> bool:
+        return sum(t.job == "websocket-app" for t in self._stage.prometheus.targets()) == 1
+
     def stop(self) -> None:
         """Take it out of discovery and stop it."""
         self._change_targets([])
+        # Else Prometheus would see it die before it hears that it is gone.
+        self._scene.wait_until(self._is_alone, _SECONDS, "Prometheus scrapes one replica only")
         if self._program is not None:
             self._program.end()
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
+from cluster.errors import ClusterError
 from loadtest.drilling import mends
 from loadtest.drilling.load import Load, LoadFailed, RunningLoad
 from loadtest.drilling.mends import Mend
@@ -123,7 +124,7 @@ class Scene:
                 while not self.is_over:
                     beat()
                     self._is_over.wait(every_seconds)
-            except (OSError, Interrupted, CannotProvoke) as error:
+            except (OSError, Interrupted, CannotProvoke, ClusterError) as error:
                 if not self.is_over:
                     self._faults.append(f"what provokes it ended: {error!r}")
 

@@ -3,37 +3,63 @@
 from __future__ import annotations
 
 import shutil
-import time
 from pathlib import Path
 from typing import Final
 
 from prometheus_client.mmap_dict import MmapedDict
 
-from cluster.monitor.asking import Service
 from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import mends
 from loadtest.drilling.scene import CannotProvoke, Scene
 
-_STEP: Final = 200
-_MOST: Final = 6000
-_SLOW_SECONDS: Final = 1.5
+_STEP: Final = 150
+_MOST: Final = 8000
+# Between the threshold of one second and the time after which a scrape is given up, with room for
+# a machine that is now slower, now faster.
+_SLOW_SECONDS: Final = 1.4
+_FAST_SECONDS: Final = 2.2
+_LOOK_S: Final = 30.0
 _PATTERN: Final = "histogram_drill*.db"
 
 
 def provoke(scene: Scene) -> None:
     folder = scene.stage.worker_metrics_dir()
     scene.note(mends.removed_all(folder, _PATTERN))
-    door = Service("the cluster", scene.stage.addresses.admin)
-    first = folder / "histogram_drill0.db"
-    shutil.copy(next(folder.glob("histogram_w*.db")), first)
-    _empty(first)
-    for number in range(1, _MOST + 1):
-        shutil.copy(first, folder / f"histogram_drill{number}.db")
-        if number % _STEP == 0 and _scrape_seconds(door) > _SLOW_SECONDS:
-            return
-        if scene.is_over:
-            return
-    raise CannotProvoke(f"{_MOST} files more do not make a scrape slower than {_SLOW_SECONDS} s")
+    files = _Files(folder)
+
+    def keep_slow() -> None:
+        """As many files as make a scrape slow, on this machine and now."""
+        scrape = scene.stage.prometheus.number('max(scrape_duration_seconds{job="websocket-app"})')
+        if scrape is not None and scrape < _SLOW_SECONDS:
+            files.add(_STEP)
+        elif scrape is not None and scrape > _FAST_SECONDS:
+            files.take(_STEP // 2)
+
+    files.add(4 * _STEP)
+    scene.pulse(keep_slow, max(1.0, scene.seconds(_LOOK_S) / 2))
+
+
+class _Files:
+    """Files of processes that never were: every value in them is 0, so that no sum changes."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._first = folder / "histogram_drill0.db"
+        self._count = 0
+        shutil.copy(next(folder.glob("histogram_w*.db")), self._first)
+        _empty(self._first)
+
+    def add(self, count: int) -> None:
+        if self._count + count > _MOST:
+            raise CannotProvoke(f"{_MOST} files more do not make a scrape slow")
+        for number in range(self._count + 1, self._count + count + 1):
+            shutil.copy(self._first, self._folder / f"histogram_drill{number}.db")
+        self._count += count
+
+    def take(self, count: int) -> None:
+        for number in range(self._count, max(0, self._count - count), -1):
+            (self._folder / f"histogram_drill{number}.db").unlink(missing_ok=True)
+        self._count = max(0, self._count - count)
 
 
 def _empty(path: Path) -> None:
@@ -42,12 +68,6 @@ def _empty(path: Path) -> None:
     for key, _, _, _ in list(MmapedDict.read_all_values_from_file(str(path))):
         file.write_value(key, 0.0, 0.0)
     file.close()
-
-
-def _scrape_seconds(door: Service) -> float:
-    began = time.monotonic()
-    door.text("/metrics")
-    return time.monotonic() - began
 
 
 DRILL = Drill(

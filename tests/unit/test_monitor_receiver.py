@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
 
+from cluster.monitor.deadman import Switch
 from cluster.monitor.receiver import Received, Receiver
 
 TRIGGER: dict[str, Any] = {
@@ -130,6 +131,38 @@ async def test_it_fails_when_it_is_told_to(client: TestClient):
     assert (await client.post("/slack", json={"text": "hello"})).status == 503
     assert (await client.post("/slack", json={"text": "hello"})).status == 200
     assert (await client.post("/fail?status=200")).status == 400
+
+
+async def test_it_fails_for_one_kind_only(client: TestClient):
+    assert (await client.post("/fail?status=403&times=2&kind=slack")).status == 200
+    assert (await client.post("/slack", json={"text": "hello"})).status == 403
+    assert (await client.post("/v2/enqueue", json=TRIGGER)).status == 202
+    assert await (await client.get("/fail")).json() == {"slack": 1}
+    assert (await client.post("/fail?times=0&kind=slack")).status == 200
+    assert (await client.post("/slack", json={"text": "hello"})).status == 200
+    refused = await client.post("/fail?kind=pigeon")
+    assert refused.status == 400
+    assert "slack|pagerduty|change" in await refused.text()
+
+
+async def test_the_switch_raises_one_alarm_for_a_silence_and_tells_its_end():
+    told: list[tuple[str, str]] = []
+
+    async def tell(kind: str, path: str, document: dict[str, Any]) -> None:
+        told.append((kind, document["state"]))
+
+    switch = Switch(300, tell)
+    await switch.look(10_000)
+    assert told == [], "what was never there cannot stop"
+    await switch.heard(10_000)
+    await switch.look(10_300)
+    assert told == []
+    await switch.look(10_301)
+    await switch.look(10_900)
+    assert told == [("deadman", "alarm")]
+    await switch.heard(11_000)
+    await switch.heard(11_060)
+    assert told == [("deadman", "alarm"), ("deadman", "ended")]
 
 
 async def test_what_came_survives_a_restart(client: TestClient, tmp_path: Path):
