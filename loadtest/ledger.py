@@ -1,0 +1,284 @@
+"""The account of a load test: every publication sent, acknowledged, got, lost, twice, out of order.
+
+Rules
+- A positioned channel numbers its publications without a gap. A subscriber that saw offset 7 and
+  then 9 has lost one; one that is behind the channel's top in the end has lost the rest; and a
+  channel that has fewer numbers than were acknowledged has lost them before anybody could get them.
+- A publisher numbers its own, too: the same number under two offsets was published twice.
+- Where nobody answered, the publication is unknown: it may be in the stream or not.
+- Pure and mergeable: the accounts of several processes add up, whoever published in one and
+  subscribed in another. Times are seconds, passed in.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+_GROWTH: Final = 1.1
+_SMALLEST_SECONDS: Final = 0.0001
+# What a subscriber remembers of a publisher is bounded by the publishers of one channel.
+_NOTHING: Final = -1
+
+
+class Latencies:
+    """Durations in buckets that grow by a tenth: small, mergeable, right within five per cent."""
+
+    def __init__(self, counts: Mapping[int, int] | None = None) -> None:
+        self.counts: Counter[int] = Counter(counts or {})
+
+    def add(self, seconds: float) -> None:
+        """Take in one duration."""
+        self.counts[
+            max(0, int(math.log(max(seconds, _SMALLEST_SECONDS) / _SMALLEST_SECONDS, _GROWTH)))
+        ] += 1
+
+    def quantile(self, share: float) -> float | None:
+        """The duration that so many are not above, in seconds; None if there is none."""
+        wanted = share * sum(self.counts.values())
+        seen = 0
+        for bucket in sorted(self.counts):
+            seen += self.counts[bucket]
+            if seen >= wanted:
+                return _SMALLEST_SECONDS * _GROWTH ** (bucket + 0.5)
+        return None
+
+
+class Subscriber:
+    """What one subscriber of one channel saw, across its reconnects."""
+
+    __slots__ = ("_missing", "_publishers", "got", "last", "out_of_order", "twice", "unrecoverable")
+
+    def __init__(self) -> None:
+        self.last = _NOTHING
+        self.got = 0
+        self.twice = 0
+        self.out_of_order = 0
+        self.unrecoverable = 0
+        self._missing: set[int] = set()
+        self._publishers: dict[str, int] = {}
+
+    @property
+    def lost(self) -> int:
+        """Numbers that were passed over."""
+        return len(self._missing)
+
+    def subscribed(self, offset: int, *, is_recovered: bool, was_recovering: bool) -> None:
+        """Begin at a position, or go on from it.
+
+        Args:
+            offset: the position the reply gives.
+            is_recovered: whether everything since the last position comes, or has come.
+            was_recovering: whether that was asked for.
+        """
+        if was_recovering and is_recovered:
+            return
+        if was_recovering:
+            self.unrecoverable += 1
+        self.last = offset
+
+    def take(self, offset: int, publisher: str, number: int) -> None:
+        """Take in one publication; `offset` 0 is a channel without positions."""
+        self.got += 1
+        if offset and not self._is_new(offset):
+            return
+        before = self._publishers.get(publisher, _NOTHING)
+        if number == before:
+            self.twice += 1
+        elif number < before:
+            self.out_of_order += 1
+        else:
+            self._publishers[publisher] = number
+
+    def _is_new(self, offset: int) -> bool:
+        if self.last == _NOTHING:
+            self.last = offset - 1
+        if offset == self.last + 1:
+            self.last = offset
+            return True
+        if offset > self.last:
+            self._missing.update(range(self.last + 1, offset))
+            self.last = offset
+            return True
+        if offset in self._missing:
+            self._missing.remove(offset)
+            self.out_of_order += 1
+        else:
+            self.twice += 1
+        return False
+
+
+@dataclass(slots=True)
+class Account:
+    """One channel, as one process or all of them saw it.
+
+    Attributes:
+        base: the lowest position at which somebody began.
+        top: the highest offset that anybody saw.
+        ends: how many of the present subscribers stand at which offset.
+    """
+
+    acknowledged: int = 0
+    unknown: int = 0
+    refused: int = 0
+    base: int = _NOTHING
+    top: int = _NOTHING
+    got: int = 0
+    lost: int = 0
+    twice: int = 0
+    out_of_order: int = 0
+    unrecoverable: int = 0
+    ends: Counter[int] = field(default_factory=Counter)
+
+    def add(self, other: Account) -> None:
+        """Add what another process saw of the same channel."""
+        for name in _SUMS:
+            setattr(self, name, getattr(self, name) + getattr(other, name))
+        bases = [base for base in (self.base, other.base) if base != _NOTHING]
+        self.base = min(bases, default=_NOTHING)
+        self.top = max(self.top, other.top)
+        self.ends += other.ends
+
+    @property
+    def behind(self) -> int:
+        """Publications that somebody present has not got yet."""
+        return sum((self.top - end) * count for end, count in self.ends.items() if end >= 0)
+
+    @property
+    def vanished(self) -> int:
+        """Acknowledged publications that have no number in the stream."""
+        if self.base == _NOTHING:
+            return 0
+        return max(0, self.acknowledged - (max(self.top, self.base) - self.base))
+
+
+_SUMS: Final = (
+    "acknowledged",
+    "unknown",
+    "refused",
+    "got",
+    "lost",
+    "twice",
+    "out_of_order",
+    "unrecoverable",
+)
+
+
+class Ledger:
+    """All accounts of this process, and what others have reported of theirs."""
+
+    def __init__(self) -> None:
+        self.sent: Counter[str] = Counter()
+        self.results: dict[str, Counter[str]] = {}
+        self.latencies = Latencies()
+        self._subscribers: dict[str, list[Subscriber]] = {}
+        self._left: dict[str, Account] = {}
+        self._bases: dict[str, int] = {}
+        self._reports: dict[str, Mapping[str, Any]] = {}
+
+    # --- writing ---------------------------------------------------------------------------
+
+    def published(self, channel: str, result: str) -> None:
+        """A publication was `acknowledged`, `refused`, or is `unknown`."""
+        self.sent[channel] += 1
+        self.results.setdefault(channel, Counter())[result] += 1
+
+    def subscriber(self, channel: str) -> Subscriber:
+        """A new subscriber, present until it leaves."""
+        one = Subscriber()
+        self._subscribers.setdefault(channel, []).append(one)
+        return one
+
+    def began(self, channel: str, offset: int) -> None:
+        """Somebody subscribed for the first time, at this position."""
+        self._bases[channel] = min(offset, self._bases.get(channel, offset))
+
+    def left(self, channel: str, one: Subscriber) -> None:
+        """A subscriber left on purpose: what comes later is not for it."""
+        self._subscribers[channel].remove(one)
+        account = self._left.setdefault(channel, Account())
+        _add_subscriber(account, one)
+
+    # --- reading ---------------------------------------------------------------------------
+
+    def accounts(self) -> dict[str, Account]:
+        """This process's accounts by channel."""
+        found: dict[str, Account] = {}
+        for channel in {*self._subscribers, *self.results, *self._left}:
+            account = found[channel] = Account(base=self._bases.get(channel, _NOTHING))
+            for name, count in self.results.get(channel, {}).items():
+                setattr(account, name, count)
+            if channel in self._left:
+                account.add(self._left[channel])
+            for one in self._subscribers.get(channel, ()):
+                _add_subscriber(account, one)
+                account.ends[one.last] += 1
+        return found
+
+    def report(self) -> dict[str, Any]:
+        """What another process needs to add this one's accounts, as JSON."""
+        return {
+            "latencies": {str(k): v for k, v in self.latencies.counts.items()},
+            "channels": {
+                channel: {
+                    **{name: getattr(account, name) for name in (*_SUMS, "base", "top")},
+                    "ends": {str(k): v for k, v in account.ends.items()},
+                }
+                for channel, account in self.accounts().items()
+            },
+        }
+
+    def take_report(self, process: str, report: Mapping[str, Any]) -> None:
+        """Take in what another process reports; its last report counts."""
+        self._reports[process] = report
+
+    def merged(self) -> tuple[dict[str, Account], Latencies]:
+        """All accounts of all processes, and all latencies."""
+        found = self.accounts()
+        latencies = Latencies(self.latencies.counts)
+        for report in self._reports.values():
+            latencies.counts.update({int(k): v for k, v in report["latencies"].items()})
+            for channel, values in report["channels"].items():
+                ends = Counter({int(k): v for k, v in values["ends"].items()})
+                found.setdefault(channel, Account()).add(Account(**{**values, "ends": ends}))
+        return found, latencies
+
+    def is_settled(self) -> bool:
+        """Whether everybody present has got all there is, and all that was acknowledged is there."""
+        return all(a.behind == 0 and a.vanished == 0 for a in self.merged()[0].values())
+
+    def summary(self, *, is_final: bool) -> dict[str, Any]:
+        """The account as a person reads it.
+
+        Args:
+            is_final: whether what is still on its way counts as lost.
+        """
+        accounts, latencies = self.merged()
+        total = {name: _total(accounts.values(), name) for name in _SUMS}
+        late = _total(accounts.values(), "behind") + _total(accounts.values(), "vanished")
+        if is_final:
+            total["lost"] += late
+        quantiles = {
+            f"p{share * 100:g}_ms": latencies.quantile(share) for share in (0.5, 0.95, 0.99)
+        }
+        return {
+            "sent": total["acknowledged"] + total["unknown"] + total["refused"],
+            **total,
+            "outstanding": 0 if is_final else late,
+            "channels": len(accounts),
+            "is_final": is_final,
+            **{name: None if s is None else round(s * 1000, 2) for name, s in quantiles.items()},
+        }
+
+
+def _add_subscriber(account: Account, one: Subscriber) -> None:
+    for name in ("got", "lost", "twice", "out_of_order", "unrecoverable"):
+        setattr(account, name, getattr(account, name) + getattr(one, name))
+    account.top = max(account.top, one.last)
+
+
+def _total(accounts: Iterable[Account], name: str) -> int:
+    return sum(getattr(account, name) for account in accounts)

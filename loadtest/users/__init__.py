@@ -1,0 +1,1 @@
+"""Users of the load test: what one client does, over and over."""

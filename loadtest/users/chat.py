@@ -1,0 +1,83 @@
+"""Users who talk and listen: members of a channel, broadcasters, subscribers, those who drop out."""
+
+from __future__ import annotations
+
+import random
+import time
+from typing import Final
+
+import gevent
+from locust import task
+
+from loadtest.client import Refused, Unanswered
+from loadtest.users.member import Member
+
+_SMALLEST: Final = 0.0005
+
+
+class ChatMember(Member):
+    """Listens to one channel and says something now and then; all together keep `--rate`."""
+
+    default_rate = 4.0
+    _due = 0.0
+
+    def enter(self) -> None:
+        self.subscribe(self.world.channel(self.number))
+
+    @task
+    def talk(self) -> None:
+        pace = self.pace_seconds()
+        now = time.monotonic()
+        # The first word comes at a random moment of the pace, so that nobody speaks in chorus.
+        self._due = self._due + pace if self._due else now + pace * random.random()
+        self._due = max(self._due, now - pace)
+        self.rest(max(_SMALLEST, self._due - now))
+        if not self.world.is_ending:
+            self.publish(self.world.channel(self.number))
+
+
+class Broadcaster(ChatMember):
+    """Speaks on the first channel to all that listen."""
+
+    default_rate = 20.0
+
+    def enter(self) -> None:
+        """It knows where the channel stands before it speaks."""
+        channel = self.world.channel(0)
+        while True:
+            try:
+                self.world.ledger.began(channel, self.client.history(channel, 0).get("offset", 0))
+                return
+            except (Refused, Unanswered):
+                gevent.sleep(0.5)
+
+    @task
+    def talk(self) -> None:
+        pace = self.pace_seconds()
+        self.rest(pace)
+        if not self.world.is_ending:
+            self.publish(self.world.channel(0))
+
+
+class Subscriber(Member):
+    """Listens and says nothing."""
+
+    def enter(self) -> None:
+        self.subscribe(self.world.channel(self.number))
+
+    @task
+    def listen(self) -> None:
+        self.rest(1.0)
+
+
+class Reconnector(ChatMember):
+    """A member whose connection breaks every now and then, and who recovers what it missed."""
+
+    @task
+    def talk(self) -> None:
+        ChatMember.talk(self)
+
+    @task
+    def lose_connection(self) -> None:
+        self.client.drop()
+        self.rest(random.uniform(2.0, 4.0))

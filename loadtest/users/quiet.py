@@ -1,0 +1,133 @@
+"""Users who hold, come and go, or call: idle ones, sessions, churn, callers, slow readers."""
+
+from __future__ import annotations
+
+import random
+import socket
+import time
+from contextlib import suppress
+from typing import Final
+
+import gevent
+from locust import task
+from websocket import WebSocketException
+
+from loadtest.client import Client, Closed, Refused, Unanswered
+from loadtest.users.member import Member
+
+_SLOW_BUFFER_BYTES: Final = 4096
+_SLOW_LOOK_SECONDS: Final = 0.2
+_LONGEST_SLOW_SECONDS: Final = 8.0
+
+
+class Idle(Member):
+    """Is connected and says nothing."""
+
+    @task
+    def hold(self) -> None:
+        self.rest(1.0)
+
+
+class SessionHolder(Member):
+    """Holds a session and takes it up again now and then."""
+
+    session = ""
+
+    def connect_data(self) -> dict[str, object]:
+        return {"session": self.session}
+
+    def enter(self) -> None:
+        found = (self.client.data or {}).get("session") or {}
+        self.session = found.get("id", "")
+
+    @task
+    def hold(self) -> None:
+        self.rest(random.uniform(30, 90))
+        if self.session and not self.world.is_ending:
+            self.client.close()
+            self.client = self.new_client()
+            self.connect()
+            resumed = bool((self.client.data or {}).get("session", {}).get("resumed"))
+            self.world.measured("session resumed" if resumed else "session lost", 0.0, None)
+            self.enter()
+
+
+class Comer(Member):
+    """Connects, stays a moment, leaves; all together make `--rate` connections per second."""
+
+    default_rate = 100.0
+    _due = 0.0
+
+    def on_start(self) -> None:
+        self.world.connected += 1
+
+    def on_stop(self) -> None:
+        self.world.connected -= 1
+        self.client.close()
+
+    @task
+    def come_and_go(self) -> None:
+        pace = self.pace_seconds()
+        now = time.monotonic()
+        self._due = self._due + pace if self._due else now + pace * random.random()
+        # Who is late hurries, yet not for more than a second's worth.
+        self._due = max(self._due, now - 1.0)
+        self.rest(max(0.0, self._due - now))
+        if self.world.is_ending:
+            return
+        client = self.new_client()
+        # Errors are events already.
+        with suppress(OSError, WebSocketException, Refused, Unanswered, Closed):
+            client.connect_once()
+        client.close()
+
+
+class Caller(Member):
+    """Calls a procedure and waits for the answer."""
+
+    default_rate = 20.0
+
+    @task
+    def call(self) -> None:
+        self.rest(self.pace_seconds())
+        if self.world.is_ending:
+            return
+        with suppress(Refused, Unanswered):
+            self.client.rpc(self.world.options.method, {"t": time.time()})
+
+
+class SlowReader(Member):
+    """Subscribes to a busy channel and reads nothing, until it is closed; then it comes back."""
+
+    reads = False
+    receive_buffer_bytes = _SLOW_BUFFER_BYTES
+
+    def enter(self) -> None:
+        channel = self.world.channel(0)
+        self.client.send_raw(b'{"id":2,"subscribe":{"channel":"%s"}}' % channel.encode())
+
+    @task
+    def stall(self) -> None:
+        began = time.monotonic()
+        while not self.world.is_ending and time.monotonic() - began < _LONGEST_SLOW_SECONDS:
+            gevent.sleep(_SLOW_LOOK_SECONDS)
+            if _is_closed(self.client):
+                self.world.expected("slow reader closed", time.monotonic() - began)
+                break
+        if self.world.is_ending:
+            self.rest(1.0)
+            return
+        self.client.close()
+        self.client = self.new_client()
+        self.connect()
+        self.enter()
+
+
+def _is_closed(client: Client) -> bool:
+    """Whether the other side has ended the connection, without reading what it sent."""
+    road = client.socket
+    if road is None:
+        return True
+    info = road.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+    established = 1
+    return info[0] != established

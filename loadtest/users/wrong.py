@@ -1,0 +1,116 @@
+"""A user who makes mistakes on purpose; each is expected, and one that is not refused is a failure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final
+
+from locust import task
+from websocket import WebSocketException
+
+from loadtest.client import Client, Closed, Refused, Unanswered
+from loadtest.users.member import Member
+
+_FLOOD: Final = 200
+
+
+class NotRefused(Exception):
+    """What should have been refused was not."""
+
+
+class ErrorMaker(Member):
+    """Makes mistakes of one kind, or of all in turn; all together make `--rate` a second."""
+
+    default_rate = 10.0
+    _turn = 0
+
+    @task
+    def err(self) -> None:
+        self.rest(self.pace_seconds())
+        if self.world.is_ending:
+            return
+        kind = self.world.options.error_kind
+        if kind == "all":
+            kinds = sorted(KINDS)
+            kind = kinds[self._turn % len(kinds)]
+            self._turn += 1
+        began = time.perf_counter()
+        try:
+            KINDS[kind](self)
+        except NotRefused as error:
+            self.world.measured(f"expected {kind}", time.perf_counter() - began, error)
+        except (OSError, WebSocketException, Unanswered):
+            # The cluster is away for the moment; whether it refuses cannot be told.
+            return
+        else:
+            self.world.expected(kind, time.perf_counter() - began)
+
+    def _refuses(self, method: str, params: dict[str, object]) -> None:
+        try:
+            self.client.ask(method, params)
+        except Refused:
+            return
+        raise NotRefused(f"{method} was not refused")
+
+    def rpc(self) -> None:
+        """A procedure that is not there (108)."""
+        self._refuses("rpc", {"method": "not-there", "data": {}})
+
+    def channel(self) -> None:
+        """A channel of a namespace that is not there (102)."""
+        self._refuses("subscribe", {"channel": "not-there:channel"})
+
+    def frame(self) -> None:
+        """A frame that is no JSON: the connection is closed (3501)."""
+        self._closes(b"this is no JSON")
+
+    def token(self) -> None:
+        """A token that nobody signed: the connection is closed (3500), or it is not looked at."""
+        client = Client(self.world.url, measured=_unmeasured, token="not.a.token")  # noqa: S106 - it is none
+        with suppress(Closed, Refused):
+            client.connect_once()
+        client.close()
+
+    def flood(self) -> None:
+        """Hundreds of commands in one frame: all are answered, or the connection is closed."""
+        line = b'{"id":1000000,"rpc":{"method":"not-there","data":{}}}'
+        client = self._another()
+        client.send_raw(b"\n".join([line] * _FLOOD))
+        with suppress(Closed):
+            client.read_frames(1)
+        client.close()
+
+    def _closes(self, payload: bytes) -> None:
+        client = self._another()
+        client.send_raw(payload)
+        try:
+            client.read_frames(3)
+        except Closed:
+            return
+        finally:
+            client.close()
+        raise NotRefused("the connection was not closed")
+
+    def _another(self) -> Client:
+        """A connection of its own: what closes it must not close ours."""
+        client = Client(self.world.url, measured=_unmeasured, token=self.world.token)
+        try:
+            client.connect_once()
+        except (Closed, Refused) as error:
+            raise Unanswered(str(error)) from None
+        return client
+
+
+def _unmeasured(name: str, seconds: float, error: Exception | None) -> None:
+    """What it takes is part of the mistake."""
+
+
+KINDS: Final[dict[str, Callable[[ErrorMaker], None]]] = {
+    "rpc": ErrorMaker.rpc,
+    "channel": ErrorMaker.channel,
+    "frame": ErrorMaker.frame,
+    "token": ErrorMaker.token,
+    "flood": ErrorMaker.flood,
+}

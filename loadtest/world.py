@@ -1,0 +1,179 @@
+"""What all users of one process share: options, ledger, counters; and the end of a run.
+
+Rules
+- Every measurement is a Locust event of its own, of type `ws`; an intended error is a success.
+- At the end nobody publishes any more, and what is on its way is waited for, before anybody leaves.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import time
+import uuid
+from argparse import Namespace
+from collections import Counter
+from pathlib import Path
+from typing import Any, Final
+from weakref import WeakKeyDictionary
+
+import gevent
+from locust.env import Environment
+from locust.runners import WorkerRunner
+
+from loadtest.ledger import Ledger
+
+_SETTLE_SECONDS: Final = 10.0
+_QUIET_SECONDS: Final = 0.5
+_LOOK_SECONDS: Final = 0.1
+_WRITE_SECONDS: Final = 1.0
+_PATH: Final = "/connection/websocket"
+_WORLDS: Final[WeakKeyDictionary[Environment, World]] = WeakKeyDictionary()
+
+
+class World:
+    """The run as this process sees it."""
+
+    def __init__(self, environment: Environment) -> None:
+        assert environment.parsed_options is not None
+        self.environment = environment
+        self.options: Namespace = environment.parsed_options
+        self.ledger = Ledger()
+        self.is_ending = False
+        self.connected = 0
+        self.users: Counter[type] = Counter()
+        self.closes: Counter[str] = Counter()
+        self.name = uuid.uuid4().hex[:8]
+        self.delivered = 0
+        self.remote: dict[str, int] = {}
+        self._began = time.time()
+
+        _WORLDS[environment] = self
+
+    @staticmethod
+    def of(environment: Environment) -> World:
+        """The world of a Locust environment."""
+        return _WORLDS[environment]
+
+    # --- where and how ---------------------------------------------------------------------
+
+    @property
+    def url(self) -> str:
+        """The WebSocket address of the host that was given."""
+        return websocket_url(str(self.environment.host or "ws://127.0.0.1:8000"))
+
+    @property
+    def token(self) -> str:
+        """The connection token; empty for none."""
+        if self.options.token_file:
+            return Path(self.options.token_file).read_text(encoding="utf-8").strip()
+        return str(self.options.token)
+
+    def next_number(self, kind: type) -> int:
+        """A number for a new user of a class, unique among its class in this process."""
+        self.users[kind] += 1
+        return self.users[kind] - 1
+
+    def channel(self, number: int) -> str:
+        """One of the channels of this run."""
+        return f"{self.options.channel_prefix}{number % self.options.channels}"
+
+    def pace_seconds(self, kind: type, default_rate: float) -> float:
+        """Time between two acts of one user, so that its whole class keeps the rate.
+
+        Args:
+            default_rate: acts per second of all users of the class, unless `--rate` says otherwise.
+        """
+        rate = (self.options.rate or default_rate) / self._processes()
+        return float(max(1, self.users[kind]) / rate)
+
+    def _processes(self) -> int:
+        """How many processes share the rate."""
+        options = self.options
+        shared = options.processes or 0
+        if isinstance(self.environment.runner, WorkerRunner):
+            return int(max(1, shared, options.expect_workers or 1))
+        return 1
+
+    # --- events ----------------------------------------------------------------------------
+
+    def measured(self, name: str, seconds: float, error: Exception | None) -> None:
+        """Fire one Locust event."""
+        self.environment.events.request.fire(
+            request_type="ws",
+            name=name,
+            response_time=seconds * 1000,
+            response_length=0,
+            exception=error,
+            context={},
+        )
+
+    def expected(self, name: str, seconds: float) -> None:
+        """Fire an event for an error that was intended: a success."""
+        self.measured(f"expected {name}", seconds, None)
+
+    def delivery(self, sent_at: float, *, is_other_worker: bool) -> None:
+        """A publication arrived; every so many are Locust events, all are in the ledger."""
+        seconds = time.time() - sent_at
+        self.ledger.latencies.add(seconds)
+        self.delivered += 1
+        if self.delivered % self.options.sample == 0:
+            self.measured("delivery other worker" if is_other_worker else "delivery", seconds, None)
+
+    # --- the end ---------------------------------------------------------------------------
+
+    def settle(self) -> None:
+        """Let nobody publish any more, and wait until everything is in."""
+        self.is_ending = True
+        deadline = time.monotonic() + _SETTLE_SECONDS
+        gevent.sleep(_QUIET_SECONDS)
+        while not self.ledger.is_settled() and time.monotonic() < deadline:
+            gevent.sleep(_LOOK_SECONDS)
+
+    def summary(self, *, is_final: bool) -> dict[str, Any]:
+        """The ledger with what else a reader wants to know."""
+        stats = self.environment.stats
+        events = {}
+        for entry in stats.entries.values():
+            events[entry.name] = {
+                "count": entry.num_requests,
+                "failures": entry.num_failures,
+                "per_second": round(entry.total_rps, 2),
+                "p50_ms": entry.get_response_time_percentile(0.5),
+                "p99_ms": entry.get_response_time_percentile(0.99),
+            }
+        return {
+            **self.ledger.summary(is_final=is_final),
+            "scenario": self.options.scenario,
+            "connected": self.connected + sum(self.remote.values()),
+            "errors": stats.total.num_failures,
+            "seconds": round(time.time() - self._began, 1),
+            "cpu_seconds": round(sum(os.times()[:2]), 2),
+            "closes": dict(self.closes),
+            "events": events,
+        }
+
+    def write(self, *, is_final: bool) -> None:
+        """Write the summary to the file that was asked for."""
+        if not self.options.ledger_file:
+            return
+        path = Path(self.options.ledger_file)
+        waiting = path.with_name(path.name + ".new")
+        waiting.write_text(json.dumps(self.summary(is_final=is_final), indent=1), encoding="utf-8")
+        waiting.replace(path)
+
+    def keep_writing(self) -> None:
+        """Write about once a second until the end."""
+        while not self.is_ending:
+            self.write(is_final=False)
+            gevent.sleep(_WRITE_SECONDS)
+
+
+def websocket_url(host: str) -> str:
+    """A host as Locust takes it, as the address of the WebSocket door."""
+    scheme, separator, rest = host.partition("://")
+    if not separator:
+        scheme, rest = "ws", host
+    scheme = {"http": "ws", "https": "wss"}.get(scheme, scheme)
+    authority, slash, path = rest.partition("/")
+    return f"{scheme}://{authority}{slash + path if path else _PATH}"
