@@ -43,7 +43,7 @@ class Latencies:
         for bucket in sorted(self.counts):
             seen += self.counts[bucket]
             if seen >= wanted:
-                return _SMALLEST_SECONDS * _GROWTH ** (bucket + 0.5)
+                return float(_SMALLEST_SECONDS * _GROWTH ** (bucket + 0.5))
         return None
 
 

@@ -79,8 +79,12 @@ class Ramp:
 def _options(shape: LoadTestShape) -> Namespace:
     assert shape.runner is not None
     options = shape.runner.environment.parsed_options
-    assert options is not None
+    assert isinstance(options, Namespace)
     return options
+
+
+def _run_seconds(shape: LoadTestShape) -> float:
+    return float(shape.get_run_time())
 
 
 class RampShape(LoadTestShape):
@@ -89,7 +93,7 @@ class RampShape(LoadTestShape):
     use_common_options: ClassVar[bool] = True
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.ramp: Ramp | None = None
         self._step_ends = 0.0
         self._before = (0, 0)
@@ -104,7 +108,7 @@ class RampShape(LoadTestShape):
                 p99_ms=options.knee_p99_ms,
                 error_share=options.knee_error_share,
             )
-        now = self.get_run_time()
+        now = _run_seconds(self)
         if now >= self._step_ends:
             users = self.ramp.next(*self._seen())
             if users is None:
@@ -136,7 +140,7 @@ class SpikeShape(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         options = _options(self)
-        most, now = options.num_users or 100, self.get_run_time()
+        most, now = options.num_users or 100, _run_seconds(self)
         for seconds, share in _SPIKE:
             if now < seconds:
                 users = max(1, int(most * share))
@@ -153,7 +157,7 @@ class SoakShape(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         options = _options(self)
-        now, most = self.get_run_time(), options.num_users or 100
+        now, most = _run_seconds(self), options.num_users or 100
         if now >= options.soak_seconds:
             return None
         phase = (now % self.period_seconds) / self.period_seconds
@@ -169,7 +173,7 @@ class ChurnShape(LoadTestShape):
 
     def tick(self) -> tuple[int, float] | None:
         options = _options(self)
-        most, now = options.num_users or 100, self.get_run_time()
+        most, now = options.num_users or 100, _run_seconds(self)
         if now >= options.soak_seconds:
             return None
         is_full = now % self.period_seconds < self.period_seconds / 2

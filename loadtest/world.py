@@ -21,6 +21,7 @@ import gevent
 from locust.env import Environment
 from locust.runners import WorkerRunner
 
+from loadtest import shapes
 from loadtest.ledger import Ledger
 
 _SETTLE_SECONDS: Final = 10.0
@@ -151,6 +152,7 @@ class World:
             "cpu_seconds": round(sum(os.times()[:2]), 2),
             "closes": dict(self.closes),
             "events": events,
+            **shapes.result(self.environment.shape_class),
         }
 
     def write(self, *, is_final: bool) -> None:

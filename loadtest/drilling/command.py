@@ -12,11 +12,12 @@ import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Final, NoReturn
+from typing import Final
 
 from cluster.errors import ConfigError, ExitError, Problem
 from loadtest.drill import Drill
 from loadtest.drilling import facts, report
+from loadtest.drilling.arguments import Parser, count, factor
 from loadtest.drilling.outcome import Run
 from loadtest.drilling.running import Plan, Runner
 from loadtest.drilling.screen import Screen
@@ -37,7 +38,6 @@ SEED: Final = (
     "HighCPUUsage",
     "HighDiskUsage",
 )
-_BAD_INPUT_EXIT: Final = 78
 _INTERRUPTED_EXIT: Final = 130
 
 
@@ -118,14 +118,6 @@ def _chosen(arguments: argparse.Namespace, every: Mapping[str, Drill]) -> list[D
     return [every[name] for name in dict.fromkeys(names)]
 
 
-class Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are bad input: 78."""
-
-    def error(self, message: str) -> NoReturn:
-        self.print_usage(sys.stderr)
-        self.exit(_BAD_INPUT_EXIT, f"{self.prog}: {message}\n")
-
-
 def _parser() -> Parser:
     parser = Parser(
         prog="ws-cluster drill",
@@ -145,7 +137,7 @@ def _parser() -> Parser:
         default="compressed",
         help="compressed: time passes faster (default); production: the real durations",
     )
-    add("--compress", type=_factor, default=COMPRESS, metavar="N", help="how much faster (15)")
+    add("--compress", type=factor, default=COMPRESS, metavar="N", help="how much faster (15)")
     add(
         "--report",
         type=Path,
@@ -153,25 +145,11 @@ def _parser() -> Parser:
         metavar="DIR",
         help="where drill.json, drill.xml and drill.html are written (drill-report)",
     )
-    add("--stages", type=_count, default=2, metavar="N", help="clusters side by side (2)")
-    add("--together", type=_count, default=3, metavar="N", help="drills at a time on each (3)")
+    add("--stages", type=count, default=2, metavar="N", help="clusters side by side (2)")
+    add("--together", type=count, default=3, metavar="N", help="drills at a time on each (3)")
     add("--rules-dir", type=Path, metavar="DIR", help="rules and configuration, if not docker/")
     add("--keep", type=Path, metavar="DIR", help="work there, and leave logs and data behind")
     return parser
-
-
-def _factor(text: str) -> float:
-    number = float(text)
-    if not 1 <= number <= 30:
-        raise argparse.ArgumentTypeError("give a number from 1 to 30")
-    return number
-
-
-def _count(text: str) -> int:
-    number = int(text)
-    if not 1 <= number <= 32:
-        raise argparse.ArgumentTypeError("give a number from 1 to 32")
-    return number
 
 
 def soak(words: Sequence[str]) -> int:

@@ -52,9 +52,22 @@ class NotReached(Exception):
 
 
 class Journey:
-    """One drill on one stage."""
+    """One drill on one stage.
 
-    def __init__(self, drill: Drill, scene: Scene, outcome: Outcome, listener: Listener) -> None:
+    Args:
+        slack_seconds: real time beyond what each step takes, which no compression shortens.
+    """
+
+    def __init__(
+        self,
+        drill: Drill,
+        scene: Scene,
+        outcome: Outcome,
+        listener: Listener,
+        *,
+        slack_seconds: float = _SLACK_SECONDS,
+    ) -> None:
+        self._slack_seconds = slack_seconds
         self._drill = drill
         self._scene = scene
         self._stage = scene.stage
@@ -114,9 +127,8 @@ class Journey:
             raise NotReached("baseline", why)
 
         def is_clean() -> bool:
-            rule = self._rule()
             active = any(one.name == alert for one in self._stage.alertmanager.alerts())
-            return rule is not None and rule.is_settled and not rule.alerts and not active
+            return self._is_quiet() and not active
 
         self._reach(
             "baseline",
@@ -129,7 +141,10 @@ class Journey:
         if self._drill.load is not None:
             self._load = self._scene.start_load(self._drill.load)
             self._load.wait_until_connected(self._scene.wait)
-        self._reached("load")
+        alert = self._drill.alert
+        self._reach(
+            "load", self._is_quiet, _BASELINE_S, lambda: f"{alert} is active under steady load"
+        )
 
     def _stay_below(self) -> None:
         """Bring the cause just below the threshold: the alert may not even be pending."""
@@ -317,7 +332,7 @@ class Journey:
         fixed: float = 0.0,
     ) -> None:
         """Wait until a step is reached; a service that is away is asked again until the deadline."""
-        limit = self._scene.seconds(production_seconds) + fixed + _SLACK_SECONDS
+        limit = self._scene.seconds(production_seconds) + fixed + self._slack_seconds
         deadline = time.monotonic() + limit
         away = ""
         while True:
@@ -353,6 +368,10 @@ class Journey:
     def _complain(self, faults: list[str]) -> None:
         if faults:
             raise NotReached("mended", " ".join(faults))
+
+    def _is_quiet(self) -> bool:
+        rule = self._rule()
+        return rule is not None and rule.is_settled and not rule.alerts
 
     def _rule(self) -> Rule | None:
         rules = self._stage.prometheus.rules()

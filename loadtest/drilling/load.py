@@ -96,6 +96,19 @@ class RunningLoad:
                 raise LoadFailed(f"the load test {self._how()}; it said: {self._last_words()}")
             wait(_LOOK_SECONDS)
 
+    def wait_until_ended(self, seconds: float) -> None:
+        """Return when a load that ends by itself has ended.
+
+        Raises:
+            LoadFailed: it has not within so many seconds.
+        """
+        try:
+            self._process.wait(seconds)
+        except subprocess.TimeoutExpired:
+            self.end()
+            raise LoadFailed(f"the load test did not end within {seconds:g} s") from None
+        self._mends.forget(self._mend)
+
     def _how(self) -> str:
         if self._process.returncode is None:
             return f"did not connect {self.load.users} users within {_READY_SECONDS:g} s"

@@ -45,7 +45,7 @@ def publish(url: str, channel: str) -> None:
         CannotProvoke: it was not refused, or there was no answer.
     """
     try:
-        road = create_connection(url, timeout=_SECONDS)
+        road = create_connection(url, timeout=_SECONDS, suppress_origin=True)
         try:
             road.send(orjson.dumps({"id": 1, "connect": {}}).decode())
             road.recv()

@@ -20,5 +20,5 @@ DRILL = Drill(
     resolves_s=60,
     fixed_s=10,
     takes=frozenset({Part.DOOR, Part.CONNECTIONS}),
-    uses=MONITORING | {Part.WORKERS, Part.SUPERVISOR, Part.STORE},
+    uses=MONITORING | {Part.WORKERS, Part.SUPERVISOR, Part.STORE, Part.TRAFFIC},
 )

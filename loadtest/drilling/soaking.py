@@ -1,0 +1,266 @@
+"""`ws-cluster soak`: a healthy cluster under mixed load, rolled and crashed once; nothing may fire.
+
+Rules
+- Only DeploymentCompleted may fire, and has to: the reload in the middle is one.
+- An alert that is merely pending is noted and no fault: `for` is there to bear that.
+- The report has the drills' form, with one outcome per alert.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import random
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from cluster.errors import ExitError
+from cluster.monitor.faults import NotAnswering
+from cluster.monitor.prometheus import Rule
+from loadtest.drilling import diagnosis, facts, mends, report
+from loadtest.drilling.arguments import Parser, factor
+from loadtest.drilling.load import Load, LoadFailed
+from loadtest.drilling.mends import Mends
+from loadtest.drilling.outcome import Outcome, Run
+from loadtest.drilling.rolling import roll
+from loadtest.drilling.scene import CannotProvoke, Interrupted, Scene
+from loadtest.drilling.stage import Stage
+
+MAY_FIRE: Final = frozenset({"DeploymentCompleted", "Watchdog"})
+_MINUTES: Final = 20.0
+_BASELINE_SECONDS: Final = 90.0
+_LOOK_SECONDS: Final = 0.5
+_MIXED: Final = Load("mixed", users=40, options=("--rate", "12", "--channels", "8"))
+_EXITS: Final = (
+    "exit codes: 0 quiet, 1 an alert fired or a publication was lost, 3 the stage cannot start, 69 a"
+    " program is missing, 78 bad input, 130 interrupted"
+)
+_INTERRUPTED_EXIT: Final = 130
+
+
+def main(words: Sequence[str]) -> int:
+    """Run the soak; returns the exit code."""
+    arguments = _parser().parse_args(words)
+    compress = 1.0 if arguments.profile == "production" else arguments.compress
+    run = Run(
+        profile=arguments.profile,
+        compress=compress,
+        started_at=time.time(),
+        target="a cluster of its own",
+        machine=facts.machine(),
+        kind="soak",
+    )
+    soak = Soak(run, seconds=arguments.minutes * 60 / compress)
+    try:
+        soak.go()
+    except ExitError as error:
+        sys.stderr.write(f"ws-cluster soak: {error}\n")
+        return error.exit_code
+    except (CannotProvoke, LoadFailed) as error:
+        run.notes.append(str(error))
+        sys.stderr.write(f"ws-cluster soak: {error}\n")
+    report.write(run, arguments.report)
+    for line in soak.verdict():
+        sys.stdout.write(line + "\n")
+    sys.stdout.write(f"the report is {arguments.report / 'drill.html'}\n")
+    if soak.is_interrupted:
+        return _INTERRUPTED_EXIT
+    return 0 if soak.is_quiet else 1
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Parser(
+        prog="ws-cluster soak",
+        description="A healthy cluster under realistic load, with a rolling reload and one worker"
+        " crash in the middle: nothing but DeploymentCompleted may fire.",
+        epilog=_EXITS,
+    )
+    add = parser.add_argument
+    add("--minutes", type=float, default=_MINUTES, metavar="N", help="of production time (20)")
+    add(
+        "--profile", choices=("compressed", "production"), default="compressed", help="pace of time"
+    )
+    add("--compress", type=factor, default=15.0, metavar="N", help="how much faster (15)")
+    add("--report", type=Path, default=Path("soak-report"), metavar="DIR", help="(soak-report)")
+    return parser
+
+
+class Soak:
+    """One soak.
+
+    Args:
+        seconds: real time under load.
+    """
+
+    def __init__(self, run: Run, *, seconds: float) -> None:
+        self._run = run
+        self._seconds = seconds
+        self._stop = threading.Event()
+        self._outcomes: dict[str, Outcome] = {}
+        self._account: dict[str, Any] = {}
+
+    def go(self) -> None:
+        """Start a stage, load it, roll it, crash one worker, and watch."""
+        handlers = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            with Mends() as open_mends:
+                folder = Path(tempfile.mkdtemp(prefix="ws-soak-"))
+                open_mends.note(mends.removed(folder))
+                stage = Stage(
+                    "soak",
+                    folder=folder / "stage",
+                    compress=self._run.compress,
+                    open_mends=open_mends,
+                )
+                try:
+                    stage.start()
+                    self._watch(stage)
+                except Interrupted:
+                    self._run.notes.append("interrupted")
+                finally:
+                    stage.close()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+            self._run.ended_at = time.time()
+
+    def _interrupt(self, *_: object) -> None:
+        self._stop.set()
+
+    @property
+    def is_interrupted(self) -> bool:
+        """Whether it was told to end."""
+        return self._stop.is_set()
+
+    def _watch(self, stage: Stage) -> None:
+        scene = Scene(stage, "soak", self._stop)
+        try:
+            load = scene.start_load(_MIXED)
+            load.wait_until_connected(scene.wait)
+            baseline = _BASELINE_SECONDS + scene.seconds(900)
+            scene.wait_until(lambda: self._is_calm(stage), baseline, "nothing fires")
+            begun = time.time()
+            events = [
+                (begun + self._seconds / 3, self._reload),
+                (begun + 2 * self._seconds / 3, _crash),
+            ]
+            while time.time() < begun + self._seconds:
+                self._look(stage)
+                if events and time.time() > events[0][0]:
+                    events.pop(0)[1](scene)
+                scene.wait(_LOOK_SECONDS)
+            self._account = load.end()
+        finally:
+            scene.mend()
+
+    def _reload(self, scene: Scene) -> None:
+        self._run.notes.append(f"rolled after {time.time() - self._run.started_at:.0f} s")
+        threading.Thread(target=roll, args=(scene,), daemon=True).start()
+
+    def _is_calm(self, stage: Stage) -> bool:
+        """Whether nothing fires: not even the deployment that the start was."""
+        try:
+            return all(
+                r.state != "firing" or r.name == "Watchdog" for r in stage.prometheus.rules()
+            )
+        except NotAnswering:
+            return False
+
+    def _look(self, stage: Stage) -> None:
+        now = time.time()
+        for rule in stage.prometheus.rules():
+            outcome = self._outcomes.get(rule.name)
+            if outcome is None:
+                outcome = self._outcomes[rule.name] = _outcome(rule, stage, now)
+                self._run.outcomes.append(outcome)
+            if rule.alerts and "pending" not in outcome.moments:
+                outcome.moments["pending"] = now
+            if rule.state == "firing" and "firing" not in outcome.moments:
+                outcome.moments["firing"] = now
+                outcome.evidence["prometheus"] = [dict(alert.labels) for alert in rule.alerts]
+            if not outcome.samples or now - outcome.samples[-1][0] > self._seconds / 60:
+                value = diagnosis.value_of(stage.prometheus, rule.expression)
+                outcome.samples.append((now, value))
+            self._judge(outcome, now)
+
+    def _judge(self, outcome: Outcome, now: float) -> None:
+        outcome.ended_at = now
+        fired = "firing" in outcome.moments
+        if fired and outcome.alert not in MAY_FIRE:
+            outcome.result, outcome.failed_at = "failed", "firing"
+            outcome.why = "it fired although the cluster was healthy"
+        else:
+            outcome.result = "passed"
+
+    # --- what came of it -------------------------------------------------------------------
+
+    @property
+    def is_quiet(self) -> bool:
+        """Whether only what may fire did, and nothing was lost."""
+        return (
+            bool(self._outcomes)
+            and not self._fired_wrongly()
+            and not self._losses()
+            and self._rolled()
+        )
+
+    def _fired_wrongly(self) -> list[str]:
+        return sorted(name for name, one in self._outcomes.items() if one.result == "failed")
+
+    def _rolled(self) -> bool:
+        one = self._outcomes.get("DeploymentCompleted")
+        return one is not None and "firing" in one.moments
+
+    def _losses(self) -> dict[str, Any]:
+        names = ("lost", "twice", "out_of_order", "unrecoverable")
+        # No account at all is a loss, too.
+        found = {name: self._account.get(name, "not accounted for") for name in names}
+        return {name: value for name, value in found.items() if value != 0}
+
+    def verdict(self) -> list[str]:
+        """What a person should read."""
+        lines = [f"{name} fired although the cluster was healthy" for name in self._fired_wrongly()]
+        if not self._rolled():
+            lines.append("DeploymentCompleted did not fire although the workers were rolled")
+        if losses := self._losses():
+            lines.append(f"publications are not accounted for: {losses}")
+        pending = sorted(
+            name
+            for name, one in self._outcomes.items()
+            if "pending" in one.moments and "firing" not in one.moments
+        )
+        lines.append(f"pending for a while: {', '.join(pending) or 'none'}")
+        got, sent = self._account.get("got"), self._account.get("acknowledged")
+        lines.append(
+            f"{len(self._outcomes)} alerts watched for {self._seconds:.0f} s; {sent} published, {got} delivered"
+        )
+        self._run.notes += lines
+        return ["quiet" if self.is_quiet else "NOT QUIET", *lines]
+
+
+def _outcome(rule: Rule, stage: Stage, now: float) -> Outcome:
+    return Outcome(
+        alert=rule.name,
+        drill="soak",
+        severity=rule.labels.get("severity", ""),
+        team=rule.labels.get("team", ""),
+        proof="prometheus",
+        breaks="nothing: mixed load, a rolling reload, one worker killed",
+        mends="",
+        stage=stage.name,
+        compress=stage.compress,
+        started_at=now,
+        moments={"baseline": now},
+    )
+
+
+def _crash(scene: Scene) -> None:
+    workers = scene.stage.workers()
+    if workers:
+        os.kill(random.choice(workers), signal.SIGKILL)

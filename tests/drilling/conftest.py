@@ -1,0 +1,63 @@
+"""A stage of its own for each test, and drills on it without a command line."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from loadtest.drill import Drill
+from loadtest.drilling.journey import Journey
+from loadtest.drilling.mends import Mends
+from loadtest.drilling.outcome import Outcome
+from loadtest.drilling.scene import Scene
+from loadtest.drilling.stage import Stage
+
+COMPRESS = 30.0
+
+
+class Quiet:
+    """Hears how a drill goes on, and shows nothing."""
+
+    def stepped(self, outcome: Outcome, step: str) -> None:
+        return
+
+
+@pytest.fixture(scope="module")
+def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    with Mends() as open_mends:
+        folder = tmp_path_factory.mktemp("stage") / "stage"
+        one = Stage("stage", folder=folder, compress=COMPRESS, open_mends=open_mends)
+        try:
+            one.start()
+            yield one
+        finally:
+            one.close()
+
+
+def run(drill: Drill, stage: Stage, *, slack_seconds: float = 12.0) -> Outcome:
+    """One drill on a stage; returns how far it got."""
+    rule = next((rule for rule in stage.prometheus.rules() if rule.name == drill.alert), None)
+    labels = rule.labels if rule else {"severity": "warning", "team": "infrastructure"}
+    outcome = Outcome(
+        alert=drill.alert,
+        drill="test",
+        severity=labels["severity"],
+        team=labels["team"],
+        proof=drill.proof,
+        breaks=drill.breaks,
+        mends=drill.mends,
+        stage=stage.name,
+        compress=stage.compress,
+        started_at=time.time(),
+    )
+    scene = Scene(stage, "test", threading.Event())
+    Journey(drill, scene, outcome, Quiet(), slack_seconds=slack_seconds).run()
+    return outcome
+
+
+def text_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8")

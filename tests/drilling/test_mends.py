@@ -1,0 +1,133 @@
+"""Whatever is broken is mended: by the drill, or by the mender when the drill is gone."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from loadtest.drilling import mends
+from loadtest.drilling.mends import Mends
+from tests.architecture.tree import ROOT
+
+
+@pytest.fixture
+def sleeper():
+    process = subprocess.Popen(["sleep", "300"])
+    yield process
+    process.kill()
+    process.wait()
+
+
+def state(pid: int) -> str:
+    return str(psutil.Process(pid).status())
+
+
+def until(look, seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not look():
+        assert time.monotonic() < deadline, "not in time"
+        time.sleep(0.02)
+
+
+def test_the_last_broken_is_mended_first(tmp_path: Path):
+    file = tmp_path / "config"
+    file.write_text("first")
+    with Mends() as open_mends:
+        numbers = [open_mends.note(mends.written(file))]
+        file.write_text("second")
+        numbers.append(open_mends.note(mends.written(file)))
+        file.write_text("third")
+        assert open_mends.mend(numbers) == []
+    assert file.read_text() == "first"
+
+
+def test_a_stopped_process_goes_on(sleeper: subprocess.Popen[bytes]):
+    with Mends() as open_mends:
+        number = open_mends.note(mends.signalled(sleeper.pid, signal.SIGCONT))
+        os.kill(sleeper.pid, signal.SIGSTOP)
+        until(lambda: state(sleeper.pid) == psutil.STATUS_STOPPED)
+        open_mends.mend([number])
+        until(lambda: state(sleeper.pid) != psutil.STATUS_STOPPED)
+
+
+def test_a_process_of_another_time_with_the_same_number_is_let_alone(
+    sleeper: subprocess.Popen[bytes],
+):
+    mend = {**mends.ended(sleeper.pid), "started": 1}
+    mends.carry_out(mend)
+    assert sleeper.poll() is None
+
+
+def test_a_stopped_process_can_be_ended(sleeper: subprocess.Popen[bytes]):
+    os.kill(sleeper.pid, signal.SIGSTOP)
+    mends.carry_out(mends.ended(sleeper.pid))
+    assert not mends.is_same(sleeper.pid, mends.started(sleeper.pid))
+
+
+def test_what_cannot_be_mended_is_said_and_the_rest_is_mended(tmp_path: Path):
+    file = tmp_path / "left"
+    file.write_text("x")
+    with Mends() as open_mends:
+        numbers = [open_mends.note(mends.removed(file)), open_mends.note(mends.run(["false"]))]
+        [fault] = open_mends.mend(numbers)
+    assert "could not be mended" in fault
+    assert not file.exists()
+
+
+PROGRAM = """
+import os, signal, sys, time
+from pathlib import Path
+from loadtest.drilling import mends
+from loadtest.drilling.mends import Mends
+pid, file = int(sys.argv[1]), Path(sys.argv[2])
+with Mends() as open_mends:
+    open_mends.note(mends.signalled(pid, signal.SIGCONT))
+    os.kill(pid, signal.SIGSTOP)
+    open_mends.note(mends.written(file))
+    file.write_text("broken")
+    open_mends.mend([open_mends.note(mends.removed(file.with_name("mended already")))])
+    print("broken", flush=True)
+    time.sleep(300)
+"""
+
+
+def test_the_mender_mends_when_the_drill_is_killed(
+    tmp_path: Path, sleeper: subprocess.Popen[bytes]
+):
+    file = tmp_path / "config"
+    file.write_text("whole")
+    drill = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM, str(sleeper.pid), str(file)],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+    )
+    assert drill.stdout is not None
+    assert drill.stdout.readline() == b"broken\n"
+    assert state(sleeper.pid) == psutil.STATUS_STOPPED
+    drill.kill()
+    drill.wait()
+    until(lambda: state(sleeper.pid) != psutil.STATUS_STOPPED)
+    until(lambda: file.read_text() == "whole")
+
+
+def test_the_mender_says_what_it_cannot_do():
+    broken = {"number": 1, "mend": mends.run(["false"])}
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.drilling.mender"],
+        input=json.dumps(broken) + "\n",
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=ROOT,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    assert "could not be mended" in done.stderr

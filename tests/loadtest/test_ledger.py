@@ -1,0 +1,177 @@
+"""The ledger accounts for every publication, across reconnects and processes."""
+
+from __future__ import annotations
+
+import json
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from loadtest.ledger import Latencies, Ledger, Subscriber
+
+
+def listening(ledger: Ledger, channel: str = "c", at: int = 0) -> Subscriber:
+    one = ledger.subscriber(channel)
+    ledger.began(channel, at)
+    one.subscribed(at, is_recovered=False, was_recovering=False)
+    return one
+
+
+def final(ledger: Ledger, name: str) -> int:
+    return int(ledger.summary(is_final=True)[name])
+
+
+def test_what_arrives_in_order_is_clean():
+    ledger = Ledger()
+    one = listening(ledger, at=10)
+    for number in range(1, 6):
+        ledger.published("c", "acknowledged")
+        one.take(10 + number, "p", number)
+    assert ledger.is_settled()
+    assert {n: final(ledger, n) for n in ("got", "lost", "twice", "out_of_order")} == {
+        "got": 5,
+        "lost": 0,
+        "twice": 0,
+        "out_of_order": 0,
+    }
+
+
+def test_a_gap_in_the_offsets_is_a_loss():
+    one = Subscriber()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    one.take(1, "p", 1)
+    one.take(4, "p", 4)
+    assert one.lost == 2
+
+
+def test_what_comes_late_is_out_of_order_and_not_lost():
+    one = Subscriber()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    for offset in (1, 3, 2):
+        one.take(offset, "p", offset)
+    assert (one.lost, one.out_of_order, one.twice) == (0, 1, 0)
+
+
+def test_the_same_offset_again_is_twice():
+    one = Subscriber()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    one.take(1, "p", 1)
+    one.take(1, "p", 1)
+    assert (one.twice, one.lost) == (1, 0)
+
+
+def test_a_publication_published_twice_is_noticed_under_another_offset():
+    one = Subscriber()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    one.take(1, "p", 1)
+    one.take(2, "p", 1)
+    assert one.twice == 1
+
+
+def test_two_publications_of_one_publisher_the_wrong_way_round_are_noticed():
+    one = Subscriber()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    one.take(1, "p", 2)
+    one.take(2, "p", 1)
+    assert one.out_of_order == 1
+
+
+def test_the_last_publication_that_one_subscriber_lacks_is_lost_in_the_end():
+    ledger = Ledger()
+    first, second = listening(ledger), listening(ledger)
+    ledger.published("c", "acknowledged")
+    first.take(1, "p", 1)
+    assert not ledger.is_settled()
+    assert ledger.summary(is_final=False)["lost"] == 0
+    assert ledger.summary(is_final=False)["outstanding"] == 1
+    assert final(ledger, "lost") == 1
+    second.take(1, "p", 1)
+    assert final(ledger, "lost") == 0
+
+
+def test_what_was_acknowledged_and_has_no_offset_has_vanished():
+    ledger = Ledger()
+    one = listening(ledger)
+    ledger.published("c", "acknowledged")
+    ledger.published("c", "acknowledged")
+    one.take(1, "p", 1)
+    assert final(ledger, "lost") == 1
+
+
+def test_nobody_answered_means_unknown_and_neither_lost_nor_extra():
+    ledger = Ledger()
+    one = listening(ledger)
+    ledger.published("c", "unknown")
+    ledger.published("c", "unknown")
+    one.take(1, "p", 1)
+    assert {n: final(ledger, n) for n in ("unknown", "lost", "twice")} == {
+        "unknown": 2,
+        "lost": 0,
+        "twice": 0,
+    }
+
+
+def test_a_recovered_subscriber_goes_on_and_an_unrecovered_one_begins_anew():
+    one = Subscriber()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    one.take(1, "p", 1)
+    one.subscribed(1, is_recovered=True, was_recovering=True)
+    one.take(2, "p", 2)
+    assert (one.lost, one.unrecoverable) == (0, 0)
+    one.subscribed(9, is_recovered=False, was_recovering=True)
+    one.take(10, "p", 10)
+    assert (one.lost, one.unrecoverable) == (0, 1)
+
+
+def test_who_left_owes_nothing():
+    ledger = Ledger()
+    stays, leaves = listening(ledger), listening(ledger)
+    ledger.left("c", leaves)
+    ledger.published("c", "acknowledged")
+    stays.take(1, "p", 1)
+    assert final(ledger, "lost") == 0
+
+
+def test_accounts_of_two_processes_add_up():
+    here, there = Ledger(), Ledger()
+    here.published("c", "acknowledged")
+    here.published("c", "acknowledged")
+    listening(here).take(1, "p", 1)
+    subscriber = listening(there)
+    subscriber.take(1, "p", 1)
+    subscriber.take(2, "p", 2)
+    there.latencies.add(0.002)
+    here.take_report("there", json.loads(json.dumps(there.report())))
+    assert final(here, "lost") == 1, "the subscriber here lacks what the one there has"
+    assert final(here, "got") == 3
+    assert here.summary(is_final=True)["p50_ms"] is not None
+    here.take_report("there", there.report())
+    assert final(here, "got") == 3, "a later report takes the place of the earlier one"
+
+
+@given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8)), st.sets(st.integers(1, 8)))
+def test_whatever_is_dropped_or_doubled_is_counted(
+    order: list[int], dropped: set[int], doubled: set[int]
+):
+    """Any order, any loss before the last one, any repetition: the counts are exact."""
+    arriving = [n for n in order if n not in dropped]
+    one = Subscriber()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    for offset in arriving:
+        one.take(offset, f"p{offset}", 1)
+        if offset in doubled:
+            one.take(offset, f"p{offset}", 1)
+    top = max(arriving, default=0)
+    assert one.lost == len([n for n in dropped if n < top])
+    assert one.twice == len([n for n in doubled if n in arriving])
+    assert one.got == len(arriving) + one.twice
+
+
+@given(st.lists(st.floats(0.0001, 50), min_size=1, max_size=200))
+def test_a_quantile_is_right_within_a_tenth(values: list[float]):
+    latencies = Latencies()
+    for value in values:
+        latencies.add(value)
+    found = latencies.quantile(1.0)
+    assert found is not None
+    assert max(values) / 1.1 <= found <= max(values) * 1.1
