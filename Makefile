@@ -22,7 +22,7 @@ test_node := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,\
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12   the interpreter the environment is made with"
 	@echo "  CONFIG=my.toml      the configuration of make run"
@@ -69,6 +69,23 @@ bench: $(stamps)/package ## Measure against the peers, under ten minutes
 bench-full: $(stamps)/package ## All peers, all loads, five rounds
 	@exec $(bin)/python -m benchmarks --full --write-docs $(ARGS)
 
+.PHONY: drill
+drill: test-system $(stamps)/loadtest $(stamps)/package ## Let every alert fire and end, in compressed time
+	@exec $(bin)/ws-cluster drill --all $(ARGS)
+
+.PHONY: drill-short
+drill-short: test-system $(stamps)/loadtest $(stamps)/package ## What CI runs: eleven alerts, and a short soak
+	@$(bin)/ws-cluster drill --seed $(ARGS)
+	@exec $(bin)/ws-cluster soak --minutes 30
+
+.PHONY: drill-production
+drill-production: test-system $(stamps)/loadtest $(stamps)/package ## Every alert in its real durations: about an hour
+	@exec $(bin)/ws-cluster drill --all --profile production --stages 6 --together 4 $(ARGS)
+
+.PHONY: soak
+soak: test-system $(stamps)/loadtest $(stamps)/package ## Twenty real minutes of load in which nothing may fire
+	@exec $(bin)/ws-cluster soak --profile production $(ARGS)
+
 .PHONY: lock
 lock: ## Write requirements/*.txt anew (ARGS=--upgrade for newer versions)
 	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)
@@ -95,6 +112,11 @@ $(stamps)/run: requirements/run.txt $(stamps)/venv
 
 $(stamps)/package: pyproject.toml cluster/__init__.py $(stamps)/run
 	@$(pip) install --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(stamps)/loadtest: requirements/loadtest.txt $(stamps)/run
+	@echo "Installing what the drills need"
+	@$(pip) install --require-hashes --requirement $<
 	@touch $@
 
 $(stamps)/test: requirements/test.txt $(stamps)/run

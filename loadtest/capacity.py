@@ -159,7 +159,17 @@ class _Measuring:
     def _ramp(self) -> tuple[float, dict[str, Any]]:
         """Messages per second of worker CPU over the ramp, and the load test's own summary."""
         most, seconds = self._arguments.most, self._arguments.step_seconds
-        options = ["--shape", "ramp", "--channels", "1", "--rate", "20", "--sample", "20", "--step-seconds"]
+        options = [
+            "--shape",
+            "ramp",
+            "--channels",
+            "1",
+            "--rate",
+            "20",
+            "--sample",
+            "20",
+            "--step-seconds",
+        ]
         began = self._sum("app_messages_total", 'direction="out"'), self._cpu()
         load = self._load(
             Load("throughput", users=most, spawn_rate=200, options=(*options, f"{seconds:g}"))

@@ -79,6 +79,12 @@ def file_limit(pid: int, soft: int, hard: int) -> Mend:
     return {"do": "file_limit", "pid": pid, "started": started(pid), "soft": soft, "hard": hard}
 
 
+def priority(pid: int) -> Mend:
+    """Give a process the priority it has now."""
+    value = os.getpriority(os.PRIO_PROCESS, pid)
+    return {"do": "priority", "pid": pid, "started": started(pid), "value": value}
+
+
 def started(pid: int) -> int:
     """When a process started, in ticks since the boot of the machine; 0 if it is gone."""
     try:
@@ -200,6 +206,12 @@ def _file_limit(mend: Mend) -> None:
             resource.prlimit(mend["pid"], resource.RLIMIT_NOFILE, (mend["soft"], mend["hard"]))
 
 
+def _priority(mend: Mend) -> None:
+    if is_same(mend["pid"], mend["started"]):
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, mend["pid"], mend["value"])
+
+
 _ACTIONS: Final = {
     "signal": _signal,
     "end": _end,
@@ -210,6 +222,7 @@ _ACTIONS: Final = {
     "post": _post,
     "run": _run,
     "file_limit": _file_limit,
+    "priority": _priority,
 }
 
 

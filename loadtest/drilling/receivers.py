@@ -61,6 +61,16 @@ class Notifications:
                 found.setdefault(key, Receiver(kind, place, entry["at"]))
         return found
 
+    def announced_at(self) -> float:
+        """When it was last announced somewhere that has not heard of its end; 0 if nowhere."""
+        last: dict[Place, tuple[str, float]] = {}
+        for entry in self.entries():
+            kind, place = _place(entry)
+            if state := _state(entry):
+                key = PAGER if kind == "pagerduty" else (kind, place)
+                last[key] = state, float(entry["at"])
+        return max((at for state, at in last.values() if state != "resolved"), default=0.0)
+
 
 def _place(entry: Mapping[str, Any]) -> Place:
     document = entry["document"]

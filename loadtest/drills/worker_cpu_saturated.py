@@ -2,20 +2,34 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from typing import Final
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling import mends
 from loadtest.drilling.scene import Scene
 
 _CLIENTS: Final = 3
+_PRIORITY: Final = -10
 
 
 def provoke(scene: Scene) -> None:
     port = str(scene.stage.worker_port_base)
+    for pid in scene.stage.workers(0):
+        _prefer(scene, pid)
     # Several, so that one of them always has something for the worker.
     for number in range(_CLIENTS):
-        scene.run(f"flood-{number}", [sys.executable, "-m", "loadtest.drilling.flood", port])
+        flood = [sys.executable, "-m", "loadtest.drilling.flood", port]
+        _prefer(scene, scene.run(f"flood-{number}", flood).pid)
+
+
+def _prefer(scene: Scene, pid: int) -> None:
+    """On a machine that has other things to do, too: a whole core is what it has to use."""
+    scene.note(mends.priority(pid))
+    with suppress(PermissionError, ProcessLookupError):
+        os.setpriority(os.PRIO_PROCESS, pid, _PRIORITY)
 
 
 DRILL = Drill(

@@ -18,6 +18,8 @@ import yaml
 from cluster import cli
 from cluster.metrics.catalogue import FAMILIES, Family
 from cluster.monitor import logs, moments
+from loadtest.drilling import command as drill_command
+from loadtest.drills import registered
 from tests.architecture.tree import ROOT
 from tests.docs.pages import Block, anchors, blocks, links, prose
 
@@ -294,6 +296,9 @@ def of_ours(command: str) -> list[list[str]]:
 
 def parsed(words: list[str]) -> argparse.Namespace | None:
     try:
+        if words[0] == "drill":
+            found = drill_command._parser().parse_args(words[1:])
+            return found if set(found.alerts) <= set(registered()) else None
         return cli._parser(words[0]).parse_args(words)
     except SystemExit:
         return None
@@ -311,6 +316,7 @@ def test_a_command_that_is_none_is_noticed():
         ["up"],
     ]
     assert parsed(["monitor", "acc", "X"]) is None
+    assert parsed(["drill", "NoSuchAlert"]) is None
 
 
 @everywhere
