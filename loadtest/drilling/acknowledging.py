@@ -9,12 +9,12 @@ from typing import Any, Final
 from cluster.monitor.faults import NotAnswering
 from loadtest.drilling.load import ROOT
 from loadtest.drilling.programs import this
-from loadtest.drilling.stage import Stage
+from loadtest.drilling.stage import Parts
 
 _SECONDS: Final = 30.0
 
 
-def _monitor(stage: Stage, *words: str) -> str:
+def _monitor(stage: Parts, *words: str) -> str:
     command = this("monitor", *words, "--data-dir", str(stage.monitoring_dir))
     done = subprocess.run(
         command,
@@ -32,7 +32,7 @@ def _monitor(stage: Stage, *words: str) -> str:
     return done.stdout
 
 
-def acknowledge(stage: Stage, alert: str) -> None:
+def acknowledge(stage: Parts, alert: str) -> None:
     """Say that somebody is on it.
 
     Raises:
@@ -41,12 +41,12 @@ def acknowledge(stage: Stage, alert: str) -> None:
     _monitor(stage, "ack", alert, "--note", "a drill", "--author", "drill", "--for", "2h")
 
 
-def unsilence(stage: Stage, alert: str) -> None:
+def unsilence(stage: Parts, alert: str) -> None:
     """End the silence, if it is still there."""
     _monitor(stage, "unsilence", f"alertname={alert}")
 
 
-def is_closed(stage: Stage, alert: str) -> bool | None:
+def is_closed(stage: Parts, alert: str) -> bool | None:
     """Whether the journal has the acknowledged incident as resolved; None if it has no such one."""
     text = _monitor(stage, "history", "--alert", alert, "--since", "1d", "--json")
     incidents: list[dict[str, Any]] = json.loads(text)

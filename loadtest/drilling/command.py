@@ -21,7 +21,8 @@ from loadtest.drilling.arguments import Parser, count, factor
 from loadtest.drilling.outcome import Run
 from loadtest.drilling.running import Plan, Runner
 from loadtest.drilling.screen import Screen
-from loadtest.drills import registered
+from loadtest.drilling.target import Target, for_target, read
+from loadtest.drills import names, registered
 
 COMPRESS: Final = 15.0
 # The eleven alerts that were asked for first.
@@ -59,12 +60,16 @@ def _drill(arguments: argparse.Namespace) -> int:
     if arguments.list:
         return _list(every)
     chosen = _chosen(arguments, every)
+    target = _target(arguments)
     compress = 1.0 if arguments.profile == "production" else arguments.compress
+    if target is not None:
+        chosen = for_target(chosen, target, names(every))
+        compress = target.compress
     run = Run(
-        profile=arguments.profile,
+        profile="production" if compress == 1 else "compressed",
         compress=compress,
         started_at=time.time(),
-        target="a cluster of its own",
+        target=target.name if target else "a cluster of its own",
         machine=facts.machine(),
     )
     plan = Plan(
@@ -75,6 +80,7 @@ def _drill(arguments: argparse.Namespace) -> int:
         is_all=arguments.all,
         rules_dir=arguments.rules_dir,
         keep=arguments.keep,
+        target=target,
     )
     with Screen(run, planned=len(chosen)) as screen:
         runner = Runner(plan, run, screen, every)
@@ -87,6 +93,27 @@ def _drill(arguments: argparse.Namespace) -> int:
     if runner.is_interrupted:
         return _INTERRUPTED_EXIT
     return 0 if run.is_passed else 1
+
+
+def _target(arguments: argparse.Namespace) -> Target | None:
+    """The running cluster that was named, if whoever names it means it.
+
+    Raises:
+        ConfigError: the file is wrong, or nobody says yes.
+    """
+    if arguments.target is None:
+        return None
+    target = read(arguments.target)
+    if target.is_production and not arguments.yes:
+        question = f"{target.name} is a production target, and will be broken. Type its name: "
+        if not sys.stdin.isatty():
+            reason = "say --yes if it is to be broken: nobody is here to ask"
+            raise ConfigError([Problem("--target", target.name, reason)])
+        if input(question).strip() != target.name:
+            raise ConfigError(
+                [Problem("--target", target.name, "its name was not typed: nothing was done")]
+            )
+    return target
 
 
 def _list(every: Mapping[str, Drill]) -> int:
@@ -147,6 +174,8 @@ def _parser() -> Parser:
     )
     add("--stages", type=count, default=2, metavar="N", help="clusters side by side (2)")
     add("--together", type=count, default=3, metavar="N", help="drills at a time on each (3)")
+    add("--target", type=Path, metavar="FILE", help="a running cluster, described in TOML")
+    add("--yes", action="store_true", help="do not ask before a production target is broken")
     add("--rules-dir", type=Path, metavar="DIR", help="rules and configuration, if not docker/")
     add("--keep", type=Path, metavar="DIR", help="work there, and leave logs and data behind")
     return parser

@@ -17,7 +17,7 @@ from cluster.monitor.prometheus import Prometheus, Rule
 from cluster.monitor.rendering import RULES_FILE, compressed, seconds
 from loadtest.drilling.load import ROOT
 from loadtest.drilling.receivers import Place
-from loadtest.drilling.stage import Stage
+from loadtest.drilling.stage import Parts
 
 _METRIC: Final = re.compile(
     r"\b((?:app|node|alertmanager|prometheus|scrape)_\w+|up)\b(?=\s*[{\[)]|\s)"
@@ -25,7 +25,7 @@ _METRIC: Final = re.compile(
 _DURATION: Final = re.compile(r"\b(?:\d+(?:ms|[smhdwy]))+\b")
 
 
-def missing_rule(stage: Stage, alert: str, rules: Iterable[Rule]) -> str:
+def missing_rule(stage: Parts, alert: str, rules: Iterable[Rule]) -> str:
     """Why Prometheus does not know the alert."""
     count = len(list(rules))
     return (
@@ -34,7 +34,7 @@ def missing_rule(stage: Stage, alert: str, rules: Iterable[Rule]) -> str:
     )
 
 
-def not_firing(stage: Stage, alert: str, rule: Rule | None) -> str:
+def not_firing(stage: Parts, alert: str, rule: Rule | None) -> str:
     """Why an alert does not fire although its cause is there."""
     if rule is None:
         return missing_rule(stage, alert, stage.prometheus.rules())
@@ -56,7 +56,7 @@ def not_firing(stage: Stage, alert: str, rule: Rule | None) -> str:
     return f"cause: the rule is well and its condition does not hold; the value is {seen}"
 
 
-def not_at_alertmanager(stage: Stage) -> str:
+def not_at_alertmanager(stage: Parts) -> str:
     """Why what fires does not reach Alertmanager."""
     try:
         found = stage.prometheus.number("prometheus_notifications_alertmanagers_discovered")
@@ -71,7 +71,7 @@ def not_at_alertmanager(stage: Stage) -> str:
     )
 
 
-def not_notified(stage: Stage, alert: str, lacking: Iterable[Place]) -> str:
+def not_notified(stage: Parts, alert: str, lacking: Iterable[Place]) -> str:
     """Why an alert that Alertmanager has does not reach its receivers."""
     where = ", ".join(" ".join(place) for place in lacking)
     try:

@@ -72,7 +72,7 @@ class Journey:
         self._slack_seconds = slack_seconds
         self._drill = drill
         self._scene = scene
-        self._stage = scene.stage
+        self._stage = scene.parts
         self._outcome = outcome
         self._listener = listener
         self._load: RunningLoad | None = None

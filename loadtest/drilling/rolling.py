@@ -7,7 +7,7 @@ import signal
 from typing import Final
 
 from loadtest.drilling.scene import Scene
-from loadtest.drilling.stage import WORKERS, is_ready
+from loadtest.drilling.stage import WORKERS, alive
 
 _SECONDS: Final = 90.0
 
@@ -24,6 +24,6 @@ def roll(scene: Scene) -> None:
 
     def is_rolled() -> bool:
         now = set(stage.workers())
-        return not now & old and len(now) == WORKERS and is_ready(stage.addresses.admin)
+        return not now & old and len(now) == WORKERS and alive(stage) == WORKERS
 
     scene.wait_until(is_rolled, _SECONDS, "the workers are rolled")

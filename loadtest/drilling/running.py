@@ -29,7 +29,9 @@ from loadtest.drilling.mends import Mends
 from loadtest.drilling.outcome import Outcome, Run
 from loadtest.drilling.scene import Scene
 from loadtest.drilling.schedule import Place, next_drill
-from loadtest.drilling.stage import Stage
+from loadtest.drilling.stage import Parts, Stage
+from loadtest.drilling.target import Target, TargetStage
+from loadtest.drills import names
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -58,6 +60,7 @@ class Plan:
         stages: how many stages of our own, each a cluster with its monitoring.
         together: how many drills at a time on each.
         is_all: whether every rule of Prometheus must have a drill.
+        target: a running cluster, instead of stages of our own.
     """
 
     drills: Sequence[Drill]
@@ -67,6 +70,7 @@ class Plan:
     is_all: bool
     rules_dir: Path | None = None
     keep: Path | None = None
+    target: Target | None = None
 
 
 class Runner:
@@ -83,8 +87,9 @@ class Runner:
         self._run = run
         self._screen = screen
         self._registered = registered
+        self._names = names(registered)
         self._stop = threading.Event()
-        self._stages: dict[str, Stage] = {}
+        self._stages: dict[str, Stage | TargetStage] = {}
         self._threads: list[tuple[threading.Thread, Place, Drill]] = []
 
     def go(self) -> None:
@@ -141,6 +146,8 @@ class Runner:
     def _places(self) -> list[Place]:
         """A row for each stage; slower ones for what cannot hold in the fastest time."""
         plan = self._plan
+        if plan.target is not None:
+            return [Place(plan.target.name, plan.compress, plan.together)]
         count = max(1, min(plan.stages, len(plan.drills)))
         places = [Place(f"stage-{n + 1}", plan.compress, plan.together) for n in range(count)]
         slower = {d.compress_at_most for d in plan.drills if d.compress_at_most < plan.compress}
@@ -151,7 +158,7 @@ class Runner:
     def _start_stages(self, places: Sequence[Place], folder: Path, open_mends: Mends) -> None:
         faults: list[ClusterError] = []
 
-        def start(stage: Stage) -> None:
+        def start(stage: Stage | TargetStage) -> None:
             try:
                 stage.start()
             except ClusterError as error:
@@ -159,22 +166,29 @@ class Runner:
 
         threads = []
         for place in places:
-            stage = Stage(
-                place.name,
-                folder=folder / place.name,
-                compress=place.compress,
-                open_mends=open_mends,
-                rules_dir=self._plan.rules_dir,
-            )
+            stage = self._new_stage(place, folder, open_mends)
             self._stages[place.name] = stage
             threads.append(threading.Thread(target=start, args=(stage,), name=place.name))
-        self._screen.note(f"starting {len(threads)} stages: a cluster and its monitoring each")
+        if self._plan.target is None:
+            self._screen.note(f"starting {len(threads)} stages: a cluster and its monitoring each")
         for thread in threads:
             thread.start()
         for thread in threads:
             thread.join()
         if faults:
             raise faults[0]
+
+    def _new_stage(self, place: Place, folder: Path, open_mends: Mends) -> Stage | TargetStage:
+        plan = self._plan
+        if plan.target is not None:
+            return TargetStage(plan.target, folder=folder, open_mends=open_mends)
+        return Stage(
+            place.name,
+            folder=folder / place.name,
+            compress=place.compress,
+            open_mends=open_mends,
+            rules_dir=plan.rules_dir,
+        )
 
     def _gate(self) -> None:
         """Every alert of Prometheus has a drill, or the run fails."""
@@ -189,8 +203,8 @@ class Runner:
         self._threads.append((thread, place, drill))
         thread.start()
 
-    def _drill(self, drill: Drill, stage: Stage) -> None:
-        outcome = _outcome(drill, stage)
+    def _drill(self, drill: Drill, stage: Parts) -> None:
+        outcome = _outcome(drill, self._names[drill.alert], stage)
         self._run.outcomes.append(outcome)
         self._screen.started(outcome)
         scene = Scene(stage, outcome.drill, self._stop)
@@ -216,12 +230,12 @@ class Runner:
             thread.join()
 
 
-def _outcome(drill: Drill, stage: Stage) -> Outcome:
+def _outcome(drill: Drill, name: str, stage: Parts) -> Outcome:
     rule = _rule(stage, drill.alert)
     labels = rule.labels if rule is not None else {}
     return Outcome(
         alert=drill.alert,
-        drill=drill.provoke.__module__.rpartition(".")[2],
+        drill=name,
         severity=labels.get("severity", "unknown"),
         team=labels.get("team", "unknown"),
         proof=drill.proof,
@@ -234,7 +248,7 @@ def _outcome(drill: Drill, stage: Stage) -> Outcome:
     )
 
 
-def _rule(stage: Stage, alert: str) -> Rule | None:
+def _rule(stage: Parts, alert: str) -> Rule | None:
     try:
         return next((rule for rule in stage.prometheus.rules() if rule.name == alert), None)
     except NotAnswering:

@@ -21,7 +21,7 @@ from loadtest.drilling import mends
 from loadtest.drilling.load import Load, LoadFailed, RunningLoad
 from loadtest.drilling.mends import Mend
 from loadtest.drilling.programs import Program
-from loadtest.drilling.stage import Stage
+from loadtest.drilling.stage import Parts, Stage
 
 _LOOK_SECONDS: Final = 0.1
 
@@ -41,8 +41,8 @@ class Scene:
         stop: set when all drills are to end.
     """
 
-    def __init__(self, stage: Stage, name: str, stop: threading.Event) -> None:
-        self.stage = stage
+    def __init__(self, parts: Parts, name: str, stop: threading.Event) -> None:
+        self.parts = parts
         self.name = name
         self.simulated_because = ""
         self._stop = stop
@@ -53,12 +53,26 @@ class Scene:
         self._pulses: list[threading.Thread] = []
         self._faults: list[str] = []
         self._count = 0
+        self._is_mending = False
+
+    @property
+    def stage(self) -> Stage:
+        """The stage, if it is one of ours, whose processes may be broken.
+
+        Raises:
+            CannotProvoke: it is somebody else's.
+        """
+        if not isinstance(self.parts, Stage):
+            raise CannotProvoke(
+                f"{self.parts.name} is not ours: give its commands in the target file"
+            )
+        return self.parts
 
     # --- time ------------------------------------------------------------------------------
 
     def seconds(self, production_seconds: float) -> float:
         """A length of time of production, on this stage."""
-        return production_seconds / self.stage.compress
+        return production_seconds / self.parts.compress
 
     def wait(self, real_seconds: float) -> None:
         """Sleep.
@@ -66,7 +80,10 @@ class Scene:
         Raises:
             Interrupted: the drill was told to end.
         """
-        if self._stop.wait(real_seconds):
+        if self._is_mending:
+            # What mends is not interrupted.
+            time.sleep(real_seconds)
+        elif self._stop.wait(real_seconds):
             raise Interrupted
 
     def wait_until(self, look: Callable[[], bool], real_seconds: float, what: str) -> None:
@@ -91,7 +108,7 @@ class Scene:
 
     def note(self, mend: Mend) -> int:
         """Write a mend down; break the thing only after this."""
-        number = self.stage.mends.note(mend)
+        number = self.parts.mends.note(mend)
         self._noted.append(number)
         return number
 
@@ -148,10 +165,10 @@ class Scene:
         self._count += 1
         return RunningLoad(
             load,
-            host=host or self.stage.addresses.websocket,
-            folder=self.stage.folder,
+            host=host or self.parts.addresses.websocket,
+            folder=self.parts.folder,
             name=f"{self.name}-{self._count}",
-            open_mends=self.stage.mends,
+            open_mends=self.parts.mends,
         )
 
     def run(self, name: str, command: Sequence[str], *, cgroup: Path | None = None) -> Program:
@@ -160,8 +177,8 @@ class Scene:
         program = Program(
             f"{self.name}-{name}-{self._count}",
             command,
-            folder=self.stage.folder,
-            open_mends=self.stage.mends,
+            folder=self.parts.folder,
+            open_mends=self.parts.mends,
             cgroup=cgroup,
         )
         self._noted.append(program.mend)
@@ -179,6 +196,7 @@ class Scene:
         for thread in self._pulses:
             thread.join(30)
         faults, self._faults = self._faults, []
+        self._is_mending = True
         for action in reversed(self._afterwards):
             try:
                 action()
@@ -186,9 +204,10 @@ class Scene:
                 faults.append(f"could not be mended: {error}")
         for load in self._loads:
             load.end()
-        faults += self.stage.mends.mend(self._noted)
+        faults += self.parts.mends.mend(self._noted)
         self._pulses, self._afterwards, self._loads, self._noted = [], [], [], []
         self._is_over = threading.Event()
+        self._is_mending = False
         return faults
 
 

@@ -9,6 +9,7 @@ Rules
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -56,20 +57,54 @@ class Addresses:
     receiver: str
 
 
-class Stage:
-    """One stage.
+class Parts:
+    """What every stage has, ours or not.
+
+    Args:
+        name: unique in the run; part of file names.
+        folder: where logs and ledgers are written.
+        compress: how many times faster time passes.
+
+    Attributes:
+        monitoring_dir: the data directory of its `monitoring up`.
+        extras: what a drill has added for good, by name.
+    """
+
+    def __init__(self, name: str, *, folder: Path, compress: float, open_mends: Mends) -> None:
+        self.name = name
+        self.folder = folder
+        self.compress = compress
+        self.mends = open_mends
+        self.monitoring_dir = folder / "monitoring"
+        self.extras: dict[str, object] = {}
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where its parts are."""
+        raise NotImplementedError
+
+    @property
+    def prometheus(self) -> Prometheus:
+        return Prometheus(self.addresses.prometheus)
+
+    @property
+    def alertmanager(self) -> Alertmanager:
+        return Alertmanager(self.addresses.alertmanager)
+
+    @property
+    def receiver(self) -> Service:
+        return Service("the receiver", self.addresses.receiver)
+
+
+class Stage(Parts):
+    """A stage of our own.
 
     Args:
         name: unique in the run; part of file names.
         folder: made, and removed in the end.
         compress: how many times faster time passes.
         rules_dir: rules and configuration, if not the project's own.
-
-    Attributes:
-        extras: what a drill has added for good, by name.
     """
-
-    is_ours = True
 
     def __init__(
         self,
@@ -80,18 +115,13 @@ class Stage:
         open_mends: Mends,
         rules_dir: Path | None = None,
     ) -> None:
-        self.name = name
-        self.folder = folder
-        self.compress = compress
-        self.mends = open_mends
-        self.monitoring_dir = folder / "monitoring"
+        super().__init__(name, folder=folder, compress=compress, open_mends=open_mends)
         self._rules_dir = rules_dir
         first = free_ports(10)
         self.port, self.admin_port, self.worker_port_base = first, first + 1, first + 2
         self._store_port, self._road_port = first + 5, first + 6
         self._monitoring_ports = free_ports(4)
         self._programs: list[Program] = []
-        self.extras: dict[str, object] = {}
         self.group = Given(None, "not tried")
         self.disk = Given(None, "not tried")
 
@@ -223,18 +253,6 @@ class Stage:
     def config_path(self) -> Path:
         return self.folder / "config.json"
 
-    @property
-    def prometheus(self) -> Prometheus:
-        return Prometheus(self.addresses.prometheus)
-
-    @property
-    def alertmanager(self) -> Alertmanager:
-        return Alertmanager(self.addresses.alertmanager)
-
-    @property
-    def receiver(self) -> Service:
-        return Service("the receiver", self.addresses.receiver)
-
     def config(self, over: dict[str, Any]) -> dict[str, Any]:
         """The cluster's configuration, with some options otherwise."""
         base: dict[str, Any] = {
@@ -306,3 +324,12 @@ def is_ready(admin_url: str) -> bool:
         Service("the cluster", admin_url).text("/ready")
         return True
     return False
+
+
+def alive(stage: Stage) -> int:
+    """How many workers are ready, as the cluster itself says now; 0 if it does not answer."""
+    with suppress(NotAnswering):
+        page = Service("the cluster", stage.addresses.admin).text("/metrics")
+        if found := re.search(r"^app_workers_alive (\d+)", page, re.MULTILINE):
+            return int(found[1])
+    return 0

@@ -22,3 +22,8 @@ def registered() -> Mapping[str, Drill]:
             raise ValueError(f"two drills prove {drill.alert}: one of them is {module}")
         found[drill.alert] = drill
     return found
+
+
+def names(drills: Mapping[str, Drill]) -> Mapping[str, str]:
+    """The names of drills, as docker/square.yml has them, by alert."""
+    return {alert: drill.provoke.__module__.rpartition(".")[2] for alert, drill in drills.items()}

@@ -8,26 +8,26 @@ from typing import Final
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling.scene import Scene
+from loadtest.drilling.stage import WORKERS, alive
 
 _KILLS: Final = 4
 _SECONDS: Final = 60.0
 
 
 def provoke(scene: Scene) -> None:
+    stage = scene.stage
     for _ in range(_KILLS):
-        old = _workers(scene, set())
+        # Whoever is killed before it was ready failed to boot; three of these end the program.
+        scene.wait_until(lambda: alive(stage) == WORKERS, _SECONDS, "all workers are ready")
+        old = set(stage.workers(0))
         for pid in old:
             os.kill(pid, signal.SIGKILL)
-        _workers(scene, old)
-        scene.wait(1.0)
+        _wait_for_another(scene, old)
+    scene.wait_until(lambda: alive(stage) == WORKERS, _SECONDS, "all workers are ready")
 
 
-def _workers(scene: Scene, gone: set[int]) -> set[int]:
-    """The slot's workers, others than these; waited for."""
-    scene.wait_until(
-        lambda: bool(set(scene.stage.workers(0)) - gone), _SECONDS, "a worker of slot 0"
-    )
-    return set(scene.stage.workers(0)) - gone
+def _wait_for_another(scene: Scene, old: set[int]) -> None:
+    scene.wait_until(lambda: bool(set(scene.stage.workers(0)) - old), _SECONDS, "another worker")
 
 
 DRILL = Drill(

@@ -1,0 +1,220 @@
+"""A running cluster as a stage: where its parts are, and the commands that break and mend it.
+
+The file (TOML):
+
+    name = "staging"
+    drillable = true                     # without it nothing is broken
+    profile = "production"               # the pace of its rules
+    [urls]
+    websocket = "ws://…/connection/websocket"
+    admin = "http://…:8001"
+    prometheus = "http://…:9090"
+    alertmanager = "http://…:9093"
+    receiver = "http://…:9099"           # the stand-in, which its Alertmanager has to tell
+    [drills.no_active_connections]
+    provoke = "docker compose stop nginx"
+    mend = "docker compose start nginx"
+
+Rules
+- What load alone provokes needs no commands; every other drill needs its two.
+- `mend` is written down before `provoke` runs, and runs whatever happens, also when we are killed.
+- Every mistake in the file is reported at once, with what is allowed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import shlex
+import subprocess
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+from urllib.parse import urlsplit
+
+from cluster.errors import ConfigError, Problem
+from loadtest.drill import Drill
+from loadtest.drilling import mends
+from loadtest.drilling.mends import Mends
+from loadtest.drilling.scene import CannotProvoke, Scene
+from loadtest.drilling.stage import Addresses, Parts
+
+_URLS: Final = ("websocket", "admin", "prometheus", "alertmanager", "receiver")
+_KEYS: Final = ("name", "drillable", "profile", "compress", "data_dir", "urls", "drills")
+_COMMAND_SECONDS: Final = 300.0
+_LAST_WORDS: Final = 200
+
+
+@dataclass(frozen=True, slots=True)
+class Commands:
+    """How one drill breaks and mends a running cluster."""
+
+    provoke: str
+    mend: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What the file says.
+
+    Attributes:
+        compress: how much faster the time of its rules passes; 1 is production.
+        data_dir: of its `monitoring up`, for the acknowledgement; empty if it is elsewhere.
+    """
+
+    name: str
+    is_production: bool
+    compress: float
+    data_dir: str
+    urls: Mapping[str, str]
+    drills: Mapping[str, Commands]
+
+
+def read(path: Path) -> Target:
+    """Read a target file.
+
+    Raises:
+        ConfigError: it cannot be read, has mistakes, or is not marked as drillable.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError([Problem("--target", str(path), str(error.strerror))]) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError([Problem("--target", str(path), f"write TOML: {error}")]) from None
+    problems = list(_problems(document))
+    if problems:
+        raise ConfigError(problems)
+    drills = {
+        name: Commands(str(entry["provoke"]), str(entry["mend"]))
+        for name, entry in document.get("drills", {}).items()
+    }
+    return Target(
+        name=str(document["name"]),
+        is_production=document.get("profile", "production") == "production",
+        compress=float(document.get("compress", 1)),
+        data_dir=str(document.get("data_dir", "")),
+        urls=document["urls"],
+        drills=drills,
+    )
+
+
+def _problems(document: Mapping[str, Any]) -> Sequence[Problem]:
+    found = [
+        Problem(key, "unknown", f"use {', '.join(_KEYS)}") for key in document if key not in _KEYS
+    ]
+    if not document.get("name"):
+        found.append(Problem("name", "missing", "give the target a name"))
+    if document.get("drillable") is not True:
+        reason = "write drillable = true if this cluster may be broken on purpose"
+        found.append(Problem("drillable", str(document.get("drillable", "missing")), reason))
+    if document.get("profile", "production") not in ("production", "compressed"):
+        found.append(Problem("profile", str(document["profile"]), "production or compressed"))
+    urls = document.get("urls", {})
+    found += [
+        Problem(f"urls.{name}", str(urls.get(name, "missing")), "give its address")
+        for name in _URLS
+        if not _is_url(urls.get(name), ("ws", "wss") if name == "websocket" else ("http", "https"))
+    ]
+    for name, entry in document.get("drills", {}).items():
+        if not isinstance(entry, dict) or set(entry) != {"provoke", "mend"}:
+            found.append(
+                Problem(f"drills.{name}", str(entry), "give provoke and mend, two commands")
+            )
+    return found
+
+
+def _is_url(text: object, schemes: Sequence[str]) -> bool:
+    parts = urlsplit(text) if isinstance(text, str) else None
+    return parts is not None and parts.scheme in schemes and bool(parts.hostname)
+
+
+class TargetStage(Parts):
+    """A running cluster; nothing of it is started or ended by us.
+
+    Args:
+        folder: for the load's logs and ledgers.
+    """
+
+    def __init__(self, target: Target, *, folder: Path, open_mends: Mends) -> None:
+        super().__init__(
+            target.name, folder=folder, compress=target.compress, open_mends=open_mends
+        )
+        self.target = target
+        self.monitoring_dir = Path(target.data_dir or folder / "nowhere")
+
+    def start(self) -> None:
+        """Make sure that it is there.
+
+        Raises:
+            NotAnswering: Prometheus, Alertmanager or the receiver cannot be asked.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.prometheus.rules()
+        self.alertmanager.alerts()
+        self.receiver.get("/received")
+
+    def close(self) -> None:
+        """Leave it as it is."""
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where its parts are."""
+        urls = self.target.urls
+        return Addresses(**{name: urls[name] for name in _URLS}, node_exporter="")
+
+
+def for_target(drills: Sequence[Drill], target: Target, names: Mapping[str, str]) -> list[Drill]:
+    """The drills with the target's own commands.
+
+    Args:
+        names: of the drills, by alert.
+
+    Raises:
+        ConfigError: a drill needs commands and the file has none.
+    """
+    found, problems = [], []
+    for drill in drills:
+        name = names[drill.alert]
+        commands = target.drills.get(name)
+        if commands is not None:
+            found.append(_with_commands(drill, commands))
+        elif drill.is_by_load:
+            found.append(drill)
+        else:
+            reason = f"{drill.alert} needs commands: how to {_first_words(drill.breaks)}, and back"
+            problems.append(Problem(f"drills.{name}", "missing", reason))
+    if problems:
+        raise ConfigError(problems)
+    return found
+
+
+def _first_words(text: str) -> str:
+    return f"bring about that {text}"
+
+
+def _with_commands(drill: Drill, commands: Commands) -> Drill:
+    def provoke(scene: Scene) -> None:
+        scene.note(mends.run(["/bin/sh", "-c", commands.mend]))
+        done = subprocess.run(
+            ["/bin/sh", "-c", commands.provoke],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_COMMAND_SECONDS,
+        )
+        if done.returncode != 0:
+            said = (done.stderr or done.stdout).strip()[-_LAST_WORDS:]
+            shown = shlex.quote(commands.provoke)
+            raise CannotProvoke(f"{shown} ended with {done.returncode}: {said}")
+
+    return dataclasses.replace(
+        drill,
+        breaks=f"{drill.breaks}, by: {commands.provoke}",
+        mends=f"by: {commands.mend}",
+        provoke=provoke,
+        prepare=None,
+        below=None,
+    )

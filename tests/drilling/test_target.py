@@ -1,0 +1,126 @@
+"""A running cluster is broken only if its file says that it may be, and how."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from cluster.errors import ConfigError
+from loadtest.drilling import command
+from loadtest.drilling.mends import Mends
+from loadtest.drilling.scene import CannotProvoke, Scene
+from loadtest.drilling.target import TargetStage, for_target, read
+from loadtest.drills import names, registered
+
+GOOD = """
+name = "staging"
+drillable = true
+profile = "compressed"
+[urls]
+websocket = "ws://127.0.0.1:9/connection/websocket"
+admin = "http://127.0.0.1:9"
+prometheus = "http://127.0.0.1:9"
+alertmanager = "http://127.0.0.1:9"
+receiver = "http://127.0.0.1:9"
+[drills.no_active_connections]
+provoke = "echo stopped > {folder}/state"
+mend = "echo started > {folder}/state"
+[drills.service_down]
+provoke = "echo no >&2; false"
+mend = "true"
+"""
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    path = tmp_path / "target.toml"
+    path.write_text(GOOD.replace("{folder}", str(tmp_path)))
+    return path
+
+
+def problems(path: Path) -> str:
+    with pytest.raises(ConfigError) as caught:
+        read(path)
+    return "\n".join(str(problem) for problem in caught.value.problems)
+
+
+def test_a_target_that_is_not_marked_is_refused(file: Path):
+    file.write_text(file.read_text().replace("drillable = true", "drillable = false"))
+    assert "drillable = true if this cluster may be broken" in problems(file)
+
+
+def test_all_mistakes_are_said_at_once(file: Path):
+    text = file.read_text().replace('admin = "http', 'admin = "ftp').replace("name =", "nam =")
+    file.write_text(text + '[drills.other]\nprovoke = "x"\n')
+    said = problems(file)
+    for words in ("name", "nam", "urls.admin", "drills.other", "two commands"):
+        assert words in said
+
+
+@pytest.mark.parametrize("text", ["not = [toml", ""])
+def test_what_is_no_target_is_refused(file: Path, text: str):
+    file.write_text(text)
+    assert problems(file)
+
+
+def test_a_file_that_is_not_there_is_refused(tmp_path: Path):
+    assert "No such file" in problems(tmp_path / "nowhere.toml")
+
+
+def test_a_drill_without_commands_is_refused_unless_load_provokes_it(file: Path):
+    every = registered()
+    chosen = [
+        every[name] for name in ("HighConnectionChurn", "HighDiskUsage", "NoActiveConnections")
+    ]
+    with pytest.raises(ConfigError) as caught:
+        for_target(chosen, read(file), names(every))
+    [problem] = caught.value.problems
+    assert "drills.high_disk_usage" in str(problem)
+
+
+def scene(file: Path, alert: str, open_mends: Mends):
+    every = registered()
+    target = read(file)
+    [drill] = for_target([every[alert]], target, names(every))
+    stage = TargetStage(target, folder=file.parent / "work", open_mends=open_mends)
+    return drill, Scene(stage, "test", threading.Event())
+
+
+def test_its_commands_break_and_mend(file: Path):
+    with Mends() as open_mends:
+        drill, one = scene(file, "NoActiveConnections", open_mends)
+        drill.provoke(one)
+        assert (file.parent / "state").read_text() == "stopped\n"
+        assert one.mend() == []
+    assert (file.parent / "state").read_text() == "started\n"
+    assert "echo stopped" in drill.breaks
+
+
+def test_a_command_that_fails_is_said_with_its_words(file: Path):
+    with Mends() as open_mends:
+        drill, one = scene(file, "ServiceDown", open_mends)
+        with pytest.raises(CannotProvoke, match="ended with 1: no"):
+            drill.provoke(one)
+
+
+def test_a_drill_that_wants_our_own_processes_says_so(file: Path):
+    with Mends() as open_mends:
+        _, one = scene(file, "NoActiveConnections", open_mends)
+        with pytest.raises(CannotProvoke, match="staging is not ours"):
+            registered()["NodeExporterDown"].provoke(one)
+
+
+def test_nobody_is_there_to_say_yes_to_production(file: Path, capsys: pytest.CaptureFixture[str]):
+    file.write_text(file.read_text().replace('"compressed"', '"production"'))
+    assert command.drill(["HighConnectionChurn", "--target", str(file)]) == 78
+    assert "--yes" in capsys.readouterr().err
+
+
+def test_a_target_that_does_not_answer_is_one_sentence(
+    file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    words = ["HighConnectionChurn", "--target", str(file), "--report", str(tmp_path / "report")]
+    assert command.drill(words) == 3
+    assert "Prometheus at http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
