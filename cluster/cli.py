@@ -14,6 +14,7 @@ import os
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from typing import NoReturn
 
 from cluster import __version__, config, log
 from cluster.errors import ConfigError, DependencyMissing, ExitError
@@ -44,10 +45,10 @@ _LOADTEST: Mapping[str, str] = {
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
     words = sys.argv[1:] if argv is None else argv
-    if words and words[0] in _LOADTEST:
-        return _become_loadtest(words)
-    arguments = _parser(words[0] if words else "").parse_args(words)
     try:
+        if words and words[0] in _LOADTEST:
+            _become_loadtest(words)
+        arguments = _parser(words[0] if words else "").parse_args(words)
         return int(arguments.run(arguments))
     except ConfigError as error:
         _tell(_told(error))
@@ -57,17 +58,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         return error.exit_code
 
 
-def _become_loadtest(words: Sequence[str]) -> int:
-    """Replace this process by the load test's; returns only if that is not installed."""
+def _become_loadtest(words: Sequence[str]) -> NoReturn:
+    """Replace this process by the load test's.
+
+    Raises:
+        DependencyMissing: the extra is not installed.
+    """
     missing = [name for name in ("loadtest", "locust", "rich") if find_spec(name) is None]
     if missing:
-        _tell(
-            f"ws-cluster: {words[0]} needs {', '.join(missing)}: install the extra with"
+        raise DependencyMissing(
+            f"{words[0]} needs {', '.join(missing)}: install the extra with"
             " pip install 'ws-cluster[loadtest]'"
         )
-        return DependencyMissing.exit_code
     os.execv(sys.executable, [sys.executable, "-m", "loadtest", *words])  # noqa: S606 - no shell is wanted
-    return None
 
 
 def _tell(text: str) -> None:

@@ -1,17 +1,12 @@
-"""A stage of its own for each test, and drills on it without a command line."""
+"""Drills on a stage, without a command line."""
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
-from pathlib import Path
-
-import pytest
 
 from loadtest.drill import Drill
 from loadtest.drilling.journey import Journey
-from loadtest.drilling.mends import Mends
 from loadtest.drilling.outcome import Outcome
 from loadtest.drilling.scene import Scene
 from loadtest.drilling.stage import Stage
@@ -24,18 +19,6 @@ class Quiet:
 
     def stepped(self, outcome: Outcome, step: str) -> None:
         return
-
-
-@pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
-    with Mends() as open_mends:
-        folder = tmp_path_factory.mktemp("stage") / "stage"
-        one = Stage("stage", folder=folder, compress=COMPRESS, open_mends=open_mends)
-        try:
-            one.start()
-            yield one
-        finally:
-            one.close()
 
 
 def run(drill: Drill, stage: Stage, *, slack_seconds: float = 12.0) -> Outcome:
@@ -57,7 +40,3 @@ def run(drill: Drill, stage: Stage, *, slack_seconds: float = 12.0) -> Outcome:
     scene = Scene(stage, "test", threading.Event())
     Journey(drill, scene, outcome, Quiet(), slack_seconds=slack_seconds).run()
     return outcome
-
-
-def text_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8")

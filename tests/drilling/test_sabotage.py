@@ -1,6 +1,6 @@
 """One link of the chain is taken away at a time: the drill fails, and says which link it is.
 
-One stage serves all: each test changes a rendered file, lets the program read it, and puts it back.
+Each has a stage of its own, and all run at the same time: most of it is waiting.
 """
 
 from __future__ import annotations
@@ -8,59 +8,127 @@ from __future__ import annotations
 import dataclasses
 import os
 import signal
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
 from loadtest.drill import Drill
+from loadtest.drilling.mends import Mends
 from loadtest.drilling.outcome import Outcome
 from loadtest.drilling.stage import Stage
 from loadtest.drills import registered
-from tests.drilling.conftest import run, text_of
+from tests.drilling.conftest import COMPRESS, run
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 DRILL: Drill = dataclasses.replace(registered()["HighDiskUsage"], below=None, is_acknowledged=False)
 
 
-@contextmanager
-def changed(stage: Stage, name: str, change: Callable[[dict[str, Any]], None]) -> Iterator[None]:
-    """A rendered file with a change that its program has read; afterwards as it was."""
+def change(stage: Stage, name: str, sabotage: Callable[[dict[str, Any]], None]) -> None:
+    """Change a rendered file, and let its program read it."""
     path = stage.rendered(name)
-    before = text_of(path)
-    document = yaml.safe_load(before)
-    change(document)
-    part = "alertmanager" if name == "alertmanager.yml" else "prometheus"
+    document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    sabotage(document)
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    stage.reload(part)
-    try:
-        yield
-    finally:
-        path.write_text(before, encoding="utf-8")
-        stage.reload(part)
+    stage.reload("alertmanager" if name == "alertmanager.yml" else "prometheus")
 
 
-def rule_of(document: dict[str, Any], alert: str) -> dict[str, Any]:
-    return next(
-        rule
-        for group in document["groups"]
-        for rule in group["rules"]
-        if rule.get("alert") == alert
-    )
+def nothing(stage: Stage) -> None:
+    """All is well."""
 
 
-def assert_broken(outcome: Outcome, step: str, *says: str) -> None:
-    assert outcome.result == "failed", outcome
-    assert outcome.failed_at == step, outcome.why
-    for words in says:
-        assert words in outcome.why
+def wrong_threshold(stage: Stage) -> None:
+    def sabotage(document: dict[str, Any]) -> None:
+        for group in document["groups"]:
+            for rule in group["rules"]:
+                if rule.get("alert") == "HighDiskUsage":
+                    rule["expr"] = rule["expr"].replace("> 90", "> 99")
+
+    change(stage, "alert_rules.yml", sabotage)
 
 
-def test_the_whole_chain_is_well(stage: Stage):
-    outcome = run(DRILL, stage)
+def rule_not_loaded(stage: Stage) -> None:
+    def sabotage(document: dict[str, Any]) -> None:
+        document["groups"] = [g for g in document["groups"] if g["name"] != "system_alerts"]
+
+    change(stage, "alert_rules.yml", sabotage)
+
+
+def metric_renamed(stage: Stage) -> None:
+    def sabotage(document: dict[str, Any]) -> None:
+        job = next(j for j in document["scrape_configs"] if j["job_name"] == "node")
+        renamed = {"regex": "node_filesystem_avail_bytes", "replacement": "node_filesystem_room"}
+        names = {"source_labels": ["__name__"], "target_label": "__name__"}
+        job["metric_relabel_configs"] = [names | renamed]
+
+    change(stage, "prometheus.yml", sabotage)
+
+
+def route_removed(stage: Stage) -> None:
+    def sabotage(document: dict[str, Any]) -> None:
+        routes = document["route"]["routes"]
+        kept = [route for route in routes if route["receiver"] != "infrastructure-team"]
+        document["route"]["routes"] = kept
+
+    change(stage, "alertmanager.yml", sabotage)
+
+
+def receiver_unreachable(stage: Stage) -> None:
+    nowhere = stage.folder / "nowhere"
+    nowhere.write_text("http://127.0.0.1:9/slack\n", encoding="utf-8")
+
+    def sabotage(document: dict[str, Any]) -> None:
+        document["global"]["slack_api_url_file"] = str(nowhere)
+
+    change(stage, "alertmanager.yml", sabotage)
+
+
+def alertmanager_hangs(stage: Stage) -> None:
+    os.kill(stage.part("alertmanager"), signal.SIGSTOP)
+
+
+SABOTAGES = (
+    nothing,
+    wrong_threshold,
+    rule_not_loaded,
+    metric_renamed,
+    route_removed,
+    receiver_unreachable,
+    alertmanager_hangs,
+)
+
+
+def outcome_of(sabotage: Callable[[Stage], None], folder: Path) -> Outcome:
+    with Mends() as open_mends:
+        stage = Stage(
+            sabotage.__name__, folder=folder / "stage", compress=COMPRESS, open_mends=open_mends
+        )
+        try:
+            stage.start()
+            sabotage(stage)
+            return run(DRILL, stage)
+        finally:
+            stage.close()
+
+
+@pytest.fixture(scope="module")
+def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Outcome]]:
+    with ThreadPoolExecutor(len(SABOTAGES)) as pool:
+        futures = {
+            sabotage.__name__: pool.submit(
+                outcome_of, sabotage, tmp_path_factory.mktemp(sabotage.__name__)
+            )
+            for sabotage in SABOTAGES
+        }
+        yield {name: future.result() for name, future in futures.items()}
+
+
+def test_a_whole_chain_is_proven(outcomes: Mapping[str, Outcome]):
+    outcome = outcomes["nothing"]
     assert outcome.result in ("passed", "simulated"), outcome.why
     assert {str(one) for one in outcome.notified} == {
         "slack #infrastructure-alerts",
@@ -70,74 +138,29 @@ def test_the_whole_chain_is_well(stage: Stage):
     assert sorted(steps, key=outcome.moments.__getitem__) == steps
 
 
-def test_a_wrong_threshold_is_named(stage: Stage):
-    def sabotage(document: dict[str, Any]) -> None:
-        rule = rule_of(document, "HighDiskUsage")
-        rule["expr"] = rule["expr"].replace("> 90", "> 99")
-
-    with changed(stage, "alert_rules.yml", sabotage):
-        outcome = run(DRILL, stage)
-    assert_broken(outcome, "firing", "rule: its expression is not the project's", "> 99")
-
-
-def test_a_rule_that_is_not_loaded_is_named(stage: Stage):
-    def sabotage(document: dict[str, Any]) -> None:
-        document["groups"] = [g for g in document["groups"] if g["name"] != "system_alerts"]
-
-    with changed(stage, "alert_rules.yml", sabotage):
-        outcome = run(DRILL, stage)
-    assert_broken(outcome, "baseline", "rule file", "none is called HighDiskUsage")
-
-
-def test_a_metric_that_was_renamed_is_named(stage: Stage):
-    def sabotage(document: dict[str, Any]) -> None:
-        job = next(j for j in document["scrape_configs"] if j["job_name"] == "node")
-        job["metric_relabel_configs"] = [
-            {
-                "source_labels": ["__name__"],
-                "regex": "node_filesystem_avail_bytes",
-                "target_label": "__name__",
-                "replacement": "node_filesystem_free_space",
-            }
-        ]
-
-    with changed(stage, "prometheus.yml", sabotage):
-        outcome = run(DRILL, stage)
-    assert_broken(outcome, "firing", "metric: Prometheus has no node_filesystem_avail_bytes")
-
-
-def test_a_route_that_was_removed_is_named(stage: Stage):
-    def sabotage(document: dict[str, Any]) -> None:
-        routes = document["route"]["routes"]
-        document["route"]["routes"] = [
-            route for route in routes if route["receiver"] != "infrastructure-team"
-        ]
-
-    with changed(stage, "alertmanager.yml", sabotage):
-        outcome = run(DRILL, stage)
-    assert_broken(
-        outcome,
-        "notified",
-        "route: nothing arrived at slack #infrastructure-alerts",
-        "websocket-team",
-    )
-
-
-def test_a_receiver_that_cannot_be_reached_is_named(stage: Stage):
-    def sabotage(document: dict[str, Any]) -> None:
-        document["global"]["slack_api_url_file"] = str(stage.folder / "nowhere")
-
-    (stage.folder / "nowhere").write_text("http://127.0.0.1:9/slack\n", encoding="utf-8")
-    with changed(stage, "alertmanager.yml", sabotage):
-        outcome = run(DRILL, stage)
-    assert_broken(outcome, "notified", "nothing arrived at slack #websocket-alerts")
-
-
-def test_an_alertmanager_that_hangs_is_named(stage: Stage):
-    pid = stage.part("alertmanager")
-    os.kill(pid, signal.SIGSTOP)
-    try:
-        outcome = run(DRILL, stage, slack_seconds=4.0)
-    finally:
-        os.kill(pid, signal.SIGCONT)
-    assert_broken(outcome, "baseline", "Alertmanager")
+@pytest.mark.parametrize(
+    ("sabotage", "step", "says"),
+    [
+        (wrong_threshold, "firing", ["rule: its expression is not the project's", "> 99"]),
+        (rule_not_loaded, "baseline", ["rule file", "none is called HighDiskUsage"]),
+        (metric_renamed, "firing", ["metric: Prometheus has no node_filesystem_avail_bytes"]),
+        (
+            route_removed,
+            "notified",
+            ["route: nothing arrived at slack #infrastructure-alerts", "websocket-team"],
+        ),
+        (receiver_unreachable, "notified", ["nothing arrived at slack #websocket-alerts"]),
+        (alertmanager_hangs, "baseline", ["Alertmanager"]),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else "",
+)
+def test_the_broken_link_is_named(
+    outcomes: Mapping[str, Outcome],
+    sabotage: Callable[[Stage], None],
+    step: str,
+    says: list[str],
+):
+    outcome = outcomes[sabotage.__name__]
+    assert outcome.result == "failed"
+    assert outcome.failed_at == step, outcome.why
+    assert [words for words in says if words not in outcome.why] == [], outcome.why
