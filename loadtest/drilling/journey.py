@@ -27,6 +27,7 @@ from loadtest.drilling.receivers import Notifications, Place, last_id, places
 from loadtest.drilling.scene import CannotProvoke, Interrupted, Scene
 
 _BASELINE_S: Final = 900.0
+_SCRAPES: Final = 2
 _ALERTMANAGER_S: Final = 75.0
 # group_wait or group_interval, whichever comes first, and a retry.
 _NOTIFY_S: Final = 420.0
@@ -130,14 +131,19 @@ class Journey:
 
         def is_clean() -> bool:
             active = any(one.name == alert for one in self._stage.alertmanager.alerts())
-            return self._is_quiet() and not active and not self._is_announced()
+            return self._has_past() and self._is_quiet() and not active and not self._is_announced()
 
-        self._reach(
-            "baseline",
-            is_clean,
-            _BASELINE_S,
-            lambda: f"{alert} is active before anything is broken",
-        )
+        self._reach("baseline", is_clean, _BASELINE_S, self._why_unclean)
+
+    def _why_unclean(self) -> str:
+        if not self._has_past():
+            return f"Prometheus has not scraped every target {_SCRAPES} times"
+        return f"{self._drill.alert} is active before anything is broken"
+
+    def _has_past(self) -> bool:
+        """Whether every target was scraped before: a counter first seen after a fault has no rate."""
+        scrapes = self._stage.prometheus.number("min(count_over_time(up[1h]))")
+        return scrapes is not None and scrapes >= _SCRAPES
 
     def _start_load(self) -> None:
         if self._drill.load is not None:

@@ -17,7 +17,7 @@ _SECONDS: Final = 60.0
 def provoke(scene: Scene) -> None:
     stage = scene.stage
     for _ in range(_KILLS):
-        # Whoever is killed before it was ready failed to boot; three of these end the program.
+        # A worker that is killed before it came up failed to boot; three of these end the program.
         scene.wait_until(lambda: alive(stage) == WORKERS, _SECONDS, "all workers are ready")
         old = set(stage.workers(0))
         for pid in old:
