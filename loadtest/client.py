@@ -105,7 +105,6 @@ class Client:
     ) -> None:
         self.url = url
         self.is_connected = False
-        self.node = ""
         self.data: Any = None
         self.closed_with: Closed | None = None
         self._measured = measured
@@ -170,7 +169,7 @@ class Client:
             self._measured("connect", time.perf_counter() - began, error)
             self._drop_socket()
             raise
-        self.data, self.node = result.get("data"), result.get("node", "")
+        self.data = result.get("data")
         ping = result.get("ping", 0)
         self._socket.settimeout(ping + _PING_GRACE_SECONDS if ping else None)
         self.is_connected = True

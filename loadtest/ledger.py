@@ -268,6 +268,7 @@ class Ledger:
             "sent": total["acknowledged"] + total["unknown"] + total["refused"],
             **total,
             "outstanding": 0 if is_final else late,
+            "losses": _losses(accounts) if is_final else [],
             "channels": len(accounts),
             "is_final": is_final,
             **{name: None if s is None else round(s * 1000, 2) for name, s in quantiles.items()},
@@ -278,6 +279,22 @@ def _add_subscriber(account: Account, one: Subscriber) -> None:
     for name in ("got", "lost", "twice", "out_of_order", "unrecoverable"):
         setattr(account, name, getattr(account, name) + getattr(one, name))
     account.top = max(account.top, one.last)
+
+
+def _losses(accounts: Mapping[str, Account]) -> list[str]:
+    """Which channel lost how many, and how; one line each."""
+    ways = {
+        "lost": "passed over by subscribers",
+        "behind": "not delivered to the end",
+        "vanished": "acknowledged and not in the stream",
+        "unrecoverable": "recoveries that the server could not make",
+    }
+    return [
+        f"{channel}: {count} {way}"
+        for channel, account in sorted(accounts.items())
+        for name, way in ways.items()
+        if (count := getattr(account, name))
+    ]
 
 
 def _total(accounts: Iterable[Account], name: str) -> int:

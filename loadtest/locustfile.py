@@ -136,6 +136,7 @@ def _end(environment: Environment, **_: Any) -> None:
     summary = world.summary(is_final=True)
     ledger = ("sent", "acknowledged", "unknown", "refused", "got", "lost", "twice", "out_of_order")
     sys.stderr.write("ledger: " + ", ".join(f"{name} {summary[name]}" for name in ledger) + "\n")
+    sys.stderr.writelines(f"loss: {line}\n" for line in summary["losses"])
     if summary["p99_ms"] is not None:
         sys.stderr.write(f"delivery: p50 {summary['p50_ms']} ms, p99 {summary['p99_ms']} ms\n")
     wanted = limits.parse(world.options.expect)

@@ -58,10 +58,15 @@ class World:
 
     # --- where and how ---------------------------------------------------------------------
 
-    @property
-    def url(self) -> str:
-        """The WebSocket address of the host that was given."""
-        return websocket_url(str(self.environment.host or "ws://127.0.0.1:8000"))
+    def door(self, number: int) -> tuple[int, str]:
+        """The number and the WebSocket address of the door that a user takes.
+
+        Of several hosts, separated by commas, users take one after the other; each turn through the
+        channels begins with the next, so that every channel has users at every door.
+        """
+        hosts = str(self.environment.host or "ws://127.0.0.1:8000").split(",")
+        turn = (number % self.options.channels + number // self.options.channels) % len(hosts)
+        return turn, websocket_url(hosts[turn].strip())
 
     @property
     def token(self) -> str:
@@ -113,13 +118,17 @@ class World:
         """Fire an event for an error that was intended: a success."""
         self.measured(f"expected {name}", seconds, None)
 
-    def delivery(self, sent_at: float, *, is_other_worker: bool) -> None:
-        """A publication arrived; every so many are Locust events, all are in the ledger."""
+    def delivery(self, sent_at: float, *, is_other_door: bool) -> None:
+        """A publication arrived; every so many are Locust events, all are in the ledger.
+
+        Args:
+            is_other_door: whether it was sent through another of the hosts that were given.
+        """
         seconds = time.time() - sent_at
         self.ledger.latencies.add(seconds)
         self.delivered += 1
         if self.delivered % self.options.sample == 0:
-            self.measured("delivery other worker" if is_other_worker else "delivery", seconds, None)
+            self.measured("delivery other door" if is_other_door else "delivery", seconds, None)
 
     # --- the end ---------------------------------------------------------------------------
 

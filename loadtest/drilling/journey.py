@@ -297,6 +297,14 @@ class Journey:
         self._outcome.resolve_notified = list(arrived.values())
         if wanted:
             self._outcome.moments["resolve_notified"] = max(arrived[place].at for place in wanted)
+        self._check_astray()
+
+    def _check_astray(self) -> None:
+        """Whoever is told of what is not theirs stops listening."""
+        astray = self._notifications.arrived("firing").keys() - set(self._places())
+        if astray:
+            where = ", ".join(sorted(" ".join(place) for place in astray))
+            raise NotReached("notified", f"route: it was announced at {where} too")
 
     def _settle(self) -> None:
         """End the load: its ledger must account for every publication."""

@@ -230,6 +230,7 @@ class Soak:
             lines.append("DeploymentCompleted did not fire although the workers were rolled")
         if losses := self._losses():
             lines.append(f"publications are not accounted for: {losses}")
+            lines += self._account.get("losses", [])
         pending = sorted(
             name
             for name, one in self._outcomes.items()

@@ -37,7 +37,8 @@ class Member(User):
         super().__init__(environment)
         self.world = World.of(environment)
         self.number = self.world.next_number(type(self))
-        self.id = f"{self.world.name}-{self.number}"
+        self.id = f"{self.world.name}-{type(self).__name__}-{self.number}"
+        self.door, self.url = self.world.door(self.number)
         self.client = self.new_client()
         self.sent: dict[str, int] = {}
         self._counted: list[tuple[str, Subscriber]] = []
@@ -45,7 +46,7 @@ class Member(User):
     def new_client(self) -> Client:
         """A client that is not connected yet."""
         return Client(
-            self.world.url,
+            self.url,
             measured=self.world.measured,
             token=self.world.token,
             data=self.connect_data(),
@@ -117,8 +118,7 @@ class Member(User):
         def delivered(_: str, data: Any, offset: int) -> None:
             if isinstance(data, dict) and "p" in data:
                 counted.take(offset, data["p"], data["n"])
-                elsewhere = bool(data.get("w")) and data["w"] != self.client.node
-                self.world.delivery(data["t"], is_other_worker=elsewhere)
+                self.world.delivery(data["t"], is_other_door=data["d"] != self.door)
 
         one = Subscription(channel, delivered, subscribed, is_recoverable)
         while True:
@@ -140,9 +140,7 @@ class Member(User):
     def publish(self, channel: str) -> None:
         """Publish the next of ours, and account for it."""
         number = self.sent[channel] = self.sent.get(channel, 0) + 1
-        data = {"p": self.id, "n": number, "t": time.time()}
-        if self.client.node:
-            data["w"] = self.client.node
+        data = {"p": self.id, "n": number, "t": time.time(), "d": self.door}
         if (padding := self.world.options.payload - 60) > 0:
             data["x"] = "x" * padding
         ledger = self.world.ledger

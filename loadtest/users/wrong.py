@@ -68,7 +68,7 @@ class ErrorMaker(Member):
 
     def token(self) -> None:
         """A token that nobody signed: the connection is closed (3500), or it is not looked at."""
-        client = Client(self.world.url, measured=_unmeasured, token="not.a.token")  # noqa: S106 - it is none
+        client = Client(self.url, measured=_unmeasured, token="not.a.token")  # noqa: S106 - it is none
         with suppress(Closed, Refused):
             client.connect_once()
         client.close()
@@ -95,7 +95,7 @@ class ErrorMaker(Member):
 
     def _another(self) -> Client:
         """A connection of its own: what closes it must not close ours."""
-        client = Client(self.world.url, measured=_unmeasured, token=self.world.token)
+        client = Client(self.url, measured=_unmeasured, token=self.world.token)
         try:
             client.connect_once()
         except (Closed, Refused) as error:

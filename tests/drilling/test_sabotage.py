@@ -77,6 +77,16 @@ def route_removed(stage: Stage) -> None:
     change(stage, "alertmanager.yml", sabotage)
 
 
+def route_too_many(stage: Stage) -> None:
+    def sabotage(document: dict[str, Any]) -> None:
+        routes = document["route"]["routes"]
+        warning = next(route for route in routes if route["receiver"] == "websocket-team")
+        astray = {**warning, "receiver": "websocket-oncall", "continue": True}
+        routes.insert(routes.index(warning), astray)
+
+    change(stage, "alertmanager.yml", sabotage)
+
+
 def receiver_unreachable(stage: Stage) -> None:
     nowhere = stage.folder / "nowhere"
     nowhere.write_text("http://127.0.0.1:9/slack\n", encoding="utf-8")
@@ -97,6 +107,7 @@ SABOTAGES = (
     rule_not_loaded,
     metric_renamed,
     route_removed,
+    route_too_many,
     receiver_unreachable,
     alertmanager_hangs,
 )
@@ -149,6 +160,7 @@ def test_a_whole_chain_is_proven(outcomes: Mapping[str, Outcome]):
             "notified",
             ["route: nothing arrived at slack #infrastructure-alerts", "websocket-team"],
         ),
+        (route_too_many, "notified", ["route: it was announced at pagerduty trigger, slack"]),
         (receiver_unreachable, "notified", ["nothing arrived at slack #websocket-alerts"]),
         (alertmanager_hangs, "baseline", ["Alertmanager"]),
     ],

@@ -1,7 +1,7 @@
-"""Draw docs/img/architecture.svg: what runs, and what goes between.
+"""Draw docs/img/architecture.svg and drill-stage.svg: what runs, and what goes between.
 
 Rules
-- One picture, readable on a light and on a dark page: it brings its own background.
+- Pictures are readable on a light and on a dark page: they bring their own background.
 - Drawn by code, so that a change of the house is a change of a line here.
 """
 
@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Final
 from xml.sax.saxutils import escape
 
-TARGET: Final = Path(__file__).resolve().parents[1] / "docs" / "img" / "architecture.svg"
+FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "img"
 WIDTH: Final = 980
 HEIGHT: Final = 520
+STAGE_HEIGHT: Final = 396
 INK: Final = "#1f2933"
 QUIET: Final = "#52606d"
 STYLE: Final = (
@@ -112,25 +113,76 @@ def flows() -> list[str]:
     ]  # fmt: skip
 
 
-def drawing() -> str:
-    """The whole picture."""
+def stage() -> list[str]:
+    """What a drill starts, what it breaks, and the way of the alert."""
+    return [
+        f'<rect width="{WIDTH}" height="{STAGE_HEIGHT}" rx="12" fill="#f7f9fb"/>',
+        (
+            '<rect x="190" y="24" width="770" height="312" rx="12" fill="#ffffff" '
+            'stroke="#9fb3c8" stroke-dasharray="6 4"/>'
+        ),
+        text(206, 48, "one stage of a drill", "note", "start"),
+        box(24, 76, 130, 66, "#e6eaf0", "Locust", "steady load", "and its ledger"),
+        box(24, 196, 130, 66, "#fdeecb", "the drill", "breaks, watches", "mends"),
+        box(24, 306, 130, 66, "#e6eaf0", "the mender", "mends if the", "drill is killed"),
+        box(230, 76, 170, 66, "#d9f2e6", "the cluster", "nginx, 2 workers", "store, supervisor"),
+        box(480, 76, 170, 66, "#dbe9fb", "Prometheus", "rules of docker/", "time compressed"),
+        box(750, 76, 180, 66, "#dbe9fb", "Alertmanager", "routes, silences"),
+        box(750, 246, 180, 66, "#f6dede", "stand-ins", "Slack, PagerDuty", "dead man's switch"),
+        box(480, 246, 170, 66, "#dbe9fb", "the keeper", "monitor ack and", "its resolve"),
+        arrow([(154, 109), (228, 109)], both=True),
+        arrow([(478, 109), (402, 109)]),
+        text(440, 101, "scrape", "flow"),
+        arrow([(650, 109), (748, 109)]),
+        text(699, 101, "fires", "flow"),
+        arrow([(840, 142), (840, 244)]),
+        text(848, 196, "notifies", "flow", "start"),
+        arrow([(650, 279), (748, 279)]),
+        arrow([(154, 214), (270, 214), (270, 144)]),
+        text(280, 190, "breaks and mends", "flow", "start"),
+        arrow([(154, 229), (565, 229), (565, 144)], dashed=True),
+        arrow([(565, 229), (800, 229), (800, 144)], dashed=True),
+        arrow([(154, 244), (440, 244), (440, 326), (840, 326), (840, 314)], dashed=True),
+        text(430, 222, "asks", "flow"),
+        arrow([(89, 262), (89, 304)], dashed=True),
+        text(97, 288, "journal", "flow", "start"),
+    ]  # fmt: skip
+
+
+def svg(height: int, label: str, parts: list[str]) -> str:
+    """A whole picture."""
     head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT}" '
-        f'width="{WIDTH}" height="{HEIGHT}" role="img" '
-        'aria-label="Clients reach nginx, nginx the workers, the workers share Valkey; the '
-        'supervisor owns the sockets and serves metrics.">'
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" '
+        f'width="{WIDTH}" height="{height}" role="img" aria-label="{escape(label)}">'
         f"<style>{STYLE}</style><defs>"
         '<marker id="head" viewBox="0 0 10 10" refX="9" refY="5" markerWidth="7" '
         f'markerHeight="7" orient="auto-start-reverse"><path d="M0,0 L10,5 L0,10 z" '
         f'fill="{INK}"/></marker></defs>'
     )
-    return "\n".join([head, *frame(), *processes(), *flows(), "</svg>"]) + "\n"
+    return "\n".join([head, *parts, "</svg>"]) + "\n"
+
+
+PICTURES: Final = {
+    "architecture.svg": svg(
+        HEIGHT,
+        "Clients reach nginx, nginx the workers, the workers share Valkey; the supervisor owns the"
+        " sockets and serves metrics.",
+        [*frame(), *processes(), *flows()],
+    ),
+    "drill-stage.svg": svg(
+        STAGE_HEIGHT,
+        "The drill breaks the cluster; Prometheus, Alertmanager and the stand-ins carry the alert;"
+        " the mender mends if the drill is killed.",
+        stage(),
+    ),
+}
 
 
 def main() -> int:
-    """Write the picture."""
-    TARGET.parent.mkdir(parents=True, exist_ok=True)
-    TARGET.write_text(drawing(), encoding="utf-8")
+    """Write the pictures."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    for name, drawn in PICTURES.items():
+        (FOLDER / name).write_text(drawn, encoding="utf-8")
     return 0
 
 

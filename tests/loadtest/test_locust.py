@@ -1,0 +1,147 @@
+"""Locust with our users against a real cluster: exit codes, reports, accounts across faults."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import os
+import random
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from loadtest.arguments import SCENARIO_NAMES
+from loadtest.scenarios import SCENARIOS
+from tests.architecture.tree import ROOT
+from tests.harness.cluster import Cluster
+from tests.harness.processes import free_ports
+from tests.loadtest.middleman import Fault, Middleman, double, swallow
+from tests.loadtest.running import locust
+
+CLEAN = "lost=0,twice=0,out_of_order=0,unrecoverable=0"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
+    async with Cluster(tmp_path_factory.mktemp("locust"), workers=2) as one:
+        yield one
+
+
+def host(cluster: Cluster) -> str:
+    return f"ws://127.0.0.1:{cluster.port}"
+
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+
+async def test_every_scenario_can_be_named():
+    assert set(SCENARIO_NAMES) == set(SCENARIOS)
+
+
+def doors(cluster: Cluster) -> str:
+    """The workers' own ports, past nginx."""
+    return ",".join(f"ws://127.0.0.1:{cluster.worker_port(slot)}" for slot in range(2))
+
+
+async def test_steady_load_meets_its_limits(cluster: Cluster, tmp_path: Path):
+    report, table = tmp_path / "report.html", tmp_path / "run"
+    words = ("--scenario", "steady", "-u", "10", "-t", "5s", "--html", str(report))
+    ended = await locust(
+        doors(cluster), tmp_path, *words, "--csv", str(table), "--expect", f"{CLEAN},unknown=0"
+    )
+    assert ended.code == 0, ended.text
+    assert ended.ledger["acknowledged"] > 10
+    assert ended.ledger["got"] >= ended.ledger["acknowledged"]
+    assert set(ended.ledger["events"]) >= {
+        "connect",
+        "subscribe",
+        "publish",
+        "delivery",
+        "delivery other door",
+    }
+    assert "lost: 0, at most 0: met" in ended.text
+    assert "delivery other door" in report.read_text()
+    with Path(f"{table}_stats.csv").open() as rows:
+        assert "publish" in {row["Name"] for row in csv.DictReader(rows)}
+
+
+async def test_a_limit_that_is_not_met_is_the_exit_code(cluster: Cluster, tmp_path: Path):
+    words = ("--scenario", "steady", "-u", "4", "-t", "3s", "--expect", "acknowledged=100000")
+    ended = await locust(host(cluster), tmp_path, *words)
+    assert ended.code == 1
+    assert "at least 100000: NOT MET" in ended.text
+
+
+async def test_a_limit_that_makes_no_sense_is_refused_before_anything_runs(
+    cluster: Cluster, tmp_path: Path
+):
+    ended = await locust(host(cluster), tmp_path, "--expect", "speed=1")
+    assert ended.code == 78
+    assert "'speed=1' is no limit" in ended.text
+    assert ended.ledger == {}
+
+
+async def test_user_classes_are_chosen_by_argument(cluster: Cluster, tmp_path: Path):
+    ended = await locust(host(cluster), tmp_path, "SessionHolder", "-u", "5", "-r", "50", "-t", "3s")
+    assert ended.code == 0, ended.text
+    assert ended.ledger["events"]["connect"]["count"] == 5
+    assert "publish" not in ended.ledger["events"]
+
+
+async def test_a_worker_that_is_killed_costs_no_publication(cluster: Cluster, tmp_path: Path):
+    killed: list[int] = []
+
+    async def kill(_: dict[str, Any]) -> None:
+        await asyncio.sleep(2)
+        victim = random.choice(cluster.workers())
+        os.kill(victim.pid, signal.SIGKILL)
+        killed.append(victim.pid)
+
+    words = ("--scenario", "mixed", "-u", "60", "-t", "12s", "--rate", "40", "--processes", "2")
+    ended = await locust(host(cluster), tmp_path, *words, "--expect", CLEAN, meanwhile=kill)
+    assert killed
+    assert ended.code == 0, ended.text
+    assert ended.ledger["events"]["recover"]["count"] > 0
+    assert ended.ledger["acknowledged"] > 100
+
+
+@pytest.mark.parametrize(
+    ("fault", "name"), [(swallow, "lost"), (double, "twice")], ids=["swallowed", "doubled"]
+)
+async def test_a_publication_that_goes_wrong_is_noticed(
+    cluster: Cluster, tmp_path: Path, fault: Fault, name: str
+):
+    target = f"{host(cluster)}/connection/websocket"
+    async with Middleman(target, fault) as middleman:
+        words = ("--scenario", "steady", "-u", "3", "-t", "6s", "--rate", "10")
+        ended = await locust(middleman.url, tmp_path, *words, "--expect", CLEAN)
+    assert ended.code == 1, ended.text
+    assert {n: ended.ledger[n] for n in ("lost", "twice")} == {"lost": 0, "twice": 0} | {name: 1}
+
+
+async def test_a_master_adds_up_what_its_workers_account_for(cluster: Cluster, tmp_path: Path):
+    port = str(free_ports(1))
+    worker = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"),
+        *("--worker", "--master-host", "127.0.0.1", "--master-port", port),
+        cwd=ROOT,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.DEVNULL,
+    )
+    try:
+        words = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
+        words += ("--expect-workers", "1", "--scenario", "steady", "-u", "6", "-t", "5s")
+        ended = await locust(host(cluster), tmp_path, *words, "--expect", f"{CLEAN},acknowledged=5")
+        assert ended.code == 0, ended.text
+        async with asyncio.timeout(30):
+            assert await worker.wait() == 0
+    finally:
+        if worker.returncode is None:
+            worker.kill()
+            await worker.wait()
