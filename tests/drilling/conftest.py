@@ -21,13 +21,13 @@ class Quiet:
         return
 
 
-def run(drill: Drill, stage: Stage, *, slack_seconds: float = 12.0) -> Outcome:
+def run(drill: Drill, stage: Stage, *, name: str = "test", slack_seconds: float = 12.0) -> Outcome:
     """One drill on a stage; returns how far it got."""
     rule = next((rule for rule in stage.prometheus.rules() if rule.name == drill.alert), None)
     labels = rule.labels if rule else {"severity": "warning", "team": "infrastructure"}
     outcome = Outcome(
         alert=drill.alert,
-        drill="test",
+        drill=name,
         severity=labels["severity"],
         team=labels["team"],
         proof=drill.proof,
@@ -37,6 +37,6 @@ def run(drill: Drill, stage: Stage, *, slack_seconds: float = 12.0) -> Outcome:
         compress=stage.compress,
         started_at=time.time(),
     )
-    scene = Scene(stage, "test", threading.Event())
+    scene = Scene(stage, name, threading.Event())
     Journey(drill, scene, outcome, Quiet(), slack_seconds=slack_seconds).run()
     return outcome

@@ -87,7 +87,9 @@ async def test_a_limit_that_makes_no_sense_is_refused_before_anything_runs(
 
 
 async def test_user_classes_are_chosen_by_argument(cluster: Cluster, tmp_path: Path):
-    ended = await locust(host(cluster), tmp_path, "SessionHolder", "-u", "5", "-r", "50", "-t", "3s")
+    ended = await locust(
+        host(cluster), tmp_path, "SessionHolder", "-u", "5", "-r", "50", "-t", "3s"
+    )
     assert ended.code == 0, ended.text
     assert ended.ledger["events"]["connect"]["count"] == 5
     assert "publish" not in ended.ledger["events"]

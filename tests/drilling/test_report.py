@@ -1,0 +1,155 @@
+"""The report of a run: for programs, for CI, for a person; and what the terminal shows."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console
+
+from loadtest.drilling import report
+from loadtest.drilling.outcome import Outcome, Receiver, Run
+from loadtest.drilling.picture import picture
+from loadtest.drilling.screen import Screen
+
+BEGAN = 1_000_000.0
+
+
+def outcome(alert: str = "HighErrorRate") -> Outcome:
+    one = Outcome(
+        alert=alert,
+        drill="high_error_rate",
+        severity="critical",
+        team="websocket",
+        proof="full",
+        breaks="the store is <b>killed</b> & gone",
+        mends="it is started",
+        stage="stage-1",
+        compress=15.0,
+        started_at=BEGAN,
+        ended_at=BEGAN + 40,
+        result="passed",
+    )
+    one.moments = {
+        "baseline": BEGAN + 1,
+        "provoked": BEGAN + 2,
+        "pending": BEGAN + 4,
+        "firing": BEGAN + 12.25,
+        "notified": BEGAN + 14,
+        "mended": BEGAN + 15,
+        "resolved": BEGAN + 30,
+        "resolve_notified": BEGAN + 33,
+    }
+    one.notified = [Receiver("slack", "#websocket-oncall", BEGAN + 14)]
+    one.samples = [(BEGAN + 2, None), (BEGAN + 3, 1.0), (BEGAN + 12, 60.0), (BEGAN + 30, 2.0)]
+    one.evidence = {"prometheus": {"labels": {"alertname": alert}, "value": float("nan")}}
+    return one
+
+
+def broken() -> Outcome:
+    one = outcome("HighDiskUsage")
+    one.result, one.failed_at, one.why = (
+        "failed",
+        "notified",
+        "route: \x00nothing arrived at <slack>",
+    )
+    del one.moments["notified"], one.moments["resolved"], one.moments["resolve_notified"]
+    return one
+
+
+@pytest.fixture
+def run() -> Run:
+    one = Run("compressed", 15.0, BEGAN, "a cluster of its own", {"cores": 2})
+    one.outcomes = [outcome(), broken()]
+    one.uncovered = ["NobodyDrillsMe"]
+    one.ended_at = BEGAN + 50
+    return one
+
+
+@pytest.fixture
+def folder(run: Run, tmp_path: Path) -> Path:
+    report.write(run, tmp_path)
+    return tmp_path
+
+
+def test_the_document_has_the_promised_form(folder: Path):
+    document = json.loads((folder / "drill.json").read_text())
+    assert document["profile"] == "compressed"
+    passed, failed = document["alerts"]
+    assert (passed["alert"], passed["result"]) == ("HighErrorRate", "passed")
+    assert (passed["pending_s"], passed["firing_s"], passed["resolved_s"]) == (2.0, 10.25, 28.0)
+    assert passed["notified"] == ["slack #websocket-oncall"]
+    assert passed["evidence"]["prometheus"]["value"] is None
+    assert (failed["result"], failed["failed_at"], failed["resolved_s"]) == (
+        "failed",
+        "notified",
+        None,
+    )
+    assert document["is_passed"] is False
+    assert document["uncovered"] == ["NobodyDrillsMe"]
+
+
+def test_nothing_half_written_is_left(folder: Path):
+    assert sorted(path.name for path in folder.iterdir()) == sorted(report.NAMES)
+
+
+def test_ci_reads_one_case_per_alert_and_a_failure_for_each_that_is_not_proven(folder: Path):
+    suite = ET.parse(folder / "drill.xml").getroot().find("testsuite")
+    assert suite is not None
+    assert (suite.get("tests"), suite.get("failures")) == ("3", "2")
+    failures = {
+        case.get("name"): failure.get("message")
+        for case in suite.iter("testcase")
+        if (failure := case.find("failure")) is not None
+    }
+    assert failures == {
+        "HighDiskUsage": "route: �nothing arrived at <slack>",
+        "NobodyDrillsMe": "no drill is registered for this alert",
+    }
+
+
+def test_the_page_shows_everything_and_needs_nothing(folder: Path):
+    page = (folder / "drill.html").read_text()
+    assert "<b>killed</b>" not in page
+    assert "&lt;b&gt;killed&lt;/b&gt; &amp; gone" in page
+    assert "NobodyDrillsMe" in page
+    assert page.count("<svg") == 2
+    assert "<script" not in page
+    assert "src=" not in page
+    assert "@import" not in page
+    assert page.index("HighDiskUsage") < page.index("HighErrorRate"), "what failed comes first"
+
+
+def test_a_picture_has_its_marks_where_they_happened():
+    drawn = ET.fromstring(picture(outcome(), threshold=10.0))
+    words = " ".join("".join(drawn.itertext()).split())
+    for mark in ("pending", "firing", "threshold 10", "Slack #websocket-oncall"):
+        assert mark in words
+
+
+def test_an_alert_without_any_value_still_has_a_picture():
+    one = outcome()
+    one.samples = []
+    assert ET.fromstring(picture(one)).tag.endswith("svg")
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_the_screen_is_quiet_where_nobody_looks(run: Run, is_terminal: bool):
+    shown = io.StringIO()
+    console = Console(file=shown, force_terminal=is_terminal, width=100)
+    with Screen(run, planned=2, console=console) as screen:
+        screen.started(run.outcomes[0])
+        screen.stepped(run.outcomes[0], "firing")
+        for one in run.outcomes:
+            screen.ended(one)
+    text = shown.getvalue()
+    assert ("\x1b[" in text) is is_terminal
+    assert "HighErrorRate" in text
+    assert "notified: route:" in text
+    if not is_terminal:
+        # Two alerts, a reason, a summary: no line for a step.
+        assert "firing\n" not in text
+        assert len(text.splitlines()) <= 5
