@@ -5,15 +5,20 @@ Rules
 - A warning or error that repeats is written a few times per window; the next line written
   after it says how many were `suppressed`. Every one of them is counted.
 - Metrics stand on the same rung: they install `count_levels` and this module calls it.
+- Beside standard output, every process of a cluster appends to one file, always as JSON. Whoever
+  owns the file keeps it bounded by emptying it in place.
 - A log line that cannot be written is dropped; logging never ends or disturbs the service.
 """
 
 from __future__ import annotations
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, MutableMapping
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final, TextIO, cast
 
 import structlog
@@ -22,6 +27,7 @@ from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
 from cluster.config import LogConfig
 
 LEVELS: Final = ("debug", "info", "warning", "error")
+FILE_VARIABLE: Final = "APP_LOG_FILE"
 CLEAR_LINE: Final = "\r\x1b[2K"
 
 _BURST: Final = 5
@@ -52,6 +58,56 @@ _counter: Final = _LevelCounter()
 def count_levels(hook: Callable[[str], None]) -> None:
     """Install what is called with the level of every event, written or suppressed."""
     _counter.hook = hook
+
+
+class _File:
+    """The file beside the stream; none at first."""
+
+    def __init__(self) -> None:
+        self.path: Path | None = None
+        self._fd = -1
+        self._render = structlog.processors.JSONRenderer()
+
+    def open(self, path: Path | None) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+        self.path, self._fd = None, -1
+        if path is not None:
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            self._fd = os.open(path, flags, 0o600)
+            self.path = path
+
+    def __call__(self, logger: WrappedLogger, method: str, event: Event) -> Event:
+        if self._fd >= 0:
+            plain = structlog.processors.format_exc_info(logger, method, dict(event))
+            line = str(self._render(logger, method, plain)) + "\n"
+            with suppress(OSError):
+                os.write(self._fd, line.encode("utf-8", "replace"))
+        return event
+
+
+_file: Final = _File()
+
+
+def also_write(path: Path | None) -> None:
+    """Append every line to this file too, as JSON; None ends that.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    _file.open(path)
+
+
+def inherited() -> dict[str, str]:
+    """What the environment of a child says about the file."""
+    return {} if _file.path is None else {FILE_VARIABLE: str(_file.path)}
+
+
+def inherit() -> None:
+    """Append to the file that the starter's environment names; do without if that fails."""
+    if path := os.environ.get(FILE_VARIABLE):
+        with suppress(OSError):
+            also_write(Path(path))
 
 
 class Unlogged(logging.Filter):
@@ -182,6 +238,7 @@ def configure(
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.StackInfoRenderer(),
+            _file,
             *_renderers(as_json, out),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(config.level),

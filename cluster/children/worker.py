@@ -19,6 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final, cast
 
+from cluster import log
 from cluster.children.child import STATES, Child, State
 from cluster.children.process import Launch
 from cluster.config.sources import ENV_PREFIX
@@ -86,7 +87,7 @@ class WorkerKind:
                 *(str(part) for pair in arguments.items() for part in pair),
                 *(("--patient",) if self.is_patient else ()),
             ),
-            env=environment(PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir)),
+            env=environment(PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir), **log.inherited()),
             death_signal=signal.SIGKILL,
             pass_fds=(self._listen_fd, writes, config_fd),
             close_fds=(writes, config_fd),

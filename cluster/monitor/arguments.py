@@ -49,6 +49,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         description="Ask Prometheus, Alertmanager and the incident keeper; act on alerts.",
         epilog=_EPILOG,
     )
+    # add_parser gave it the program's class, whose mistakes end with 2.
+    monitor.__class__ = _Parser
     below = monitor.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
@@ -206,6 +208,7 @@ def _add_reading(commands: Commands[_Parser]) -> None:
     add("--grep", metavar="REGEX", help="only lines that match")
     add("--since", metavar="DURATION", help="how far back (default: the last 50 lines)")
     add("--file", metavar="FILE", help="read this file instead of the service's own")
+    add("--cluster-dir", metavar="DIR", help="data directory of `ws-cluster up`, for app and nginx")
     add("--no-alerts", action="store_false", dest="alerts", help="log lines only")
 
 

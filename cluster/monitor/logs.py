@@ -1,10 +1,9 @@
 """`monitor logs`: what services wrote, and what alerts did, on one time axis.
 
 Rules
-- `monitoring up` writes one file per part into <data dir>/log. `ws-cluster up` writes to standard
-  output: its log is looked for in --file, in <state dir>/log/app.log (where
-  `ws-cluster up | tee -a …` may put it) and in the journal of systemd; nginx's is the file its
-  supervisor keeps.
+- `monitoring up` writes one file per part into <data dir>/log, `ws-cluster up` app.log and nginx's
+  access.log into <its own data dir>/log, which is the state directory unless --cluster-dir says
+  otherwise; without that file the journal of systemd is read.
 - A line's time is its own (JSON `ts` or `time`, or at its beginning); a line without one belongs to
   the line before it.
 - Alert lines come from the incident journal and begin with ALERT.
@@ -159,22 +158,28 @@ def _sources(arguments: Namespace, where: Where) -> list[_Source]:
         if not path.is_file():
             raise NotFound(f"{path} is no file: --file names the log to read")
         return [_File(name, path)]
+    cluster = _cluster_dir(arguments)
     if name == "all":
-        found = [source for one in SERVICES if (source := _source(one, where))]
+        found = [source for one in SERVICES if (source := _source(one, where, cluster))]
         if not found:
             raise NotFound(f"no service has written a log below {where.data_dir}")
         return found
     if name not in SERVICES:
         known = ", ".join(SERVICES)
         raise NotFound(f"no service is called {arguments.service}: there are {known} and all")
-    source = _source(name, where)
+    source = _source(name, where, cluster)
     if source is None:
-        raise NotFound(_why_none(name, where))
+        raise NotFound(_why_none(name, where, cluster))
     return [source]
 
 
-def _source(name: str, where: Where) -> _Source | None:
-    folder = where.data_dir / "log" if name in _PARTS else places.cluster_dir() / "log"
+def _cluster_dir(arguments: Namespace) -> Path:
+    given = arguments.cluster_dir
+    return Path(given).expanduser().absolute() if given else places.cluster_dir()
+
+
+def _source(name: str, where: Where, cluster: Path) -> _Source | None:
+    folder = (where.data_dir if name in _PARTS else cluster) / "log"
     path = folder / ("access.log" if name == "nginx" else f"{name}.log")
     if path.is_file():
         return _File(name, path)
@@ -191,16 +196,15 @@ def _has_unit() -> bool:
     return done.returncode == 0 and bool(done.stdout.strip())
 
 
-def _why_none(name: str, where: Where) -> str:
-    if name == "app":
-        file = places.cluster_dir() / "log" / "app.log"
+def _why_none(name: str, where: Where, cluster: Path) -> str:
+    if name in _APP:
         return (
-            "`ws-cluster up` writes its log to standard output: start it with"
-            f" `ws-cluster up | tee -a {file}`, run it as the systemd unit {_UNIT}, or name the file"
-            " with --file"
+            f"{name} has written no log below {cluster}: start the cluster, name its data directory"
+            " with --cluster-dir, or the file with --file"
         )
-    folder = places.cluster_dir() if name == "nginx" else where.data_dir
-    return f"{name} has written no log below {folder}: start it, or name the file with --file"
+    return (
+        f"{name} has written no log below {where.data_dir}: start it, or name the file with --file"
+    )
 
 
 class _Alerts:

@@ -57,6 +57,7 @@ def run(
     valkey = "" if config.broker.redis_urls else valkey_program()
     places = Places(config.server.data_dir)
     try:
+        log.also_write(places.app_log)
         doors = Doors(config, _workers(config))
         try:
             means = Means(
@@ -73,6 +74,7 @@ def run(
         finally:
             doors.close()
     finally:
+        log.also_write(None)
         places.close()
 
 

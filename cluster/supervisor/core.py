@@ -377,7 +377,7 @@ class Supervisor:
     async def _trim_logs(self) -> None:
         while True:
             await asyncio.sleep(_TRIM_SECONDS)
-            await asyncio.to_thread(self._means.places.trim_access_log)
+            await asyncio.to_thread(self._means.places.trim_logs)
 
     async def _show_status(self) -> None:
         began = time.monotonic()

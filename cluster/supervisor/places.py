@@ -81,17 +81,32 @@ class Places:
         """The file nginx logs requests to."""
         return self.made("log") / "access.log"
 
-    def trim_access_log(self, most_bytes: int = _MOST_LOG_BYTES) -> None:
-        """Keep nginx's log and one older piece of it, each of about `most_bytes`.
+    @property
+    def app_log(self) -> Path:
+        """The file the supervisor and the workers log to, beside standard output.
 
-        nginx appends, so its file can be emptied in place; lines written while it is being
+        Raises:
+            ConfigError: it cannot be written.
+        """
+        path = self.made("log") / "app.log"
+        try:
+            path.touch(mode=0o600)
+        except OSError as error:
+            reason = f"let this user write {path} ({error.strerror})"
+            raise _unusable(self.data_dir, reason) from None
+        return path
+
+    def trim_logs(self, most_bytes: int = _MOST_LOG_BYTES) -> None:
+        """Keep each log and one older piece of it, each of about `most_bytes`.
+
+        Everybody appends, so a file can be emptied in place; lines written while it is being
         copied are lost.
         """
-        log = self.access_log
-        with suppress(OSError):
-            if log.stat().st_size > most_bytes:
-                shutil.copyfile(log, log.with_suffix(".log.1"))
-                os.truncate(log, 0)
+        for log in self.made("log").glob("*.log"):
+            with suppress(OSError):
+                if log.stat().st_size > most_bytes:
+                    shutil.copyfile(log, log.with_suffix(".log.1"))
+                    os.truncate(log, 0)
 
     def made(self, name: str, *, below_run: bool = False) -> Path:
         """A private directory in the data directory, or in what is gone at the end."""

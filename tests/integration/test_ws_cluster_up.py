@@ -147,6 +147,21 @@ def test_a_session_and_a_token_never_reach_nginx_s_log(a_terminal, tmp_path):
     assert "5ec2e7" not in "".join(lines) + terminal.screen
 
 
+def test_supervisor_and_workers_log_into_one_file_beside_the_screen(a_terminal, tmp_path):
+    terminal = a_terminal()
+    terminal.waits_for("2/2 workers ready")
+    os.write(terminal.fd, b"\x03")
+    assert terminal.exit_code() == 0
+    text = (tmp_path / "data/log/app.log").read_text()
+    lines = [json.loads(line) for line in text.splitlines()]
+    assert {line.get("worker") for line in lines} >= {None, "w0a", "w1a"}
+    assert "cluster_started" in {line["event"] for line in lines}
+    assert "5ec2e7" not in text
+    shown = run("monitor", "logs", "app", "--cluster-dir", str(tmp_path / "data"))
+    assert shown.returncode == 0
+    assert "cluster_started" in shown.stdout
+
+
 def test_metrics_through_nginx_are_for_private_addresses(a_terminal):
     terminal = a_terminal()
     terminal.waits_for("2/2 workers ready")

@@ -137,9 +137,10 @@ async def test_a_master_adds_up_what_its_workers_account_for(cluster: Cluster, t
         stderr=asyncio.subprocess.DEVNULL,
     )
     try:
-        words = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
-        words += ("--expect-workers", "1", "--scenario", "steady", "-u", "6", "-t", "5s")
-        ended = await locust(host(cluster), tmp_path, *words, "--expect", f"{CLEAN},acknowledged=5")
+        bound = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
+        words = ("--expect-workers", "1", "--scenario", "steady", "-u", "6", "-t", "5s")
+        limits = ("--expect", f"{CLEAN},acknowledged=5")
+        ended = await locust(host(cluster), tmp_path, *bound, *words, *limits)
         assert ended.code == 0, ended.text
         async with asyncio.timeout(30):
             assert await worker.wait() == 0

@@ -40,6 +40,42 @@ def test_a_line_is_json_off_a_terminal_and_carries_its_context(lines):
     }
 
 
+def test_every_line_is_in_the_file_too_and_there_as_json(tmp_path, monkeypatch):
+    path = tmp_path / "app.log"
+    log.configure(LogConfig(format="console"), worker="w0a", stream=io.StringIO())
+    log.also_write(path)
+    try:
+        assert log.inherited() == {log.FILE_VARIABLE: str(path)}
+        try:
+            raise ValueError("bad luck")
+        except ValueError:
+            log.get_logger().exception("handler_failed")
+        path.write_text(path.read_text())
+        log.get_logger().info("child_started")
+    finally:
+        log.also_write(None)
+    log.get_logger().info("child_exited")
+    first, second = (json.loads(line) for line in path.read_text().splitlines())
+    assert (first["event"], first["worker"], second["event"]) == (
+        "handler_failed",
+        "w0a",
+        "child_started",
+    )
+    assert "ValueError: bad luck" in first["exception"]
+    assert log.inherited() == {}
+    structlog.reset_defaults()
+
+
+def test_a_file_that_cannot_be_written_disturbs_nobody(tmp_path, monkeypatch):
+    monkeypatch.setenv(log.FILE_VARIABLE, str(tmp_path / "nowhere" / "app.log"))
+    log.inherit()
+    stream = io.StringIO()
+    log.configure(LogConfig(), stream=stream)
+    log.get_logger().info("child_started")
+    assert "child_started" in stream.getvalue()
+    structlog.reset_defaults()
+
+
 def test_what_is_below_the_level_is_not_written():
     stream = io.StringIO()
     log.configure(LogConfig(level="warning"), stream=stream)

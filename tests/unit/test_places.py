@@ -91,13 +91,15 @@ def test_a_long_path_still_leaves_room_for_a_socket(tmp_path):
     assert not places.run_dir.exists()
 
 
-def test_a_long_access_log_is_moved_aside(tmp_path):
+@pytest.mark.parametrize("name", ["access_log", "app_log"])
+def test_a_long_log_is_moved_aside(tmp_path, name):
     places = Places(str(tmp_path))
-    places.access_log.write_text("short")
-    places.trim_access_log(most_bytes=200)
-    assert places.access_log.read_text() == "short"
-    places.access_log.write_text("long" * 100)
-    places.trim_access_log(most_bytes=200)
-    assert places.access_log.read_text() == ""
-    assert places.access_log.with_suffix(".log.1").read_text() == "long" * 100
+    file = getattr(places, name)
+    file.write_text("short")
+    places.trim_logs(most_bytes=200)
+    assert file.read_text() == "short"
+    file.write_text("long" * 100)
+    places.trim_logs(most_bytes=200)
+    assert file.read_text() == ""
+    assert file.with_suffix(".log.1").read_text() == "long" * 100
     places.close()
