@@ -15,7 +15,11 @@ from typing import Any
 from benchmarks.places import BENCHMARKS
 
 
-async def echo(_user: str, data: Any) -> Any:
+def echo(_user: str, data: Any) -> Any:
+    return data
+
+
+async def echo_awaited(_user: str, data: Any) -> Any:
     return data
 
 
@@ -23,6 +27,7 @@ def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--port", type=int, required=True)
     arguments.add_argument("--redis", required=True)
+    arguments.add_argument("--awaited", action="store_true", help="the handler is a coroutine")
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory(prefix="ws-cluster-bench-") as metrics:
         # prometheus-client chooses its kind of value when it is imported.
@@ -42,7 +47,7 @@ def main() -> int:
             instance="echo",
             listen_fd=listener.detach(),
             status_fd=status,
-            rpc_handlers={"echo": echo},
+            rpc_handlers={"echo": echo_awaited if given.awaited else echo},
         )
 
 

@@ -113,6 +113,7 @@ LOADS = (
         "echo",
         "100 connections, one call under way on each",
         servers=("ours-rpc", "socketio", "python-socketio"),
+        beside=("ours-rpc-awaited",),
         only_full=("channels", "golib"),
         options=("--connections", "100"),
     ),

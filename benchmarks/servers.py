@@ -184,19 +184,26 @@ def ours(workers: int = 1, *, nginx: bool = False) -> Start:
     return start
 
 
-def _echo_worker(store: Valkey, scratch: Path) -> Running:
-    port = free_ports()
-    command = (
-        sys.executable, "-m", "benchmarks.echo_worker", "--port", str(port), "--redis", store.url,
-    )  # fmt: skip
-    return _one_process(command, port, "centrifuge", scratch / "echo.log", REPOSITORY)
+def _echo_worker(*options: str) -> Callable[[Valkey, Path], Running]:
+    def start(store: Valkey, scratch: Path) -> Running:
+        port = free_ports()
+        command = (
+            *(sys.executable, "-m", "benchmarks.echo_worker", "--port", str(port)),
+            *("--redis", store.url, *options),
+        )
+        return _one_process(command, port, "centrifuge", scratch / "echo.log", REPOSITORY)
+
+    return start
 
 
 SERVERS: Mapping[str, Server] = {
     "ours": Server("ws-cluster", ours()),
     "ours-nginx": Server("ws-cluster behind its nginx", ours(nginx=True)),
     "ours-4": Server("ws-cluster, 4 workers", ours(4)),
-    "ours-rpc": Server("ws-cluster worker with an rpc handler", _echo_worker),
+    "ours-rpc": Server("ws-cluster worker, rpc handler is a function", _echo_worker()),
+    "ours-rpc-awaited": Server(
+        "ws-cluster worker, rpc handler is a coroutine", _echo_worker("--awaited")
+    ),
     "socketio": Server("Socket.IO + redis-adapter", _socketio, install.socketio),
     "python-socketio": Server(
         "python-socketio + AsyncRedisManager",

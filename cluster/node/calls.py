@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any
 
@@ -34,8 +34,9 @@ from cluster.protocol import (
 
 log = get_logger()
 
-#: Answers a client's call: user and data in, JSON value out. Raise `ClientError` to refuse.
-RpcHandler = Callable[[str, Any], Awaitable[Any]]
+#: Answers a client's call: user and data in, JSON value out, at once or awaited. A plain function
+#: is answered without a task of its own; it must not block. Raise `ClientError` to refuse.
+RpcHandler = Callable[[str, Any], Any]
 
 
 class Calls:
@@ -134,12 +135,17 @@ class Calls:
             "offset": read.top.offset,
         }
 
-    async def rpc(self, connection: Connection, method: str, data: Any) -> dict[str, Any]:
+    def rpc(
+        self, connection: Connection, method: str, data: Any
+    ) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
         """Call an application's handler.
+
+        Returns:
+            The result, or what to await for it when the handler's answer is to be awaited.
 
         Raises:
             ClientError: 108 without any handler, 104 without this one, 100 when it fails, or
-                whatever `ClientError` it raises itself.
+                whatever `ClientError` it raises itself; what is awaited raises the last two.
         """
         if not self._rpc_handlers:
             raise NOT_AVAILABLE.fresh()
@@ -147,21 +153,38 @@ class Calls:
         if handler is None:
             raise METHOD_NOT_FOUND.fresh()
         try:
-            # Written here, so that what cannot be JSON is the handler's fault and nobody else's.
-            return {"data": orjson.Fragment(orjson.dumps(await handler(connection.user, data)))}
-        except ClientError:
-            raise
-        except orjson.JSONEncodeError:
+            answer = handler(connection.user, data)
+            if hasattr(answer, "__await__"):
+                return self._awaited(method, data, answer)
+            return _rpc_result(answer)
+        except Exception as error:  # noqa: BLE001 - whatever an application raises is its fault
+            raise self._handler_failed(method, data, error) from None
+
+    async def _awaited(self, method: str, data: Any, answer: Awaitable[Any]) -> dict[str, Any]:
+        try:
+            return _rpc_result(await answer)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise self._handler_failed(method, data, error) from None
+
+    def _handler_failed(self, method: str, data: Any, error: Exception) -> ClientError:
+        """What the client is told; call while the exception is being handled."""
+        if isinstance(error, ClientError):
+            return error
+        if isinstance(error, orjson.JSONEncodeError):
             # Unless the client sent what can be read and not written: nested too deep. Asked only
             # now, because it costs as much as the reply.
-            data_json({"data": data})
-            self._tally.errors["handler"] += 1
-            log.exception("rpc_handler_failed", method=method)
-            raise INTERNAL.fresh() from None
-        except Exception:
-            self._tally.errors["handler"] += 1
-            log.exception("rpc_handler_failed", method=method)
-            raise INTERNAL.fresh() from None
+            try:
+                data_json({"data": data})
+            except ClientError as refused:
+                return refused
+        self._tally.errors["handler"] += 1
+        log.error("rpc_handler_failed", method=method, exc_info=error)
+        return INTERNAL.fresh()
+
+
+def _rpc_result(answer: Any) -> dict[str, Any]:
+    # Written here, so that what cannot be JSON is the handler's fault and nobody else's.
+    return {"data": orjson.Fragment(orjson.dumps(answer))}
 
 
 def store_failed(

@@ -360,8 +360,18 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self._run(self._do_call(action.id, "history", self._node.calls.history(action.request)))
 
     def _rpc(self, action: protocol.Rpc) -> None:
-        call = self._node.calls.rpc(self.connection, action.method, action.data)
-        self._run(self._do_call(action.id, "rpc", call))
+        since = time.monotonic()
+        try:
+            result = self._node.calls.rpc(self.connection, action.method, action.data)
+        except ClientError as why:
+            answers = self.connection.answered(action.id, why)
+        else:
+            if not isinstance(result, dict):
+                self._run(self._do_call(action.id, "rpc", result))
+                return
+            answers = self.connection.replied(action.id, "rpc", result)
+        self._tally.command_duration["rpc"].observe(time.monotonic() - since)
+        self.perform(answers)
 
     def _refresh(self, action: protocol.Refresh) -> None:
         try:

@@ -291,17 +291,28 @@ async def test_without_insecure_mode_and_without_a_token_nobody_comes_in():
 # --- rpc -------------------------------------------------------------------------------------------
 
 
-async def test_a_call_is_answered_by_its_handler_or_says_why_not():
-    async def double(user: str, data: Any) -> Any:
-        return data * 2
+def _double(user: str, data: Any) -> Any:
+    return data * 2
 
-    async def fail(user: str, data: Any) -> Any:
-        raise ZeroDivisionError
 
-    async def refuse(user: str, data: Any) -> Any:
-        raise METHOD_NOT_FOUND
+def _fail(user: str, data: Any) -> Any:
+    raise ZeroDivisionError
 
-    handlers = {"double": double, "fail": fail, "refuse": refuse}
+
+def _refuse(user: str, data: Any) -> Any:
+    raise METHOD_NOT_FOUND
+
+
+def _awaited(handler):
+    async def call(user: str, data: Any) -> Any:
+        return handler(user, data)
+
+    return call
+
+
+@pytest.mark.parametrize("kind", [lambda handler: handler, _awaited], ids=["at once", "awaited"])
+async def test_a_call_is_answered_by_its_handler_or_says_why_not(kind):
+    handlers = {"double": kind(_double), "fail": kind(_fail), "refuse": kind(_refuse)}
     async with House(configured(), rpc_handlers=handlers).open() as house:
         caller = await entered(house)
         assert (await ask(caller, "rpc", method="double", data=4))["rpc"] == {"data": 8}
@@ -310,6 +321,7 @@ async def test_a_call_is_answered_by_its_handler_or_says_why_not():
         assert (await ask(caller, "rpc", method="unknown"))["error"]["code"] == 104
         assert (await ask(caller, "rpc"))["error"]["code"] == 104
         assert house.tally.errors["handler"] == 1
+        assert sum(house.tally.command_duration["rpc"].counts) == 5
 
 
 async def test_without_any_handler_calls_are_not_available():

@@ -22,6 +22,10 @@ async def echo(user: str, data: Any) -> Any:
     return data
 
 
+def echo_at_once(user: str, data: Any) -> Any:
+    return data
+
+
 async def raw(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", house.port)
 
@@ -250,8 +254,9 @@ async def test_a_frame_of_any_size_up_to_the_limit_is_taken_and_answered(size: i
         assert (await caller.reply(2))["rpc"]["data"] == text
 
 
-async def test_a_call_whose_result_cannot_be_written_is_still_answered():
-    async with House(configured(), rpc_handlers={"echo": echo}).open() as house:
+@pytest.mark.parametrize("handler", [echo, echo_at_once])
+async def test_a_call_whose_result_cannot_be_written_is_still_answered(handler):
+    async with House(configured(), rpc_handlers={"echo": handler}).open() as house:
         caller = await house.caller()
         await caller.connect()
         deep = b"[" * 500 + b"]" * 500
