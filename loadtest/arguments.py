@@ -20,7 +20,7 @@ SCENARIO_NAMES: Final = (
     "calls",
     "mixed",
 )
-_SHAPE_NAMES: Final = ("ramp", "spike", "soak", "churn")
+_SHAPE_NAMES: Final = ("ramp", "spike", "soak", "churn", "stages")
 _ERROR_KINDS: Final = ("rpc", "channel", "frame", "token", "flood", "all")
 
 
@@ -50,7 +50,7 @@ def add(parser: LocustArgumentParser) -> None:
     add_one("--ledger-file", default="", help="write the account here, as JSON, every second")
     add_one("--knee-p99-ms", type=float, default=250.0, help="ramp: p99 that is too much (250)")
     add_one("--knee-error-share", type=float, default=0.01, help="ramp: failures that are too many")
-    add_one("--step-seconds", type=float, default=10.0, help="ramp: length of a step (10)")
+    add_one("--step-seconds", type=float, default=10.0, help="ramp, stages: length of a step (10)")
     add_one("--soak-seconds", type=float, default=1200.0, help="soak and churn: how long (1200)")
 
 

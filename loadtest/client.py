@@ -60,6 +60,10 @@ class Unanswered(Exception):
     """No reply came; what was asked may have been done or not."""
 
 
+class NotSent(Unanswered):
+    """There was no connection to ask on: it was certainly not done."""
+
+
 class Closed(Exception):
     """The server closed the connection for good."""
 
@@ -73,12 +77,13 @@ class Subscription:
     """One channel of one client.
 
     Attributes:
-        subscribed: called with the reply's offset, whether it recovered and whether that was asked.
+        subscribed: called with the reply's offset (None in a channel without positions), whether it
+            recovered and whether that was asked.
     """
 
     channel: str
     delivered: Delivered
-    subscribed: Callable[[int, bool, bool], None]
+    subscribed: Callable[[int | None, bool, bool], None]
     is_recoverable: bool
     offset: int = 0
     epoch: str = ""
@@ -146,6 +151,13 @@ class Client:
         """
         for _ in range(count):
             self._frame()
+
+    def read_replies(self, count: int) -> int:
+        """Read until so many replies have come; returns how many did. Raises as `read_frames`."""
+        seen = 0
+        while seen < count:
+            seen += sum("id" in document for document in self._frame())
+        return seen
 
     @property
     def socket(self) -> socket.socket | None:
@@ -240,6 +252,10 @@ class Client:
                     return
             except (OSError, WebSocketException, Refused, Unanswered):
                 self._drop_socket()
+            except (ValueError, AttributeError, TypeError) as error:
+                # What the server sent is no protocol: that is what a load test is there to find.
+                self._measured("frame", 0.0, error)
+                self._drop_socket()
             if self._is_wanted:
                 gevent.sleep(pause * random.uniform(0.5, 1.5))
                 pause = min(pause * 2, _LONGEST_PAUSE_SECONDS)
@@ -293,7 +309,7 @@ class Client:
 
     def _send_frame(self, payload: bytes) -> None:
         if self._socket is None:
-            raise Unanswered("not connected")
+            raise NotSent("not connected")
         try:
             self._socket.send(payload)
         except (OSError, WebSocketConnectionClosedException) as error:
@@ -337,6 +353,8 @@ class Client:
         began = time.perf_counter()
         try:
             result = self.ask(method, params, then)
+        except NotSent:
+            raise
         except (Refused, Unanswered) as error:
             self._measured(name, time.perf_counter() - began, error)
             raise
@@ -405,10 +423,12 @@ class Client:
     def _subscribed(self, one: Subscription, result: Json, *, is_recovering: bool) -> None:
         one.is_confirmed = True
         recovered = bool(result.get("recovered"))
-        one.subscribed(result.get("offset", 0), recovered, is_recovering)
+        is_positioned = bool(result.get("positioned") or result.get("recoverable"))
+        offset = result.get("offset", 0)
+        one.subscribed(offset if is_positioned else None, recovered, is_recovering)
         if not (is_recovering and recovered):
-            one.offset = result.get("offset", 0)
-        if result.get("positioned") or result.get("recoverable"):
+            one.offset = offset
+        if is_positioned:
             one.epoch = result.get("epoch", "")
         for publication in result.get("publications", ()):
             self._take_publication(one, publication)

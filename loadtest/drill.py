@@ -59,7 +59,7 @@ SERVICE: Final = frozenset(
 
 
 STEADY: Final = Load("steady", users=6, options=("--channels", "2", "--rate", "4"))
-IDLE: Final = Load("idle", users=4)
+IDLE: Final = Load("idle", users=4, speaks=False)
 
 
 @dataclass(frozen=True, slots=True)

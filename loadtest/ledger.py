@@ -4,7 +4,8 @@ Rules
 - A positioned channel numbers its publications without a gap. A subscriber that saw offset 7 and
   then 9 has lost one; one that is behind the channel's top in the end has lost the rest; and a
   channel that has fewer numbers than were acknowledged has lost them before anybody could get them.
-- A publisher numbers its own, too: the same number under two offsets was published twice.
+- A publisher numbers its own, too: the same number under two offsets was published twice, and a
+  number that was acknowledged and is not between those that a subscriber heard has vanished.
 - Where nobody answered, the publication is unknown: it may be in the stream or not.
 - Pure and mergeable: the accounts of several processes add up, whoever published in one and
   subscribed in another. Times are seconds, passed in.
@@ -47,10 +48,31 @@ class Latencies:
         return None
 
 
+@dataclass(slots=True)
+class Heard:
+    """The numbers of one publisher that somebody heard: from first to last, without the gaps."""
+
+    first: int
+    last: int
+    gaps: set[int]
+
+    def has(self, number: int) -> bool:
+        """Whether it was heard."""
+        return self.first <= number <= self.last and number not in self.gaps
+
+    def joined(self, other: Heard) -> Heard:
+        """What both together heard, seen from whoever began first."""
+        one, two = sorted((self, other), key=lambda heard: heard.first)
+        gaps = {number for number in one.gaps if not two.has(number)}
+        if two.last > one.last:
+            gaps |= {number for number in two.gaps if number > one.last}
+        return Heard(one.first, max(one.last, two.last), gaps)
+
+
 class Subscriber:
     """What one subscriber of one channel saw, across its reconnects."""
 
-    __slots__ = ("_missing", "_publishers", "got", "last", "out_of_order", "twice", "unrecoverable")
+    __slots__ = ("_missing", "got", "heard", "last", "out_of_order", "twice", "unrecoverable")
 
     def __init__(self) -> None:
         self.last = _NOTHING
@@ -58,19 +80,24 @@ class Subscriber:
         self.twice = 0
         self.out_of_order = 0
         self.unrecoverable = 0
+        self.heard: dict[str, Heard] = {}
         self._missing: set[int] = set()
-        self._publishers: dict[str, int] = {}
 
     @property
     def lost(self) -> int:
         """Numbers that were passed over."""
         return len(self._missing)
 
-    def subscribed(self, offset: int, *, is_recovered: bool, was_recovering: bool) -> None:
+    @property
+    def is_whole(self) -> bool:
+        """Whether it heard everything from its first publication to its last."""
+        return not self._missing and not self.unrecoverable
+
+    def subscribed(self, offset: int | None, *, is_recovered: bool, was_recovering: bool) -> None:
         """Begin at a position, or go on from it.
 
         Args:
-            offset: the position the reply gives.
+            offset: the position the reply gives; None in a channel without positions.
             is_recovered: whether everything since the last position comes, or has come.
             was_recovering: whether that was asked for.
         """
@@ -78,20 +105,25 @@ class Subscriber:
             return
         if was_recovering:
             self.unrecoverable += 1
-        self.last = offset
+        if offset is not None:
+            self.last = offset
 
     def take(self, offset: int, publisher: str, number: int) -> None:
         """Take in one publication; `offset` 0 is a channel without positions."""
         self.got += 1
         if offset and not self._is_new(offset):
             return
-        before = self._publishers.get(publisher, _NOTHING)
-        if number == before:
+        heard = self.heard.get(publisher)
+        if heard is None:
+            self.heard[publisher] = Heard(number, number, set())
+        elif number == heard.last:
             self.twice += 1
-        elif number < before:
+        elif number < heard.last:
             self.out_of_order += 1
+            heard.gaps.discard(number)
         else:
-            self._publishers[publisher] = number
+            heard.gaps.update(range(heard.last + 1, number))
+            heard.last = number
 
     def _is_new(self, offset: int) -> bool:
         if self.last == _NOTHING:
@@ -119,6 +151,9 @@ class Account:
         base: the lowest position at which somebody began.
         top: the highest offset that anybody saw.
         ends: how many of the present subscribers stand at which offset.
+        spoken: the last number of each publisher.
+        failed: the numbers of each publisher that were refused or are unknown.
+        heard: what those subscribers who missed nothing heard of each publisher.
     """
 
     acknowledged: int = 0
@@ -132,6 +167,9 @@ class Account:
     out_of_order: int = 0
     unrecoverable: int = 0
     ends: Counter[int] = field(default_factory=Counter)
+    spoken: dict[str, int] = field(default_factory=dict)
+    failed: dict[str, set[int]] = field(default_factory=dict)
+    heard: dict[str, Heard] = field(default_factory=dict)
 
     def add(self, other: Account) -> None:
         """Add what another process saw of the same channel."""
@@ -141,6 +179,15 @@ class Account:
         self.base = min(bases, default=_NOTHING)
         self.top = max(self.top, other.top)
         self.ends += other.ends
+        self.spoken |= other.spoken
+        self.failed |= other.failed
+        self.listen(other.heard)
+
+    def listen(self, heard: Mapping[str, Heard]) -> None:
+        """Add what somebody heard."""
+        for publisher, one in heard.items():
+            mine = self.heard.get(publisher)
+            self.heard[publisher] = one if mine is None else mine.joined(one)
 
     @property
     def behind(self) -> int:
@@ -149,10 +196,24 @@ class Account:
 
     @property
     def vanished(self) -> int:
-        """Acknowledged publications that have no number in the stream."""
-        if self.base == _NOTHING:
-            return 0
-        return max(0, self.acknowledged - (max(self.top, self.base) - self.base))
+        """Acknowledged publications that are not in the stream.
+
+        By the stream's own count, which one that is unknown and arrived can hide; and by the
+        publishers' numbers, which say nothing of what was said before anybody listened.
+        """
+        by_count = 0
+        if self.base != _NOTHING and self.ends:
+            by_count = self.acknowledged - (max(self.top, self.base) - self.base)
+        return max(0, by_count, sum(map(self._vanished_of, self.heard)))
+
+    def _vanished_of(self, publisher: str) -> int:
+        heard, failed = self.heard[publisher], self.failed.get(publisher, set())
+        count = len(heard.gaps - failed)
+        if self.ends:
+            # Somebody is there to hear the rest.
+            rest = range(heard.last + 1, self.spoken.get(publisher, heard.last) + 1)
+            count += sum(number not in failed for number in rest)
+        return count if publisher in self.spoken else 0
 
 
 _SUMS: Final = (
@@ -177,14 +238,20 @@ class Ledger:
         self._subscribers: dict[str, list[Subscriber]] = {}
         self._left: dict[str, Account] = {}
         self._bases: dict[str, int] = {}
+        self._spoken: dict[str, dict[str, int]] = {}
+        self._failed: dict[str, dict[str, set[int]]] = {}
         self._reports: dict[str, Mapping[str, Any]] = {}
 
     # --- writing ---------------------------------------------------------------------------
 
-    def published(self, channel: str, result: str) -> None:
+    def published(self, channel: str, result: str, publisher: str, number: int) -> None:
         """A publication was `acknowledged`, `refused`, or is `unknown`."""
         self.sent[channel] += 1
         self.results.setdefault(channel, Counter())[result] += 1
+        self._spoken.setdefault(channel, {})[publisher] = number
+        if result != "acknowledged":
+            failed = self._failed.setdefault(channel, {})
+            failed.setdefault(publisher, set()).add(number)
 
     def subscriber(self, channel: str) -> Subscriber:
         """A new subscriber, present until it leaves."""
@@ -209,6 +276,8 @@ class Ledger:
         found: dict[str, Account] = {}
         for channel in {*self._subscribers, *self.results, *self._left}:
             account = found[channel] = Account(base=self._bases.get(channel, _NOTHING))
+            account.spoken = dict(self._spoken.get(channel, {}))
+            account.failed = dict(self._failed.get(channel, {}))
             for name, count in self.results.get(channel, {}).items():
                 setattr(account, name, count)
             if channel in self._left:
@@ -226,6 +295,12 @@ class Ledger:
                 channel: {
                     **{name: getattr(account, name) for name in (*_SUMS, "base", "top")},
                     "ends": {str(k): v for k, v in account.ends.items()},
+                    "spoken": account.spoken,
+                    "failed": {name: sorted(numbers) for name, numbers in account.failed.items()},
+                    "heard": {
+                        name: [one.first, one.last, sorted(one.gaps)]
+                        for name, one in account.heard.items()
+                    },
                 }
                 for channel, account in self.accounts().items()
             },
@@ -242,8 +317,7 @@ class Ledger:
         for report in self._reports.values():
             latencies.counts.update({int(k): v for k, v in report["latencies"].items()})
             for channel, values in report["channels"].items():
-                ends = Counter({int(k): v for k, v in values["ends"].items()})
-                found.setdefault(channel, Account()).add(Account(**{**values, "ends": ends}))
+                found.setdefault(channel, Account()).add(_account(values))
         return found, latencies
 
     def is_settled(self) -> bool:
@@ -275,7 +349,22 @@ class Ledger:
         }
 
 
+def _account(values: Mapping[str, Any]) -> Account:
+    """An account as another process reported it."""
+    told = {
+        "ends": Counter({int(k): v for k, v in values["ends"].items()}),
+        "failed": {name: set(numbers) for name, numbers in values["failed"].items()},
+        "heard": {
+            name: Heard(first, last, set(gaps))
+            for name, (first, last, gaps) in values["heard"].items()
+        },
+    }
+    return Account(**{**values, **told})
+
+
 def _add_subscriber(account: Account, one: Subscriber) -> None:
+    if one.is_whole:
+        account.listen(one.heard)
     for name in ("got", "lost", "twice", "out_of_order", "unrecoverable"):
         setattr(account, name, getattr(account, name) + getattr(one, name))
     account.top = max(account.top, one.last)

@@ -73,7 +73,9 @@ def seen(summary: Mapping[str, Any], name: str) -> float | None:
     """What a run's summary says of a limit's name; None if it was not measured."""
     events, seconds = summary["events"], summary["seconds"] or 1
     if name == "connects_per_second":
-        return float(events.get("connect", {}).get("per_second", 0))
+        # Those that worked.
+        connects = events.get("connect", {})
+        return float(connects.get("count", 0) - connects.get("failures", 0)) / seconds
     if name == "messages_per_second":
         return float(summary["got"] / seconds)
     if name.endswith("_p99_ms"):

@@ -20,7 +20,8 @@ from locust import events
 from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
-from loadtest import arguments, limits, shapes
+# Of shapes only the modules: Locust takes any shape class it finds in this module's names.
+from loadtest import arguments, limits, shapes, stages
 from loadtest.scenarios import SCENARIOS
 
 # Locust finds user classes in this module's names.
@@ -29,19 +30,20 @@ from loadtest.users.quiet import Caller, Comer, Idle, SessionHolder, SlowReader
 from loadtest.users.wrong import ErrorMaker
 from loadtest.world import World
 
-__all__ = [
-    "Broadcaster",
-    "Caller",
-    "ChatMember",
-    "Comer",
-    "ErrorMaker",
-    "Idle",
-    "Reconnector",
-    "SessionHolder",
-    "SlowReader",
-    "Subscriber",
-]
+USERS: Final = (
+    Broadcaster,
+    Caller,
+    ChatMember,
+    Comer,
+    ErrorMaker,
+    Idle,
+    Reconnector,
+    SessionHolder,
+    SlowReader,
+    Subscriber,
+)
 
+SHAPES: Final = {**shapes.SHAPES, "stages": stages.StagesShape}
 _BAD_INPUT_EXIT: Final = 78
 _LIMITS_EXIT: Final = 1
 _worlds: list[World] = []
@@ -64,7 +66,10 @@ def _begin(environment: Environment, **_: Any) -> None:
         sys.exit(_BAD_INPUT_EXIT)
     _raise_file_limit()
     scenario = SCENARIOS[options.scenario]
-    if not getattr(options, "user_classes", None):
+    if isinstance(environment.runner, WorkerRunner) or options.shape == "stages":
+        # Which of them there are, the master says, or the shape.
+        environment.user_classes = [*USERS]
+    elif not getattr(options, "user_classes", None):
         for kind, weight in scenario.weights.items():
             kind.weight = weight
         for kind, count in scenario.fixed.items():
@@ -77,12 +82,34 @@ def _begin(environment: Environment, **_: Any) -> None:
     if options.spawn_rate is None:
         options.spawn_rate = scenario.spawn_rate
     if options.shape and not isinstance(environment.runner, WorkerRunner):
-        environment.shape_class = shapes.SHAPES[options.shape]()
+        environment.shape_class = SHAPES[options.shape]()
         environment.shape_class.runner = environment.runner
     world = World(environment)
     _worlds[:] = [world]
-    if not isinstance(environment.runner, WorkerRunner):
-        gevent.spawn(world.keep_writing)
+    _agree(environment, world)
+
+
+def _agree(environment: Environment, world: World) -> None:
+    """What master and workers tell each other beside Locust's own messages."""
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+
+        def settled(environment: Environment, msg: Any, **_: Any) -> None:
+            world.take_report(msg.node_id, msg.data)
+            world.settled.add(msg.node_id)
+
+        runner.register_message("settled", settled)
+    elif isinstance(runner, WorkerRunner):
+
+        def settle(environment: Environment, msg: Any, **_: Any) -> None:
+            world.settle()
+            runner.send_message("settled", world.report())
+
+        def count(environment: Environment, msg: Any, **_: Any) -> None:
+            world.processes = max(1, int(msg.data["count"]))
+
+        runner.register_message("settle", settle, concurrent=True)
+        runner.register_message("processes", count)
 
 
 def _raise_file_limit() -> None:
@@ -94,30 +121,44 @@ def _raise_file_limit() -> None:
 
 @events.test_start.add_listener
 def _start(environment: Environment, **_: Any) -> None:
-    World.of(environment).is_ending = False
+    world = World.of(environment)
+    world.begin()
+    runner = environment.runner
+    if isinstance(runner, MasterRunner):
+        runner.send_message("processes", {"count": runner.worker_count})
+    if not isinstance(runner, WorkerRunner):
+        gevent.spawn(world.keep_writing)
 
 
 @events.test_stopping.add_listener
 def _settle(environment: Environment, **_: Any) -> None:
     """Before anybody leaves, wait for what is on its way."""
-    if not isinstance(environment.runner, MasterRunner):
-        World.of(environment).settle()
+    world = World.of(environment)
+    if isinstance(environment.runner, MasterRunner):
+        world.settle_workers(environment.runner)
+    else:
+        world.settle()
+
+
+@events.test_stop.add_listener
+def _stopped(environment: Environment, **_: Any) -> None:
+    """With the web page a run ends and the program goes on."""
+    if environment.web_ui is not None and not isinstance(environment.runner, WorkerRunner):
+        _account(World.of(environment))
 
 
 @events.report_to_master.add_listener
 def _report(client_id: str, data: dict[str, Any]) -> None:
     world = _worker_world()
     if world is not None:
-        data["ledger"] = world.ledger.report()
-        data["connected"] = world.connected
+        data["world"] = world.report()
 
 
 @events.worker_report.add_listener
 def _take_report(client_id: str, data: Mapping[str, Any]) -> None:
     world = _worker_world()
-    if world is not None and "ledger" in data:
-        world.ledger.take_report(client_id, data["ledger"])
-        world.remote[client_id] = data["connected"]
+    if world is not None and "world" in data:
+        world.take_report(client_id, data["world"])
 
 
 def _worker_world() -> World | None:
@@ -130,8 +171,16 @@ def _end(environment: Environment, **_: Any) -> None:
     """Write the account and say whether the run met its limits."""
     if isinstance(environment.runner, WorkerRunner):
         return
+    # Told to end by a signal, Locust comes here before it stops anybody.
+    _settle(environment)
     world = World.of(environment)
-    world.is_ending = True
+    limits_met = _account(world)
+    if limits_met is not None:
+        environment.process_exit_code = 0 if limits_met else _LIMITS_EXIT
+
+
+def _account(world: World) -> bool | None:
+    """Write the final account; returns whether the limits were met, None without any."""
     world.write(is_final=True)
     summary = world.summary(is_final=True)
     ledger = ("sent", "acknowledged", "unknown", "refused", "got", "lost", "twice", "out_of_order")
@@ -139,9 +188,14 @@ def _end(environment: Environment, **_: Any) -> None:
     sys.stderr.writelines(f"loss: {line}\n" for line in summary["losses"])
     if summary["p99_ms"] is not None:
         sys.stderr.write(f"delivery: p50 {summary['p50_ms']} ms, p99 {summary['p99_ms']} ms\n")
+    if summary["cpu_ms_per_user_second"] is not None:
+        sys.stderr.write(
+            f"load generator: {summary['cpu_seconds']} s of CPU,"
+            f" {summary['cpu_ms_per_user_second']} ms per user and second\n"
+        )
     wanted = limits.parse(world.options.expect)
     for limit in wanted:
         sys.stderr.write(limit.verdict(limits.seen(summary, limit.name)) + "\n")
-    if wanted:
-        met = all(limit.is_met(limits.seen(summary, limit.name)) for limit in wanted)
-        environment.process_exit_code = 0 if met else _LIMITS_EXIT
+    if not wanted:
+        return None
+    return all(limit.is_met(limits.seen(summary, limit.name)) for limit in wanted)

@@ -76,14 +76,14 @@ class Ramp:
         return ""
 
 
-def _options(shape: LoadTestShape) -> Namespace:
+def options_of(shape: LoadTestShape) -> Namespace:
     assert shape.runner is not None
     options = shape.runner.environment.parsed_options
     assert isinstance(options, Namespace)
     return options
 
 
-def _run_seconds(shape: LoadTestShape) -> float:
+def run_seconds(shape: LoadTestShape) -> float:
     return float(shape.get_run_time())
 
 
@@ -99,7 +99,7 @@ class RampShape(LoadTestShape):
         self._before = (0, 0)
 
     def tick(self) -> tuple[int, float] | None:
-        options = _options(self)
+        options = options_of(self)
         if self.ramp is None:
             most = options.num_users or 1000
             self.ramp = Ramp(
@@ -108,7 +108,7 @@ class RampShape(LoadTestShape):
                 p99_ms=options.knee_p99_ms,
                 error_share=options.knee_error_share,
             )
-        now = _run_seconds(self)
+        now = run_seconds(self)
         if now >= self._step_ends:
             users = self.ramp.next(*self._seen())
             if users is None:
@@ -139,8 +139,8 @@ class SpikeShape(LoadTestShape):
     use_common_options: ClassVar[bool] = True
 
     def tick(self) -> tuple[int, float] | None:
-        options = _options(self)
-        most, now = options.num_users or 100, _run_seconds(self)
+        options = options_of(self)
+        most, now = options.num_users or 100, run_seconds(self)
         for seconds, share in _SPIKE:
             if now < seconds:
                 users = max(1, int(most * share))
@@ -156,8 +156,8 @@ class SoakShape(LoadTestShape):
     period_seconds = 300.0
 
     def tick(self) -> tuple[int, float] | None:
-        options = _options(self)
-        now, most = _run_seconds(self), options.num_users or 100
+        options = options_of(self)
+        now, most = run_seconds(self), options.num_users or 100
         if now >= options.soak_seconds:
             return None
         phase = (now % self.period_seconds) / self.period_seconds
@@ -172,8 +172,8 @@ class ChurnShape(LoadTestShape):
     period_seconds = 20.0
 
     def tick(self) -> tuple[int, float] | None:
-        options = _options(self)
-        most, now = options.num_users or 100, _run_seconds(self)
+        options = options_of(self)
+        most, now = options.num_users or 100, run_seconds(self)
         if now >= options.soak_seconds:
             return None
         is_full = now % self.period_seconds < self.period_seconds / 2

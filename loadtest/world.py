@@ -3,6 +3,7 @@
 Rules
 - Every measurement is a Locust event of its own, of type `ws`; an intended error is a success.
 - At the end nobody publishes any more, and what is on its way is waited for, before anybody leaves.
+- In several processes the master asks all for their settled accounts before it stops them.
 """
 
 from __future__ import annotations
@@ -13,19 +14,21 @@ import time
 import uuid
 from argparse import Namespace
 from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
 import gevent
 from locust.env import Environment
-from locust.runners import WorkerRunner
+from locust.runners import MasterRunner
 
 from loadtest import shapes
 from loadtest.ledger import Ledger
 
 _SETTLE_SECONDS: Final = 10.0
 _QUIET_SECONDS: Final = 0.5
+_REPORTS_SECONDS: Final = 15.0
 _LOOK_SECONDS: Final = 0.1
 _WRITE_SECONDS: Final = 1.0
 _PATH: Final = "/connection/websocket"
@@ -39,17 +42,26 @@ class World:
         assert environment.parsed_options is not None
         self.environment = environment
         self.options: Namespace = environment.parsed_options
+        self.processes = 1
+        self.users: Counter[type] = Counter()
+        self.name = uuid.uuid4().hex[:8]
+        self._cpu_before = 0.0
+        self.begin()
+        _WORLDS[environment] = self
+
+    def begin(self) -> None:
+        """A run begins: nothing is counted yet."""
         self.ledger = Ledger()
         self.is_ending = False
         self.connected = 0
-        self.users: Counter[type] = Counter()
+        self.present: Counter[type] = Counter()
         self.closes: Counter[str] = Counter()
-        self.name = uuid.uuid4().hex[:8]
         self.delivered = 0
-        self.remote: dict[str, int] = {}
+        self.published_bytes = 0
+        self.remote: dict[str, Mapping[str, float]] = {}
+        self.user_seconds = 0.0
         self._began = time.time()
-
-        _WORLDS[environment] = self
+        self._cpu_before = sum(os.times()[:2])
 
     @staticmethod
     def of(environment: Environment) -> World:
@@ -90,16 +102,8 @@ class World:
         Args:
             default_rate: acts per second of all users of the class, unless `--rate` says otherwise.
         """
-        rate = (self.options.rate or default_rate) / self._processes()
-        return float(max(1, self.users[kind]) / rate)
-
-    def _processes(self) -> int:
-        """How many processes share the rate."""
-        options = self.options
-        shared = options.processes or 0
-        if isinstance(self.environment.runner, WorkerRunner):
-            return int(max(1, shared, options.expect_workers or 1))
-        return 1
+        rate = (self.options.rate or default_rate) / self.processes
+        return float(max(1, self.present[kind]) / rate)
 
     # --- events ----------------------------------------------------------------------------
 
@@ -134,15 +138,54 @@ class World:
 
     def settle(self) -> None:
         """Let nobody publish any more, and wait until everything is in."""
+        if self.is_ending:
+            return
         self.is_ending = True
         deadline = time.monotonic() + _SETTLE_SECONDS
         gevent.sleep(_QUIET_SECONDS)
         while not self.ledger.is_settled() and time.monotonic() < deadline:
             gevent.sleep(_LOOK_SECONDS)
 
+    def settle_workers(self, runner: MasterRunner) -> None:
+        """Have every worker settle, and wait for what each says then; once."""
+        if self.is_ending:
+            return
+        self.is_ending = True
+        deadline = time.monotonic() + _REPORTS_SECONDS
+        while True:
+            self.settled: set[str] = set()
+            runner.send_message("settle")
+            while len(self.settled) < runner.worker_count and time.monotonic() < deadline:
+                gevent.sleep(_LOOK_SECONDS)
+            # What one process published, the subscribers of another may still be waiting for.
+            if self.ledger.is_settled() or time.monotonic() >= deadline:
+                return
+
+    def report(self) -> dict[str, Any]:
+        """What a worker tells its master."""
+        return {
+            "ledger": self.ledger.report(),
+            "connected": self.connected,
+            "cpu_seconds": self.cpu_seconds,
+        }
+
+    def take_report(self, process: str, report: Mapping[str, Any]) -> None:
+        """Take in what a worker tells."""
+        self.ledger.take_report(process, report["ledger"])
+        self.remote[process] = {n: report[n] for n in ("connected", "cpu_seconds")}
+
+    @property
+    def cpu_seconds(self) -> float:
+        """What this process has used since the run began."""
+        return sum(os.times()[:2]) - self._cpu_before
+
+    def _all(self, name: str, own: float) -> float:
+        return own + sum(values[name] for values in self.remote.values())
+
     def summary(self, *, is_final: bool) -> dict[str, Any]:
         """The ledger with what else a reader wants to know."""
         stats = self.environment.stats
+        cpu_seconds = self._all("cpu_seconds", self.cpu_seconds)
         events = {}
         for entry in stats.entries.values():
             events[entry.name] = {
@@ -155,10 +198,14 @@ class World:
         return {
             **self.ledger.summary(is_final=is_final),
             "scenario": self.options.scenario,
-            "connected": self.connected + sum(self.remote.values()),
+            "connected": int(self._all("connected", self.connected)),
             "errors": stats.total.num_failures,
             "seconds": round(time.time() - self._began, 1),
-            "cpu_seconds": round(sum(os.times()[:2]), 2),
+            "cpu_seconds": round(cpu_seconds, 2),
+            "user_seconds": round(self.user_seconds, 1),
+            "cpu_ms_per_user_second": (
+                round(1000 * cpu_seconds / self.user_seconds, 3) if self.user_seconds else None
+            ),
             "closes": dict(self.closes),
             "events": events,
             **shapes.result(self.environment.shape_class),
@@ -175,9 +222,13 @@ class World:
 
     def keep_writing(self) -> None:
         """Write about once a second until the end."""
+        before = time.monotonic()
         while not self.is_ending:
             self.write(is_final=False)
             gevent.sleep(_WRITE_SECONDS)
+            now = time.monotonic()
+            self.user_seconds += self._all("connected", self.connected) * (now - before)
+            before = now
 
 
 def websocket_url(host: str) -> str:

@@ -16,6 +16,8 @@ _SECONDS: Final = 30.0
 
 def _monitor(stage: Parts, *words: str) -> str:
     command = this("monitor", *words, "--data-dir", str(stage.monitoring_dir))
+    command += ["--prometheus-url", stage.addresses.prometheus]
+    command += ["--alertmanager-url", stage.addresses.alertmanager]
     done = subprocess.run(
         command,
         cwd=ROOT,
@@ -46,11 +48,15 @@ def unsilence(stage: Parts, alert: str) -> None:
     _monitor(stage, "unsilence", f"alertname={alert}")
 
 
-def is_closed(stage: Parts, alert: str) -> bool | None:
-    """Whether the journal has the acknowledged incident as resolved; None if it has no such one."""
+def is_closed(stage: Parts, alert: str, *, since: float) -> bool | None:
+    """Whether the journal has the acknowledged incident as resolved; None if it has no such one.
+
+    Args:
+        since: Unix time before which nobody can have acknowledged this incident.
+    """
     text = _monitor(stage, "history", "--alert", alert, "--since", "1d", "--json")
     incidents: list[dict[str, Any]] = json.loads(text)
-    acknowledged = [one for one in incidents if one.get("acknowledged_at")]
+    acknowledged = [one for one in incidents if (one.get("acknowledged_at") or 0.0) >= since]
     if not acknowledged:
         return None
     return bool(acknowledged[-1].get("resolved_at"))

@@ -77,7 +77,7 @@ def _drill(arguments: argparse.Namespace) -> int:
         compress=compress,
         stages=arguments.stages,
         together=arguments.together,
-        is_all=arguments.all,
+        is_all=arguments.all or arguments.seed,
         rules_dir=arguments.rules_dir,
         keep=arguments.keep,
         target=target,

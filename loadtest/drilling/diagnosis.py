@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any, Final
 
+from cluster.monitor import places
 from cluster.monitor.alertmanager import ActiveAlert
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Prometheus, Rule
 from cluster.monitor.rendering import RULES_FILE, compressed, seconds
-from loadtest.drilling.load import ROOT
 from loadtest.drilling.receivers import Place
 from loadtest.drilling.stage import Parts
 
@@ -157,7 +156,10 @@ def own_rules() -> list[dict[str, Any]]:
     """The project's own rules."""
     import yaml
 
-    document = yaml.safe_load((Path(ROOT) / "docker" / RULES_FILE).read_text(encoding="utf-8"))
+    folder = places.checkout_folder("docker")
+    if folder is None:
+        return []
+    document = yaml.safe_load((folder / RULES_FILE).read_text(encoding="utf-8"))
     return [rule for group in document["groups"] for rule in group["rules"]]
 
 

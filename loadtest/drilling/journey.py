@@ -37,6 +37,8 @@ _SLACK_SECONDS: Final = 30.0
 # Two turns of a group, and some time.
 _FORGOTTEN_S: Final = 750.0
 _LATE: Final = 1.6
+# How close to the threshold counts as just below it.
+_NEAR: Final = 0.75
 
 
 class Listener(Protocol):
@@ -161,11 +163,12 @@ class Journey:
         """Bring the cause just below the threshold: the alert may not even be pending."""
         assert self._drill.below is not None
         self._drill.below(self._scene)
-        worst: float | None = None
+        nearest: float | None = None
         deadline = time.monotonic() + self._scene.seconds(self._drill.below_s)
         while time.monotonic() < deadline:
             self._sample()
-            worst = self._outcome.samples[-1][1] if self._outcome.samples else None
+            value = self._outcome.samples[-1][1] if self._outcome.samples else None
+            nearest = max((v for v in (value, nearest) if v is not None), default=None)
             rule = self._rule()
             if rule is not None and rule.alerts:
                 raise NotReached(
@@ -173,11 +176,21 @@ class Journey:
                 )
             self._scene.wait(self._pace)
         self._complain(self._scene.mend())
+        self._check_nearness(nearest)
         self._outcome.below = (
             f"{self._drill.below_breaks}: quiet for {self._scene.seconds(self._drill.below_s):.0f} s,"
-            f" last value {'none' if worst is None else f'{worst:g}'}"
+            f" highest value {'none' if nearest is None else f'{nearest:g}'}"
         )
         self._reached("below")
+
+    def _check_nearness(self, nearest: float | None) -> None:
+        """Far below the threshold every rule is quiet."""
+        rule = self._rule()
+        found = diagnosis.comparison(rule.expression) if rule is not None else None
+        if found is not None and (nearest is None or nearest < _NEAR * found[2]):
+            seen = "no value" if nearest is None else f"{nearest:g} at most"
+            why = f"cause: it was not brought near the threshold {found[2]:g}: {seen}"
+            raise NotReached("below", why)
 
     def _provoke(self) -> None:
         self._reached("provoked")
@@ -185,7 +198,7 @@ class Journey:
         def provoke() -> None:
             try:
                 self._drill.provoke(self._scene)
-            except (ClusterError, CannotProvoke, LoadFailed, OSError, Interrupted) as error:
+            except Exception as error:  # noqa: BLE001 - whatever it is, the drill says it
                 self._provocation_fault = error
 
         self._provoked = threading.Thread(target=provoke, name=f"{self._scene.name} provokes")
@@ -230,7 +243,10 @@ class Journey:
             "notified",
             lambda: not lacking(),
             _NOTIFY_S,
-            lambda: diagnosis.not_notified(self._stage, self._drill.alert, lacking()),
+            lambda: (
+                self._notifications.malformed()
+                or diagnosis.not_notified(self._stage, self._drill.alert, lacking())
+            ),
         )
         arrived = self._notifications.arrived("firing")
         self._outcome.notified = list(arrived.values())
@@ -253,7 +269,11 @@ class Journey:
         )
 
     def _incident_words(self) -> str:
-        return "acknowledged" if is_closed(self._stage, self._drill.alert) is not None else ""
+        return "acknowledged" if self._is_closed() is not None else ""
+
+    def _is_closed(self) -> bool | None:
+        provoked = self._outcome.moments["provoked"]
+        return is_closed(self._stage, self._drill.alert, since=provoked)
 
     def _mend(self) -> None:
         if self._provoked is not None:
@@ -283,7 +303,7 @@ class Journey:
 
         def is_told() -> bool:
             arrived = self._notifications.arrived("resolved")
-            if self._drill.is_acknowledged and not is_closed(self._stage, self._drill.alert):
+            if self._drill.is_acknowledged and not self._is_closed():
                 return False
             return all(place in arrived for place in wanted)
 
@@ -301,7 +321,9 @@ class Journey:
 
     def _check_astray(self) -> None:
         """Whoever is told of what is not theirs stops listening."""
-        astray = self._notifications.arrived("firing").keys() - set(self._places())
+        outcome = self._outcome
+        allowed = {*self._places(), *places(outcome.severity, outcome.team)}
+        astray = self._notifications.arrived("firing").keys() - allowed
         if astray:
             where = ", ".join(sorted(" ".join(place) for place in astray))
             raise NotReached("notified", f"route: it was announced at {where} too")
@@ -312,13 +334,13 @@ class Journey:
             account = self._load.end()
             load, self._load = self._load.load, None
             self._keep("ledger", account)
-            faults = {n: account.get(n) for n in ("lost", "twice", "out_of_order")}
-            if load.is_accounted and any(value != 0 for value in faults.values()):
+            if faults := load.faults(account):
                 raise NotReached("ledger", f"service: publications are not accounted for: {faults}")
         self._reached("ledger")
 
     def _leave(self) -> None:
         """Mend and end what is left, and write down what was seen."""
+        self._scene.give_up()
         if self._provoked is not None:
             self._provoked.join(60)
         faults = self._scene.mend()
@@ -382,7 +404,7 @@ class Journey:
             error = self._provocation_fault
             if isinstance(error, Interrupted):
                 raise error
-            raise NotReached(step, f"cause: it could not be provoked: {error}")
+            raise NotReached(step, f"cause: it could not be provoked: {_said(error)}")
 
     def _complain(self, faults: list[str]) -> None:
         if faults:
@@ -430,7 +452,14 @@ class Journey:
         return "no value" if value is None else f"the value is {value:g}"
 
     def _is_at_alertmanager(self) -> bool:
-        return any(one.name == self._drill.alert for one in self._stage.alertmanager.alerts())
+        rule = self._rule()
+        labels = rule.labels.items() if rule is not None else ()
+        return any(
+            one.name == self._drill.alert
+            and one.state == "active"
+            and set(labels) <= set(one.labels.items())
+            for one in self._stage.alertmanager.alerts()
+        )
 
     def _prometheus_alert(self) -> object:
         data = self._stage.prometheus.service.get("/api/v1/alerts")["data"]["alerts"]
@@ -442,3 +471,8 @@ class Journey:
 
     def _keep(self, name: str, evidence: object) -> None:
         self._outcome.evidence[name] = evidence
+
+
+def _said(error: Exception) -> str:
+    """An error as its own words, or by its kind if it has none."""
+    return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)

@@ -14,10 +14,11 @@ _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0
 
 def text(run: Run) -> str:
     """The document."""
-    failed = sum(outcome.result == "failed" for outcome in run.outcomes) + len(run.uncovered)
+    failed = sum(outcome.result == "failed" for outcome in run.outcomes)
+    failed += len(run.uncovered) + len(run.faults)
     facts = {
         "name": f"{run.kind} {run.profile}",
-        "tests": str(len(run.outcomes) + len(run.uncovered)),
+        "tests": str(len(run.outcomes) + len(run.uncovered) + len(run.faults)),
         "failures": str(failed),
         "errors": "0",
         "skipped": "0",
@@ -32,6 +33,10 @@ def text(run: Run) -> str:
     for alert in run.uncovered:
         case = ET.SubElement(suite, "testcase", {"classname": run.kind, "name": alert, "time": "0"})
         ET.SubElement(case, "failure", {"message": "no drill is registered for this alert"})
+    for number, fault in enumerate(run.faults, 1):
+        name = f"the run as a whole ({number})"
+        case = ET.SubElement(suite, "testcase", {"classname": run.kind, "name": name, "time": "0"})
+        ET.SubElement(case, "failure", {"message": _clean(fault)})
     ET.indent(suites)
     return '<?xml version="1.0" encoding="UTF-8"?>\n' + ET.tostring(suites, encoding="unicode")
 

@@ -13,7 +13,7 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -38,6 +38,7 @@ class Load:
         spawn_rate: users started per second.
         options: further arguments of the load test, such as `--rate 300`.
         is_accounted: whether its ledger must be clean in the end.
+        speaks: whether somebody publishes, so that a ledger without publications is a fault.
     """
 
     scenario: str
@@ -45,6 +46,21 @@ class Load:
     spawn_rate: float = 50.0
     options: tuple[str, ...] = ()
     is_accounted: bool = True
+    speaks: bool = True
+
+    def faults(self, account: Mapping[str, Any]) -> dict[str, Any]:
+        """What is wrong with the ledger it left; empty if nothing is, or it is not looked at."""
+        if not self.is_accounted:
+            return {}
+        names = ("lost", "twice", "out_of_order", "unrecoverable")
+        # No account at all is a fault, too.
+        found = {name: account.get(name, "not accounted for") for name in names}
+        faults = {name: value for name, value in found.items() if value != 0}
+        if account.get("is_final") is not True:
+            faults["is_final"] = False
+        if self.speaks and not account.get("acknowledged"):
+            faults["acknowledged"] = 0
+        return faults
 
 
 class LoadFailed(Exception):

@@ -22,7 +22,11 @@ def main(source: TextIO = sys.stdin) -> int:
         signal.signal(number, signal.SIG_IGN)
     left: dict[int, Mend] = {}
     for line in source:
-        document = json.loads(line)
+        try:
+            document = json.loads(line)
+        except ValueError:
+            # The drill died while it wrote: what it was writing down it had not broken yet.
+            break
         if "mend" in document:
             left[document["number"]] = document["mend"]
         else:

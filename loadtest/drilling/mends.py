@@ -3,7 +3,9 @@
 Rules
 - A mend is data, so that another process can carry it out: the mender outlives us, and when we are
   killed it mends what is still open, the last broken first.
-- A mend is carried out at most once by us; carried out again by the mender it does no harm.
+- A mend is carried out at most once by us; one that failed is tried again by the mender in the end.
+  Carried out again it does no harm.
+- Nothing is broken without a mender that lives.
 - A process is named by its pid and the time it started, so that no other is ever hit.
 """
 
@@ -195,6 +197,8 @@ def _run(mend: Mend) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         timeout=_COMMAND_SECONDS,
+        # Ctrl-C is for the drill, not for what mends.
+        start_new_session=True,
     )
 
 
@@ -229,10 +233,19 @@ _ACTIONS: Final = {
 # --- the list of what is open --------------------------------------------------------------
 
 
+class MenderGone(OSError):
+    """Nobody would mend if we died, so nothing more is broken."""
+
+
 class Mends:
-    """All that is broken now, known to the mender, too. A context manager; safe for threads."""
+    """All that is broken now, known to the mender, too. A context manager; safe for threads.
+
+    Attributes:
+        faults: a sentence for each thing that was not mended in the end.
+    """
 
     def __init__(self) -> None:
+        self.faults: list[str] = []
         self._open: dict[int, Mend] = {}
         self._last = 0
         self._lock = threading.Lock()
@@ -247,11 +260,12 @@ class Mends:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.mend_all()
+        failed = self.mend_all()
         assert self._mender.stdin is not None
         with suppress(OSError):
             self._mender.stdin.close()
-        self._mender.wait()
+        if self._mender.wait() != 0:
+            self.faults += failed or ["the mender could not mend everything: see above"]
 
     @property
     def pid(self) -> int:
@@ -259,8 +273,14 @@ class Mends:
         return self._mender.pid
 
     def note(self, mend: Mend) -> int:
-        """Write a mend down; break the thing only after this. Returns its number."""
+        """Write a mend down; break the thing only after this. Returns its number.
+
+        Raises:
+            MenderGone: the mender does not live.
+        """
         with self._lock:
+            if self._mender.poll() is not None:
+                raise MenderGone("the mender has ended: nothing more is broken")
             self._last += 1
             self._open[self._last] = mend
             self._tell({"number": self._last, "mend": dict(mend)})
@@ -277,9 +297,11 @@ class Mends:
                 carry_out(mend)
             except (OSError, subprocess.SubprocessError, ValueError) as error:
                 faults.append(f"could not be mended ({mend['do']} {_about(mend)}): {error}")
-            with self._lock:
-                self._open.pop(number, None)
-                self._tell({"number": number})
+                with self._lock:
+                    # The mender keeps it, and tries again when we have ended.
+                    self._open.pop(number, None)
+            else:
+                self.forget(number)
         return faults
 
     def forget(self, number: int) -> None:

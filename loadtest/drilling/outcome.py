@@ -115,6 +115,7 @@ class Run:
         machine: facts of the machine: cores, memory_bytes, kernel, python, cpu model.
         uncovered: alerts that Prometheus has a rule for and no drill is registered for.
         kind: `drill` or `soak`; a soak has one outcome per alert that fired or was watched.
+        faults: a sentence for whatever is wrong with the run as a whole; one is enough to fail it.
     """
 
     profile: str
@@ -127,11 +128,17 @@ class Run:
     uncovered: list[str] = field(default_factory=list)
     kind: str = "drill"
     notes: list[str] = field(default_factory=list)
+    faults: list[str] = field(default_factory=list)
 
     @property
     def is_passed(self) -> bool:
-        """Whether every drill passed (or was simulated as it should be) and no rule lacks one."""
-        return not self.uncovered and all(o.result != "failed" for o in self.outcomes)
+        """Whether every drill passed (or was simulated as it should be) and nothing else is wrong."""
+        return (
+            bool(self.outcomes)
+            and not self.uncovered
+            and not self.faults
+            and all(o.result != "failed" for o in self.outcomes)
+        )
 
     def to_document(self) -> dict[str, Any]:
         """DIR/drill.json."""
@@ -146,6 +153,7 @@ class Run:
                 "target",
                 "machine",
                 "uncovered",
+                "faults",
                 "notes",
             )
         }

@@ -88,7 +88,8 @@ def _length(seconds: float) -> str:
 
 
 def _notes(run: Run) -> str:
-    return "".join(f"<p class=note>{escape(note)}</p>" for note in run.notes)
+    faults = "".join(f"<p class=why>{escape(fault)}</p>" for fault in run.faults)
+    return faults + "".join(f"<p class=note>{escape(note)}</p>" for note in run.notes)
 
 
 def _table(outcomes: list[Outcome]) -> str:

@@ -19,6 +19,13 @@ PAGER: Final = ("pagerduty", "trigger")
 
 Place = tuple[str, str]
 
+# As the seed gives them.
+_ICONS: Final = {
+    "#websocket-oncall": ":rotating_light:",
+    "#websocket-alerts": ":warning:",
+    "#infrastructure-alerts": ":gear:",
+}
+
 
 def places(severity: str, team: str) -> list[Place]:
     """Where an alert of this severity and team is announced."""
@@ -55,11 +62,15 @@ class Notifications:
         """Where it was announced in a state: `firing`, `acknowledged` or `resolved`."""
         found: dict[Place, Receiver] = {}
         for entry in self.entries():
-            if _state(entry) == state:
+            if _state(entry) == state and not _fault(entry):
                 kind, place = _place(entry)
                 key = PAGER if kind == "pagerduty" else (kind, place)
                 found.setdefault(key, Receiver(kind, place, entry["at"]))
         return found
+
+    def malformed(self) -> str:
+        """What is wrong with the first notification that is not as it should be; empty if none is."""
+        return next(filter(None, map(_fault, self.entries())), "")
 
     def announced_at(self) -> float:
         """When it was last announced somewhere that has not heard of its end; 0 if nowhere."""
@@ -77,6 +88,24 @@ def _place(entry: Mapping[str, Any]) -> Place:
     if entry["kind"] == "pagerduty":
         return "pagerduty", str(document.get("event_action"))
     return "slack", str(document.get("channel"))
+
+
+def _fault(entry: Mapping[str, Any]) -> str:
+    """What is wrong with a notification of a firing alert; empty if nothing is."""
+    document = entry["document"]
+    if _state(entry) != "firing":
+        return ""
+    if entry["kind"] == "pagerduty":
+        severity = (document.get("payload") or {}).get("severity")
+        if severity != "critical":
+            return f"payload: PagerDuty is told the severity {severity!r} instead of 'critical'"
+        lacking = [n for n in ("dedup_key", "routing_key") if not document.get(n)]
+        return f"payload: PagerDuty is told no {' and no '.join(lacking)}" if lacking else ""
+    channel, icon = str(document.get("channel")), document.get("icon_emoji")
+    wanted = _ICONS.get(channel)
+    return (
+        "" if icon == wanted else f"payload: {channel} has the icon {icon!r} instead of {wanted!r}"
+    )
 
 
 _PAGER_STATES: Final = {"trigger": "firing", "acknowledge": "acknowledged", "resolve": "resolved"}

@@ -18,7 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol
 
-from cluster.errors import BootFailed, ClusterError
+from cluster.errors import BootFailed, ConfigError, Problem
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Rule
 from loadtest.drill import Drill
@@ -97,10 +97,12 @@ class Runner:
 
         Raises:
             BootFailed, DependencyMissing: a stage cannot be started.
+            ConfigError: the directory to keep is in use.
         """
         handlers = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+        open_mends = Mends()
         try:
-            with Mends() as open_mends:
+            with open_mends:
                 folder = self._folder(open_mends)
                 try:
                     self._on_stages(folder, open_mends)
@@ -112,6 +114,12 @@ class Runner:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
             self._run.ended_at = time.time()
+            self._run.faults += open_mends.faults
+            if self.is_interrupted:
+                done = len(self._run.outcomes)
+                self._run.faults.append(
+                    f"interrupted: {done} of {len(self._plan.drills)} drills begun"
+                )
 
     @property
     def is_interrupted(self) -> bool:
@@ -122,9 +130,14 @@ class Runner:
         self._stop.set()
 
     def _folder(self, open_mends: Mends) -> Path:
-        if self._plan.keep is not None:
-            self._plan.keep.mkdir(parents=True, exist_ok=True)
-            return self._plan.keep
+        keep = self._plan.keep
+        if keep is not None:
+            keep.mkdir(parents=True, exist_ok=True)
+            if any(keep.iterdir()):
+                raise ConfigError(
+                    [Problem("--keep", str(keep), "give a new or an empty directory")]
+                )
+            return keep
         folder = Path(tempfile.mkdtemp(prefix="ws-drill-"))
         open_mends.note(mends.removed(folder))
         return folder
@@ -156,12 +169,12 @@ class Runner:
         return places + [Place(f"stage-x{s:g}", s, plan.together) for s in sorted(slower)]
 
     def _start_stages(self, places: Sequence[Place], folder: Path, open_mends: Mends) -> None:
-        faults: list[ClusterError] = []
+        faults: list[Exception] = []
 
         def start(stage: Stage | TargetStage) -> None:
             try:
                 stage.start()
-            except ClusterError as error:
+            except Exception as error:  # noqa: BLE001 - raised again where somebody hears it
                 faults.append(error)
 
         threads = []

@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Final
 
-from cluster.errors import ClusterError
 from loadtest.drilling import mends
 from loadtest.drilling.load import Load, LoadFailed, RunningLoad
 from loadtest.drilling.mends import Mend
@@ -53,7 +52,7 @@ class Scene:
         self._pulses: list[threading.Thread] = []
         self._faults: list[str] = []
         self._count = 0
-        self._is_mending = False
+        self._mending_thread = 0
 
     @property
     def stage(self) -> Stage:
@@ -80,11 +79,21 @@ class Scene:
         Raises:
             Interrupted: the drill was told to end.
         """
-        if self._is_mending:
+        if self._mending_thread == threading.get_ident():
             # What mends is not interrupted.
             time.sleep(real_seconds)
-        elif self._stop.wait(real_seconds):
-            raise Interrupted
+            return
+        deadline = time.monotonic() + real_seconds
+        while not self.is_over:
+            left = deadline - time.monotonic()
+            if left <= 0:
+                return
+            self._stop.wait(min(left, _LOOK_SECONDS))
+        raise Interrupted
+
+    def give_up(self) -> None:
+        """Let what still provokes end at its next wait."""
+        self._is_over.set()
 
     def wait_until(self, look: Callable[[], bool], real_seconds: float, what: str) -> None:
         """Return when something is true.
@@ -135,14 +144,16 @@ class Scene:
 
     def pulse(self, beat: Callable[[], None], every_seconds: float) -> None:
         """Do something again and again until it is mended; an error ends it and is told then."""
+        # Its own: a later provocation must not set going again a pulse that was slow to end.
+        is_over = self._is_over
 
         def run() -> None:
             try:
-                while not self.is_over:
+                while not (is_over.is_set() or self._stop.is_set()):
                     beat()
-                    self._is_over.wait(every_seconds)
-            except (OSError, Interrupted, CannotProvoke, ClusterError) as error:
-                if not self.is_over:
+                    is_over.wait(every_seconds)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the drill says it
+                if not (is_over.is_set() or self._stop.is_set()):
                     self._faults.append(f"what provokes it ended: {error!r}")
 
         thread = threading.Thread(target=run, name=f"{self.name} pulse", daemon=True)
@@ -196,7 +207,7 @@ class Scene:
         for thread in self._pulses:
             thread.join(30)
         faults, self._faults = self._faults, []
-        self._is_mending = True
+        self._mending_thread = threading.get_ident()
         for action in reversed(self._afterwards):
             try:
                 action()
@@ -207,7 +218,7 @@ class Scene:
         faults += self.parts.mends.mend(self._noted)
         self._pulses, self._afterwards, self._loads, self._noted = [], [], [], []
         self._is_over = threading.Event()
-        self._is_mending = False
+        self._mending_thread = 0
         return faults
 
 

@@ -16,11 +16,11 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.errors import ExitError
+from cluster.errors import ClusterError, ExitError
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Rule
 from loadtest.drilling import diagnosis, facts, mends, report
@@ -36,6 +36,7 @@ MAY_FIRE: Final = frozenset({"DeploymentCompleted", "Watchdog"})
 _MINUTES: Final = 20.0
 _BASELINE_SECONDS: Final = 90.0
 _LOOK_SECONDS: Final = 0.5
+_REPLACED_SECONDS: Final = 30.0
 _MIXED: Final = Load("mixed", users=40, options=("--rate", "12", "--channels", "8"))
 _EXITS: Final = (
     "exit codes: 0 quiet, 1 an alert fired or a publication was lost, 3 the stage cannot start, 69 a"
@@ -62,16 +63,16 @@ def main(words: Sequence[str]) -> int:
     except ExitError as error:
         sys.stderr.write(f"ws-cluster soak: {error}\n")
         return error.exit_code
-    except (CannotProvoke, LoadFailed) as error:
-        run.notes.append(str(error))
-        sys.stderr.write(f"ws-cluster soak: {error}\n")
+    except (CannotProvoke, LoadFailed, NotAnswering) as error:
+        run.faults.append(str(error))
+    soak.judge()
     report.write(run, arguments.report)
-    for line in soak.verdict():
-        sys.stdout.write(line + "\n")
+    lines = [f.why for f in run.outcomes if f.why] + run.faults + run.notes
+    sys.stdout.write("\n".join(["quiet" if run.is_passed else "NOT QUIET", *lines]) + "\n")
     sys.stdout.write(f"the report is {arguments.report / 'drill.html'}\n")
     if soak.is_interrupted:
         return _INTERRUPTED_EXIT
-    return 0 if soak.is_quiet else 1
+    return 0 if run.is_passed else 1
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -104,12 +105,15 @@ class Soak:
         self._stop = threading.Event()
         self._outcomes: dict[str, Outcome] = {}
         self._account: dict[str, Any] = {}
+        self._threads: list[threading.Thread] = []
+        self._unanswered = 0
 
     def go(self) -> None:
         """Start a stage, load it, roll it, crash one worker, and watch."""
         handlers = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
+        open_mends = Mends()
         try:
-            with Mends() as open_mends:
+            with open_mends:
                 folder = Path(tempfile.mkdtemp(prefix="ws-soak-"))
                 open_mends.note(mends.removed(folder))
                 stage = Stage(
@@ -122,12 +126,13 @@ class Soak:
                     stage.start()
                     self._watch(stage)
                 except Interrupted:
-                    self._run.notes.append("interrupted")
+                    self._run.faults.append("interrupted")
                 finally:
                     stage.close()
         finally:
             for number, handler in handlers.items():
                 signal.signal(number, handler)
+            self._run.faults += open_mends.faults
             self._run.ended_at = time.time()
 
     def _interrupt(self, *_: object) -> None:
@@ -148,20 +153,38 @@ class Soak:
             begun = time.time()
             events = [
                 (begun + self._seconds / 3, self._reload),
-                (begun + 2 * self._seconds / 3, _crash),
+                (begun + 2 * self._seconds / 3, self._crash),
             ]
             while time.time() < begun + self._seconds:
                 self._look(stage)
                 if events and time.time() > events[0][0]:
                     events.pop(0)[1](scene)
                 scene.wait(_LOOK_SECONDS)
+            for thread in self._threads:
+                thread.join()
             self._account = load.end()
         finally:
-            scene.mend()
+            self._run.faults += scene.mend()
+
+    def _beside(self, name: str, scene: Scene, act: Callable[[Scene], None]) -> None:
+        """Do something while the watch goes on."""
+        self._run.notes.append(f"{name} after {time.time() - self._run.started_at:.0f} s")
+
+        def run() -> None:
+            try:
+                act(scene)
+            except (CannotProvoke, ClusterError, Interrupted, OSError) as error:
+                self._run.faults.append(f"{name}: {error!r}")
+
+        thread = threading.Thread(target=run, name=name)
+        self._threads.append(thread)
+        thread.start()
 
     def _reload(self, scene: Scene) -> None:
-        self._run.notes.append(f"rolled after {time.time() - self._run.started_at:.0f} s")
-        threading.Thread(target=roll, args=(scene,), daemon=True).start()
+        self._beside("workers were rolled", scene, roll)
+
+    def _crash(self, scene: Scene) -> None:
+        self._beside("a worker was killed", scene, _kill_one)
 
     def _is_calm(self, stage: Stage) -> bool:
         """Whether nothing fires: not even the deployment that the start was."""
@@ -174,7 +197,13 @@ class Soak:
 
     def _look(self, stage: Stage) -> None:
         now = time.time()
-        for rule in stage.prometheus.rules():
+        try:
+            rules = stage.prometheus.rules()
+        except NotAnswering:
+            # It is asked again in a moment; the watch goes on.
+            self._unanswered += 1
+            return
+        for rule in rules:
             outcome = self._outcomes.get(rule.name)
             if outcome is None:
                 outcome = self._outcomes[rule.name] = _outcome(rule, stage, now)
@@ -200,49 +229,28 @@ class Soak:
 
     # --- what came of it -------------------------------------------------------------------
 
-    @property
-    def is_quiet(self) -> bool:
-        """Whether only what may fire did, and nothing was lost."""
-        return (
-            bool(self._outcomes)
-            and not self._fired_wrongly()
-            and not self._losses()
-            and self._rolled()
-        )
-
-    def _fired_wrongly(self) -> list[str]:
-        return sorted(name for name, one in self._outcomes.items() if one.result == "failed")
-
-    def _rolled(self) -> bool:
-        one = self._outcomes.get("DeploymentCompleted")
-        return one is not None and "firing" in one.moments
-
-    def _losses(self) -> dict[str, Any]:
-        names = ("lost", "twice", "out_of_order", "unrecoverable")
-        # No account at all is a loss, too.
-        found = {name: self._account.get(name, "not accounted for") for name in names}
-        return {name: value for name, value in found.items() if value != 0}
-
-    def verdict(self) -> list[str]:
-        """What a person should read."""
-        lines = [f"{name} fired although the cluster was healthy" for name in self._fired_wrongly()]
-        if not self._rolled():
-            lines.append("DeploymentCompleted did not fire although the workers were rolled")
-        if losses := self._losses():
-            lines.append(f"publications are not accounted for: {losses}")
-            lines += self._account.get("losses", [])
+    def judge(self) -> None:
+        """Say in the run what is wrong, and what a person should know."""
+        run = self._run
+        fired = self._outcomes.get("DeploymentCompleted")
+        if fired is None or "firing" not in fired.moments:
+            run.faults.append("DeploymentCompleted did not fire although the workers were rolled")
+        if faults := _MIXED.faults(self._account):
+            run.faults.append(f"publications are not accounted for: {faults}")
+            run.faults += self._account.get("losses", [])
         pending = sorted(
             name
             for name, one in self._outcomes.items()
             if "pending" in one.moments and "firing" not in one.moments
         )
-        lines.append(f"pending for a while: {', '.join(pending) or 'none'}")
+        run.notes.append(f"pending for a while: {', '.join(pending) or 'none'}")
+        if self._unanswered:
+            run.notes.append(f"Prometheus did not answer {self._unanswered} times")
         got, sent = self._account.get("got"), self._account.get("acknowledged")
-        lines.append(
-            f"{len(self._outcomes)} alerts watched for {self._seconds:.0f} s; {sent} published, {got} delivered"
+        run.notes.append(
+            f"{len(self._outcomes)} alerts watched for {self._seconds:.0f} s; {sent} published,"
+            f" {got} delivered"
         )
-        self._run.notes += lines
-        return ["quiet" if self.is_quiet else "NOT QUIET", *lines]
 
 
 def _outcome(rule: Rule, stage: Stage, now: float) -> Outcome:
@@ -261,7 +269,14 @@ def _outcome(rule: Rule, stage: Stage, now: float) -> Outcome:
     )
 
 
-def _crash(scene: Scene) -> None:
-    workers = scene.stage.workers()
-    if workers:
-        os.kill(random.choice(workers), signal.SIGKILL)
+def _kill_one(scene: Scene) -> None:
+    before = scene.stage.workers()
+    if not before:
+        raise CannotProvoke("no worker runs")
+    os.kill(random.choice(before), signal.SIGKILL)
+
+    def is_replaced() -> bool:
+        now = scene.stage.workers()
+        return len(now) == len(before) and set(now) != set(before)
+
+    scene.wait_until(is_replaced, _REPLACED_SECONDS, "another worker took its place")

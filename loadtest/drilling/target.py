@@ -111,6 +111,9 @@ def _problems(document: Mapping[str, Any]) -> Sequence[Problem]:
         found.append(Problem("drillable", str(document.get("drillable", "missing")), reason))
     if document.get("profile", "production") not in ("production", "compressed"):
         found.append(Problem("profile", str(document["profile"]), "production or compressed"))
+    compress = document.get("compress", 1)
+    if isinstance(compress, bool) or not isinstance(compress, int | float) or compress < 1:
+        found.append(Problem("compress", str(compress), "give a number of 1 or more"))
     urls = document.get("urls", {})
     found += [
         Problem(f"urls.{name}", str(urls.get(name, "missing")), "give its address")
@@ -174,11 +177,21 @@ def for_target(drills: Sequence[Drill], target: Target, names: Mapping[str, str]
     Raises:
         ConfigError: a drill needs commands and the file has none.
     """
-    found, problems = [], []
+    found = []
+    problems = [
+        Problem(f"drills.{name}", "unknown", "`ws-cluster drill --list` shows all: as file names")
+        for name in target.drills
+        if name not in names.values()
+    ]
     for drill in drills:
         name = names[drill.alert]
         commands = target.drills.get(name)
-        if commands is not None:
+        if drill.compress_at_most < target.compress:
+            reason = (
+                f"{drill.alert} holds where time is at most {drill.compress_at_most:g} times faster"
+            )
+            problems.append(Problem("compress", f"{target.compress:g}", reason))
+        elif commands is not None:
             found.append(_with_commands(drill, commands))
         elif drill.is_by_load:
             found.append(drill)
@@ -187,6 +200,9 @@ def for_target(drills: Sequence[Drill], target: Target, names: Mapping[str, str]
             problems.append(Problem(f"drills.{name}", "missing", reason))
     if problems:
         raise ConfigError(problems)
+    if not target.data_dir:
+        # The journal that shows the acknowledgement is out of reach.
+        return [dataclasses.replace(drill, is_acknowledged=False) for drill in found]
     return found
 
 
@@ -204,6 +220,7 @@ def _with_commands(drill: Drill, commands: Commands) -> Drill:
             text=True,
             check=False,
             timeout=_COMMAND_SECONDS,
+            start_new_session=True,
         )
         if done.returncode != 0:
             said = (done.stderr or done.stdout).strip()[-_LAST_WORDS:]

@@ -18,7 +18,7 @@ def provoke(scene: Scene) -> None:
 
 
 def below(scene: Scene) -> None:
-    scene.add_load(_churn(70))
+    scene.add_load(_churn(92))
 
 
 DRILL = Drill(
@@ -33,7 +33,7 @@ DRILL = Drill(
     uses=MONITORING | (SERVICE - {Part.CONNECTIONS}),
     load=STEADY,
     below=below,
-    below_breaks="70 clients a second came and went",
-    below_s=240,
+    below_breaks="92 clients a second came and went",
+    below_s=345,
     is_by_load=True,
 )

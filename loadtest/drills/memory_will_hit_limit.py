@@ -26,7 +26,8 @@ DRILL = Drill(
     fires_s=1080,
     resolves_s=60,
     fixed_s=10,
-    takes=frozenset({Part.MEMORY}),
+    # Where it is simulated, the list of targets is changed.
+    takes=frozenset({Part.MEMORY, Part.REPLICAS}),
     uses=MONITORING | {Part.SUPERVISOR},
     load=None,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Final
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.load import Load
 from loadtest.drilling.rolling import roll
 from loadtest.drilling.scene import Scene
 
@@ -22,13 +23,14 @@ def provoke(scene: Scene) -> None:
     stage.write_config({"shutdown": {"drain_window": _DRAIN_SECONDS, "timeout": 12}})
     # The first roll brings the window, the second one drains by it.
     roll(scene)
+    scene.add_load(Load("slow-readers", users=4, is_accounted=False))
     roll(scene)
 
 
 DRILL = Drill(
     alert="SlowShutdownTime",
-    breaks="the drain window is set to 8 s, and the workers are rolled twice under load",
-    mends="the drain window is set back and the workers are rolled once more",
+    breaks="the drain window is set to 8 s, clients stop reading, and the workers are rolled twice",
+    mends="those clients leave, the drain window is set back, and the workers are rolled once more",
     provoke=provoke,
     fires_s=345,
     resolves_s=930,

@@ -11,12 +11,21 @@ from loadtest.drilling.scene import Scene
 from loadtest.drilling.stage import WORKERS, alive
 
 _KILLS: Final = 4
+_FEW: Final = 2
 _SECONDS: Final = 60.0
 
 
 def provoke(scene: Scene) -> None:
+    _kill(scene, _KILLS)
+
+
+def below(scene: Scene) -> None:
+    _kill(scene, _FEW)
+
+
+def _kill(scene: Scene, times: int) -> None:
     stage = scene.stage
-    for _ in range(_KILLS):
+    for _ in range(times):
         # A worker that is killed before it came up failed to boot; three of these end the program.
         scene.wait_until(lambda: alive(stage) == WORKERS, _SECONDS, "all workers are ready")
         old = set(stage.workers(0))
@@ -40,4 +49,7 @@ DRILL = Drill(
     fixed_s=30,
     takes=frozenset({Part.WORKERS, Part.LOG}),
     uses=MONITORING | (SERVICE - {Part.WORKERS}),
+    below=below,
+    below_breaks="it was killed twice",
+    below_s=60,
 )

@@ -11,7 +11,7 @@ from locust.env import Environment
 from locust.exception import StopUser
 from websocket import WebSocketException
 
-from loadtest.client import Client, Closed, Json, Refused, Subscription, Unanswered
+from loadtest.client import Client, Closed, Json, NotSent, Refused, Subscription, Unanswered
 from loadtest.ledger import Subscriber
 from loadtest.world import World
 
@@ -42,6 +42,7 @@ class Member(User):
         self.client = self.new_client()
         self.sent: dict[str, int] = {}
         self._counted: list[tuple[str, Subscriber]] = []
+        self._is_present = False
 
     def new_client(self) -> Client:
         """A client that is not connected yet."""
@@ -64,7 +65,13 @@ class Member(User):
         """Connect and take part; a cluster that refuses for now is asked again."""
         self.connect()
         self.enter()
+        self.arrive()
+
+    def arrive(self) -> None:
+        """Be counted."""
+        self._is_present = True
         self.world.connected += 1
+        self.world.present[type(self)] += 1
 
     def connect(self) -> None:
         """Connect, with patience.
@@ -90,7 +97,14 @@ class Member(User):
         """Leave."""
         if self.client.closed_with is not None:
             self.world.closes[str(self.client.closed_with.code)] += 1
-        self.world.connected -= 1
+        if self._is_present:
+            self._is_present = False
+            self.world.connected -= 1
+            self.world.present[type(self)] -= 1
+        if not self.world.is_ending:
+            # What comes from now on is not for us.
+            for channel, counted in self._counted:
+                self.world.ledger.left(channel, counted)
         self.client.close()
 
     def rest(self, seconds: float) -> None:
@@ -110,8 +124,8 @@ class Member(User):
         counted = self.world.ledger.subscriber(channel)
         self._counted.append((channel, counted))
 
-        def subscribed(offset: int, recovered: bool, was_recovering: bool) -> None:
-            if not was_recovering:
+        def subscribed(offset: int | None, recovered: bool, was_recovering: bool) -> None:
+            if not was_recovering and offset is not None:
                 self.world.ledger.began(channel, offset)
             counted.subscribed(offset, is_recovered=recovered, was_recovering=was_recovering)
 
@@ -131,24 +145,23 @@ class Member(User):
             except Refused:
                 gevent.sleep(_RETRY_SECONDS)
 
-    def forget(self) -> None:
-        """Leave the account: what comes from now on is not for us."""
-        for channel, counted in self._counted:
-            self.world.ledger.left(channel, counted)
-        self._counted.clear()
-
     def publish(self, channel: str) -> None:
         """Publish the next of ours, and account for it."""
-        number = self.sent[channel] = self.sent.get(channel, 0) + 1
+        number = self.sent.get(channel, 0) + 1
         data = {"p": self.id, "n": number, "t": time.time(), "d": self.door}
         if (padding := self.world.options.payload - 60) > 0:
             data["x"] = "x" * padding
         ledger = self.world.ledger
+        result = "acknowledged"
         try:
             self.client.publish(channel, data)
+        except NotSent:
+            # Nobody heard it: the next one has its number.
+            return
         except Refused:
-            ledger.published(channel, "refused")
+            result = "refused"
         except Unanswered:
-            ledger.published(channel, "unknown")
-        else:
-            ledger.published(channel, "acknowledged")
+            result = "unknown"
+        self.sent[channel] = number
+        self.world.published_bytes += self.world.options.payload
+        ledger.published(channel, result, self.id, number)

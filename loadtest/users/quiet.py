@@ -18,6 +18,8 @@ from loadtest.users.member import Member
 _SLOW_BUFFER_BYTES: Final = 4096
 _SLOW_LOOK_SECONDS: Final = 0.2
 _LONGEST_SLOW_SECONDS: Final = 8.0
+# More than a server's queue and the system's buffers hold for one client.
+_SURELY_TOO_MUCH_BYTES: Final = 16 << 20
 
 
 class Idle(Member):
@@ -59,11 +61,7 @@ class Comer(Member):
     _due = 0.0
 
     def on_start(self) -> None:
-        self.world.connected += 1
-
-    def on_stop(self) -> None:
-        self.world.connected -= 1
-        self.client.close()
+        self.arrive()
 
     @task
     def come_and_go(self) -> None:
@@ -108,12 +106,15 @@ class SlowReader(Member):
 
     @task
     def stall(self) -> None:
-        began = time.monotonic()
+        began, published = time.monotonic(), self.world.published_bytes
         while not self.world.is_ending and time.monotonic() - began < _LONGEST_SLOW_SECONDS:
             gevent.sleep(_SLOW_LOOK_SECONDS)
             if _is_closed(self.client):
                 self.world.expected("slow reader closed", time.monotonic() - began)
                 break
+        else:
+            if self.world.published_bytes - published > _SURELY_TOO_MUCH_BYTES:
+                self._complain(time.monotonic() - began)
         if self.world.is_ending:
             self.rest(1.0)
             return
@@ -121,6 +122,15 @@ class SlowReader(Member):
         self.client = self.new_client()
         self.connect()
         self.enter()
+
+    def _complain(self, seconds: float) -> None:
+        if not self.world.is_ending:
+            error = NotClosed("it reads nothing, and is not closed")
+            self.world.measured("expected slow reader closed", seconds, error)
+
+
+class NotClosed(Exception):
+    """A client that does not read holds memory for ever."""
 
 
 def _is_closed(client: Client) -> bool:

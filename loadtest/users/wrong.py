@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Final
 
 from locust import task
@@ -69,18 +68,29 @@ class ErrorMaker(Member):
     def token(self) -> None:
         """A token that nobody signed: the connection is closed (3500), or it is not looked at."""
         client = Client(self.url, measured=_unmeasured, token="not.a.token")  # noqa: S106 - it is none
-        with suppress(Closed, Refused):
+        try:
             client.connect_once()
-        client.close()
+        except (Closed, Refused):
+            return
+        finally:
+            client.close()
+        if self.world.token:
+            # A cluster that wants tokens.
+            raise NotRefused("a token that nobody signed was taken")
 
     def flood(self) -> None:
         """Hundreds of commands in one frame: all are answered, or the connection is closed."""
         line = b'{"id":1000000,"rpc":{"method":"not-there","data":{}}}'
         client = self._another()
-        client.send_raw(b"\n".join([line] * _FLOOD))
-        with suppress(Closed):
-            client.read_frames(1)
-        client.close()
+        try:
+            client.send_raw(b"\n".join([line] * _FLOOD))
+            count = client.read_replies(_FLOOD)
+        except Closed:
+            return
+        finally:
+            client.close()
+        if count < _FLOOD:
+            raise NotRefused(f"{count} of {_FLOOD} commands were answered")
 
     def _closes(self, payload: bytes) -> None:
         client = self._another()

@@ -30,12 +30,14 @@ async def locust(
     folder: Path,
     *words: str,
     meanwhile: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
+    ending: Callable[[asyncio.subprocess.Process], Awaitable[None]] | None = None,
 ) -> Ended:
     """Run Locust without its web page; it must end by itself.
 
     Args:
         words: further arguments.
         meanwhile: called once with the ledger of that moment, when users are connected.
+        ending: called once with the process, when users are connected.
     """
     path = folder / "ledger.json"
     command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless"]
@@ -52,6 +54,9 @@ async def locust(
     try:
         if meanwhile is not None:
             await meanwhile(await connected(path, running))
+        if ending is not None:
+            await connected(path, running)
+            await ending(running)
         async with asyncio.timeout(LIMIT_SECONDS):
             output, _ = await asyncio.shield(reading)
     finally:

@@ -25,7 +25,7 @@ def test_what_arrives_in_order_is_clean():
     ledger = Ledger()
     one = listening(ledger, at=10)
     for number in range(1, 6):
-        ledger.published("c", "acknowledged")
+        ledger.published("c", "acknowledged", "p", number)
         one.take(10 + number, "p", number)
     assert ledger.is_settled()
     assert {n: final(ledger, n) for n in ("got", "lost", "twice", "out_of_order")} == {
@@ -79,7 +79,7 @@ def test_two_publications_of_one_publisher_the_wrong_way_round_are_noticed():
 def test_the_last_publication_that_one_subscriber_lacks_is_lost_in_the_end():
     ledger = Ledger()
     first, second = listening(ledger), listening(ledger)
-    ledger.published("c", "acknowledged")
+    ledger.published("c", "acknowledged", "p", 1)
     first.take(1, "p", 1)
     assert not ledger.is_settled()
     assert ledger.summary(is_final=False)["lost"] == 0
@@ -92,8 +92,8 @@ def test_the_last_publication_that_one_subscriber_lacks_is_lost_in_the_end():
 def test_what_was_acknowledged_and_has_no_offset_has_vanished():
     ledger = Ledger()
     one = listening(ledger)
-    ledger.published("c", "acknowledged")
-    ledger.published("c", "acknowledged")
+    ledger.published("c", "acknowledged", "p", 1)
+    ledger.published("c", "acknowledged", "p", 2)
     one.take(1, "p", 1)
     assert final(ledger, "lost") == 1
 
@@ -101,14 +101,60 @@ def test_what_was_acknowledged_and_has_no_offset_has_vanished():
 def test_nobody_answered_means_unknown_and_neither_lost_nor_extra():
     ledger = Ledger()
     one = listening(ledger)
-    ledger.published("c", "unknown")
-    ledger.published("c", "unknown")
+    ledger.published("c", "unknown", "p", 1)
+    ledger.published("c", "unknown", "p", 2)
     one.take(1, "p", 1)
     assert {n: final(ledger, n) for n in ("unknown", "lost", "twice")} == {
         "unknown": 2,
         "lost": 0,
         "twice": 0,
     }
+
+
+def test_an_unknown_one_that_arrived_does_not_hide_an_acknowledged_one_that_did_not():
+    ledger = Ledger()
+    one = listening(ledger)
+    for number, result in enumerate(("acknowledged", "acknowledged", "unknown", "unknown"), 1):
+        ledger.published("c", result, "p", number)
+    one.take(1, "p", 1)
+    one.take(2, "p", 4)
+    assert final(ledger, "lost") == 1, "number 2 is not in the stream"
+    assert ledger.summary(is_final=True)["losses"] == ["c: 1 acknowledged and not in the stream"]
+
+
+def test_what_was_refused_leaves_a_gap_in_the_numbers_that_is_no_loss():
+    ledger = Ledger()
+    one = listening(ledger)
+    for number, result in enumerate(("acknowledged", "refused", "acknowledged"), 1):
+        ledger.published("c", result, "p", number)
+    one.take(1, "p", 1)
+    one.take(2, "p", 3)
+    assert final(ledger, "lost") == 0
+
+
+def test_a_channel_without_positions_is_accounted_for_by_the_publishers_numbers():
+    ledger = Ledger()
+    one = ledger.subscriber("c")
+    one.subscribed(None, is_recovered=False, was_recovering=False)
+    for number in range(1, 6):
+        ledger.published("c", "acknowledged", "p", number)
+        if number != 3:
+            one.take(0, "p", number)
+    assert {n: final(ledger, n) for n in ("got", "lost")} == {"got": 4, "lost": 1}
+
+
+def test_who_came_later_cannot_say_what_was_said_before():
+    here, there = Ledger(), Ledger()
+    early, late = listening(here), listening(there, at=2)
+    for number in range(1, 5):
+        here.published("c", "acknowledged" if number != 2 else "refused", "p", number)
+    for offset, number in ((1, 1), (2, 3), (3, 4)):
+        early.take(offset, "p", number)
+    late.take(3, "p", 4)
+    here.take_report("there", json.loads(json.dumps(there.report())))
+    assert final(here, "lost") == 0
+    here.published("c", "acknowledged", "p", 5)
+    assert final(here, "lost") == 1
 
 
 def test_a_recovered_subscriber_goes_on_and_an_unrecovered_one_begins_anew():
@@ -127,15 +173,15 @@ def test_who_left_owes_nothing():
     ledger = Ledger()
     stays, leaves = listening(ledger), listening(ledger)
     ledger.left("c", leaves)
-    ledger.published("c", "acknowledged")
+    ledger.published("c", "acknowledged", "p", 1)
     stays.take(1, "p", 1)
     assert final(ledger, "lost") == 0
 
 
 def test_accounts_of_two_processes_add_up():
     here, there = Ledger(), Ledger()
-    here.published("c", "acknowledged")
-    here.published("c", "acknowledged")
+    here.published("c", "acknowledged", "p", 1)
+    here.published("c", "acknowledged", "p", 2)
     listening(here).take(1, "p", 1)
     subscriber = listening(there)
     subscriber.take(1, "p", 1)

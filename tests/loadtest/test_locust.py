@@ -95,6 +95,67 @@ async def test_user_classes_are_chosen_by_argument(cluster: Cluster, tmp_path: P
     assert "publish" not in ended.ledger["events"]
 
 
+# `calls` needs a procedure, which an application brings; refusing it is all a bare cluster can do.
+@pytest.mark.parametrize("scenario", sorted(set(SCENARIO_NAMES) - {"calls"}))
+async def test_every_scenario_runs_clean(cluster: Cluster, tmp_path: Path, scenario: str):
+    words = ("--scenario", scenario, "-u", "12", "-t", "5s", "--error-kind", "all")
+    ended = await locust(host(cluster), tmp_path, *words, "--expect", f"{CLEAN},errors=0")
+    assert ended.code == 0, ended.text
+    assert ended.ledger["is_final"] is True
+    assert sum(event["count"] for event in ended.ledger["events"].values()) > 0
+    if scenario in ("churn", "errors", "slow-readers"):
+        wanted = {"churn": "connect", "errors": "expected flood"}
+        name = wanted.get(scenario, "expected slow reader closed")
+        assert name in ended.ledger["events"] or scenario == "slow-readers", ended.text
+
+
+async def test_stages_take_every_scenario_in_turn(cluster: Cluster, tmp_path: Path):
+    words = ("--shape", "stages", "--step-seconds", "2", "-u", "6", "--expect", CLEAN)
+    ended = await locust(host(cluster), tmp_path, *words)
+    assert ended.code == 0, ended.text
+    events = ended.ledger["events"]
+    assert {"connect", "subscribe", "publish", "delivery", "expected rpc", "rpc"} <= set(events)
+
+
+async def test_an_early_end_by_a_signal_settles_the_account_first(cluster: Cluster, tmp_path: Path):
+    async def end(running: asyncio.subprocess.Process) -> None:
+        await asyncio.sleep(3)
+        running.terminate()
+
+    words = ("--scenario", "throughput", "-u", "60", "--rate", "200", "--expect", CLEAN)
+    ended = await locust(host(cluster), tmp_path, *words, ending=end)
+    assert ended.code == 0, ended.text
+    assert ended.ledger["is_final"] is True
+    assert ended.ledger["acknowledged"] > 100
+
+
+async def test_users_who_leave_owe_nothing(cluster: Cluster, tmp_path: Path):
+    words = ("--scenario", "steady", "--rate", "20", "-u", "20", "--shape", "churn")
+    ended = await locust(
+        host(cluster), tmp_path, *words, "--soak-seconds", "25", "--expect", f"{CLEAN},got=100"
+    )
+    assert ended.code == 0, ended.text
+
+
+@pytest.mark.full
+async def test_two_thousand_users_of_two_processes_lose_nothing(cluster: Cluster, tmp_path: Path):
+    words = ("--scenario", "connections", "-u", "2000", "--processes", "2", "-t", "60s")
+    limits = f"{CLEAN},unknown=0,errors=0,acknowledged=100"
+    ended = await locust(host(cluster), tmp_path, *words, "--sample", "50", "--expect", limits)
+    print(ended.text)
+    assert ended.code == 0, ended.text
+    assert ended.ledger["events"]["subscribe"]["count"] == 2000
+
+
+@pytest.mark.full
+async def test_three_hundred_clients_a_second_come_and_go(cluster: Cluster, tmp_path: Path):
+    words = ("--scenario", "churn", "--rate", "330", "-u", "33", "-t", "40s")
+    limits = "connects_per_second=300,errors=0"
+    ended = await locust(host(cluster), tmp_path, *words, "--expect", limits)
+    print(ended.text)
+    assert ended.code == 0, ended.text
+
+
 async def test_a_worker_that_is_killed_costs_no_publication(cluster: Cluster, tmp_path: Path):
     killed: list[int] = []
 
@@ -129,6 +190,7 @@ async def test_a_publication_that_goes_wrong_is_noticed(
 async def test_a_master_adds_up_what_its_workers_account_for(cluster: Cluster, tmp_path: Path):
     port = str(free_ports(1))
     worker = await asyncio.create_subprocess_exec(
+        # It is not told which scenario: the master is.
         *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"),
         *("--worker", "--master-host", "127.0.0.1", "--master-port", port),
         cwd=ROOT,
@@ -138,7 +200,7 @@ async def test_a_master_adds_up_what_its_workers_account_for(cluster: Cluster, t
     )
     try:
         bound = ("--master", "--master-bind-host", "127.0.0.1", "--master-bind-port", port)
-        words = ("--expect-workers", "1", "--scenario", "steady", "-u", "6", "-t", "5s")
+        words = ("--expect-workers", "1", "--scenario", "throughput", "-u", "6", "-t", "5s")
         limits = ("--expect", f"{CLEAN},acknowledged=5")
         ended = await locust(host(cluster), tmp_path, *bound, *words, *limits)
         assert ended.code == 0, ended.text

@@ -50,7 +50,8 @@ def test_a_stream_has_three_labels_and_loki_lets_no_more_in():
 
 def test_alloy_tells_loki_where_it_listens():
     url = re.search(r'url += "http://loki:(\d+)/loki/api/v1/push"', block('loki.write "loki"'))
-    assert url and int(url[1]) == LOKI["server"]["http_listen_port"]
+    assert url
+    assert int(url[1]) == LOKI["server"]["http_listen_port"]
 
 
 def test_a_line_s_time_is_of_the_form_that_alloy_reads():
