@@ -34,11 +34,11 @@ run: $(stamps)/package ## Start a cluster in the foreground; Ctrl-C drains and s
 
 .PHONY: test
 test: test-system $(stamps)/test $(stamps)/package $(test_node) ## Install what the tests need and run them
-	@exec $(bin)/python -m pytest -m 'not full' $(ARGS)
+	@CI=true exec $(bin)/python -m pytest -m 'not full' $(ARGS)
 
 .PHONY: test-full
 test-full: test-system $(stamps)/test $(stamps)/package $(test_node) ## All tests, the long ones too
-	@exec $(bin)/python -m pytest $(ARGS)
+	@CI=true exec $(bin)/python -m pytest $(ARGS)
 
 .PHONY: test-system
 test-system:
@@ -71,16 +71,16 @@ bench-full: $(stamps)/package ## All peers, all loads, five rounds
 
 .PHONY: drill
 drill: test-system $(stamps)/loadtest $(stamps)/package ## Let every alert fire and end, in compressed time
-	@exec $(bin)/ws-cluster drill --all $(ARGS)
+	@exec timeout --foreground 15m $(bin)/ws-cluster drill --all $(ARGS)
 
 .PHONY: drill-short
 drill-short: test-system $(stamps)/loadtest $(stamps)/package ## What CI runs: eleven alerts, and a short soak
-	@$(bin)/ws-cluster drill --seed $(ARGS)
-	@exec $(bin)/ws-cluster soak --minutes 30
+	@timeout --foreground 8m $(bin)/ws-cluster drill --seed $(ARGS)
+	@exec timeout --foreground 4m $(bin)/ws-cluster soak --minutes 30
 
 .PHONY: drill-production
 drill-production: test-system $(stamps)/loadtest $(stamps)/package ## Every alert in its real durations: about an hour
-	@exec $(bin)/ws-cluster drill --all --profile production --stages 6 --together 4 $(ARGS)
+	@exec timeout --foreground 120m $(bin)/ws-cluster drill --all --profile production --stages 6 --together 4 $(ARGS)
 
 .PHONY: soak
 soak: test-system $(stamps)/loadtest $(stamps)/package ## Twenty real minutes of load in which nothing may fire

@@ -21,7 +21,7 @@ from aiohttp.http import HttpProcessingError
 
 from cluster import log
 from cluster.children.doors import BACKLOG
-from cluster.console import Console
+from cluster.console import Console, runbooks
 from cluster.metrics.supervisor import CONTENT_TYPE
 
 _SHUTDOWN_SECONDS: Final = 1.0
@@ -46,7 +46,7 @@ class AdminDoor:
         readiness: asked for every /ready.
         exposition: collects the metrics; called in a thread.
         scraped: told the User-Agent after each scrape has been collected.
-        console: the page at `/` and what belongs to it.
+        console: the page at `/` and what belongs to it; the runbooks stand beside it.
     """
 
     def __init__(
@@ -74,6 +74,7 @@ class AdminDoor:
         """Begin to answer."""
         app = web.Application()
         self._console.add_to(app)
+        runbooks.add_to(app)
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)

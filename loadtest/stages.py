@@ -15,7 +15,6 @@ from locust import LoadTestShape, User
 from loadtest.scenarios import SCENARIOS, Scenario
 from loadtest.shapes import options_of, run_seconds
 
-
 _LEAVE_RATE: Final = 100.0
 
 

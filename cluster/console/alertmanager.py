@@ -87,9 +87,8 @@ async def silence(service: Service, order: Order, *, is_ack: bool, now: float) -
         {
             "matchers": [
                 {"name": name, "value": value, "isRegex": False, "isEqual": True}
-                for name, value in sorted(order.labels.items())
-                # A matcher that fits the empty text alone is refused, and would say nothing.
-                if value
+                # Without its instance it would hold back every replica's alert of the same name.
+                for name, value in sorted({"instance": "", **order.labels}.items())
             ],
             "startsAt": _rfc3339(now),
             "endsAt": _rfc3339(now + order.seconds),

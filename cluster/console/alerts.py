@@ -190,20 +190,31 @@ def _rank(alert: Document) -> tuple[int, int, float]:
 
 def _silences_of(alert: Document, answers: Answers) -> list[Document]:
     """The silences on an alert: those Alertmanager names, and those whose labels are its own."""
-    labels = alert["labels"].items()
-    named = {
-        one
-        for known in answers.alerts
-        # Prometheus adds its external labels on the way.
-        if labels <= known["labels"].items()
-        for one in known.get("silenced_by", ())
-    }
+    labels = alert["labels"]
+    known = _counterpart(labels, answers.alerts)
+    named = set(known.get("silenced_by", ())) if known is not None else set()
     return [
         {name: value for name, value in silence.items() if name != "equals"}
         for silence in answers.silences
         if silence["id"] in named
-        or (silence["equals"] is not None and silence["equals"].items() <= labels)
+        or (silence["equals"] is not None and _fulfils(labels, silence["equals"]))
     ]
+
+
+def _fulfils(labels: Mapping[str, str], equals: Mapping[str, str]) -> bool:
+    """Whether labels are what a silence wants; one that is missing is empty."""
+    return all(labels.get(name, "") == value for name, value in equals.items())
+
+
+def _counterpart(labels: Mapping[str, str], alerts: Sequence[Document]) -> Document | None:
+    """Alertmanager's own of Prometheus' alert: with the external labels that every alert has."""
+    sets = [set(one["labels"].items()) for one in alerts]
+    everywhere = set.intersection(*sets) if sets else set()
+    for wanted in (set(labels.items()), set(labels.items()) | everywhere):
+        for one, own in zip(alerts, sets, strict=True):
+            if own == wanted:
+                return one
+    return None
 
 
 def _counts(alerts: Iterable[Document]) -> dict[str, int]:

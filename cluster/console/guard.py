@@ -1,7 +1,11 @@
 """Who may read the console and who may change something through it.
 
 Rules
-- Reading is for private networks, as nginx has it for /metrics; from elsewhere it needs the key.
+- Reading is for private networks, as nginx has it for /metrics; from elsewhere it needs the key. Every
+  address that a proxy names counts, because the last proxy itself is in a private network.
+- Without the key the Host must be an address or a name that nobody outside can own (without a dot, or
+  below a domain reserved for private networks): a page that has its own name lead to a private
+  address (DNS rebinding) would read what its visitor may read.
 - Writing needs the key, always: behind nginx everybody seems to come from loopback.
 - A page of another origin may do neither: a browser's Origin must be the Host it speaks to.
 - The key travels in the Authorization header, so no cookie and no URL can carry it for others.
@@ -17,6 +21,8 @@ from urllib.parse import urlsplit
 from aiohttp import web
 
 _SCHEME: Final = "bearer"
+# RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of 2024.
+_PRIVATE_DOMAINS: Final = (".localhost", ".local", ".home.arpa", ".internal")
 
 
 class Denied(Exception):
@@ -38,8 +44,12 @@ def check_reader(request: web.BaseRequest, key: str) -> None:
         Denied: if it may not read.
     """
     _check_origin(request)
-    if not _is_private(request) and not has_key(request, key):
+    if has_key(request, key):
+        return
+    if not _is_private(request):
         raise Denied(401, "from this network the console needs the key: open it with #key=…")
+    if not _is_own_host(request.host):
+        raise Denied(401, f"under the name {request.host[:200]} the console needs the key: #key=…")
 
 
 def check_writer(request: web.BaseRequest, key: str) -> None:
@@ -73,9 +83,22 @@ def _check_origin(request: web.BaseRequest) -> None:
 
 def _is_private(request: web.BaseRequest) -> bool:
     """Whether the peer and, behind a proxy, the client it names are in private networks."""
-    named = request.headers.get("X-Real-IP")
-    addresses = [request.remote or "", *([named] if named is not None else [])]
+    named = request.headers.getall("X-Real-IP", [])
+    chain = ",".join(request.headers.getall("X-Forwarded-For", []))
+    addresses = [request.remote or "", *named, *(chain.split(",") if chain else [])]
     return all(_is_private_address(address) for address in addresses)
+
+
+def _is_own_host(host: str) -> bool:
+    """Whether a Host is no name that somebody else could have chosen."""
+    name = (urlsplit(f"//{host}").hostname or "").rstrip(".").lower()
+    if (name and "." not in name and ":" not in name) or name.endswith(_PRIVATE_DOMAINS):
+        return True
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _is_private_address(address: str) -> bool:

@@ -22,6 +22,7 @@ from cluster.monitor.alertmanager import (
     Alertmanager,
     Matcher,
     Silence,
+    exactly,
     matcher,
 )
 from cluster.monitor.arguments import user
@@ -64,10 +65,9 @@ def _acknowledge(
 ) -> None:
     name = f"{alert.name} {alert.labels.get('instance', '')}".rstrip()
     held = next((known[i] for i in alert.silenced_by if i in known and known[i].is_ack), None)
-    matchers = [Matcher(label, value) for label, value in sorted(alert.labels.items())]
     now = time.time()
     number = alertmanager.silence(
-        matchers, seconds=seconds, author=author, comment=ACK_MARK + note, now=now
+        exactly(alert.labels), seconds=seconds, author=author, comment=ACK_MARK + note, now=now
     )
     if held is not None:
         _expire(alertmanager, held.id)
@@ -100,7 +100,7 @@ def _tell_about_keeper(where: Where) -> None:
             " is not told; start one with `ws-cluster monitoring up`"
         )
         return
-    journal = Journal(where.data_dir)
+    journal = Journal(where.data_dir, only_reads=True)
     try:
         alive_at = float(journal.fact(ALIVE_FACT) or 0)
     finally:

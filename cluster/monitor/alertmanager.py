@@ -4,6 +4,8 @@ Rules
 - API v1 is gone since Alertmanager 0.27: only v2 is spoken.
 - Alertmanager has no acknowledgement. Ours is a silence of exactly one alert's labels whose
   comment begins with `ACK_MARK`; whoever reads silences (keeper, console) knows it by that.
+- A silence matches every alert that has its labels, and others beside. The alert of a whole service
+  has no instance: its silence says so, or it would hold each replica's alert back, too.
 """
 
 from __future__ import annotations
@@ -40,8 +42,17 @@ class Matcher:
     def holds(self, labels: Mapping[str, str]) -> bool:
         """Whether labels fulfil it; a label that is missing counts as empty."""
         value = labels.get(self.name, "")
-        found = bool(re.fullmatch(self.value, value)) if self.is_regex else value == self.value
+        try:
+            found = bool(re.fullmatch(self.value, value)) if self.is_regex else value == self.value
+        except re.error:
+            # Written for RE2, which knows words that Python does not. Who cannot tell holds nothing back.
+            return False
         return found is self.is_equal
+
+
+def exactly(labels: Mapping[str, str]) -> list[Matcher]:
+    """Matchers that this alert fulfils, and no other of its name."""
+    return [Matcher(name, value) for name, value in sorted({"instance": "", **labels}.items())]
 
 
 def matcher(text: str) -> Matcher:
@@ -109,6 +120,23 @@ class ActiveAlert:
     @property
     def severity(self) -> str:
         return self.labels.get("severity", "")
+
+
+def counterpart(labels: Mapping[str, str], active: Sequence[ActiveAlert]) -> ActiveAlert | None:
+    """Alertmanager's own of one of Prometheus' alerts.
+
+    It has the same labels, and beside them the external labels of Prometheus, which every alert has.
+    """
+    everywhere = (
+        frozenset.intersection(*(frozenset(one.labels.items()) for one in active))
+        if active
+        else frozenset()
+    )
+    wanted = {*labels.items()}
+    for one in active:
+        if {*one.labels.items()} == wanted:
+            return one
+    return next((one for one in active if {*one.labels.items()} == wanted | everywhere), None)
 
 
 class Alertmanager:

@@ -1,6 +1,6 @@
 """The command lines of `ws-cluster monitor` and `ws-cluster monitoring`.
 
-Rule: this module imports nothing but argparse, so that looking at --help costs nothing; each command
+Rule: this module imports nothing that takes time, so that looking at --help costs nothing; each command
 imports its own part when it is run.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sqlite3
 import sys
 from collections.abc import Callable
 from importlib import import_module
@@ -72,16 +73,19 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
 
 def _run(module: str, name: str) -> Callable[[argparse.Namespace], int]:
     def run(arguments: argparse.Namespace) -> int:
+        code = 0
         try:
             code = int(getattr(import_module(f"cluster.monitor.{module}"), name)(arguments))
             sys.stdout.flush()
-            return code
         except BrokenPipeError:
             # Whoever read our lines has seen enough; the interpreter must not try again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-            return 0
         except KeyboardInterrupt:
             return _INTERRUPTED_EXIT
+        except sqlite3.Error as error:
+            sys.stderr.write(f"ws-cluster: the incident journal cannot be used: {error}\n")
+            return _USAGE_EXIT
+        return code
 
     return run
 
@@ -222,8 +226,7 @@ def _add_keep(commands: Commands[_Parser]) -> None:
         " acknowledged incidents, and repeat what nobody has taken.",
     )
     add = keep.add_argument
-    add("--critical-after", default="5m", metavar="DURATION", help="repeat a critical (default 5m)")
-    add("--warning-after", default="30m", metavar="DURATION", help="repeat a warning (default 30m)")
+    _add_response_times(add)
     add("--poll", default="5s", metavar="DURATION", help="how often to look (default 5s)")
     add("--compress", type=float, default=1.0, metavar="N", help="time passes N times faster")
     add("--pagerduty-url", metavar="URL", help="Events API v2, if not PagerDuty's own")
@@ -231,6 +234,11 @@ def _add_keep(commands: Commands[_Parser]) -> None:
     add("--change-key-file", default="", metavar="FILE", help="routing key of change events")
     add("--slack-url-file", default="", metavar="FILE", help="holds the webhook's address")
     add("--once", action="store_true", help="look once and end")
+
+
+def _add_response_times(add: Callable[..., Any]) -> None:
+    add("--critical-after", default="5m", metavar="DURATION", help="repeat a critical (default 5m)")
+    add("--warning-after", default="30m", metavar="DURATION", help="repeat a warning (default 30m)")
 
 
 def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -261,8 +269,19 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
         " real ones instead of the stand-in",
     )
     add(
-        "--runbook-base-url", default="docs/runbooks", metavar="URL", help="where runbooks are read"
+        "--runbook-base-url",
+        default="",
+        metavar="URL",
+        help="where runbooks are read (default: /runbooks at the first admin door)",
     )
+    add(
+        "--dead-mans-switch-url",
+        default="",
+        metavar="URL",
+        help="where the Watchdog is sent; default: the stand-in, which notices nothing when this"
+        " machine is gone",
+    )
+    _add_response_times(add)
     add(
         "--root", default="/", metavar="DIR", help="what node_exporter takes for the root directory"
     )

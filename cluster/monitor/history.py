@@ -1,7 +1,7 @@
 """`monitor history`: incidents from the journal, and the rates the reviews ask for.
 
 Targets are the response times: a critical alert is to be acknowledged within 5 minutes, a warning
-within 30. There is no target for the time to resolve; it is shown.
+within 30, unless the keeper was told otherwise. There is no target for the time to resolve; it is shown.
 """
 
 from __future__ import annotations
@@ -11,16 +11,17 @@ import statistics
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from cluster.monitor import looking, moments
 from cluster.monitor.faults import NotAnswering
-from cluster.monitor.journal import Incident, Journal
+from cluster.monitor.journal import TARGET_FACT, Incident, Journal
 from cluster.monitor.places import Where
 
-TARGET_SECONDS: Final = {"critical": 300.0, "warning": 1800.0}
+Targets = Mapping[str, float]
+TARGET_SECONDS: Final[Targets] = {"critical": 300.0, "warning": 1800.0}
 _WEEK_SECONDS: Final = 7 * 86400.0
 
 
@@ -46,12 +47,13 @@ class Rate:
 
 def history(arguments: Namespace) -> int:
     """`monitor history`."""
-    journal = Journal(Where.of(arguments).data_dir, must_exist=True)
+    marks = arguments.false_positive is not None or arguments.true_positive is not None
+    journal = Journal(Where.of(arguments).data_dir, must_exist=True, only_reads=not marks)
     try:
         for number, mark in ((arguments.false_positive, 1), (arguments.true_positive, 0)):
             if number is not None:
                 return _mark(journal, number, mark)
-        span = _span(arguments.since)
+        span, targets = _span(arguments.since), targets_of(journal)
         now = time.time()
         found = journal.incidents(
             "COALESCE(firing_at, active_at) >= ? ORDER BY COALESCE(firing_at, active_at), id",
@@ -67,12 +69,18 @@ def history(arguments: Namespace) -> int:
         and one.severity != "none"
     ]
     if arguments.rates:
-        _show_rates(rates(found, span, now), as_json=arguments.json)
+        _show_rates(rates(found, span, now, targets), as_json=arguments.json)
     elif arguments.json:
-        _print(json.dumps([document(one, now) for one in found], indent=2))
+        _print(json.dumps([document(one, now, targets) for one in found], indent=2))
     else:
-        _show(found, now)
+        _show(found, now, targets)
     return 0
+
+
+def targets_of(journal: Journal) -> Targets:
+    """The response times by severity that the keeper of this journal holds to."""
+    told = {name: journal.fact(f"{TARGET_FACT}{name}") for name in TARGET_SECONDS}
+    return {name: float(told[name] or seconds) for name, seconds in TARGET_SECONDS.items()}
 
 
 def _mark(journal: Journal, number: int, mark: int) -> int:
@@ -107,9 +115,9 @@ def resolve_seconds(incident: Incident) -> float | None:
     return max(0.0, incident.resolved_at - incident.firing_at)
 
 
-def is_in_target(incident: Incident, now: float) -> bool | None:
+def is_in_target(incident: Incident, now: float, targets: Targets = TARGET_SECONDS) -> bool | None:
     """Whether it was taken, or over, in time; None without a target or while there is time."""
-    target = TARGET_SECONDS.get(incident.severity)
+    target = targets.get(incident.severity)
     if target is None or incident.firing_at is None:
         return None
     answers = [
@@ -120,18 +128,18 @@ def is_in_target(incident: Incident, now: float) -> bool | None:
     return None if now - incident.firing_at <= target else False
 
 
-def document(incident: Incident, now: float) -> dict[str, Any]:
+def document(incident: Incident, now: float, targets: Targets = TARGET_SECONDS) -> dict[str, Any]:
     """An incident as JSON."""
     return {
         **asdict(incident),
         "acknowledge_seconds": acknowledge_seconds(incident),
         "resolve_seconds": resolve_seconds(incident),
-        "target_seconds": TARGET_SECONDS.get(incident.severity),
-        "is_in_target": is_in_target(incident, now),
+        "target_seconds": targets.get(incident.severity),
+        "is_in_target": is_in_target(incident, now, targets),
     }
 
 
-def _show(found: Sequence[Incident], now: float) -> None:
+def _show(found: Sequence[Incident], now: float, targets: Targets) -> None:
     if not found:
         _print("no alert fired in that time")
         return
@@ -145,7 +153,7 @@ def _show(found: Sequence[Incident], now: float) -> None:
             one.state,
             _length(acknowledge_seconds(one)),
             _length(resolve_seconds(one)),
-            {True: "yes", False: "NO", None: ""}[is_in_target(one, now)],
+            {True: "yes", False: "NO", None: ""}[is_in_target(one, now, targets)],
             "false positive" if one.is_false_positive else "",
             " / ".join(t for t in (one.note, one.resolution if one.resolved_by else "") if t),
         )
@@ -164,20 +172,22 @@ def _length(seconds: float | None) -> str:
     return "" if seconds is None else moments.stretch(seconds)
 
 
-def rates(found: Sequence[Incident], span: float, now: float) -> list[Rate]:
+def rates(
+    found: Sequence[Incident], span: float, now: float, targets: Targets = TARGET_SECONDS
+) -> list[Rate]:
     """One rate per alert, the most frequent first."""
     by_name: dict[str, list[Incident]] = {}
     for one in found:
         if one.has_fired:
             by_name.setdefault(one.alertname, []).append(one)
-    made = [_rate(name, ones, span, now) for name, ones in by_name.items()]
+    made = [_rate(name, ones, span, now, targets) for name, ones in by_name.items()]
     return sorted(made, key=lambda rate: (-rate.firings, rate.alert))
 
 
-def _rate(name: str, ones: Sequence[Incident], span: float, now: float) -> Rate:
+def _rate(name: str, ones: Sequence[Incident], span: float, now: float, targets: Targets) -> Rate:
     taken = [s for one in ones if (s := acknowledge_seconds(one)) is not None]
     over = [s for one in ones if (s := resolve_seconds(one)) is not None]
-    judged = [answer for one in ones if (answer := is_in_target(one, now)) is not None]
+    judged = [answer for one in ones if (answer := is_in_target(one, now, targets)) is not None]
     return Rate(
         alert=name,
         severity=ones[-1].severity,

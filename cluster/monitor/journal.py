@@ -18,11 +18,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import quote
 
 from cluster.monitor.faults import NotFound
 
 OPEN_STATES: Final = ("pending", "firing", "acknowledged")
 FILE_NAME: Final = "incidents.sqlite3"
+# Followed by a severity: its response time in seconds.
+TARGET_FACT: Final = "response_seconds_"
 _VERSION: Final = 1
 _BUSY_SECONDS: Final = 10.0
 _SCHEMA: Final = """
@@ -142,25 +145,38 @@ def canonical(labels: Mapping[str, str]) -> str:
     return json.dumps(dict(sorted(labels.items())), ensure_ascii=False, separators=(",", ":"))
 
 
+def _connected(name: str, *, uri: bool = False) -> sqlite3.Connection:
+    base = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, uri=uri)
+    base.row_factory = sqlite3.Row
+    return base
+
+
 class Journal:
     """The journal in a directory.
+
+    Args:
+        must_exist: whether it is no fault of ours if it is not there.
+        only_reads: it is not written, and not held from those who do.
 
     Raises:
         NotFound: if it is not there and must be, or is no journal.
     """
 
-    def __init__(self, folder: Path, *, must_exist: bool = False) -> None:
+    def __init__(self, folder: Path, *, must_exist: bool = False, only_reads: bool = False) -> None:
         path = folder / FILE_NAME
-        if must_exist and not path.is_file():
+        if (must_exist or only_reads) and not path.is_file():
             raise NotFound(
                 f"no incident journal in {folder}: start the keeper with"
                 " `ws-cluster monitoring up`, or name its directory with --data-dir"
             )
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._base = sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)
-            self._base.row_factory = sqlite3.Row
-            self._prepare(path)
+            if only_reads:
+                self._base = _connected(f"file:{quote(str(path))}?mode=ro", uri=True)
+                self._check_version(path)
+            else:
+                folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                self._base = _connected(str(path))
+                self._prepare(path)
         except (sqlite3.Error, OSError) as error:
             raise NotFound(f"{path} cannot be used as an incident journal: {error}") from None
 
@@ -168,16 +184,21 @@ class Journal:
         self._base.execute("PRAGMA journal_mode = WAL")
         self._base.execute("PRAGMA synchronous = NORMAL")
         with self.change():
-            version = self._base.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
+            if self._version() == 0:
                 for statement in _SCHEMA.split(";\n"):
                     self._base.execute(statement)
                 self._base.execute(f"PRAGMA user_version = {_VERSION}")
-            elif version != _VERSION:
-                raise NotFound(
-                    f"{path} was written by another version of this program (layout {version},"
-                    f" this one knows {_VERSION}): move it away or use that version"
-                )
+            self._check_version(path)
+
+    def _version(self) -> int:
+        return int(self._base.execute("PRAGMA user_version").fetchone()[0])
+
+    def _check_version(self, path: Path) -> None:
+        if self._version() != _VERSION:
+            raise NotFound(
+                f"{path} was written by another version of this program (layout {self._version()},"
+                f" this one knows {_VERSION}): move it away or use that version"
+            )
 
     def close(self) -> None:
         """Release the file."""
@@ -307,6 +328,10 @@ class Journal:
         )
         return [(row[0], Event(*tuple(row)[1:])) for row in rows]
 
+    def last_event(self) -> int:
+        """The number of the last event; 0 if there is none."""
+        return int(self._base.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
+
     # --- outbox --------------------------------------------------------------------------
 
     def post(self, name: str, target: str, document: Mapping[str, Any], now: float) -> bool:
@@ -338,6 +363,15 @@ class Journal:
             " WHERE name = ?",
             (next_try_at, given_up, name),
         )
+
+    def undelivered(self, before: float) -> list[tuple[str, str]]:
+        """Target and reason of letters that were given up, or still wait since before a time."""
+        rows = self._base.execute(
+            "SELECT target, given_up FROM outbox WHERE sent_at IS NULL"
+            " AND (given_up != '' OR created_at < ?) ORDER BY created_at DESC",
+            (before,),
+        )
+        return [(row[0], row[1] or "not taken yet") for row in rows]
 
     def letter_state(self, name: str) -> str:
         """`sent`, `waiting`, `given up: …` or empty if there is none of that name."""

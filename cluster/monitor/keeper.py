@@ -20,11 +20,12 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from http import HTTPStatus
 from typing import Final, TypeVar
 
 from cluster import log
 from cluster.monitor import notices
-from cluster.monitor.alertmanager import ActiveAlert, Alertmanager, Silence
+from cluster.monitor.alertmanager import ActiveAlert, Alertmanager, Silence, counterpart
 from cluster.monitor.asking import Refused
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.journal import Incident, Journal, canonical
@@ -117,6 +118,9 @@ class Keeper:
             self._look()
         except sqlite3.Error as error:
             self._log.error("journal_not_written", reason=str(error))
+        except Exception:  # noqa: BLE001 - as the next line says
+            # What one tick could not do, the next one tries; a keeper that dies tells nobody.
+            self._log.exception("keeper_failed")
 
     def _look(self) -> None:
         now = self._clock()
@@ -125,6 +129,7 @@ class Keeper:
         alerts = self._asked("alertmanager", self._alertmanager.alerts)
         silences = self._asked("alertmanager", self._alertmanager.silences)
         with self._journal.change():
+            self._complete_keys()
             if rules:
                 self._compare(rules, alerts or [], silences or [], now)
             if alerts is not None and silences is not None:
@@ -135,7 +140,8 @@ class Keeper:
             if now >= self._forget_at:
                 self._forget_at = now + _FORGET_EVERY_SECONDS
                 self._journal.forget_before(now - _FORGET_SECONDS)
-        self._release_silences(now)
+        if silences is not None:
+            self._release_silences(silences, now)
         self._tell_deployments(now)
         self._outbox.deliver()
 
@@ -164,6 +170,13 @@ class Keeper:
         except BrokenRoutes as error:
             self._log.error("routes_not_understood", reason=str(error))
 
+    def _complete_keys(self) -> None:
+        """Give the incidents their keys that began to fire while the routes were not known."""
+        for incident in self._journal.open_incidents() if self._routes else ():
+            keys = self._routes.dedup_keys(incident.labels) if self._routes else []
+            if incident.has_fired and not incident.dedup_keys and keys:
+                self._journal.set(incident.id, dedup_keys=keys)
+
     # --- pending, firing, resolved -------------------------------------------------------
 
     def _compare(
@@ -177,7 +190,7 @@ class Keeper:
         unsettled = {rule.name for rule in rules if not rule.is_settled}
         for incident in self._journal.open_incidents():
             if canonical(incident.labels) not in seen and incident.alertname not in unsettled:
-                self._end(incident, now)
+                self._end(incident, silences, now)
 
     def _see(self, alert: Alert, alerts: list[ActiveAlert], now: float) -> Incident | None:
         """Write down an alert that is there; returns its incident if it has begun to fire."""
@@ -191,7 +204,7 @@ class Keeper:
             incident = self._journal.incident(number)
         if alert.state != "firing" or incident.has_fired:
             return None
-        known = next((a for a in alerts if _is_same(alert.labels, a)), None)
+        known = counterpart(alert.labels, alerts)
         since = known.starts_at if known and alert.active_at <= known.starts_at < now else now
         self._journal.set(
             incident.id,
@@ -228,17 +241,24 @@ class Keeper:
             and not (silence.is_ack and self._journal.is_left_over(silence.id, incident.id))
         )
 
-    def _end(self, incident: Incident, now: float) -> None:
+    def _end(self, incident: Incident, silences: list[Silence], now: float) -> None:
         if not incident.has_fired:
             self._journal.set(incident.id, state="cleared", resolved_at=now)
             self._note(now, incident.id, incident.alertname, "cleared", "it never fired")
             return
+        # Of what is silenced or inhibited when it ends, Alertmanager tells nobody; the silence may
+        # have come since we last looked.
+        is_untold = (
+            incident.acknowledged_at is not None
+            or incident.is_suppressed
+            or any(self._covers(silence, incident) for silence in silences)
+        )
         self._journal.set(
             incident.id,
             state="resolved",
             resolved_at=now,
             resolution="the condition ended",
-            owes_resolve=int(incident.acknowledged_at is not None),
+            owes_resolve=int(is_untold),
         )
         lasted = f"after {now - (incident.firing_at or now):.0f} s"
         self._note(now, incident.id, incident.alertname, "resolved", lasted)
@@ -252,7 +272,7 @@ class Keeper:
         for incident in self._journal.open_incidents():
             if not incident.has_fired:
                 continue
-            alert = next((a for a in alerts if _is_same(incident.labels, a)), None)
+            alert = counterpart(incident.labels, alerts)
             if alert is not None:
                 self._judge(incident, _silenced(alert, known), now)
 
@@ -328,8 +348,9 @@ class Keeper:
                     self._outbox.post(name, "pagerduty", notices.resolution(key))
                 self._journal.set(incident.id, owes_resolve=0)
 
-    def _release_silences(self, now: float) -> None:
+    def _release_silences(self, silences: list[Silence], now: float) -> None:
         """Take away the silences of acknowledged incidents that have ended."""
+        in_force = {silence.id for silence in silences if silence.state != "expired"}
         interval = self._routes.group_interval_seconds if self._routes else 0.0
         grace = _RESENT_SECONDS + 2 * interval
         for silence_id, incidents in self._journal.ended_acknowledgements():
@@ -338,16 +359,24 @@ class Keeper:
             ended_at = max(incident.resolved_at or 0.0 for incident in incidents)
             if not fires_again and now < ended_at + grace:
                 continue
-            try:
-                self._alertmanager.expire(silence_id)
-            except Refused as refused:
-                # It has ended by itself, or somebody ended it.
-                self._log.info("silence_gone", silence=silence_id, status=refused.status)
-            except NotAnswering:
+            # If not, it has ended by itself, or somebody ended it.
+            if silence_id in in_force and not self._is_expired(silence_id):
                 continue
             with self._journal.change():
                 self._journal.release(silence_id)
             self._log.info("silence_released", silence=silence_id, alert=incidents[0].alertname)
+
+    def _is_expired(self, silence_id: str) -> bool:
+        """End a silence; False if it has to be tried again."""
+        try:
+            self._alertmanager.expire(silence_id)
+        except Refused as refused:
+            if refused.status != HTTPStatus.NOT_FOUND:
+                self._log.warning("silence_not_ended", silence=silence_id, reason=str(refused))
+                return False
+        except NotAnswering:
+            return False
+        return True
 
     # --- deployments ---------------------------------------------------------------------
 
@@ -373,11 +402,6 @@ class Keeper:
     def _note(self, at: float, incident_id: int, alert: str, kind: str, text: str) -> None:
         self._journal.tell(at, incident_id, kind, text)
         self._log.info("incident_changed", incident=incident_id, alert=alert, kind=kind, text=text)
-
-
-def _is_same(labels: Mapping[str, str], alert: ActiveAlert) -> bool:
-    """Whether Alertmanager's alert is this one: external labels may have been added on the way."""
-    return labels.items() <= alert.labels.items()
 
 
 def _silenced(alert: ActiveAlert, known: Mapping[str, Silence]) -> Silenced:

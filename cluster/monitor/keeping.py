@@ -18,7 +18,7 @@ _LEAST_POLL_SECONDS = 0.2
 def keep(arguments: Namespace) -> int:
     """`monitor keep`."""
     from cluster.monitor.alertmanager import Alertmanager
-    from cluster.monitor.journal import Journal
+    from cluster.monitor.journal import TARGET_FACT, Journal
     from cluster.monitor.keeper import Keeper, Policy
     from cluster.monitor.notices import PAGERDUTY_URL, Mailbox
     from cluster.monitor.prometheus import Prometheus
@@ -45,6 +45,9 @@ def keep(arguments: Namespace) -> int:
     where = Where.of(arguments)
     journal = Journal(where.data_dir)
     try:
+        for severity, seconds in policy.response_seconds.items():
+            with journal.change():
+                journal.remember(f"{TARGET_FACT}{severity}", str(seconds * compress))
         keeper = Keeper(
             journal,
             Prometheus(where.prometheus),
@@ -69,19 +72,28 @@ def up(arguments: Namespace) -> int:
     def folder(given: str | None) -> Path | None:
         return Path(given).expanduser().absolute() if given else None
 
+    apps = tuple(arguments.apps or ("127.0.0.1:8001",))
+    for flag, text in (
+        ("--critical-after", arguments.critical_after),
+        ("--warning-after", arguments.warning_after),
+    ):
+        _seconds(flag, text)
     options = Options(
         host=arguments.host,
         prometheus_port=arguments.prometheus_port,
         alertmanager_port=arguments.alertmanager_port,
         node_exporter_port=arguments.node_exporter_port,
         receiver_port=arguments.receiver_port,
-        apps=tuple(arguments.apps or ("127.0.0.1:8001",)),
+        apps=apps,
         data_dir=places.data_dir(arguments.data_dir),
         rules_dir=folder(arguments.rules_dir),
         secrets_dir=folder(arguments.secrets_dir),
-        runbook_base_url=arguments.runbook_base_url,
+        runbook_base_url=arguments.runbook_base_url or f"http://{apps[0]}/runbooks",
         root=arguments.root,
         compress=_compression(arguments),
+        critical_after=arguments.critical_after,
+        warning_after=arguments.warning_after,
+        dead_mans_switch_url=arguments.dead_mans_switch_url,
         with_node_exporter=arguments.node_exporter,
     )
     return stack.run(options)

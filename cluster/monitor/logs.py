@@ -105,9 +105,19 @@ class _File:
     offset: int = 0
     last_at: float = 0.0
     rest: bytes = field(default=b"")
+    has_begun: bool = False
 
     def read(self) -> list[Line]:
-        """What has been added since the last call; the last 64 MiB at first."""
+        """What has been added since the last call; at first also the older piece, 64 MiB of each."""
+        if self.has_begun:
+            return self._added()
+        self.has_begun = True
+        older = _File(self.name, self.path.with_suffix(".log.1"), has_begun=True)
+        lines = older.read()
+        self.last_at = older.last_at
+        return lines + self._added()
+
+    def _added(self) -> list[Line]:
         with suppress(OSError), self.path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             if size < self.offset:
@@ -218,12 +228,13 @@ class _Alerts:
         """What happened since the last call."""
         if not (self._folder / FILE_NAME).is_file():
             return []
-        journal = Journal(self._folder)
+        journal = Journal(self._folder, only_reads=True)
         try:
             found = journal.events(since, after_id=self._last)
+            # Not the last of what was found: what is older than `since` is not wanted later either.
+            self._last = max([journal.last_event(), *(number for number, _ in found)])
         finally:
             journal.close()
-        self._last = max((number for number, _ in found), default=self._last)
         return [
             Line(
                 event.at,

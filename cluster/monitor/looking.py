@@ -16,18 +16,21 @@ import sys
 import time
 from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final
 
 from cluster.monitor import moments, places
-from cluster.monitor.alertmanager import Alertmanager, Silence
+from cluster.monitor.alertmanager import Alertmanager, Silence, counterpart
 from cluster.monitor.door import Door
 from cluster.monitor.faults import NotAnswering, NotFound
+from cluster.monitor.journal import Journal
 from cluster.monitor.places import Where
 from cluster.monitor.prometheus import Prometheus, Rule
 
 SEVERITIES: Final = ("critical", "warning", "info", "none")
 _CODES: Final = {"critical": 2, "warning": 1}
+_OVERDUE_SECONDS: Final = 120.0
 _APP: Final = '{job="websocket-app"}'
 _NUMBERS: Final[Mapping[str, str]] = {
     "connections": f"sum(app_active_connections{_APP})",
@@ -92,7 +95,7 @@ def firing(prometheus: Prometheus, alertmanager: Alertmanager) -> list[Firing]:
     found = []
     for rule in prometheus.rules():
         for alert in rule.alerts:
-            held = next((a for a in active if alert.labels.items() <= a.labels.items()), None)
+            held = counterpart(alert.labels, active)
             state, note = alert.state, ""
             if held is not None and state == "firing":
                 by = [known[name] for name in held.silenced_by if name in known]
@@ -130,8 +133,11 @@ def _suppression(by: Sequence[Silence], is_inhibited: bool) -> tuple[str, str]:
 def check_alerts(arguments: Namespace) -> int:
     """`monitor check-alerts`."""
     where = Where.of(arguments)
+    prometheus = Prometheus(where.prometheus)
     try:
-        found = firing(Prometheus(where.prometheus), Alertmanager(where.alertmanager))
+        found = firing(prometheus, Alertmanager(where.alertmanager))
+        if not any(one.counts and one.severity == "critical" for one in found):
+            _check_rules(prometheus.rules())
     except NotAnswering as error:
         if not arguments.json:
             raise
@@ -146,11 +152,29 @@ def check_alerts(arguments: Namespace) -> int:
     shown = [one for one in found if one.severity != "none"]
     count = sum(one.counts and one.severity in _CODES for one in shown)
     what = "nothing needs attention" if code == 0 else f"{count} need attention"
-    _print(f"{state.upper()}: {what}")
     now = time.time()
-    for one in shown:
-        _print("  " + one.line(now))
+    # The exit code says it, even if nobody reads on.
+    with suppress(BrokenPipeError):
+        _print(f"{state.upper()}: {what}")
+        for one in shown:
+            _print("  " + one.line(now))
     return code
+
+
+def _check_rules(found: Sequence[Rule]) -> None:
+    """Peace counts only where somebody looked.
+
+    Raises:
+        NotAnswering: there are no rules, or some were not evaluated.
+    """
+    if not found:
+        raise NotAnswering("Prometheus has no alert rules: start it with docker/prometheus.yml")
+    lost = sorted(rule.name for rule in found if not rule.is_settled)
+    if lost:
+        raise NotAnswering(
+            f"Prometheus has not evaluated {', '.join(lost[:5])}{' …' if len(lost) > 5 else ''}:"
+            " `ws-cluster monitor rules` says why"
+        )
 
 
 def alerts(arguments: Namespace) -> int:
@@ -275,6 +299,7 @@ def status(arguments: Namespace) -> int:
     prometheus, alertmanager = Prometheus(where.prometheus), Alertmanager(where.alertmanager)
     faults = _show_door(Door(where.admin))
     faults += _show_numbers(prometheus, Door(where.admin))
+    faults += _letter_faults(where)
     try:
         found = [one for one in firing(prometheus, alertmanager) if one.severity != "none"]
     except NotAnswering as error:
@@ -287,6 +312,26 @@ def status(arguments: Namespace) -> int:
     for fault in dict.fromkeys(faults):
         sys.stderr.write(f"ws-cluster: {fault}\n")
     return NotAnswering.exit_code if faults else 0
+
+
+def _letter_faults(where: Where) -> list[str]:
+    """What the keeper could not tell Slack or PagerDuty."""
+    try:
+        journal = Journal(where.data_dir, only_reads=True)
+    except NotFound:
+        return []
+    try:
+        lost = journal.undelivered(time.time() - _OVERDUE_SECONDS)
+    finally:
+        journal.close()
+    if not lost:
+        return []
+    target, reason = lost[0]
+    said = (
+        f"{len(lost)} notifications of the incident keeper were not delivered; the last one, to"
+        f" {target}: {reason}; `ws-cluster monitor logs keeper` has all"
+    )
+    return [said]
 
 
 def _show_door(door: Door) -> list[str]:

@@ -62,10 +62,15 @@ class Mailbox:
         Raises:
             Undeliverable: if it was not taken; says whether to try again.
         """
+        if not self.knows(target):
+            # Posted by a command, which cannot know.
+            raise Undeliverable("there is nobody to tell", is_final=True)
         try:
             secret = Path(self._file(target)).read_text(encoding="utf-8").strip()
         except OSError as error:
             raise Undeliverable(f"its secret file: {error.strerror}", is_final=False) from None
+        except ValueError:
+            raise Undeliverable("its secret file is no text", is_final=False) from None
         if not secret:
             raise Undeliverable("its secret file is empty", is_final=False)
         try:
@@ -78,6 +83,8 @@ class Mailbox:
             raise Undeliverable(f"answered {refused.status}", is_final=is_final) from None
         except NotAnswering:
             raise Undeliverable("cannot be reached", is_final=False) from None
+        except ValueError:
+            raise Undeliverable("its address makes no sense", is_final=False) from None
 
     def _events_url(self, target: str) -> str:
         if target == "pagerduty":

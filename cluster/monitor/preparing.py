@@ -10,8 +10,10 @@ import os
 import re
 import shutil
 import socket
+import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +22,9 @@ from typing import Final
 from cluster.errors import ConfigError, DependencyMissing, Problem
 from cluster.monitor import places
 from cluster.monitor.asking import Service
-from cluster.monitor.faults import NotAnswering
+from cluster.monitor.faults import NotAnswering, NotFound
+from cluster.monitor.journal import Journal
+from cluster.monitor.keeper import ALIVE_FACT
 from cluster.monitor.programs import Program
 from cluster.monitor.prometheus import Prometheus
 from cluster.monitor.receiver import HEARTBEAT_SECONDS
@@ -28,6 +32,7 @@ from cluster.monitor.rendering import APP_JOB, Profile, Rendered, preflight, ren
 
 # The stand-in wants some key, as PagerDuty does, and takes any.
 _LEAST_HEARTBEAT_SECONDS: Final = 10.0
+_CHANGE_KEY: Final = "pagerduty_change_key"
 _STAND_IN_KEY: Final = "stand-in"
 _COMPLAINT: Final = re.compile(r"error|parse|invalid|unknown|undefined", re.IGNORECASE)
 
@@ -42,6 +47,8 @@ class Options:
         secrets_dir: where Slack's address and PagerDuty's key are; empty for the stand-in's.
         root: the directory node_exporter takes for the file system's root.
         compress: how much faster time passes, for drills.
+        critical_after, warning_after: when the keeper repeats what nobody has taken.
+        dead_mans_switch_url: where the Watchdog is sent; empty for the stand-in on this machine.
     """
 
     host: str
@@ -56,6 +63,9 @@ class Options:
     runbook_base_url: str
     root: str
     compress: float
+    critical_after: str = "5m"
+    warning_after: str = "30m"
+    dead_mans_switch_url: str = ""
     with_node_exporter: bool = True
 
     def url(self, port: int) -> str:
@@ -151,16 +161,26 @@ def rendered_files(options: Options) -> Rendered:
         node_exporter=options.address(options.node_exporter_port),
         secrets_dir=secrets,
         pagerduty_url=f"{stand_in}/v2/enqueue" if options.uses_stand_in else "",
-        dead_mans_switch_url=f"{stand_in}/watchdog",
+        dead_mans_switch_url=options.dead_mans_switch_url or f"{stand_in}/watchdog",
     )
     rendered = render(source, options.data_dir / "config", profile=profile)
-    missing = preflight(rendered.directory)
+    missing = [*preflight(rendered.directory), *_optional_faults(secrets)]
     if missing:
         problems = [Problem("--secrets-dir", str(secrets), reason) for reason in missing]
         raise ConfigError(problems)
     _examine(source, "promtool", "check", "config", str(rendered.prometheus))
     _examine(source, "amtool", "check-config", str(rendered.alertmanager))
     return rendered
+
+
+def _optional_faults(secrets: Path) -> list[str]:
+    """What is wrong with the secret that may be left out, and must not be left empty."""
+    file = secrets / _CHANGE_KEY
+    try:
+        text = file.read_text(encoding="utf-8") if file.exists() else "none is wanted"
+    except (OSError, ValueError) as error:
+        return [f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"]
+    return [] if text.strip() else [f"{file} is empty: write the key into it, or remove it"]
 
 
 def _examine(source: Path, *command: str) -> None:
@@ -183,7 +203,7 @@ def _stand_in_secrets(options: Options, stand_in: str) -> Path:
     secrets = {
         "slack_api_url": f"{stand_in}/slack/services",
         "pagerduty_routing_key": _STAND_IN_KEY,
-        "pagerduty_change_key": _STAND_IN_KEY,
+        _CHANGE_KEY: _STAND_IN_KEY,
     }
     for name, text in secrets.items():
         (folder / name).write_text(text + "\n", encoding="utf-8")
@@ -241,7 +261,9 @@ def parts_of(options: Options, found: dict[str, str], rendered: Rendered) -> lis
         "--log.format=json",
     ]
     parts.append(part("alertmanager", command, f"{alertmanager}/-/ready"))
-    keeper = Program("keeper", _keeper_command(options, rendered), data / "log/keeper.log", _always)
+    keeper = Program(
+        "keeper", _keeper_command(options, rendered), data / "log/keeper.log", _has_ticked(data)
+    )
     return [*parts, keeper]
 
 
@@ -259,12 +281,14 @@ def _keeper_command(options: Options, rendered: Rendered) -> list[str]:
     command += ["--prometheus-url", options.url(options.prometheus_port)]
     command += ["--alertmanager-url", options.url(options.alertmanager_port)]
     command += ["--compress", f"{options.compress:g}"]
+    command += ["--critical-after", options.critical_after]
+    command += ["--warning-after", options.warning_after]
     secrets = {path.name: path for path in rendered.secret_files}
     folder = next(iter(secrets.values())).parent if secrets else options.data_dir / "secrets"
     flags = {
         "--slack-url-file": "slack_api_url",
         "--pagerduty-key-file": "pagerduty_routing_key",
-        "--change-key-file": "pagerduty_change_key",
+        "--change-key-file": _CHANGE_KEY,
     }
     for flag, name in flags.items():
         if (folder / name).is_file():
@@ -314,5 +338,20 @@ class _FirstLook:
         return False
 
 
-def _always() -> bool:
-    return True
+def _has_ticked(data: Path) -> Callable[[], bool]:
+    """Whether the keeper has looked since now."""
+    begun = time.time()
+
+    def asked() -> bool:
+        try:
+            journal = Journal(data, only_reads=True)
+        except NotFound:
+            return False
+        try:
+            return float(journal.fact(ALIVE_FACT) or 0) >= begun
+        except sqlite3.Error:
+            return False
+        finally:
+            journal.close()
+
+    return asked

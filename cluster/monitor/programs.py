@@ -74,6 +74,7 @@ class Program:
     process: subprocess.Popen[bytes] | None = None
     failures: int = 0
     start_again_at: float = 0.0
+    started_at: float = 0.0
 
     def start(self) -> None:
         """Start it.
@@ -82,6 +83,7 @@ class Program:
             OSError: if it cannot be started.
         """
         self.trim_log()
+        self.started_at = time.monotonic()
         with self.log.open("ab") as out:
             self.process = subprocess.Popen(
                 list(self.command),

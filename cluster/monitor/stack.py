@@ -3,7 +3,7 @@
 Rules
 - Everything is checked before anything is started: programs, ports, secrets, configuration.
 - A part that does not become ready ends the command with what it said last; one that dies later is
-  started again, after a second, then two, up to thirty.
+  started again, after a second, then two, up to thirty; a minute of health forgives all.
 - SIGTERM or SIGINT ends all parts, the keeper first, and leaves no process.
 - One data directory serves one `monitoring up` at a time.
 """
@@ -31,6 +31,8 @@ _STOP_SECONDS: Final = 10.0
 _LOOK_SECONDS: Final = 0.05
 _WATCH_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 30.0
+# Who has run for so long begins to count anew.
+_HEALTHY_SECONDS: Final = 60.0
 _TRIM_SECONDS: Final = 60.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
@@ -54,6 +56,11 @@ def run(options: Options, out: TextIO = sys.stdout) -> int:
         return _Stack(options, preparing.parts_of(options, found, rendered), rendered, out).run()
     finally:
         os.close(lock)
+
+
+def pause_seconds(failures: int) -> float:
+    """How long to wait before a part is started again."""
+    return float(min(_LONGEST_PAUSE_SECONDS, 2.0 ** min(failures, 8)))
 
 
 # --- their life --------------------------------------------------------------------------
@@ -138,9 +145,11 @@ class _Stack:
         now = time.monotonic()
         for part in self._parts:
             if part.is_running:
+                if now - part.started_at > _HEALTHY_SECONDS:
+                    part.failures = 0
                 continue
             if not part.start_again_at:
-                pause = min(_LONGEST_PAUSE_SECONDS, 2.0**part.failures)
+                pause = pause_seconds(part.failures)
                 part.failures += 1
                 part.start_again_at = now + pause
                 self._say(

@@ -12,7 +12,7 @@ def provoke(scene: Scene) -> None:
 
 
 def below(scene: Scene) -> None:
-    fill(scene, 0.82)
+    fill(scene, 0.79)
 
 
 DRILL = Drill(
@@ -28,6 +28,6 @@ DRILL = Drill(
     uses=MONITORING | {Part.SUPERVISOR},
     load=None,
     below=below,
-    below_breaks="82 % of the memory limit were used",
+    below_breaks="79 % of the memory limit were used",
     below_s=60,
 )

@@ -170,5 +170,5 @@ class FakeMonitoring:
             silence["id"]
             for silence in self.silences
             if silence["status"]["state"] == "active"
-            and all(labels.get(m["name"]) == m["value"] for m in silence["matchers"])
+            and all(labels.get(m["name"], "") == m["value"] for m in silence["matchers"])
         ]

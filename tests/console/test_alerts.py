@@ -131,7 +131,8 @@ async def test_an_acknowledgement_is_what_the_monitor_commands_take_for_one(
     order = order_of(an_order())
     await alertmanager.silence(console.alertmanager, order, is_ack=True, now=time.time())
     matchers = monitoring.silences[0]["matchers"]
-    assert {m["name"] for m in matchers} == {"alertname", "severity", "team"}
+    assert {m["name"] for m in matchers} == {"alertname", "severity", "team", "instance"}
+    assert [m["value"] for m in matchers if m["name"] == "instance"] == [""]
     assert monitoring.silences[0]["comment"] == f"{ACK_MARK}on it"
 
 

@@ -51,6 +51,22 @@ async def test_every_file_the_page_names_is_there(stage: Stage):
         assert (again.status, again.text) == (304, "")
 
 
+@pytest.mark.parametrize("through_nginx", [False, True])
+async def test_runbooks_are_read_at_the_door_as_text(stage: Stage, through_nginx: bool):
+    port = stage.cluster.port if through_nginx else 0
+    for name in ("ServiceDown.md", "ServiceDown"):
+        page = await stage.get(f"/runbooks/{name}", port=port)
+        assert page.status == 200
+        assert page.headers["Content-Type"] == "text/plain; charset=utf-8"
+        assert page.text.startswith("# ServiceDown")
+    assert "ServiceDown" in (await stage.get("/runbooks/", port=port)).text
+
+
+@pytest.mark.parametrize("name", ["Nothing", "..%2f..%2fpyproject.toml", "%2e%2e", "a" * 200])
+async def test_what_is_no_runbook_is_not_read(stage: Stage, name: str):
+    assert (await stage.get(f"/runbooks/{name}")).status == 404
+
+
 @pytest.mark.parametrize("path", ["..%2fdoor.py", "door.py", "nothing.js", "index.html", "%00"])
 async def test_no_other_file_is_served(stage: Stage, path: str):
     assert (await stage.get(f"/console/{path}")).status == 404

@@ -49,6 +49,32 @@ def test_a_client_behind_the_proxy_is_not_taken_for_the_proxy():
     check_reader(request("127.0.0.1", X_Real_IP="10.0.0.5"), KEY)
 
 
+def test_a_client_behind_two_proxies_is_not_taken_for_the_outer_one():
+    named = {"X_Real_IP": "10.0.0.5", "X_Forwarded_For": "8.8.8.8, 10.0.0.5"}
+    assert denied(check_reader, request("127.0.0.1", **named), KEY) == 401
+    check_reader(request("127.0.0.1", X_Real_IP="10.0.0.5", X_Forwarded_For="10.9.9.9"), KEY)
+
+
+@pytest.mark.parametrize(
+    ("host", "is_own"),
+    [
+        ("127.0.0.1:8001", True),
+        ("[::1]:8001", True),
+        ("localhost:8000", True),
+        ("websocket-app:8001", True),
+        ("ops.internal", True),
+        ("evil.example:8001", False),
+        ("", False),
+    ],
+)
+def test_a_name_that_somebody_else_can_own_reads_with_the_key_only(host: str, is_own: bool):
+    if is_own:
+        check_reader(request(Host=host), KEY)
+    else:
+        assert denied(check_reader, request(Host=host), KEY) == 401
+    check_reader(request(Host=host, Authorization=bearer(KEY)), KEY)
+
+
 def test_naming_a_private_address_does_not_help_from_a_public_one():
     assert denied(check_reader, request("8.8.8.8", X_Real_IP="10.0.0.5"), KEY) == 401
 

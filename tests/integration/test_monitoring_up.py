@@ -92,8 +92,16 @@ def test_every_port_that_is_taken_is_named(one: Monitoring):
         ({}, "does not exist"),
         ({"slack_api_url": "https://hooks.example/x"}, "pagerduty_routing_key"),
         ({"slack_api_url": "", "pagerduty_routing_key": "k"}, "is empty"),
+        (
+            {
+                "slack_api_url": "https://hooks.example/x",
+                "pagerduty_routing_key": "k",
+                "pagerduty_change_key": " ",
+            },
+            "pagerduty_change_key is empty",
+        ),
     ],
-    ids=["none", "half", "empty"],
+    ids=["none", "half", "empty", "the optional one is empty"],
 )
 def test_half_configured_secrets_are_refused(
     one: Monitoring, tmp_path: Path, files: dict[str, str], says: str

@@ -22,7 +22,7 @@ from tests.integration.monitoring import Monitoring
 PAGES = ("seed-commands.md", "operations.md")
 MARK = "tests/integration/test_seed_commands.py"
 EXAMPLES = [b for name in PAGES for b in blocks(ROOT / "docs" / name) if MARK in b.exclusion]
-SEED_COMMANDS = 18
+SEED_COMMANDS = 19
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -8,6 +8,8 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+import yaml
+
 from tests.architecture.tree import ROOT
 from tests.rules import promtool
 from tests.rules.promtool import Rule
@@ -23,7 +25,9 @@ _HEAD = """# Alerts
 {count} alerts, all of them in `docker/alert_rules.yml`. Critical ones page within 5 minutes, warnings
 are answered within 30, the others are read. Each is proven by unit tests to fire, to stay quiet just
 below its threshold, to wait exactly its time, to cope with series that vanish and with several
-replicas, and to resolve (`tests/rules/`). The name of each leads to its runbook.
+replicas, and to resolve (`tests/rules/`), and by a drill that provokes it for real
+(`loadtest/drills/`). The name of each leads to its runbook; the panel shows its number, once the
+dashboards are here.
 """
 
 _GIVEN = """## The given eleven
@@ -58,6 +62,7 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _overview(alerts: dict[str, Rule]) -> str:
+    square = yaml.safe_load((ROOT / "docker" / "square.yml").read_text())["alerts"]
     rows = [
         (
             f"[{name}](runbooks/{name}.md)",
@@ -66,10 +71,11 @@ def _overview(alerts: dict[str, Rule]) -> str:
             str(rule.get("for", "at once")),
             ", ".join(RECEIVERS[name]),
             rule["annotations"]["summary"],
+            f"`{square[name]['panel']}`",
         )
         for name, rule in alerts.items()
     ]
-    return table(("alert", "severity", "team", "for", "reaches", "says"), rows)
+    return table(("alert", "severity", "team", "for", "reaches", "says", "panel"), rows)
 
 
 def _given(alerts: dict[str, Rule]) -> str:

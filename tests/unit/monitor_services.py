@@ -52,6 +52,7 @@ class Services:
         self.answers: dict[str, tuple[int, bytes]] = {}
         self.posted: list[tuple[str, Any]] = []
         self.refuses = 0
+        self.refuses_to_expire = 0
         self.url = ""
 
     # --- what a test does ------------------------------------------------------------------
@@ -112,6 +113,9 @@ class Services:
         if plain in self.answers:
             return self.answers[plain]
         if method == "DELETE":
+            if self.refuses_to_expire:
+                self.refuses_to_expire -= 1
+                return 500, b"not now"
             number = plain.rpartition("/")[2]
             self.silences[number]["status"]["state"] = "expired"
             return 200, b""
@@ -165,7 +169,7 @@ class Services:
             number
             for number, silence in self.silences.items()
             if silence["status"]["state"] == "active"
-            and all(alert["labels"].get(m["name"]) == m["value"] for m in silence["matchers"])
+            and all(alert["labels"].get(m["name"], "") == m["value"] for m in silence["matchers"])
         ]
         state = "suppressed" if by else "active"
         return {**alert, "status": {"state": state, "silencedBy": by, "inhibitedBy": []}}

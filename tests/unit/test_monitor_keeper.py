@@ -257,7 +257,68 @@ def test_an_alert_that_comes_back_under_a_silence_for_planned_work_pages_nobody(
     kept.after(60)
     kept.services.fire("ServiceDown", since=kept.clock.now, instance="a:8001")
     kept.after(5)
-    assert kept.services.posted == []
+    # Of the end of what it had told before the silence, Alertmanager tells nobody.
+    assert kept.actions() == ["resolve"]
+    assert kept.services.told("/slack") == []
+
+
+def test_an_end_within_one_look_of_the_acknowledgement_is_told(kept: Kept):
+    labels = fires(kept)
+    kept.services.silence(labels, "ack: on it", since=kept.clock.now)
+    kept.services.mend("ServiceDown")
+    kept.after(5)
+    assert kept.actions() == ["resolve"]
+
+
+def test_a_silence_that_alertmanager_does_not_end_is_ended_later(kept: Kept):
+    labels = fires(kept)
+    number = kept.services.silence(labels, "ack: on it", since=kept.clock.now)
+    kept.after(5)
+    kept.services.mend("ServiceDown")
+    kept.after(5)
+    kept.services.refuses_to_expire = 1
+    kept.after(26 * 60)
+    assert kept.services.silences[number]["status"]["state"] == "active"
+    kept.after(5)
+    assert kept.services.silences[number]["status"]["state"] == "expired"
+
+
+def test_the_alert_of_the_whole_service_and_that_of_a_replica_are_two(kept: Kept):
+    kept.services.fire("ServiceDown", since=kept.clock.now)
+    replica = kept.services.fire("ServiceDown", since=kept.clock.now, instance="a:8001")
+    kept.after(5)
+    kept.services.silence(replica, "ack: on it", since=kept.clock.now)
+    kept.after(5)
+    states = {i.labels.get("instance"): i.state for i in kept.journal.incidents("1")}
+    assert states == {None: "firing", "a:8001": "acknowledged"}
+
+
+def test_an_incident_of_before_the_routes_were_known_gets_its_keys(kept: Kept):
+    kept.services.answers["/api/v2/status"] = (500, b"")
+    labels = fires(kept)
+    assert kept.journal.incidents("1")[0].dedup_keys == ()
+    del kept.services.answers["/api/v2/status"]
+    kept.services.silence(labels, "ack: on it", since=kept.clock.now)
+    kept.after(5)
+    assert kept.actions() == ["acknowledge"]
+
+
+def test_a_silence_in_the_words_of_re2_ends_no_tick(kept: Kept):
+    labels = fires(kept)
+    number = kept.services.silence(labels, "planned", since=kept.clock.now)
+    kept.services.silences[number]["matchers"][0] |= {"value": r"\pL+", "isRegex": True}
+    kept.services.mend("ServiceDown")
+    kept.after(5)
+    assert kept.states() == [("ServiceDown", "resolved")]
+
+
+def test_a_letter_that_nobody_can_be_told_is_given_up_and_shown(kept: Kept):
+    with kept.journal.change():
+        kept.journal.post("x", "slack", {}, kept.clock.now)
+    (kept.folder / "slack").write_text("no address at all")
+    kept.after(5)
+    assert kept.journal.undelivered(kept.clock.now - 60) == []
+    assert kept.journal.undelivered(kept.clock.now) == [("slack", "not taken yet")]
 
 
 def test_the_silence_of_an_acknowledgement_goes_when_prometheus_has_forgotten_the_alert(kept: Kept):
