@@ -17,7 +17,9 @@ import contextlib
 import secrets
 import time
 import zlib
+from collections import Counter
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import orjson
@@ -132,6 +134,10 @@ class _Change(NamedTuple):
         channels = orjson.loads(rest[: int(size)])
         return cls(session_id.decode(), int(version), tuple(channels), rest[int(size) :])
 
+    def apply_to(self, session: Session) -> None:
+        """Bring a session to this version."""
+        session.version, session.state, session.channels = self.version, self.state, self.channels
+
 
 class RedisSessions:
     """See `Sessions` and the module's guarantees.
@@ -158,6 +164,8 @@ class RedisSessions:
         self._state_max_size = state_max_size
         self._listener = listener
         self._held: dict[str, Session] = {}
+        self._attaching: Counter[str] = Counter()
+        self._early: dict[str, _Change] = {}
         self._detaching: set[asyncio.Future[None]] = set()
 
     async def start(self) -> None:
@@ -169,7 +177,10 @@ class RedisSessions:
         await asyncio.gather(
             *(
                 self._subscriptions.subscribe(
-                    f"{{{self._prefix}:s{bucket}}}.changes", str(bucket), self._changed
+                    f"{{{self._prefix}:s{bucket}}}.changes",
+                    str(bucket),
+                    self._changed,
+                    self._resumed,
                 )
                 for bucket in range(BUCKETS)
             )
@@ -187,6 +198,24 @@ class RedisSessions:
         return self._hold(created, holder)
 
     async def _attach(self, user: str, session_id: str, *, resume: bool) -> Session | None:
+        """Attach, and take in what was changed while the reply was under way.
+
+        Reply and changes come by two connections: a change that is newer may be here first.
+        """
+        self._attaching[session_id] += 1
+        try:
+            session = await self._attached(user, session_id, resume=resume)
+            early = self._early.get(session_id)
+            if session is not None and early is not None and early.version > session.version:
+                early.apply_to(session)
+            return session
+        finally:
+            self._attaching[session_id] -= 1
+            if not self._attaching[session_id]:
+                del self._attaching[session_id]
+                self._early.pop(session_id, None)
+
+    async def _attached(self, user: str, session_id: str, *, resume: bool) -> Session | None:
         tag = _bucket_tag(self._prefix, session_id)
         reply = await self._router.call_script(
             SESSION_ATTACH,
@@ -263,9 +292,16 @@ class RedisSessions:
         buckets: dict[str, list[Session]] = {}
         for session in self._held.values():
             buckets.setdefault(_bucket_tag(self._prefix, session.id), []).append(session)
+        failed: StoreError | None = None
         for tag, sessions in buckets.items():
             for first in range(0, len(sessions), _RENEW_BATCH):
-                await self._renew_batch(tag, sessions[first : first + _RENEW_BATCH])
+                try:
+                    await self._renew_batch(tag, sessions[first : first + _RENEW_BATCH])
+                except StoreError as error:
+                    # One of several stores; the sessions of the others must not expire with it.
+                    failed = error
+        if failed is not None:
+            raise failed
 
     async def _renew_batch(self, tag: str, sessions: list[Session]) -> None:
         keys = [f"{tag}.sessions"]
@@ -328,12 +364,37 @@ class RedisSessions:
                 # Of another version of this program, or not ours at all.
                 log.warning("session_change_not_understood", bucket=bucket)
                 continue
-            session = self._held.get(change.session_id)
-            if session is not None and change.version > session.version:
-                session.version = change.version
-                session.state = change.state
-                session.channels = change.channels
-                self._listener.session_changed(session)
+            self._take(change)
+
+    def _take(self, change: _Change) -> None:
+        name = change.session_id
+        session = self._held.get(name)
+        if session is not None and change.version > session.version:
+            change.apply_to(session)
+            self._listener.session_changed(session)
+        if name in self._attaching:
+            before = self._early.get(name)
+            if before is None or change.version > before.version:
+                self._early[name] = change
+
+    def _resumed(self, bucket: str) -> None:
+        """Changes may have been missed: read every session of the bucket that is held here."""
+        tag = f"{{{self._prefix}:s{bucket}}}"
+        for name in self._held:
+            if _bucket_tag(self._prefix, name) == tag:
+                key = f"{tag}.session.{name}"
+                command = ("HMGET", key, "version", "state", "channels")
+                self._router.submit(key, command, partial(self._read, name))
+
+    def _read(self, session_id: str, reply: Any) -> None:
+        if isinstance(reply, StoreError):
+            # Its link will be up again, and then they are read again.
+            log.warning("session_read_failed", reason=str(reply))
+            return
+        version, state, channels = reply
+        if version is not None:
+            names = tuple(orjson.loads(channels)) if channels else ()
+            self._take(_Change(session_id, int(version), names, state or b"null"))
 
 
 class SessionStatistics:

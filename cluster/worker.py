@@ -48,6 +48,7 @@ _FLUSH_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
 _LAG_TICK_SECONDS = 0.1
 _HURRY_SECONDS = 0.5
+_LEAST_FLUSH_SECONDS = 0.2
 # After `gc.freeze()` almost nothing that lives is garbage-collected in vain by rare collections.
 _GC_THRESHOLDS = (20_000, 50, 100)
 
@@ -96,6 +97,7 @@ class Worker:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._is_draining = False
+        self._drain_ends_at = 0.0
         self._server: asyncio.Server | None = None
         self._tally = Tally()
         self._metrics = WorkerMetrics(lane)
@@ -268,10 +270,14 @@ class Worker:
             self._server.close()
         self._status.say("draining", phase="clients")
         shutdown = self._config.shutdown
+        self._drain_ends_at = self._loop.time() + shutdown.timeout
         drain = self._loop.create_task(self._door.drain(shutdown.drain_window, self._hurry))
         hurry = self._loop.create_task(self._hurry.wait())
         await asyncio.wait(
-            {drain, hurry}, timeout=shutdown.timeout, return_when=asyncio.FIRST_COMPLETED
+            {drain, hurry},
+            # Room is left for what comes after the clients.
+            timeout=max(0.0, shutdown.timeout - 2 * _LEAST_FLUSH_SECONDS),
+            return_when=asyncio.FIRST_COMPLETED,
         )
         if not drain.done():
             await asyncio.wait({drain}, timeout=_HURRY_SECONDS if self._hurry.is_set() else 0)
@@ -287,7 +293,9 @@ class Worker:
         ):
             self._status.say("draining", phase=phase)
             try:
-                async with asyncio.timeout(1.0):
+                # Within the same deadline; what is left of it may be little, and never nothing.
+                left = self._drain_ends_at - self._loop.time()
+                async with asyncio.timeout(min(1.0, max(_LEAST_FLUSH_SECONDS, left))):
                     await flush()
             except TimeoutError:
                 log.warning("flush_timed_out", phase=phase)

@@ -82,7 +82,8 @@ class RedisBroker:
             )  # fmt: skip
         else:
             payload = b"1:0::%d:%b" % (accepted_ms, body)
-            self._router.submit(shard_channel, ("SPUBLISH", shard_channel, payload), answered)
+            command = ("SPUBLISH", shard_channel, payload)
+            self._router.submit(shard_channel, command, answered, keeps_order=True)
 
     def subscribe(self, channel: str) -> asyncio.Future[None]:
         return self._subscriptions.subscribe(

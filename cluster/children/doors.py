@@ -72,12 +72,14 @@ class Doors:
 
     def __init__(self, config: Config, workers: int) -> None:
         self._host = "127.0.0.1" if config.server.host == "localhost" else config.server.host
+        # Past nginx nobody is limited and nothing is logged: its workers are for this machine alone.
+        self._slot_host = "127.0.0.1" if config.server.nginx else self._host
         self._base = config.server.worker_port_base
         self._problems: list[Problem] = []
         opened = self._open("server.port", config.server.port) if config.server.nginx else None
         self.public = opened
         admin = self._open("server.admin_port", config.server.admin_port)
-        slots = [self._open("server.worker_port_base", self.port_of(n)) for n in range(workers)]
+        slots = [self._open_slot(n) for n in range(workers)]
         self.slots: list[socket.socket] = [sock for sock in slots if sock]
         if self._problems or admin is None:
             for sock in (self.public, admin, *self.slots):
@@ -97,7 +99,7 @@ class Doors:
             ConfigError: if its port is not to be had.
         """
         self._problems = []
-        sock = self._open("server.worker_port_base", self.port_of(len(self.slots)))
+        sock = self._open_slot(len(self.slots))
         if sock is None:
             raise ConfigError(self._problems)
         self.slots.append(sock)
@@ -107,11 +109,15 @@ class Doors:
         """Close the last slot's socket."""
         self.slots.pop().close()
 
-    def _open(self, key: str, port: int) -> socket.socket | None:
+    def _open_slot(self, slot: int) -> socket.socket | None:
+        return self._open("server.worker_port_base", self.port_of(slot), self._slot_host)
+
+    def _open(self, key: str, port: int, host: str = "") -> socket.socket | None:
+        host = host or self._host
         try:
-            return bind(self._host, port)
+            return bind(host, port)
         except (OSError, OverflowError) as error:
-            self._problems.append(_why_not(key, self._host, port, error))
+            self._problems.append(_why_not(key, host, port, error))
             return None
 
     def close(self) -> None:

@@ -170,7 +170,12 @@ class ServerConfig:
     host: str = _word("0.0.0.0", text="address every door listens on")
     port: int = _count(8000, maximum=MAXIMUM_PORT, kind="port", text="public door")
     admin_port: int = _count(8001, maximum=MAXIMUM_PORT, kind="port", text="operator's door")
-    worker_port_base: int = _count(8101, maximum=MAXIMUM_PORT, kind="port", text="port of slot 0")
+    worker_port_base: int = _count(
+        8101,
+        maximum=MAXIMUM_PORT,
+        kind="port",
+        text="port of slot 0; on loopback only while nginx is on",
+    )
     workers: int = _count(0, maximum=512, text="worker processes; 0 is one per CPU")
     data_dir: str = _word(
         "", empty=True, text="where state lives; the user's state directory if empty"

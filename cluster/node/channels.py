@@ -15,7 +15,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from cluster.broker import Broker, HistoryPolicy, StreamRead
-from cluster.errors import INTERNAL, StoreError
+from cluster.errors import INTERNAL, StoreError, StoreRefused
 from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
@@ -26,6 +26,7 @@ log = get_logger()
 
 _FILL_BACKOFF_SECONDS = 0.1
 _FILL_BACKOFF_LIMIT_SECONDS = 1.0
+_FILL_REFUSALS = 5
 _REFILL_SECONDS = 0.01
 _CHECK_BATCH = 500
 
@@ -193,7 +194,7 @@ class Channels:
             del self._fills[channel]
 
     async def _fill_until_whole(self, channel: Channel) -> None:
-        backoff = _FILL_BACKOFF_SECONDS
+        backoff, refusals = _FILL_BACKOFF_SECONDS, 0
         while self._hub.channels.get(channel.name) is channel and channel.is_held:
             policy = self._rules.history(channel.name)
             held_before = len(channel.held)
@@ -202,7 +203,16 @@ class Channels:
                     read = await self.broker.read(
                         channel.name, policy, since=channel.offset, limit=HELD_LIMIT
                     )
-            except (StoreError, TimeoutError):
+            except (StoreError, TimeoutError) as error:
+                if isinstance(error, StoreRefused):
+                    # It is there and will not: waiting does not help for ever.
+                    refusals += 1
+                    self._tally.errors["broker"] += 1
+                    log.error("fill_refused", reason=str(error))
+                if refusals >= _FILL_REFUSALS:
+                    self._insufficient(channel)
+                    self._hub.release(channel)
+                    return
                 await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
                 backoff = min(backoff * 2, _FILL_BACKOFF_LIMIT_SECONDS)
                 continue

@@ -19,6 +19,7 @@ from cluster.broker import Broker
 from cluster.config import ChannelOptions, Config
 from cluster.connection import Action, Connection
 from cluster.errors import (
+    INSUFFICIENT_STATE,
     INTERNAL,
     INVALID_TOKEN,
     SERVER_UNSUBSCRIBE,
@@ -277,7 +278,10 @@ class Node:
             )
         else:
             is_whole = top.offset == position.offset
-        recovered = is_same_epoch and is_whole
+        # A reply that fills the client's queue would have it closed as slow, again and again.
+        size = sum(len(publication.body) for publication in publications)
+        fits = size <= self._config.client.queue_max_size // 2
+        recovered = is_same_epoch and is_whole and fits
         self._tally.recoveries["recovered" if recovered else "unrecovered"] += 1
         if recovered:
             result["recovered"] = True
@@ -366,7 +370,9 @@ class Node:
         try:
             [subscribed] = await self._subscribe_server_side((channel,), {})
         except ClusterError as error:
+            # Connected again, it gets what its session has.
             log.error("server_side_subscribe_failed", reason=str(error))
+            client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
             return
         actions: list[Action] = []
         if client.session is not None and channel in client.session.channels:

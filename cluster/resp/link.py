@@ -3,7 +3,8 @@
 Guarantees: a link that is down refuses at once (`StoreUnavailable`), so that callers can say
 "temporary" instead of waiting; a server that owes a reply for longer than `timeout_seconds` is
 given up and connected to again; a command is never repeated here, except after NOSCRIPT, where
-the server has said that nothing was done.
+the server has said that nothing was done, and then only if nothing rests on its order: a later one
+of the same key may have been done meanwhile, by a script that somebody else has loaded.
 """
 
 from __future__ import annotations
@@ -155,13 +156,20 @@ class Link:
     def submit_script(
         self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
     ) -> None:
-        """Run a script by its hash; once more by its text if the server does not know it."""
+        """Run a script by its hash.
+
+        If the server does not know it, once more by its text; what keeps its order is refused, and
+        the script loaded for those that follow.
+        """
 
         def again(reply: Any) -> None:
-            if isinstance(reply, StoreRefused) and str(reply).startswith("NOSCRIPT"):
-                self.submit(("EVAL", script.text, len(keys), *keys, *args), done)
-            else:
+            if not (isinstance(reply, StoreRefused) and str(reply).startswith("NOSCRIPT")):
                 done(reply)
+            elif script.keeps_order:
+                self.submit(("SCRIPT", "LOAD", script.text), lambda _: None)
+                done(reply)
+            else:
+                self.submit(("EVAL", script.text, len(keys), *keys, *args), done)
 
         self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), again)
 

@@ -2,8 +2,9 @@
 
 Rules: a key's hash tag decides its slot (CRC16, 16,384 slots, as Redis Cluster has it), and the
 slot decides the shard: with several URLs `slot % count`, in a cluster by the cluster's own map.
-Every shard has two links, one for commands and one for subscriptions. A MOVED answer means that
-nothing was done, so following it is not a repeat.
+In a cluster the URLs are its seeds. Every shard has two links, one for commands and one for
+subscriptions. A MOVED answer means that nothing was done, so following it is not a repeat; but a
+later command may have gone the new way already, so what must keep its order is refused instead.
 """
 
 from __future__ import annotations
@@ -94,18 +95,43 @@ class Router:
             self.shards = [Shard(one, self, self._timeout_seconds) for one in self._addresses]
             for shard in self.shards:
                 shard.start()
+        if not self.is_cluster:
+            seed = await self._first_up()
+            if await _is_cluster(seed.commands):
+                await self._enter_cluster(seed)
+        # In a cluster the map is followed from here on, also while a master is away.
         await self._wait_all_up()
-        if (
-            not self.is_cluster
-            and len(self.shards) == 1
-            and await _is_cluster(self.shards[0].commands)
-        ):
-            self.is_cluster = True
-            await self._refresh()
-            await self._wait_all_up()
-            self._refresher = asyncio.get_running_loop().create_task(
-                self._keep_fresh(), name="topology"
+
+    async def _first_up(self) -> Shard:
+        """Whichever of the servers is reachable first."""
+        waits = {asyncio.ensure_future(one.commands.wait_up()): one for one in self.shards}
+        try:
+            done, _ = await asyncio.wait(
+                waits, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED
             )
+        finally:
+            for wait in waits:
+                wait.cancel()
+        if not done:
+            raise self._nobody(self.shards[0])
+        return waits[done.pop()]
+
+    async def _enter_cluster(self, seed: Shard) -> None:
+        """All URLs are seeds of one cluster: whoever answers knows the others."""
+        others = [shard for shard in self.shards if shard is not seed]
+        self.shards = [seed]
+        self._close_soon(others)
+        self.is_cluster = True
+        await self._refresh()
+        self._refresher = asyncio.get_running_loop().create_task(
+            self._keep_fresh(), name="topology"
+        )
+        self.refresh()
+
+    def _nobody(self, shard: Shard) -> StoreUnavailable:
+        return StoreUnavailable(
+            f"no Redis or Valkey answers at {shard.address} within {self._timeout_seconds:g} s"
+        )
 
     async def _wait_all_up(self) -> None:
         for shard in self.shards:
@@ -113,10 +139,7 @@ class Router:
                 try:
                     await asyncio.wait_for(link.wait_up(), self._timeout_seconds)
                 except TimeoutError:
-                    raise StoreUnavailable(
-                        f"no Redis or Valkey answers at {shard.address} "
-                        f"within {self._timeout_seconds:g} s"
-                    ) from None
+                    raise self._nobody(shard) from None
 
     async def aclose(self) -> None:
         """Close every link; what was under way is called back with `StoreUnavailable`."""
@@ -153,15 +176,22 @@ class Router:
 
         def moved(reply: Any) -> None:
             target = self._redirect(reply)
-            if target is None:
+            if target is None or script.keeps_order:
                 done(reply)
             else:
                 target.submit_script(script, keys, args, done)
 
         link.submit_script(script, keys, args, moved)
 
-    def submit(self, key: str, args: Sequence[Arg], done: Done) -> None:
-        """Send a command where `key` lives; `done` as in `RespConnection.submit`."""
+    def submit(
+        self, key: str, args: Sequence[Arg], done: Done, *, keeps_order: bool = False
+    ) -> None:
+        """Send a command where `key` lives; `done` as in `RespConnection.submit`.
+
+        Args:
+            keeps_order: it may not be overtaken by a later one, so it is refused instead of followed
+                to another server.
+        """
         link = self.shard_of(key).commands
         if not self.is_cluster:
             link.submit(args, done)
@@ -169,7 +199,7 @@ class Router:
 
         def moved(reply: Any) -> None:
             target = self._redirect(reply)
-            if target is None:
+            if target is None or keeps_order:
                 done(reply)
             else:
                 target.submit(args, done)
@@ -220,8 +250,13 @@ class Router:
         while True:
             await self._refresh_wanted.wait()
             self._refresh_wanted.clear()
-            with contextlib.suppress(StoreError, OSError):
+            try:
                 await self._refresh()
+            except (StoreError, OSError) as error:
+                log.debug("topology_not_read", reason=str(error))
+            except Exception:
+                # Whatever a server answers, the map must go on being followed.
+                log.exception("topology_not_understood")
             if not self.is_up:
                 self._refresh_wanted.set()
             await asyncio.sleep(_REFRESH_SECONDS)
@@ -248,12 +283,15 @@ class Router:
         has_moved = settled != self._slots
         self.shards = present
         self._slots = settled
-        for shard in gone:
+        self._close_soon(gone)
+        if has_moved:
+            self.on_moved()
+
+    def _close_soon(self, shards: Sequence[Shard]) -> None:
+        for shard in shards:
             task = asyncio.get_running_loop().create_task(shard.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-        if has_moved:
-            self.on_moved()
 
     async def _ask_slots(self) -> list[tuple[int, int, str, int]] | None:
         for shard in self.shards:
@@ -263,7 +301,12 @@ class Router:
                 async with asyncio.timeout(self._timeout_seconds):
                     reply = await shard.commands.call("CLUSTER", "SLOTS")
                 return [
-                    (int(first), int(last), node[0].decode() or shard.address.host, int(node[1]))
+                    (
+                        int(first),
+                        int(last),
+                        (node[0] or b"").decode() or shard.address.host,
+                        int(node[1]),
+                    )
                     for first, last, node, *_ in reply
                 ]
         return None

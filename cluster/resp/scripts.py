@@ -10,18 +10,26 @@ from typing import Final
 
 @dataclass(frozen=True, slots=True)
 class Script:
+    """One script.
+
+    Attributes:
+        keeps_order: two of it for one key must be done in the order in which they were sent.
+    """
+
     name: str
     text: str
     sha: str
+    keeps_order: bool = False
 
 
-def _load(name: str) -> Script:
+def _load(name: str, *, keeps_order: bool = False) -> Script:
     text = resources.files("cluster").joinpath("lua", f"{name}.lua").read_text("utf-8")
     # SHA-1 is what EVALSHA asks for; nothing rests on its strength.
-    return Script(name, text, hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest())
+    sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
+    return Script(name, text, sha, keeps_order)
 
 
-PUBLISH: Final = _load("publish")
+PUBLISH: Final = _load("publish", keeps_order=True)
 READ_STREAM: Final = _load("read_stream")
 SESSION_ATTACH: Final = _load("session_attach")
 SESSION_DETACH: Final = _load("session_detach")

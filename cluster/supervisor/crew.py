@@ -280,9 +280,13 @@ class Crew:
         Sockets, store and places stay as they are.
         """
         broker = dataclasses.replace(config.broker, redis_urls=self.config.broker.redis_urls)
+        before = self.nginx_settings() if self._nginx else None
         self.config = dataclasses.replace(config, broker=broker, server=self.config.server)
         for slot in self.slots:
             slot.kind.document = to_json(self.config)
+        if self._nginx and self.nginx_settings() != before:
+            # Its time-outs follow the pings.
+            self._reload_nginx()
 
     async def roll(self) -> bool:
         """Replace the workers one by one; gives up at the first that cannot be replaced."""

@@ -66,7 +66,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_host", "_is_closing", "_is_mask_unknown", "_is_paused", "_native_pings", "_node", "_reader",
+        "_counted", "_host", "_is_closing", "_is_paused", "_mask_byte_in", "_native_pings", "_node", "_reader",
         "_tally", "_transport", "_url_session", "connection", "opened_at", "session", "wheel_slot",
         "write",
     )  # fmt: skip
@@ -89,7 +89,9 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self._native_pings = native_pings
         self._is_closing = False
         self._is_paused = False
-        self._is_mask_unknown = True
+        # How many bytes are to come before the one that says whether the client masks; -1 once known.
+        self._mask_byte_in = 1
+        self._counted = 0
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
@@ -119,14 +121,23 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         reader = self._reader
         if reader is None:
             return
-        if self._is_mask_unknown and len(data) > 1:
-            # aiohttp's reader takes unmasked frames too; RFC 6455 §5.1 says 1002. A client masks
-            # always or never, so its first frame tells.
-            self._is_mask_unknown = False
-            if not data[1] & 0x80:
-                self.perform(self.connection.disconnect(PROTOCOL_ERROR))
-                return
+        if self._mask_byte_in >= 0 and not self._is_masked(data):
+            self.perform(self.connection.disconnect(PROTOCOL_ERROR))
+            return
         reader.feed_data(data)
+
+    def _is_masked(self, data: bytes) -> bool:
+        """Look at the first frame as it comes in.
+
+        aiohttp's reader takes unmasked frames too; RFC 6455 §5.1 says 1002. A client masks always or
+        never, so its first frame tells.
+        """
+        at = self._mask_byte_in
+        if len(data) <= at:
+            self._mask_byte_in = at - len(data)
+            return True
+        self._mask_byte_in = -1
+        return bool(data[at] & 0x80)
 
     def feed_data(self, message: Any, size: int) -> None:
         """Take one parsed message from the reader."""
@@ -149,14 +160,18 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
 
     def _receive(self, data: bytes) -> None:
         connection = self.connection
-        before = connection.commands
         self.perform(connection.receive(data))
-        session = self.session
-        if session is not None:
-            session.received += connection.commands - before
+        self._count()
         if connection.is_congested and not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
+
+    def _count(self) -> None:
+        """Add the commands that were handled since to the session's messages."""
+        session, commands = self.session, self.connection.commands
+        if session is not None:
+            session.received += commands - self._counted
+            self._counted = commands
 
     def set_exception(self, exc: BaseException, exc_cause: Any = None) -> None:
         """The reader found a fault in the frames; nothing more can be read."""
@@ -331,7 +346,8 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
             else:
                 self._node.join(one, self)
         # All but the connect itself.
-        connected.session.received += self.connection.commands - 1
+        self._counted = 1
+        self._count()
         self.perform(actions[1:])
         self._node.follow_session(self)
 
@@ -355,6 +371,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         else:
             self.perform(self.connection.subscribe_refused(action.id, channel, outcome))
         self.perform(self.connection.resume())
+        self._count()
 
     def _history(self, action: protocol.History) -> None:
         self._run(self._do_call(action.id, "history", self._node.calls.history(action.request)))

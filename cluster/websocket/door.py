@@ -14,10 +14,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any
+from typing import Any, cast
 
 from aiohttp import web
-from aiohttp.http import WebSocketWriter
+from aiohttp.http import WebSocketReader, WebSocketWriter
 
 from cluster.config import Config
 from cluster.connection import Connection, State
@@ -60,6 +60,20 @@ class TokenBucket:
         return True
 
 
+class _Tail:
+    """Stands where aiohttp wants a parser: hands what came with the handshake to the carrier."""
+
+    def __init__(self, carrier: Carrier) -> None:
+        self._carrier = carrier
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self._carrier.data_received(data)
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """The carrier hears of the end from its transport."""
+
+
 class _Upgrade(web.WebSocketResponse):
     """aiohttp's handshake, whose frames go to a carrier from the first byte on."""
 
@@ -76,12 +90,13 @@ class _Upgrade(web.WebSocketResponse):
         self._writer = writer
         transport = request.transport
         assert transport is not None
-        reader = self._carrier.begin(
+        self._carrier.begin(
             transport,
             self._config.websocket.message_size_limit,
             self._config.client.queue_max_size,
         )
-        request.protocol.set_parser(reader)
+        # What came with the handshake is looked at like everything else.
+        request.protocol.set_parser(cast(WebSocketReader, _Tail(self._carrier)))
 
     async def write_eof(self, data: bytes = b"") -> None:
         """The carrier writes the end of this response."""

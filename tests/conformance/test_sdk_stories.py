@@ -6,19 +6,28 @@ import asyncio
 import os
 import signal
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+
+import pytest
 
 from tests.conformance.puppets import Puppet, Refused
 from tests.harness.cluster import Cluster
 from tests.harness.ledger import Ledger
+from tests.harness.proxy import FaultProxy
 from tests.harness.stage import assert_no_traceback
+from tests.harness.store import Store
 from tests.harness.waiting import until, until_async
 
 SUBSCRIBERS = 12
 CHANNELS = ["story-a", "story-b", "story-c"]
 GAP = 0.05
+QUIET_SECONDS = 0.5
+PAUSE = 5.0
+# Longer than broker.timeout (4 s) and broker.deaf_after (5 s).
+BLACK_HOLE = 8.0
+DELAY = 0.25
 
 
 class SdkCrowd:
@@ -71,6 +80,9 @@ class SdkCrowd:
             return self.ledger.missing() == 0
 
         await until(is_settled, 30, "every publication has arrived")
+        # What comes once too often may come last.
+        await asyncio.sleep(QUIET_SECONDS)
+        is_settled()
         report = self.ledger.report()
         print(f"\n{report}")
         assert report.is_clean, str(report)
@@ -93,8 +105,10 @@ class SdkCrowd:
 
 
 @asynccontextmanager
-async def sdk_stage(sdk: Puppet, directory: Path) -> AsyncIterator[tuple[Cluster, SdkCrowd]]:
-    async with Cluster(directory / "run", workers=3) as cluster:
+async def sdk_stage(
+    sdk: Puppet, directory: Path, *, redis_urls: tuple[str, ...] = ()
+) -> AsyncIterator[tuple[Cluster, SdkCrowd]]:
+    async with Cluster(directory / "run", workers=3, redis_urls=redis_urls) as cluster:
         crowd = SdkCrowd(sdk, f"ws://127.0.0.1:{cluster.port}/connection/websocket")
         await crowd.gather()
         await crowd.traffic()
@@ -137,3 +151,47 @@ async def test_a_killed_valkey_loses_nothing_for_the_sdk(sdk: Puppet, tmp_path: 
         await until_async(cluster.is_ready, 20, "ready again")
         await crowd.traffic()
         await crowd.settle()
+
+
+async def test_a_paused_valkey_loses_nothing_for_the_sdk(sdk: Puppet, tmp_path: Path):
+    async with sdk_stage(sdk, tmp_path) as (cluster, crowd):
+        victim = cluster.child("valkey")
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            await asyncio.sleep(PAUSE)
+        finally:
+            os.kill(victim, signal.SIGCONT)
+        await until_async(cluster.is_ready, 20, "ready again")
+        await crowd.traffic()
+        await crowd.settle()
+        assert sdk.events.of("disconnected") == []
+
+
+async def slow(proxy: FaultProxy) -> None:
+    proxy.slow_down(DELAY)
+    await asyncio.sleep(4 * DELAY)
+
+
+async def silent(proxy: FaultProxy) -> None:
+    proxy.black_hole()
+    await asyncio.sleep(BLACK_HOLE)
+
+
+async def half_open(proxy: FaultProxy) -> None:
+    proxy.half_open()
+    await asyncio.sleep(1.0)
+
+
+@pytest.mark.parametrize("fault", [slow, silent, half_open], ids=lambda fault: fault.__name__)
+async def test_a_bad_network_to_the_store_loses_nothing_for_the_sdk(
+    sdk: Puppet, tmp_path: Path, fault: Callable[[FaultProxy], Awaitable[None]]
+):
+    async with Store(tmp_path / "store") as store, FaultProxy(store.port) as proxy:
+        urls = (f"redis://127.0.0.1:{proxy.port}",)
+        async with sdk_stage(sdk, tmp_path, redis_urls=urls) as (cluster, crowd):
+            await fault(proxy)
+            await proxy.heal()
+            await until_async(cluster.is_ready, 30, "ready again")
+            await crowd.traffic()
+            await crowd.settle()
+            assert sdk.events.of("disconnected") == []

@@ -7,8 +7,12 @@ import asyncio
 import pytest
 from redis.crc import key_slot
 
+from cluster.errors import StoreUnavailable
+from cluster.resp.router import Router
 from tests.contract.servers import Cluster
 from tests.contract.stores import KEEP, WAIT_SECONDS, RedisBench, Worker
+from tests.harness.processes import free_ports
+from tests.harness.waiting import until
 
 
 def body(number: int) -> bytes:
@@ -96,3 +100,39 @@ async def test_very_many_channels_are_subscribed_quickly(clustered: RedisBench, 
     waits = [worker.broker.subscribe(f"many-{number}") for number in range(count)]
     await asyncio.wait_for(asyncio.gather(*waits), WAIT_SECONDS)
     assert worker.parts.subscriptions.unconfirmed == 0
+
+
+async def test_a_worker_that_began_while_a_master_was_away_still_follows_the_map(
+    cluster: Cluster, clustered: RedisBench
+):
+    slot = slot_of(clustered, "late")
+    old = await asyncio.to_thread(cluster.owner, slot)
+    router = Router([cluster.url], timeout_seconds=1.0)
+    cluster.nodes[2].pause()
+    try:
+        with pytest.raises(StoreUnavailable):
+            await router.start()
+    finally:
+        cluster.nodes[2].go_on()
+    try:
+        await router.start()
+        new = await asyncio.to_thread(cluster.move, slot)
+        assert new.port != old.port
+        router.refresh()
+        key = f"{{{clustered.prefix}:late}}.pub"
+        await until(
+            lambda: router.shard_of(key).address.port == new.port, 10, "the move is followed"
+        )
+    finally:
+        await router.aclose()
+
+
+async def test_any_seed_that_answers_leads_into_the_cluster(cluster: Cluster):
+    dead = f"redis://127.0.0.1:{free_ports(1)}"
+    router = Router([dead, cluster.nodes[1].url, cluster.nodes[2].url], timeout_seconds=2.0)
+    try:
+        await router.start()
+        assert router.is_cluster
+        assert {shard.address.port for shard in router.shards} == {n.port for n in cluster.nodes}
+    finally:
+        await router.aclose()

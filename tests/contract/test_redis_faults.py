@@ -96,14 +96,25 @@ async def test_a_server_that_lost_its_data_begins_a_new_epoch(own: RedisBench):
     assert after.epoch != before.epoch
 
 
-async def test_a_forgotten_script_is_run_by_its_text(real: RedisBench):
+async def test_what_a_forgotten_script_was_to_publish_is_refused_and_the_next_is_taken(
+    real: RedisBench,
+):
     worker = await real.worker()
     assert (await worker.publish()).offset == 1
     real.servers[0].ask("SCRIPT", "FLUSH")
-    outcomes = await asyncio.gather(*(worker.publish(body(number)) for number in range(20)))
-    assert [position.offset for position in outcomes] == list(range(2, 22))
+    publishes = [worker.publish(body(number)) for number in range(20)]
+    outcomes = await asyncio.gather(*publishes, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {StoreRefused}
+    assert (await worker.publish(body(20))).offset == 2
     read = await worker.broker.read("c", KEEP, since=1, limit=-1)
-    assert [one.body for one in read.publications] == [body(number) for number in range(20)]
+    assert [one.body for one in read.publications] == [body(20)]
+
+
+async def test_a_forgotten_script_whose_order_does_not_matter_is_run_by_its_text(real: RedisBench):
+    worker = await real.worker()
+    real.servers[0].ask("SCRIPT", "FLUSH")
+    sessions = await asyncio.gather(*(worker.sessions.attach("u", None, n) for n in range(20)))
+    assert len({session.id for session in sessions}) == 20
 
 
 async def test_a_refusal_is_an_error_and_the_connection_lives_on(real: RedisBench):

@@ -14,6 +14,7 @@ from tests.harness.waiting import until
 
 _AT_ONCE = 100
 SETTLE_WITHIN = 30.0
+QUIET_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,6 +155,8 @@ class Crowd:
         deadline = time.monotonic() + within
         while time.monotonic() < deadline and (self.outside() or self.ledger.missing()):
             await asyncio.sleep(0.1)
+        # What comes once too often may come last.
+        await asyncio.sleep(QUIET_SECONDS)
         return self.ledger.report()
 
     async def close(self) -> None:

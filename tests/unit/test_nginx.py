@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import re
 import subprocess
 
@@ -71,7 +72,8 @@ def test_connections_follow_the_file_limit(file_limit, connections, capacity):
 
 def test_a_container_needs_no_probe_and_logs_to_its_own_output():
     text = render(SETTINGS)
-    assert "listen unix:" not in text
+    assert "unix:" not in text
+    assert "unix:" in render(dataclasses.replace(SETTINGS, probe_socket="/run/probe.sock"))
     assert 'access_log "/dev/stdout" json' in text
 
 

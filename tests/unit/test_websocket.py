@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import logging
 import struct
 from typing import Any
@@ -73,6 +74,43 @@ async def test_frames_right_behind_the_handshake_are_heard():
         assert head.startswith(b"HTTP/1.1 101")
         assert b'"connect":' in rest
         writer.close()
+
+
+@pytest.mark.parametrize("cut", [1, 2, 3, 7])
+@pytest.mark.parametrize("is_behind_the_handshake", [True, False])
+async def test_a_first_frame_that_comes_in_pieces_is_taken(cut: int, is_behind_the_handshake: bool):
+    """The masking key is not zero: any of its bytes may look like an unmasked length."""
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        request = upgrade_request("x", "/connection/websocket")
+        first = masked(b'{"id":1,"connect":{}}')
+        if is_behind_the_handshake:
+            writer.write(request + first[:cut])
+            await reader.readuntil(b"\r\n\r\n")
+        else:
+            writer.write(request)
+            await reader.readuntil(b"\r\n\r\n")
+            writer.write(first[:cut])
+            await writer.drain()
+            await asyncio.sleep(0.05)
+        writer.write(first[cut:])
+        async with asyncio.timeout(10):
+            assert b'"connect":' in await reader.read(4096)
+        writer.close()
+
+
+async def test_an_unmasked_frame_right_behind_the_handshake_is_a_protocol_error():
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        request = upgrade_request("x", "/connection/websocket")
+        writer.write(request + b'\x81\x15{"id":1,"connect":{}}')
+        assert close_code(await ended(reader)) == 1002
+
+
+def masked(payload: bytes) -> bytes:
+    key = b"\x01\x02\x03\x04"
+    mixed = bytes(byte ^ key[at % 4] for at, byte in enumerate(payload))
+    return bytes([0x81, 0x80 | len(payload)]) + key + mixed
 
 
 async def test_an_empty_subprotocol_header_is_accepted_without_a_subprotocol():
@@ -349,6 +387,58 @@ async def test_a_longer_connection_leaves_its_session():
                 await asyncio.sleep(0.01)
         [record] = house.store.sessions.values()
         assert record.session.messages == 2
+
+
+async def test_too_many_connects_in_progress_send_new_clients_elsewhere():
+    client = dataclasses.replace(configured().client, connect_concurrency=2)
+    async with House(changed(configured(), client=client)).open() as house:
+        may_go_on = asyncio.Event()
+        attach = house.sessions.attach
+
+        async def slow(*words: Any) -> Any:
+            await may_go_on.wait()
+            return await attach(*words)
+
+        house.sessions.attach = slow  # type: ignore[method-assign, assignment]
+        callers = [await house.caller() for _ in range(8)]
+        for caller in callers:
+            caller.say({"id": 1, "connect": {}})
+        async with asyncio.timeout(10):
+            while not house.node.is_overrun:
+                await asyncio.sleep(0.01)
+        with pytest.raises(HandshakeRefused) as refused:
+            await house.caller()
+        assert refused.value.status == 503
+        assert house.tally.rejected["connect_concurrency"] == 1
+        may_go_on.set()
+        for caller in callers:
+            assert (await caller.reply(1))["connect"]["client"]
+        await entered(house)
+
+
+async def entered(house: House) -> None:
+    caller = await house.caller()
+    assert (await caller.connect())["client"]
+
+
+async def test_commands_that_waited_count_as_messages_too():
+    config = changed(configured(), session=SessionConfig(short_lived=0.0))
+    async with House(config).open() as house:
+        caller = await house.caller()
+        caller.say(
+            {"id": 1, "connect": {}},
+            {"id": 2, "subscribe": {"channel": "a"}},
+            {"id": 3, "publish": {"channel": "a", "data": 1}},
+        )
+        await caller.reply(3)
+        caller.say({"id": 4, "subscribe": {"channel": "b"}}, {"id": 5, "rpc": {}})
+        await caller.reply(5)
+        caller.wire.close()
+        async with asyncio.timeout(10):
+            while house.door.carriers:
+                await asyncio.sleep(0.01)
+        [record] = house.store.sessions.values()
+        assert record.session.messages == 4
 
 
 # --- the store away --------------------------------------------------------------------------
