@@ -52,7 +52,8 @@ class Capacity:
         messages_per_second_per_core: messages out per second of worker CPU, one channel for all.
         knee_users: listeners of one channel at 20 publications a second before the ramp broke.
         knee: why it broke; empty if it never did.
-        load_cores: CPU that the load generator used at the end of the ramp, in cores.
+        load_cores: CPU that the load generator used, on average over the ramp, in cores.
+        load_ms_per_user_second: CPU of the load generator for one listener and second.
         connections_by_files: what the file limit of a worker allows.
         connections_by_memory: what the machine's memory allows a worker, all others equal.
     """
@@ -63,6 +64,7 @@ class Capacity:
     knee_users: int
     knee: str
     load_cores: float
+    load_ms_per_user_second: float
     connections_by_files: int
     connections_by_memory: int
 
@@ -74,7 +76,10 @@ class Capacity:
 
 def main(words: Sequence[str]) -> int:
     """Measure and write; returns the exit code."""
-    arguments = _parser().parse_args(words)
+    parser = _parser()
+    arguments = parser.parse_args(words)
+    if bool(arguments.target) != bool(arguments.admin_url):
+        parser.error("--target and --admin-url belong together: give both")
     try:
         with Mends() as open_mends:
             found = _Measuring(arguments, open_mends).run()
@@ -151,7 +156,8 @@ class _Measuring:
             messages_per_second_per_core=round(pace),
             knee_users=int(summary.get("capacity_users", 0)),
             knee=str(summary.get("knee", "")),
-            load_cores=round(summary["cpu_seconds"] / summary["seconds"], 2),
+            load_cores=round(summary.get("cpu_seconds", 0) / (summary.get("seconds") or 1), 2),
+            load_ms_per_user_second=summary.get("cpu_ms_per_user_second") or 0.0,
             connections_by_files=int(self._sum("app_connection_capacity") / workers),
             connections_by_memory=int(memory / max(1.0, each)),
         )
@@ -238,6 +244,7 @@ def page(found: Capacity, machine: dict[str, Any], when: str) -> str:
 | listeners of one channel before the ramp broke | {found.knee_users:,} |
 | the knee | {knee} |
 | cores that the load generator itself used, on average over the ramp | {found.load_cores} |
+| CPU of the load generator for each listener (20 publications/s), per second | {found.load_ms_per_user_second} ms |
 | connections per worker by its file limit | {found.connections_by_files:,} |
 | connections per worker by memory (80 % of it, shared by {found.workers}) | {found.connections_by_memory:,} |
 | **connections per worker** | **{found.connections_per_worker:,}** |

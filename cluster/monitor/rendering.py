@@ -108,6 +108,7 @@ def render(source_dir: Path, target_dir: Path, *, profile: Profile) -> Rendered:
         name: _read(source_dir / name) for name in (PROMETHEUS_FILE, RULES_FILE, ALERTMANAGER_FILE)
     }
     prometheus = _prometheus(documents[PROMETHEUS_FILE], profile)
+    further = _further_rules(prometheus, source_dir)
     rules = _rules(documents[RULES_FILE], profile)
     _check_ranges(rules, seconds(prometheus["global"]["scrape_interval"]), profile)
     alertmanager = _alertmanager(documents[ALERTMANAGER_FILE], profile)
@@ -115,6 +116,9 @@ def render(source_dir: Path, target_dir: Path, *, profile: Profile) -> Rendered:
     _write(target_dir / PROMETHEUS_FILE, prometheus)
     _write(target_dir / RULES_FILE, rules)
     _write(target_dir / ALERTMANAGER_FILE, alertmanager)
+    for name in further:
+        # Constants: no length of time is in them.
+        (target_dir / name).write_bytes((source_dir / name).read_bytes())
     (target_dir / TEMPLATES).mkdir(exist_ok=True)
     for template in sorted((source_dir / TEMPLATES).glob("*.tmpl")):
         (target_dir / TEMPLATES / template.name).write_bytes(template.read_bytes())
@@ -127,6 +131,14 @@ def render(source_dir: Path, target_dir: Path, *, profile: Profile) -> Rendered:
         secret_files=tuple(path for _, path in _secrets(alertmanager, target_dir)),
         prometheus_flags=_flags(profile.compress),
     )
+
+
+def _further_rules(prometheus: dict[str, Any], source_dir: Path) -> list[str]:
+    """Rule files beside the alerts that are there; what is not is left out of the variant."""
+    named = prometheus.get("rule_files") or []
+    found = [one for one in named if one != RULES_FILE and (source_dir / one).is_file()]
+    prometheus["rule_files"] = [one for one in named if one == RULES_FILE or one in found]
+    return found
 
 
 def preflight(directory: Path) -> list[str]:

@@ -131,3 +131,47 @@ def test_the_mender_says_what_it_cannot_do():
     )
     assert done.returncode == 1
     assert "could not be mended" in done.stderr
+
+
+def test_a_line_that_was_cut_disarms_nobody(tmp_path: Path):
+    """The drill died while it wrote down the next mend."""
+    file = tmp_path / "file"
+    file.write_text("well")
+    line = json.dumps({"number": 1, "mend": dict(mends.written(file))})
+    file.write_text("broken")
+    done = subprocess.run(
+        [sys.executable, "-m", "loadtest.drilling.mender"],
+        input=(line + "\n" + line[: len(line) // 2]).encode(),
+        cwd=ROOT,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 0
+    assert file.read_text() == "well"
+
+
+def test_what_could_not_be_mended_is_tried_again_by_the_mender(tmp_path: Path):
+    marker = tmp_path / "later"
+    command = ["sh", "-c", f"test -e {marker} && touch {tmp_path}/mended"]
+    with Mends() as open_mends:
+        number = open_mends.note(mends.run(command))
+        [fault] = open_mends.mend([number])
+        assert "could not be mended" in fault
+        marker.touch()
+    assert (tmp_path / "mended").exists()
+    assert open_mends.faults == []
+
+
+def test_what_is_never_mended_is_a_fault_in_the_end():
+    with Mends() as open_mends:
+        number = open_mends.note(mends.run(["false"]))
+        open_mends.mend([number])
+    assert len(open_mends.faults) == 1
+
+
+def test_nothing_more_is_broken_without_a_mender(tmp_path: Path):
+    with Mends() as open_mends:
+        os.kill(open_mends.pid, signal.SIGKILL)
+        until(lambda: not psutil.pid_exists(open_mends.pid) or state(open_mends.pid) == "zombie")
+        with pytest.raises(mends.MenderGone):
+            open_mends.note(mends.removed(tmp_path / "file"))

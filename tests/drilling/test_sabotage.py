@@ -121,7 +121,10 @@ def outcome_of(sabotage: Callable[[Stage], None], folder: Path) -> Outcome:
         try:
             stage.start()
             sabotage(stage)
-            return run(DRILL, stage)
+            outcome = run(DRILL, stage)
+            # However it went, nothing stays broken.
+            assert stage.disk.path is None or not (stage.disk.path / "ballast").exists()
+            return outcome
         finally:
             stage.close()
 

@@ -59,6 +59,40 @@ def test_all_mistakes_are_said_at_once(file: Path):
         assert words in said
 
 
+@pytest.mark.parametrize("factor", ["0", "-1", '"fast"', "true"])
+def test_a_pace_that_makes_no_sense_is_refused(file: Path, factor: str):
+    file.write_text(f"compress = {factor}\n" + file.read_text())
+    assert "give a number of 1 or more" in problems(file)
+
+
+def test_commands_for_a_drill_that_is_not_there_are_refused(file: Path):
+    text = file.read_text().replace("[drills.service_down]", "[drills.service_dwon]")
+    file.write_text(text)
+    every = registered()
+    with pytest.raises(ConfigError) as caught:
+        for_target([every["HighConnectionChurn"]], read(file), names(every))
+    assert "drills.service_dwon" in str(caught.value.problems[0])
+
+
+def test_a_drill_that_cannot_hold_at_the_target_s_pace_is_refused(file: Path):
+    text = file.read_text() + '[drills.app_scrape_slow]\nprovoke = "true"\nmend = "true"\n'
+    file.write_text("compress = 15\n" + text)
+    every = registered()
+    with pytest.raises(ConfigError) as caught:
+        for_target([every["AppScrapeSlow"]], read(file), names(every))
+    assert "at most 5 times faster" in str(caught.value.problems[0])
+
+
+def test_without_its_journal_nothing_is_acknowledged(file: Path):
+    every = registered()
+    chosen = [every["HighSessionCount"]]
+    [drill] = for_target(chosen, read(file), names(every))
+    assert not drill.is_acknowledged
+    file.write_text(f'data_dir = "{file.parent}"\n' + file.read_text())
+    [drill] = for_target(chosen, read(file), names(every))
+    assert drill.is_acknowledged
+
+
 @pytest.mark.parametrize("text", ["not = [toml", ""])
 def test_what_is_no_target_is_refused(file: Path, text: str):
     file.write_text(text)
