@@ -43,7 +43,7 @@ async def test_worker_killed_clients_recover(tmp_path: Path, size: Size):
 @every_size
 async def test_a_storm_after_a_kill_arrives_at_the_configured_pace(tmp_path: Path, size: Size):
     # Far fewer a second than come at once, or the limit would have nothing to do.
-    rate = max(2, size.subscribers // 100)
+    rate = max(4, size.subscribers // 100)
     config = {"client": {"connection_rate_limit": rate}}
     async with stage(tmp_path, size, config=config) as (cluster, crowd):
         started = time.monotonic()

@@ -10,16 +10,25 @@ import socket
 from pathlib import Path
 
 # Below the ephemeral range: no outgoing connection takes one of these while we look.
-_PORTS = range(15000, 32000)
+_FIRST_PORT, _LAST_PORT = 12000, 32000
+_MOST_PROCESSES = 8
 
 
 def free_ports(count: int) -> int:
     """Find `count` ports in a row that can be bound now; returns the first."""
+    ports = _own_ports()
     for _ in range(200):
-        first = random.randrange(_PORTS.start, _PORTS.stop - count)
+        first = random.randrange(ports.start, ports.stop - count)
         if all(_is_free(port) for port in range(first, first + count)):
             return first
     raise RuntimeError(f"no {count} free ports in a row")
+
+
+def _own_ports() -> range:
+    """Those of this test process, so that none beside it takes one between our look and its use."""
+    number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _MOST_PROCESSES
+    size = (_LAST_PORT - _FIRST_PORT) // _MOST_PROCESSES
+    return range(_FIRST_PORT + number * size, _FIRST_PORT + (number + 1) * size)
 
 
 def _is_free(port: int) -> bool:

@@ -7,7 +7,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,26 +16,16 @@ from typing import Any
 
 import psutil
 
+from tests.harness import processes
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_SECONDS = 30.0
 
 
 def free_ports(count: int) -> list[int]:
-    """Adjacent free ports, below those the kernel gives out by itself."""
-    start = 20000 + (os.getpid() * 37 + int(time.time() * 1000)) % 10000
-    for base in range(start, 32000, 16):
-        if all(_is_free(base + n) for n in range(count)):
-            return [base + n for n in range(count)]
-    raise RuntimeError("no free ports")
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        try:
-            probe.bind(("127.0.0.1", port))
-        except OSError:
-            return False
-    return True
+    """Adjacent free ports."""
+    first = processes.free_ports(count)
+    return list(range(first, first + count))
 
 
 def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
