@@ -128,8 +128,7 @@ class Journey:
     def _baseline(self) -> None:
         alert = self._drill.alert
         if self._rule() is None:
-            why = diagnosis.missing_rule(self._stage, alert, self._stage.prometheus.rules())
-            raise NotReached("baseline", why)
+            raise NotReached("baseline", self._why_unclean())
 
         def is_clean() -> bool:
             active = any(one.name == alert for one in self._stage.alertmanager.alerts())
@@ -138,6 +137,9 @@ class Journey:
         self._reach("baseline", is_clean, _BASELINE_S, self._why_unclean)
 
     def _why_unclean(self) -> str:
+        if self._rule() is None:
+            rules = self._stage.prometheus.rules()
+            return diagnosis.missing_rule(self._stage, self._drill.alert, rules)
         if not self._has_past():
             return f"Prometheus has not scraped every target {_SCRAPES} times"
         return f"{self._drill.alert} is active before anything is broken"

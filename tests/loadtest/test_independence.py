@@ -6,6 +6,7 @@ import ast
 from pathlib import Path
 
 import pytest
+from gevent.monkey import is_module_patched
 
 from loadtest.world import websocket_url
 from tests.architecture.tree import ROOT
@@ -57,3 +58,9 @@ def test_nobody_outside_the_monitors_rooms_is_imported_by_the_drills():
 )
 def test_a_host_becomes_the_websocket_address(host: str, url: str):
     assert websocket_url(host) == url
+
+
+def test_the_tests_own_sockets_and_threads_are_the_system_s():
+    """Or a test that waits for a thread may wait for ever."""
+    patched = [name for name in ("socket", "thread", "select", "os") if is_module_patched(name)]
+    assert patched == []
