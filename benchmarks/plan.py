@@ -83,6 +83,14 @@ LOADS = (
         options=("--spread-publishers",),
     ),
     Load(
+        "kept",
+        "broadcast",
+        "the same in a channel with history: every publication is numbered and kept",
+        servers=(),
+        beside=("ours",),
+        options=("--channel", "kept:bench"),
+    ),
+    Load(
         "paced",
         "broadcast",
         "the same at 100 publishes/s",

@@ -12,8 +12,10 @@ import yaml
 
 from tests.architecture.tree import ROOT
 from tests.rules import promtool
+from tests.rules.mutants import mutants
 from tests.rules.promtool import Rule
 from tests.rules.seed import GIVEN
+from tests.rules.survivors import SURVIVORS
 from tests.rules.test_routes import RECEIVERS, configuration, inhibited
 
 PAGE = ROOT / "docs" / "alerts.md"
@@ -28,6 +30,10 @@ below its threshold, to wait exactly its time, to cope with series that vanish a
 replicas, and to resolve (`tests/rules/`), and by a drill that provokes it for real
 (`loadtest/drills/`). The name of each leads to its runbook; the panel shows its number, once the
 dashboards are here.
+
+Are the unit tests any good? `python -m tests.rules.mutants` makes one small mistake at a time in a rule: a
+threshold, a comparison, a window, a `for`, an aggregation. Of {mutants} mistakes the tests notice {noticed}; the
+other {survivors} cannot be noticed by anybody, each for a reason in `tests/rules/survivors.py`.
 """
 
 _GIVEN = """## The given eleven
@@ -98,11 +104,17 @@ def _further(alerts: dict[str, Rule]) -> str:
 def page() -> str:
     """The whole page."""
     alerts = promtool.alerts()
+    made = sum(len(list(mutants(alert))) for alert in alerts)
     held = [(f"`{s}`", f"`{t}`") for s, t in inhibited(configuration()["inhibit_rules"])]
     recorded = [(f"`{n}`", one_line(r["expr"])) for n, r in promtool.recordings().items()]
     return "\n".join(
         (
-            _HEAD.format(count=len(alerts)),
+            _HEAD.format(
+                count=len(alerts),
+                mutants=made,
+                noticed=made - len(SURVIVORS),
+                survivors=len(SURVIVORS),
+            ),
             _overview(alerts),
             _GIVEN,
             _given(alerts),
