@@ -87,8 +87,7 @@ async def silence(service: Service, order: Order, *, is_ack: bool, now: float) -
         {
             "matchers": [
                 {"name": name, "value": value, "isRegex": False, "isEqual": True}
-                # Without its instance it would hold back every replica's alert of the same name.
-                for name, value in sorted({"instance": "", **order.labels}.items())
+                for name, value in sorted(_exactly(order.labels).items())
             ],
             "startsAt": _rfc3339(now),
             "endsAt": _rfc3339(now + order.seconds),
@@ -100,6 +99,14 @@ async def silence(service: Service, order: Order, *, is_ack: bool, now: float) -
         return str(answer["silenceID"])
     except (KeyError, TypeError) as error:
         raise service.senseless(error) from None
+
+
+def _exactly(labels: Mapping[str, str]) -> dict[str, str]:
+    """Labels that hold back one alert, and every alert of the name only if the name alone is given.
+
+    The alert of a whole service has no instance; its other labels are each replica's, too.
+    """
+    return dict(labels) if set(labels) == {"alertname"} else {"instance": "", **labels}
 
 
 async def end_silence(service: Service, silence_id: Any) -> None:

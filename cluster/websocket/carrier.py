@@ -45,6 +45,7 @@ from cluster.protocol import (
     text_frame,
 )
 from cluster.sessions import Session
+from cluster.websocket.first_frame import FirstFrame
 from cluster.websocket.host import Host
 
 log = get_logger()
@@ -66,7 +67,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_counted", "_host", "_is_closing", "_is_paused", "_mask_byte_in", "_native_pings", "_node", "_reader",
+        "_counted", "_first_frame", "_host", "_is_closing", "_is_paused", "_native_pings", "_node", "_reader",
         "_tally", "_transport", "_url_session", "connection", "opened_at", "session", "wheel_slot",
         "write",
     )  # fmt: skip
@@ -89,8 +90,7 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         self._native_pings = native_pings
         self._is_closing = False
         self._is_paused = False
-        # How many bytes are to come before the one that says whether the client masks; -1 once known.
-        self._mask_byte_in = 1
+        self._first_frame: FirstFrame | None = FirstFrame()
         self._counted = 0
         self.connection = connection
         self.session: Session | None = None
@@ -121,23 +121,13 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         reader = self._reader
         if reader is None:
             return
-        if self._mask_byte_in >= 0 and not self._is_masked(data):
-            self.perform(self.connection.disconnect(PROTOCOL_ERROR))
-            return
+        first = self._first_frame
+        if first is not None and first.tells(data):
+            self._first_frame = None
+            if not first.is_masked:
+                self.perform(self.connection.disconnect(PROTOCOL_ERROR))
+                return
         reader.feed_data(data)
-
-    def _is_masked(self, data: bytes) -> bool:
-        """Look at the first frame as it comes in.
-
-        aiohttp's reader takes unmasked frames too; RFC 6455 §5.1 says 1002. A client masks always or
-        never, so its first frame tells.
-        """
-        at = self._mask_byte_in
-        if len(data) <= at:
-            self._mask_byte_in = at - len(data)
-            return True
-        self._mask_byte_in = -1
-        return bool(data[at] & 0x80)
 
     def feed_data(self, message: Any, size: int) -> None:
         """Take one parsed message from the reader."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from loadtest.drilling import diagnosis
+from loadtest.drilling import diagnosis, evidence
 from loadtest.drilling.journey import Journey
 
 _SILENCE_S: Final = 900.0
@@ -59,4 +59,4 @@ class DeadmanJourney(Journey):
             lambda: "dead man's switch: the heartbeat should be back and the alarm has not ended",
             fixed=self._drill.fixed_s,
         )
-        self._keep("prometheus", self._prometheus_alert())
+        self._keep("prometheus", evidence.at_prometheus(self._stage, self._drill.alert))

@@ -19,9 +19,10 @@ from cluster.errors import ClusterError
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Rule
 from loadtest.drill import Drill
-from loadtest.drilling import diagnosis
+from loadtest.drilling import diagnosis, evidence
 from loadtest.drilling.acknowledging import acknowledge, is_closed, unsilence
 from loadtest.drilling.load import LoadFailed, RunningLoad
+from loadtest.drilling.nearness import NotBelow, Vigil
 from loadtest.drilling.outcome import Outcome
 from loadtest.drilling.receivers import Notifications, Place, last_id, places
 from loadtest.drilling.scene import CannotProvoke, Interrupted, Scene
@@ -37,8 +38,6 @@ _SLACK_SECONDS: Final = 30.0
 # Two turns of a group, and some time.
 _FORGOTTEN_S: Final = 750.0
 _LATE: Final = 1.6
-# How close to the threshold counts as just below it.
-_NEAR: Final = 0.75
 
 
 class Listener(Protocol):
@@ -165,34 +164,19 @@ class Journey:
         """Bring the cause just below the threshold: the alert may not even be pending."""
         assert self._drill.below is not None
         self._drill.below(self._scene)
-        nearest: float | None = None
-        deadline = time.monotonic() + self._scene.seconds(self._drill.below_s)
-        while time.monotonic() < deadline:
-            self._sample()
-            value = self._outcome.samples[-1][1] if self._outcome.samples else None
-            nearest = max((v for v in (value, nearest) if v is not None), default=None)
-            rule = self._rule()
-            if rule is not None and rule.alerts:
-                raise NotReached(
-                    "below", f"threshold: the alert is {rule.state} although the cause is below it"
-                )
-            self._scene.wait(self._pace)
+        hold = self._scene.seconds(self._drill.below_s)
+        vigil = Vigil(hold, hold + self._slack_seconds)
+        try:
+            while not vigil.look(self._rule(), self._sample()):
+                self._scene.wait(self._pace)
+        except NotBelow as error:
+            raise NotReached("below", str(error)) from None
         self._complain(self._scene.mend())
-        self._check_nearness(nearest)
+        seen = "none" if vigil.highest is None else f"{vigil.highest:g}"
         self._outcome.below = (
-            f"{self._drill.below_breaks}: quiet for {self._scene.seconds(self._drill.below_s):.0f} s,"
-            f" highest value {'none' if nearest is None else f'{nearest:g}'}"
+            f"{self._drill.below_breaks}: quiet for {hold:.0f} s, highest value {seen}"
         )
         self._reached("below")
-
-    def _check_nearness(self, nearest: float | None) -> None:
-        """Far below the threshold every rule is quiet."""
-        rule = self._rule()
-        found = diagnosis.comparison(rule.expression) if rule is not None else None
-        if found is not None and (nearest is None or nearest < _NEAR * found[2]):
-            seen = "no value" if nearest is None else f"{nearest:g} at most"
-            why = f"cause: it was not brought near the threshold {found[2]:g}: {seen}"
-            raise NotReached("below", why)
 
     def _provoke(self) -> None:
         self._reached("provoked")
@@ -223,16 +207,16 @@ class Journey:
         why = lambda: diagnosis.not_firing(self._stage, drill.alert, self._rule())  # noqa: E731
         step = "firing"
         self._reach(step, fires, drill.fires_s * _LATE, why, fixed=drill.fixed_s)
-        self._keep("prometheus", self._prometheus_alert())
+        self._keep("prometheus", evidence.at_prometheus(self._stage, drill.alert))
         if drill.proof == "prometheus":
             return
         self._reach(
             "alertmanager",
-            self._is_at_alertmanager,
+            lambda: evidence.is_active_at_alertmanager(self._stage, drill.alert, self._rule()),
             _ALERTMANAGER_S,
             lambda: diagnosis.not_at_alertmanager(self._stage),
         )
-        self._keep("alertmanager", self._alertmanager_alert())
+        self._keep("alertmanager", evidence.at_alertmanager(self._stage, drill.alert))
 
     def _notify(self) -> None:
         wanted = self._places()
@@ -432,16 +416,18 @@ class Journey:
             self._outcome.also_fired = sorted({*self._outcome.also_fired, *fired})
         return next((rule for rule in rules if rule.name == self._drill.alert), None)
 
-    def _sample(self) -> None:
-        """Look at what the alert compares, about once per evaluation."""
+    def _sample(self) -> float | None:
+        """Look at what the alert compares, about once per evaluation; returns what was last seen."""
         now = time.time()
+        samples = self._outcome.samples
         if now - self._sampled_at < max(1.0, 15.0 / self._stage.compress):
-            return
+            return samples[-1][1] if samples else None
         self._sampled_at = now
         rule = self._rule()
         if rule is not None:
             value = diagnosis.value_of(self._stage.prometheus, rule.expression)
-            self._outcome.samples.append((now, value))
+            samples.append((now, value))
+        return samples[-1][1] if samples else None
 
     def _places(self) -> list[Place]:
         if self._drill.reaches is not None:
@@ -453,26 +439,8 @@ class Journey:
         value = rule and diagnosis.value_of(self._stage.prometheus, rule.expression)
         return "no value" if value is None else f"the value is {value:g}"
 
-    def _is_at_alertmanager(self) -> bool:
-        rule = self._rule()
-        labels = rule.labels.items() if rule is not None else ()
-        return any(
-            one.name == self._drill.alert
-            and one.state == "active"
-            and set(labels) <= set(one.labels.items())
-            for one in self._stage.alertmanager.alerts()
-        )
-
-    def _prometheus_alert(self) -> object:
-        data = self._stage.prometheus.service.get("/api/v1/alerts")["data"]["alerts"]
-        return next((a for a in data if a["labels"]["alertname"] == self._drill.alert), None)
-
-    def _alertmanager_alert(self) -> object:
-        data = self._stage.alertmanager.service.get("/api/v2/alerts")
-        return next((a for a in data if a["labels"]["alertname"] == self._drill.alert), None)
-
-    def _keep(self, name: str, evidence: object) -> None:
-        self._outcome.evidence[name] = evidence
+    def _keep(self, name: str, found: object) -> None:
+        self._outcome.evidence[name] = found
 
 
 def _said(error: Exception) -> str:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import re
 import shutil
 import signal
 import time
@@ -15,6 +17,7 @@ import pytest
 from tests.harness.client import Client
 from tests.harness.cluster import REPOSITORY, Cluster
 from tests.harness.crowd import Size
+from tests.harness.processes import command_line
 from tests.harness.stage import PAIR, assert_nothing_lost, every_size, stage
 from tests.harness.waiting import until, until_async
 
@@ -136,3 +139,19 @@ async def test_an_old_and_a_new_version_share_one_store_during_a_roll(tmp_path: 
         versions = [client.result["version"] for client in crowd.clients]
         assert set(versions) <= {OLD_VERSION, NEW_VERSION}
         assert NEW_VERSION in versions
+
+
+async def test_a_roll_with_a_longer_ping_takes_nginx_s_time_outs_along(tmp_path: Path):
+    """Or nginx cuts every client that has nothing to say between two pings."""
+    async with Cluster(tmp_path / "run", workers=1) as cluster:
+        words = command_line(cluster.child("nginx"))
+        found = re.search(r"\S+nginx\.conf", " ".join(words))
+        assert found, words
+        conf = Path(found[0])
+        file = tmp_path / "run" / "config.json"
+        document = json.loads(file.read_text())
+        document.setdefault("client", {})["ping_interval"] = "40s"
+        assert "proxy_read_timeout 120000ms;" not in conf.read_text()
+        file.write_text(json.dumps(document))
+        await cluster.roll()
+        await until(lambda: "proxy_read_timeout 120000ms;" in conf.read_text(), 10, "nginx is told")

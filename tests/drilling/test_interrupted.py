@@ -17,7 +17,7 @@ import pytest_asyncio
 from tests.architecture.tree import ROOT
 from tests.harness.waiting import until
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 class Drilling:
@@ -81,7 +81,7 @@ class Drilling:
     async def until_broken(self) -> None:
         await until(
             lambda: bool(self.broken()) or self.process.poll() is not None,
-            60,
+            120,
             "something is broken",
         )
         assert self.process.poll() is None, self.log.read_text()

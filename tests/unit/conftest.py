@@ -1,13 +1,17 @@
-"""The door's tests run on the loop that workers run on; everything else on asyncio's own."""
+"""Loops for the door's tests and for all others; an operator who types commands."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import pytest
 import uvloop
+
+from cluster.cli import main
+from tests.unit.monitor_services import Ask, Services, running
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
@@ -15,3 +19,27 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
     if item.path.stem.startswith("test_websocket"):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}
+
+
+@pytest.fixture
+def services() -> Iterator[Services]:
+    with running() as one:
+        one.rule("ServiceDown")
+        one.rule("SlowShutdownTime", "warning")
+        one.rule("HighSessionCount", "info")
+        one.rule("Watchdog", "none")
+        yield one
+
+
+@pytest.fixture
+def ask(services: Services, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> Ask:
+    def run(*words: str) -> tuple[int, str, str]:
+        where = ["--prometheus-url", services.url, "--alertmanager-url", services.url]
+        try:
+            code = main(["monitor", *words, *where, "--data-dir", str(tmp_path)])
+        except SystemExit as end:
+            code = int(end.code or 0)
+        out, err = capsys.readouterr()
+        return code, out, err
+
+    return run

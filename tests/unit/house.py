@@ -159,3 +159,26 @@ class House:
 def changed(config: Config, **sections: Any) -> Config:
     """The same configuration with other sections."""
     return dataclasses.replace(config, **sections)
+
+
+# --- what tests say again and again ---------------------------------------------------------
+
+RECOVERABLE = ChannelOptions(history_size=10, history_ttl=60.0, force_recovery=True)
+
+
+async def entered(house: House, **request: Any) -> Caller:
+    caller = await house.caller()
+    await caller.connect(**request)
+    return caller
+
+
+async def ask(caller: Caller, command: str, /, **params: Any) -> dict[str, Any]:
+    """Send one command and wait for its reply."""
+    number = 1 + max((one.get("id", 1) for one in caller.heard), default=1)
+    caller.say({"id": number, command: params})
+    return await caller.reply(number)
+
+
+async def published(caller: Caller, count: int, *, first: int = 1, channel: str = "a") -> None:
+    for number in range(first, first + count):
+        assert "publish" in await ask(caller, "publish", channel=channel, data=number)

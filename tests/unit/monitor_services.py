@@ -8,11 +8,14 @@ from __future__ import annotations
 import json
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+# A command line in; exit code, standard output and standard error out.
+Ask = Callable[..., tuple[int, str, str]]
 
 ROUTES = """
 route:

@@ -1,0 +1,60 @@
+"""What a node does when something cannot be had: it says so, and waits for nothing for ever."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from cluster.errors import StoreRefused
+from tests.unit.house import (
+    RECOVERABLE,
+    House,
+    ask,
+    changed,
+    configured,
+    entered,
+    published,
+)
+
+# --- what cannot be had ----------------------------------------------------------------------------
+
+
+async def test_a_recovery_that_would_fill_the_queue_is_none():
+    client = dataclasses.replace(configured().client, queue_max_size=20_000)
+    config = changed(configured(options=RECOVERABLE), client=client)
+    async with House(config).open() as house:
+        speaker = await entered(house)
+        text = "x" * 3000
+        for _ in range(6):
+            await ask(speaker, "publish", channel="a", data=text)
+        caller = await entered(house)
+        epoch = house.store.streams["a"].epoch
+        for offset, recovered in ((4, True), (0, False)):
+            position = {"recover": True, "offset": offset, "epoch": epoch}
+            result = await ask(caller, "subscribe", channel="a", recoverable=True, **position)
+            assert result["subscribe"].get("recovered", False) is recovered
+            await ask(caller, "unsubscribe", channel="a")
+
+
+async def test_a_client_whose_session_s_channel_cannot_be_subscribed_connects_again():
+    async with House(configured(options=RECOVERABLE)).open() as house:
+        caller = await house.caller()
+        session = (await caller.connect())["data"]["session"]["id"]
+        await house.sessions.update(session, channels=("not-there:s",))
+        assert (await caller.closed())[0] == 3010
+
+
+async def test_a_gap_that_the_store_refuses_to_fill_is_told_and_not_waited_for_for_ever():
+    async with House(configured(options=RECOVERABLE)).open() as house:
+        caller = await entered(house)
+        await ask(caller, "subscribe", channel="a", recoverable=True)
+        await published(caller, 1, channel="a")
+        await caller.until(lambda: caller.pubs() == [1])
+
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise StoreRefused("WRONGTYPE")
+
+        house.broker.read = refuse  # type: ignore[method-assign]
+        house.node.resumed("a")
+        await caller.until(lambda: "2500" in str(caller.heard))
+        assert house.tally.errors["broker"] >= 5

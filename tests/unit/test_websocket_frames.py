@@ -1,0 +1,131 @@
+"""Frames on a real socket: sizes, pieces, faults, pings, and what is read of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import orjson
+import pytest
+
+from cluster.config import WebsocketConfig
+from tests.harness import wire
+from tests.harness.wire import frame, upgrade_request
+from tests.unit.house import House, changed, configured
+
+QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.1, "stale_close_delay": 0.3}
+
+
+async def echo(user: str, data: Any) -> Any:
+    return data
+
+
+def echo_at_once(user: str, data: Any) -> Any:
+    return data
+
+
+async def raw(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", house.port)
+
+
+async def ended(reader: asyncio.StreamReader) -> bytes:
+    """Everything that comes until the end."""
+    return await asyncio.wait_for(reader.read(-1), 10)
+
+
+def close_code(data: bytes) -> int:
+    """The code of the close frame that ends this."""
+    at = data.rindex(b"\x88")
+    return int.from_bytes(data[at + 2 : at + 4], "big")
+
+
+# --- frames --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (frame(wire.TEXT, b"{"), 3501),
+        (frame(wire.TEXT, b""), 3501),
+        (frame(wire.TEXT, b'{"id":1,"subscribe":{"channel":"a"}}'), 3501),
+        (frame(wire.TEXT, b"{}"), 3501),
+        (frame(wire.TEXT, b"\xff\xfe"), 1007),
+        (frame(wire.TEXT, b'{"id":1,"connect":{"data":' + b"[" * 5000 + b"]" * 5000 + b"}}"), 3501),
+        (frame(wire.BINARY, b'{"id":1,"connect":{}}'), 3501),
+        (frame(wire.TEXT, b"x" * 70_000), 1009),
+        (frame(0x3, b""), 1002),
+        (frame(0x0, b"continues nothing"), 1002),
+        (b"\xf1\x80\0\0\0\0", 1002),
+        (frame(wire.PING, b"x" * 126), 1002),
+        (frame(wire.CLOSE, b"\x00"), 1002),
+        (b"\x81\x02{}", 1002),
+    ],
+    ids=lambda value: value if isinstance(value, int) else "",
+)
+async def test_what_is_wrong_closes_with_its_code(data: bytes, code: int):
+    async with House(configured()).open() as house:
+        caller = await house.caller()
+        caller.wire.send(data)
+        found, reason = await caller.closed()
+        assert found == code
+        assert reason
+        assert sum(house.tally.client_errors.values()) == 1
+
+
+async def test_a_message_in_fragments_is_one_message():
+    async with House(configured()).open() as house:
+        caller = await house.caller()
+        caller.wire.send(frame(wire.TEXT, b'{"id":1,', fin=False))
+        caller.wire.send(frame(wire.PING, b"in between"))
+        caller.wire.send(frame(0, b'"connect":', fin=False))
+        caller.wire.send(frame(0, b"{}}"))
+        assert (await caller.reply(1))["connect"]["client"]
+
+
+@pytest.mark.parametrize("size", [125, 126, 65535, 65536, 70_000])
+async def test_a_frame_of_any_size_up_to_the_limit_is_taken_and_answered(size: int):
+    config = changed(configured(), websocket=WebsocketConfig(message_size_limit=100_000))
+    async with House(config, rpc_handlers={"echo": echo}).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        shell = len(orjson.dumps({"id": 2, "rpc": {"method": "echo", "data": ""}}))
+        text = "x" * (size - shell)
+        caller.say({"id": 2, "rpc": {"method": "echo", "data": text}})
+        assert (await caller.reply(2))["rpc"]["data"] == text
+
+
+@pytest.mark.parametrize("handler", [echo, echo_at_once])
+async def test_a_call_whose_result_cannot_be_written_is_still_answered(handler):
+    async with House(configured(), rpc_handlers={"echo": handler}).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        deep = b"[" * 500 + b"]" * 500
+        caller.wire.send_text(b'{"id":2,"rpc":{"method":"echo","data":%b}}' % deep)
+        assert (await caller.reply(2))["error"]["code"] in {100, 107}
+        caller.say({"id": 3, "rpc": {"method": "none"}})
+        assert (await caller.reply(3))["error"]["code"] == 104
+
+
+async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up():
+    async with House(configured(**QUICK)).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+        batch = b"\n".join(
+            b'{"id":%d,"publish":{"channel":"a","data":1}}' % n for n in range(2, 1202)
+        )
+        for _ in range(10):
+            caller.wire.send_text(batch)
+        await caller.until(lambda: len(caller.heard) > 12_000)
+        [carrier] = house.door.carriers
+        assert not carrier.connection.is_congested
+
+
+async def test_a_native_ping_is_answered_with_its_payload():
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        writer.write(upgrade_request("x", "/connection/websocket"))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(wire.PING, b"are you there"))
+        answer = await asyncio.wait_for(reader.readexactly(2 + 13), 10)
+        assert answer == b"\x8a\x0dare you there"
+        writer.close()
