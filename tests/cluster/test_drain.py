@@ -7,6 +7,8 @@ import signal
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import family, is_running
 from tests.harness.stage import assert_nothing_lost, every_size, stage
@@ -26,6 +28,7 @@ def ends(crowd: Crowd, since: float) -> list[float]:
     return [when for client in crowd.subscribers for when, _ in client.history.ends if when > since]
 
 
+@pytest.mark.alone
 @every_size
 async def test_sigterm_drains(tmp_path: Path, size: Size):
     async with stage(tmp_path, size) as (cluster, crowd):

@@ -6,6 +6,8 @@ import asyncio
 import time
 from pathlib import Path
 
+import pytest
+
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import resident_bytes
@@ -28,6 +30,7 @@ async def fat_publications(crowd: Crowd, channel: str, stop: asyncio.Event) -> N
         await asyncio.sleep(0.02)
 
 
+@pytest.mark.alone
 @every_size
 async def test_slow_reader_is_closed_and_nobody_else_notices(tmp_path: Path, size: Size):
     config = {"client": {"queue_max_size": QUEUE}}

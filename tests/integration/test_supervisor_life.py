@@ -12,6 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import psutil
+import pytest
 
 from tests.integration.running import ROOT, eventually
 
@@ -132,6 +133,7 @@ def test_a_worker_that_ignores_term_is_killed_after_the_grace(a_cluster):
     assert {e["code"] for e in cluster.events("child_exited")} == {-signal.SIGKILL}
 
 
+@pytest.mark.alone
 def test_four_real_programs_are_ready_within_three_seconds_of_the_start(a_cluster):
     cluster = a_cluster(workers=4, embedded=True, nginx=True)
     began = time.monotonic()

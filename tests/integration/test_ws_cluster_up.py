@@ -239,6 +239,7 @@ def test_the_supervisor_does_not_import_the_worker():
     assert done.stdout == "False\n"
 
 
+@pytest.mark.alone
 def test_four_workers_are_ready_in_three_seconds(tmp_path):
     ports = free_ports(7)
     flags = ["--port", ports[0], "--admin-port", ports[1], "--worker-port-base", ports[2]]
