@@ -52,6 +52,7 @@ class NginxSettings:
         file_limit: file descriptors one nginx process may have.
         user: `name group` its processes become when started by root; empty otherwise.
         probe_socket: a unix socket it answers on as soon as it runs; empty for none.
+        instance: the label that metrics and all other logs carry.
     """
 
     listen: str
@@ -65,6 +66,7 @@ class NginxSettings:
     access_log: str = "/dev/stdout"
     error_log: str = "stderr"
     probe_socket: str = ""
+    instance: str = ""
 
     @property
     def connections_per_process(self) -> int:
@@ -103,6 +105,7 @@ def render(settings: NginxSettings) -> str:
         connections=settings.connections_per_process,
         pid_file=settings.pid_file,
         access_log=settings.access_log,
+        instance=settings.instance,
         error_log=settings.error_log,
         listen=settings.listen,
         probe=probe,

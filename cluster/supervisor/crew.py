@@ -163,7 +163,7 @@ class Crew:
         count = len(self.slots)
         return NginxSettings(
             listen=address(doors.public),
-            workers=[address(slot.sock, host=host) for slot in self.slots],
+            workers=self.worker_addresses(),
             admin=address(doors.admin, host=host),
             ping_interval_seconds=self.config.client.ping_interval,
             file_limit=self._means.file_limit,
@@ -171,6 +171,7 @@ class Crew:
             user=unprivileged_user(),
             access_log=str(places.access_log),
             probe_socket=str(places.made("nginx", below_run=True) / "probe.sock"),
+            instance=self._means.instance,
         )
 
     # --- starting ------------------------------------------------------------------------

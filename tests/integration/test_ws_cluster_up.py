@@ -8,6 +8,7 @@ import pty
 import re
 import select
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -237,6 +238,42 @@ def test_the_supervisor_does_not_import_the_worker():
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True
     )
     assert done.stdout == "False\n"
+
+
+def test_another_address_of_the_machine_is_the_public_one_and_workers_stay_on_loopback(tmp_path):
+    port, admin, base = free_ports(3)
+    flags = [
+        "--host",
+        "127.0.0.2",
+        "--port",
+        port,
+        "--admin-port",
+        admin,
+        "--worker-port-base",
+        base,
+    ]
+    flags += ["--config", "development.toml", "--data-dir", tmp_path / "data", "--workers", 1]
+    out = tmp_path / "out"
+    with out.open("wb") as file:
+        process = subprocess.Popen(
+            [*PROGRAM, "up", *(str(flag) for flag in flags)], cwd=ROOT, stdout=file
+        )
+    try:
+        eventually(lambda: '"cluster_started"' in out.read_text(), "it has started")
+        with websockets.sync.client.connect(
+            f"ws://127.0.0.2:{port}/connection/websocket", proxy=None
+        ) as client:
+            client.send('{"id":1,"connect":{}}')
+            assert '"connect"' in client.recv(10)
+        with socket.create_connection(("127.0.0.1", base), 5):
+            pass
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(("127.0.0.2", base), 5)
+    finally:
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0
+    log = (tmp_path / "data" / "log" / "access.log").read_text().splitlines()
+    assert json.loads(log[0])["instance"] == json.loads(out.read_text().splitlines()[0])["instance"]
 
 
 @pytest.mark.alone
