@@ -13,33 +13,8 @@ import pytest
 from cluster.config import SessionConfig
 from tests.harness import wire
 from tests.harness.wire import HandshakeRefused, frame, upgrade_request
+from tests.unit.doorstep import QUICK, close_code, echo, ended, raw
 from tests.unit.house import House, changed, configured
-
-QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.1, "stale_close_delay": 0.3}
-
-
-async def echo(user: str, data: Any) -> Any:
-    return data
-
-
-def echo_at_once(user: str, data: Any) -> Any:
-    return data
-
-
-async def raw(house: House) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    return await asyncio.open_connection("127.0.0.1", house.port)
-
-
-async def ended(reader: asyncio.StreamReader) -> bytes:
-    """Everything that comes until the end."""
-    return await asyncio.wait_for(reader.read(-1), 10)
-
-
-def close_code(data: bytes) -> int:
-    """The code of the close frame that ends this."""
-    at = data.rindex(b"\x88")
-    return int.from_bytes(data[at + 2 : at + 4], "big")
-
 
 # --- the handshake -------------------------------------------------------------------------
 
