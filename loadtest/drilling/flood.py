@@ -1,7 +1,8 @@
 """A client that costs a worker much and itself little: `python -m loadtest.drilling.flood PORT`.
 
 It connects and sends frames of more than a thousand commands that need nothing but the worker: made
-once, written again and again, as fast as it takes them.
+once, written again and again, as fast as it takes them. When it is closed, for a late pong or for reading
+too slowly, it comes back: over minutes that happens to whoever never rests.
 """
 
 from __future__ import annotations
@@ -12,10 +13,13 @@ import socket
 import struct
 import sys
 import threading
+import time
+from contextlib import suppress
 from typing import Final
 
 _COMMAND: Final = b'{"id":7,"unsubscribe":{"channel":"flood"}}'
 _FRAME_BYTES: Final = 60_000
+_PAUSE_SECONDS: Final = 0.05
 _KEY: Final = b"\x00\x00\x00\x00"
 
 
@@ -55,8 +59,22 @@ def connected(port: int) -> socket.socket:
 
 
 def main(port: int) -> None:
-    """Send until ended."""
+    """Send until ended from outside."""
+    while True:
+        with suppress(OSError):
+            _flood(port)
+        time.sleep(_PAUSE_SECONDS)
+
+
+def _flood(port: int) -> None:
     road = connected(port)
+    try:
+        _send(road)
+    finally:
+        road.close()
+
+
+def _send(road: socket.socket) -> None:
     road.settimeout(None)
     batch = frame(b"\n".join([_COMMAND] * (_FRAME_BYTES // (len(_COMMAND) + 1))))
     is_pinged = threading.Event()
@@ -70,9 +88,10 @@ def main(port: int) -> None:
 
 def _read(road: socket.socket, is_pinged: threading.Event) -> None:
     """Whoever does not read is closed, and whoever answers no ping, or answers unasked."""
-    while data := road.recv(1 << 20):
-        if _PING in data:
-            is_pinged.set()
+    with suppress(OSError):
+        while data := road.recv(1 << 20):
+            if _PING in data:
+                is_pinged.set()
 
 
 if __name__ == "__main__":

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
@@ -28,7 +30,6 @@ class Drilling:
         self.report = folder / "report"
         self.work = folder / "work"
         self.log = folder / "drill.log"
-        self._other_groups = cgroups()
         with self.log.open("wb") as log:
             command = [
                 sys.executable,
@@ -75,8 +76,13 @@ class Drilling:
         return stopped
 
     def groups(self) -> set[Path]:
-        """Control groups that were made since we began."""
-        return cgroups() - self._other_groups
+        """Control groups that hold programs of this drill."""
+        names: set[str] = set()
+        for process in self.programs():
+            with suppress(OSError):
+                text = Path(f"/proc/{process.pid}/cgroup").read_text()
+                names.update(re.findall(r"ws-drill-\d+", text))
+        return {group for group in cgroups() if group.name in names}
 
     async def until_broken(self) -> None:
         await until(
