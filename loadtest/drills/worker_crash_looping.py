@@ -55,5 +55,5 @@ DRILL = Drill(
     uses=MONITORING | (SERVICE - {Part.WORKERS}),
     below=below,
     below_breaks="it was killed twice",
-    below_s=60 + _HISTORY_S,
+    below_s=60,
 )
