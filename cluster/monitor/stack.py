@@ -34,6 +34,8 @@ _LONGEST_PAUSE_SECONDS: Final = 30.0
 # Who has run for so long begins to count anew.
 _HEALTHY_SECONDS: Final = 60.0
 _TRIM_SECONDS: Final = 60.0
+# A cluster that is started anew, elsewhere or otherwise, may have another name.
+_RENAME_SECONDS: Final = 30.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
 
@@ -78,6 +80,7 @@ class _Stack:
         self._out = out
         self._trimmed_at = time.monotonic()
         self._instances: dict[str, str] = {}
+        self._name_again_at: dict[str, float] = {}
 
     def run(self) -> int:
         try:
@@ -167,11 +170,17 @@ class _Stack:
         self._name_targets()
 
     def _name_targets(self) -> None:
-        """Give each target the name its own logs carry, as soon as it says which."""
+        """Give each target the name its own logs carry, as soon as it says which, and when that changes."""
+        now = time.monotonic()
         for app in self._options.apps:
-            if app not in self._instances:
-                with suppress(NotAnswering):
-                    self._instances[app] = str(Door(f"http://{app}").health().get("instance", app))
+            if now < self._name_again_at.get(app, 0.0):
+                continue
+            if app in self._instances:
+                self._name_again_at[app] = now + _RENAME_SECONDS
+            with suppress(NotAnswering):
+                name = str(Door(f"http://{app}").health().get("instance", app))
+                if self._instances.get(app) != name:
+                    self._instances[app] = name
                     self._write_targets()
 
     def _write_targets(self) -> None:

@@ -1,0 +1,69 @@
+"""The parts of a monitoring that run on: pauses before a restart, and the names of targets."""
+
+from __future__ import annotations
+
+import io
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from threading import Thread
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from cluster.monitor import stack
+from cluster.monitor.stack import pause_seconds
+
+
+@pytest.mark.parametrize(
+    ("failures", "seconds"), [(0, 1), (1, 2), (4, 16), (5, 30), (2000, 30), (10**6, 30)]
+)
+def test_a_part_that_never_stays_up_is_waited_for_for_half_a_minute_at_most(
+    failures: int, seconds: float
+):
+    assert pause_seconds(failures) == seconds
+
+
+class Door(BaseHTTPRequestHandler):
+    name = "first:8001"
+
+    def do_GET(self) -> None:
+        body = json.dumps({"status": "ok", "version": "1", "instance": Door.name}).encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *arguments: Any) -> None:
+        """Say nothing."""
+
+
+def test_a_target_has_the_name_that_its_logs_carry_also_after_it_has_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
+    app = f"127.0.0.1:{server.server_port}"
+    targets = tmp_path / "websocket-app.json"
+    options: Any = SimpleNamespace(apps=(app,))
+    rendered: Any = SimpleNamespace(targets=targets)
+    one = stack._Stack(options, [], rendered, io.StringIO())
+
+    def shown() -> str:
+        [group] = json.loads(targets.read_text())
+        assert group["targets"] == [app]
+        return str(group["labels"]["instance"])
+
+    try:
+        one._name_targets()
+        assert shown() == "first:8001"
+        Door.name = "second:8001"
+        one._name_targets()
+        assert shown() == "first:8001", "it is not asked all the time"
+        monkeypatch.setattr(stack.time, "monotonic", lambda: one._name_again_at[app] + 1)
+        one._name_targets()
+        assert shown() == "second:8001"
+    finally:
+        server.shutdown()
+        server.server_close()
