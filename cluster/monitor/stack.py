@@ -175,10 +175,11 @@ class _Stack:
         for app in self._options.apps:
             if now < self._name_again_at.get(app, 0.0):
                 continue
-            if app in self._instances:
-                self._name_again_at[app] = now + _RENAME_SECONDS
+            # Who has no name yet is asked again at once: Prometheus waits for it.
+            self._name_again_at[app] = now + (_RENAME_SECONDS if app in self._instances else 0.0)
             with suppress(NotAnswering):
                 name = str(Door(f"http://{app}").health().get("instance", app))
+                self._name_again_at[app] = now + _RENAME_SECONDS
                 if self._instances.get(app) != name:
                     self._instances[app] = name
                     self._write_targets()

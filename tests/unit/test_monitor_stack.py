@@ -39,9 +39,7 @@ class Door(BaseHTTPRequestHandler):
         """Say nothing."""
 
 
-def test_a_target_has_the_name_that_its_logs_carry_also_after_it_has_changed(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_a_target_has_the_name_that_its_logs_carry_also_after_it_has_changed(tmp_path: Path):
     server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
     Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     app = f"127.0.0.1:{server.server_port}"
@@ -61,7 +59,7 @@ def test_a_target_has_the_name_that_its_logs_carry_also_after_it_has_changed(
         Door.name = "second:8001"
         one._name_targets()
         assert shown() == "first:8001", "it is not asked all the time"
-        monkeypatch.setattr(stack.time, "monotonic", lambda: one._name_again_at[app] + 1)
+        one._name_again_at[app] = 0.0
         one._name_targets()
         assert shown() == "second:8001"
     finally:
