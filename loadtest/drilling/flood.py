@@ -19,7 +19,7 @@ from typing import Final
 
 _COMMAND: Final = b'{"id":7,"unsubscribe":{"channel":"flood"}}'
 _FRAME_BYTES: Final = 60_000
-_PAUSE_SECONDS: Final = 0.05
+_PAUSE_SECONDS: Final = 0.01
 _KEY: Final = b"\x00\x00\x00\x00"
 
 

@@ -11,30 +11,32 @@ from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling import mends
 from loadtest.drilling.scene import Scene
 
-_CLIENTS: Final = 3
-_PRIORITY: Final = -10
+_CLIENTS: Final = 4
+# The worker before its clients, which would take the core that it is to use.
+_WORKER_PRIORITY: Final = -15
+_CLIENT_PRIORITY: Final = -8
 
 
 def provoke(scene: Scene) -> None:
     port = str(scene.stage.worker_port_base)
     for pid in scene.stage.workers(0):
-        _prefer(scene, pid)
+        _prefer(scene, pid, _WORKER_PRIORITY)
     # Several, so that one of them always has something for the worker.
     for number in range(_CLIENTS):
         flood = [sys.executable, "-m", "loadtest.drilling.flood", port]
-        _prefer(scene, scene.run(f"flood-{number}", flood).pid)
+        _prefer(scene, scene.run(f"flood-{number}", flood).pid, _CLIENT_PRIORITY)
 
 
-def _prefer(scene: Scene, pid: int) -> None:
+def _prefer(scene: Scene, pid: int, priority: int) -> None:
     """On a machine that has other things to do, too: a whole core is what it has to use."""
     scene.note(mends.priority(pid))
     with suppress(PermissionError, ProcessLookupError):
-        os.setpriority(os.PRIO_PROCESS, pid, _PRIORITY)
+        os.setpriority(os.PRIO_PROCESS, pid, priority)
 
 
 DRILL = Drill(
     alert="WorkerCPUSaturated",
-    breaks="three clients flood the worker of slot 0 with commands, as fast as it takes them",
+    breaks="four clients flood the worker of slot 0 with commands, as fast as it takes them",
     mends="they leave",
     provoke=provoke,
     fires_s=450,
