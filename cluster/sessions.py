@@ -190,21 +190,22 @@ class RedisSessions:
 
     async def attach(self, user: str, session_id: str | None, holder: object) -> Session:
         if session_id:
-            session = await self._attach(user, session_id, resume=True)
+            session = await self._resume(user, session_id)
             if session is not None:
                 return self._hold(session, holder)
-        created = await self._attach(user, secrets.token_hex(16), resume=False)
+        created = await self._attached(user, secrets.token_hex(16), resume=False)
         assert created is not None, "the script creates what it is told to create"
         return self._hold(created, holder)
 
-    async def _attach(self, user: str, session_id: str, *, resume: bool) -> Session | None:
+    async def _resume(self, user: str, session_id: str) -> Session | None:
         """Attach, and take in what was changed while the reply was under way.
 
-        Reply and changes come by two connections: a change that is newer may be here first.
+        Reply and changes come by two connections: a change that is newer may be here first. (A new
+        session is nobody else's to change.)
         """
         self._attaching[session_id] += 1
         try:
-            session = await self._attached(user, session_id, resume=resume)
+            session = await self._attached(user, session_id, resume=True)
             early = self._early.get(session_id)
             if session is not None and early is not None and early.version > session.version:
                 early.apply_to(session)
