@@ -244,3 +244,17 @@ class StoreUnavailable(StoreError):
 
 class StoreRefused(StoreError):
     """The store answered with an error; nothing was done."""
+
+    @property
+    def is_temporary(self) -> bool:
+        """Whether the same may be done later: the server starts, or its cluster has no owner yet."""
+        return str(self).partition(" ")[0] in _TEMPORARY_REFUSALS
+
+
+#: First words of Redis' and Valkey's error replies that speak of the server and not of the command.
+_TEMPORARY_REFUSALS: Final = frozenset(
+    {
+        "ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOREPLICAS",
+        "NOSCRIPT", "OOM", "READONLY", "TRYAGAIN", "UNKILLABLE",
+    }
+)  # fmt: skip

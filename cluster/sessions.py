@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import secrets
 import time
 import zlib
@@ -24,7 +25,7 @@ from typing import Any, NamedTuple, Protocol
 
 import orjson
 
-from cluster.errors import ClusterError, StoreError
+from cluster.errors import ClusterError, StoreError, StoreRefused
 from cluster.log import get_logger
 from cluster.resp.router import Router
 from cluster.resp.scripts import (
@@ -41,6 +42,7 @@ log = get_logger()
 BUCKETS = 64
 _RENEW_BATCH = 200
 _SWEEP_BATCH = 1000
+_REREAD_SECONDS = 1.0
 
 
 class SessionGone(ClusterError):
@@ -116,8 +118,12 @@ class Sessions(Protocol):
         """
 
 
+def _bucket(session_id: str) -> str:
+    return str(zlib.crc32(session_id.encode()) % BUCKETS)
+
+
 def _bucket_tag(prefix: str, session_id: str) -> str:
-    return f"{{{prefix}:s{zlib.crc32(session_id.encode()) % BUCKETS}}}"
+    return f"{{{prefix}:s{_bucket(session_id)}}}"
 
 
 class _Change(NamedTuple):
@@ -167,6 +173,8 @@ class RedisSessions:
         self._attaching: Counter[str] = Counter()
         self._early: dict[str, _Change] = {}
         self._detaching: set[asyncio.Future[None]] = set()
+        self._unread: set[str] = set()
+        self._rereads: set[str] = set()
 
     async def start(self) -> None:
         """Hear the changes of every bucket.
@@ -380,22 +388,37 @@ class RedisSessions:
 
     def _resumed(self, bucket: str) -> None:
         """Changes may have been missed: read every session of the bucket that is held here."""
-        tag = f"{{{self._prefix}:s{bucket}}}"
-        for name in self._held:
-            if _bucket_tag(self._prefix, name) == tag:
-                key = f"{tag}.session.{name}"
-                command = ("HMGET", key, "version", "state", "channels")
-                self._router.submit(key, command, partial(self._read, name))
+        if not self._unread:
+            # Buckets are resumed together: one look through the sessions serves all of them.
+            asyncio.get_running_loop().call_soon(self._read_unread)
+        self._unread.add(bucket)
+
+    def _read_unread(self) -> None:
+        buckets, self._unread = self._unread, set()
+        self._rereads -= buckets
+        for name in [name for name in self._held if _bucket(name) in buckets]:
+            key = f"{_bucket_tag(self._prefix, name)}.session.{name}"
+            command = ("HMGET", key, "version", "state", "channels")
+            self._router.submit(key, command, partial(self._read, name))
 
     def _read(self, session_id: str, reply: Any) -> None:
         if isinstance(reply, StoreError):
-            # Its link will be up again, and then they are read again.
-            log.warning("session_read_failed", reason=str(reply))
+            self._read_failed(_bucket(session_id), reply)
             return
         version, state, channels = reply
         if version is not None:
             names = tuple(orjson.loads(channels)) if channels else ()
             self._take(_Change(session_id, int(version), names, state or b"null"))
+
+    def _read_failed(self, bucket: str, error: StoreError) -> None:
+        """The store is not back yet: its other link is away, or its cluster has no owner."""
+        if bucket in self._rereads:
+            return
+        log.warning("session_read_failed", reason=str(error))
+        if not isinstance(error, StoreRefused) or error.is_temporary:
+            self._rereads.add(bucket)
+            delay = _REREAD_SECONDS * random.uniform(0.5, 1.0)
+            asyncio.get_running_loop().call_later(delay, self._resumed, bucket)
 
 
 class SessionStatistics:

@@ -194,7 +194,7 @@ class Channels:
             del self._fills[channel]
 
     async def _fill_until_whole(self, channel: Channel) -> None:
-        backoff, refusals = _FILL_BACKOFF_SECONDS, 0
+        backoff, refusals, is_told = _FILL_BACKOFF_SECONDS, 0, False
         while self._hub.channels.get(channel.name) is channel and channel.is_held:
             policy = self._rules.history(channel.name)
             held_before = len(channel.held)
@@ -206,9 +206,11 @@ class Channels:
             except (StoreError, TimeoutError) as error:
                 if isinstance(error, StoreRefused):
                     # It is there and will not: waiting does not help for ever.
-                    refusals += 1
+                    refusals += not error.is_temporary
                     self._tally.errors["broker"] += 1
-                    log.error("fill_refused", reason=str(error))
+                    if not is_told:
+                        log.error("fill_refused", reason=str(error))
+                    is_told = True
                 if refusals >= _FILL_REFUSALS:
                     self._insufficient(channel)
                     self._hub.release(channel)

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from cluster.errors import StoreUnavailable
-from cluster.sessions import RedisSessions, Session
+from cluster.errors import StoreRefused, StoreUnavailable
+from cluster.sessions import BUCKETS, RedisSessions, Session
 from tests.contract.stores import WAIT_SECONDS, Ear, RedisBench, Worker
 from tests.harness.waiting import until
 
@@ -59,6 +59,34 @@ async def test_a_change_while_the_subscription_was_broken_is_read_when_it_is_bac
     await one.sessions.update(made.id, state={"n": 1}, channels=("news",))
     await two.ear.until(lambda: held.version == 1)
     assert (held.state, held.channels) == (b'{"n":1}', ("news",))
+
+
+@pytest.mark.parametrize("answer", ["CLUSTERDOWN The cluster is down", "", "NOPERM no"])
+async def test_a_change_that_cannot_be_read_yet_is_read_later(real: RedisBench, answer: str):
+    """The subscription is back before its store answers: "" stands for a command link that is away."""
+    one, two = await real.worker(), await real.worker(hears_sessions=False)
+    made = await one.sessions.attach("ann", None, "h")
+    held = await two.sessions.attach("ann", made.id, "g")
+    await one.sessions.update(made.id, state={"n": 1})
+    submit, asked = two.parts.router.submit, 0
+
+    def refuse_first(key: str, args: Any, done: Any, **options: Any) -> None:
+        nonlocal asked
+        asked += 1
+        if asked > 2:
+            submit(key, args, done, **options)
+        else:
+            done(StoreRefused(answer) if answer else StoreUnavailable("away"))
+
+    two.parts.router.submit = refuse_first
+    for bucket in range(BUCKETS):
+        two.sessions._resumed(str(bucket))
+    if answer.startswith("NOPERM"):
+        await asyncio.sleep(2.5)
+        assert (held.version, asked) == (0, 1), "what is never allowed is not asked for again"
+    else:
+        await until(lambda: held.version == 1, 10, "the change is read")
+        assert (held.state, asked) == (b'{"n":1}', 3)
 
 
 class OneAway(RedisSessions):

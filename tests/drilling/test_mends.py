@@ -111,7 +111,8 @@ def test_the_mender_mends_when_the_drill_is_killed(
     )
     assert drill.stdout is not None
     assert drill.stdout.readline() == b"broken\n"
-    assert state(sleeper.pid) == psutil.STATUS_STOPPED
+    # A signal is on its way for a moment.
+    until(lambda: state(sleeper.pid) == psutil.STATUS_STOPPED)
     drill.kill()
     drill.wait()
     until(lambda: state(sleeper.pid) != psutil.STATUS_STOPPED)

@@ -92,3 +92,20 @@ def test_both_answers_of_a_store_are_store_errors():
     assert issubclass(StoreUnavailable, StoreError)
     assert issubclass(StoreRefused, StoreError)
     assert not issubclass(StoreUnavailable, StoreRefused)
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_temporary"),
+    [
+        ("CLUSTERDOWN The cluster is down", True),
+        ("LOADING Valkey is loading the dataset in memory", True),
+        ("MOVED 3999 127.0.0.1:6381", True),
+        ("READONLY You can't write against a read only replica.", True),
+        ("WRONGTYPE Operation against a key holding the wrong kind of value", False),
+        ("NOPERM this user has no permissions", False),
+        ("ERR unknown command", False),
+        ("", False),
+    ],
+)
+def test_what_a_store_may_do_later_is_told_from_what_it_never_will(answer: str, is_temporary: bool):
+    assert StoreRefused(answer).is_temporary is is_temporary

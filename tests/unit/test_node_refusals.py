@@ -5,7 +5,10 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import pytest
+
 from cluster.errors import StoreRefused
+from cluster.node import channels
 from tests.unit.house import (
     RECOVERABLE,
     House,
@@ -58,3 +61,27 @@ async def test_a_gap_that_the_store_refuses_to_fill_is_told_and_not_waited_for_f
         house.node.resumed("a")
         await caller.until(lambda: "2500" in str(caller.heard))
         assert house.tally.errors["broker"] >= 5
+
+
+async def test_a_gap_is_filled_when_a_cluster_that_was_down_is_up_again(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    """The links are up, and every answer is CLUSTERDOWN: a node that restarts, a failover."""
+    monkeypatch.setattr(channels, "_FILL_BACKOFF_LIMIT_SECONDS", 0.1)
+    async with House(configured(options=RECOVERABLE)).open() as house:
+        caller = await entered(house)
+        await ask(caller, "subscribe", channel="a", recoverable=True)
+        read = house.broker.read
+        answers = iter([*["CLUSTERDOWN The cluster is down"] * 7, "LOADING", "MOVED 1 host:1"])
+
+        async def refuse(*args: Any, **options: Any) -> Any:
+            if (answer := next(answers, None)) is not None:
+                raise StoreRefused(answer)
+            return await read(*args, **options)
+
+        house.broker.read = refuse  # type: ignore[method-assign]
+        house.node.resumed("a")
+        await published(caller, 1, channel="a")
+        await caller.until(lambda: caller.pubs() == [1])
+        assert "2500" not in str(caller.heard)
+        assert house.tally.errors["broker"] == 9, "each is counted"
