@@ -13,6 +13,8 @@ from dataclasses import dataclass
 SUBSCRIBERS = 1000
 PACE = 100
 CALM_PACE = 20
+AWAKE = "--awake"
+"""At a pace below what a server can do, a generator that sleeps would be woken at its cost."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +49,7 @@ class Load:
     options: tuple[str, ...] = ()
     rate: int = 0
     is_paced: bool = False
+    is_awake: bool = False
     once: bool = False
 
     def servers_in(self, scale: Scale, round_number: int) -> Sequence[str]:
@@ -61,6 +64,8 @@ class Load:
         given = [*self.options, "--window", str(window)]
         if self.rate:
             given += ["--rate", str(self.rate)]
+        if self.is_awake:
+            given.append(AWAKE)
         if self.run == "idle":
             given += ["--connections", str(scale.idle_connections), "--window", "4"]
         return given
@@ -99,6 +104,17 @@ LOADS = (
         options=("--spread-publishers",),
         rate=PACE,
         is_paced=True,
+        is_awake=True,
+    ),
+    Load(
+        "asleep",
+        "broadcast",
+        "the same at 100 publishes/s with a generator that sleeps, which its senders pay for",
+        servers=(),
+        beside=("ours", "socketio", "floor"),
+        options=("--spread-publishers",),
+        rate=PACE,
+        is_paced=True,
     ),
     Load(
         "calm",
@@ -108,6 +124,7 @@ LOADS = (
         only_full=("golib",),
         rate=CALM_PACE,
         is_paced=True,
+        is_awake=True,
     ),
     Load(
         "crowd",

@@ -16,12 +16,12 @@ from statistics import median
 from benchmarks import install
 from benchmarks.load.measure import Result
 from benchmarks.places import LOAD_CORE, REPOSITORY
-from benchmarks.plan import SUBSCRIBERS, Load, Scale
+from benchmarks.plan import AWAKE, SUBSCRIBERS, Load, Scale
 from benchmarks.processes import Process, ServerFailed, free_ports
 from benchmarks.servers import SERVERS, Running, Valkey
 
 FLOOR = "floor"
-FAN_OUTS = frozenset({"broadcast", "paced", "calm"})
+FAN_OUTS = frozenset({"broadcast", "paced", "asleep", "calm"})
 FRAME_BYTES_WHEN_UNKNOWN = 180
 MEASURE_TIMEOUT_SECONDS = 120
 
@@ -171,7 +171,8 @@ def _measure_floor(load: Load, scale: Scale, scratch: Path, frame_bytes: int) ->
         time.sleep(0.3)
         running = Running(process, FLOOR, [port], {"server": [process.pid]})
         window = scale.paced_window if load.is_paced else scale.window
-        return _generate(running, "flood", ["--window", str(window)])
+        given = ["--window", str(window), *([AWAKE] if load.is_awake else [])]
+        return _generate(running, "flood", given)
     finally:
         process.stop()
 

@@ -44,6 +44,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--spread-publishers", action="store_true", help="over all ports, not at the first only"
     )
+    parser.add_argument(
+        "--awake", action="store_true", help="poll instead of sleeping while the window is measured"
+    )
     parser.add_argument("--core", type=int, help="stay on this core")
     parser.add_argument(
         "--watch", type=_pids, action="append", default=[], metavar="NAME=PID,PID",
@@ -63,6 +66,7 @@ async def _measure(given: argparse.Namespace) -> Result:
         window_seconds=given.window,
         channel=given.channel,
         answer=given.answer.encode(),
+        is_awake=given.awake,
         is_spread=given.spread_publishers,
         watched=dict(given.watch),
     )

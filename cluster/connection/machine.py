@@ -117,6 +117,11 @@ class Connection:
         waiting = len(self._waiting) if self._waiting else 0
         return waiting + self._calls > CONGESTED_COMMANDS
 
+    @property
+    def has_waiting(self) -> bool:
+        """Whether commands wait for a subscribe: `resume` goes on with them."""
+        return bool(self._waiting)
+
     # --- from the client -------------------------------------------------------------------
 
     def receive(self, payload: bytes) -> list[Action]:
@@ -295,15 +300,16 @@ class Connection:
 
     def subscribed(
         self, number: int, channel: str, result: dict[str, Any], *, is_positioned: bool
-    ) -> list[Action]:
-        """A subscribe has worked. The owner joins the channel after the first action."""
-        actions: list[Action] = []
+    ) -> list[Send]:
+        """A subscribe has worked: the owner writes the reply, then joins the channel.
+
+        Nothing if the connection has ended meanwhile: then the owner does not join.
+        """
         if self.state is not State.CONNECTED:
-            return actions
+            return []
         self._settled(channel)
         self.channels[channel] = Subscription(is_positioned, is_server_side=False)
-        actions.append(Send(reply(number, "subscribe", result)))
-        return actions
+        return [Send(reply(number, "subscribe", result))]
 
     def subscribe_refused(
         self, number: int, channel: str, why: ClientError | Disconnect

@@ -83,6 +83,36 @@ class Channels:
 
     # --- joining and leaving ---------------------------------------------------------------
 
+    def begin_now(
+        self, name: str, policy: HistoryPolicy, recover_from: Position | None
+    ) -> Joining | None:
+        """Prepare a joiner of a channel that is served here, if it needs nothing of the store.
+
+        Returns:
+            What `begin` returns, or None: then `begin` is needed.
+        """
+        channel = self._hub.channels.get(name)
+        if channel is None:
+            return None
+        if policy.size:
+            if not self._stands_with(channel, recover_from):
+                return None
+            read = StreamRead(channel.position, [])
+        else:
+            confirmed = self.broker.subscribe(name)
+            if not confirmed.done() or confirmed.exception() is not None:
+                confirmed.cancel()
+                return None
+            read = None
+        self._hub.join_begin(name, is_positioned=policy.size > 0)
+        return Joining(channel, read)
+
+    def _stands_with(self, channel: Channel, recover_from: Position | None) -> bool:
+        """Whether a joiner stands where the others stand: what their subscription misses is found."""
+        return (
+            channel.is_placed and not channel.is_held and recover_from in (None, channel.position)
+        )
+
     async def begin(
         self, name: str, policy: HistoryPolicy, recover_from: Position | None, limit: int
     ) -> Joining:
@@ -96,10 +126,8 @@ class Channels:
             ClientError: 100 when the store is away or too slow.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
-        here = channel.position
-        if channel.is_placed and not channel.is_held and recover_from in (None, here):
-            # It stands where the others stand; whatever its subscription misses is found for all.
-            return Joining(channel, StreamRead(here, []))
+        if self._stands_with(channel, recover_from):
+            return Joining(channel, StreamRead(channel.position, []))
         if is_new:
             # Spread, so that channels subscribed together are not checked together.
             channel.active_at = self._loop.time() - random.uniform(0, self._check_seconds / 2)

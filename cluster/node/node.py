@@ -15,7 +15,7 @@ import orjson
 
 from cluster import __version__
 from cluster.auth import Claims, authenticate
-from cluster.broker import Broker
+from cluster.broker import Broker, HistoryPolicy
 from cluster.config import ChannelOptions, Config
 from cluster.connection import Action, Connection
 from cluster.errors import (
@@ -66,6 +66,15 @@ class Subscribed(NamedTuple):
     result: dict[str, Any]
     joining: Joining
     is_positioned: bool
+
+
+class _Wish(NamedTuple):
+    """What a subscribe asks for, as far as its channel allows it."""
+
+    policy: HistoryPolicy
+    is_positioned: bool
+    is_recoverable: bool
+    recover_from: Position | None
 
 
 class Connected(NamedTuple):
@@ -220,6 +229,21 @@ class Node:
 
     # --- subscribe ---------------------------------------------------------------------------
 
+    def subscribe_now(self, request: SubscribeRequest) -> Subscribed | None:
+        """Prepare a subscription that needs nothing of the store: no task, no wait.
+
+        Returns:
+            What `subscribe` returns, or None: then `subscribe` is needed.
+
+        Raises:
+            ClientError: as `subscribe` does.
+        """
+        options = self._rules.options(request.channel)
+        self._rules.allow(request.channel)
+        wish = self._wish(request, options)
+        joining = self.channels.begin_now(request.channel, wish.policy, wish.recover_from)
+        return self._subscribed(request, wish, joining) if joining is not None else None
+
     async def subscribe(self, request: SubscribeRequest) -> Subscribed:
         """Prepare a subscription: `join` or `abort` follows, with nothing awaited between.
 
@@ -232,6 +256,12 @@ class Node:
         return await self._subscribe(request, options)
 
     async def _subscribe(self, request: SubscribeRequest, options: ChannelOptions) -> Subscribed:
+        wish = self._wish(request, options)
+        limit = self._config.client.recovery_max_publication_limit
+        joining = await self.channels.begin(request.channel, wish.policy, wish.recover_from, limit)
+        return self._subscribed(request, wish, joining)
+
+    def _wish(self, request: SubscribeRequest, options: ChannelOptions) -> _Wish:
         policy = self._rules.history(request.channel)
         may_ask = self._config.client.insecure
         is_recoverable = bool(policy.size) and (
@@ -243,17 +273,16 @@ class Node:
             or (request.positioned and (options.allow_positioning or may_ask))
         )
         recovers = request.recover and is_recoverable
-        limit = self._config.client.recovery_max_publication_limit
-        joining = await self.channels.begin(
-            request.channel, policy, request.position if recovers else None, limit
-        )
+        return _Wish(policy, is_positioned, is_recoverable, request.position if recovers else None)
+
+    def _subscribed(self, request: SubscribeRequest, wish: _Wish, joining: Joining) -> Subscribed:
         result: dict[str, Any] = {}
-        if is_positioned and joining.read is not None:
+        if wish.is_positioned and joining.read is not None:
             result = {"positioned": True, "epoch": joining.read.top.epoch}
-            if is_recoverable:
+            if wish.is_recoverable:
                 result["recoverable"] = True
             offset = joining.read.top.offset
-            if recovers:
+            if wish.recover_from is not None:
                 result["was_recovering"] = True
                 if self._recover(request, joining, result):
                     offset = request.position.offset
@@ -264,7 +293,7 @@ class Node:
                 result["offset"] = offset
         elif request.recover:
             result = {"was_recovering": True}
-        return Subscribed(request.channel, result, joining, is_positioned)
+        return Subscribed(request.channel, result, joining, wish.is_positioned)
 
     def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:
         assert joining.read is not None

@@ -208,25 +208,38 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
     # --- carrying out actions ----------------------------------------------------------------
 
     def perform(self, actions: list[Action]) -> None:
-        """Carry out what the connection asks for, in order."""
+        """Carry out what the connection asks for, in order.
+
+        Replies that follow one another leave in one write: a system call costs more than the rest.
+        """
+        frames: list[bytes] = []
         for action in actions:
             if type(action) is protocol.Send:
-                frame = text_frame(action.payload)
-                self._tally.messages_out += 1
-                self._tally.bytes_out += len(frame)
-                self.write(frame)
-            elif type(action) is protocol.Publish:
-                self._node.calls.publish(
-                    self.connection,
-                    action.channel,
-                    action.data,
-                    partial(self._published, action.id, time.monotonic()),
-                )
+                frames.append(self._frame(action))
+            elif type(action) is protocol.Subscribe:
+                self._subscribe(action, frames)
             else:
+                self._write_all(frames)
                 _PERFORM[type(action)](self, action)
+        self._write_all(frames)
         if self._is_paused and not self.connection.is_congested and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
+
+    def _frame(self, action: protocol.Send) -> bytes:
+        frame = text_frame(action.payload)
+        self._tally.messages_out += 1
+        self._tally.bytes_out += len(frame)
+        return frame
+
+    def _write_all(self, frames: list[bytes]) -> None:
+        if frames:
+            self.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            frames.clear()
+
+    def _publish(self, action: protocol.Publish) -> None:
+        done = partial(self._published, action.id, time.monotonic())
+        self._node.calls.publish(self.connection, action.channel, action.data, done)
 
     def _published(self, number: int, since: float, error: ClientError | None) -> None:
         self._tally.command_duration["publish"].observe(time.monotonic() - since)
@@ -328,38 +341,77 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
             self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
             return
         self.wheel_slot = self._host.entered(self)
-        self.perform(actions[:1])
-        for one in connected.subscribed:
+        if connected.subscribed:
+            self.perform(actions[:1])
+            del actions[:1]
+            self._join(connected.subscribed)
+        # All but the connect itself.
+        self._counted = 1
+        self._count()
+        self.perform(actions)
+        self._node.follow_session(self)
+
+    def _join(self, subscribed: list[Subscribed]) -> None:
+        for one in subscribed:
             if self._is_closing:
                 # A join has found that its publications are lost.
                 self._node.abort(one)
             else:
                 self._node.join(one, self)
-        # All but the connect itself.
-        self._counted = 1
-        self._count()
-        self.perform(actions[1:])
-        self._node.follow_session(self)
 
-    def _subscribe(self, action: protocol.Subscribe) -> None:
-        self._run(self._do_subscribe(action))
-
-    async def _do_subscribe(self, action: protocol.Subscribe) -> None:
+    def _subscribe(self, action: protocol.Subscribe, frames: list[bytes]) -> None:
+        """Subscribe, at once if nothing of the store is needed; then `frames` leave with the reply."""
         since = time.monotonic()
-        channel = action.request.channel
-        outcome = await self._outcome("subscribe_failed", self._node.subscribe(action.request))
-        self._tally.command_duration["subscribe"].observe(time.monotonic() - since)
+        outcome: Subscribed | ClientError | None
+        try:
+            outcome = self._node.subscribe_now(action.request)
+        except ClientError as why:
+            outcome = why
+        except Exception:
+            log.exception("subscribe_failed", client=self.connection.client)
+            outcome = self._failed()
+        if outcome is None:
+            self._run(self._do_subscribe(action, since))
+            return
         if isinstance(outcome, Subscribed):
-            actions = self.connection.subscribed(
-                action.id, channel, outcome.result, is_positioned=outcome.is_positioned
-            )
-            if actions:
-                self.perform(actions)
-                self._node.join(outcome, self)
-            else:
-                self._node.abort(outcome)
+            self._subscribed(action, since, outcome, frames)
         else:
-            self.perform(self.connection.subscribe_refused(action.id, channel, outcome))
+            self._write_all(frames)
+            self._subscribe_refused(action, since, outcome)
+        if self.connection.has_waiting:
+            # Not from here: of what has waited each may be a subscribe, and each would go deeper.
+            asyncio.get_running_loop().call_soon(self._resume)
+
+    async def _do_subscribe(self, action: protocol.Subscribe, since: float) -> None:
+        outcome = await self._outcome("subscribe_failed", self._node.subscribe(action.request))
+        if isinstance(outcome, Subscribed):
+            self._subscribed(action, since, outcome, [])
+        else:
+            self._subscribe_refused(action, since, outcome)
+        self._resume()
+
+    def _subscribed(
+        self, action: protocol.Subscribe, since: float, outcome: Subscribed, frames: list[bytes]
+    ) -> None:
+        self._tally.command_duration["subscribe"].observe(time.monotonic() - since)
+        replies = self.connection.subscribed(
+            action.id, outcome.channel, outcome.result, is_positioned=outcome.is_positioned
+        )
+        if not replies:
+            self._node.abort(outcome)
+            return
+        frames += map(self._frame, replies)
+        self._write_all(frames)
+        self._node.join(outcome, self)
+
+    def _subscribe_refused(
+        self, action: protocol.Subscribe, since: float, why: ClientError | Disconnect
+    ) -> None:
+        self._tally.command_duration["subscribe"].observe(time.monotonic() - since)
+        self.perform(self.connection.subscribe_refused(action.id, action.request.channel, why))
+
+    def _resume(self) -> None:
+        """Go on with what has waited for a subscribe."""
         self.perform(self.connection.resume())
         self._count()
 
@@ -408,9 +460,13 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         except (ClientError, Disconnect) as why:
             return why
         except Exception:
-            self._tally.errors["internal"] += 1
             log.exception(event, client=self.connection.client)
-            return INTERNAL
+            return self._failed()
+
+    def _failed(self) -> ClientError:
+        """A fault of ours has been logged: count it, and tell the client."""
+        self._tally.errors["internal"] += 1
+        return INTERNAL
 
     # --- time --------------------------------------------------------------------------------
 
@@ -437,7 +493,7 @@ _PERFORM: dict[type, Callable[[Carrier, Any], None]] = {
     protocol.Close: Carrier._close,
     protocol.Connect: Carrier._connect,
     protocol.Refresh: Carrier._refresh,
-    protocol.Subscribe: Carrier._subscribe,
+    protocol.Publish: Carrier._publish,
     protocol.Leave: Carrier._leave_channel,
     protocol.History: Carrier._history,
     protocol.Rpc: Carrier._rpc,

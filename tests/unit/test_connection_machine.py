@@ -166,7 +166,7 @@ class OneClient(RuleBasedStateMachine):
     def complete_subscribe(self, action: protocol.Subscribe, error: Any) -> None:
         number, channel = action.id, action.request.channel
         if error is None:
-            actions = self.connection.subscribed(number, channel, {}, is_positioned=True)
+            actions = self.joined(number, channel)
             if actions:
                 assert channel not in self.subscribed
                 self.subscribed.add(channel)
@@ -174,6 +174,9 @@ class OneClient(RuleBasedStateMachine):
             actions = self.connection.subscribe_refused(number, channel, error)
         self.take(actions, completes=number)
         self.take(self.connection.resume())
+
+    def joined(self, number: int, channel: str) -> list[protocol.Action]:
+        return [*self.connection.subscribed(number, channel, {}, is_positioned=True)]
 
     # --- the server --------------------------------------------------------------------------
 

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import orjson
 import pytest
 
-from cluster.config import WebsocketConfig
+from cluster.config import ChannelOptions, WebsocketConfig
 from tests.harness import wire
 from tests.harness.wire import frame, upgrade_request
 from tests.unit.doorstep import QUICK, echo, echo_at_once, raw
-from tests.unit.house import House, changed, configured
+from tests.unit.house import HISTORY, House, changed, configured
 
 # --- frames --------------------------------------------------------------------------------
 
@@ -92,6 +93,66 @@ async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up
         await caller.until(lambda: len(caller.heard) > 12_000)
         [carrier] = house.door.carriers
         assert not carrier.connection.is_congested
+
+
+@pytest.mark.parametrize("options", [HISTORY, ChannelOptions()], ids=["history", "none"])
+async def test_what_follows_a_subscribe_in_its_frame_is_worked_off_in_order(
+    options: ChannelOptions,
+):
+    """A channel that is served here is joined at once; no depth comes of many of them."""
+    async with House(configured(options=options, **QUICK)).open() as house:
+        other, caller = await house.caller(), await house.caller()
+        await other.connect()
+        other.say({"id": 2, "subscribe": {"channel": "a"}})
+        await other.reply(2)
+        commands: list[dict[str, Any]] = [{"id": 1, "connect": {}}]
+        for number in range(2, 1202, 2):
+            commands.append({"id": number, "subscribe": {"channel": "a"}})
+            commands.append({"id": number + 1, "unsubscribe": {"channel": "a"}})
+        caller.say(*commands)
+        await caller.reply(1201)
+        assert [one["id"] for one in caller.heard] == [*range(1, 1202)]
+        assert not [one for one in caller.heard if "error" in one]
+        [session] = [one.session for one in house.door.carriers if one.connection.commands > 2]
+        assert session is not None
+        assert session.received == 1200
+        assert house.node.hub.subscriptions == 1
+
+
+async def test_a_refusal_between_two_subscribes_keeps_its_place():
+    async with House(configured()).open() as house:
+        other, caller = await house.caller(), await house.caller()
+        for one in (other, caller):
+            await one.connect()
+        other.say(
+            {"id": 2, "subscribe": {"channel": "a"}}, {"id": 3, "subscribe": {"channel": "b"}}
+        )
+        await other.reply(3)
+        caller.say(
+            {"id": 2, "subscribe": {"channel": "a"}},
+            {"id": 3, "subscribe": {"channel": "not-there:c"}},
+            {"id": 4, "subscribe": {"channel": "b"}},
+            {"id": 5, "publish": {"channel": "a", "data": 1}},
+        )
+        await caller.until(lambda: caller.pubs() == [1])
+        replies = [one for one in caller.heard if one.get("id", 1) > 1]
+        assert [one["id"] for one in replies] == [2, 3, 4, 5]
+        assert replies[1]["error"]["code"] == 102
+
+
+async def test_a_fault_of_ours_in_a_subscribe_is_error_100():
+    async with House(configured()).open() as house:
+        caller = await house.caller()
+        await caller.connect()
+
+        def broken(*_: Any) -> None:
+            raise RuntimeError("a fault of ours")
+
+        house.node.subscribe_now = broken  # type: ignore[method-assign, assignment]
+        caller.say({"id": 2, "subscribe": {"channel": "a"}})
+        assert (await caller.reply(2))["error"]["code"] == 100
+        assert house.tally.errors["internal"] == 1
+        house.tally.errors["internal"] = 0  # it was asked for
 
 
 async def test_a_native_ping_is_answered_with_its_payload():
