@@ -35,9 +35,9 @@ from cluster.node.calls import RpcHandler
 from cluster.node.node import Node
 from cluster.resp.router import Router
 from cluster.resp.subscriptions import Subscriptions
-from cluster.sessions import RedisSessions
-from cluster.websocket import door
+from cluster.sessions.redis import RedisSessions
 from cluster.websocket.door import Door
+from cluster.websocket.entry import Entrance
 
 log = get_logger()
 
@@ -237,28 +237,19 @@ class Worker:
         self._stop.set()
 
     async def _accept(self) -> None:
-        # The Python SDK sends an empty Sec-WebSocket-Protocol; aiohttp warns of each.
-        logging.getLogger("aiohttp.websocket").setLevel(logging.ERROR)
         faults = logging.getLogger("cluster.http")
         faults.addFilter(logs.Unlogged(HttpProcessingError, self._door.bad_http))
-        http = web.Server(self._answer_http, access_log=None, logger=faults)
-
-        def accept() -> asyncio.Protocol:
-            handler = http()
-            self._door.watch_http(handler)
-            return handler
-
-        self._server = await self._loop.create_server(accept, sock=self._socket, backlog=BACKLOG)
+        http = web.Server(_not_found, access_log=None, logger=faults)
+        # Accepted sockets inherit it.
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        self._server = await self._loop.create_server(
+            Entrance(self._door, http), sock=self._socket, backlog=BACKLOG
+        )
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
         self._status.say("ready")
         log.info("worker_ready")
-
-    async def _answer_http(self, request: web.BaseRequest) -> web.StreamResponse:
-        if request.path == door.PATH:
-            return await self._door.upgrade(request)
-        return web.Response(status=404, text="not found\n")
 
     # --- the end -------------------------------------------------------------------------------
 
@@ -401,6 +392,13 @@ def run(
         log.error("worker_boot_failed", reason=str(error), slot=slot)
         return error.exit_code
     return 0
+
+
+async def _not_found(_: web.BaseRequest) -> web.StreamResponse:
+    response = web.Response(status=404, text="not found\n")
+    # What it says next would not be looked at by the entry.
+    response.force_close()
+    return response
 
 
 def _raise_file_limit() -> None:

@@ -17,7 +17,7 @@ async def session_stats(config: Config) -> AsyncIterator[SessionStats]:
     The store's client is imported here, after the workers were started: it is slow to import.
     """
     from cluster.resp.router import Router
-    from cluster.sessions import SessionStatistics
+    from cluster.sessions.statistics import SessionStatistics
 
     router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
     try:

@@ -1,5 +1,7 @@
-"""Carries frames between aiohttp's WebSockets and connections.
+"""From an accepted connection to a client's: HTTP, the handshake, frames, and the end.
 
-`door` lets clients in, keeps time for all of them and sends them away; `carrier` is one client's
-socket after the handshake; `wheel` says whose ping is due.
+`entry` tells handshakes from other HTTP; `handshake` checks and answers them; `door` lets clients in,
+keeps time for all of them and sends them away; `framed` is a socket with frames on it, `first_frame`
+looks at their masking, `carrier` is the client behind it; `wheel` says whose ping is due; `host` is
+what a carrier needs of the door.
 """

@@ -1,12 +1,9 @@
 """One client's socket after the handshake: frames in, actions out, bytes back.
 
-aiohttp does the handshake and parses frames (its C reader feeds this object synchronously); then
-the socket is this protocol's own, so an idle connection holds no task, request or response
-(docs/adr/0006). One writer for everything: replies, pushes, pings and the close frame are bytes
-given to the transport in order, and nothing follows the close frame.
-
-A client that does not read is noticed by the transport: above `client.queue_max_size` unsent
-bytes it calls `pause_writing`, and the client is closed with 3008. Nothing is looked at per write.
+From the handshake on the socket is this protocol's own, so an idle connection holds no task, request
+or response (docs/adr/0006). One writer for everything: replies, pushes, pings and the close frame
+are bytes given to the transport in order, and nothing follows the close frame. A client that does
+not read is closed with 3008 above `client.queue_max_size` unsent bytes.
 """
 
 from __future__ import annotations
@@ -17,21 +14,14 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http import WebSocketError, WebSocketReader, WSMsgType
-
 from cluster import connection as protocol
 from cluster.connection import Action, Connection
 from cluster.errors import (
-    BAD_REQUEST_CLOSE,
-    BAD_TEXT,
     CONNECTION_CLOSED,
     INTERNAL,
     NORMAL,
-    PROTOCOL_ERROR,
     SERVER_ERROR,
     SLOW,
-    TOO_BIG,
     ClientError,
     Disconnect,
 )
@@ -41,24 +31,18 @@ from cluster.protocol import (
     PING_FRAME,
     close_frame,
     native_ping_frame,
-    native_pong_frame,
     text_frame,
 )
 from cluster.sessions import Session
-from cluster.websocket.first_frame import FirstFrame
+from cluster.websocket.framed import Framed
 from cluster.websocket.host import Host
 
 log = get_logger()
 
 T = TypeVar("T")
 
-#: Time one write attempt has before a full buffer counts as a client that does not read.
-_SLOW_GRACE_SECONDS = 0.05
 
-_FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
-
-
-class Carrier(WebSocketDataQueue, asyncio.Protocol):
+class Carrier(Framed):
     """Implements `node.Client` for one WebSocket.
 
     Args:
@@ -67,9 +51,8 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_counted", "_first_frame", "_host", "_is_closing", "_is_paused", "_native_pings", "_node", "_reader",
-        "_tally", "_transport", "_url_session", "connection", "opened_at", "session", "wheel_slot",
-        "write",
+        "_counted", "_host", "_native_pings", "_node", "_tally", "_url_session", "connection",
+        "opened_at", "session", "wheel_slot",
     )  # fmt: skip
 
     def __init__(
@@ -80,36 +63,22 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         url_session: str,
         native_pings: bool,
     ) -> None:
-        # The base class's queue stays unused: what the reader feeds is handled at once.
+        super().__init__()
         self._host = host
         self._node = host.node
         self._tally = host.tally
-        self._reader: WebSocketReader | None = None
-        self._transport: asyncio.Transport | None = None
         self._url_session = url_session
         self._native_pings = native_pings
-        self._is_closing = False
-        self._is_paused = False
-        self._first_frame: FirstFrame | None = FirstFrame()
         self._counted = 0
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
         self.wheel_slot: int | None = None
-        self.write: Callable[[bytes], None] = _write_nowhere
 
-    def begin(
-        self, transport: asyncio.Transport, message_size_limit: int, queue_max: int
-    ) -> WebSocketReader:
-        """Take the socket over; returns the reader that feeds this carrier."""
-        self._transport = transport
+    def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
+        super().begin(transport, message_size_limit, queue_max)
         self.opened_at = time.monotonic()
-        self.write = transport.write
-        # One mark for both, so that the transport calls again whenever it is passed again.
-        transport.set_write_buffer_limits(high=queue_max, low=queue_max)
-        self._reader = WebSocketReader(self, message_size_limit, False, False)
         self._tally.connections_opened += 1
-        return self._reader
 
     @property
     def is_closing(self) -> bool:
@@ -117,44 +86,13 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
 
     # --- from the socket -------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
-        reader = self._reader
-        if reader is None:
-            return
-        first = self._first_frame
-        if first is not None and first.tells(data):
-            self._first_frame = None
-            if not first.is_masked:
-                self.perform(self.connection.disconnect(PROTOCOL_ERROR))
-                return
-        reader.feed_data(data)
-
-    def feed_data(self, message: Any, size: int) -> None:
-        """Take one parsed message from the reader."""
-        kind, data, _ = message
-        if self._is_closing:
-            if kind is WSMsgType.CLOSE:
-                self._end()
-        elif kind is WSMsgType.TEXT:
-            self._tally.bytes_in += len(data)
-            self._receive(data)
-        elif kind is WSMsgType.BINARY:
-            self.perform(self.connection.disconnect(BAD_REQUEST_CLOSE))
-        elif kind is WSMsgType.PING:
-            self.write(native_pong_frame(data))
-        elif kind is WSMsgType.PONG:
-            if self._native_pings:
-                self.connection.awaits_pong = False
-        elif kind is WSMsgType.CLOSE:
-            self._closed_by_client(data)
-
-    def _receive(self, data: bytes) -> None:
+    def receive(self, data: bytes) -> None:
+        self._tally.bytes_in += len(data)
         connection = self.connection
         self.perform(connection.receive(data))
         self._count()
-        if connection.is_congested and not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
+        if connection.is_congested:
+            self.pause()
 
     def _count(self) -> None:
         """Add the commands that were handled since to the session's messages."""
@@ -163,43 +101,33 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
             session.received += commands - self._counted
             self._counted = commands
 
-    def set_exception(self, exc: BaseException, exc_cause: Any = None) -> None:
-        """The reader found a fault in the frames; nothing more can be read."""
-        fault = _FRAME_FAULTS.get(getattr(exc, "code", 0), PROTOCOL_ERROR)
-        if not isinstance(exc, WebSocketError):
+    def native_pong(self) -> None:
+        if self._native_pings:
+            self.connection.awaits_pong = False
+
+    def fail(self, why: Disconnect) -> None:
+        if why is SERVER_ERROR:
             self._tally.errors["internal"] += 1
-            log.error("frame_failed", exc_info=exc)
-            fault = SERVER_ERROR
-        self.perform(self.connection.disconnect(fault))
+        self.perform(self.connection.disconnect(why))
 
-    def feed_eof(self) -> None:
-        """Called by aiohttp when it lets go of the socket."""
-
-    def _closed_by_client(self, code: int) -> None:
+    def closed_by_peer(self, code: int) -> None:
         self.connection.disconnect(NORMAL)
         self._leave(NORMAL)
         self.write(close_frame(code if code and 1000 <= code < 5000 else 1000, ""))
-        self._end()
+        self.end()
 
-    def pause_writing(self) -> None:
-        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._close_if_slow)
+    def unread(self) -> None:
+        self._tally.slow_consumers += 1
+        self._tally.dropped["slow"] += 1
+        self.perform(self.connection.disconnect(SLOW))
 
-    def resume_writing(self) -> None:
-        """Nothing waits for it."""
-
-    def _close_if_slow(self) -> None:
-        transport = self._transport
-        if transport is None or self._is_closing:
-            return
-        if transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]:
-            self._tally.slow_consumers += 1
-            self._tally.dropped["slow"] += 1
-            self.perform(self.connection.disconnect(SLOW))
+    def end(self) -> None:
+        if self._transport is not None:
+            super().end()
+            self._host.closing(self)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
-        self._reader = None
-        self.write = _write_nowhere
+        super().connection_lost(exc)
         self.connection.disconnect(CONNECTION_CLOSED)
         if not self._is_closing:
             self._leave(CONNECTION_CLOSED)
@@ -222,9 +150,8 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
                 self._write_all(frames)
                 _PERFORM[type(action)](self, action)
         self._write_all(frames)
-        if self._is_paused and not self.connection.is_congested and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
+        if self._is_paused and not self.connection.is_congested:
+            self.resume()
 
     def _frame(self, action: protocol.Send) -> bytes:
         frame = text_frame(action.payload)
@@ -254,10 +181,8 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
         why = action.why
         self._leave(why)
         self.write(close_frame(why.code, why.reason))
-        if self._is_paused and self._transport is not None:
-            # The client's answer to the close frame must be read.
-            self._is_paused = False
-            self._transport.resume_reading()
+        # The client's answer to the close frame must be read.
+        self.resume()
         self._host.closing(self)
 
     def _leave(self, why: Disconnect) -> None:
@@ -281,17 +206,6 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
             commands=self.connection.commands,
             seconds=round(lived, 3),
         )
-
-    def _end(self) -> None:
-        """Close the socket when what is written has been sent; the door aborts it if it cannot."""
-        if self._transport is not None:
-            self._transport.close()
-            self._host.closing(self)
-
-    def abort(self) -> None:
-        """End the socket now."""
-        if self._transport is not None:
-            self._transport.abort()
 
     # --- work that waits for the store -------------------------------------------------------
 
@@ -483,10 +397,6 @@ class Carrier(WebSocketDataQueue, asyncio.Protocol):
     def stale(self) -> None:
         """The time for the connect is over."""
         self.perform(self.connection.stale_due())
-
-
-def _write_nowhere(data: bytes) -> None:
-    """Stands for the transport before it is there and after it has gone."""
 
 
 _PERFORM: dict[type, Callable[[Carrier, Any], None]] = {

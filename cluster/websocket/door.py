@@ -14,10 +14,10 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine
-from typing import Any, cast
+from typing import Any, NamedTuple, Protocol
 
-from aiohttp import web
-from aiohttp.http import WebSocketReader, WebSocketWriter
+from aiohttp import hdrs
+from aiohttp.http import RawRequestMessage
 
 from cluster.config import Config
 from cluster.connection import Connection, State
@@ -25,13 +25,12 @@ from cluster.errors import SHUTDOWN
 from cluster.log import get_logger
 from cluster.metrics.tally import Tally
 from cluster.node.node import Node
+from cluster.websocket import handshake
 from cluster.websocket.carrier import Carrier
 from cluster.websocket.host import Host
 from cluster.websocket.wheel import Wheel
 
 log = get_logger()
-
-PATH = "/connection/websocket"
 
 #: How long a peer may take to answer a close frame or to take what was written before it.
 CLOSE_TIMEOUT_SECONDS = 1.0
@@ -60,46 +59,19 @@ class TokenBucket:
         return True
 
 
-class _Tail:
-    """Stands where aiohttp wants a parser: hands what came with the handshake to the carrier."""
+class Newcomer(Protocol):
+    """A connection that may become a WebSocket."""
 
-    def __init__(self, carrier: Carrier) -> None:
-        self._carrier = carrier
-
-    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
-        self._carrier.data_received(data)
-        return False, b""
-
-    def feed_eof(self) -> None:
-        """The carrier hears of the end from its transport."""
+    def end(self) -> None:
+        """End it, unless it has become one."""
 
 
-class _Upgrade(web.WebSocketResponse):
-    """aiohttp's handshake, whose frames go to a carrier from the first byte on."""
+class Refusal(NamedTuple):
+    """Why a request does not become a WebSocket: HTTP status, metric's reason, words."""
 
-    def __init__(self, carrier: Carrier, config: Config) -> None:
-        super().__init__(compress=False, protocols=("centrifuge-json",))
-        self._carrier = carrier
-        self._config = config
-
-    def _post_start(
-        self, request: web.BaseRequest, protocol: str | None, writer: WebSocketWriter
-    ) -> None:
-        # Overrides a private hook (aiohttp is pinned; tests/unit/test_websocket.py holds it):
-        # the only place where bytes that came with the handshake can still be claimed.
-        self._writer = writer
-        transport = request.transport
-        assert transport is not None
-        self._carrier.begin(
-            transport,
-            self._config.websocket.message_size_limit,
-            self._config.client.queue_max_size,
-        )
-        # What came with the handshake is looked at like everything else.
-        request.protocol.set_parser(cast(WebSocketReader, _Tail(self._carrier)))
-
-    async def write_eof(self, data: bytes = b"") -> None:
-        """The carrier writes the end of this response."""
+    status: int
+    reason: str
+    text: str
 
 
 class Door(Host[Carrier]):
@@ -125,19 +97,26 @@ class Door(Host[Carrier]):
         )
         self._fresh: deque[tuple[float, Carrier]] = deque()
         self._closing: deque[tuple[float, Carrier]] = deque()
-        self._waiting_http: deque[tuple[float, Any]] = deque()
+        self._newcomers: deque[tuple[float, Newcomer]] = deque()
         self._tasks: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     # --- coming in ---------------------------------------------------------------------------
 
-    async def upgrade(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Turn a request into a carrier, or say why not."""
-        refusal = self._refuse(request)
+    def open(self, transport: asyncio.Transport, message: RawRequestMessage, tail: bytes) -> None:
+        """Turn a request into a carrier, or say why not.
+
+        Args:
+            tail: what came behind the request.
+        """
+        refusal = self._refuse(message)
         if refusal is not None:
-            return refusal
-        query = request.rel_url.query
+            self.tally.rejected[refusal.reason] += 1
+            transport.write(handshake.refused(refusal.status, refusal.text))
+            transport.close()
+            return
+        query = message.url.query
         connection = Connection(
             str(uuid.uuid4()), channel_limit=self._config.client.channel_limit, tally=self.tally
         )
@@ -147,63 +126,45 @@ class Door(Host[Carrier]):
             url_session=query.get("session", ""),
             native_pings=query.get("cf_ws_frame_ping_pong") == "true",
         )
-        response = _Upgrade(carrier, self._config)
-        try:
-            await response.prepare(request)
-        except web.HTTPBadRequest as error:
-            return self._answer(400, "bad_handshake", error.text or "bad handshake")
-        self._take_over(request, carrier)
-        return response
+        self._take_over(transport, carrier)
+        transport.write(handshake.accepted(message))
+        if tail:
+            carrier.data_received(tail)
 
-    def _take_over(self, request: web.BaseRequest, carrier: Carrier) -> None:
-        """Part the socket from aiohttp's handler, which then ends as if its client had gone."""
-        handler, transport = request.protocol, request.transport
-        if transport is None or transport.is_closing():
-            carrier.connection_lost(None)
-            return
+    def _take_over(self, transport: asyncio.Transport, carrier: Carrier) -> None:
         self.carriers.add(carrier)
         self._empty.clear()
-        self._fresh.append((time.monotonic() + self._config.client.stale_close_delay, carrier))
+        client = self._config.client
+        self._fresh.append((time.monotonic() + client.stale_close_delay, carrier))
         transport.set_protocol(carrier)
-        # Without a transport the handler cannot close the socket when it ends.
-        handler.transport = None
-        handler.connection_lost(None)
+        carrier.begin(transport, self._config.websocket.message_size_limit, client.queue_max_size)
 
-    def _refuse(self, request: web.BaseRequest) -> web.Response | None:
+    def _refuse(self, message: RawRequestMessage) -> Refusal | None:
         client = self._config.client
         if self._is_draining:
-            return self._answer(503, "draining", "this worker is shutting down")
+            return Refusal(503, "draining", "this worker is shutting down")
         if not self._is_ready():
-            return self._answer(503, "not_ready", "this worker cannot reach its broker")
+            return Refusal(503, "not_ready", "this worker cannot reach its broker")
         if client.connection_limit and len(self.carriers) >= client.connection_limit:
-            return self._answer(503, "connection_limit", "this worker is full")
+            return Refusal(503, "connection_limit", "this worker is full")
         if self.node.is_overrun:
-            return self._answer(503, "connect_concurrency", "too many connects are in progress")
+            return Refusal(503, "connect_concurrency", "too many connects are in progress")
         if not self._bucket.take(time.monotonic()):
-            return self._answer(503, "rate_limit", "too many new connections")
-        origin = request.headers.get("Origin")
+            return Refusal(503, "rate_limit", "too many new connections")
+        origin = message.headers.get(hdrs.ORIGIN)
         if origin is not None and not _is_allowed(origin, client.allowed_origins):
-            return self._answer(403, "origin", "this origin is not in client.allowed_origins")
-        if _wants_protobuf(request):
-            return self._answer(400, "bad_handshake", "this server speaks JSON, not Protobuf")
-        return None
-
-    def _answer(self, status: int, reason: str, text: str) -> web.Response:
-        self.tally.rejected[reason] += 1
-        response = web.Response(status=status, text=text + "\n")
-        if status == 503:
-            response.headers["Retry-After"] = "1"
-        response.force_close()
-        return response
+            return Refusal(403, "origin", "this origin is not in client.allowed_origins")
+        fault = handshake.fault(message)
+        return Refusal(400, "bad_handshake", fault) if fault else None
 
     def bad_http(self) -> None:
         """A request was so malformed that aiohttp answered it."""
         self.tally.rejected["bad_handshake"] += 1
 
-    def watch_http(self, handler: Any) -> None:
-        """End an HTTP connection that has not become a WebSocket in time."""
+    def watch(self, newcomer: Newcomer) -> None:
+        """End a connection that has not become a WebSocket in time."""
         deadline = time.monotonic() + self._config.client.stale_close_delay
-        self._waiting_http.append((deadline, handler))
+        self._newcomers.append((deadline, newcomer))
 
     # --- Host --------------------------------------------------------------------------------
 
@@ -250,10 +211,8 @@ class Door(Host[Carrier]):
                     self._fresh.append((now + self._config.client.stale_close_delay, carrier))
             while self._closing and self._closing[0][0] <= now:
                 self._closing.popleft()[1].abort()
-            while self._waiting_http and self._waiting_http[0][0] <= now:
-                handler = self._waiting_http.popleft()[1]
-                if handler.transport is not None:
-                    handler.force_close()
+            while self._newcomers and self._newcomers[0][0] <= now:
+                self._newcomers.popleft()[1].end()
 
     # --- going -------------------------------------------------------------------------------
 
@@ -294,14 +253,4 @@ def _is_allowed(origin: str, patterns: tuple[str, ...]) -> bool:
     origin = origin.lower()
     return any(
         pattern == "*" or fnmatch.fnmatchcase(origin, pattern.lower()) for pattern in patterns
-    )
-
-
-def _wants_protobuf(request: web.BaseRequest) -> bool:
-    query = request.rel_url.query
-    protocols = request.headers.get("Sec-WebSocket-Protocol", "")
-    return (
-        query.get("format") == "protobuf"
-        or query.get("cf_protocol") == "protobuf"
-        or "centrifuge-protobuf" in protocols
     )

@@ -16,7 +16,9 @@ from cluster.metrics.tally import Tally
 from cluster.protocol import Position, Publication
 from cluster.resp.router import Router
 from cluster.resp.subscriptions import Subscriptions
-from cluster.sessions import RedisSessions, Session, Sessions, SessionStatistics
+from cluster.sessions import Session, Sessions
+from cluster.sessions.redis import RedisSessions
+from cluster.sessions.statistics import SessionStatistics
 from tests.contract.servers import Server
 from tests.contract.twins import MemoryBroker, MemorySessions, MemoryStore
 

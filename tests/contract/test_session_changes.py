@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from cluster.errors import StoreRefused, StoreUnavailable
-from cluster.sessions import BUCKETS, RedisSessions, Session
+from cluster.sessions import BUCKETS, Session
+from cluster.sessions.redis import RedisSessions
 from tests.contract.stores import WAIT_SECONDS, Ear, RedisBench, Worker
 from tests.harness.waiting import until
 

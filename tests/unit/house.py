@@ -15,6 +15,7 @@ from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
 from cluster.metrics.tally import Tally
 from cluster.node.node import Node
 from cluster.websocket.door import Door
+from cluster.websocket.entry import Entrance
 from tests.contract.twins import MemoryBroker, MemorySessions, MemoryStore
 from tests.harness.wire import Wire, upgrade_request
 
@@ -116,13 +117,8 @@ class House:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.faults.append(str(context)))
         http = web.Server(self._answer, access_log=None)
-
-        def accept() -> asyncio.Protocol:
-            handler = http()
-            self.door.watch_http(handler)
-            return handler
-
-        server = await loop.create_server(accept, "127.0.0.1", 0, backlog=1024)
+        entrance = Entrance(self.door, http)
+        server = await loop.create_server(entrance, "127.0.0.1", 0, backlog=1024)
         self.port = server.sockets[0].getsockname()[1]
         clocks = (self.door.turn(), self.door.sweep())
         tasks = [loop.create_task(clock) for clock in clocks]
@@ -140,7 +136,7 @@ class House:
             await http.shutdown(0.1)
 
     async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        return await self.door.upgrade(request)
+        return web.Response(status=404)
 
     async def caller(self, *, path: str = "", headers: dict[str, str] | None = None) -> Caller:
         """A client after its handshake."""

@@ -1,13 +1,9 @@
-"""Sessions: what a client needs to carry on at another worker, in a record that outlives connections.
+"""The sessions over Redis or Valkey.
 
 Layout 1, in 64 buckets by id, each with one hash tag `{prefix:s<bucket>}`: `.session.<id>` (hash:
 user, created, messages, version, state, channels, attached), `.sessions` (zset id -> expiry ms,
 which decides), `.counters`, shard channel `.changes` with payloads
 `1:id:version:length of channels:channels` and the state, both JSON.
-
-Guarantees: a session is resumed only by its own user and only before its expiry, and a refusal
-does not tell which of the two failed; changes reach every worker that holds the session, each
-with a version that only grows; ids are 128 random bits, secrets, and never logged whole.
 """
 
 from __future__ import annotations
@@ -19,103 +15,35 @@ import secrets
 import time
 import zlib
 from collections import Counter
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import orjson
 
-from cluster.errors import ClusterError, StoreError, StoreRefused
+from cluster.errors import StoreError, StoreRefused
 from cluster.log import get_logger
 from cluster.resp.router import Router
 from cluster.resp.scripts import (
     SESSION_ATTACH,
     SESSION_DETACH,
     SESSION_RENEW,
-    SESSION_SWEEP,
     SESSION_UPDATE,
 )
 from cluster.resp.subscriptions import Subscriptions
+from cluster.sessions import (
+    BUCKETS,
+    Session,
+    SessionConflict,
+    SessionGone,
+    SessionListener,
+    StateInvalid,
+    StateTooLarge,
+)
 
 log = get_logger()
 
-BUCKETS = 64
 _RENEW_BATCH = 200
-_SWEEP_BATCH = 1000
 _REREAD_SECONDS = 1.0
-
-
-class SessionGone(ClusterError):
-    """There is no such session (any more)."""
-
-
-class SessionConflict(ClusterError):
-    """The session has another version than was expected."""
-
-
-class StateInvalid(ClusterError):
-    """The state cannot be written as JSON."""
-
-
-class StateTooLarge(ClusterError):
-    """The state is larger than `session.state_max_size`."""
-
-
-@dataclass(slots=True)
-class Session:
-    """One session as a worker that holds it knows it.
-
-    Attributes:
-        messages: received from the client over all its connections, as of the last attach.
-        received: received by this worker and not yet written to the store.
-        holders: this worker's connections of the session.
-        state: the application's value, as JSON; `null` when never set.
-        channels: channels the server subscribes its connections to.
-        is_resumed: whether this worker's first connection took it up rather than created it.
-    """
-
-    id: str
-    user: str
-    created_ms: int
-    messages: int = 0
-    received: int = 0
-    version: int = 0
-    state: bytes = b"null"
-    channels: tuple[str, ...] = ()
-    is_resumed: bool = False
-    holders: list[object] = field(default_factory=list)
-
-
-class SessionListener(Protocol):
-    """Who hears that a session held by this worker has changed."""
-
-    def session_changed(self, session: Session) -> None:
-        """`session` already carries the new state, channels and version."""
-
-
-class Sessions(Protocol):
-    """The sessions of one worker, in front of the store that all workers share."""
-
-    async def attach(self, user: str, session_id: str | None, holder: object) -> Session:
-        """Resume the session if it exists and is the user's, else create one."""
-
-    def detach(self, session: Session, holder: object, *, may_end: bool) -> None:
-        """Take a holder off; the record lives on for its ttl, or ends if nothing is in it."""
-
-    async def update(
-        self,
-        session_id: str,
-        *,
-        state: Any = ...,
-        channels: tuple[str, ...] | None = None,
-        expected_version: int | None = None,
-    ) -> int:
-        """Change state or channels; returns the new version. Every holder is told.
-
-        Raises:
-            SessionGone, SessionConflict, StateInvalid, StateTooLarge: and nothing has changed.
-            StoreError: and nobody knows.
-        """
 
 
 def _bucket(session_id: str) -> str:
@@ -419,42 +347,6 @@ class RedisSessions:
             self._rereads.add(bucket)
             delay = _REREAD_SECONDS * random.uniform(0.5, 1.0)
             asyncio.get_running_loop().call_later(delay, self._resumed, bucket)
-
-
-class SessionStatistics:
-    """The store's numbers about all sessions of the cluster, and the sweep of expired ones.
-
-    Every supervisor runs it; an expired session is counted once, by whoever sweeps it.
-    """
-
-    def __init__(self, router: Router, *, prefix: str) -> None:
-        self._router = router
-        self._prefix = prefix
-
-    async def read(self) -> dict[str, float]:
-        """Sweep and count.
-
-        Returns:
-            `tracked`, `created`, `resumed`, `expired` over all buckets.
-
-        Raises:
-            StoreError: when the store does not answer.
-        """
-        now = _now_ms()
-        replies = await asyncio.gather(
-            *(self._sweep(f"{{{self._prefix}:s{bucket}}}", now) for bucket in range(BUCKETS))
-        )
-        names = ("tracked", "created", "resumed", "expired")
-        return {
-            name: float(sum(numbers))
-            for name, numbers in zip(names, zip(*replies, strict=True), strict=True)
-        }
-
-    async def _sweep(self, tag: str, now_ms: int) -> list[int]:
-        reply: list[int] = await self._router.call_script(
-            SESSION_SWEEP, (f"{tag}.sessions", f"{tag}.counters"), (now_ms, _SWEEP_BATCH)
-        )
-        return reply
 
 
 def _now_ms() -> int:

@@ -1,0 +1,99 @@
+"""What a connection is before it is a WebSocket: bytes that may become a handshake.
+
+A handshake of the WebSocket address is answered here, because after a roll or a crash everybody
+comes at once and what a handshake costs decides how long that takes (docs/adr/0007). Everything
+else is aiohttp's: another address, and what is no HTTP at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import cast
+
+from aiohttp import web
+from aiohttp.base_protocol import BaseProtocol
+from aiohttp.http import HttpProcessingError, HttpRequestParser
+from aiohttp.web_protocol import RequestHandler
+
+from cluster.websocket import handshake
+from cluster.websocket.door import Door
+
+#: More of a head than this is not waited for; aiohttp, which has its own limits, refuses it.
+_HEAD_LIMIT = 65_536
+
+
+class Entrance:
+    """Makes an `Entry` for each accepted connection; what `loop.create_server` wants.
+
+    Args:
+        http: answers what is not the WebSocket address.
+    """
+
+    def __init__(self, door: Door, http: web.Server) -> None:
+        self.door = door
+        self.http = http
+        self._loop = asyncio.get_running_loop()
+        # Where the parser asks to pause the reading of a body: nobody reads bodies here.
+        self._nobody = BaseProtocol(self._loop)
+
+    def __call__(self) -> Entry:
+        return Entry(self)
+
+    def parser(self) -> HttpRequestParser:
+        return HttpRequestParser(self._nobody, self._loop, _HEAD_LIMIT)
+
+
+class Entry(asyncio.Protocol):
+    """One accepted connection until it is known what it is."""
+
+    __slots__ = ("_entrance", "_handler", "_head", "_parser", "transport")
+
+    def __init__(self, entrance: Entrance) -> None:
+        self._entrance = entrance
+        self._handler: RequestHandler | None = None
+        self._head = b""
+        self._parser: HttpRequestParser | None = entrance.parser()
+        self.transport: asyncio.Transport | None = None
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        # uvloop's transports only look like asyncio.Transport.
+        self.transport = cast(asyncio.Transport, transport)
+        self._entrance.door.watch(self)
+
+    def data_received(self, data: bytes) -> None:
+        parser, transport = self._parser, self.transport
+        if parser is None or transport is None or transport.is_closing():
+            return
+        self._head += data
+        try:
+            messages, _, tail = parser.feed_data(data)
+        except HttpProcessingError:
+            self._hand_over(transport)
+            return
+        if messages and handshake.is_for_us(message := messages[0][0]):
+            self._forget()
+            self._entrance.door.open(transport, message, tail)
+        elif messages or len(self._head) > _HEAD_LIMIT:
+            self._hand_over(transport)
+
+    def _hand_over(self, transport: asyncio.Transport) -> None:
+        """Let aiohttp answer, as if everything had come to it."""
+        handler = self._handler = self._entrance.http()
+        head = self._head
+        self._forget()
+        transport.set_protocol(handler)
+        handler.connection_made(transport)
+        handler.data_received(head)
+
+    def _forget(self) -> None:
+        self._head, self._parser, self.transport = b"", None, None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._forget()
+
+    def end(self) -> None:
+        """The time in which it should have become a WebSocket is over."""
+        if self.transport is not None:
+            self.transport.abort()
+        elif self._handler is not None and self._handler.transport is not None:
+            self._handler.force_close()
