@@ -67,7 +67,7 @@ def respawn(scratch: Path, store: Valkey, wanted: int) -> Respawns:
         _roll(process, door)
         _connect(ports)
         # What a worker has not flushed yet (about a second) dies with a kill -9: wait for it.
-        _wait_opened(door, CONNECTIONS)
+        _wait_settled(door, CONNECTIONS)
         before = _files(process)
         begun = time.monotonic()
         _kill_each(process, door)
@@ -84,7 +84,7 @@ def respawn(scratch: Path, store: Valkey, wanted: int) -> Respawns:
 
 def _after(process: Process, door: int, replaced: int, before: int, seconds: float) -> Respawns:
     expected = 2 * CONNECTIONS
-    _wait_opened(door, expected)
+    _wait_settled(door, expected)
     scrapes = [_scrape(door) for _ in range(SCRAPES)]
     durations = [duration for duration, _, _ in scrapes]
     return Respawns(
@@ -101,10 +101,16 @@ def _after(process: Process, door: int, replaced: int, before: int, seconds: flo
     )
 
 
-def _wait_opened(door: int, expected: int) -> None:
-    """Wait for the counters to be flushed; a wrong sum shows in the report, not here."""
+def _wait_settled(door: int, expected: int) -> None:
+    """Wait until each worker has written down what was opened and, once a second, what is open.
+
+    A wrong sum shows in the report, not here.
+    """
     deadline = time.monotonic() + 5
-    while _scrape(door)[1] < expected and time.monotonic() < deadline:
+    while time.monotonic() < deadline:
+        _, opened, active = _scrape(door)
+        if opened >= expected and not active:
+            return
         time.sleep(0.2)
 
 
