@@ -9,10 +9,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import family, is_running
 from tests.harness.stage import assert_nothing_lost, every_size, stage
+from tests.harness.store import Store, ask
 from tests.harness.waiting import until
+from tests.harness.wire import open_wire
 
 CLEAN_EXIT_WITHIN = 4.0
 
@@ -60,3 +63,38 @@ async def test_a_whole_restart_on_the_same_data_loses_nothing(tmp_path: Path, si
         await cluster.stop()
         await cluster.start()
         await assert_nothing_lost(crowd, within=60)
+
+
+@pytest.mark.alone
+async def test_what_was_accepted_is_published_before_the_end(tmp_path: Path):
+    """The store stands still when SIGTERM comes, and more is on its way to it than sockets hold."""
+    big = b"x" * 50_000
+    per_client = 200
+    config = {
+        "shutdown": {"drain_window": 0.2},
+        "broker": {"timeout": 20},
+        "channel": {"without_namespace": {"history_size": 1000, "history_ttl": "60s"}},
+    }
+    async with (
+        Store(tmp_path / "store") as store,
+        Cluster(
+            tmp_path / "run", workers=1, has_nginx=False, redis_urls=(store.url,), config=config
+        ) as cluster,
+    ):
+        wires = [await open_wire(cluster.worker_port(0)) for _ in range(2)]
+        for wire in wires:
+            wire.send_text(b'{"id":1,"connect":{}}')
+        await cluster.shows("app_commands_total", 2, method="connect")
+        with store.paused():
+            for wire in wires:
+                for number in range(2, 2 + per_client):
+                    publish = b'{"id":%d,"publish":{"channel":"kept","data":"%b"}}'
+                    wire.send_text(publish % (number, big))
+            wanted = per_client * len(wires)
+            await cluster.shows("app_commands_total", wanted, method="publish")
+            cluster.signal(signal.SIGTERM)
+            # The clients are closed by now; the worker waits for what it owes the store.
+            await asyncio.sleep(0.7)
+        assert cluster.process is not None
+        assert await asyncio.to_thread(cluster.process.wait, 20) == 0
+        assert await ask(store.port, "XLEN", "{ws:kept}.stream") == f":{wanted}\r\n"
