@@ -247,14 +247,12 @@ class StoreRefused(StoreError):
 
     @property
     def is_temporary(self) -> bool:
-        """Whether the same may be done later: the server starts, or its cluster has no owner yet."""
+        """Whether a later attempt may succeed: the answer is about the server's state for a moment."""
         return str(self).partition(" ")[0] in _TEMPORARY_REFUSALS
 
 
-#: First words of Redis' and Valkey's error replies that speak of the server and not of the command.
+#: First words of Redis' and Valkey's error replies while a server starts, a script of it takes long, or
+#: its cluster changes. What lasts until somebody acts is not among them: a full disk, a replica.
 _TEMPORARY_REFUSALS: Final = frozenset(
-    {
-        "ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MISCONF", "MOVED", "NOREPLICAS",
-        "NOSCRIPT", "OOM", "READONLY", "TRYAGAIN", "UNKILLABLE",
-    }
-)  # fmt: skip
+    {"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "NOSCRIPT", "TRYAGAIN"}
+)

@@ -113,7 +113,7 @@ def inherit() -> None:
 class Unlogged(logging.Filter):
     """Keeps one kind of exception out of a standard logger, and tells whoever counts it.
 
-    For what clients do wrong before anything of ours has seen it: aiohttp logs it with a traceback.
+    For bad requests that aiohttp answers: it logs them with a traceback.
     """
 
     def __init__(

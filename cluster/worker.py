@@ -1,4 +1,4 @@
-"""Assembles one aiohttp process and takes it apart in reverse.
+"""Assembles one worker process and takes it apart in reverse.
 
 The parts are entered into one `AsyncExitStack`, the drainer last, so that it leaves first: stop
 accepting, close the clients, flush publishes, detach sessions, close the store. The supervisor
@@ -396,7 +396,7 @@ def run(
 
 async def _not_found(_: web.BaseRequest) -> web.StreamResponse:
     response = web.Response(status=404, text="not found\n")
-    # What it says next would not be looked at by the entry.
+    # A second request would bypass the entry.
     response.force_close()
     return response
 

@@ -70,6 +70,9 @@ class Broker(Protocol):
     def subscribe(self, channel: str) -> asyncio.Future[None]:
         """Hear a channel; done when confirmed: what is published from then on is heard."""
 
+    def is_subscribed(self, channel: str) -> bool:
+        """Whether a channel is heard now."""
+
     def unsubscribe(self, channel: str) -> None:
         """No longer hear a channel."""
 

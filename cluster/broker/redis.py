@@ -90,6 +90,9 @@ class RedisBroker:
             self._key(channel, "pub"), channel, self._received, self._listener.resumed
         )
 
+    def is_subscribed(self, channel: str) -> bool:
+        return self._subscriptions.is_confirmed(self._key(channel, "pub"))
+
     def unsubscribe(self, channel: str) -> None:
         self._subscriptions.unsubscribe(self._key(channel, "pub"))
 

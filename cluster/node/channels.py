@@ -89,26 +89,26 @@ class Channels:
         """Prepare a joiner of a channel that is served here, if it needs nothing of the store.
 
         Returns:
-            What `begin` returns, or None: then `begin` is needed.
+            What `begin` returns, to be ended like it, or None: then `begin` is needed.
         """
         channel = self._hub.channels.get(name)
         if channel is None:
             return None
+        read: StreamRead | None = None
         if policy.size:
-            if not self._stands_with(channel, recover_from):
+            if not self._is_caught_up(channel, recover_from):
                 return None
             read = StreamRead(channel.position, [])
-        else:
-            confirmed = self.broker.subscribe(name)
-            if not confirmed.done() or confirmed.exception() is not None:
-                confirmed.cancel()
-                return None
-            read = None
+        elif not self.broker.is_subscribed(name):
+            return None
         self._hub.join_begin(name, is_positioned=policy.size > 0)
         return Joining(channel, read)
 
-    def _stands_with(self, channel: Channel, recover_from: Position | None) -> bool:
-        """Whether a joiner stands where the others stand: what their subscription misses is found."""
+    def _is_caught_up(self, channel: Channel, recover_from: Position | None) -> bool:
+        """Whether a joiner stands where the channel stands, so that nothing need be read for it.
+
+        What the channel's subscription misses is found for all of its subscribers.
+        """
         return (
             channel.is_placed and not channel.is_held and recover_from in (None, channel.position)
         )
@@ -126,7 +126,7 @@ class Channels:
             ClientError: 100 when the store is away or too slow.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
-        if self._stands_with(channel, recover_from):
+        if self._is_caught_up(channel, recover_from):
             return Joining(channel, StreamRead(channel.position, []))
         if is_new:
             # Spread, so that channels subscribed together are not checked together.
@@ -222,7 +222,7 @@ class Channels:
             del self._fills[channel]
 
     async def _fill_until_whole(self, channel: Channel) -> None:
-        backoff, refusals, is_told = _FILL_BACKOFF_SECONDS, 0, False
+        backoff, refusals, told = _FILL_BACKOFF_SECONDS, 0, ""
         while self._hub.channels.get(channel.name) is channel and channel.is_held:
             policy = self._rules.history(channel.name)
             held_before = len(channel.held)
@@ -236,9 +236,9 @@ class Channels:
                     # It is there and will not: waiting does not help for ever.
                     refusals += not error.is_temporary
                     self._tally.errors["broker"] += 1
-                    if not is_told:
-                        log.error("fill_refused", reason=str(error))
-                    is_told = True
+                    if told != str(error):
+                        told = str(error)
+                        log.error("fill_refused", reason=told)
                 if refusals >= _FILL_REFUSALS:
                     self._insufficient(channel)
                     self._hub.release(channel)

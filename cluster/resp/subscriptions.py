@@ -40,7 +40,7 @@ class _Entry:
         self.receiver = receiver
         self.on_resumed = on_resumed
         self.inbox: list[bytes] = []
-        self.waiters: list[asyncio.Future[None]] = []
+        self.waiters: set[asyncio.Future[None]] | None = None
         self.unconfirmed = 0
         self.sent_at = 0.0
         self.is_confirmed = False
@@ -79,8 +79,15 @@ class Subscriptions:
         if entry.is_confirmed:
             future.set_result(None)
         else:
-            entry.waiters.append(future)
+            waiters = entry.waiters = entry.waiters or set()
+            waiters.add(future)
+            future.add_done_callback(waiters.discard)
         return future
+
+    def is_confirmed(self, key: str) -> bool:
+        """Whether a shard channel is wanted and the server has confirmed it."""
+        entry = self._entries.get(key.encode())
+        return entry is not None and entry.is_confirmed
 
     def unsubscribe(self, key: str) -> None:
         """No longer want a shard channel; what still comes is dropped."""
@@ -88,7 +95,7 @@ class Subscriptions:
         if entry is None:
             return
         entry.shard.subscriptions.send(("SUNSUBSCRIBE", key))
-        for waiter in entry.waiters:
+        for waiter in list(entry.waiters or ()):
             if not waiter.done():
                 waiter.set_exception(StoreUnavailable("the subscription was given up"))
 
@@ -151,10 +158,10 @@ class Subscriptions:
         if entry.unconfirmed or entry.is_confirmed:
             return
         entry.is_confirmed = True
-        for waiter in entry.waiters:
+        waiters, entry.waiters = entry.waiters, None
+        for waiter in waiters or ():
             if not waiter.done():
                 waiter.set_result(None)
-        entry.waiters.clear()
         if entry.was_confirmed:
             entry.on_resumed(entry.name)
         entry.was_confirmed = True

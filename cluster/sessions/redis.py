@@ -102,7 +102,7 @@ class RedisSessions:
         self._early: dict[str, _Change] = {}
         self._detaching: set[asyncio.Future[None]] = set()
         self._unread: set[str] = set()
-        self._rereads: set[str] = set()
+        self._reading: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
         """Hear the changes of every bucket.
@@ -316,14 +316,20 @@ class RedisSessions:
 
     def _resumed(self, bucket: str) -> None:
         """Changes may have been missed: read every session of the bucket that is held here."""
-        if not self._unread:
-            # Buckets are resumed together: one look through the sessions serves all of them.
-            asyncio.get_running_loop().call_soon(self._read_unread)
         self._unread.add(bucket)
+        self._read_in(0.0)
+
+    def _read_in(self, seconds: float) -> None:
+        # Buckets are resumed together, and fail together: one look through the sessions serves all.
+        if self._reading is not None:
+            if seconds:
+                return
+            self._reading.cancel()
+        self._reading = asyncio.get_running_loop().call_later(seconds, self._read_unread)
 
     def _read_unread(self) -> None:
+        self._reading = None
         buckets, self._unread = self._unread, set()
-        self._rereads -= buckets
         for name in [name for name in self._held if _bucket(name) in buckets]:
             key = f"{_bucket_tag(self._prefix, name)}.session.{name}"
             command = ("HMGET", key, "version", "state", "channels")
@@ -340,13 +346,13 @@ class RedisSessions:
 
     def _read_failed(self, bucket: str, error: StoreError) -> None:
         """The store is not back yet: its other link is away, or its cluster has no owner."""
-        if bucket in self._rereads:
+        if bucket in self._unread:
             return
-        log.warning("session_read_failed", reason=str(error))
+        if not self._unread:
+            log.warning("session_read_failed", reason=str(error))
         if not isinstance(error, StoreRefused) or error.is_temporary:
-            self._rereads.add(bucket)
-            delay = _REREAD_SECONDS * random.uniform(0.5, 1.0)
-            asyncio.get_running_loop().call_later(delay, self._resumed, bucket)
+            self._unread.add(bucket)
+            self._read_in(_REREAD_SECONDS * random.uniform(0.5, 1.0))
 
 
 def _now_ms() -> int:

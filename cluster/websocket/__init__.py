@@ -1,4 +1,4 @@
-"""From an accepted connection to a client's: HTTP, the handshake, frames, and the end.
+"""From an accepted connection to its end: HTTP, the handshake, frames, the client.
 
 `entry` tells handshakes from other HTTP; `handshake` checks and answers them; `door` lets clients in,
 keeps time for all of them and sends them away; `framed` is a socket with frames on it, `first_frame`

@@ -116,7 +116,7 @@ class Carrier(Framed):
         self.write(close_frame(code if code and 1000 <= code < 5000 else 1000, ""))
         self.end()
 
-    def unread(self) -> None:
+    def peer_stalled(self) -> None:
         self._tally.slow_consumers += 1
         self._tally.dropped["slow"] += 1
         self.perform(self.connection.disconnect(SLOW))
@@ -259,6 +259,8 @@ class Carrier(Framed):
             self.perform(actions[:1])
             del actions[:1]
             self._join(connected.subscribed)
+            if self._is_closing:
+                return
         # All but the connect itself.
         self._counted = 1
         self._count()
@@ -293,8 +295,8 @@ class Carrier(Framed):
             self._write_all(frames)
             self._subscribe_refused(action, since, outcome)
         if self.connection.has_waiting:
-            # Not from here: of what has waited each may be a subscribe, and each would go deeper.
-            asyncio.get_running_loop().call_soon(self._resume)
+            # Not from here: each waiting command may be a subscribe too, and would nest one call deeper.
+            self._run(self._do_resume())
 
     async def _do_subscribe(self, action: protocol.Subscribe, since: float) -> None:
         outcome = await self._outcome("subscribe_failed", self._node.subscribe(action.request))
@@ -302,6 +304,9 @@ class Carrier(Framed):
             self._subscribed(action, since, outcome, [])
         else:
             self._subscribe_refused(action, since, outcome)
+        self._resume()
+
+    async def _do_resume(self) -> None:
         self._resume()
 
     def _subscribed(
@@ -314,8 +319,12 @@ class Carrier(Framed):
         if not replies:
             self._node.abort(outcome)
             return
-        frames += map(self._frame, replies)
-        self._write_all(frames)
+        try:
+            frames += map(self._frame, replies)
+            self._write_all(frames)
+        except BaseException:
+            self._node.abort(outcome)
+            raise
         self._node.join(outcome, self)
 
     def _subscribe_refused(

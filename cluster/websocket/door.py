@@ -14,6 +14,7 @@ import time
 import uuid
 from collections import deque
 from collections.abc import Callable, Coroutine
+from http import HTTPStatus
 from typing import Any, NamedTuple, Protocol
 
 from aiohttp import hdrs
@@ -35,6 +36,7 @@ log = get_logger()
 #: How long a peer may take to answer a close frame or to take what was written before it.
 CLOSE_TIMEOUT_SECONDS = 1.0
 
+_AWAY = HTTPStatus.SERVICE_UNAVAILABLE
 _SWEEP_SECONDS = 0.25
 _PACE_SECONDS = 0.01
 
@@ -69,7 +71,7 @@ class Newcomer(Protocol):
 class Refusal(NamedTuple):
     """Why a request does not become a WebSocket: HTTP status, metric's reason, words."""
 
-    status: int
+    status: HTTPStatus
     reason: str
     text: str
 
@@ -104,18 +106,19 @@ class Door(Host[Carrier]):
 
     # --- coming in ---------------------------------------------------------------------------
 
-    def open(self, transport: asyncio.Transport, message: RawRequestMessage, tail: bytes) -> None:
-        """Turn a request into a carrier, or say why not.
+    def refusal(self, message: RawRequestMessage, *, is_upgraded: bool) -> Refusal | None:
+        """Why a request does not become a WebSocket here and now, counted; None if it does."""
+        found = self._refuse(message, is_upgraded=is_upgraded)
+        if found is not None:
+            self.tally.rejected[found.reason] += 1
+        return found
+
+    def enter(self, transport: asyncio.Transport, message: RawRequestMessage, tail: bytes) -> None:
+        """Turn a request into a carrier.
 
         Args:
             tail: what came behind the request.
         """
-        refusal = self._refuse(message)
-        if refusal is not None:
-            self.tally.rejected[refusal.reason] += 1
-            transport.write(handshake.refused(refusal.status, refusal.text))
-            transport.close()
-            return
         query = message.url.query
         connection = Connection(
             str(uuid.uuid4()), channel_limit=self._config.client.channel_limit, tally=self.tally
@@ -139,26 +142,27 @@ class Door(Host[Carrier]):
         transport.set_protocol(carrier)
         carrier.begin(transport, self._config.websocket.message_size_limit, client.queue_max_size)
 
-    def _refuse(self, message: RawRequestMessage) -> Refusal | None:
+    def _refuse(self, message: RawRequestMessage, *, is_upgraded: bool) -> Refusal | None:
         client = self._config.client
         if self._is_draining:
-            return Refusal(503, "draining", "this worker is shutting down")
+            return Refusal(_AWAY, "draining", "this worker is shutting down")
         if not self._is_ready():
-            return Refusal(503, "not_ready", "this worker cannot reach its broker")
+            return Refusal(_AWAY, "not_ready", "this worker cannot reach its broker")
         if client.connection_limit and len(self.carriers) >= client.connection_limit:
-            return Refusal(503, "connection_limit", "this worker is full")
+            return Refusal(_AWAY, "connection_limit", "this worker is full")
         if self.node.is_overrun:
-            return Refusal(503, "connect_concurrency", "too many connects are in progress")
+            return Refusal(_AWAY, "connect_concurrency", "too many connects are in progress")
         if not self._bucket.take(time.monotonic()):
-            return Refusal(503, "rate_limit", "too many new connections")
+            return Refusal(_AWAY, "rate_limit", "too many new connections")
         origin = message.headers.get(hdrs.ORIGIN)
         if origin is not None and not _is_allowed(origin, client.allowed_origins):
-            return Refusal(403, "origin", "this origin is not in client.allowed_origins")
-        fault = handshake.fault(message)
-        return Refusal(400, "bad_handshake", fault) if fault else None
+            text = "this origin is not in client.allowed_origins"
+            return Refusal(HTTPStatus.FORBIDDEN, "origin", text)
+        fault = handshake.fault(message, is_upgraded=is_upgraded)
+        return Refusal(fault.status, "bad_handshake", fault.text) if fault is not None else None
 
     def bad_http(self) -> None:
-        """A request was so malformed that aiohttp answered it."""
+        """A request was so malformed that nobody looked what it wants."""
         self.tally.rejected["bad_handshake"] += 1
 
     def watch(self, newcomer: Newcomer) -> None:

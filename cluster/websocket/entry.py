@@ -8,17 +8,20 @@ else is aiohttp's: another address, and what is no HTTP at all.
 from __future__ import annotations
 
 import asyncio
+from http import HTTPStatus
 from typing import cast
 
 from aiohttp import web
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpProcessingError, HttpRequestParser
+from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
 from aiohttp.web_protocol import RequestHandler
 
 from cluster.websocket import handshake
 from cluster.websocket.door import Door
 
-#: More of a head than this is not waited for; aiohttp, which has its own limits, refuses it.
+_TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+#: A longer head is not waited for.
 _HEAD_LIMIT = 65_536
 
 
@@ -33,14 +36,21 @@ class Entrance:
         self.door = door
         self.http = http
         self._loop = asyncio.get_running_loop()
-        # Where the parser asks to pause the reading of a body: nobody reads bodies here.
-        self._nobody = BaseProtocol(self._loop)
+        # Whom the parser asks to pause the reading of a body: bodies are not read here.
+        self._null_protocol = BaseProtocol(self._loop)
 
     def __call__(self) -> Entry:
         return Entry(self)
 
     def parser(self) -> HttpRequestParser:
-        return HttpRequestParser(self._nobody, self._loop, _HEAD_LIMIT)
+        # One request is looked at. (With a queue of one the parser would lose what follows an upgrade.)
+        return HttpRequestParser(
+            self._null_protocol,
+            self._loop,
+            _HEAD_LIMIT,
+            auto_decompress=False,
+            max_msg_queue_size=2,
+        )
 
 
 class Entry(asyncio.Protocol):
@@ -66,15 +76,41 @@ class Entry(asyncio.Protocol):
             return
         self._head += data
         try:
-            messages, _, tail = parser.feed_data(data)
+            messages, is_upgraded, tail = parser.feed_data(data)
         except HttpProcessingError:
             self._hand_over(transport)
             return
-        if messages and handshake.is_for_us(message := messages[0][0]):
-            self._forget()
-            self._entrance.door.open(transport, message, tail)
-        elif messages or len(self._head) > _HEAD_LIMIT:
+        if messages:
+            self._found(transport, messages[0][0], tail, is_upgraded=is_upgraded)
+        elif len(self._head) > _HEAD_LIMIT:
+            self._entrance.door.bad_http()
+            self._refuse(transport, _TOO_LARGE, f"a head may have {_HEAD_LIMIT} bytes")
+
+    def _found(
+        self,
+        transport: asyncio.Transport,
+        message: RawRequestMessage,
+        tail: bytes,
+        *,
+        is_upgraded: bool,
+    ) -> None:
+        door = self._entrance.door
+        if not handshake.is_for_us(message):
             self._hand_over(transport)
+        elif refusal := door.refusal(message, is_upgraded=is_upgraded):
+            self._refuse(transport, refusal.status, refusal.text)
+        else:
+            self._forget()
+            door.enter(transport, message, tail)
+
+    def _refuse(self, transport: asyncio.Transport, status: HTTPStatus, text: str) -> None:
+        """Answer, and wait until the peer has gone; what else it says is not looked at.
+
+        A socket that is closed with something unread takes the answer along. `end` bounds the wait.
+        """
+        self._head, self._parser = b"", None
+        transport.write(handshake.refused(status, text))
+        transport.write_eof()
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
         """Let aiohttp answer, as if everything had come to it."""

@@ -1,4 +1,4 @@
-"""A socket with WebSocket frames on it: parsed messages in, bytes out, and whether it is read.
+"""A socket with WebSocket frames on it: parsed messages in, bytes out, a peer that does not read.
 
 aiohttp's reader in C parses the frames and feeds this object at once, without a queue. A peer that
 does not read is noticed by the transport: above the limit of unsent bytes it calls
@@ -78,7 +78,7 @@ class Framed(WebSocketDataQueue, asyncio.Protocol):
         """A close frame has come; 0 for none of its own."""
         raise NotImplementedError
 
-    def unread(self) -> None:
+    def peer_stalled(self) -> None:
         """The peer does not read what it is sent."""
         raise NotImplementedError
 
@@ -125,17 +125,17 @@ class Framed(WebSocketDataQueue, asyncio.Protocol):
         """Called by the reader at its end; the transport says the same."""
 
     def pause_writing(self) -> None:
-        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._look_if_unread)
+        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._look_if_stalled)
 
     def resume_writing(self) -> None:
         """Nothing waits for it."""
 
-    def _look_if_unread(self) -> None:
+    def _look_if_stalled(self) -> None:
         transport = self._transport
         if transport is None or self._is_closing:
             return
         if transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]:
-            self.unread()
+            self.peer_stalled()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None

@@ -6,12 +6,13 @@ Rules of this file: no socket, no clock. Requests come parsed, by aiohttp's pars
 from __future__ import annotations
 
 import base64
-import binascii
 import hashlib
+from collections.abc import Sequence
 from http import HTTPStatus
+from typing import NamedTuple
 
 from aiohttp import hdrs
-from aiohttp.http import RawRequestMessage
+from aiohttp.http import HttpVersion11, RawRequestMessage
 
 PATH = "/connection/websocket"
 SUBPROTOCOL = "centrifuge-json"
@@ -20,33 +21,55 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
 
 
+class Fault(NamedTuple):
+    """What is wrong with a handshake: HTTP status, and words."""
+
+    status: HTTPStatus
+    text: str
+
+
 def is_for_us(message: RawRequestMessage) -> bool:
-    """Whether a request asks for the WebSocket address."""
-    return message.path.partition("?")[0] == PATH
+    """Whether a request asks for the WebSocket address, in whatever spelling."""
+    return message.path.partition("?")[0] == PATH or message.url.path == PATH
 
 
-def fault(message: RawRequestMessage) -> str:
-    """What is wrong with a request for a WebSocket, in words; "" when nothing is."""
+def fault(message: RawRequestMessage, *, is_upgraded: bool) -> Fault | None:
+    """What is wrong with a request for a WebSocket, None when nothing is.
+
+    Args:
+        is_upgraded: what the parser said: whether it takes what follows for something else than HTTP.
+    """
+    if message.headers.get(hdrs.SEC_WEBSOCKET_VERSION, "13") != "13":
+        return Fault(HTTPStatus.UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13")
+    words = _what_is_bad(message, is_upgraded=is_upgraded)
+    return Fault(HTTPStatus.BAD_REQUEST, words) if words else None
+
+
+def _what_is_bad(message: RawRequestMessage, *, is_upgraded: bool) -> str:
     headers = message.headers
     if message.method != "GET":
         return "the method must be GET"
-    if not message.upgrade or headers.get(hdrs.UPGRADE, "").strip().lower() != "websocket":
-        return "only WebSockets: send 'Connection: Upgrade' and 'Upgrade: websocket'"
-    if headers.get(hdrs.SEC_WEBSOCKET_VERSION) != "13":
-        return "Sec-WebSocket-Version must be 13"
-    if message.chunked or headers.get(hdrs.CONTENT_LENGTH, "0") != "0":
+    if message.version != HttpVersion11:
+        return "the version of HTTP must be 1.1"
+    if hdrs.TRANSFER_ENCODING in headers or headers.get(hdrs.CONTENT_LENGTH, "0") != "0":
         return "a handshake has no body"
-    if not _is_key(headers.get(hdrs.SEC_WEBSOCKET_KEY, "")):
-        return f"Sec-WebSocket-Key must be {_KEY_BYTES} bytes in base64"
+    if not is_upgraded or headers.get(hdrs.UPGRADE, "").strip().lower() != "websocket":
+        return "only WebSockets: send 'Connection: Upgrade' and 'Upgrade: websocket'"
+    if hdrs.SEC_WEBSOCKET_VERSION not in headers:
+        return "Sec-WebSocket-Version must be 13"
+    if not _is_key(headers.getall(hdrs.SEC_WEBSOCKET_KEY, ())):
+        return f"one Sec-WebSocket-Key is needed, {_KEY_BYTES} bytes in base64"
     if _wants_protobuf(message):
         return "this server speaks JSON, not Protobuf"
     return ""
 
 
-def _is_key(key: str) -> bool:
+def _is_key(keys: Sequence[str]) -> bool:
+    if len(keys) != 1:
+        return False
     try:
-        return len(base64.b64decode(key, validate=True)) == _KEY_BYTES
-    except (binascii.Error, ValueError):
+        return len(base64.b64decode(keys[0], validate=True)) == _KEY_BYTES
+    except ValueError:
         return False
 
 
@@ -71,12 +94,17 @@ def accepted(message: RawRequestMessage) -> bytes:
     )
 
 
-def refused(status: int, text: str) -> bytes:
+_MORE_HEADERS = {
+    # nginx tries the next worker; others are asked to come back.
+    HTTPStatus.SERVICE_UNAVAILABLE: b"Retry-After: 1\r\n",
+    HTTPStatus.UPGRADE_REQUIRED: b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+}
+
+
+def refused(status: HTTPStatus, text: str) -> bytes:
     """An answer after which the connection is closed."""
     body = text.encode() + b"\n"
-    # nginx goes on to the next worker; whoever is no nginx is to come back later.
-    retry = b"Retry-After: 1\r\n" if status == HTTPStatus.SERVICE_UNAVAILABLE else b""
     return (
         b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\n%b"
         b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
-    ) % (status, HTTPStatus(status).phrase.encode(), retry, len(body), body)
+    ) % (status, status.phrase.encode(), _MORE_HEADERS.get(status, b""), len(body), body)

@@ -166,6 +166,9 @@ class MemoryBroker:
         waiters.append(future)
         return future
 
+    def is_subscribed(self, channel: str) -> bool:
+        return channel in self.heard
+
     def _confirm(self, channel: str) -> None:
         waiters = self.wanted.get(channel)
         if waiters is None:

@@ -113,11 +113,14 @@ class ScriptedBroker:
             self.wanted[channel] = []
             self.was_confirmed.discard(channel)
             self._serve(channel)
-        if channel in self.was_confirmed and not self.unconfirmed[channel]:
+        if self.is_subscribed(channel):
             future.set_result(None)
         else:
             self.wanted[channel].append(future)
         return future
+
+    def is_subscribed(self, channel: str) -> bool:
+        return channel in self.was_confirmed and not self.unconfirmed[channel]
 
     def _serve(self, channel: str) -> None:
         self.served.add(channel)

@@ -74,6 +74,8 @@ async def test_the_answer_is_that_of_the_rfc():
         request(path=handshake.PATH + "?format=json&x=%zz"),
         request().replace(b"Upgrade", b"UPGRADE").replace(b"Sec-WebSocket", b"sec-websocket"),
         b"\r\n" + request(),
+        request(path="http://x" + handshake.PATH),
+        request(path=handshake.PATH.replace("s", "%73")),
     ],
 )
 async def test_what_the_rfc_allows_comes_in(data: bytes):
@@ -105,9 +107,15 @@ async def test_a_head_may_come_in_any_pieces():
         (request(Upgrade=None), "send 'Connection: Upgrade'"),
         (request(Upgrade="h2c"), "and 'Upgrade: websocket'"),
         (request(Sec_WebSocket_Version=None), "Sec-WebSocket-Version must be 13"),
-        (request(Sec_WebSocket_Version="8"), "Sec-WebSocket-Version must be 13"),
         (request(Content_Length="3") + b"abc", "a handshake has no body"),
         (request(Transfer_Encoding="chunked") + b"0\r\n\r\n", "a handshake has no body"),
+        (request(Transfer_Encoding="gzip"), "a handshake has no body"),
+        (request(Upgrade="websoc\u212aet"), "and 'Upgrade: websocket'"),
+        (request().replace(b"HTTP/1.1", b"HTTP/1.0"), "the version of HTTP must be 1.1"),
+        (
+            request().replace(b"\r\nSec", b"\r\nSec-WebSocket-Key: a\r\nSec", 1),
+            "one Sec-WebSocket-Key",
+        ),
         (request(Sec_WebSocket_Key=None), "16 bytes in base64"),
         (request(Sec_WebSocket_Key="c2hvcnQ="), "16 bytes in base64"),
         (request(Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ="), "16 bytes in base64"),
@@ -154,6 +162,43 @@ async def test_what_is_no_handshake_is_answered_by_aiohttp(data: bytes, status: 
         assert found.split(b" ")[1] == status
         assert b"\r\nServer: Python" in found
         assert not house.door.carriers
+
+
+async def test_another_version_is_told_the_one_we_speak():
+    async with House(configured()).open() as house:
+        found = (await answer(house, request(Sec_WebSocket_Version="8"))).decode()
+        assert found.startswith("HTTP/1.1 426 Upgrade Required\r\n")
+        assert "\r\nSec-WebSocket-Version: 13\r\n" in found
+        assert house.tally.rejected["bad_handshake"] == 1
+
+
+async def test_a_head_that_is_too_long_is_not_waited_for():
+    async with House(configured()).open() as house:
+        reader, writer = await raw(house)
+        writer.write(f"GET {handshake.PATH} HTTP/1.1\r\nHost: x\r\n".encode())
+        for number in range(100):
+            writer.write(b"X-%d: %b\r\n" % (number, b"y" * 1000))
+            await writer.drain()
+            await asyncio.sleep(0)
+        found = await ended(reader)
+        assert found.startswith(b"HTTP/1.1 431 ")
+        assert b"65536 bytes" in found
+        assert house.tally.rejected["bad_handshake"] == 1
+        writer.close()
+
+
+async def test_an_answer_is_not_lost_with_what_was_not_read():
+    async with House(configured()).open() as house:
+        data = request(method="POST", Content_Length="2000000") + b"x" * 2_000_000
+        found = await answer(house, data)
+        assert found.startswith(b"HTTP/1.1 400 ")
+
+
+async def test_a_thousand_requests_in_one_piece_are_one():
+    async with House(configured(**QUICK)).open() as house:
+        found = await answer(house, request(Upgrade=None) * 1000)
+        assert found.count(b"HTTP/1.1 ") == 1
+        assert house.tally.rejected["bad_handshake"] == 1
 
 
 async def test_other_http_that_does_not_end_is_ended_in_time():

@@ -110,21 +110,23 @@ async def test_the_json_subprotocol_is_taken():
 
 
 @pytest.mark.parametrize(
-    ("path", "headers"),
+    ("path", "headers", "status"),
     [
-        ("?format=protobuf", {}),
-        ("?cf_protocol=protobuf", {}),
-        ("", {"Sec-WebSocket-Protocol": "centrifuge-protobuf"}),
-        ("", {"Upgrade": "h2c"}),
-        ("", {"Sec-WebSocket-Version": "12"}),
-        ("", {"Sec-WebSocket-Key": "short"}),
+        ("?format=protobuf", {}, 400),
+        ("?cf_protocol=protobuf", {}, 400),
+        ("", {"Sec-WebSocket-Protocol": "centrifuge-protobuf"}, 400),
+        ("", {"Upgrade": "h2c"}, 400),
+        ("", {"Sec-WebSocket-Version": "12"}, 426),
+        ("", {"Sec-WebSocket-Key": "short"}, 400),
     ],
 )
-async def test_a_handshake_we_cannot_serve_is_a_bad_request(path: str, headers: dict[str, str]):
+async def test_a_handshake_we_cannot_serve_is_refused(
+    path: str, headers: dict[str, str], status: int
+):
     async with House(configured()).open() as house:
         with pytest.raises(HandshakeRefused) as refused:
             await house.caller(path=path, headers=headers)
-        assert refused.value.status == 400
+        assert refused.value.status == status
         assert house.tally.rejected["bad_handshake"] == 1
 
 
