@@ -107,13 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     add = parser.add_argument
     add("--workers", type=int, default=2, metavar="N", help="of the cluster it starts (2)")
-    add("--idle", type=int, default=1000, metavar="N", help="idle connections (1000)")
+    add("--idle", type=int, default=2000, metavar="N", help="idle connections (2000)")
     add(
         "--most",
         type=int,
-        default=1200,
+        default=2400,
         metavar="N",
-        help="listeners at the end of the ramp (1200)",
+        help="listeners at the end of the ramp (2400)",
     )
     add("--step-seconds", type=float, default=8.0, metavar="S", help="length of a step (8)")
     add("--target", metavar="URL", help="ws://… of a running cluster, instead of one of its own")
@@ -139,14 +139,7 @@ class _Measuring:
     def run(self) -> Capacity:
         if not self._host:
             self._start_cluster()
-        idle = self._arguments.idle
-        before = self._sum("app_worker_resident_memory_bytes")
-        load = self._load(Load("idle", users=idle, spawn_rate=250))
-        load.wait_until_connected(time.sleep)
-        time.sleep(_SETTLE_SECONDS)
-        connections = self._sum("app_active_connections")
-        each = (self._sum("app_worker_resident_memory_bytes") - before) / max(1.0, connections)
-        load.end()
+        each = self._bytes_per_connection(self._arguments.idle)
         pace, summary = self._ramp()
         workers = int(self._sum("app_workers_alive"))
         memory = self._sum("app_memory_limit_bytes") * 0.8 / workers
@@ -161,6 +154,22 @@ class _Measuring:
             connections_by_files=int(self._sum("app_connection_capacity") / workers),
             connections_by_memory=int(memory / max(1.0, each)),
         )
+
+    def _bytes_per_connection(self, idle: int) -> float:
+        """What each idle connection adds, once others have used up the memory left over from the boot."""
+        first, connections, memory = self._held(max(1, idle // 5))
+        second, more, memory_with_more = self._held(idle)
+        for load in (first, second):
+            load.end()
+        return (memory_with_more - memory) / max(1.0, more - connections)
+
+    def _held(self, idle: int) -> tuple[RunningLoad, float, float]:
+        """Add idle connections; returns their load, all connections, and the workers' memory."""
+        load = self._load(Load("idle", users=idle, spawn_rate=250))
+        load.wait_until_connected(time.sleep)
+        time.sleep(_SETTLE_SECONDS)
+        connections = self._sum("app_active_connections")
+        return load, connections, self._sum("app_worker_resident_memory_bytes")
 
     def _ramp(self) -> tuple[float, dict[str, Any]]:
         """Messages per second of worker CPU over the ramp, and the load test's own summary."""
