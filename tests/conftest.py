@@ -12,6 +12,7 @@ Rules for `make test`, which runs several processes at a time because most tests
 from __future__ import annotations
 
 import resource
+import signal
 from pathlib import Path
 from typing import Final
 
@@ -36,9 +37,12 @@ LONG_FIRST: Final = (
 
 
 def pytest_configure() -> None:
-    """Raise the limit of open files to what the system allows: stories hold thousands of sockets."""
+    """Raise the limit of open files, since stories hold thousands of sockets; let Ctrl-C be heard."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    # A shell ignores Ctrl-C for what it starts in the background, and so would every program we start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(tryfirst=True)
