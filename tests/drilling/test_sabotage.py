@@ -6,8 +6,6 @@ Each has a stage of its own, and all run at the same time: most of it is waiting
 from __future__ import annotations
 
 import dataclasses
-import os
-import signal
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -22,6 +20,7 @@ from loadtest.drilling.outcome import Outcome
 from loadtest.drilling.stage import Stage
 from loadtest.drills import registered
 from tests.drilling.conftest import COMPRESS, run
+from tests.harness.processes import hold
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -98,7 +97,7 @@ def receiver_unreachable(stage: Stage) -> None:
 
 
 def alertmanager_hangs(stage: Stage) -> None:
-    os.kill(stage.part("alertmanager"), signal.SIGSTOP)
+    hold(stage.part("alertmanager"))
 
 
 SABOTAGES = (

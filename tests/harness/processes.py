@@ -7,7 +7,10 @@ import os
 import random
 import signal
 import socket
+import time
 from pathlib import Path
+
+import psutil
 
 # Below the ephemeral range: no outgoing connection takes one of these while we look.
 _FIRST_PORT, _LAST_PORT = 12000, 32000
@@ -95,3 +98,15 @@ def end(pids: list[int]) -> None:
         if is_running(pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
+
+
+def hold(pid: int, within: float = 30.0) -> None:
+    """Stop a process with SIGSTOP, and wait until it stands.
+
+    Where many wait for a core, a signal takes effect late, and the process would answer a while longer.
+    """
+    os.kill(pid, signal.SIGSTOP)
+    deadline = time.monotonic() + within
+    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+        assert time.monotonic() < deadline, f"process {pid} has not stopped within {within} s"
+        time.sleep(0.005)

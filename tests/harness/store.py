@@ -13,7 +13,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.harness.processes import free_ports
+from tests.harness.processes import free_ports, hold
 from tests.harness.waiting import until_async
 
 _SLOTS = 16384
@@ -98,7 +98,8 @@ class Store:
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Hold the process with SIGSTOP for the length of the block."""
-        self.signal(signal.SIGSTOP)
+        assert self.process is not None
+        hold(self.process.pid)
         try:
             yield
         finally:
