@@ -10,8 +10,6 @@ import socket
 import time
 from pathlib import Path
 
-import psutil
-
 # Below the ephemeral range: no outgoing connection takes one of these while we look.
 _FIRST_PORT, _LAST_PORT = 12000, 32000
 _MOST_PROCESSES = 8
@@ -107,6 +105,6 @@ def hold(pid: int, within: float = 30.0) -> None:
     """
     os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + within
-    while psutil.Process(pid).status() != psutil.STATUS_STOPPED:
+    while _stat(pid)[0] != "T":
         assert time.monotonic() < deadline, f"process {pid} has not stopped within {within} s"
         time.sleep(0.005)
