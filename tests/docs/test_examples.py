@@ -55,6 +55,8 @@ def run(command: list[str], cwd: Path, **environment: str) -> str:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        # curl shows frames too, if a roll closes it in that moment.
+        errors="replace",
         check=False,
         timeout=WITHIN_SECONDS,
     )
