@@ -14,7 +14,7 @@ SUBSCRIBERS = 1000
 PACE = 100
 CALM_PACE = 20
 AWAKE = "--awake"
-"""At a pace below what a server can do, a generator that sleeps would be woken at its cost."""
+"""At a pace below what a server can do, a generator that sleeps is woken at the server's cost."""
 
 
 @dataclass(frozen=True, slots=True)
