@@ -1,5 +1,4 @@
-"""A socket with WebSocket frames on it: parsed messages in, bytes out, and notice of a peer
-that does not read.
+"""A socket with WebSocket frames on it: parsed messages in, bytes out, and who does not read.
 
 aiohttp's reader in C parses the frames and feeds this object at once, without a queue. A peer that
 does not read is noticed by the transport: above the limit of unsent bytes it calls
