@@ -20,9 +20,9 @@ from aiohttp import web
 from aiohttp.http import HttpProcessingError
 
 from cluster import log
-from cluster.children.doors import BACKLOG
+from cluster.children.listeners import BACKLOG
 from cluster.console import Console, runbooks
-from cluster.metrics.supervisor import CONTENT_TYPE
+from cluster.metrics.supervisor_metrics import CONTENT_TYPE
 
 _SHUTDOWN_SECONDS: Final = 1.0
 
@@ -36,7 +36,7 @@ class Readiness:
     children: Mapping[str, str] = field(default_factory=dict)
 
 
-class AdminDoor:
+class AdminServer:
     """An HTTP server on a socket that is already listening.
 
     Args:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from cluster.metrics.tally import Tally
+from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication, push_frame, push_prefix
 
 #: Writes one or more whole frames to a subscriber; must not change the hub. A RuntimeError says
@@ -70,8 +70,8 @@ class Channel:
 class Hub:
     """All channels of one worker."""
 
-    def __init__(self, tally: Tally) -> None:
-        self._tally = tally
+    def __init__(self, counters: Counters) -> None:
+        self._counters = counters
         self.channels: dict[str, Channel] = {}
         self.subscriptions = 0
 
@@ -240,12 +240,12 @@ class Hub:
                     count += 1
             except RuntimeError:
                 # uvloop refuses a socket that has broken but has not been reported lost yet;
-                # its carrier leaves in a moment, and the iterator goes on with the next one.
-                self._tally.dropped["closed"] += frames
+                # its client leaves in a moment, and the iterator goes on with the next one.
+                self._counters.dropped["closed"] += frames
                 continue
             break
-        self._tally.messages_out += count * frames
-        self._tally.bytes_out += count * len(data)
+        self._counters.messages_out += count * frames
+        self._counters.bytes_out += count * len(data)
 
     # --- filling gaps ----------------------------------------------------------------------
 

@@ -25,19 +25,19 @@ from aiohttp.http import HttpProcessingError
 
 from cluster import log as logs
 from cluster.broker.canary import Canary
-from cluster.broker.redis import RedisBroker
+from cluster.broker.redis_broker import RedisBroker
 from cluster.config import Config
 from cluster.errors import BootFailed, StoreError
 from cluster.log import get_logger
-from cluster.metrics.tally import Tally
-from cluster.metrics.worker import WorkerMetrics
-from cluster.node.calls import RpcHandler
+from cluster.metrics.counters import Counters
+from cluster.metrics.worker_metrics import WorkerMetrics
+from cluster.node.commands import RpcHandler
 from cluster.node.node import Node
 from cluster.resp.router import Router
 from cluster.resp.subscriptions import Subscriptions
-from cluster.sessions.redis import RedisSessions
-from cluster.websocket.door import Door
-from cluster.websocket.entry import Entrance
+from cluster.sessions.redis_sessions import RedisSessions
+from cluster.websocket.accept import Acceptor
+from cluster.websocket.server import WebSocketServer
 
 log = get_logger()
 
@@ -99,11 +99,11 @@ class Worker:
         self._is_draining = False
         self._drain_ends_at = 0.0
         self._server: asyncio.Server | None = None
-        self._tally = Tally()
+        self._counters = Counters()
         self._metrics = WorkerMetrics(lane)
         logs.count_levels(self._count_log_event)
-        self._node = Node(config, self._tally, rpc_handlers=rpc_handlers)
-        self._door = Door(config, self._node, self._tally, is_ready=self._is_ready)
+        self._node = Node(config, self._counters, rpc_handlers=rpc_handlers)
+        self._door = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
         self._router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
         self._subscriptions = Subscriptions(self._router)
         self._broker = RedisBroker(
@@ -111,7 +111,7 @@ class Worker:
             self._subscriptions,
             prefix=config.broker.prefix,
             listener=self._node,
-            tally=self._tally,
+            counters=self._counters,
         )
         self._sessions = RedisSessions(
             self._router,
@@ -132,8 +132,8 @@ class Worker:
         self._node.start(self._broker, self._sessions)
 
     def _count_log_event(self, level: str) -> None:
-        if level in self._tally.log_events:
-            self._tally.log_events[level] += 1
+        if level in self._counters.log_events:
+            self._counters.log_events[level] += 1
 
     # --- life ----------------------------------------------------------------------------------
 
@@ -156,7 +156,7 @@ class Worker:
             parts.push_async_callback(self._drain)
             await self._stop.wait()
             began = time.monotonic()
-            log.info("drain_started", connections=len(self._door.carriers))
+            log.info("drain_started", connections=len(self._door.clients))
         log.info("drain_finished", seconds=round(time.monotonic() - began, 3))
 
     def _handle_signal(self, number: int) -> None:
@@ -228,11 +228,11 @@ class Worker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._set_gauges()
-            self._metrics.flush(self._tally)
+            self._metrics.flush(self._counters)
 
     def _clock_stopped(self, task: asyncio.Task[None]) -> None:
         """A clock never ends by itself; without one the worker is only half alive."""
-        self._tally.errors["internal"] += 1
+        self._counters.errors["internal"] += 1
         log.error("clock_stopped", exc_info=task.exception())
         self._stop.set()
 
@@ -243,7 +243,7 @@ class Worker:
         # Accepted sockets inherit it.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         self._server = await self._loop.create_server(
-            Entrance(self._door, http), sock=self._socket, backlog=BACKLOG
+            Acceptor(self._door, http), sock=self._socket, backlog=BACKLOG
         )
         gc.collect()
         gc.freeze()
@@ -321,18 +321,18 @@ class Worker:
             try:
                 await self._sessions.renew()
             except StoreError as error:
-                self._tally.errors["store"] += 1
+                self._counters.errors["store"] += 1
                 log.error("session_renew_failed", reason=str(error))
 
     async def _flush_metrics(self) -> None:
         while True:
             self._set_gauges()
-            self._metrics.flush(self._tally)
+            self._metrics.flush(self._counters)
             await asyncio.sleep(_FLUSH_SECONDS)
 
     def _set_gauges(self) -> None:
         hub = self._node.hub
-        self._metrics.set("app_active_connections", len(self._door.carriers))
+        self._metrics.set("app_active_connections", len(self._door.clients))
         self._metrics.set("app_subscriptions", hub.subscriptions)
         self._metrics.set("app_channels", len(hub.channels))
         self._metrics.set("app_broker_up", float(self._router.is_up))
@@ -344,7 +344,7 @@ class Worker:
         while True:
             due = time.monotonic() + _LAG_TICK_SECONDS
             await asyncio.sleep(_LAG_TICK_SECONDS)
-            self._tally.event_loop_lag.observe(max(0.0, time.monotonic() - due))
+            self._counters.event_loop_lag.observe(max(0.0, time.monotonic() - due))
 
 
 def run(

@@ -18,11 +18,11 @@ def main(words: Sequence[str]) -> int:
 
 def _command(name: str) -> Callable[[Sequence[str]], int] | None:
     if name == "drill":
-        from loadtest.drilling.command import drill
+        from loadtest.drilling.drill_cli import drill
 
         return drill
     if name == "soak":
-        from loadtest.drilling.command import soak
+        from loadtest.drilling.drill_cli import soak
 
         return soak
     if name == "capacity":

@@ -23,12 +23,13 @@ from typing import Any, Final
 
 from cluster.errors import ExitError
 from cluster.monitor.asking import Service
-from loadtest.drilling import facts, mends
+from loadtest.drilling import undo
 from loadtest.drilling.arguments import Parser
-from loadtest.drilling.load import ROOT, Load, LoadFailed, RunningLoad
-from loadtest.drilling.mends import Mends
-from loadtest.drilling.programs import Program, free_ports, this
-from loadtest.drilling.stage import is_ready
+from loadtest.drilling.environment import machine
+from loadtest.drilling.environment.cluster import is_ready
+from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
+from loadtest.drilling.environment.load import ROOT, Load, LoadFailed, RunningLoad
+from loadtest.drilling.undo import UndoLog
 
 _EXITS: Final = (
     "exit codes: 0 measured, 3 the cluster cannot start, 69 a program is missing, 78 bad input"
@@ -81,16 +82,16 @@ def main(words: Sequence[str]) -> int:
     if bool(arguments.target) != bool(arguments.admin_url):
         parser.error("--target and --admin-url belong together: give both")
     try:
-        with Mends() as open_mends:
-            found = _Measuring(arguments, open_mends).run()
+        with UndoLog() as undo_log:
+            found = _Measuring(arguments, undo_log).run()
     except (ExitError, LoadFailed) as error:
         sys.stderr.write(f"ws-cluster capacity: {error}\n")
         return getattr(error, "exit_code", 3)
-    machine = facts.machine()
+    described = machine.describe()
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     for path, text in (
-        (arguments.docs, page(found, machine, when)),
-        (arguments.rules, rules(found, machine, when)),
+        (arguments.docs, page(found, described, when)),
+        (arguments.rules, rules(found, described, when)),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -127,11 +128,11 @@ def _parser() -> argparse.ArgumentParser:
 
 
 class _Measuring:
-    def __init__(self, arguments: argparse.Namespace, open_mends: Mends) -> None:
+    def __init__(self, arguments: argparse.Namespace, undo_log: UndoLog) -> None:
         self._arguments = arguments
-        self._mends = open_mends
+        self._undo_log = undo_log
         self._folder = Path(tempfile.mkdtemp(prefix="ws-capacity-"))
-        open_mends.note(mends.removed(self._folder))
+        undo_log.note(undo.removed(self._folder))
         self._host = arguments.target or ""
         self._door = Service("the cluster", (arguments.admin_url or "").rstrip("/"))
         self._count = 0
@@ -200,7 +201,7 @@ class _Measuring:
         self._count += 1
         name = f"capacity-{self._count}"
         return RunningLoad(
-            load, host=self._host, folder=self._folder, name=name, open_mends=self._mends
+            load, host=self._host, folder=self._folder, name=name, undo_log=self._undo_log
         )
 
     def _sum(self, name: str, label: str = "") -> float:
@@ -220,7 +221,7 @@ class _Measuring:
         command = this("up", "--config", str(config), "--workers", str(self._arguments.workers))
         command += ["--host", "127.0.0.1", "--port", str(port), "--admin-port", str(port + 1)]
         command += ["--worker-port-base", str(port + 2), "--data-dir", str(self._folder / "data")]
-        cluster = Program("cluster", command, folder=self._folder, open_mends=self._mends)
+        cluster = DrillProcess("cluster", command, folder=self._folder, undo_log=self._undo_log)
         self._host = f"ws://127.0.0.1:{port}/connection/websocket"
         self._door = Service("the cluster", f"http://127.0.0.1:{port + 1}")
         cluster.wait_until(lambda: is_ready(self._door.url), _BOOT_SECONDS)

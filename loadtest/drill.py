@@ -2,12 +2,12 @@
 
 Rules
 - One drill per alert, one file per drill under loadtest/drills/, named as docker/square.yml says.
-- Lengths of time are those of production; on a stage with compressed time they are divided. What
+- Lengths of time are those of production; on a environment with compressed time they are divided. What
   takes real time in either is declared as `fixed_s`.
-- `provoke` breaks things through its scene only: each breakage is written down with its mend
+- `provoke` breaks things through its injector only: each breakage is written down with its mend
   before it happens, and is mended in the end whatever comes between.
 - `takes` names what the drill spoils for others, `uses` what must be well meanwhile: drills run
-  side by side on one stage if nobody takes what another takes or uses.
+  side by side on one environment if nobody takes what another takes or uses.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
 
-from loadtest.drilling.load import Load
-from loadtest.drilling.outcome import Proof
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.receivers import Place
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.result import Proof
 
 
 class Part(StrEnum):
-    """What a drill can spoil for another one on the same stage."""
+    """What a drill can spoil for another one on the same environment."""
 
     DOOR = "door"
     WORKERS = "workers"
@@ -46,7 +46,7 @@ class Part(StrEnum):
     SLACK = "slack"
     NODE_EXPORTER = "node_exporter"
     DISK = "disk"
-    # Shared by every stage of this machine.
+    # Shared by every environment of this machine.
     MACHINE = "machine"
 
 
@@ -68,11 +68,11 @@ class Drill:
 
     Attributes:
         breaks: what is broken, one sentence.
-        mends: how it is mended, one sentence.
+        undo: how it is mended, one sentence.
         provoke: breaks it; returns once it is broken.
         fires_s: from the provocation until the alert fires.
         resolves_s: from the mending until the alert is inactive.
-        fixed_s: real seconds that `provoke` and `mends` take on any stage.
+        fixed_s: real seconds that `provoke` and `mends` take on any environment.
         prepare: what must stand before the baseline is looked at.
         below: brings the cause just below the threshold; the alert must stay quiet `below_s`.
         below_breaks: what `below` does, one sentence.
@@ -86,16 +86,16 @@ class Drill:
 
     alert: str
     breaks: str
-    mends: str
-    provoke: Callable[[Scene], None]
+    undo: str
+    provoke: Callable[[FaultInjector], None]
     fires_s: float
     resolves_s: float
     takes: frozenset[Part]
     uses: frozenset[Part] = MONITORING | SERVICE
     fixed_s: float = 0.0
     proof: Proof = "full"
-    prepare: Callable[[Scene], None] | None = None
-    below: Callable[[Scene], None] | None = None
+    prepare: Callable[[FaultInjector], None] | None = None
+    below: Callable[[FaultInjector], None] | None = None
     below_breaks: str = ""
     below_s: float = 0.0
     is_acknowledged: bool = False

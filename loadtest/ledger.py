@@ -69,7 +69,7 @@ class Heard:
         return Heard(one.first, max(one.last, two.last), gaps)
 
 
-class Subscriber:
+class SubscriberAccount:
     """What one subscriber of one channel saw, across its reconnects."""
 
     __slots__ = ("_missing", "got", "heard", "last", "out_of_order", "twice", "unrecoverable")
@@ -235,7 +235,7 @@ class Ledger:
         self.sent: Counter[str] = Counter()
         self.results: dict[str, Counter[str]] = {}
         self.latencies = Latencies()
-        self._subscribers: dict[str, list[Subscriber]] = {}
+        self._subscribers: dict[str, list[SubscriberAccount]] = {}
         self._left: dict[str, Account] = {}
         self._bases: dict[str, int] = {}
         self._spoken: dict[str, dict[str, int]] = {}
@@ -253,9 +253,9 @@ class Ledger:
             failed = self._failed.setdefault(channel, {})
             failed.setdefault(publisher, set()).add(number)
 
-    def subscriber(self, channel: str) -> Subscriber:
+    def subscriber(self, channel: str) -> SubscriberAccount:
         """A new subscriber, present until it leaves."""
-        one = Subscriber()
+        one = SubscriberAccount()
         self._subscribers.setdefault(channel, []).append(one)
         return one
 
@@ -263,7 +263,7 @@ class Ledger:
         """Somebody subscribed for the first time, at this position."""
         self._bases[channel] = min(offset, self._bases.get(channel, offset))
 
-    def left(self, channel: str, one: Subscriber) -> None:
+    def left(self, channel: str, one: SubscriberAccount) -> None:
         """A subscriber left on purpose: what comes later is not for it."""
         self._subscribers[channel].remove(one)
         account = self._left.setdefault(channel, Account())
@@ -362,7 +362,7 @@ def _account(values: Mapping[str, Any]) -> Account:
     return Account(**{**values, **told})
 
 
-def _add_subscriber(account: Account, one: Subscriber) -> None:
+def _add_subscriber(account: Account, one: SubscriberAccount) -> None:
     if one.is_whole:
         account.listen(one.heard)
     for name in ("got", "lost", "twice", "out_of_order", "unrecoverable"):

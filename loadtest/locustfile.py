@@ -21,14 +21,14 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 # Of shapes only the modules: Locust takes any shape class it finds in this module's names.
-from loadtest import arguments, limits, shapes, stages
+from loadtest import locust_options, shapes, stages, thresholds
+from loadtest.load_context import LoadContext
 from loadtest.scenarios import SCENARIOS
 
 # Locust finds user classes in this module's names.
 from loadtest.users.chat import Broadcaster, ChatMember, Reconnector, Subscriber
 from loadtest.users.quiet import Caller, Comer, Idle, SessionHolder, SlowReader
 from loadtest.users.wrong import ErrorMaker
-from loadtest.world import World
 
 USERS: Final = (
     Broadcaster,
@@ -46,12 +46,12 @@ USERS: Final = (
 SHAPES: Final = {**shapes.SHAPES, "stages": stages.StagesShape}
 _BAD_INPUT_EXIT: Final = 78
 _LIMITS_EXIT: Final = 1
-_worlds: list[World] = []
+_contexts: list[LoadContext] = []
 
 
 @events.init_command_line_parser.add_listener
 def _add_arguments(parser: Any) -> None:
-    arguments.add(parser)
+    locust_options.add(parser)
 
 
 @events.init.add_listener
@@ -60,7 +60,7 @@ def _begin(environment: Environment, **_: Any) -> None:
     options = environment.parsed_options
     assert options is not None
     try:
-        limits.parse(options.expect)
+        thresholds.parse(options.expect)
     except ValueError as error:
         sys.stderr.write(f"{error}\n")
         sys.exit(_BAD_INPUT_EXIT)
@@ -84,29 +84,29 @@ def _begin(environment: Environment, **_: Any) -> None:
     if options.shape and not isinstance(environment.runner, WorkerRunner):
         environment.shape_class = SHAPES[options.shape]()
         environment.shape_class.runner = environment.runner
-    world = World(environment)
-    _worlds[:] = [world]
-    _agree(environment, world)
+    context = LoadContext(environment)
+    _contexts[:] = [context]
+    _agree(environment, context)
 
 
-def _agree(environment: Environment, world: World) -> None:
+def _agree(environment: Environment, context: LoadContext) -> None:
     """What master and workers tell each other beside Locust's own messages."""
     runner = environment.runner
     if isinstance(runner, MasterRunner):
 
         def settled(environment: Environment, msg: Any, **_: Any) -> None:
-            world.take_report(msg.node_id, msg.data)
-            world.settled.add(msg.node_id)
+            context.take_report(msg.node_id, msg.data)
+            context.settled.add(msg.node_id)
 
         runner.register_message("settled", settled)
     elif isinstance(runner, WorkerRunner):
 
         def settle(environment: Environment, msg: Any, **_: Any) -> None:
-            world.settle()
-            runner.send_message("settled", world.report())
+            context.settle()
+            runner.send_message("settled", context.report())
 
         def count(environment: Environment, msg: Any, **_: Any) -> None:
-            world.processes = max(1, int(msg.data["count"]))
+            context.processes = max(1, int(msg.data["count"]))
 
         runner.register_message("settle", settle, concurrent=True)
         runner.register_message("processes", count)
@@ -121,49 +121,49 @@ def _raise_file_limit() -> None:
 
 @events.test_start.add_listener
 def _start(environment: Environment, **_: Any) -> None:
-    world = World.of(environment)
-    world.begin()
+    context = LoadContext.of(environment)
+    context.begin()
     runner = environment.runner
     if isinstance(runner, MasterRunner):
         runner.send_message("processes", {"count": runner.worker_count})
     if not isinstance(runner, WorkerRunner):
-        gevent.spawn(world.keep_writing)
+        gevent.spawn(context.keep_writing)
 
 
 @events.test_stopping.add_listener
 def _settle(environment: Environment, **_: Any) -> None:
     """Before anybody leaves, wait for what is on its way."""
-    world = World.of(environment)
+    context = LoadContext.of(environment)
     if isinstance(environment.runner, MasterRunner):
-        world.settle_workers(environment.runner)
+        context.settle_workers(environment.runner)
     else:
-        world.settle()
+        context.settle()
 
 
 @events.test_stop.add_listener
 def _stopped(environment: Environment, **_: Any) -> None:
     """With the web page a run ends and the program goes on."""
     if environment.web_ui is not None and not isinstance(environment.runner, WorkerRunner):
-        _account(World.of(environment))
+        _account(LoadContext.of(environment))
 
 
 @events.report_to_master.add_listener
 def _report(client_id: str, data: dict[str, Any]) -> None:
-    world = _worker_world()
-    if world is not None:
-        data["world"] = world.report()
+    context = _worker_context()
+    if context is not None:
+        data["context"] = context.report()
 
 
 @events.worker_report.add_listener
 def _take_report(client_id: str, data: Mapping[str, Any]) -> None:
-    world = _worker_world()
-    if world is not None and "world" in data:
-        world.take_report(client_id, data["world"])
+    context = _worker_context()
+    if context is not None and "context" in data:
+        context.take_report(client_id, data["context"])
 
 
-def _worker_world() -> World | None:
+def _worker_context() -> LoadContext | None:
     """Locust does not say which environment a report belongs to; there is one per process."""
-    return _worlds[0] if _worlds else None
+    return _contexts[0] if _contexts else None
 
 
 @events.quitting.add_listener
@@ -173,16 +173,16 @@ def _end(environment: Environment, **_: Any) -> None:
         return
     # Told to end by a signal, Locust comes here before it stops anybody.
     _settle(environment)
-    world = World.of(environment)
-    limits_met = _account(world)
+    context = LoadContext.of(environment)
+    limits_met = _account(context)
     if limits_met is not None:
         environment.process_exit_code = 0 if limits_met else _LIMITS_EXIT
 
 
-def _account(world: World) -> bool | None:
+def _account(context: LoadContext) -> bool | None:
     """Write the final account; returns whether the limits were met, None without any."""
-    world.write(is_final=True)
-    summary = world.summary(is_final=True)
+    context.write(is_final=True)
+    summary = context.summary(is_final=True)
     ledger = ("sent", "acknowledged", "unknown", "refused", "got", "lost", "twice", "out_of_order")
     sys.stderr.write("ledger: " + ", ".join(f"{name} {summary[name]}" for name in ledger) + "\n")
     sys.stderr.writelines(f"loss: {line}\n" for line in summary["losses"])
@@ -193,9 +193,9 @@ def _account(world: World) -> bool | None:
             f"load generator: {summary['cpu_seconds']} s of CPU,"
             f" {summary['cpu_ms_per_user_second']} ms per user and second\n"
         )
-    wanted = limits.parse(world.options.expect)
+    wanted = thresholds.parse(context.options.expect)
     for limit in wanted:
-        sys.stderr.write(limit.verdict(limits.seen(summary, limit.name)) + "\n")
+        sys.stderr.write(limit.verdict(thresholds.seen(summary, limit.name)) + "\n")
     if not wanted:
         return None
-    return all(limit.is_met(limits.seen(summary, limit.name)) for limit in wanted)
+    return all(limit.is_met(thresholds.seen(summary, limit.name)) for limit in wanted)

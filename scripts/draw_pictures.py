@@ -1,8 +1,8 @@
-"""Draw docs/img/architecture.svg and drill-stage.svg: what runs, and what goes between.
+"""Draw docs/img/architecture.svg and drill-environment.svg: what runs, and what goes between.
 
 Rules
 - Pictures are readable on a light and on a dark page: they bring their own background.
-- Drawn by code, so that a change of the house is a change of a line here.
+- Drawn by code, so that a change of the worker is a change of a line here.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ def flows() -> list[str]:
     ]  # fmt: skip
 
 
-def stage() -> list[str]:
+def environment() -> list[str]:
     """What a drill starts, what it breaks, and the way of the alert."""
     return [
         f'<rect width="{WIDTH}" height="{STAGE_HEIGHT}" rx="12" fill="#f7f9fb"/>',
@@ -121,10 +121,10 @@ def stage() -> list[str]:
             '<rect x="190" y="24" width="770" height="312" rx="12" fill="#ffffff" '
             'stroke="#9fb3c8" stroke-dasharray="6 4"/>'
         ),
-        text(206, 48, "one stage of a drill", "note", "start"),
+        text(206, 48, "one environment of a drill", "note", "start"),
         box(24, 76, 130, 66, "#e6eaf0", "Locust", "steady load", "and its ledger"),
         box(24, 196, 130, 66, "#fdeecb", "the drill", "breaks, watches", "mends"),
-        box(24, 306, 130, 66, "#e6eaf0", "the mender", "mends if the", "drill is killed"),
+        box(24, 306, 130, 66, "#e6eaf0", "the undo daemon", "mends if the", "drill is killed"),
         box(230, 76, 170, 66, "#d9f2e6", "the cluster", "nginx, 2 workers", "store, supervisor"),
         box(480, 76, 170, 66, "#dbe9fb", "Prometheus", "rules of docker/", "time compressed"),
         box(750, 76, 180, 66, "#dbe9fb", "Alertmanager", "routes, silences"),
@@ -169,11 +169,11 @@ PICTURES: Final = {
         " sockets and serves metrics.",
         [*frame(), *processes(), *flows()],
     ),
-    "drill-stage.svg": svg(
+    "drill-environment.svg": svg(
         STAGE_HEIGHT,
         "The drill breaks the cluster; Prometheus, Alertmanager and the stand-ins carry the alert;"
-        " the mender mends if the drill is killed.",
-        stage(),
+        " the undo daemon mends if the drill is killed.",
+        environment(),
     ),
 }
 

@@ -1,6 +1,6 @@
 """A child of the supervisor: one process, what it reports, and how it is stopped.
 
-The one code path for workers, Valkey and nginx; what differs between them is a `Kind`.
+The one code path for workers, Valkey and nginx; what differs between them is a `ChildSpec`.
 
 Rules
 - alive is not ready is not booted: `state` is what the child says of itself now, `booted_at` is
@@ -33,7 +33,7 @@ _TAIL: Final = 4096
 _LAST_WORDS: Final = 300
 
 
-class Kind(Protocol):
+class ChildSpec(Protocol):
     """How one kind of child starts, is found ready, and stops.
 
     `launch` is called again for a lane only after `ended` was called for it; `watch` reports
@@ -85,9 +85,9 @@ class Child:
     """One running process and what it said last."""
 
     def __init__(
-        self, kind: Kind, lane: str, reaper: Reaper, changed: Callable[[Child], None]
+        self, spec: ChildSpec, lane: str, reaper: Reaper, changed: Callable[[Child], None]
     ) -> None:
-        self.kind: Final = kind
+        self.spec: Final = spec
         self.lane: Final = lane
         self.state: State = "starting"
         self.reason = ""
@@ -103,13 +103,13 @@ class Child:
         self.heartbeat: Heartbeat | None = None
         self._changed = changed
         self._news = asyncio.Event()
-        self._log = log.get_logger(child=kind.name, lane=lane)
-        launch = kind.launch(lane)
+        self._log = log.get_logger(child=spec.name, lane=lane)
+        launch = spec.launch(lane)
         self.pid, self._output_fd = _spawned(launch)
         self.exited: Final = reaper.watch(self.pid)
         self._loop = asyncio.get_running_loop()
         self._loop.add_reader(self._output_fd, self._read_output)
-        self._watching = self._loop.create_task(kind.watch(self, launch.status_fd))
+        self._watching = self._loop.create_task(spec.watch(self, launch.status_fd))
         self._ending = self._loop.create_task(self._end())
         self._log.info("child_started", pid=self.pid)
 
@@ -155,13 +155,13 @@ class Child:
             self._loop.remove_reader(self._output_fd)
             return
         raw = chunk.decode("utf-8", "replace")
-        text = self.kind.said(raw.strip())
+        text = self.spec.said(raw.strip())
         if not text:
             return
         # A traceback comes in pieces: its last line may have begun in the piece before.
         self._tail = (self._tail + raw)[-_TAIL:]
-        self.last_words = self.kind.said(self._tail.strip()).rpartition("\n")[2][-_LAST_WORDS:]
-        level = logging.getLevelName(self.kind.output_level.upper())
+        self.last_words = self.spec.said(self._tail.strip()).rpartition("\n")[2][-_LAST_WORDS:]
+        level = logging.getLevelName(self.spec.output_level.upper())
         self._log.log(level, "child_wrote", text=text[-_LONGEST_TEXT:])
 
     def shutdown_phases(self) -> dict[str, float]:
@@ -207,7 +207,7 @@ class Child:
         if not self.is_running:
             return False
         if self.booted_at is None:
-            return now - self.started_at >= self.kind.boot_seconds
+            return now - self.started_at >= self.spec.boot_seconds
         # nginx and Valkey never beat: once booted they are not judged.
         return self.heartbeat is not None and self.heartbeat.is_hung(now)
 
@@ -228,10 +228,10 @@ class Child:
         Cancellation leaves it stopping.
         """
         self.stop_asked_at = self.stop_asked_at or time.monotonic()
-        self.signal(self.kind.stop_signal)
+        self.signal(self.spec.stop_signal)
         await self._ended_or(grace.remaining(), grace.shortened)
         if self.is_running and grace.shortened.is_set():
-            self.signal(self.kind.stop_signal)
+            self.signal(self.spec.stop_signal)
             await self._ended_or(grace.remaining(), None)
         if self.is_running:
             self.kill("deadline")
@@ -262,7 +262,7 @@ class Child:
         self._watching.cancel()
         with suppress(asyncio.CancelledError):
             await self._watching
-        self.kind.ended(self.lane)
+        self.spec.ended(self.lane)
         self.reason = self.why_it_ended()
         self.state = "exited"
         self._news.set()

@@ -24,7 +24,7 @@ from typing import Final
 
 from cluster.children.child import Child
 from cluster.children.process import Launch
-from cluster.children.worker import environment
+from cluster.children.worker_child import environment
 
 _ASK_AGAIN_SECONDS: Final = 0.02
 _ANSWER_SECONDS: Final = 2.0
@@ -125,7 +125,7 @@ def unprivileged_user() -> str:
     return "root root"
 
 
-class NginxKind:
+class NginxSpec:
     """The one embedded nginx.
 
     Args:

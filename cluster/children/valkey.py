@@ -19,13 +19,13 @@ from urllib.parse import quote
 
 from cluster.children.child import Child
 from cluster.children.process import Launch
-from cluster.children.worker import environment
+from cluster.children.worker_child import environment
 
 _ASK_AGAIN_SECONDS: Final = 0.02
 _ANSWER_SECONDS: Final = 2.0
 
 
-class ValkeyKind:
+class ValkeySpec:
     """The one embedded Valkey.
 
     Args:

@@ -18,7 +18,7 @@ from cluster.connection.actions import (
     Subscribe,
     Subscription,
 )
-from cluster.connection.machine import (
+from cluster.connection.state_machine import (
     CONGESTED_COMMANDS,
     EXPIRED_CLOSE_DELAY_SECONDS,
     Connection,

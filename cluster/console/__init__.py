@@ -12,7 +12,7 @@ Rules
 
 from __future__ import annotations
 
-from cluster.console.door import Console
-from cluster.console.readings import Ended, Facts, WorkerFacts
+from cluster.console.routes import Console
+from cluster.console.stats import ClusterState, EndedWorker, WorkerState
 
-__all__ = ["Console", "Ended", "Facts", "WorkerFacts"]
+__all__ = ["ClusterState", "Console", "EndedWorker", "WorkerState"]

@@ -18,7 +18,7 @@ Publish = Callable[[str, bytes], None]
 Collection = Callable[[Publish], Coroutine[Any, Any, None]]
 
 
-class Crowded(Exception):
+class TooManyViewers(Exception):
     """There are as many viewers as there may be."""
 
 
@@ -54,7 +54,7 @@ class Broadcast:
             Crowded: if there are too many.
         """
         if self._viewers >= self._most:
-            raise Crowded
+            raise TooManyViewers
         self._viewers += 1
         if not self.is_collecting:
             self._latest.clear()

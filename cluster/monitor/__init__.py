@@ -1,7 +1,7 @@
 """The operator's side: what fires, who is on it, what it was; and the stack that watches.
 
-`looking` and `acting` are the commands, `logs` and `history` two of the larger ones; `keeper` with
-`journal` and `notices` is the incident keeper; `stack` runs Prometheus and the others on this
+`looking` and `acting` are the commands, `logs` and `history` two of the larger ones; `tracker` with
+`store` and `notices` is the incident tracker; `stack` runs Prometheus and the others on this
 machine, `receiver` stands in for Slack and PagerDuty, `rendering` makes variants of docker/.
 
 Rules
@@ -17,6 +17,6 @@ import argparse
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     """Add `monitor` and `monitoring` to a command line; what they do is imported when they run."""
-    from cluster.monitor import arguments
+    from cluster.monitor import monitor_cli
 
-    arguments.add(commands)
+    monitor_cli.add(commands)

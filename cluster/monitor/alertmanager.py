@@ -3,7 +3,7 @@
 Rules
 - API v1 is gone since Alertmanager 0.27: only v2 is spoken.
 - Alertmanager has no acknowledgement. Ours is a silence of exactly one alert's labels whose
-  comment begins with `ACK_MARK`; whoever reads silences (keeper, console) knows it by that.
+  comment begins with `ACK_MARK`; whoever reads silences (tracker, console) knows it by that.
 - A silence matches every alert that has its labels, and others beside. The alert of a whole service
   has no instance: its silence says so, or it would hold each replica's alert back, too.
 """
@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cluster.monitor import moments
+from cluster.monitor import durations
 from cluster.monitor.asking import Service
 
 ACK_MARK: Final = "ack: "
@@ -162,8 +162,8 @@ class Alertmanager:
                 {"name": m.name, "value": m.value, "isRegex": m.is_regex, "isEqual": m.is_equal}
                 for m in matchers
             ],
-            "startsAt": moments.rfc3339(now),
-            "endsAt": moments.rfc3339(now + seconds),
+            "startsAt": durations.rfc3339(now),
+            "endsAt": durations.rfc3339(now + seconds),
             "createdBy": author,
             "comment": comment,
         }
@@ -201,7 +201,7 @@ def _alert(one: dict[str, Any]) -> ActiveAlert:
         state=status["state"],
         silenced_by=tuple(status.get("silencedBy") or ()),
         inhibited_by=tuple(status.get("inhibitedBy") or ()),
-        starts_at=moments.unix(one["startsAt"]),
+        starts_at=durations.unix(one["startsAt"]),
         receivers=tuple(receiver["name"] for receiver in one.get("receivers") or ()),
     )
 
@@ -215,7 +215,7 @@ def _silence(one: dict[str, Any]) -> Silence:
         ),
         author=one["createdBy"],
         comment=one["comment"],
-        starts_at=moments.unix(one["startsAt"]),
-        ends_at=moments.unix(one["endsAt"]),
+        starts_at=durations.unix(one["startsAt"]),
+        ends_at=durations.unix(one["endsAt"]),
         state=one["status"]["state"],
     )

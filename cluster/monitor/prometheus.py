@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cluster.monitor import moments
+from cluster.monitor import durations
 from cluster.monitor.asking import Service
 
 _HINT: Final = "start it with `ws-cluster monitoring up`, or give its address with --prometheus-url"
@@ -141,7 +141,7 @@ def _rule(group: str, rule: dict[str, Any]) -> Rule:
         state=rule["state"],
         health=rule["health"],
         last_error=rule.get("lastError") or "",
-        last_evaluation=moments.unix(rule["lastEvaluation"]),
+        last_evaluation=durations.unix(rule["lastEvaluation"]),
         for_seconds=float(rule.get("duration") or 0),
         expression=rule["query"],
         labels=dict(rule.get("labels") or {}),
@@ -155,7 +155,7 @@ def _alert(alert: dict[str, Any]) -> Alert:
         labels=dict(alert["labels"]),
         annotations=dict(alert.get("annotations") or {}),
         state=alert["state"],
-        active_at=moments.unix(alert["activeAt"]),
+        active_at=durations.unix(alert["activeAt"]),
         value=str(alert.get("value", "")),
     )
 
@@ -168,5 +168,5 @@ def _target(one: dict[str, Any]) -> Target:
         url=one["scrapeUrl"],
         health=one["health"],
         last_error=one.get("lastError") or "",
-        last_scrape=moments.unix(one["lastScrape"]),
+        last_scrape=durations.unix(one["lastScrape"]),
     )

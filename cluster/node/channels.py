@@ -18,8 +18,8 @@ from cluster.broker import Broker, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError, StoreRefused
 from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
-from cluster.metrics.tally import Tally
-from cluster.node.rules import ChannelRules
+from cluster.metrics.counters import Counters
+from cluster.node.permissions import ChannelPermissions
 from cluster.protocol import Position, Publication
 
 log = get_logger()
@@ -54,8 +54,8 @@ class Channels:
     def __init__(
         self,
         hub: Hub,
-        rules: ChannelRules,
-        tally: Tally,
+        rules: ChannelPermissions,
+        counters: Counters,
         *,
         timeout_seconds: float,
         check_seconds: float,
@@ -63,7 +63,7 @@ class Channels:
     ) -> None:
         self._hub = hub
         self._rules = rules
-        self._tally = tally
+        self._counters = counters
         self._timeout_seconds = timeout_seconds
         self._check_seconds = check_seconds
         self._on_insufficient = on_insufficient
@@ -137,7 +137,7 @@ class Channels:
                 read = await self._read_for(channel, policy, recover_from, limit)
         except (StoreError, TimeoutError) as error:
             self.abort(channel)
-            self._tally.errors["broker"] += 1
+            self._counters.errors["broker"] += 1
             log.error("subscribe_failed", reason=str(error) or "the store is too slow")
             raise INTERNAL.fresh() from None
         except BaseException:
@@ -189,7 +189,7 @@ class Channels:
         channel = self._hub.channels.get(name)
         if channel is not None:
             channel.active_at = self._loop.time()
-        delivery = self._tally.publish_to_delivery
+        delivery = self._counters.publish_to_delivery
         for publication in publications:
             if publication.accepted_ms:
                 delivery.observe(max(0.0, now_ms - publication.accepted_ms) / 1000)
@@ -235,7 +235,7 @@ class Channels:
                 if isinstance(error, StoreRefused):
                     # It is there and will not: waiting does not help for ever.
                     refusals += not error.is_temporary
-                    self._tally.errors["broker"] += 1
+                    self._counters.errors["broker"] += 1
                     if told != str(error):
                         told = str(error)
                         log.error("fill_refused", reason=told)
@@ -259,7 +259,7 @@ class Channels:
 
     def _insufficient(self, channel: Channel) -> None:
         log.error("publications_lost", subscribers=len(channel.writes))
-        self._tally.dropped["broker"] += len(channel.writes)
+        self._counters.dropped["broker"] += len(channel.writes)
         for subscriber in list(channel.writes):
             self._on_insufficient(subscriber, channel.name)
 

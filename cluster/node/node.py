@@ -30,10 +30,10 @@ from cluster.errors import (
 )
 from cluster.hub import Hub
 from cluster.log import get_logger
-from cluster.metrics.tally import Tally
-from cluster.node.calls import Calls, RpcHandler, store_failed
+from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels, Joining
-from cluster.node.rules import ChannelRules
+from cluster.node.commands import Commands, RpcHandler, store_failed
+from cluster.node.permissions import ChannelPermissions
 from cluster.protocol import (
     ConnectRequest,
     Position,
@@ -68,7 +68,7 @@ class Subscribed(NamedTuple):
     is_positioned: bool
 
 
-class _Wish(NamedTuple):
+class SubscribePlan(NamedTuple):
     """What a subscribe asks for, as far as its channel allows it."""
 
     policy: HistoryPolicy
@@ -96,28 +96,28 @@ class Node:
     def __init__(
         self,
         config: Config,
-        tally: Tally,
+        counters: Counters,
         *,
         rpc_handlers: Mapping[str, RpcHandler] | None = None,
     ) -> None:
         self._config = config
-        self._tally = tally
-        self._rules = ChannelRules(config)
+        self._counters = counters
+        self._rules = ChannelPermissions(config)
         self._connects = asyncio.Semaphore(config.client.connect_concurrency)
         self._connects_waiting = 0
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         self._sessions: Sessions | None = None
-        self.hub = Hub(tally)
+        self.hub = Hub(counters)
         self.channels = Channels(
             self.hub,
             self._rules,
-            tally,
+            counters,
             timeout_seconds=config.broker.timeout,
             check_seconds=config.client.channel_position_check_delay,
             on_insufficient=self._insufficient,
         )
-        self.calls = Calls(config, self._rules, self.channels, tally, rpc_handlers or {})
+        self.calls = Commands(config, self._rules, self.channels, counters, rpc_handlers or {})
 
     def start(self, broker: Broker, sessions: Sessions) -> None:
         """Say where publications and sessions live, before the first connection."""
@@ -151,7 +151,7 @@ class Node:
                     claims.user, _wanted_session(request.data) or url_session or None, client
                 )
         except (StoreError, TimeoutError) as error:
-            store_failed(self._tally, "connect_failed", error)
+            store_failed(self._counters, "connect_failed", error)
             raise INTERNAL.fresh() from None
         finally:
             self._connects_waiting -= 1
@@ -261,7 +261,7 @@ class Node:
         joining = await self.channels.begin(request.channel, wish.policy, wish.recover_from, limit)
         return self._subscribed(request, wish, joining)
 
-    def _wish(self, request: SubscribeRequest, options: ChannelOptions) -> _Wish:
+    def _wish(self, request: SubscribeRequest, options: ChannelOptions) -> SubscribePlan:
         policy = self._rules.history(request.channel)
         may_ask = self._config.client.insecure
         is_recoverable = bool(policy.size) and (
@@ -273,9 +273,13 @@ class Node:
             or (request.positioned and (options.allow_positioning or may_ask))
         )
         recovers = request.recover and is_recoverable
-        return _Wish(policy, is_positioned, is_recoverable, request.position if recovers else None)
+        return SubscribePlan(
+            policy, is_positioned, is_recoverable, request.position if recovers else None
+        )
 
-    def _subscribed(self, request: SubscribeRequest, wish: _Wish, joining: Joining) -> Subscribed:
+    def _subscribed(
+        self, request: SubscribeRequest, wish: SubscribePlan, joining: Joining
+    ) -> Subscribed:
         result: dict[str, Any] = {}
         if wish.is_positioned and joining.read is not None:
             result = {"positioned": True, "epoch": joining.read.top.epoch}
@@ -311,12 +315,12 @@ class Node:
         size = sum(len(publication.body) for publication in publications)
         fits = size <= self._config.client.queue_max_size // 2
         recovered = is_same_epoch and is_whole and fits
-        self._tally.recoveries["recovered" if recovered else "unrecovered"] += 1
+        self._counters.recoveries["recovered" if recovered else "unrecovered"] += 1
         if recovered:
             result["recovered"] = True
             if publications:
                 result["publications"] = publications_json(publications)
-                self._tally.messages_out += len(publications)
+                self._counters.messages_out += len(publications)
         return recovered
 
     def join(self, subscribed: Subscribed, client: Client) -> None:

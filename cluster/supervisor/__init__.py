@@ -1,7 +1,7 @@
 """Keeps the wanted children running: spawn, back off, roll, stop.
 
-`core` is the supervisor itself, `crew` everybody it keeps, `post` one place where a child is
-kept, `record` what metrics hear, `journal` what a whole stop leaves to the next start, `places`
+`core` is the supervisor itself, `fleet` everybody it keeps, `service` one place where a child is
+kept, `record` what metrics hear, `shutdown_log` what a whole stop leaves to the next start, `paths`
 and `limits` the machine, `screen` what a person sees.
 """
 
@@ -10,28 +10,45 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import asynccontextmanager
 
 from cluster import log
-from cluster.children.doors import Doors, reachable_host
-from cluster.children.programs import nginx_program, valkey_program
-from cluster.children.restarts import RestartPolicy
-from cluster.children.worker import COMMAND
+from cluster.children.backoff import RestartPolicy
+from cluster.children.binaries import nginx_program, valkey_program
+from cluster.children.listeners import Listeners, reachable_host
+from cluster.children.worker_child import COMMAND
 from cluster.config import Config
-from cluster.supervisor.census import SessionStats, session_stats
-from cluster.supervisor.core import Census, Supervisor
-from cluster.supervisor.crew import Means
+from cluster.supervisor.fleet import Resources
 from cluster.supervisor.limits import raise_file_limit
-from cluster.supervisor.places import Places
+from cluster.supervisor.paths import Paths
+from cluster.supervisor.supervisor import SessionSource, SessionStatistics, Supervisor
 
-__all__ = ["Census", "SessionStats", "run"]
+__all__ = ["SessionSource", "SessionStatistics", "run"]
+
+
+@asynccontextmanager
+async def session_statistics(config: Config) -> AsyncIterator[SessionStatistics]:
+    """Open what the store is asked for: `tracked`, `created`, `resumed` and `expired` sessions.
+
+    The store's client is imported here, after the workers were started: it is slow to import.
+    """
+    from cluster.resp.router import Router
+    from cluster.sessions.statistics import SessionStatistics as Reader
+
+    router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
+    try:
+        await router.start()
+        yield Reader(router, prefix=config.broker.prefix).read
+    finally:
+        await router.aclose()
 
 
 def run(
     config: Config,
     *,
     reload: Callable[[], Config] | None = None,
-    census: Census = session_stats,
+    session_source: SessionSource = session_statistics,
     worker_command: Sequence[str] = COMMAND,
     policy: RestartPolicy | None = None,
 ) -> int:
@@ -40,7 +57,7 @@ def run(
     Args:
         config: what to run.
         reload: reads the configuration again, for HUP.
-        census: opens the source of the store's numbers about sessions.
+        session_source: opens the source of the store's numbers about sessions.
         worker_command: starts a worker; its arguments follow.
         policy: how soon and how often children are started again.
 
@@ -55,14 +72,14 @@ def run(
     log.configure(config.log, instance=instance)
     nginx = nginx_program() if config.server.nginx else ""
     valkey = "" if config.broker.redis_urls else valkey_program()
-    places = Places(config.server.data_dir)
+    paths = Paths(config.server.data_dir)
     try:
-        log.also_write(places.app_log)
-        doors = Doors(config, _workers(config))
+        log.also_write(paths.app_log)
+        listeners = Listeners(config, _workers(config))
         try:
-            means = Means(
-                doors=doors,
-                places=places,
+            resources = Resources(
+                listeners=listeners,
+                paths=paths,
                 valkey=valkey,
                 nginx=nginx,
                 file_limit=raise_file_limit(),
@@ -70,21 +87,21 @@ def run(
                 policy=policy or RestartPolicy(),
                 command=worker_command,
             )
-            return asyncio.run(_supervise(config, means, reload, census))
+            return asyncio.run(_supervise(config, resources, reload, session_source))
         finally:
-            doors.close()
+            listeners.close()
     finally:
         log.also_write(None)
-        places.close()
+        paths.close()
 
 
 async def _supervise(
     config: Config,
-    means: Means,
+    resources: Resources,
     reload: Callable[[], Config] | None,
-    census: Census,
+    session_source: SessionSource,
 ) -> int:
-    supervisor = Supervisor(config, means, reload=reload, census=census)
+    supervisor = Supervisor(config, resources, reload=reload, session_source=session_source)
     return await supervisor.run()
 
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from cluster.monitor.asking import Service
-from loadtest.drilling.outcome import Receiver
+from loadtest.drilling.result import ReceiverState
 
 ONCALL: Final = ("slack", "#websocket-oncall")
 TEAM: Final = ("slack", "#websocket-alerts")
@@ -58,14 +58,14 @@ class Notifications:
         found: list[dict[str, Any]] = self._receiver.get("/received", params)
         return [entry for entry in found if entry["kind"] in ("slack", "pagerduty")]
 
-    def arrived(self, state: str) -> dict[Place, Receiver]:
+    def arrived(self, state: str) -> dict[Place, ReceiverState]:
         """Where it was announced in a state: `firing`, `acknowledged` or `resolved`."""
-        found: dict[Place, Receiver] = {}
+        found: dict[Place, ReceiverState] = {}
         for entry in self.entries():
             if _state(entry) == state and not _fault(entry):
                 kind, place = _place(entry)
                 key = PAGER if kind == "pagerduty" else (kind, place)
-                found.setdefault(key, Receiver(kind, place, entry["at"]))
+                found.setdefault(key, ReceiverState(kind, place, entry["at"]))
         return found
 
     def malformed(self) -> str:

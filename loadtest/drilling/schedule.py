@@ -1,8 +1,8 @@
 """Which drill runs where and when: side by side, as long as none spoils what another needs.
 
 Rules
-- On one stage nobody takes a part that another takes or uses; of `Part.MACHINE` there is one for all
-  stages together.
+- On one environment nobody takes a part that another takes or uses; of `Part.MACHINE` there is one for all
+  environments together.
 - The longest drill that can begin begins first. Nothing waits that could run.
 """
 
@@ -28,8 +28,8 @@ def length_s(drill: Drill, compress: float) -> float:
 
 
 @dataclass(slots=True)
-class Place:
-    """One stage's row in the schedule.
+class ScheduledDrill:
+    """One environment's row in the schedule.
 
     Attributes:
         compress: how fast time passes on it.
@@ -47,7 +47,7 @@ class Place:
         """Whether a drill may begin here now.
 
         Args:
-            others: what runs on other stages.
+            others: what runs on other environments.
         """
         return (
             len(self.running) < self.together
@@ -56,14 +56,16 @@ class Place:
         )
 
 
-def fits(drill: Drill, place: Place, places: Sequence[Place]) -> bool:
-    """Whether a drill belongs on a stage: on the fastest that its condition can hold on."""
+def fits(drill: Drill, place: ScheduledDrill, places: Sequence[ScheduledDrill]) -> bool:
+    """Whether a drill belongs on a environment: on the fastest that its condition can hold on."""
     speeds = [p.compress for p in places if p.compress <= drill.compress_at_most]
     return bool(speeds) and place.compress == max(speeds)
 
 
-def next_drill(waiting: Sequence[Drill], place: Place, places: Sequence[Place]) -> Drill | None:
-    """What to begin on a stage now; None if nothing can."""
+def next_drill(
+    waiting: Sequence[Drill], place: ScheduledDrill, places: Sequence[ScheduledDrill]
+) -> Drill | None:
+    """What to begin on a environment now; None if nothing can."""
     others = [drill for other in places if other is not place for drill in other.running]
     if any(drill.is_early for drill in waiting) and not place.has_begun:
         waiting = [drill for drill in waiting if drill.is_early] or waiting

@@ -1,4 +1,4 @@
-"""A running cluster as a stage: where its parts are, and the commands that break and mend it.
+"""A running cluster as a environment: where its parts are, and the commands that break and mend it.
 
 The file (TOML):
 
@@ -35,10 +35,10 @@ from urllib.parse import urlsplit
 
 from cluster.errors import ConfigError, Problem
 from loadtest.drill import Drill
-from loadtest.drilling import mends
-from loadtest.drilling.mends import Mends
-from loadtest.drilling.scene import CannotProvoke, Scene
-from loadtest.drilling.stage import Addresses, Parts
+from loadtest.drilling import undo
+from loadtest.drilling.environment.cluster import Addresses, Components
+from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
+from loadtest.drilling.undo import UndoLog
 
 _URLS: Final = ("websocket", "admin", "prometheus", "alertmanager", "receiver")
 _KEYS: Final = ("name", "drillable", "profile", "compress", "data_dir", "urls", "drills")
@@ -55,7 +55,7 @@ class Commands:
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class DrillTarget:
     """What the file says.
 
     Attributes:
@@ -71,7 +71,7 @@ class Target:
     drills: Mapping[str, Commands]
 
 
-def read(path: Path) -> Target:
+def read(path: Path) -> DrillTarget:
     """Read a target file.
 
     Raises:
@@ -90,7 +90,7 @@ def read(path: Path) -> Target:
         name: Commands(str(entry["provoke"]), str(entry["mend"]))
         for name, entry in document.get("drills", {}).items()
     }
-    return Target(
+    return DrillTarget(
         name=str(document["name"]),
         is_production=document.get("profile", "production") == "production",
         compress=float(document.get("compress", 1)),
@@ -133,17 +133,15 @@ def _is_url(text: object, schemes: Sequence[str]) -> bool:
     return parts is not None and parts.scheme in schemes and bool(parts.hostname)
 
 
-class TargetStage(Parts):
+class TargetEnvironment(Components):
     """A running cluster; nothing of it is started or ended by us.
 
     Args:
         folder: for the load's logs and ledgers.
     """
 
-    def __init__(self, target: Target, *, folder: Path, open_mends: Mends) -> None:
-        super().__init__(
-            target.name, folder=folder, compress=target.compress, open_mends=open_mends
-        )
+    def __init__(self, target: DrillTarget, *, folder: Path, undo_log: UndoLog) -> None:
+        super().__init__(target.name, folder=folder, compress=target.compress, undo_log=undo_log)
         self.target = target
         self.monitoring_dir = Path(target.data_dir or folder / "nowhere")
 
@@ -168,7 +166,9 @@ class TargetStage(Parts):
         return Addresses(**{name: urls[name] for name in _URLS}, node_exporter="")
 
 
-def for_target(drills: Sequence[Drill], target: Target, names: Mapping[str, str]) -> list[Drill]:
+def for_target(
+    drills: Sequence[Drill], target: DrillTarget, names: Mapping[str, str]
+) -> list[Drill]:
     """The drills with the target's own commands.
 
     Args:
@@ -201,7 +201,7 @@ def for_target(drills: Sequence[Drill], target: Target, names: Mapping[str, str]
     if problems:
         raise ConfigError(problems)
     if not target.data_dir:
-        # The journal that shows the acknowledgement is out of reach.
+        # The store that shows the acknowledgement is out of reach.
         return [dataclasses.replace(drill, is_acknowledged=False) for drill in found]
     return found
 
@@ -211,8 +211,8 @@ def _first_words(text: str) -> str:
 
 
 def _with_commands(drill: Drill, commands: Commands) -> Drill:
-    def provoke(scene: Scene) -> None:
-        scene.note(mends.run(["/bin/sh", "-c", commands.mend]))
+    def provoke(injector: FaultInjector) -> None:
+        injector.note(undo.run(["/bin/sh", "-c", commands.mend]))
         done = subprocess.run(
             ["/bin/sh", "-c", commands.provoke],
             stdin=subprocess.DEVNULL,
@@ -230,7 +230,7 @@ def _with_commands(drill: Drill, commands: Commands) -> Drill:
     return dataclasses.replace(
         drill,
         breaks=f"{drill.breaks}, by: {commands.provoke}",
-        mends=f"by: {commands.mend}",
+        undo=f"by: {commands.mend}",
         provoke=provoke,
         prepare=None,
         below=None,

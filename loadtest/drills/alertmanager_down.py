@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from loadtest.drill import Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    scene.stop_process(scene.stage.part("alertmanager"))
+def provoke(injector: FaultInjector) -> None:
+    injector.stop_process(injector.environment.part("alertmanager"))
 
 
 DRILL = Drill(
     alert="AlertmanagerDown",
     breaks="Alertmanager is stopped (SIGSTOP)",
-    mends="Alertmanager goes on (SIGCONT)",
+    undo="Alertmanager goes on (SIGCONT)",
     provoke=provoke,
     fires_s=165,
     resolves_s=45,

@@ -9,8 +9,8 @@ from typing import Final
 from prometheus_client.mmap_dict import MmapedDict
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling import mends
-from loadtest.drilling.scene import CannotProvoke, Scene
+from loadtest.drilling import undo
+from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 
 _STEP: Final = 150
 _MOST: Final = 8000
@@ -22,21 +22,23 @@ _LOOK_S: Final = 30.0
 _PATTERN: Final = "histogram_drill*.db"
 
 
-def provoke(scene: Scene) -> None:
-    folder = scene.stage.worker_metrics_dir()
-    scene.note(mends.removed_all(folder, _PATTERN))
+def provoke(injector: FaultInjector) -> None:
+    folder = injector.environment.worker_metrics_dir()
+    injector.note(undo.removed_all(folder, _PATTERN))
     files = _Files(folder)
 
     def keep_slow() -> None:
         """As many files as make a scrape slow, on this machine and now."""
-        scrape = scene.stage.prometheus.number('max(scrape_duration_seconds{job="websocket-app"})')
+        scrape = injector.environment.prometheus.number(
+            'max(scrape_duration_seconds{job="websocket-app"})'
+        )
         if scrape is not None and scrape < _SLOW_SECONDS:
             files.add(_STEP)
         elif scrape is not None and scrape > _FAST_SECONDS:
             files.take(_STEP // 2)
 
     files.add(4 * _STEP)
-    scene.pulse(keep_slow, max(1.0, scene.seconds(_LOOK_S) / 2))
+    injector.pulse(keep_slow, max(1.0, injector.seconds(_LOOK_S) / 2))
 
 
 class _Files:
@@ -73,7 +75,7 @@ def _empty(path: Path) -> None:
 DRILL = Drill(
     alert="AppScrapeSlow",
     breaks="the metric files of thousands of processes lie in the workers' directory",
-    mends="they are removed",
+    undo="they are removed",
     provoke=provoke,
     fires_s=345,
     resolves_s=60,

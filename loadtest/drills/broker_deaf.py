@@ -6,20 +6,20 @@ import os
 import signal
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling import mends
-from loadtest.drilling.scene import Scene
+from loadtest.drilling import undo
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    road = scene.stage.road.pid
-    scene.note(mends.signalled(road, signal.SIGUSR2))
-    os.kill(road, signal.SIGUSR1)
+def provoke(injector: FaultInjector) -> None:
+    store_proxy = injector.environment.store_proxy.pid
+    injector.note(undo.signalled(store_proxy, signal.SIGUSR2))
+    os.kill(store_proxy, signal.SIGUSR1)
 
 
 DRILL = Drill(
     alert="BrokerDeaf",
     breaks="a proxy before the store swallows all that one worker's subscriptions are sent",
-    mends="the proxy lets everything through again",
+    undo="the proxy lets everything through again",
     provoke=provoke,
     fires_s=120,
     resolves_s=45,

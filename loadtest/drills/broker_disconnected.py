@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    scene.stop_process(scene.stage.store.pid)
+def provoke(injector: FaultInjector) -> None:
+    injector.stop_process(injector.environment.store.pid)
 
 
 DRILL = Drill(
     alert="BrokerDisconnected",
     breaks="the store is paused (SIGSTOP): connections stand and nothing answers",
-    mends="the store goes on (SIGCONT)",
+    undo="the store goes on (SIGCONT)",
     provoke=provoke,
     fires_s=60,
     resolves_s=45,

@@ -3,28 +3,28 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.load import Load
-from loadtest.drilling.rolling import roll
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import FaultInjector
+from loadtest.drilling.faults.roll import roll
 
 
-def provoke(scene: Scene) -> None:
-    stage = scene.stage
+def provoke(injector: FaultInjector) -> None:
+    environment = injector.environment
 
     def back() -> None:
-        stage.write_config({})
-        roll(scene)
+        environment.write_config({})
+        roll(injector)
 
-    scene.afterwards(back)
-    stage.write_config({"client": {"connection_limit": 10}})
-    roll(scene)
-    scene.add_load(Load("idle", users=12))
+    injector.afterwards(back)
+    environment.write_config({"client": {"connection_limit": 10}})
+    roll(injector)
+    injector.add_load(Load("idle", users=12))
 
 
 DRILL = Drill(
     alert="ConnectionCapacity",
     breaks="each of two workers takes ten clients at most, and 18 are connected",
-    mends="twelve leave, and the limit is taken away",
+    undo="twelve leave, and the limit is taken away",
     provoke=provoke,
     fires_s=345,
     resolves_s=60,

@@ -6,17 +6,17 @@ import os
 import signal
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    os.kill(scene.stage.cluster.pid, signal.SIGHUP)
+def provoke(injector: FaultInjector) -> None:
+    os.kill(injector.environment.cluster.pid, signal.SIGHUP)
 
 
 DRILL = Drill(
     alert="DeploymentCompleted",
     breaks="the workers are rolled (HUP) under load",
-    mends="nothing is to be mended: the alert ends by itself",
+    undo="nothing is to be mended: the alert ends by itself",
     provoke=provoke,
     fires_s=60,
     resolves_s=300,

@@ -5,24 +5,26 @@ from __future__ import annotations
 from typing import Final
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.load import Load
-from loadtest.drilling.poison import poison, publish
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.corrupt_channel import corrupt, publish
+from loadtest.drilling.faults.injector import FaultInjector
 
 # Nine a minute: below the ten of HighErrorRate, which would hold this alert back.
 _EVERY_SECONDS: Final = 6.6
 _CHANNEL: Final = "drill-poisoned"
 
 
-def provoke(scene: Scene) -> None:
-    poison(scene, _CHANNEL)
-    scene.pulse(lambda: publish(scene.stage.addresses.websocket, _CHANNEL), _EVERY_SECONDS)
+def provoke(injector: FaultInjector) -> None:
+    corrupt(injector, _CHANNEL)
+    injector.pulse(
+        lambda: publish(injector.environment.addresses.websocket, _CHANNEL), _EVERY_SECONDS
+    )
 
 
 DRILL = Drill(
     alert="ErrorBudgetFastBurn",
     breaks="one channel's record in the store is broken, and of seven commands a second one in 50 fails",
-    mends="the record is removed",
+    undo="the record is removed",
     provoke=provoke,
     # An hour has to hold more than a command per second before there is a share of them.
     fires_s=900,

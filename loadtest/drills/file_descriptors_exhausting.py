@@ -8,23 +8,23 @@ from typing import Final
 import psutil
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling import mends
-from loadtest.drilling.load import Load
-from loadtest.drilling.scene import CannotProvoke, Scene
+from loadtest.drilling import undo
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 
 _CLIENTS: Final = 45
 _SPARE: Final = 8
 
 
-def provoke(scene: Scene) -> None:
-    stage = scene.stage
-    workers = stage.workers(0)
+def provoke(injector: FaultInjector) -> None:
+    environment = injector.environment
+    workers = environment.workers(0)
     if not workers:
         raise CannotProvoke("no worker of slot 0 runs")
     pid = workers[0]
-    scene.add_load(Load("idle", users=_CLIENTS), host=stage.worker_url(0))
+    injector.add_load(Load("idle", users=_CLIENTS), host=environment.worker_url(0))
     soft, hard = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    scene.note(mends.file_limit(pid, soft, hard))
+    injector.note(undo.file_limit(pid, soft, hard))
     few = psutil.Process(pid).num_fds() + _SPARE
     resource.prlimit(pid, resource.RLIMIT_NOFILE, (few, hard))
 
@@ -32,7 +32,7 @@ def provoke(scene: Scene) -> None:
 DRILL = Drill(
     alert="FileDescriptorsExhausting",
     breaks="a worker holds 45 clients, and may open eight files more",
-    mends="the limit is lifted, and the clients leave",
+    undo="the limit is lifted, and the clients leave",
     provoke=provoke,
     fires_s=345,
     resolves_s=45,

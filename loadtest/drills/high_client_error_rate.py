@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.load import Load
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    scene.add_load(Load("errors", users=5, options=("--rate", "10"), is_accounted=False))
+def provoke(injector: FaultInjector) -> None:
+    injector.add_load(Load("errors", users=5, options=("--rate", "10"), is_accounted=False))
 
 
 DRILL = Drill(
     alert="HighClientErrorRate",
     breaks="five clients call a procedure that is not there, ten times a second together",
-    mends="they leave",
+    undo="they leave",
     provoke=provoke,
     fires_s=720,
     resolves_s=330,

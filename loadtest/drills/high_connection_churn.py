@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, STEADY, Drill, Part
-from loadtest.drilling.load import Load
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import FaultInjector
 
 
 def _churn(rate: int) -> Load:
@@ -13,18 +13,18 @@ def _churn(rate: int) -> Load:
     )
 
 
-def provoke(scene: Scene) -> None:
-    scene.add_load(_churn(300))
+def provoke(injector: FaultInjector) -> None:
+    injector.add_load(_churn(300))
 
 
-def below(scene: Scene) -> None:
-    scene.add_load(_churn(92))
+def below(injector: FaultInjector) -> None:
+    injector.add_load(_churn(92))
 
 
 DRILL = Drill(
     alert="HighConnectionChurn",
     breaks="300 clients a second connect and leave",
-    mends="the load ends",
+    undo="the load ends",
     provoke=provoke,
     fires_s=420,
     resolves_s=330,

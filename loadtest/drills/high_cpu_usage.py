@@ -5,19 +5,19 @@ from __future__ import annotations
 import os
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
+def provoke(injector: FaultInjector) -> None:
     # The lowest priority: the cores are never idle, and nobody else has to wait.
     for number in range(os.cpu_count() or 1):
-        scene.run(f"busy-{number}", ["nice", "-n", "19", "sh", "-c", "while :; do :; done"])
+        injector.run(f"busy-{number}", ["nice", "-n", "19", "sh", "-c", "while :; do :; done"])
 
 
 DRILL = Drill(
     alert="HighCPUUsage",
     breaks="a busy loop runs on each core",
-    mends="the loops end",
+    undo="the loops end",
     provoke=provoke,
     fires_s=600,
     resolves_s=330,

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    stage = scene.stage
+def provoke(injector: FaultInjector) -> None:
+    environment = injector.environment
 
     def start_again() -> None:
-        stage.start_store()
+        environment.start_store()
 
-    scene.afterwards(start_again)
-    stage.store.kill()
+    injector.afterwards(start_again)
+    environment.store.kill()
 
 
 DRILL = Drill(
     alert="HighErrorRate",
     breaks="the store is killed (SIGKILL) while clients publish",
-    mends="the store is started again with its data",
+    undo="the store is started again with its data",
     provoke=provoke,
     fires_s=180,
     resolves_s=330,

@@ -7,21 +7,23 @@ import signal
 from typing import Final
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 _EVERY_SECONDS: Final = 2.0
 
 
-def provoke(scene: Scene) -> None:
-    stage = scene.stage
-    scene.change_file(stage.config_path, lambda text: text.replace('"insecure"', '"insecur"'))
-    scene.pulse(lambda: os.kill(stage.cluster.pid, signal.SIGHUP), _EVERY_SECONDS)
+def provoke(injector: FaultInjector) -> None:
+    environment = injector.environment
+    injector.change_file(
+        environment.config_path, lambda text: text.replace('"insecure"', '"insecur"')
+    )
+    injector.pulse(lambda: os.kill(environment.cluster.pid, signal.SIGHUP), _EVERY_SECONDS)
 
 
 DRILL = Drill(
     alert="HighLogErrorRate",
     breaks="a reload is asked for every two seconds with a configuration that has a mistake",
-    mends="the configuration is corrected",
+    undo="the configuration is corrected",
     provoke=provoke,
     fires_s=390,
     resolves_s=330,

@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling.memory import fill
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
+from loadtest.drilling.faults.memory_fill import fill
 
 
-def provoke(scene: Scene) -> None:
-    fill(scene, 0.92)
+def provoke(injector: FaultInjector) -> None:
+    fill(injector, 0.92)
 
 
-def below(scene: Scene) -> None:
-    # Others on the same stage need memory, too.
-    fill(scene, 0.77)
+def below(injector: FaultInjector) -> None:
+    # Others on the same environment need memory, too.
+    fill(injector, 0.77)
 
 
 DRILL = Drill(
     alert="HighMemoryUsage",
     breaks="a process in the cluster's control group holds memory until 92 % of its limit are used",
-    mends="that process ends",
+    undo="that process ends",
     provoke=provoke,
     fires_s=330,
     resolves_s=30,

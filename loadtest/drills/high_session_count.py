@@ -3,27 +3,27 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.load import Load
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import FaultInjector
 
 
 def _sessions(count: int) -> Load:
     return Load("sessions", users=count, spawn_rate=250, is_accounted=False)
 
 
-def provoke(scene: Scene) -> None:
+def provoke(injector: FaultInjector) -> None:
     # Ten more than the threshold: some may just be reconnecting.
-    scene.add_load(_sessions(1011))
+    injector.add_load(_sessions(1011))
 
 
-def below(scene: Scene) -> None:
-    scene.add_load(_sessions(950))
+def below(injector: FaultInjector) -> None:
+    injector.add_load(_sessions(950))
 
 
 DRILL = Drill(
     alert="HighSessionCount",
     breaks="1,011 clients hold a session each",
-    mends="they leave, and their sessions expire",
+    undo="they leave, and their sessions expire",
     provoke=provoke,
     fires_s=330,
     resolves_s=360,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from loadtest.drill import IDLE, MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    scene.add_load(IDLE)
+def provoke(injector: FaultInjector) -> None:
+    injector.add_load(IDLE)
 
 
 DRILL = Drill(
     alert="LowMessageThroughput",
     breaks="clients connect, and nobody says anything",
-    mends="the clients leave",
+    undo="the clients leave",
     provoke=provoke,
     # Traffic of before has to leave the window of five minutes first.
     fires_s=300 + 630,

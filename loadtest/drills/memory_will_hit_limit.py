@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Final
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling.memory import fill
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
+from loadtest.drilling.faults.memory_fill import fill
 
 # From 62 % on, 0.8 % more per minute: in an hour full, and below HighMemoryUsage meanwhile.
 _FROM: Final = 0.62
@@ -14,14 +14,14 @@ _PER_SECOND: Final = 0.008 / 60
 _MOST: Final = 0.84
 
 
-def provoke(scene: Scene) -> None:
-    fill(scene, _FROM, growth_per_s=_PER_SECOND * scene.stage.compress, most=_MOST)
+def provoke(injector: FaultInjector) -> None:
+    fill(injector, _FROM, growth_per_s=_PER_SECOND * injector.environment.compress, most=_MOST)
 
 
 DRILL = Drill(
     alert="MemoryWillHitLimit",
     breaks="a process in the cluster's control group holds 62 % of the limit and grows by 0.8 % a minute",
-    mends="that process ends",
+    undo="that process ends",
     provoke=provoke,
     fires_s=1080,
     resolves_s=60,

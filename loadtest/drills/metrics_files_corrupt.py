@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling import mends
-from loadtest.drilling.scene import Scene
+from loadtest.drilling import undo
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    folder = scene.stage.worker_metrics_dir()
-    scene.note(mends.removed_all(folder, "counter_drill*"))
+def provoke(injector: FaultInjector) -> None:
+    folder = injector.environment.worker_metrics_dir()
+    injector.note(undo.removed_all(folder, "counter_drill*"))
     (folder / "counter_drill.db").write_bytes(b"")
 
 
 DRILL = Drill(
     alert="MetricsFilesCorrupt",
     breaks="an empty file stands among the workers' metric files",
-    mends="it is taken away, and what was put aside of it",
+    undo="it is taken away, and what was put aside of it",
     provoke=provoke,
     fires_s=60,
     resolves_s=330,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    scene.stop_process(*scene.stage.nginx_workers())
+def provoke(injector: FaultInjector) -> None:
+    injector.stop_process(*injector.environment.nginx_workers())
 
 
 DRILL = Drill(
     alert="NoActiveConnections",
     breaks="nginx's processes are stopped (SIGSTOP) while clients are connected through them",
-    mends="nginx goes on (SIGCONT)",
+    undo="nginx goes on (SIGCONT)",
     provoke=provoke,
     # The workers close who does not answer a ping: ping_interval and pong_timeout.
     fires_s=33 + 75,

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    scene.stop_process(scene.stage.part("node_exporter"))
+def provoke(injector: FaultInjector) -> None:
+    injector.stop_process(injector.environment.part("node_exporter"))
 
 
 DRILL = Drill(
     alert="NodeExporterDown",
     breaks="node_exporter is stopped in its tracks (SIGSTOP)",
-    mends="node_exporter goes on (SIGCONT)",
+    undo="node_exporter goes on (SIGCONT)",
     provoke=provoke,
     fires_s=150,
     resolves_s=30,

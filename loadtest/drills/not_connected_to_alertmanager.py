@@ -7,8 +7,8 @@ import signal
 import yaml
 
 from loadtest.drill import Drill, Part
-from loadtest.drilling import mends
-from loadtest.drilling.scene import Scene
+from loadtest.drilling import undo
+from loadtest.drilling.faults.injector import FaultInjector
 
 
 def _without(text: str) -> str:
@@ -17,18 +17,18 @@ def _without(text: str) -> str:
     return yaml.safe_dump(document)
 
 
-def provoke(scene: Scene) -> None:
-    stage = scene.stage
+def provoke(injector: FaultInjector) -> None:
+    environment = injector.environment
     # Mended in the opposite order: first the file, then Prometheus is told.
-    scene.note(mends.signalled(stage.part("prometheus"), signal.SIGHUP))
-    scene.change_file(stage.rendered("prometheus.yml"), _without)
-    stage.reload("prometheus")
+    injector.note(undo.signalled(environment.part("prometheus"), signal.SIGHUP))
+    injector.change_file(environment.rendered("prometheus.yml"), _without)
+    environment.reload("prometheus")
 
 
 DRILL = Drill(
     alert="NotConnectedToAlertmanager",
     breaks="Prometheus is given a configuration without an Alertmanager",
-    mends="it gets its own one back",
+    undo="it gets its own one back",
     provoke=provoke,
     fires_s=480,
     resolves_s=45,

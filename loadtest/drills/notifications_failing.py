@@ -5,17 +5,17 @@ from __future__ import annotations
 from typing import Final
 
 from loadtest.drill import Drill, Part
-from loadtest.drilling import mends
+from loadtest.drilling import undo
+from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.receivers import PAGER
-from loadtest.drilling.scene import Scene
 
 _REFUSED: Final = "/fail?kind=slack&status=403&times=1000"
 _WELL: Final = "/fail?kind=slack&times=0"
 
 
-def provoke(scene: Scene) -> None:
-    receiver, alertmanager = scene.stage.receiver, scene.stage.alertmanager
-    scene.note(mends.posted(receiver.url + _WELL))
+def provoke(injector: FaultInjector) -> None:
+    receiver, alertmanager = injector.environment.receiver, injector.environment.alertmanager
+    injector.note(undo.posted(receiver.url + _WELL))
     receiver.post(_REFUSED, {})
     sent = iter(range(1_000_000))
 
@@ -24,13 +24,13 @@ def provoke(scene: Scene) -> None:
         labels = {"alertname": f"DrillNotice{next(sent)}", "severity": "info", "team": "websocket"}
         alertmanager.service.post("/api/v2/alerts", [{"labels": labels}])
 
-    scene.pulse(announce, max(1.0, scene.seconds(30)))
+    injector.pulse(announce, max(1.0, injector.seconds(30)))
 
 
 DRILL = Drill(
     alert="NotificationsFailing",
     breaks="Slack answers every message with 403, while there is something to be told",
-    mends="Slack takes messages again",
+    undo="Slack takes messages again",
     provoke=provoke,
     fires_s=420,
     resolves_s=930,

@@ -3,25 +3,25 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.replica import Replica
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
+from loadtest.drilling.faults.replica import Replica
 
 
-def prepare(scene: Scene) -> None:
-    Replica.of(scene).start()
+def prepare(injector: FaultInjector) -> None:
+    Replica.of(injector).start()
 
 
-def provoke(scene: Scene) -> None:
-    replica = Replica.of(scene)
+def provoke(injector: FaultInjector) -> None:
+    replica = Replica.of(injector)
     # It stays afterwards: the rule remembers for an hour how many there were.
-    scene.afterwards(replica.start)
+    injector.afterwards(replica.start)
     replica.stop()
 
 
 DRILL = Drill(
     alert="ReplicaLost",
     breaks="the second of two replicas is stopped and taken out of discovery, as scaling down does",
-    mends="it is started again",
+    undo="it is started again",
     provoke=provoke,
     prepare=prepare,
     fires_s=150,

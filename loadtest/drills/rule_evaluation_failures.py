@@ -6,8 +6,8 @@ import signal
 from typing import Final
 
 from loadtest.drill import MONITORING, Drill, Part
-from loadtest.drilling import mends
-from loadtest.drilling.scene import Scene
+from loadtest.drilling import undo
+from loadtest.drilling.faults.injector import FaultInjector
 
 # It makes all targets the same, which is an error in every evaluation.
 _GROUP: Final = """
@@ -18,18 +18,20 @@ _GROUP: Final = """
 """
 
 
-def provoke(scene: Scene) -> None:
-    stage = scene.stage
+def provoke(injector: FaultInjector) -> None:
+    environment = injector.environment
     # Mended in the opposite order: first the file, then Prometheus is told.
-    scene.note(mends.signalled(stage.part("prometheus"), signal.SIGHUP))
-    scene.change_file(stage.rendered("alert_rules.yml"), lambda text: text.rstrip() + _GROUP)
-    stage.reload("prometheus")
+    injector.note(undo.signalled(environment.part("prometheus"), signal.SIGHUP))
+    injector.change_file(
+        environment.rendered("alert_rules.yml"), lambda text: text.rstrip() + _GROUP
+    )
+    environment.reload("prometheus")
 
 
 DRILL = Drill(
     alert="RuleEvaluationFailures",
     breaks="a recording rule is added that fails in every evaluation",
-    mends="it is taken away",
+    undo="it is taken away",
     provoke=provoke,
     fires_s=75,
     resolves_s=330,

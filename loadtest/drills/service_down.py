@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
+def provoke(injector: FaultInjector) -> None:
     # The supervisor first, so that it replaces no worker that does not answer.
-    scene.stop_process(scene.stage.cluster.pid, *scene.stage.workers())
+    injector.stop_process(injector.environment.cluster.pid, *injector.environment.workers())
 
 
 DRILL = Drill(
     alert="ServiceDown",
     breaks="the supervisor and its workers are stopped (SIGSTOP)",
-    mends="they go on (SIGCONT)",
+    undo="they go on (SIGCONT)",
     provoke=provoke,
     fires_s=75,
     resolves_s=60,

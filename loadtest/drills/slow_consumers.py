@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.load import Load
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
+def provoke(injector: FaultInjector) -> None:
     options = ("--rate", "40", "--payload", "40000", "--channels", "1")
-    scene.add_load(Load("slow-readers", users=12, options=options, is_accounted=False))
+    injector.add_load(Load("slow-readers", users=12, options=options, is_accounted=False))
 
 
 DRILL = Drill(
     alert="SlowConsumers",
     breaks="twelve clients subscribe to a busy channel and read nothing",
-    mends="they leave",
+    undo="they leave",
     provoke=provoke,
     fires_s=420,
     resolves_s=330,

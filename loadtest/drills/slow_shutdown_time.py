@@ -5,32 +5,32 @@ from __future__ import annotations
 from typing import Final
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.load import Load
-from loadtest.drilling.rolling import roll
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import FaultInjector
+from loadtest.drilling.faults.roll import roll
 
 _DRAIN_SECONDS: Final = 8.0
 
 
-def provoke(scene: Scene) -> None:
-    stage = scene.stage
+def provoke(injector: FaultInjector) -> None:
+    environment = injector.environment
 
     def back() -> None:
-        stage.write_config({})
-        roll(scene)
+        environment.write_config({})
+        roll(injector)
 
-    scene.afterwards(back)
-    stage.write_config({"shutdown": {"drain_window": _DRAIN_SECONDS, "timeout": 12}})
+    injector.afterwards(back)
+    environment.write_config({"shutdown": {"drain_window": _DRAIN_SECONDS, "timeout": 12}})
     # The first roll brings the window, the second one drains by it.
-    roll(scene)
-    scene.add_load(Load("slow-readers", users=4, is_accounted=False))
-    roll(scene)
+    roll(injector)
+    injector.add_load(Load("slow-readers", users=4, is_accounted=False))
+    roll(injector)
 
 
 DRILL = Drill(
     alert="SlowShutdownTime",
     breaks="the drain window is set to 8 s, clients stop reading, and the workers are rolled twice",
-    mends="those clients leave, the drain window is set back, and the workers are rolled once more",
+    undo="those clients leave, the drain window is set back, and the workers are rolled once more",
     provoke=provoke,
     fires_s=345,
     resolves_s=930,

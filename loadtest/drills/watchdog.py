@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from loadtest.drill import Drill, Part
-from loadtest.drilling.scene import Scene
+from loadtest.drilling.faults.injector import FaultInjector
 
 
-def provoke(scene: Scene) -> None:
-    scene.stop_process(scene.stage.part("prometheus"))
+def provoke(injector: FaultInjector) -> None:
+    injector.stop_process(injector.environment.part("prometheus"))
 
 
 DRILL = Drill(
     alert="Watchdog",
     breaks="Prometheus is stopped (SIGSTOP)",
-    mends="Prometheus goes on (SIGCONT)",
+    undo="Prometheus goes on (SIGCONT)",
     provoke=provoke,
     # Alertmanager takes an alert for over that is not sent again for four minutes; then the
     # switch waits for five.

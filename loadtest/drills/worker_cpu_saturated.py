@@ -8,8 +8,8 @@ from contextlib import suppress
 from typing import Final
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling import mends
-from loadtest.drilling.scene import Scene
+from loadtest.drilling import undo
+from loadtest.drilling.faults.injector import FaultInjector
 
 _CLIENTS: Final = 4
 # The worker before its clients, which would take the core that it is to use.
@@ -17,19 +17,19 @@ _WORKER_PRIORITY: Final = -15
 _CLIENT_PRIORITY: Final = -8
 
 
-def provoke(scene: Scene) -> None:
-    port = str(scene.stage.worker_port_base)
-    for pid in scene.stage.workers(0):
-        _prefer(scene, pid, _WORKER_PRIORITY)
+def provoke(injector: FaultInjector) -> None:
+    port = str(injector.environment.worker_port_base)
+    for pid in injector.environment.workers(0):
+        _prefer(injector, pid, _WORKER_PRIORITY)
     # Several, so that one of them always has something for the worker.
     for number in range(_CLIENTS):
-        flood = [sys.executable, "-m", "loadtest.drilling.flood", port]
-        _prefer(scene, scene.run(f"flood-{number}", flood).pid, _CLIENT_PRIORITY)
+        flood = [sys.executable, "-m", "loadtest.drilling.faults.flood", port]
+        _prefer(injector, injector.run(f"flood-{number}", flood).pid, _CLIENT_PRIORITY)
 
 
-def _prefer(scene: Scene, pid: int, priority: int) -> None:
+def _prefer(injector: FaultInjector, pid: int, priority: int) -> None:
     """On a machine that has other things to do, too: a whole core is what it has to use."""
-    scene.note(mends.priority(pid))
+    injector.note(undo.priority(pid))
     with suppress(PermissionError, ProcessLookupError):
         os.setpriority(os.PRIO_PROCESS, pid, priority)
 
@@ -37,7 +37,7 @@ def _prefer(scene: Scene, pid: int, priority: int) -> None:
 DRILL = Drill(
     alert="WorkerCPUSaturated",
     breaks="four clients flood the worker of slot 0 with commands, as fast as it takes them",
-    mends="they leave",
+    undo="they leave",
     provoke=provoke,
     fires_s=450,
     resolves_s=150,

@@ -7,8 +7,8 @@ import signal
 from typing import Final
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.scene import Scene
-from loadtest.drilling.stage import WORKERS, alive
+from loadtest.drilling.environment.cluster import WORKERS, alive
+from loadtest.drilling.faults.injector import FaultInjector
 
 _KILLS: Final = 4
 _FEW: Final = 2
@@ -16,37 +16,41 @@ _HISTORY_S: Final = 120.0
 _SECONDS: Final = 60.0
 
 
-def provoke(scene: Scene) -> None:
-    _kill(scene, _KILLS)
+def provoke(injector: FaultInjector) -> None:
+    _kill(injector, _KILLS)
 
 
-def below(scene: Scene) -> None:
+def below(injector: FaultInjector) -> None:
     # increase() extrapolates to the whole window: of two kills in the first minute of a Prometheus' life
     # it makes two and a half.
-    scene.wait(scene.seconds(_HISTORY_S))
-    _kill(scene, _FEW)
+    injector.wait(injector.seconds(_HISTORY_S))
+    _kill(injector, _FEW)
 
 
-def _kill(scene: Scene, times: int) -> None:
-    stage = scene.stage
+def _kill(injector: FaultInjector, times: int) -> None:
+    environment = injector.environment
     for _ in range(times):
         # A worker that is killed before it came up failed to boot; three of these end the program.
-        scene.wait_until(lambda: alive(stage) == WORKERS, _SECONDS, "all workers are ready")
-        old = set(stage.workers(0))
+        injector.wait_until(
+            lambda: alive(environment) == WORKERS, _SECONDS, "all workers are ready"
+        )
+        old = set(environment.workers(0))
         for pid in old:
             os.kill(pid, signal.SIGKILL)
-        _wait_for_another(scene, old)
-    scene.wait_until(lambda: alive(stage) == WORKERS, _SECONDS, "all workers are ready")
+        _wait_for_another(injector, old)
+    injector.wait_until(lambda: alive(environment) == WORKERS, _SECONDS, "all workers are ready")
 
 
-def _wait_for_another(scene: Scene, old: set[int]) -> None:
-    scene.wait_until(lambda: bool(set(scene.stage.workers(0)) - old), _SECONDS, "another worker")
+def _wait_for_another(injector: FaultInjector, old: set[int]) -> None:
+    injector.wait_until(
+        lambda: bool(set(injector.environment.workers(0)) - old), _SECONDS, "another worker"
+    )
 
 
 DRILL = Drill(
     alert="WorkerCrashLooping",
     breaks="the worker of slot 0 is killed (SIGKILL) four times",
-    mends="nobody kills it any more",
+    undo="nobody kills it any more",
     provoke=provoke,
     fires_s=60,
     resolves_s=930,

@@ -9,7 +9,7 @@ from typing import Final
 import gevent
 from locust import task
 
-from loadtest.client import Refused, Unanswered
+from loadtest.centrifuge_client import CommandRefused, CommandUnanswered
 from loadtest.users.member import Member
 
 _SMALLEST: Final = 0.0005
@@ -22,7 +22,7 @@ class ChatMember(Member):
     _due = 0.0
 
     def enter(self) -> None:
-        self.subscribe(self.world.channel(self.number))
+        self.subscribe(self.load_context.channel(self.number))
 
     @task
     def talk(self) -> None:
@@ -32,8 +32,8 @@ class ChatMember(Member):
         self._due = self._due + pace if self._due else now + pace * random.random()
         self._due = max(self._due, now - pace)
         self.rest(max(_SMALLEST, self._due - now))
-        if not self.world.is_ending:
-            self.publish(self.world.channel(self.number))
+        if not self.load_context.is_ending:
+            self.publish(self.load_context.channel(self.number))
 
 
 class Broadcaster(ChatMember):
@@ -43,27 +43,29 @@ class Broadcaster(ChatMember):
 
     def enter(self) -> None:
         """It knows where the channel stands before it speaks."""
-        channel = self.world.channel(0)
+        channel = self.load_context.channel(0)
         while True:
             try:
-                self.world.ledger.began(channel, self.client.history(channel, 0).get("offset", 0))
+                self.load_context.ledger.began(
+                    channel, self.client.history(channel, 0).get("offset", 0)
+                )
                 return
-            except (Refused, Unanswered):
+            except (CommandRefused, CommandUnanswered):
                 gevent.sleep(0.5)
 
     @task
     def talk(self) -> None:
         pace = self.pace_seconds()
         self.rest(pace)
-        if not self.world.is_ending:
-            self.publish(self.world.channel(0))
+        if not self.load_context.is_ending:
+            self.publish(self.load_context.channel(0))
 
 
 class Subscriber(Member):
     """Listens and says nothing."""
 
     def enter(self) -> None:
-        self.subscribe(self.world.channel(self.number))
+        self.subscribe(self.load_context.channel(self.number))
 
     @task
     def listen(self) -> None:

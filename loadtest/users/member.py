@@ -11,9 +11,17 @@ from locust.env import Environment
 from locust.exception import StopUser
 from websocket import WebSocketException
 
-from loadtest.client import Client, Closed, Json, NotSent, Refused, Subscription, Unanswered
-from loadtest.ledger import Subscriber
-from loadtest.world import World
+from loadtest.centrifuge_client import (
+    CentrifugeClient,
+    ClientSubscription,
+    CommandRefused,
+    CommandUnanswered,
+    ConnectionClosed,
+    Json,
+    NotSent,
+)
+from loadtest.ledger import SubscriberAccount
+from loadtest.load_context import LoadContext
 
 _RETRY_SECONDS: Final = 0.5
 _TRIES: Final = 60
@@ -35,21 +43,21 @@ class Member(User):
 
     def __init__(self, environment: Environment) -> None:
         super().__init__(environment)
-        self.world = World.of(environment)
-        self.number = self.world.next_number(type(self))
-        self.id = f"{self.world.name}-{type(self).__name__}-{self.number}"
-        self.door, self.url = self.world.door(self.number)
+        self.load_context = LoadContext.of(environment)
+        self.number = self.load_context.next_number(type(self))
+        self.id = f"{self.load_context.name}-{type(self).__name__}-{self.number}"
+        self.door, self.url = self.load_context.door(self.number)
         self.client = self.new_client()
         self.sent: dict[str, int] = {}
-        self._counted: list[tuple[str, Subscriber]] = []
+        self._counted: list[tuple[str, SubscriberAccount]] = []
         self._is_present = False
 
-    def new_client(self) -> Client:
+    def new_client(self) -> CentrifugeClient:
         """A client that is not connected yet."""
-        return Client(
+        return CentrifugeClient(
             self.url,
-            measured=self.world.measured,
-            token=self.world.token,
+            measured=self.load_context.measured,
+            token=self.load_context.token,
             data=self.connect_data(),
             reads=self.reads,
             receive_buffer_bytes=self.receive_buffer_bytes,
@@ -70,8 +78,8 @@ class Member(User):
     def arrive(self) -> None:
         """Be counted."""
         self._is_present = True
-        self.world.connected += 1
-        self.world.present[type(self)] += 1
+        self.load_context.connected += 1
+        self.load_context.present[type(self)] += 1
 
     def connect(self) -> None:
         """Connect, with patience.
@@ -83,10 +91,10 @@ class Member(User):
             try:
                 self.client.connect()
                 return
-            except Closed as error:
-                self.world.closes[str(error.code)] += 1
+            except ConnectionClosed as error:
+                self.load_context.closes[str(error.code)] += 1
                 raise StopUser from None
-            except (OSError, WebSocketException, Refused, Unanswered):
+            except (OSError, WebSocketException, CommandRefused, CommandUnanswered):
                 gevent.sleep(_RETRY_SECONDS)
         raise StopUser
 
@@ -96,72 +104,72 @@ class Member(User):
     def on_stop(self) -> None:
         """Leave."""
         if self.client.closed_with is not None:
-            self.world.closes[str(self.client.closed_with.code)] += 1
+            self.load_context.closes[str(self.client.closed_with.code)] += 1
         if self._is_present:
             self._is_present = False
-            self.world.connected -= 1
-            self.world.present[type(self)] -= 1
-        if not self.world.is_ending:
+            self.load_context.connected -= 1
+            self.load_context.present[type(self)] -= 1
+        if not self.load_context.is_ending:
             # What comes from now on is not for us.
             for channel, counted in self._counted:
-                self.world.ledger.left(channel, counted)
+                self.load_context.ledger.left(channel, counted)
         self.client.close()
 
     def rest(self, seconds: float) -> None:
         """Wait; at the end of the run, for its end."""
         gevent.sleep(seconds)
-        while self.world.is_ending:
+        while self.load_context.is_ending:
             gevent.sleep(1.0)
 
     def pace_seconds(self) -> float:
         """Time between two of our acts, so that all of our class together keep the rate."""
-        return self.world.pace_seconds(type(self), self.default_rate)
+        return self.load_context.pace_seconds(type(self), self.default_rate)
 
     # --- channels --------------------------------------------------------------------------
 
     def subscribe(self, channel: str, *, is_recoverable: bool = True) -> None:
         """Subscribe, and account for what arrives; tried until it works."""
-        counted = self.world.ledger.subscriber(channel)
+        counted = self.load_context.ledger.subscriber(channel)
         self._counted.append((channel, counted))
 
         def subscribed(offset: int | None, recovered: bool, was_recovering: bool) -> None:
             if not was_recovering and offset is not None:
-                self.world.ledger.began(channel, offset)
+                self.load_context.ledger.began(channel, offset)
             counted.subscribed(offset, is_recovered=recovered, was_recovering=was_recovering)
 
         def delivered(_: str, data: Any, offset: int) -> None:
             if isinstance(data, dict) and "p" in data:
                 counted.take(offset, data["p"], data["n"])
-                self.world.delivery(data["t"], is_other_door=data["d"] != self.door)
+                self.load_context.delivery(data["t"], is_other_door=data["d"] != self.door)
 
-        one = Subscription(channel, delivered, subscribed, is_recoverable)
+        one = ClientSubscription(channel, delivered, subscribed, is_recoverable)
         while True:
             try:
                 self.client.subscribe(one)
                 return
-            except Unanswered:
+            except CommandUnanswered:
                 # It subscribes by itself when it is connected again.
                 return
-            except Refused:
+            except CommandRefused:
                 gevent.sleep(_RETRY_SECONDS)
 
     def publish(self, channel: str) -> None:
         """Publish the next of ours, and account for it."""
         number = self.sent.get(channel, 0) + 1
         data = {"p": self.id, "n": number, "t": time.time(), "d": self.door}
-        if (padding := self.world.options.payload - 60) > 0:
+        if (padding := self.load_context.options.payload - 60) > 0:
             data["x"] = "x" * padding
-        ledger = self.world.ledger
+        ledger = self.load_context.ledger
         result = "acknowledged"
         try:
             self.client.publish(channel, data)
         except NotSent:
             # Nobody heard it: the next one has its number.
             return
-        except Refused:
+        except CommandRefused:
             result = "refused"
-        except Unanswered:
+        except CommandUnanswered:
             result = "unknown"
         self.sent[channel] = number
-        self.world.published_bytes += self.world.options.payload
+        self.load_context.published_bytes += self.load_context.options.payload
         ledger.published(channel, result, self.id, number)

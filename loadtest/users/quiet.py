@@ -12,7 +12,12 @@ import gevent
 from locust import task
 from websocket import WebSocketException
 
-from loadtest.client import Client, Closed, Refused, Unanswered
+from loadtest.centrifuge_client import (
+    CentrifugeClient,
+    CommandRefused,
+    CommandUnanswered,
+    ConnectionClosed,
+)
 from loadtest.users.member import Member
 
 _SLOW_BUFFER_BYTES: Final = 4096
@@ -45,12 +50,12 @@ class SessionHolder(Member):
     @task
     def hold(self) -> None:
         self.rest(random.uniform(30, 90))
-        if self.session and not self.world.is_ending:
+        if self.session and not self.load_context.is_ending:
             self.client.close()
             self.client = self.new_client()
             self.connect()
             resumed = bool((self.client.data or {}).get("session", {}).get("resumed"))
-            self.world.measured("session resumed" if resumed else "session lost", 0.0, None)
+            self.load_context.measured("session resumed" if resumed else "session lost", 0.0, None)
             self.enter()
 
 
@@ -71,11 +76,13 @@ class Comer(Member):
         # Who is late hurries, yet not for more than a second's worth.
         self._due = max(self._due, now - 1.0)
         self.rest(max(0.0, self._due - now))
-        if self.world.is_ending:
+        if self.load_context.is_ending:
             return
         client = self.new_client()
         # Errors are events already.
-        with suppress(OSError, WebSocketException, Refused, Unanswered, Closed):
+        with suppress(
+            OSError, WebSocketException, CommandRefused, CommandUnanswered, ConnectionClosed
+        ):
             client.connect_once()
         client.close()
 
@@ -88,10 +95,10 @@ class Caller(Member):
     @task
     def call(self) -> None:
         self.rest(self.pace_seconds())
-        if self.world.is_ending:
+        if self.load_context.is_ending:
             return
-        with suppress(Refused, Unanswered):
-            self.client.rpc(self.world.options.method, {"t": time.time()})
+        with suppress(CommandRefused, CommandUnanswered):
+            self.client.rpc(self.load_context.options.method, {"t": time.time()})
 
 
 class SlowReader(Member):
@@ -101,21 +108,21 @@ class SlowReader(Member):
     receive_buffer_bytes = _SLOW_BUFFER_BYTES
 
     def enter(self) -> None:
-        channel = self.world.channel(0)
+        channel = self.load_context.channel(0)
         self.client.send_raw(b'{"id":2,"subscribe":{"channel":"%s"}}' % channel.encode())
 
     @task
     def stall(self) -> None:
-        began, published = time.monotonic(), self.world.published_bytes
-        while not self.world.is_ending and time.monotonic() - began < _LONGEST_SLOW_SECONDS:
+        began, published = time.monotonic(), self.load_context.published_bytes
+        while not self.load_context.is_ending and time.monotonic() - began < _LONGEST_SLOW_SECONDS:
             gevent.sleep(_SLOW_LOOK_SECONDS)
             if _is_closed(self.client):
-                self.world.expected("slow reader closed", time.monotonic() - began)
+                self.load_context.expected("slow reader closed", time.monotonic() - began)
                 break
         else:
-            if self.world.published_bytes - published > _SURELY_TOO_MUCH_BYTES:
+            if self.load_context.published_bytes - published > _SURELY_TOO_MUCH_BYTES:
                 self._complain(time.monotonic() - began)
-        if self.world.is_ending:
+        if self.load_context.is_ending:
             self.rest(1.0)
             return
         self.client.close()
@@ -124,16 +131,16 @@ class SlowReader(Member):
         self.enter()
 
     def _complain(self, seconds: float) -> None:
-        if not self.world.is_ending:
+        if not self.load_context.is_ending:
             error = NotClosed("it reads nothing, and is not closed")
-            self.world.measured("expected slow reader closed", seconds, error)
+            self.load_context.measured("expected slow reader closed", seconds, error)
 
 
 class NotClosed(Exception):
     """A client that does not read holds memory for ever."""
 
 
-def _is_closed(client: Client) -> bool:
+def _is_closed(client: CentrifugeClient) -> bool:
     """Whether the other side has ended the connection, without reading what it sent."""
     road = client.socket
     if road is None:

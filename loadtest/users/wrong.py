@@ -9,7 +9,12 @@ from typing import Final
 from locust import task
 from websocket import WebSocketException
 
-from loadtest.client import Client, Closed, Refused, Unanswered
+from loadtest.centrifuge_client import (
+    CentrifugeClient,
+    CommandRefused,
+    CommandUnanswered,
+    ConnectionClosed,
+)
 from loadtest.users.member import Member
 
 _FLOOD: Final = 200
@@ -28,9 +33,9 @@ class ErrorMaker(Member):
     @task
     def err(self) -> None:
         self.rest(self.pace_seconds())
-        if self.world.is_ending:
+        if self.load_context.is_ending:
             return
-        kind = self.world.options.error_kind
+        kind = self.load_context.options.error_kind
         if kind == "all":
             kinds = sorted(KINDS)
             kind = kinds[self._turn % len(kinds)]
@@ -39,17 +44,17 @@ class ErrorMaker(Member):
         try:
             KINDS[kind](self)
         except NotRefused as error:
-            self.world.measured(f"expected {kind}", time.perf_counter() - began, error)
-        except (OSError, WebSocketException, Unanswered):
+            self.load_context.measured(f"expected {kind}", time.perf_counter() - began, error)
+        except (OSError, WebSocketException, CommandUnanswered):
             # The cluster is away for the moment; whether it refuses cannot be told.
             return
         else:
-            self.world.expected(kind, time.perf_counter() - began)
+            self.load_context.expected(kind, time.perf_counter() - began)
 
     def _refuses(self, method: str, params: dict[str, object]) -> None:
         try:
             self.client.ask(method, params)
-        except Refused:
+        except CommandRefused:
             return
         raise NotRefused(f"{method} was not refused")
 
@@ -67,14 +72,14 @@ class ErrorMaker(Member):
 
     def token(self) -> None:
         """A token that nobody signed: the connection is closed (3500), or it is not looked at."""
-        client = Client(self.url, measured=_unmeasured, token="not.a.token")  # noqa: S106 - it is none
+        client = CentrifugeClient(self.url, measured=_unmeasured, token="not.a.token")  # noqa: S106 - it is none
         try:
             client.connect_once()
-        except (Closed, Refused):
+        except (ConnectionClosed, CommandRefused):
             return
         finally:
             client.close()
-        if self.world.token:
+        if self.load_context.token:
             # A cluster that wants tokens.
             raise NotRefused("a token that nobody signed was taken")
 
@@ -85,7 +90,7 @@ class ErrorMaker(Member):
         try:
             client.send_raw(b"\n".join([line] * _FLOOD))
             count = client.read_replies(_FLOOD)
-        except Closed:
+        except ConnectionClosed:
             return
         finally:
             client.close()
@@ -97,19 +102,19 @@ class ErrorMaker(Member):
         client.send_raw(payload)
         try:
             client.read_frames(3)
-        except Closed:
+        except ConnectionClosed:
             return
         finally:
             client.close()
         raise NotRefused("the connection was not closed")
 
-    def _another(self) -> Client:
+    def _another(self) -> CentrifugeClient:
         """A connection of its own: what closes it must not close ours."""
-        client = Client(self.url, measured=_unmeasured, token=self.world.token)
+        client = CentrifugeClient(self.url, measured=_unmeasured, token=self.load_context.token)
         try:
             client.connect_once()
-        except (Closed, Refused) as error:
-            raise Unanswered(str(error)) from None
+        except (ConnectionClosed, CommandRefused) as error:
+            raise CommandUnanswered(str(error)) from None
         return client
 
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from cluster.console.broadcast import Broadcast, Crowded, Publish
+from cluster.console.broadcast import Broadcast, Publish, TooManyViewers
 
 
 class Source:
@@ -99,7 +99,7 @@ async def test_who_comes_as_the_last_one_leaves_is_served(broadcast: Broadcast, 
 
 
 async def test_there_are_only_so_many_viewers(broadcast: Broadcast, source: Source):
-    with broadcast.watching(), broadcast.watching(), pytest.raises(Crowded):
+    with broadcast.watching(), broadcast.watching(), pytest.raises(TooManyViewers):
         broadcast.watching().__enter__()
     with broadcast.watching():
         """A place was given back."""

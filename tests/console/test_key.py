@@ -13,9 +13,9 @@ import pytest
 from cluster import config
 from cluster.config import AdminConfig, ClientConfig, Config
 from cluster.errors import ConfigError
-from cluster.supervisor.places import Places
-from cluster.supervisor.screen import Summary
-from cluster.supervisor.viewing import made_key
+from cluster.supervisor.console_view import development_key
+from cluster.supervisor.paths import Paths
+from cluster.supervisor.terminal import StartSummary
 from tests.console.fake_monitoring import FakeMonitoring
 from tests.console.stage import ORDER, Stage
 from tests.harness.cluster import Cluster
@@ -24,37 +24,37 @@ DEVELOPMENT = Config(client=ClientConfig(insecure=True))
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Iterator[Places]:
-    made = Places(str(tmp_path))
+def places(tmp_path: Path) -> Iterator[Paths]:
+    made = Paths(str(tmp_path))
     yield made
     made.close()
 
 
-def test_a_development_run_keeps_its_key(places: Places):
-    key = made_key(DEVELOPMENT, places)
+def test_a_development_run_keeps_its_key(places: Paths):
+    key = development_key(DEVELOPMENT, places)
     assert len(key) >= 20
-    assert made_key(DEVELOPMENT, places) == key
+    assert development_key(DEVELOPMENT, places) == key
     assert stat.S_IMODE(places.admin_key.stat().st_mode) == 0o600
 
 
-def test_an_empty_file_gets_a_key(places: Places):
+def test_an_empty_file_gets_a_key(places: Paths):
     places.admin_key.touch()
-    assert made_key(DEVELOPMENT, places) == places.admin_key.read_text().strip() != ""
+    assert development_key(DEVELOPMENT, places) == places.admin_key.read_text().strip() != ""
 
 
-def test_nobody_is_given_a_key_outside_of_development(places: Places):
-    assert made_key(Config(), places) == ""
-    assert made_key(replace(DEVELOPMENT, admin=AdminConfig(key="own")), places) == ""
+def test_nobody_is_given_a_key_outside_of_development(places: Paths):
+    assert development_key(Config(), places) == ""
+    assert development_key(replace(DEVELOPMENT, admin=AdminConfig(key="own")), places) == ""
     assert not places.admin_key.exists()
 
 
-def test_a_key_that_cannot_be_kept_holds_for_this_run(places: Places):
+def test_a_key_that_cannot_be_kept_holds_for_this_run(places: Paths):
     places.admin_key.mkdir()
-    assert len(made_key(DEVELOPMENT, places)) >= 20
+    assert len(development_key(DEVELOPMENT, places)) >= 20
 
 
 def test_the_link_carries_the_key_where_no_server_sees_it():
-    facts = Summary("ws://h:8000/c", "http://h:8001/", ["h:8101"], "store", "dir", [], "KEY")
+    facts = StartSummary("ws://h:8000/c", "http://h:8001/", ["h:8101"], "store", "dir", [], "KEY")
     assert any("http://h:8001/#key=KEY" in line for line in facts.lines())
     assert "KEY" not in repr(facts)
 

@@ -10,14 +10,14 @@ from typing import Any
 import orjson
 
 from cluster.broker import Broker, HistoryPolicy
-from cluster.broker.redis import RedisBroker
+from cluster.broker.redis_broker import RedisBroker
 from cluster.errors import StoreError
-from cluster.metrics.tally import Tally
+from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
 from cluster.resp.router import Router
 from cluster.resp.subscriptions import Subscriptions
 from cluster.sessions import Session, Sessions
-from cluster.sessions.redis import RedisSessions
+from cluster.sessions.redis_sessions import RedisSessions
 from cluster.sessions.statistics import SessionStatistics
 from tests.contract.servers import Server
 from tests.contract.twins import MemoryBroker, MemorySessions, MemoryStore
@@ -144,12 +144,12 @@ class MemoryBench:
 class RedisParts:
     """One worker's own connections to a server."""
 
-    def __init__(self, urls: list[str], prefix: str, ear: Ear, tally: Tally) -> None:
+    def __init__(self, urls: list[str], prefix: str, ear: Ear, counters: Counters) -> None:
         self.router = Router(urls, timeout_seconds=TIMEOUT_SECONDS)
         self.subscriptions = Subscriptions(self.router)
-        self.tally = tally
+        self.counters = counters
         self.broker = RedisBroker(
-            self.router, self.subscriptions, prefix=prefix, listener=ear, tally=tally
+            self.router, self.subscriptions, prefix=prefix, listener=ear, counters=counters
         )
 
 
@@ -173,7 +173,7 @@ class RedisBench:
         hears_sessions: bool = True,
     ) -> Worker:
         ear = Ear()
-        parts = RedisParts(urls or self._urls, self.prefix, ear, Tally())
+        parts = RedisParts(urls or self._urls, self.prefix, ear, Counters())
         self._routers.append(parts.router)
         await parts.router.start()
         sessions = RedisSessions(

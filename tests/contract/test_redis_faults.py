@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
-from cluster.metrics.tally import Tally
+from cluster.metrics.counters import Counters
 from cluster.resp.link import Address, Link
 from cluster.resp.router import Router
 from tests.contract.conftest import program
@@ -154,7 +154,7 @@ async def test_payloads_of_another_layout_are_counted_and_left_alone(real: Redis
             client.execute_command("SPUBLISH", shard_channel, payload)
     await worker.publish(body(5))
     await worker.ear.until(lambda: worker.ear.bodies() == [body(5)])
-    assert worker.parts.tally.errors["broker"] == 5
+    assert worker.parts.counters.errors["broker"] == 5
     assert worker.ear.resumptions == []
 
 
@@ -214,7 +214,7 @@ async def test_a_server_that_is_not_there_cannot_be_started_with():
 
 async def test_a_worker_that_could_not_start_may_start_again(own: RedisBench):
     server = own.servers[0]
-    parts = RedisParts([server.url], own.prefix, Ear(), Tally())
+    parts = RedisParts([server.url], own.prefix, Ear(), Counters())
     try:
         await parts.router.start()
         server.pause()

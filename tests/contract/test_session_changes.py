@@ -9,7 +9,7 @@ import pytest
 
 from cluster.errors import StoreRefused, StoreUnavailable
 from cluster.sessions import BUCKETS, Session
-from cluster.sessions.redis import RedisSessions
+from cluster.sessions.redis_sessions import RedisSessions
 from tests.contract.stores import WAIT_SECONDS, Ear, RedisBench, Worker
 from tests.harness.waiting import until
 

@@ -17,8 +17,9 @@ import yaml
 
 from cluster import cli
 from cluster.metrics.catalogue import FAMILIES, Family
-from cluster.monitor import logs, moments
-from loadtest.drilling import command as drill_command
+from cluster.monitor import durations
+from cluster.monitor.commands import logs
+from loadtest.drilling import drill_cli as drill_command
 from loadtest.drills import registered
 from tests.architecture.tree import ROOT
 from tests.docs.pages import Block, anchors, blocks, links, prose
@@ -345,7 +346,7 @@ def test_a_page_reads_logs_that_exist_for_events_that_exist(path: Path):
     for words in (words for command in commands(path) for words in of_ours(command)):
         asked = vars(parsed(words) or argparse.Namespace())
         if words[:2] in (["monitor", "logs"], ["monitor", "history"]) and asked.get("since"):
-            moments.seconds_of(asked["since"])
+            durations.seconds_of(asked["since"])
         if words[:2] == ["monitor", "logs"]:
             assert asked["service"] in logs.SERVICES
             pattern = asked["grep"] or ""

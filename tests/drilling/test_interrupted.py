@@ -39,7 +39,7 @@ class Drilling:
                 "NodeExporterDown",
                 "HighDiskUsage",
             ]
-            command += ["--stages", "1", "--compress", "30", "--report", str(self.report)]
+            command += ["--environments", "1", "--compress", "30", "--report", str(self.report)]
             self.process = subprocess.Popen(
                 [*command, "--keep", str(self.work)],
                 cwd=ROOT,
@@ -111,7 +111,7 @@ async def drilling(tmp_path: Path) -> AsyncIterator[Drilling]:
 async def test_killed_in_the_middle_it_is_mended_by_the_mender(drilling: Drilling):
     await drilling.until_broken()
     groups = drilling.groups()
-    # Also those whose command lines name no folder, such as the mender itself.
+    # Also those whose command lines name no folder, such as the undo daemon itself.
     family = psutil.Process(drilling.process.pid).children(recursive=True)
     drilling.process.kill()
     drilling.process.wait()

@@ -10,24 +10,24 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console
 
-from loadtest.drilling import report
-from loadtest.drilling.outcome import Outcome, Receiver, Run
-from loadtest.drilling.picture import picture
-from loadtest.drilling.screen import Screen
+from loadtest.drilling.report import write
+from loadtest.drilling.report.progress import Progress
+from loadtest.drilling.report.timeline import timeline
+from loadtest.drilling.result import DrillResult, ReceiverState, RunResult
 
 BEGAN = 1_000_000.0
 
 
-def outcome(alert: str = "HighErrorRate") -> Outcome:
-    one = Outcome(
+def result(alert: str = "HighErrorRate") -> DrillResult:
+    one = DrillResult(
         alert=alert,
         drill="high_error_rate",
         severity="critical",
         team="websocket",
         proof="full",
         breaks="the store is <b>killed</b> & gone",
-        mends="it is started",
-        stage="stage-1",
+        undo="it is started",
+        environment="environment-1",
         compress=15.0,
         started_at=BEGAN,
         ended_at=BEGAN + 40,
@@ -43,14 +43,14 @@ def outcome(alert: str = "HighErrorRate") -> Outcome:
         "resolved": BEGAN + 30,
         "resolve_notified": BEGAN + 33,
     }
-    one.notified = [Receiver("slack", "#websocket-oncall", BEGAN + 14)]
+    one.notified = [ReceiverState("slack", "#websocket-oncall", BEGAN + 14)]
     one.samples = [(BEGAN + 2, None), (BEGAN + 3, 1.0), (BEGAN + 12, 60.0), (BEGAN + 30, 2.0)]
     one.evidence = {"prometheus": {"labels": {"alertname": alert}, "value": float("nan")}}
     return one
 
 
-def broken() -> Outcome:
-    one = outcome("HighDiskUsage")
+def broken() -> DrillResult:
+    one = result("HighDiskUsage")
     one.result, one.failed_at, one.why = (
         "failed",
         "notified",
@@ -61,17 +61,17 @@ def broken() -> Outcome:
 
 
 @pytest.fixture
-def run() -> Run:
-    one = Run("compressed", 15.0, BEGAN, "a cluster of its own", {"cores": 2})
-    one.outcomes = [outcome(), broken()]
+def run() -> RunResult:
+    one = RunResult("compressed", 15.0, BEGAN, "a cluster of its own", {"cores": 2})
+    one.results = [result(), broken()]
     one.uncovered = ["NobodyDrillsMe"]
     one.ended_at = BEGAN + 50
     return one
 
 
 @pytest.fixture
-def folder(run: Run, tmp_path: Path) -> Path:
-    report.write(run, tmp_path)
+def folder(run: RunResult, tmp_path: Path) -> Path:
+    write.write(run, tmp_path)
     return tmp_path
 
 
@@ -93,7 +93,7 @@ def test_the_document_has_the_promised_form(folder: Path):
 
 
 def test_nothing_half_written_is_left(folder: Path):
-    assert sorted(path.name for path in folder.iterdir()) == sorted(report.NAMES)
+    assert sorted(path.name for path in folder.iterdir()) == sorted(write.NAMES)
 
 
 def test_ci_reads_one_case_per_alert_and_a_failure_for_each_that_is_not_proven(folder: Path):
@@ -124,26 +124,26 @@ def test_the_page_shows_everything_and_needs_nothing(folder: Path):
 
 
 def test_a_picture_has_its_marks_where_they_happened():
-    drawn = ET.fromstring(picture(outcome(), threshold=10.0))
+    drawn = ET.fromstring(timeline(result(), threshold=10.0))
     words = " ".join("".join(drawn.itertext()).split())
     for mark in ("pending", "firing", "threshold 10", "Slack #websocket-oncall"):
         assert mark in words
 
 
 def test_an_alert_without_any_value_still_has_a_picture():
-    one = outcome()
+    one = result()
     one.samples = []
-    assert ET.fromstring(picture(one)).tag.endswith("svg")
+    assert ET.fromstring(timeline(one)).tag.endswith("svg")
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_the_screen_is_quiet_where_nobody_looks(run: Run, is_terminal: bool):
+def test_the_screen_is_quiet_where_nobody_looks(run: RunResult, is_terminal: bool):
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=is_terminal, width=100)
-    with Screen(run, planned=2, console=console) as screen:
-        screen.started(run.outcomes[0])
-        screen.stepped(run.outcomes[0], "firing")
-        for one in run.outcomes:
+    with Progress(run, planned=2, console=console) as screen:
+        screen.started(run.results[0])
+        screen.stepped(run.results[0], "firing")
+        for one in run.results:
             screen.ended(one)
     text = shown.getvalue()
     assert ("\x1b[" in text) is is_terminal

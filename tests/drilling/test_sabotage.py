@@ -1,6 +1,6 @@
 """One link of the chain is taken away at a time: the drill fails, and says which link it is.
 
-Each has a stage of its own, and all run at the same time: most of it is waiting.
+Each has a environment of its own, and all run at the same time: most of it is waiting.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import pytest
 import yaml
 
 from loadtest.drill import Drill
-from loadtest.drilling.mends import Mends
-from loadtest.drilling.outcome import Outcome
-from loadtest.drilling.stage import Stage
+from loadtest.drilling.environment.cluster import Environment
+from loadtest.drilling.result import DrillResult
+from loadtest.drilling.undo import UndoLog
 from loadtest.drills import registered
 from tests.drilling.conftest import COMPRESS, run
 from tests.harness.processes import hold
@@ -27,77 +27,77 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 DRILL: Drill = dataclasses.replace(registered()["HighDiskUsage"], below=None, is_acknowledged=False)
 
 
-def change(stage: Stage, name: str, sabotage: Callable[[dict[str, Any]], None]) -> None:
+def change(environment: Environment, name: str, sabotage: Callable[[dict[str, Any]], None]) -> None:
     """Change a rendered file, and let its program read it."""
-    path = stage.rendered(name)
+    path = environment.rendered(name)
     document = yaml.safe_load(path.read_text(encoding="utf-8"))
     sabotage(document)
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
-    stage.reload("alertmanager" if name == "alertmanager.yml" else "prometheus")
+    environment.reload("alertmanager" if name == "alertmanager.yml" else "prometheus")
 
 
-def nothing(stage: Stage) -> None:
+def nothing(environment: Environment) -> None:
     """All is well."""
 
 
-def wrong_threshold(stage: Stage) -> None:
+def wrong_threshold(environment: Environment) -> None:
     def sabotage(document: dict[str, Any]) -> None:
         for group in document["groups"]:
             for rule in group["rules"]:
                 if rule.get("alert") == "HighDiskUsage":
                     rule["expr"] = rule["expr"].replace("> 90", "> 99")
 
-    change(stage, "alert_rules.yml", sabotage)
+    change(environment, "alert_rules.yml", sabotage)
 
 
-def rule_not_loaded(stage: Stage) -> None:
+def rule_not_loaded(environment: Environment) -> None:
     def sabotage(document: dict[str, Any]) -> None:
         document["groups"] = [g for g in document["groups"] if g["name"] != "system_alerts"]
 
-    change(stage, "alert_rules.yml", sabotage)
+    change(environment, "alert_rules.yml", sabotage)
 
 
-def metric_renamed(stage: Stage) -> None:
+def metric_renamed(environment: Environment) -> None:
     def sabotage(document: dict[str, Any]) -> None:
         job = next(j for j in document["scrape_configs"] if j["job_name"] == "node")
         renamed = {"regex": "node_filesystem_avail_bytes", "replacement": "node_filesystem_room"}
         names = {"source_labels": ["__name__"], "target_label": "__name__"}
         job["metric_relabel_configs"] = [names | renamed]
 
-    change(stage, "prometheus.yml", sabotage)
+    change(environment, "prometheus.yml", sabotage)
 
 
-def route_removed(stage: Stage) -> None:
+def route_removed(environment: Environment) -> None:
     def sabotage(document: dict[str, Any]) -> None:
         routes = document["route"]["routes"]
         kept = [route for route in routes if route["receiver"] != "infrastructure-team"]
         document["route"]["routes"] = kept
 
-    change(stage, "alertmanager.yml", sabotage)
+    change(environment, "alertmanager.yml", sabotage)
 
 
-def route_too_many(stage: Stage) -> None:
+def route_too_many(environment: Environment) -> None:
     def sabotage(document: dict[str, Any]) -> None:
         routes = document["route"]["routes"]
         warning = next(route for route in routes if route["receiver"] == "websocket-team")
         astray = {**warning, "receiver": "websocket-oncall", "continue": True}
         routes.insert(routes.index(warning), astray)
 
-    change(stage, "alertmanager.yml", sabotage)
+    change(environment, "alertmanager.yml", sabotage)
 
 
-def receiver_unreachable(stage: Stage) -> None:
-    nowhere = stage.folder / "nowhere"
+def receiver_unreachable(environment: Environment) -> None:
+    nowhere = environment.folder / "nowhere"
     nowhere.write_text("http://127.0.0.1:9/slack\n", encoding="utf-8")
 
     def sabotage(document: dict[str, Any]) -> None:
         document["global"]["slack_api_url_file"] = str(nowhere)
 
-    change(stage, "alertmanager.yml", sabotage)
+    change(environment, "alertmanager.yml", sabotage)
 
 
-def alertmanager_hangs(stage: Stage) -> None:
-    hold(stage.part("alertmanager"))
+def alertmanager_hangs(environment: Environment) -> None:
+    hold(environment.part("alertmanager"))
 
 
 SABOTAGES = (
@@ -112,24 +112,26 @@ SABOTAGES = (
 )
 
 
-def outcome_of(sabotage: Callable[[Stage], None], folder: Path) -> Outcome:
-    with Mends() as open_mends:
-        stage = Stage(
-            sabotage.__name__, folder=folder / "stage", compress=COMPRESS, open_mends=open_mends
+def outcome_of(sabotage: Callable[[Environment], None], folder: Path) -> DrillResult:
+    with UndoLog() as undo_log:
+        environment = Environment(
+            sabotage.__name__, folder=folder / "environment", compress=COMPRESS, undo_log=undo_log
         )
         try:
-            stage.start()
-            sabotage(stage)
-            outcome = run(DRILL, stage)
+            environment.start()
+            sabotage(environment)
+            result = run(DRILL, environment)
             # However it went, nothing stays broken.
-            assert stage.disk.path is None or not (stage.disk.path / "ballast").exists()
-            return outcome
+            assert (
+                environment.disk.path is None or not (environment.disk.path / "memory_hog").exists()
+            )
+            return result
         finally:
-            stage.close()
+            environment.close()
 
 
 @pytest.fixture(scope="module")
-def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, Outcome]]:
+def results(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, DrillResult]]:
     with ThreadPoolExecutor(len(SABOTAGES)) as pool:
         futures = {
             sabotage.__name__: pool.submit(
@@ -140,15 +142,15 @@ def outcomes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Mapping[str, 
         yield {name: future.result() for name, future in futures.items()}
 
 
-def test_a_whole_chain_is_proven(outcomes: Mapping[str, Outcome]):
-    outcome = outcomes["nothing"]
-    assert outcome.result in ("passed", "simulated"), outcome.why
-    assert {str(one) for one in outcome.notified} == {
+def test_a_whole_chain_is_proven(results: Mapping[str, DrillResult]):
+    result = results["nothing"]
+    assert result.result in ("passed", "simulated"), result.why
+    assert {str(one) for one in result.notified} == {
         "slack #infrastructure-alerts",
         "slack #websocket-alerts",
     }
     steps = ["provoked", "pending", "firing", "alertmanager", "mended", "resolved"]
-    assert sorted(steps, key=outcome.moments.__getitem__) == steps
+    assert sorted(steps, key=result.moments.__getitem__) == steps
 
 
 @pytest.mark.parametrize(
@@ -169,12 +171,12 @@ def test_a_whole_chain_is_proven(outcomes: Mapping[str, Outcome]):
     ids=lambda value: value.__name__ if callable(value) else "",
 )
 def test_the_broken_link_is_named(
-    outcomes: Mapping[str, Outcome],
-    sabotage: Callable[[Stage], None],
+    results: Mapping[str, DrillResult],
+    sabotage: Callable[[Environment], None],
     step: str,
     says: list[str],
 ):
-    outcome = outcomes[sabotage.__name__]
-    assert outcome.result == "failed"
-    assert outcome.failed_at == step, outcome.why
-    assert [words for words in says if words not in outcome.why] == [], outcome.why
+    result = results[sabotage.__name__]
+    assert result.result == "failed"
+    assert result.failed_at == step, result.why
+    assert [words for words in says if words not in result.why] == [], result.why

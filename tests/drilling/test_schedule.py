@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 from loadtest.drill import MONITORING, SERVICE, Drill, Part
-from loadtest.drilling.schedule import Place, disturb, next_drill
+from loadtest.drilling.schedule import ScheduledDrill, disturb, next_drill
 from loadtest.drills import registered
 
 
@@ -13,8 +13,8 @@ def drill(name: str, *takes: Part, **more: object) -> Drill:
     base = Drill(
         alert=name,
         breaks="",
-        mends="",
-        provoke=lambda scene: None,
+        undo="",
+        provoke=lambda injector: None,
         fires_s=60,
         resolves_s=60,
         takes=frozenset(takes),
@@ -40,7 +40,7 @@ def test_the_machine_is_one_for_all_stages():
 
 def test_the_longest_that_can_begin_begins_first():
     long, short = drill("long", Part.DISK, fires_s=900), drill("short", Part.STORE)
-    place = Place("one", 15, together=2)
+    place = ScheduledDrill("one", 15, together=2)
     assert next_drill([short, long], place, [place]) is long
     place.running.append(drill("x", Part.DISK))
     assert next_drill([short, long], place, [place]) is short
@@ -48,7 +48,7 @@ def test_the_longest_that_can_begin_begins_first():
 
 def test_what_must_come_early_comes_before_longer_ones():
     early, long = drill("early", Part.STORE, is_early=True), drill("long", Part.DISK, fires_s=9000)
-    place = Place("one", 15, together=2)
+    place = ScheduledDrill("one", 15, together=2)
     assert next_drill([long, early], place, [place]) is early
     place.has_begun = True
     assert next_drill([long, early], place, [place]) is long
@@ -56,7 +56,7 @@ def test_what_must_come_early_comes_before_longer_ones():
 
 def test_what_cannot_hold_in_fast_time_waits_for_a_slower_stage():
     slow = drill("slow", Part.DISK, compress_at_most=5)
-    fast_place, slow_place = Place("fast", 15, 2), Place("slow", 5, 2)
+    fast_place, slow_place = ScheduledDrill("fast", 15, 2), ScheduledDrill("slow", 5, 2)
     places = [fast_place, slow_place]
     assert next_drill([slow], fast_place, places) is None
     assert next_drill([slow], slow_place, places) is slow

@@ -7,18 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.drilling import stage as stages
-from loadtest.drilling.mends import Mends
-from loadtest.drilling.rights import Given
-from loadtest.drilling.stage import Stage
+from loadtest.drilling.environment import cluster as environments
+from loadtest.drilling.environment.cluster import Environment
+from loadtest.drilling.environment.privileges import Privilege
+from loadtest.drilling.undo import UndoLog
 from loadtest.drills import registered
 from tests.drilling.conftest import COMPRESS, run
 
 WHY = "no right to it here"
 
 
-def refused(*_: object) -> Given:
-    return Given(None, WHY)
+def refused(*_: object) -> Privilege:
+    return Privilege(None, WHY)
 
 
 ALERTS = ("HighMemoryUsage", "HighDiskUsage")
@@ -27,21 +27,23 @@ ALERTS = ("HighMemoryUsage", "HighDiskUsage")
 def test_what_this_machine_does_not_allow_is_simulated_and_labelled(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(stages, "memory_group", refused)
-    monkeypatch.setattr(stages, "small_disk", refused)
-    with Mends() as open_mends:
-        stage = Stage(
-            "simulated", folder=tmp_path / "stage", compress=COMPRESS, open_mends=open_mends
+    monkeypatch.setattr(environments, "memory_group", refused)
+    monkeypatch.setattr(environments, "small_disk", refused)
+    with UndoLog() as undo_log:
+        environment = Environment(
+            "simulated", folder=tmp_path / "environment", compress=COMPRESS, undo_log=undo_log
         )
         try:
-            stage.start()
+            environment.start()
             with ThreadPoolExecutor(len(ALERTS)) as pool:
                 every = registered()
-                outcomes = list(pool.map(lambda a: run(every[a], stage, name=a.lower()), ALERTS))
+                results = list(
+                    pool.map(lambda a: run(every[a], environment, name=a.lower()), ALERTS)
+                )
         finally:
-            stage.close()
-    for outcome in outcomes:
-        assert outcome.result == "simulated", outcome.why
-        assert outcome.simulated_because == WHY
-        assert outcome.notified
-        assert "resolve_notified" in outcome.moments
+            environment.close()
+    for result in results:
+        assert result.result == "simulated", result.why
+        assert result.simulated_because == WHY
+        assert result.notified
+        assert "resolve_notified" in result.moments

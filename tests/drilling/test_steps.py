@@ -11,15 +11,15 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.monitor.prometheus import Rule
 from loadtest.drill import IDLE, STEADY
-from loadtest.drilling.load import Load
-from loadtest.drilling.mends import Mends
-from loadtest.drilling.outcome import Run
+from loadtest.drilling.environment.cluster import Addresses, Components
+from loadtest.drilling.environment.load import Load
+from loadtest.drilling.faults.injector import FaultInjector, Interrupted
 from loadtest.drilling.receivers import INFRASTRUCTURE, ONCALL, PAGER, TEAM, Notifications, places
-from loadtest.drilling.running import Plan, Runner
-from loadtest.drilling.scene import Interrupted, Scene
-from loadtest.drilling.stage import Addresses, Parts
+from loadtest.drilling.result import RunResult
+from loadtest.drilling.runner import DrillPlan, Runner
+from loadtest.drilling.undo import UndoLog
 from loadtest.drills import registered
-from tests.drilling.test_soaking import CLEAN, rule
+from tests.drilling.test_soak import CLEAN, rule
 
 
 @pytest.mark.parametrize(
@@ -112,8 +112,8 @@ def test_a_drill_that_reaches_fewer_places_is_not_astray_where_its_route_leads()
 # --- what ends in time -----------------------------------------------------------------------
 
 
-class Nowhere(Parts):
-    """A stage without parts."""
+class Nowhere(Components):
+    """A environment without parts."""
 
     @property
     def addresses(self) -> Addresses:
@@ -121,50 +121,50 @@ class Nowhere(Parts):
 
 
 def test_what_still_provokes_ends_when_the_drill_gives_up(tmp_path: Path):
-    with Mends() as open_mends:
-        parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, open_mends=open_mends)
-        scene = Scene(parts, "test", threading.Event())
+    with UndoLog() as undo_log:
+        parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
+        injector = FaultInjector(parts, "test", threading.Event())
         ended = threading.Event()
 
         def provoke() -> None:
             with pytest.raises(Interrupted):
-                scene.wait(600)
+                injector.wait(600)
             ended.set()
 
         thread = threading.Thread(target=provoke)
         thread.start()
-        scene.give_up()
+        injector.give_up()
         assert ended.wait(10)
         thread.join()
-        assert scene.mend() == []
+        assert injector.mend() == []
 
 
 def test_what_pulsed_before_the_mending_does_not_pulse_after_it(tmp_path: Path):
-    with Mends() as open_mends:
-        parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, open_mends=open_mends)
-        scene = Scene(parts, "test", threading.Event())
+    with UndoLog() as undo_log:
+        parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
+        injector = FaultInjector(parts, "test", threading.Event())
         beats: list[int] = []
-        scene.pulse(lambda: beats.append(1), 0.01)
-        assert scene.mend() == []
+        injector.pulse(lambda: beats.append(1), 0.01)
+        assert injector.mend() == []
         count = len(beats)
         threading.Event().wait(0.1)
         assert len(beats) == count
 
 
 def test_an_error_in_a_pulse_is_told_when_it_is_mended(tmp_path: Path):
-    with Mends() as open_mends:
-        parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, open_mends=open_mends)
-        scene = Scene(parts, "test", threading.Event())
+    with UndoLog() as undo_log:
+        parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
+        injector = FaultInjector(parts, "test", threading.Event())
         failed = threading.Event()
 
         def beat() -> None:
             failed.set()
             raise ZeroDivisionError
 
-        scene.pulse(beat, 0.01)
+        injector.pulse(beat, 0.01)
         assert failed.wait(10)
         threading.Event().wait(0.1)
-        [fault] = scene.mend()
+        [fault] = injector.mend()
         assert "ZeroDivisionError" in fault
 
 
@@ -185,11 +185,11 @@ class Quiet:
 
 
 def gated(*names: str, keep: Path | None = None) -> Runner:
-    plan = Plan(drills=[], compress=15, stages=1, together=1, is_all=True, keep=keep)
-    run = Run("compressed", 15, 0.0, "test", {})
+    plan = DrillPlan(drills=[], compress=15, environments=1, together=1, is_all=True, keep=keep)
+    run = RunResult("compressed", 15, 0.0, "test", {})
     runner = Runner(plan, run, Quiet(), registered())  # type: ignore[arg-type]
-    stage: Any = type("Stage", (), {"prometheus": Prometheus(*names)})()
-    runner._stages["stage-1"] = stage
+    environment: Any = type("Stage", (), {"prometheus": Prometheus(*names)})()
+    runner._environments["environment-1"] = environment
     return runner
 
 
@@ -204,6 +204,6 @@ def test_a_rule_of_prometheus_without_a_drill_fails_the_run():
 
 
 def test_a_directory_in_use_is_not_worked_in(tmp_path: Path):
-    (tmp_path / "stage-1").mkdir()
-    with Mends() as open_mends, pytest.raises(ConfigError, match="empty directory"):
-        gated(keep=tmp_path)._folder(open_mends)
+    (tmp_path / "environment-1").mkdir()
+    with UndoLog() as undo_log, pytest.raises(ConfigError, match="empty directory"):
+        gated(keep=tmp_path)._folder(undo_log)

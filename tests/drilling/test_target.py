@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from cluster.errors import ConfigError
-from loadtest.drilling import command
-from loadtest.drilling.mends import Mends
-from loadtest.drilling.scene import CannotProvoke, Scene
-from loadtest.drilling.target import TargetStage, for_target, read
+from loadtest.drilling import drill_cli
+from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
+from loadtest.drilling.target import TargetEnvironment, for_target, read
+from loadtest.drilling.undo import UndoLog
 from loadtest.drills import names, registered
 
 GOOD = """
@@ -114,17 +114,17 @@ def test_a_drill_without_commands_is_refused_unless_load_provokes_it(file: Path)
     assert "drills.high_disk_usage" in str(problem)
 
 
-def scene(file: Path, alert: str, open_mends: Mends):
+def injector(file: Path, alert: str, undo_log: UndoLog):
     every = registered()
     target = read(file)
     [drill] = for_target([every[alert]], target, names(every))
-    stage = TargetStage(target, folder=file.parent / "work", open_mends=open_mends)
-    return drill, Scene(stage, "test", threading.Event())
+    environment = TargetEnvironment(target, folder=file.parent / "work", undo_log=undo_log)
+    return drill, FaultInjector(environment, "test", threading.Event())
 
 
 def test_its_commands_break_and_mend(file: Path):
-    with Mends() as open_mends:
-        drill, one = scene(file, "NoActiveConnections", open_mends)
+    with UndoLog() as undo_log:
+        drill, one = injector(file, "NoActiveConnections", undo_log)
         drill.provoke(one)
         assert (file.parent / "state").read_text() == "stopped\n"
         assert one.mend() == []
@@ -133,22 +133,22 @@ def test_its_commands_break_and_mend(file: Path):
 
 
 def test_a_command_that_fails_is_said_with_its_words(file: Path):
-    with Mends() as open_mends:
-        drill, one = scene(file, "ServiceDown", open_mends)
+    with UndoLog() as undo_log:
+        drill, one = injector(file, "ServiceDown", undo_log)
         with pytest.raises(CannotProvoke, match="ended with 1: no"):
             drill.provoke(one)
 
 
 def test_a_drill_that_wants_our_own_processes_says_so(file: Path):
-    with Mends() as open_mends:
-        _, one = scene(file, "NoActiveConnections", open_mends)
+    with UndoLog() as undo_log:
+        _, one = injector(file, "NoActiveConnections", undo_log)
         with pytest.raises(CannotProvoke, match="staging is not ours"):
             registered()["NodeExporterDown"].provoke(one)
 
 
 def test_nobody_is_there_to_say_yes_to_production(file: Path, capsys: pytest.CaptureFixture[str]):
     file.write_text(file.read_text().replace('"compressed"', '"production"'))
-    assert command.drill(["HighConnectionChurn", "--target", str(file)]) == 78
+    assert drill_cli.drill(["HighConnectionChurn", "--target", str(file)]) == 78
     assert "--yes" in capsys.readouterr().err
 
 
@@ -156,5 +156,5 @@ def test_a_target_that_does_not_answer_is_one_sentence(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     words = ["HighConnectionChurn", "--target", str(file), "--report", str(tmp_path / "report")]
-    assert command.drill(words) == 3
+    assert drill_cli.drill(words) == 3
     assert "Prometheus at http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err

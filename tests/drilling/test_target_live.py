@@ -10,21 +10,23 @@ from pathlib import Path
 
 import pytest
 
-from loadtest.drilling.mends import Mends
-from loadtest.drilling.stage import Stage
+from loadtest.drilling.environment.cluster import Environment
+from loadtest.drilling.undo import UndoLog
 from tests.architecture.tree import ROOT
 from tests.drilling.conftest import COMPRESS
-from tests.drilling.test_mends import until
+from tests.drilling.test_undo import until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 
 @pytest.fixture(scope="module")
-def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
     """Somebody's cluster; the disk of its node_exporter is small where the right is there."""
     folder = tmp_path_factory.mktemp("theirs")
-    with Mends() as open_mends:
-        one = Stage("theirs", folder=folder / "stage", compress=COMPRESS, open_mends=open_mends)
+    with UndoLog() as undo_log:
+        one = Environment(
+            "theirs", folder=folder / "environment", compress=COMPRESS, undo_log=undo_log
+        )
         try:
             one.start()
             if one.disk.path is None:
@@ -35,8 +37,8 @@ def stage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
 
 
 @pytest.fixture
-def target(stage: Stage, tmp_path: Path) -> Path:
-    addresses, ballast = stage.addresses, f"{stage.disk.path}/ballast"
+def target(environment: Environment, tmp_path: Path) -> Path:
+    addresses, memory_hog = environment.addresses, f"{environment.disk.path}/memory_hog"
     urls = ("websocket", "admin", "prometheus", "alertmanager", "receiver")
     lines = "\n".join(f'{name} = "{getattr(addresses, name)}"' for name in urls)
     file = tmp_path / "theirs.toml"
@@ -45,12 +47,12 @@ name = "theirs"
 drillable = true
 profile = "compressed"
 compress = {COMPRESS:g}
-data_dir = "{stage.monitoring_dir}"
+data_dir = "{environment.monitoring_dir}"
 [urls]
 {lines}
 [drills.high_disk_usage]
-provoke = "head -c 15728640 /dev/zero > {ballast}"
-mend = "rm -f {ballast}; touch {tmp_path}/mended"
+provoke = "head -c 15728640 /dev/zero > {memory_hog}"
+mend = "rm -f {memory_hog}; touch {tmp_path}/mended"
 """)
     return file
 
@@ -68,20 +70,22 @@ def drilling(target: Path, report: Path) -> subprocess.Popen[bytes]:
 
 
 def test_a_drill_killed_in_the_middle_is_mended_by_the_target_s_command(
-    stage: Stage, target: Path, tmp_path: Path
+    environment: Environment, target: Path, tmp_path: Path
 ):
-    ballast = Path(f"{stage.disk.path}/ballast")
+    memory_hog = Path(f"{environment.disk.path}/memory_hog")
     drill = drilling(target, tmp_path / "report")
     try:
-        until(lambda: ballast.exists() or drill.poll() is not None, 60)
+        until(lambda: memory_hog.exists() or drill.poll() is not None, 60)
         assert drill.poll() is None, (tmp_path / "drill.log").read_text()
     finally:
         drill.kill()
         drill.wait()
-    until(lambda: (tmp_path / "mended").exists() and not ballast.exists(), 30)
+    until(lambda: (tmp_path / "mended").exists() and not memory_hog.exists(), 30)
 
 
-def test_a_running_cluster_is_broken_proven_and_mended(stage: Stage, target: Path, tmp_path: Path):
+def test_a_running_cluster_is_broken_proven_and_mended(
+    environment: Environment, target: Path, tmp_path: Path
+):
     drill = drilling(target, tmp_path / "report")
     try:
         assert drill.wait(180) == 0, (tmp_path / "drill.log").read_text()
@@ -89,13 +93,13 @@ def test_a_running_cluster_is_broken_proven_and_mended(stage: Stage, target: Pat
         drill.kill()
         drill.wait()
     document = json.loads((tmp_path / "report" / "drill.json").read_text())
-    [outcome] = document["alerts"]
-    assert (document["target"], outcome["result"], outcome["stage"]) == (
+    [result] = document["alerts"]
+    assert (document["target"], result["result"], result["environment"]) == (
         "theirs",
         "passed",
         "theirs",
     )
-    assert outcome["acknowledged_s"] > outcome["firing_s"] > 0
-    assert set(outcome["notified"]) == {"slack #websocket-alerts", "slack #infrastructure-alerts"}
+    assert result["acknowledged_s"] > result["firing_s"] > 0
+    assert set(result["notified"]) == {"slack #websocket-alerts", "slack #infrastructure-alerts"}
     assert (tmp_path / "mended").exists()
-    assert not Path(f"{stage.disk.path}/ballast").exists()
+    assert not Path(f"{environment.disk.path}/memory_hog").exists()

@@ -14,10 +14,10 @@ import orjson
 import pytest
 
 from cluster.connection import Connection
-from cluster.metrics.tally import Tally
+from cluster.metrics.counters import Counters
 from tests.harness import wire
 from tests.harness.wire import frame
-from tests.unit.house import Caller, House, configured
+from tests.unit.local_worker import Caller, LocalWorker, configured
 
 SEEDS = [
     b'{"id":1,"connect":{"token":"t","name":"js","data":{"session":"x"},"subs":{"a":{"recover":true}}}}',
@@ -104,7 +104,7 @@ def finish(connection: Connection, action: Any, chance: random.Random) -> list[A
 def test_no_garbage_makes_a_connection_raise(seed: int):
     chance = random.Random(seed)
     for _ in range(2000):
-        connection = Connection("c", channel_limit=4, tally=Tally())
+        connection = Connection("c", channel_limit=4, counters=Counters())
         pending: list[Any] = list(connection.receive(SEEDS[0]) if chance.random() < 0.9 else [])
         for _ in range(8):
             pending += connection.receive(payload(chance))
@@ -137,10 +137,10 @@ async def echo(user: str, data: Any) -> Any:
     return data
 
 
-async def attack(house: House, chance: random.Random) -> None:
+async def attack(worker: LocalWorker, chance: random.Random) -> None:
     caller = Caller()
     caller.on_message = lambda opcode, payload: None  # type: ignore[method-assign]
-    caller.wire = (await house.caller()).wire
+    caller.wire = (await worker.caller()).wire
     caller.wire.on_message = caller.on_message
     if chance.random() < 0.8:
         caller.wire.send_text(SEEDS[0])
@@ -158,13 +158,13 @@ async def test_no_garbage_at_the_door_harms_another_client(
 ):
     chance = random.Random(seed)
     with caplog.at_level(logging.WARNING):
-        async with House(configured(), rpc_handlers={"echo": echo}).open() as house:
-            witness = await house.caller()
+        async with LocalWorker(configured(), rpc_handlers={"echo": echo}).open() as worker:
+            witness = await worker.caller()
             await witness.connect()
             witness.say({"id": 2, "subscribe": {"channel": "quiet", "recoverable": True}})
             await witness.reply(2)
             for number in range(3, 403):
-                await attack(house, chance)
+                await attack(worker, chance)
                 witness.say({"id": number, "publish": {"channel": "quiet", "data": number}})
                 await witness.reply(number)
             await witness.until(lambda: witness.pubs() == list(range(3, 403)))

@@ -10,7 +10,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from cluster import config, supervisor
-from cluster.children.restarts import RestartPolicy
+from cluster.children.backoff import RestartPolicy
 from cluster.errors import ExitError
 
 WORKER = (
@@ -20,7 +20,9 @@ WORKER = (
 
 
 @asynccontextmanager
-async def census(_: config.Config) -> AsyncIterator[Callable[[], Awaitable[dict[str, float]]]]:
+async def session_source(
+    _: config.Config,
+) -> AsyncIterator[Callable[[], Awaitable[dict[str, float]]]]:
     async def numbers() -> dict[str, float]:
         return {"tracked": 3.0, "created": 5.0, "resumed": 2.0, "expired": 1.0}
 
@@ -38,7 +40,7 @@ def main() -> int:
             load(),
             reload=load,
             worker_command=WORKER,
-            census=census,
+            session_source=session_source,
             policy=RestartPolicy(**given["policy"]),
         )
     except ExitError as error:

@@ -61,13 +61,13 @@ class FakeWorker:
         return self.drain()
 
     def write_metrics(self) -> None:
-        from cluster.metrics.tally import Tally
-        from cluster.metrics.worker import WorkerMetrics
+        from cluster.metrics.counters import Counters
+        from cluster.metrics.worker_metrics import WorkerMetrics
 
-        metrics, tally = WorkerMetrics(self.lane), Tally()
-        tally.connections_opened += 1
+        metrics, counters = WorkerMetrics(self.lane), Counters()
+        counters.connections_opened += 1
         metrics.set("app_active_connections", 7)
-        metrics.flush(tally)
+        metrics.flush(counters)
 
     def serve(self) -> None:
         self.say("ready")

@@ -23,7 +23,7 @@ from tests.harness.processes import children, command_line, end, family, free_po
 from tests.harness.waiting import until, until_async
 
 READY_WITHIN = 60.0
-PARTS = ("prometheus", "alertmanager", "node_exporter", "receiver", "keeper")
+PARTS = ("prometheus", "alertmanager", "node_exporter", "receiver", "tracker")
 
 
 class Monitoring:
@@ -110,7 +110,7 @@ class Monitoring:
     ) -> None:
         await self.stop()
         if error is not None:
-            error.add_note(f"-- the monitoring's log --\n{self.log()}\n{self.part_log('keeper')}")
+            error.add_note(f"-- the monitoring's log --\n{self.log()}\n{self.part_log('tracker')}")
 
     # --- questions -------------------------------------------------------------------------
 
@@ -127,7 +127,7 @@ class Monitoring:
 
     def part(self, name: str) -> int:
         """The process id of a part."""
-        wanted = {"keeper": "keep", "receiver": "receive"}.get(name, name.replace("_", "-"))
+        wanted = {"tracker": "keep", "receiver": "receive"}.get(name, name.replace("_", "-"))
         assert self.process is not None
         for pid in children(self.process.pid):
             words = command_line(pid)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from gevent.monkey import is_module_patched
 
-from loadtest.world import websocket_url
+from loadtest.load_context import websocket_url
 from tests.architecture.tree import ROOT
 
 INDEPENDENT = [
@@ -36,7 +36,7 @@ def test_nothing_of_the_server_is_imported(path: Path):
 
 
 def test_nobody_outside_the_monitors_rooms_is_imported_by_the_drills():
-    allowed = ("cluster.monitor", "cluster.errors", "cluster.children.programs")
+    allowed = ("cluster.monitor", "cluster.errors", "cluster.children.binaries")
     wrong = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in (ROOT / "loadtest").rglob("*.py")

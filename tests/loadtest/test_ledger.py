@@ -7,10 +7,10 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.ledger import Latencies, Ledger, Subscriber
+from loadtest.ledger import Latencies, Ledger, SubscriberAccount
 
 
-def listening(ledger: Ledger, channel: str = "c", at: int = 0) -> Subscriber:
+def listening(ledger: Ledger, channel: str = "c", at: int = 0) -> SubscriberAccount:
     one = ledger.subscriber(channel)
     ledger.began(channel, at)
     one.subscribed(at, is_recovered=False, was_recovering=False)
@@ -37,7 +37,7 @@ def test_what_arrives_in_order_is_clean():
 
 
 def test_a_gap_in_the_offsets_is_a_loss():
-    one = Subscriber()
+    one = SubscriberAccount()
     one.subscribed(0, is_recovered=False, was_recovering=False)
     one.take(1, "p", 1)
     one.take(4, "p", 4)
@@ -45,7 +45,7 @@ def test_a_gap_in_the_offsets_is_a_loss():
 
 
 def test_what_comes_late_is_out_of_order_and_not_lost():
-    one = Subscriber()
+    one = SubscriberAccount()
     one.subscribed(0, is_recovered=False, was_recovering=False)
     for offset in (1, 3, 2):
         one.take(offset, "p", offset)
@@ -53,7 +53,7 @@ def test_what_comes_late_is_out_of_order_and_not_lost():
 
 
 def test_the_same_offset_again_is_twice():
-    one = Subscriber()
+    one = SubscriberAccount()
     one.subscribed(0, is_recovered=False, was_recovering=False)
     one.take(1, "p", 1)
     one.take(1, "p", 1)
@@ -61,7 +61,7 @@ def test_the_same_offset_again_is_twice():
 
 
 def test_a_publication_published_twice_is_noticed_under_another_offset():
-    one = Subscriber()
+    one = SubscriberAccount()
     one.subscribed(0, is_recovered=False, was_recovering=False)
     one.take(1, "p", 1)
     one.take(2, "p", 1)
@@ -69,7 +69,7 @@ def test_a_publication_published_twice_is_noticed_under_another_offset():
 
 
 def test_two_publications_of_one_publisher_the_wrong_way_round_are_noticed():
-    one = Subscriber()
+    one = SubscriberAccount()
     one.subscribed(0, is_recovered=False, was_recovering=False)
     one.take(1, "p", 2)
     one.take(2, "p", 1)
@@ -158,7 +158,7 @@ def test_who_came_later_cannot_say_what_was_said_before():
 
 
 def test_a_recovered_subscriber_goes_on_and_an_unrecovered_one_begins_anew():
-    one = Subscriber()
+    one = SubscriberAccount()
     one.subscribed(0, is_recovered=False, was_recovering=False)
     one.take(1, "p", 1)
     one.subscribed(1, is_recovered=True, was_recovering=True)
@@ -201,7 +201,7 @@ def test_whatever_is_dropped_or_doubled_is_counted(
 ):
     """Any order, any loss before the last one, any repetition: the counts are exact."""
     arriving = [n for n in order if n not in dropped]
-    one = Subscriber()
+    one = SubscriberAccount()
     one.subscribed(0, is_recovered=False, was_recovering=False)
     for offset in arriving:
         one.take(offset, f"p{offset}", 1)

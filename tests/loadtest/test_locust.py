@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from loadtest.arguments import SCENARIO_NAMES
+from loadtest.locust_options import SCENARIO_NAMES
 from loadtest.scenarios import SCENARIOS
 from tests.architecture.tree import ROOT
 from tests.harness.cluster import Cluster

@@ -21,7 +21,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from cluster.monitor.rendering import duration_text, seconds
+from cluster.monitor.stack.render import duration_text, seconds
 from tests.rules import promtool
 from tests.rules.cases import CASES
 from tests.rules.promtool import Rule, step_of

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.metrics.catalogue import FAMILIES
-from cluster.monitor.rendering import Profile, render
+from cluster.monitor.stack.render import Profile, render
 from tests.rules import promtool
 from tests.rules.cases import CASES, INAPPLICABLE
 from tests.rules.promtool import DOCKER, RULES

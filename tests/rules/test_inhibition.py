@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.monitor.rendering import Profile, render
+from cluster.monitor.stack.render import Profile, render
 from tests.rules import promtool
 from tests.rules.promtool import DOCKER
 from tests.rules.test_routes import configuration, inhibited

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import ConfigError
-from cluster.monitor.rendering import (
+from cluster.monitor.stack.render import (
     Profile,
     compressed,
     duration_text,

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from cluster.monitor.rendering import Profile, render
+from cluster.monitor.stack.render import Profile, render
 from tests.rules import promtool
 from tests.rules.promtool import DOCKER
 

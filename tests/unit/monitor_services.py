@@ -1,4 +1,4 @@
-"""A Prometheus, an Alertmanager and a mailbox in one small server, for answers real ones seldom give.
+"""A Prometheus, an Alertmanager and a sender in one small server, for answers real ones seldom give.
 
 It holds the documents it answers with; a test changes them. Whatever is posted is kept.
 """

@@ -7,7 +7,7 @@ from typing import Any
 import orjson
 
 from cluster.connection import Close, Connection, Send
-from cluster.metrics.tally import Tally
+from cluster.metrics.counters import Counters
 
 
 def line(number: int, command: str, /, **params: Any) -> bytes:
@@ -34,7 +34,7 @@ def error_code(actions: list[Any]) -> int:
 
 
 def make(channel_limit: int = 128) -> Connection:
-    return Connection("client-id", channel_limit=channel_limit, tally=Tally())
+    return Connection("client-id", channel_limit=channel_limit, counters=Counters())
 
 
 def enter(connection: Connection, **given: Any) -> list[Any]:

@@ -18,7 +18,7 @@ from cluster.errors import (
     SHUTDOWN,
     UNSUBSCRIBE_INSUFFICIENT_STATE,
 )
-from cluster.metrics.tally import Tally
+from cluster.metrics.counters import Counters
 
 LIMIT = 3
 CHANNELS = st.sampled_from(["a", "b", "c", "d"])
@@ -49,7 +49,7 @@ class OneClient(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.connection = Connection("c", channel_limit=LIMIT, tally=Tally())
+        self.connection = Connection("c", channel_limit=LIMIT, counters=Counters())
         self.next_id = 1
         self.sent: dict[int, str] = {}
         self.handled: list[int] = []

@@ -7,7 +7,7 @@ import pytest
 
 from cluster import hub as hubs
 from cluster.hub import Channel, Hub
-from cluster.metrics.tally import Tally
+from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
 
 E = "epoch"
@@ -42,7 +42,7 @@ class Reader:
 
 @pytest.fixture
 def hub() -> Hub:
-    return Hub(Tally())
+    return Hub(Counters())
 
 
 def join(hub: Hub, reader: Reader, top: int, epoch: str = E, *, name: str = "c") -> Channel:
@@ -350,16 +350,16 @@ def test_a_broken_joiner_does_not_harm_the_channel(hub: Hub):
 
 
 def test_deliveries_are_counted_once_per_recipient_and_publication():
-    tally = Tally()
-    hub = Hub(tally)
+    counters = Counters()
+    hub = Hub(counters)
     readers = [Reader() for _ in range(4)]
     for reader in readers:
         join(hub, reader, 0)
     readers[1].is_broken = True
     hub.deliver("c", pubs(1, 3))
-    assert tally.messages_out == 9
-    assert tally.dropped["closed"] == 3
-    assert tally.bytes_out > 0
+    assert counters.messages_out == 9
+    assert counters.dropped["closed"] == 3
+    assert counters.bytes_out > 0
 
 
 # --- joiners whose read is old ---------------------------------------------------------------

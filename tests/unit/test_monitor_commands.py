@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cluster.cli import main
-from cluster.monitor.journal import Journal
+from cluster.monitor.incidents.store import IncidentStore
 from tests.unit.monitor_services import Ask, Services
 
 # --- check-alerts --------------------------------------------------------------------------
@@ -127,17 +127,17 @@ def test_status_is_one_screen_and_says_what_does_not_answer(
     ask: Ask, services: Services, tmp_path: Path
 ):
     services.fire("ServiceDown", since=time.time(), instance="a:8001")
-    journal = Journal(tmp_path)
-    with journal.change():
-        journal.post("x", "pagerduty", {}, time.time())
-        journal.failed("x", next_try_at=0, given_up="answered 400")
-    journal.close()
+    store = IncidentStore(tmp_path)
+    with store.change():
+        store.post("x", "pagerduty", {}, time.time())
+        store.failed("x", next_try_at=0, given_up="answered 400")
+    store.close()
     code, out, err = ask("status", "--admin-url", "http://127.0.0.1:1")
     assert code == 3
     assert "cluster      unknown" in out
     assert "whole cluster, from Prometheus" in out
     assert "1 critical firing" in out
-    assert "1 notifications of the incident keeper were not delivered" in err
+    assert "1 notifications of the incident tracker were not delivered" in err
     assert "answered 400" in err
     assert "http://127.0.0.1:1 cannot be reached" in err
 
@@ -190,7 +190,7 @@ def test_ack_silences_exactly_what_fires(ask: Ask, services: Services):
     assert {m["name"]: m["value"] for m in silence["matchers"]} == labels
     assert (silence["comment"], silence["createdBy"]) == ("ack: on it", "ann")
     assert "acknowledged by ann until" in out
-    assert "no incident keeper" in err
+    assert "no incident tracker" in err
 
 
 def test_a_second_ack_takes_over_from_the_first(ask: Ask, services: Services):
@@ -226,11 +226,11 @@ def test_ack_of_what_is_pending_says_so(ask: Ask, services: Services):
 
 
 def journal_with_incident(folder: Path, labels: dict[str, str]) -> None:
-    journal = Journal(folder)
-    with journal.change():
-        number = journal.open_incident(labels, {}, time.time() - 100)
-        journal.set(number, state="firing", firing_at=time.time() - 90, dedup_keys=["k"])
-    journal.close()
+    store = IncidentStore(folder)
+    with store.change():
+        number = store.open_incident(labels, {}, time.time() - 100)
+        store.set(number, state="firing", firing_at=time.time() - 90, dedup_keys=["k"])
+    store.close()
 
 
 def test_resolve_closes_the_incident_and_says_if_the_condition_holds(
@@ -242,10 +242,10 @@ def test_resolve_closes_the_incident_and_says_if_the_condition_holds(
     assert code == 0
     assert "incident 1 (ServiceDown) is closed by ann" in out
     assert "still holds" in err
-    journal = Journal(tmp_path)
-    assert journal.incident(1).state == "resolved"
-    assert journal.letter_state("resolve:1:k") == "waiting"
-    journal.close()
+    store = IncidentStore(tmp_path)
+    assert store.incident(1).state == "resolved"
+    assert store.notification_state("resolve:1:k") == "waiting"
+    store.close()
     assert ask("resolve", "ServiceDown", "--note", "again")[0] == 1
 
 

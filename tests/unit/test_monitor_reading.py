@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.monitor.journal import Journal
+from cluster.monitor.incidents.store import IncidentStore
 from tests.unit.monitor_services import Ask, Services
 
 # --- rules, runbook, history, logs ---------------------------------------------------------
@@ -32,26 +32,26 @@ def test_runbook_prints_where_it_is(ask: Ask):
     assert ask("runbook", "../../etc/passwd")[0] == 1
 
 
-def incident(journal: Journal, name: str, severity: str, ago: float, **columns: object) -> int:
+def incident(store: IncidentStore, name: str, severity: str, ago: float, **columns: object) -> int:
     labels = {"alertname": name, "severity": severity, "n": str(ago)}
-    number = journal.open_incident(labels, {}, time.time() - ago)
-    journal.set(number, firing_at=time.time() - ago, **columns)
+    number = store.open_incident(labels, {}, time.time() - ago)
+    store.set(number, firing_at=time.time() - ago, **columns)
     return number
 
 
 @pytest.fixture
 def past(tmp_path: Path) -> None:
     """Four incidents: taken in time, taken late, over by itself, and still open."""
-    journal = Journal(tmp_path)
+    store = IncidentStore(tmp_path)
     now = time.time()
-    with journal.change():
+    with store.change():
         over = {"state": "resolved", "resolved_at": now - 100}
-        incident(journal, "ServiceDown", "critical", 5000, acknowledged_at=now - 4900, **over)
-        incident(journal, "ServiceDown", "critical", 4000, acknowledged_at=now - 3000, **over)
-        incident(journal, "SlowShutdownTime", "warning", 1000, **over)
-        incident(journal, "HighErrorRate", "critical", 60, state="firing")
-        journal.open_incident({"alertname": "Waited", "severity": "info"}, {}, now)
-    journal.close()
+        incident(store, "ServiceDown", "critical", 5000, acknowledged_at=now - 4900, **over)
+        incident(store, "ServiceDown", "critical", 4000, acknowledged_at=now - 3000, **over)
+        incident(store, "SlowShutdownTime", "warning", 1000, **over)
+        incident(store, "HighErrorRate", "critical", 60, state="firing")
+        store.open_incident({"alertname": "Waited", "severity": "info"}, {}, now)
+    store.close()
 
 
 def test_history_measures_against_the_response_times(ask: Ask, past: None):
@@ -77,11 +77,11 @@ def test_false_positives_are_marked_and_counted(ask: Ask, past: None):
 
 
 def test_logs_put_lines_and_alerts_on_one_axis(ask: Ask, tmp_path: Path):
-    journal = Journal(tmp_path)
-    with journal.change():
-        number = journal.open_incident({"alertname": "ServiceDown"}, {}, 1_700_000_000)
-        journal.tell(1_700_000_005, number, "firing", "it is down")
-    journal.close()
+    store = IncidentStore(tmp_path)
+    with store.change():
+        number = store.open_incident({"alertname": "ServiceDown"}, {}, 1_700_000_000)
+        store.tell(1_700_000_005, number, "firing", "it is down")
+    store.close()
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "alertmanager.log").write_text(
         '{"ts": "2023-11-14T22:13:24.5Z", "msg": "before"}\n'
@@ -131,11 +131,11 @@ def test_a_reader_that_leaves_early_is_no_error(tmp_path: Path):
 
 
 async def test_following_a_log_shows_what_comes(tmp_path: Path):
-    journal = Journal(tmp_path)
-    with journal.change():
-        number = journal.open_incident({"alertname": "ServiceDown"}, {}, 1000.0)
-        journal.tell(1000.0, number, "firing", "long ago")
-    journal.close()
+    store = IncidentStore(tmp_path)
+    with store.change():
+        number = store.open_incident({"alertname": "ServiceDown"}, {}, 1000.0)
+        store.tell(1000.0, number, "firing", "long ago")
+    store.close()
     file = tmp_path / "growing.log"
     file.write_text("2023-11-14T22:13:20Z first\n")
     words = ("monitor", "logs", "app", "-f", "--file", str(file), "--data-dir", str(tmp_path))
@@ -168,20 +168,20 @@ def test_a_log_that_was_trimmed_is_read_with_its_older_piece(ask: Ask, tmp_path:
     assert [line.split()[-1] for line in out.splitlines()] == ["older", "newer"]
 
 
-def test_the_response_times_are_those_that_the_keeper_was_told(ask: Ask, tmp_path: Path):
-    journal = Journal(tmp_path)
-    with journal.change():
-        journal.remember("response_seconds_critical", "600")
+def test_the_response_times_are_those_that_the_tracker_was_told(ask: Ask, tmp_path: Path):
+    store = IncidentStore(tmp_path)
+    with store.change():
+        store.remember("response_seconds_critical", "600")
         labels = {"alertname": "ServiceDown", "severity": "critical"}
-        number = journal.open_incident(labels, {}, time.time() - 900)
-        journal.set(
+        number = store.open_incident(labels, {}, time.time() - 900)
+        store.set(
             number,
             state="resolved",
             firing_at=time.time() - 900,
             acknowledged_at=time.time() - 400,
             resolved_at=time.time() - 100,
         )
-    journal.close()
+    store.close()
     _, out, _ = ask("history", "--json")
     [one] = json.loads(out)
     assert (one["target_seconds"], one["is_in_target"]) == (600, True)

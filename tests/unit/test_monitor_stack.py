@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from cluster.monitor import stack
-from cluster.monitor.stack import pause_seconds
+from cluster.monitor.stack import up
+from cluster.monitor.stack.up import pause_seconds
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ def test_a_target_has_the_name_that_its_logs_carry_also_after_it_has_changed(tmp
     targets = tmp_path / "websocket-app.json"
     options: Any = SimpleNamespace(apps=(app,))
     rendered: Any = SimpleNamespace(targets=targets)
-    one = stack._Stack(options, [], rendered, io.StringIO())
+    one = up._Stack(options, [], rendered, io.StringIO())
 
     def shown() -> str:
         [group] = json.loads(targets.read_text())

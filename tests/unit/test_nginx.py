@@ -8,14 +8,14 @@ import subprocess
 
 import pytest
 
+from cluster.children.binaries import nginx_program
 from cluster.children.nginx import (
-    NginxKind,
     NginxSettings,
+    NginxSpec,
     render,
     template_path,
     unprivileged_user,
 )
-from cluster.children.programs import nginx_program
 from tests.integration.running import free_ports
 
 SETTINGS = NginxSettings(
@@ -101,6 +101,6 @@ def test_nginx_itself_accepts_the_configuration(tmp_path):
 
 
 def test_what_nginx_says_loses_everything_after_a_question_mark(tmp_path):
-    kind = NginxKind("nginx", run_dir=tmp_path, listen_fd=0, lock_fd=0, settings=lambda: SETTINGS)
+    spec = NginxSpec("nginx", run_dir=tmp_path, listen_fd=0, lock_fd=0, settings=lambda: SETTINGS)
     line = 'request: "GET /connection/websocket?session=5ec2e7&x=1 HTTP/1.1", host: "a"'
-    assert kind.said(line) == 'request: "GET /connection/websocket?… HTTP/1.1", host: "a"'
+    assert spec.said(line) == 'request: "GET /connection/websocket?… HTTP/1.1", host: "a"'

@@ -9,9 +9,9 @@ import pytest
 
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config, Namespace
 from cluster.errors import METHOD_NOT_FOUND
-from tests.unit.house import (
+from tests.unit.local_worker import (
     RECOVERABLE,
-    House,
+    LocalWorker,
     ask,
     changed,
     configured,
@@ -23,29 +23,29 @@ from tests.unit.house import (
 
 
 async def test_a_subscription_starts_at_the_top_of_its_stream():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await published(caller, 3)
         result = (await ask(caller, "subscribe", channel="a"))["subscribe"]
-        epoch = house.store.streams["a"].epoch
+        epoch = worker.store.streams["a"].epoch
         assert result == {"recoverable": True, "positioned": True, "epoch": epoch, "offset": 3}
         await published(caller, 1, first=4)
         await caller.until(lambda: caller.pubs() == [4])
 
 
 async def test_an_unused_channel_has_an_epoch_and_no_offset():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         result = (await ask(caller, "subscribe", channel="a"))["subscribe"]
         assert result["epoch"]
         assert "offset" not in result
 
 
 async def test_a_client_gets_what_it_missed_and_its_own_offset_back():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await published(caller, 5)
-        epoch = house.store.streams["a"].epoch
+        epoch = worker.store.streams["a"].epoch
         result = (await ask(caller, "subscribe", channel="a", recover=True, offset=2, epoch=epoch))[
             "subscribe"
         ]
@@ -53,14 +53,14 @@ async def test_a_client_gets_what_it_missed_and_its_own_offset_back():
         assert [(one["offset"], one["data"]) for one in result["publications"]] == [
             (3, 3), (4, 4), (5, 5),
         ]  # fmt: skip
-        assert house.tally.recoveries == {"recovered": 1, "unrecovered": 0}
+        assert worker.counters.recoveries == {"recovered": 1, "unrecovered": 0}
 
 
 async def test_a_client_that_missed_nothing_has_recovered():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await published(caller, 2)
-        epoch = house.store.streams["a"].epoch
+        epoch = worker.store.streams["a"].epoch
         result = (await ask(caller, "subscribe", channel="a", recover=True, offset=2, epoch=epoch))[
             "subscribe"
         ]
@@ -76,10 +76,10 @@ async def test_a_client_that_missed_nothing_has_recovered():
 async def test_a_position_that_is_gone_is_unrecovered_and_starts_at_the_top(
     offset: int, epoch: str | None
 ):
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await published(caller, 15)
-        known = epoch or house.store.streams["a"].epoch
+        known = epoch or worker.store.streams["a"].epoch
         result = (
             await ask(caller, "subscribe", channel="a", recover=True, offset=offset, epoch=known)
         )["subscribe"]
@@ -91,10 +91,10 @@ async def test_a_position_that_is_gone_is_unrecovered_and_starts_at_the_top(
 
 async def test_more_than_the_limit_is_not_recovered():
     config = configured(options=RECOVERABLE, recovery_max_publication_limit=3)
-    async with House(config).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(config).open() as worker:
+        caller = await entered(worker)
         await published(caller, 5)
-        epoch = house.store.streams["a"].epoch
+        epoch = worker.store.streams["a"].epoch
         four = await ask(caller, "subscribe", channel="a", recover=True, offset=1, epoch=epoch)
         assert "recovered" not in four["subscribe"]
         await ask(caller, "unsubscribe", channel="a")
@@ -103,18 +103,18 @@ async def test_more_than_the_limit_is_not_recovered():
 
 
 async def test_a_client_that_wants_to_know_is_told_112():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await published(caller, 2)
         request = {"channel": "a", "recover": True, "offset": 9, "epoch": "e", "flag": 2}
         assert (await ask(caller, "subscribe", **request))["error"]["code"] == 112
-        assert house.node.hub.channels == {}
+        assert worker.node.hub.channels == {}
         assert "subscribe" in await ask(caller, "subscribe", channel="a")
 
 
 async def test_in_insecure_mode_a_client_may_ask_for_positions_and_recovery():
-    async with House(configured()).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured()).open() as worker:
+        caller = await entered(worker)
         plain = (await ask(caller, "subscribe", channel="a"))["subscribe"]
         positioned = (await ask(caller, "subscribe", channel="b", positioned=True))["subscribe"]
         both = (await ask(caller, "subscribe", channel="c", recoverable=True))["subscribe"]
@@ -124,8 +124,10 @@ async def test_in_insecure_mode_a_client_may_ask_for_positions_and_recovery():
 
 
 async def test_without_history_nothing_is_positioned():
-    async with House(configured(options=ChannelOptions(force_recovery=True))).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(
+        configured(options=ChannelOptions(force_recovery=True))
+    ).open() as worker:
+        caller = await entered(worker)
         result = (await ask(caller, "subscribe", channel="a", recoverable=True))["subscribe"]
         assert result == {}
         await published(caller, 1)
@@ -137,67 +139,67 @@ async def test_without_history_nothing_is_positioned():
 
 
 async def test_what_the_subscription_lost_is_filled_from_the_stream():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = house.node._rules.history("a")
+        policy = worker.node._rules.history("a")
         for number in (1, 2):
-            house.store.append("a", b'{"data":%d}' % number, policy, 0)
+            worker.store.append("a", b'{"data":%d}' % number, policy, 0)
         await published(caller, 1, first=3)
         await caller.until(lambda: caller.pubs() == [1, 2, 3])
 
 
 async def test_what_the_stream_lost_too_is_told_and_the_client_may_come_back():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = house.node._rules.history("a")
+        policy = worker.node._rules.history("a")
         for number in range(1, 20):
-            house.store.append("a", b'{"data":%d}' % number, policy, 0)
+            worker.store.append("a", b'{"data":%d}' % number, policy, 0)
         await published(caller, 1, first=20)
         await caller.until(lambda: "2500" in str(caller.heard))
         assert caller.pubs() == []
         assert "subscribe" in await ask(caller, "subscribe", channel="a")
-        assert house.tally.dropped["broker"] == 1
+        assert worker.counters.dropped["broker"] == 1
 
 
 async def test_a_lost_last_publication_is_found_by_the_position_check():
     config = configured(options=RECOVERABLE, channel_position_check_delay=0.2)
-    async with House(config).open() as house:
-        checks = asyncio.ensure_future(house.node.channels.check_positions())
-        caller = await entered(house)
+    async with LocalWorker(config).open() as worker:
+        checks = asyncio.ensure_future(worker.node.channels.check_positions())
+        caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        house.store.append("a", b'{"data":1}', house.node._rules.history("a"), 0)
+        worker.store.append("a", b'{"data":1}', worker.node._rules.history("a"), 0)
         await caller.until(lambda: caller.pubs() == [1])
         checks.cancel()
 
 
 async def test_a_resumed_subscription_is_filled_even_if_the_store_stays_away_for_a_while():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = house.node._rules.history("a")
-        house.store.append("a", b'{"data":1}', policy, 0)
-        house.store.is_up = False
-        house.node.resumed("a")
+        policy = worker.node._rules.history("a")
+        worker.store.append("a", b'{"data":1}', policy, 0)
+        worker.store.is_up = False
+        worker.node.resumed("a")
         await asyncio.sleep(0.3)
-        house.store.append("a", b'{"data":2}', policy, 0)
-        house.store.is_up = True
+        worker.store.append("a", b'{"data":2}', policy, 0)
+        worker.store.is_up = True
         await caller.until(lambda: caller.pubs() == [1, 2])
 
 
 async def test_a_channel_that_comes_back_during_the_fill_of_its_forerunner_is_filled_too():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
-        policy = house.node._rules.history("a")
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
+        policy = worker.node._rules.history("a")
         await ask(caller, "subscribe", channel="a")
-        house.store.is_up = False
-        house.node.resumed("a")
+        worker.store.is_up = False
+        worker.node.resumed("a")
         await ask(caller, "unsubscribe", channel="a")
-        house.store.is_up = True
+        worker.store.is_up = True
         await ask(caller, "subscribe", channel="a")
-        house.store.append("a", b'{"data":1}', policy, 0)
-        house.node.resumed("a")
+        worker.store.append("a", b'{"data":1}', policy, 0)
+        worker.node.resumed("a")
         await caller.until(lambda: caller.pubs() == [1])
 
 
@@ -219,18 +221,18 @@ async def test_a_channel_that_comes_back_during_the_fill_of_its_forerunner_is_fi
 )
 async def test_a_history_is_read_as_asked(question: dict[str, Any], wanted: list[int]):
     config = configured(options=RECOVERABLE, history_max_publication_limit=4)
-    async with House(config).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(config).open() as worker:
+        caller = await entered(worker)
         await published(caller, 4)
         result = (await ask(caller, "history", channel="a", **question))["history"]
         assert [one["data"] for one in result["publications"]] == wanted
-        assert (result["offset"], result["epoch"]) == (4, house.store.streams["a"].epoch)
+        assert (result["offset"], result["epoch"]) == (4, worker.store.streams["a"].epoch)
 
 
 async def test_a_history_is_cut_at_the_limit_and_knows_its_epoch():
     config = configured(options=RECOVERABLE, history_max_publication_limit=2)
-    async with House(config).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(config).open() as worker:
+        caller = await entered(worker)
         await published(caller, 4)
         whole = (await ask(caller, "history", channel="a", limit=-1))["history"]
         assert len(whole["publications"]) == 2
@@ -250,11 +252,11 @@ async def test_a_history_is_cut_at_the_limit_and_knows_its_epoch():
     [("nowhere:a", 102), ("x" * 256, 107), ("é", 107), ("$private", 103), (":a", 102)],
 )
 async def test_a_channel_must_be_known_short_ascii_and_public(method: str, channel: str, code: int):
-    async with House(configured()).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured()).open() as worker:
+        caller = await entered(worker)
         reply = await ask(caller, method, channel=channel, data=1)
         assert reply["error"]["code"] == code
-        assert house.node.hub.channels == {}
+        assert worker.node.hub.channels == {}
 
 
 async def test_a_namespace_has_its_own_options():
@@ -262,15 +264,15 @@ async def test_a_namespace_has_its_own_options():
         configured(options=ChannelOptions()),
         channel=ChannelConfig(namespaces=(Namespace("news", RECOVERABLE),)),
     )
-    async with House(config).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(config).open() as worker:
+        caller = await entered(worker)
         assert (await ask(caller, "subscribe", channel="news:a"))["subscribe"]["recoverable"]
         assert (await ask(caller, "subscribe", channel="other"))["subscribe"] == {}
 
 
 async def test_without_insecure_mode_and_without_a_token_nobody_comes_in():
-    async with House(Config(client=ClientConfig())).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(Config(client=ClientConfig())).open() as worker:
+        caller = await worker.caller()
         caller.say({"id": 1, "connect": {}})
         assert await caller.closed() == (3501, "bad request")
 
@@ -300,20 +302,20 @@ def _awaited(handler):
 @pytest.mark.parametrize("kind", [lambda handler: handler, _awaited], ids=["at once", "awaited"])
 async def test_a_call_is_answered_by_its_handler_or_says_why_not(kind):
     handlers = {"double": kind(_double), "fail": kind(_fail), "refuse": kind(_refuse)}
-    async with House(configured(), rpc_handlers=handlers).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(), rpc_handlers=handlers).open() as worker:
+        caller = await entered(worker)
         assert (await ask(caller, "rpc", method="double", data=4))["rpc"] == {"data": 8}
         assert (await ask(caller, "rpc", method="fail"))["error"]["code"] == 100
         assert (await ask(caller, "rpc", method="refuse"))["error"]["code"] == 104
         assert (await ask(caller, "rpc", method="unknown"))["error"]["code"] == 104
         assert (await ask(caller, "rpc"))["error"]["code"] == 104
-        assert house.tally.errors["handler"] == 1
-        assert sum(house.tally.command_duration["rpc"].counts) == 5
+        assert worker.counters.errors["handler"] == 1
+        assert sum(worker.counters.command_duration["rpc"].counts) == 5
 
 
 async def test_without_any_handler_calls_are_not_available():
-    async with House(configured()).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured()).open() as worker:
+        caller = await entered(worker)
         assert (await ask(caller, "rpc", method="x"))["error"]["code"] == 108
 
 
@@ -322,8 +324,8 @@ async def test_without_any_handler_calls_are_not_available():
 
 async def test_a_change_of_a_session_is_pushed_to_all_its_connections_on_all_workers():
     async with (
-        House(configured()).open() as one,
-        House(configured(), store=one.store).open() as two,
+        LocalWorker(configured()).open() as one,
+        LocalWorker(configured(), store=one.store).open() as two,
     ):
         here = await one.caller()
         session = (await here.connect())["data"]["session"]["id"]
@@ -335,29 +337,29 @@ async def test_a_change_of_a_session_is_pushed_to_all_its_connections_on_all_wor
 
 
 async def test_the_channels_of_a_session_are_subscribed_and_left_live():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await worker.caller()
         session = (await caller.connect())["data"]["session"]["id"]
-        await house.sessions.update(session, channels=("s", "t"))
+        await worker.sessions.update(session, channels=("s", "t"))
         await caller.until(lambda: sum("'subscribe'" in str(one) for one in caller.heard) == 2)
         await published(caller, 1, channel="s")
         await caller.until(lambda: caller.pubs() == [1])
-        await house.sessions.update(session, channels=("t",))
+        await worker.sessions.update(session, channels=("t",))
         await caller.until(lambda: "2000" in str(caller.heard))
-        assert set(house.node.hub.channels) == {"t"}
+        assert set(worker.node.hub.channels) == {"t"}
 
 
 async def test_the_channels_of_a_session_are_recovered_when_it_is_resumed():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        first = await house.caller()
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        first = await worker.caller()
         session = (await first.connect())["data"]["session"]["id"]
-        await house.sessions.update(session, channels=("s",))
+        await worker.sessions.update(session, channels=("s",))
         await published(first, 1, channel="s")
-        epoch = house.store.streams["s"].epoch
+        epoch = worker.store.streams["s"].epoch
         first.wire.close()
-        speaker = await entered(house)
+        speaker = await entered(worker)
         await published(speaker, 2, first=2, channel="s")
-        again = await house.caller()
+        again = await worker.caller()
         subs = {"s": {"recover": True, "offset": 1, "epoch": epoch}}
         result = (await again.connect(data={"session": session}, subs=subs))["subs"]["s"]
         assert (result["recovered"], result["offset"]) == (True, 1)
@@ -367,31 +369,31 @@ async def test_the_channels_of_a_session_are_recovered_when_it_is_resumed():
 
 
 async def test_channels_that_change_again_and_again_end_as_the_session_says():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await worker.caller()
         session = (await caller.connect())["data"]["session"]["id"]
         wishes = [("a",), (), ("a", "b"), ("b",), (), ("a",)] * 3
-        await asyncio.gather(*(house.sessions.update(session, channels=one) for one in wishes))
-        [carrier] = house.door.carriers
+        await asyncio.gather(*(worker.sessions.update(session, channels=one) for one in wishes))
+        [carrier] = worker.door.clients
         async with asyncio.timeout(10):
-            while set(carrier.connection.channels) != {"a"} or set(house.node.hub.channels) != {
+            while set(carrier.connection.channels) != {"a"} or set(worker.node.hub.channels) != {
                 "a"
             }:
                 await asyncio.sleep(0.01)
-        assert house.node.hub.subscriptions == 1
+        assert worker.node.hub.subscriptions == 1
 
 
 async def test_a_change_while_a_client_connects_is_not_missed():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        first = await house.caller()
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        first = await worker.caller()
         session = (await first.connect())["data"]["session"]["id"]
         for number in range(20):
-            caller = await house.caller()
+            caller = await worker.caller()
             caller.say({"id": 1, "connect": {"data": {"session": session}}})
-            update = house.sessions.update(session, channels=(f"c{number}",))
+            update = worker.sessions.update(session, channels=(f"c{number}",))
             await asyncio.gather(update, caller.reply(1))
             async with asyncio.timeout(10):
-                while set(house.node.hub.channels) != {f"c{number}"} or (
-                    house.node.hub.subscriptions != len(house.door.carriers)
+                while set(worker.node.hub.channels) != {f"c{number}"} or (
+                    worker.node.hub.subscriptions != len(worker.door.clients)
                 ):
                     await asyncio.sleep(0.005)

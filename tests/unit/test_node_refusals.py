@@ -9,9 +9,9 @@ import pytest
 
 from cluster.errors import StoreRefused
 from cluster.node import channels
-from tests.unit.house import (
+from tests.unit.local_worker import (
     RECOVERABLE,
-    House,
+    LocalWorker,
     ask,
     changed,
     configured,
@@ -25,13 +25,13 @@ from tests.unit.house import (
 async def test_a_recovery_that_would_fill_the_queue_is_none():
     client = dataclasses.replace(configured().client, queue_max_size=20_000)
     config = changed(configured(options=RECOVERABLE), client=client)
-    async with House(config).open() as house:
-        speaker = await entered(house)
+    async with LocalWorker(config).open() as worker:
+        speaker = await entered(worker)
         text = "x" * 3000
         for _ in range(6):
             await ask(speaker, "publish", channel="a", data=text)
-        caller = await entered(house)
-        epoch = house.store.streams["a"].epoch
+        caller = await entered(worker)
+        epoch = worker.store.streams["a"].epoch
         for offset, recovered in ((4, True), (0, False)):
             position = {"recover": True, "offset": offset, "epoch": epoch}
             result = await ask(caller, "subscribe", channel="a", recoverable=True, **position)
@@ -40,16 +40,16 @@ async def test_a_recovery_that_would_fill_the_queue_is_none():
 
 
 async def test_a_client_whose_session_s_channel_cannot_be_subscribed_connects_again():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await worker.caller()
         session = (await caller.connect())["data"]["session"]["id"]
-        await house.sessions.update(session, channels=("not-there:s",))
+        await worker.sessions.update(session, channels=("not-there:s",))
         assert (await caller.closed())[0] == 3010
 
 
 async def test_a_gap_that_the_store_refuses_to_fill_is_told_and_not_waited_for_for_ever():
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await ask(caller, "subscribe", channel="a", recoverable=True)
         await published(caller, 1, channel="a")
         await caller.until(lambda: caller.pubs() == [1])
@@ -57,10 +57,10 @@ async def test_a_gap_that_the_store_refuses_to_fill_is_told_and_not_waited_for_f
         async def refuse(*_: Any, **__: Any) -> Any:
             raise StoreRefused("WRONGTYPE")
 
-        house.broker.read = refuse  # type: ignore[method-assign]
-        house.node.resumed("a")
+        worker.broker.read = refuse  # type: ignore[method-assign]
+        worker.node.resumed("a")
         await caller.until(lambda: "2500" in str(caller.heard))
-        assert house.tally.errors["broker"] >= 5
+        assert worker.counters.errors["broker"] >= 5
 
 
 async def test_a_gap_is_filled_when_a_cluster_that_was_down_is_up_again(
@@ -68,10 +68,10 @@ async def test_a_gap_is_filled_when_a_cluster_that_was_down_is_up_again(
 ):
     """The links are up, and every answer is CLUSTERDOWN: a node that restarts, a failover."""
     monkeypatch.setattr(channels, "_FILL_BACKOFF_LIMIT_SECONDS", 0.1)
-    async with House(configured(options=RECOVERABLE)).open() as house:
-        caller = await entered(house)
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
         await ask(caller, "subscribe", channel="a", recoverable=True)
-        read = house.broker.read
+        read = worker.broker.read
         answers = iter([*["CLUSTERDOWN The cluster is down"] * 7, "LOADING", "MOVED 1 host:1"])
 
         async def refuse(*args: Any, **options: Any) -> Any:
@@ -79,9 +79,9 @@ async def test_a_gap_is_filled_when_a_cluster_that_was_down_is_up_again(
                 raise StoreRefused(answer)
             return await read(*args, **options)
 
-        house.broker.read = refuse  # type: ignore[method-assign]
-        house.node.resumed("a")
+        worker.broker.read = refuse  # type: ignore[method-assign]
+        worker.node.resumed("a")
         await published(caller, 1, channel="a")
         await caller.until(lambda: caller.pubs() == [1])
         assert "2500" not in str(caller.heard)
-        assert house.tally.errors["broker"] == 9, "each is counted"
+        assert worker.counters.errors["broker"] == 9, "each is counted"

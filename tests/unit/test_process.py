@@ -115,14 +115,14 @@ STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', 
 
 
 async def test_a_child_that_obeys_is_clean_or_crashed_by_its_exit_code(reaper):
-    kind = Sleeper(
+    spec = Sleeper(
         "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0));" + OBEDIENT
     )
-    child = Child(kind, "s", reaper, lambda _: None)
+    child = Child(spec, "s", reaper, lambda _: None)
     assert await child.became_ready()
     assert (await child.stop(Grace(10))).code == 0
     assert child.outcome == "clean"
-    assert kind.cleaned == ["s"]
+    assert spec.cleaned == ["s"]
     assert (child.shutdown_seconds() or 9) < 5
 
 

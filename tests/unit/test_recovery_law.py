@@ -20,12 +20,11 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
 from cluster.connection import Connection
-from cluster.metrics.tally import Tally
+from cluster.metrics.counters import Counters
 from cluster.node.node import Node
 from cluster.protocol import Position, Publication
 from cluster.sessions import Session
-from cluster.websocket.carrier import Carrier
-from cluster.websocket.host import Host
+from cluster.websocket.client import WebSocketClient
 from tests.contract.twins import MemorySessions, MemoryStore, Record
 from tests.unit.scripted import ScriptedBroker, StillLoop
 
@@ -64,23 +63,23 @@ class Transport:
         return 0, 0
 
 
-class LawHost(Host[Carrier]):
-    """Stands where the door stands."""
+class LawOwner:
+    """Stands where the server stands."""
 
-    def __init__(self, node: Node, tally: Tally, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, node: Node, counters: Counters, loop: asyncio.AbstractEventLoop) -> None:
         self.node = node
-        self.tally = tally
+        self.counters = counters
         self.session_short_lived_seconds = 0.0
         self.tasks: set[asyncio.Task[None]] = set()
         self._loop = loop
 
-    def entered(self, carrier: Carrier) -> int:
+    def entered(self, client: WebSocketClient) -> int:
         return 0
 
-    def closing(self, carrier: Carrier) -> None:
+    def closing(self, client: WebSocketClient) -> None:
         """Nobody waits."""
 
-    def left(self, carrier: Carrier) -> None:
+    def left(self, client: WebSocketClient) -> None:
         """Nobody waits."""
 
     def run(self, work: Any) -> None:
@@ -99,7 +98,7 @@ class Held:
 
 @dataclass
 class Client:
-    carrier: Carrier
+    carrier: WebSocketClient
     transport: Transport
     number: int = 1
     held: dict[str, Held] = field(default_factory=dict)
@@ -132,14 +131,14 @@ class Law(RuleBasedStateMachine):
         self.loop.run_until_complete(self._build())
 
     async def _build(self) -> None:
-        tally = Tally()
-        self.node = Node(CONFIG, tally)
+        counters = Counters()
+        self.node = Node(CONFIG, counters)
         self.broker = ScriptedBroker(self.node)
         self.sessions = MemorySessions(MemoryStore(), self.node, ttl_seconds=1e9)
         session = Session("shared", "", 0, channels=SERVER_SIDE)
         self.sessions.store.sessions["shared"] = Record(session, 1e15)
         self.node.start(self.broker, self.sessions)
-        self.host = LawHost(self.node, tally, self.loop)
+        self.host = LawOwner(self.node, counters, self.loop)
         self.checks = self.loop.create_task(self.node.channels.check_positions())
 
     # --- what the clients see ------------------------------------------------------------------
@@ -220,8 +219,8 @@ class Law(RuleBasedStateMachine):
     @rule(is_shared=st.booleans(), wants=st.booleans())
     def connects(self, is_shared: bool, wants: bool) -> None:
         async def build() -> Client:
-            connection = Connection("c", channel_limit=9, tally=self.host.tally)
-            carrier = Carrier(self.host, connection, url_session="", native_pings=False)
+            connection = Connection("c", channel_limit=9, counters=self.host.counters)
+            carrier = WebSocketClient(self.host, connection, url_session="", native_pings=False)
             transport = Transport()
             carrier.begin(transport, 65536, 1 << 20)  # type: ignore[arg-type]
             return Client(carrier, transport)

@@ -13,15 +13,15 @@ import pytest
 from cluster.config import SessionConfig
 from tests.harness import wire
 from tests.harness.wire import HandshakeRefused, frame, upgrade_request
-from tests.unit.doorstep import QUICK, close_code, echo, ended, raw
-from tests.unit.house import House, changed, configured
+from tests.unit.local_worker import LocalWorker, changed, configured
+from tests.unit.raw_socket import QUICK, close_code, echo, ended, raw
 
 # --- the handshake -------------------------------------------------------------------------
 
 
 async def test_a_client_connects_subscribes_publishes_and_hears():
-    async with House(configured()).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        caller = await worker.caller()
         connected = await caller.connect(name="js")
         assert connected["client"]
         assert (connected["ping"], connected["pong"]) == (25, True)
@@ -31,12 +31,12 @@ async def test_a_client_connects_subscribes_publishes_and_hears():
         )
         assert (await caller.reply(3))["publish"] == {}
         await caller.until(lambda: caller.pubs() == [{"x": 1}])
-        assert (len(house.door.carriers), house.node.hub.subscriptions) == (1, 1)
+        assert (len(worker.door.clients), worker.node.hub.subscriptions) == (1, 1)
 
 
 async def test_frames_right_behind_the_handshake_are_heard():
-    async with House(configured()).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw(worker)
         commands = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"a"}}'
         request = upgrade_request("x", "/connection/websocket")
         writer.write(request + frame(wire.TEXT, commands) + frame(wire.PING, b"hello"))
@@ -54,8 +54,8 @@ async def test_frames_right_behind_the_handshake_are_heard():
 @pytest.mark.parametrize("is_behind_the_handshake", [True, False])
 async def test_a_first_frame_that_comes_in_pieces_is_taken(cut: int, is_behind_the_handshake: bool):
     """The masking key is not zero: any of its bytes may look like an unmasked length."""
-    async with House(configured()).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw(worker)
         request = upgrade_request("x", "/connection/websocket")
         first = masked(b'{"id":1,"connect":{}}')
         if is_behind_the_handshake:
@@ -74,8 +74,8 @@ async def test_a_first_frame_that_comes_in_pieces_is_taken(cut: int, is_behind_t
 
 
 async def test_an_unmasked_frame_right_behind_the_handshake_is_a_protocol_error():
-    async with House(configured()).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw(worker)
         request = upgrade_request("x", "/connection/websocket")
         writer.write(request + b'\x81\x15{"id":1,"connect":{}}')
         assert close_code(await ended(reader)) == 1002
@@ -88,8 +88,8 @@ def masked(payload: bytes) -> bytes:
 
 
 async def test_an_empty_subprotocol_header_is_accepted_without_a_subprotocol():
-    async with House(configured()).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw(worker)
         headers = {"Sec-WebSocket-Protocol": ""}
         writer.write(upgrade_request("x", "/connection/websocket", headers))
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
@@ -99,8 +99,8 @@ async def test_an_empty_subprotocol_header_is_accepted_without_a_subprotocol():
 
 
 async def test_the_json_subprotocol_is_taken():
-    async with House(configured()).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw(worker)
         headers = {"Sec-WebSocket-Protocol": "centrifuge-json"}
         writer.write(upgrade_request("x", "/connection/websocket", headers))
         head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
@@ -123,11 +123,11 @@ async def test_the_json_subprotocol_is_taken():
 async def test_a_handshake_we_cannot_serve_is_refused(
     path: str, headers: dict[str, str], status: int
 ):
-    async with House(configured()).open() as house:
+    async with LocalWorker(configured()).open() as worker:
         with pytest.raises(HandshakeRefused) as refused:
-            await house.caller(path=path, headers=headers)
+            await worker.caller(path=path, headers=headers)
         assert refused.value.status == status
-        assert house.tally.rejected["bad_handshake"] == 1
+        assert worker.counters.rejected["bad_handshake"] == 1
 
 
 @pytest.mark.parametrize(
@@ -147,68 +147,68 @@ async def test_a_handshake_we_cannot_serve_is_refused(
 async def test_only_allowed_origins_come_in(
     origin: str | None, allowed: tuple[str, ...], comes_in: bool
 ):
-    async with House(configured(allowed_origins=allowed)).open() as house:
+    async with LocalWorker(configured(allowed_origins=allowed)).open() as worker:
         headers = {} if origin is None else {"Origin": origin}
         if comes_in:
-            await (await house.caller(headers=headers)).connect()
+            await (await worker.caller(headers=headers)).connect()
         else:
             with pytest.raises(HandshakeRefused) as refused:
-                await house.caller(headers=headers)
+                await worker.caller(headers=headers)
             assert refused.value.status == 403
-            assert house.tally.rejected["origin"] == 1
+            assert worker.counters.rejected["origin"] == 1
 
 
-async def refused_with_503(house: House, reason: str) -> None:
+async def refused_with_503(worker: LocalWorker, reason: str) -> None:
     with pytest.raises(HandshakeRefused) as refused:
-        await house.caller()
+        await worker.caller()
     assert refused.value.status == 503
     assert int(refused.value.headers["retry-after"]) >= 1
-    assert house.tally.rejected[reason] == 1
+    assert worker.counters.rejected[reason] == 1
 
 
 async def test_more_new_connections_than_the_rate_are_sent_elsewhere():
-    async with House(configured(connection_rate_limit=2)).open() as house:
-        await house.caller()
-        await house.caller()
-        await refused_with_503(house, "rate_limit")
+    async with LocalWorker(configured(connection_rate_limit=2)).open() as worker:
+        await worker.caller()
+        await worker.caller()
+        await refused_with_503(worker, "rate_limit")
 
 
 async def test_more_connections_than_the_limit_are_sent_elsewhere():
-    async with House(configured(connection_limit=1)).open() as house:
-        first = await house.caller()
-        await refused_with_503(house, "connection_limit")
+    async with LocalWorker(configured(connection_limit=1)).open() as worker:
+        first = await worker.caller()
+        await refused_with_503(worker, "connection_limit")
         first.wire.abort()
         async with asyncio.timeout(10):
-            while house.door.carriers:
+            while worker.door.clients:
                 await asyncio.sleep(0.01)
-        await (await house.caller()).connect()
+        await (await worker.caller()).connect()
 
 
 async def test_a_worker_without_its_broker_sends_new_clients_elsewhere():
-    async with House(configured()).open() as house:
-        staying = await house.caller()
-        house.is_ready = False
-        await refused_with_503(house, "not_ready")
+    async with LocalWorker(configured()).open() as worker:
+        staying = await worker.caller()
+        worker.is_ready = False
+        await refused_with_503(worker, "not_ready")
         await staying.connect()
 
 
 async def test_a_draining_worker_sends_new_clients_elsewhere():
-    async with House(configured()).open() as house:
-        house.door.refuse_all()
-        await refused_with_503(house, "draining")
+    async with LocalWorker(configured()).open() as worker:
+        worker.door.refuse_all()
+        await refused_with_503(worker, "draining")
 
 
 async def test_half_a_handshake_is_ended_in_time():
-    async with House(configured(**QUICK)).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        reader, writer = await raw(worker)
         writer.write(upgrade_request("x", "/connection/websocket")[:-6])
         await ended(reader)
         writer.close()
 
 
 async def test_a_connection_that_says_nothing_at_all_is_ended_in_time():
-    async with House(configured(**QUICK)).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        reader, writer = await raw(worker)
         assert await ended(reader) == b""
         writer.close()
 
@@ -217,13 +217,13 @@ async def test_a_connection_that_says_nothing_at_all_is_ended_in_time():
 
 
 async def test_a_session_is_resumed_by_the_url_and_by_the_connect_data():
-    async with House(configured()).open() as house:
-        first = await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        first = await worker.caller()
         session = (await first.connect())["data"]["session"]
         assert (session["resumed"], session["state"]) == (False, None)
-        await house.sessions.update(session["id"], state={"a": 1})
-        by_url = await house.caller(path=f"?session={session['id']}")
-        by_data = await house.caller()
+        await worker.sessions.update(session["id"], state={"a": 1})
+        by_url = await worker.caller(path=f"?session={session['id']}")
+        by_data = await worker.caller()
         again = (await by_url.connect())["data"]["session"]
         assert (again["id"], again["resumed"], again["state"]) == (session["id"], True, {"a": 1})
         data = {"session": session["id"]}
@@ -232,8 +232,8 @@ async def test_a_session_is_resumed_by_the_url_and_by_the_connect_data():
 
 @pytest.mark.parametrize("session", [b"%ff", b"\xff\xfe", b"%00", b"a" * 4000, "ü".encode()])
 async def test_any_session_in_the_url_starts_a_new_one(session: bytes):
-    async with House(configured()).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw(worker)
         request = upgrade_request("x", "/connection/websocket?session=HERE")
         writer.write(request.replace(b"HERE", session) + frame(wire.TEXT, b'{"id":1,"connect":{}}'))
         heard = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
@@ -246,69 +246,69 @@ async def test_any_session_in_the_url_starts_a_new_one(session: bytes):
 
 
 async def test_a_short_connection_that_left_nothing_takes_its_session_along():
-    async with House(configured()).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
-        assert len(house.store.sessions) == 1
+        assert len(worker.store.sessions) == 1
         caller.wire.close()
         await caller.closed()
         async with asyncio.timeout(10):
-            while house.door.carriers:
+            while worker.door.clients:
                 await asyncio.sleep(0.01)
-        assert house.store.sessions == {}
+        assert worker.store.sessions == {}
 
 
 async def test_a_longer_connection_leaves_its_session():
     config = changed(configured(), session=SessionConfig(short_lived=0.0))
-    async with House(config).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(config).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
         caller.say({"id": 2, "rpc": {}}, {"id": 3, "rpc": {}})
         await caller.reply(3)
         caller.wire.close()
         async with asyncio.timeout(10):
-            while house.door.carriers:
+            while worker.door.clients:
                 await asyncio.sleep(0.01)
-        [record] = house.store.sessions.values()
+        [record] = worker.store.sessions.values()
         assert record.session.messages == 2
 
 
 async def test_too_many_connects_in_progress_send_new_clients_elsewhere():
     client = dataclasses.replace(configured().client, connect_concurrency=2)
-    async with House(changed(configured(), client=client)).open() as house:
+    async with LocalWorker(changed(configured(), client=client)).open() as worker:
         may_go_on = asyncio.Event()
-        attach = house.sessions.attach
+        attach = worker.sessions.attach
 
         async def slow(*words: Any) -> Any:
             await may_go_on.wait()
             return await attach(*words)
 
-        house.sessions.attach = slow  # type: ignore[method-assign, assignment]
-        callers = [await house.caller() for _ in range(8)]
+        worker.sessions.attach = slow  # type: ignore[method-assign, assignment]
+        callers = [await worker.caller() for _ in range(8)]
         for caller in callers:
             caller.say({"id": 1, "connect": {}})
         async with asyncio.timeout(10):
-            while not house.node.is_overrun:
+            while not worker.node.is_overrun:
                 await asyncio.sleep(0.01)
         with pytest.raises(HandshakeRefused) as refused:
-            await house.caller()
+            await worker.caller()
         assert refused.value.status == 503
-        assert house.tally.rejected["connect_concurrency"] == 1
+        assert worker.counters.rejected["connect_concurrency"] == 1
         may_go_on.set()
         for caller in callers:
             assert (await caller.reply(1))["connect"]["client"]
-        await entered(house)
+        await entered(worker)
 
 
-async def entered(house: House) -> None:
-    caller = await house.caller()
+async def entered(worker: LocalWorker) -> None:
+    caller = await worker.caller()
     assert (await caller.connect())["client"]
 
 
 async def test_commands_that_waited_count_as_messages_too():
     config = changed(configured(), session=SessionConfig(short_lived=0.0))
-    async with House(config).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(config).open() as worker:
+        caller = await worker.caller()
         caller.say(
             {"id": 1, "connect": {}},
             {"id": 2, "subscribe": {"channel": "a"}},
@@ -319,9 +319,9 @@ async def test_commands_that_waited_count_as_messages_too():
         await caller.reply(5)
         caller.wire.close()
         async with asyncio.timeout(10):
-            while house.door.carriers:
+            while worker.door.clients:
                 await asyncio.sleep(0.01)
-        [record] = house.store.sessions.values()
+        [record] = worker.store.sessions.values()
         assert record.session.messages == 4
 
 
@@ -329,26 +329,26 @@ async def test_commands_that_waited_count_as_messages_too():
 
 
 async def test_a_connect_without_the_store_is_a_temporary_error():
-    async with House(configured()).open() as house:
-        house.store.is_up = False
-        caller = await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        worker.store.is_up = False
+        caller = await worker.caller()
         caller.say({"id": 1, "connect": {}})
         error = (await caller.reply(1))["error"]
         assert (error["code"], error["temporary"]) == (100, True)
 
 
 async def test_calls_without_the_store_are_temporary_errors_and_the_client_stays():
-    async with House(configured()).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
-        house.store.is_up = False
+        worker.store.is_up = False
         caller.say(
             {"id": 2, "publish": {"channel": "a", "data": 1}},
             {"id": 3, "history": {"channel": "a", "limit": 1}},
         )
         for number in (2, 3):
             assert (await caller.reply(number))["error"]["code"] == 100
-        house.store.is_up = True
+        worker.store.is_up = True
         caller.say({"id": 4, "publish": {"channel": "a", "data": 1}})
         assert (await caller.reply(4))["publish"] == {}
 
@@ -358,7 +358,7 @@ async def test_calls_without_the_store_are_temporary_errors_and_the_client_stays
 
 async def test_nothing_a_client_sends_is_logged_with_a_traceback(caplog: pytest.LogCaptureFixture):
     with caplog.at_level(logging.DEBUG):
-        async with House(configured(), rpc_handlers={"echo": echo}).open() as house:
+        async with LocalWorker(configured(), rpc_handlers={"echo": echo}).open() as worker:
             for data in (
                 b'{"id":1,"connect":{}}\n{"id":2,"rpc":{}}\n{"id":3,"subscribe":{"channel":[]}}',
                 b'{"id":1,"connect":{}}\n{"id":2,"refresh":{"token":[]}}',
@@ -366,7 +366,7 @@ async def test_nothing_a_client_sends_is_logged_with_a_traceback(caplog: pytest.
                 b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"\\u0000"}}\n{"id":3}',
                 struct.pack("!H", 1),
             ):
-                caller = await house.caller()
+                caller = await worker.caller()
                 caller.wire.send_text(data)
                 await caller.closed()
     assert [record for record in caplog.records if record.exc_info] == []

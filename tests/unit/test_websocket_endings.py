@@ -13,25 +13,25 @@ import pytest
 from cluster.config import ClientConfig
 from cluster.connection import Connection
 from cluster.errors import SERVER_UNSUBSCRIBE
-from cluster.websocket.carrier import Carrier
+from cluster.websocket.client import WebSocketClient
 from tests.harness import wire
 from tests.harness.wire import frame, upgrade_request
-from tests.unit.house import Caller, House, configured
+from tests.unit.local_worker import Caller, LocalWorker, configured
 
 QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.15, "stale_close_delay": 0.3}
 
 
-async def empty(house: House) -> None:
+async def empty(worker: LocalWorker) -> None:
     """Wait until the door has let go of every socket."""
     async with asyncio.timeout(10):
-        while house.door.carriers:
+        while worker.door.clients:
             await asyncio.sleep(0.01)
 
 
 async def raw_client(
-    house: House, path: str = ""
+    worker: LocalWorker, path: str = ""
 ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", house.port)
+    reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
     writer.write(upgrade_request("x", f"/connection/websocket{path}"))
     await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
     return reader, writer
@@ -41,31 +41,31 @@ async def raw_client(
 
 
 async def test_a_client_that_never_connects_is_stale():
-    async with House(configured(**QUICK)).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        caller = await worker.caller()
         assert await caller.closed() == (3502, "stale")
 
 
 async def test_a_client_whose_connect_was_refused_and_that_stays_is_stale():
-    async with House(configured(**QUICK)).open() as house:
-        caller = await house.caller()
-        house.store.is_up = False
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        caller = await worker.caller()
+        worker.store.is_up = False
         caller.say({"id": 1, "connect": {}})
         await caller.reply(1)
         assert await caller.closed() == (3502, "stale")
 
 
 async def test_a_client_that_does_not_pong_is_closed():
-    async with House(configured(**QUICK)).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
         assert await caller.closed() == (3012, "no pong")
         assert {} in caller.heard
 
 
 async def test_a_client_that_pongs_stays_and_is_pinged_once_per_interval():
-    async with House(configured(**QUICK)).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
         began = time.monotonic()
         for count in range(1, 4):
@@ -76,8 +76,8 @@ async def test_a_client_that_pongs_stays_and_is_pinged_once_per_interval():
 
 
 async def test_busy_connections_are_pinged_too():
-    async with House(configured(**QUICK)).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
         number = 1
         while {} not in caller.heard:
@@ -88,8 +88,8 @@ async def test_busy_connections_are_pinged_too():
 
 
 async def test_a_bare_client_is_pinged_with_frames_and_may_pong_with_frames():
-    async with House(configured(**QUICK)).open() as house:
-        reader, writer = await raw_client(house, "?cf_ws_frame_ping_pong=true")
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        reader, writer = await raw_client(worker, "?cf_ws_frame_ping_pong=true")
         writer.write(frame(wire.TEXT, b'{"id":1,"connect":{}}'))
         await asyncio.wait_for(reader.readuntil(b"}}"), 10)
         for _ in range(3):
@@ -103,17 +103,17 @@ async def test_a_bare_client_is_pinged_with_frames_and_may_pong_with_frames():
 # --- slow readers ----------------------------------------------------------------------------
 
 
-async def slow_client(house: House) -> Caller:
-    caller = await house.caller()
+async def slow_client(worker: LocalWorker) -> Caller:
+    caller = await worker.caller()
     await caller.connect()
     caller.say({"id": 2, "subscribe": {"channel": "a"}})
     await caller.reply(2)
     return caller
 
 
-async def flood(house: House, stop: asyncio.Event, *, size: int = 30_000) -> None:
+async def flood(worker: LocalWorker, stop: asyncio.Event, *, size: int = 30_000) -> None:
     """Publish into the channel until told to stop."""
-    speaker = await house.caller()
+    speaker = await worker.caller()
     await speaker.connect()
     number = 1
     while not stop.is_set():
@@ -122,24 +122,24 @@ async def flood(house: House, stop: asyncio.Event, *, size: int = 30_000) -> Non
         await speaker.reply(number)
 
 
-def buffered(house: House) -> int:
+def buffered(worker: LocalWorker) -> int:
     """Most unsent bytes of any connection."""
     sizes = [
-        carrier._transport.get_write_buffer_size()
-        for carrier in house.door.carriers
-        if carrier._transport is not None
+        client._transport.get_write_buffer_size()
+        for client in worker.door.clients
+        if client._transport is not None
     ]
     return max(sizes, default=0)
 
 
 async def test_a_client_that_does_not_read_is_closed_and_the_others_never_notice():
-    async with House(configured(queue_max_size=65536)).open() as house:
-        slow, quick = await slow_client(house), await slow_client(house)
+    async with LocalWorker(configured(queue_max_size=65536)).open() as worker:
+        slow, quick = await slow_client(worker), await slow_client(worker)
         slow.wire.stop_reading()
         stop = asyncio.Event()
-        task = asyncio.ensure_future(flood(house, stop))
+        task = asyncio.ensure_future(flood(worker, stop))
         async with asyncio.timeout(20):
-            while not house.tally.connections_closed["3008"]:
+            while not worker.counters.connections_closed["3008"]:
                 await asyncio.sleep(0.01)
         seen = len(quick.pubs())
         await quick.until(lambda: len(quick.pubs()) > seen + 3)
@@ -147,18 +147,18 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_never_notice
         await task
         slow.wire.resume_reading()
         await asyncio.wait_for(slow.wire.ended.wait(), 10)
-        assert house.tally.slow_consumers == 1
+        assert worker.counters.slow_consumers == 1
         assert not quick.wire.ended.is_set()
 
 
 async def test_a_client_that_reads_a_little_and_then_no_more_is_closed_too():
-    async with House(configured(queue_max_size=400_000)).open() as house:
-        slow = await slow_client(house)
+    async with LocalWorker(configured(queue_max_size=400_000)).open() as worker:
+        slow = await slow_client(worker)
         slow.wire.stop_reading()
         stop = asyncio.Event()
-        task = asyncio.ensure_future(flood(house, stop))
+        task = asyncio.ensure_future(flood(worker, stop))
         async with asyncio.timeout(20):
-            while buffered(house) < 300_000:
+            while buffered(worker) < 300_000:
                 await asyncio.sleep(0)
             # It takes a gulp whenever it is about to be called slow, and then stops for good.
             for _ in range(5):
@@ -166,8 +166,8 @@ async def test_a_client_that_reads_a_little_and_then_no_more_is_closed_too():
                 await asyncio.sleep(0.005)
                 slow.wire.stop_reading()
                 await asyncio.sleep(0.02)
-            while not house.tally.connections_closed["3008"]:
-                assert buffered(house) < 200_000_000, "memory grows without bound"
+            while not worker.counters.connections_closed["3008"]:
+                assert buffered(worker) < 200_000_000, "memory grows without bound"
                 await asyncio.sleep(0.01)
         stop.set()
         await task
@@ -179,29 +179,29 @@ async def test_a_client_that_reads_a_little_and_then_no_more_is_closed_too():
 
 @pytest.mark.parametrize("code", [1000, 1001, 3000, 4999])
 async def test_a_client_that_closes_is_answered_with_its_code(code: int):
-    async with House(configured()).open() as house:
-        reader, writer = await raw_client(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw_client(worker)
         writer.write(frame(wire.TEXT, b'{"id":1,"connect":{}}'))
         await asyncio.wait_for(reader.readuntil(b"}}"), 10)
         writer.write(frame(wire.CLOSE, struct.pack("!H", code) + b"bye"))
         rest = await asyncio.wait_for(reader.read(-1), 10)
         assert rest.endswith(b"\x88\x02" + struct.pack("!H", code))
-        await empty(house)
-        assert house.tally.connections_closed["1000"] == 1
+        await empty(worker)
+        assert worker.counters.connections_closed["1000"] == 1
         writer.close()
 
 
 async def test_a_close_without_a_code_is_answered():
-    async with House(configured()).open() as house:
-        reader, writer = await raw_client(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw_client(worker)
         writer.write(frame(wire.CLOSE, b""))
         assert await asyncio.wait_for(reader.read(-1), 10) == b"\x88\x02\x03\xe8"
         writer.close()
 
 
 async def test_nothing_follows_our_close_frame():
-    async with House(configured()).open() as house:
-        reader, writer = await raw_client(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw_client(worker)
         many = b"\n".join(b'{"id":%d,"publish":{"channel":"a","data":1}}' % n for n in range(2, 50))
         writer.write(
             frame(wire.TEXT, b'{"id":1,"connect":{}}\n' + many + b'\n{"id":99,"connect":{}}')
@@ -217,46 +217,46 @@ async def test_nothing_follows_our_close_frame():
 
 
 async def test_a_client_that_ignores_our_close_frame_is_cut_off():
-    async with House(configured()).open() as house:
-        reader, writer = await raw_client(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw_client(worker)
         writer.write(frame(wire.TEXT, b"garbage"))
         began = time.monotonic()
         await asyncio.wait_for(reader.read(-1), 10)
-        await empty(house)
+        await empty(worker)
         assert time.monotonic() - began < 5
         writer.close()
 
 
 async def test_a_client_that_vanishes_leaves_everything():
-    async with House(configured()).open() as house:
-        callers = [await slow_client(house) for _ in range(5)]
-        assert house.node.hub.subscriptions == 5
+    async with LocalWorker(configured()).open() as worker:
+        callers = [await slow_client(worker) for _ in range(5)]
+        assert worker.node.hub.subscriptions == 5
         for caller in callers:
             caller.wire.abort()
-        await empty(house)
-        assert house.node.hub.subscriptions == 0
-        assert house.node.hub.channels == {}
-        assert house.broker.heard == set()
-        assert house.tally.connections_closed["3000"] == 5
+        await empty(worker)
+        assert worker.node.hub.subscriptions == 0
+        assert worker.node.hub.channels == {}
+        assert worker.broker.heard == set()
+        assert worker.counters.connections_closed["3000"] == 5
 
 
 async def test_a_client_that_vanishes_while_it_subscribes_leaves_everything():
-    async with House(configured()).open() as house:
+    async with LocalWorker(configured()).open() as worker:
         for _ in range(20):
-            caller = await house.caller()
+            caller = await worker.caller()
             caller.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}})
             await asyncio.sleep(0)
             caller.wire.abort()
-        await empty(house)
+        await empty(worker)
         await asyncio.sleep(0.05)
-        assert house.node.hub.channels == {}
-        assert house.sessions.held == {}
+        assert worker.node.hub.channels == {}
+        assert worker.sessions.held == {}
 
 
 async def test_publishing_to_sockets_that_have_just_been_reset_harms_nobody():
-    async with House(configured()).open() as house:
-        staying = await slow_client(house)
-        leaving = [await slow_client(house) for _ in range(30)]
+    async with LocalWorker(configured()).open() as worker:
+        staying = await slow_client(worker)
+        leaving = [await slow_client(worker) for _ in range(30)]
         for caller in leaving:
             caller.wire.abort()
         for number in range(3, 40):
@@ -266,25 +266,25 @@ async def test_publishing_to_sockets_that_have_just_been_reset_harms_nobody():
 
 
 async def test_the_server_takes_a_subscription_away_on_a_live_socket():
-    async with House(configured()).open() as house:
-        caller = await slow_client(house)
-        [carrier] = house.door.carriers
-        carrier.perform(carrier.connection.unsubscribe("a", SERVER_UNSUBSCRIBE))
+    async with LocalWorker(configured()).open() as worker:
+        caller = await slow_client(worker)
+        [client] = worker.door.clients
+        client.perform(client.connection.unsubscribe("a", SERVER_UNSUBSCRIBE))
         await caller.until(
             lambda: any(
                 one.get("push", {}).get("unsubscribe", {}).get("code") == 2000
                 for one in caller.heard
             )
         )
-        assert house.node.hub.channels == {}
+        assert worker.node.hub.channels == {}
 
 
 # --- the drain -----------------------------------------------------------------------------------
 
 
 async def test_a_drain_is_paced_over_its_window_and_tells_everybody_3001():
-    async with House(configured()).open() as house:
-        callers = [await house.caller() for _ in range(40)]
+    async with LocalWorker(configured()).open() as worker:
+        callers = [await worker.caller() for _ in range(40)]
         for caller in callers:
             await caller.connect()
         ends: list[float] = []
@@ -292,7 +292,7 @@ async def test_a_drain_is_paced_over_its_window_and_tells_everybody_3001():
             caller.on_end = lambda code, reason: ends.append(time.monotonic())  # type: ignore[method-assign]
             caller.wire.on_end = caller.on_end
         began = time.monotonic()
-        await asyncio.wait_for(house.door.drain(1.0, asyncio.Event()), 10)
+        await asyncio.wait_for(worker.door.drain(1.0, asyncio.Event()), 10)
         took = time.monotonic() - began
         assert {(await caller.closed()) for caller in callers} == {(3001, "shutdown")}
         assert 0.7 < took < 2.0
@@ -301,10 +301,10 @@ async def test_a_drain_is_paced_over_its_window_and_tells_everybody_3001():
 
 
 async def test_a_hurried_drain_closes_everybody_at_once():
-    async with House(configured()).open() as house:
-        callers = [await house.caller() for _ in range(20)]
+    async with LocalWorker(configured()).open() as worker:
+        callers = [await worker.caller() for _ in range(20)]
         hurry = asyncio.Event()
-        drain = asyncio.ensure_future(house.door.drain(60.0, hurry))
+        drain = asyncio.ensure_future(worker.door.drain(60.0, hurry))
         await asyncio.sleep(0)
         hurry.set()
         await asyncio.wait_for(drain, 5)
@@ -312,15 +312,15 @@ async def test_a_hurried_drain_closes_everybody_at_once():
 
 
 async def test_a_drain_of_an_empty_door_is_over_at_once():
-    async with House(configured()).open() as house:
-        await asyncio.wait_for(house.door.drain(5.0, asyncio.Event()), 1)
+    async with LocalWorker(configured()).open() as worker:
+        await asyncio.wait_for(worker.door.drain(5.0, asyncio.Event()), 1)
 
 
 async def test_a_client_that_never_answers_does_not_hold_up_the_drain():
-    async with House(configured()).open() as house:
-        _, writer = await raw_client(house)
+    async with LocalWorker(configured()).open() as worker:
+        _, writer = await raw_client(worker)
         began = time.monotonic()
-        await asyncio.wait_for(house.door.drain(0.1, asyncio.Event()), 10)
+        await asyncio.wait_for(worker.door.drain(0.1, asyncio.Event()), 10)
         assert time.monotonic() - began < 3
         writer.close()
 
@@ -335,10 +335,10 @@ def living(kind: type[Any]) -> int:
 
 @pytest.mark.parametrize("ending", ["close", "abort", "garbage", "ignored close"])
 async def test_a_closed_connection_leaves_nothing_behind(ending: str):
-    async with House(configured(**QUICK)).open() as house:
-        before = living(Carrier), living(Connection)
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        before = living(WebSocketClient), living(Connection)
         for _ in range(15):
-            caller = await slow_client(house)
+            caller = await slow_client(worker)
             if ending == "close":
                 caller.wire.close()
             elif ending == "abort":
@@ -346,14 +346,14 @@ async def test_a_closed_connection_leaves_nothing_behind(ending: str):
             else:
                 caller.wire.send_text(b"garbage")
                 await caller.closed()
-        await empty(house)
+        await empty(worker)
         del caller
         async with asyncio.timeout(10):
             # The clocks may still hold the last one they looked at.
-            while living(Carrier) > before[0] + 2 or living(Connection) > before[1] + 2:
+            while living(WebSocketClient) > before[0] + 2 or living(Connection) > before[1] + 2:
                 await asyncio.sleep(0.1)
-        assert house.sessions.held == {}
-        assert house.node.hub.channels == {}
+        assert worker.sessions.held == {}
+        assert worker.node.hub.channels == {}
 
 
 def test_the_default_configuration_pings_as_the_protocol_says():

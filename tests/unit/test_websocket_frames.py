@@ -11,8 +11,8 @@ import pytest
 from cluster.config import ChannelOptions, WebsocketConfig
 from tests.harness import wire
 from tests.harness.wire import frame, upgrade_request
-from tests.unit.doorstep import QUICK, echo, echo_at_once, raw
-from tests.unit.house import HISTORY, House, changed, configured
+from tests.unit.local_worker import HISTORY, LocalWorker, changed, configured
+from tests.unit.raw_socket import QUICK, echo, echo_at_once, raw
 
 # --- frames --------------------------------------------------------------------------------
 
@@ -38,18 +38,18 @@ from tests.unit.house import HISTORY, House, changed, configured
     ids=lambda value: value if isinstance(value, int) else "",
 )
 async def test_what_is_wrong_closes_with_its_code(data: bytes, code: int):
-    async with House(configured()).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        caller = await worker.caller()
         caller.wire.send(data)
         found, reason = await caller.closed()
         assert found == code
         assert reason
-        assert sum(house.tally.client_errors.values()) == 1
+        assert sum(worker.counters.client_errors.values()) == 1
 
 
 async def test_a_message_in_fragments_is_one_message():
-    async with House(configured()).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        caller = await worker.caller()
         caller.wire.send(frame(wire.TEXT, b'{"id":1,', fin=False))
         caller.wire.send(frame(wire.PING, b"in between"))
         caller.wire.send(frame(0, b'"connect":', fin=False))
@@ -60,8 +60,8 @@ async def test_a_message_in_fragments_is_one_message():
 @pytest.mark.parametrize("size", [125, 126, 65535, 65536, 70_000])
 async def test_a_frame_of_any_size_up_to_the_limit_is_taken_and_answered(size: int):
     config = changed(configured(), websocket=WebsocketConfig(message_size_limit=100_000))
-    async with House(config, rpc_handlers={"echo": echo}).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(config, rpc_handlers={"echo": echo}).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
         shell = len(orjson.dumps({"id": 2, "rpc": {"method": "echo", "data": ""}}))
         text = "x" * (size - shell)
@@ -71,8 +71,8 @@ async def test_a_frame_of_any_size_up_to_the_limit_is_taken_and_answered(size: i
 
 @pytest.mark.parametrize("handler", [echo, echo_at_once])
 async def test_a_call_whose_result_cannot_be_written_is_still_answered(handler):
-    async with House(configured(), rpc_handlers={"echo": handler}).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(), rpc_handlers={"echo": handler}).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
         deep = b"[" * 500 + b"]" * 500
         caller.wire.send_text(b'{"id":2,"rpc":{"method":"echo","data":%b}}' % deep)
@@ -82,8 +82,8 @@ async def test_a_call_whose_result_cannot_be_written_is_still_answered(handler):
 
 
 async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up():
-    async with House(configured(**QUICK)).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
         batch = b"\n".join(
             b'{"id":%d,"publish":{"channel":"a","data":1}}' % n for n in range(2, 1202)
@@ -91,8 +91,8 @@ async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up
         for _ in range(10):
             caller.wire.send_text(batch)
         await caller.until(lambda: len(caller.heard) > 12_000)
-        [carrier] = house.door.carriers
-        assert not carrier.connection.is_congested
+        [client] = worker.door.clients
+        assert not client.connection.is_congested
 
 
 @pytest.mark.parametrize("options", [HISTORY, ChannelOptions()], ids=["history", "none"])
@@ -100,8 +100,8 @@ async def test_what_follows_a_subscribe_in_its_frame_is_worked_off_in_order(
     options: ChannelOptions,
 ):
     """A channel that is served here is joined at once; no depth comes of many of them."""
-    async with House(configured(options=options, **QUICK)).open() as house:
-        other, caller = await house.caller(), await house.caller()
+    async with LocalWorker(configured(options=options, **QUICK)).open() as worker:
+        other, caller = await worker.caller(), await worker.caller()
         await other.connect()
         other.say({"id": 2, "subscribe": {"channel": "a"}})
         await other.reply(2)
@@ -113,15 +113,15 @@ async def test_what_follows_a_subscribe_in_its_frame_is_worked_off_in_order(
         await caller.reply(1201)
         assert [one["id"] for one in caller.heard] == [*range(1, 1202)]
         assert not [one for one in caller.heard if "error" in one]
-        [session] = [one.session for one in house.door.carriers if one.connection.commands > 2]
+        [session] = [one.session for one in worker.door.clients if one.connection.commands > 2]
         assert session is not None
         assert session.received == 1200
-        assert house.node.hub.subscriptions == 1
+        assert worker.node.hub.subscriptions == 1
 
 
 async def test_a_refusal_between_two_subscribes_keeps_its_place():
-    async with House(configured()).open() as house:
-        other, caller = await house.caller(), await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        other, caller = await worker.caller(), await worker.caller()
         for one in (other, caller):
             await one.connect()
         other.say(
@@ -141,23 +141,23 @@ async def test_a_refusal_between_two_subscribes_keeps_its_place():
 
 
 async def test_a_fault_of_ours_in_a_subscribe_is_error_100():
-    async with House(configured()).open() as house:
-        caller = await house.caller()
+    async with LocalWorker(configured()).open() as worker:
+        caller = await worker.caller()
         await caller.connect()
 
         def broken(*_: Any) -> None:
             raise RuntimeError("a fault of ours")
 
-        house.node.subscribe_now = broken  # type: ignore[method-assign, assignment]
+        worker.node.subscribe_now = broken  # type: ignore[method-assign, assignment]
         caller.say({"id": 2, "subscribe": {"channel": "a"}})
         assert (await caller.reply(2))["error"]["code"] == 100
-        assert house.tally.errors["internal"] == 1
-        house.tally.errors["internal"] = 0  # it was asked for
+        assert worker.counters.errors["internal"] == 1
+        worker.counters.errors["internal"] = 0  # it was asked for
 
 
 async def test_a_native_ping_is_answered_with_its_payload():
-    async with House(configured()).open() as house:
-        reader, writer = await raw(house)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw(worker)
         writer.write(upgrade_request("x", "/connection/websocket"))
         await reader.readuntil(b"\r\n\r\n")
         writer.write(frame(wire.PING, b"are you there"))

@@ -1,0 +1,156 @@
+"""The broker over Redis or Valkey: streams for history, sharded pub/sub for delivery.
+
+Layout 1: `{prefix:channel}.meta` (hash: o top offset, e epoch), `{prefix:channel}.stream` (id =
+offset), shard channel `{prefix:channel}.pub` with payloads `1:offset:epoch:accepted_ms:body`. All
+keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
+payload of another layout is counted and left alone: two versions may share the store in a roll.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import string
+from collections.abc import Callable
+from typing import Any
+
+from cluster.broker import BrokerListener, HistoryPolicy, StreamRead
+from cluster.errors import StoreError
+from cluster.metrics.counters import Counters
+from cluster.protocol import Position, Publication
+from cluster.resp.router import Router
+from cluster.resp.scripts import PUBLISH, READ_STREAM
+from cluster.resp.subscriptions import Subscriptions
+
+_NOWHERE = Position(0, "")
+
+
+class RedisBroker:
+    """See `Broker` for the guarantees.
+
+    Args:
+        prefix: before every key of this cluster.
+        listener: hears the publications.
+    """
+
+    def __init__(
+        self,
+        router: Router,
+        subscriptions: Subscriptions,
+        *,
+        prefix: str,
+        listener: BrokerListener,
+        counters: Counters,
+    ) -> None:
+        self._router = router
+        self._subscriptions = subscriptions
+        self._prefix = prefix
+        self._listener = listener
+        self._counters = counters
+        self._spare_epoch = new_epoch()
+
+    def _key(self, channel: str, part: str) -> str:
+        return f"{{{self._prefix}:{channel}}}.{part}"
+
+    def publish(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        done: Callable[[Position | StoreError], None],
+    ) -> None:
+        shard_channel = self._key(channel, "pub")
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, StoreError):
+                done(reply)
+            elif history.size:
+                done(Position(reply[0], self._used(reply[1].decode())))
+            else:
+                done(_NOWHERE)
+
+        if history.size:
+            self._router.run_script(
+                PUBLISH,
+                (self._key(channel, "meta"), self._key(channel, "stream")),
+                (
+                    body, history.size, history.ttl_ms, history.meta_ttl_ms,
+                    self._spare_epoch, accepted_ms, shard_channel,
+                ),
+                answered,
+            )  # fmt: skip
+        else:
+            payload = b"1:0::%d:%b" % (accepted_ms, body)
+            command = ("SPUBLISH", shard_channel, payload)
+            self._router.submit(shard_channel, command, answered, keeps_order=True)
+
+    def subscribe(self, channel: str) -> asyncio.Future[None]:
+        return self._subscriptions.subscribe(
+            self._key(channel, "pub"), channel, self._received, self._listener.resumed
+        )
+
+    def is_subscribed(self, channel: str) -> bool:
+        return self._subscriptions.is_confirmed(self._key(channel, "pub"))
+
+    def unsubscribe(self, channel: str) -> None:
+        self._subscriptions.unsubscribe(self._key(channel, "pub"))
+
+    async def read(
+        self,
+        channel: str,
+        history: HistoryPolicy,
+        *,
+        since: int | None = None,
+        limit: int = 0,
+        reverse: bool = False,
+    ) -> StreamRead:
+        first, last = "-", "+"
+        if since is not None and reverse:
+            last = f"({since}-0"
+        elif since is not None:
+            first = f"({since}-0"
+        offset, epoch, entries = await self._router.call_script(
+            READ_STREAM,
+            (self._key(channel, "meta"), self._key(channel, "stream")),
+            (self._spare_epoch, history.meta_ttl_ms, first, last, limit, int(reverse)),
+        )
+        top = Position(offset, self._used(epoch.decode()))
+        return StreamRead(
+            top,
+            [Publication(int(id_.split(b"-")[0]), top.epoch, fields[1]) for id_, fields in entries],
+        )
+
+    def _used(self, epoch: str) -> str:
+        """Make a new spare epoch if a stream has taken the present one.
+
+        Eight random letters cost more than the rest of a publish, and few streams are new.
+        """
+        if epoch == self._spare_epoch:
+            self._spare_epoch = new_epoch()
+        return epoch
+
+    def _received(self, channel: str, payloads: list[bytes]) -> None:
+        publications = []
+        for payload in payloads:
+            publication = _parse(payload)
+            if publication is None:
+                self._counters.errors["broker"] += 1
+            else:
+                publications.append(publication)
+        if publications:
+            self._listener.publications(channel, publications)
+
+
+def _parse(payload: bytes) -> Publication | None:
+    try:
+        layout, offset, epoch, accepted_ms, body = payload.split(b":", 4)
+        publication = Publication(int(offset), epoch.decode(), body, int(accepted_ms))
+    except ValueError:
+        return None
+    return publication if layout == b"1" else None
+
+
+def new_epoch() -> str:
+    """Eight random letters, as Centrifugo's epochs are."""
+    return "".join(secrets.choice(string.ascii_letters) for _ in range(8))

@@ -1,0 +1,172 @@
+"""A worker as a child: what it inherits, and how its status lines are read.
+
+Rules
+- Secrets travel in an anonymous memory file, never in arguments or the environment.
+- A status line is one JSON object; each one is a heartbeat. A line that is no such object is
+  ignored and counted against nobody: the heartbeat decides.
+- A lane's live gauges are dropped when its process has ended, before the lane is used again.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Final, cast
+
+from cluster import log
+from cluster.children.child import STATES, Child, State
+from cluster.children.process import Launch
+from cluster.config.sources import ENV_PREFIX
+
+COMMAND: Final = (sys.executable, "-m", "cluster", "worker")
+_READ_BYTES: Final = 65536
+_LONGEST_LINE: Final = 65536
+
+
+class WorkerSpec:
+    """The workers of one slot.
+
+    Args:
+        slot: the slot's number.
+        listen_fd: the slot's listening socket, which stays ours.
+        document: the resolved configuration as JSON.
+        instance: `host:port` of the operator's door.
+        metrics_dir: where the multiprocess files are.
+        command: the program and its first arguments.
+
+    Attributes:
+        is_patient: whether a worker waits for a store that is away instead of failing to boot:
+            in a cluster that has served, an outage must not use up the tries.
+    """
+
+    name = "worker"
+    stop_signal = signal.SIGTERM
+    boot_seconds = 60.0
+    output_level = "warning"
+
+    def __init__(
+        self,
+        slot: int,
+        *,
+        listen_fd: int,
+        document: bytes,
+        instance: str,
+        metrics_dir: Path,
+        command: Sequence[str] = COMMAND,
+    ) -> None:
+        self.lanes: tuple[str, ...] = (f"w{slot}a", f"w{slot}b")
+        self.document = document
+        self._slot = slot
+        self._listen_fd = listen_fd
+        self._instance = instance
+        self._metrics_dir = metrics_dir
+        self._command = tuple(command)
+        self.is_patient = False
+
+    def launch(self, lane: str) -> Launch:
+        """What to start for a lane."""
+        config_fd = _memory_file(self.document)
+        status_fd, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        arguments = {
+            "--slot": self._slot,
+            "--lane": lane,
+            "--instance": self._instance,
+            "--listen-fd": self._listen_fd,
+            "--status-fd": writes,
+            "--config-fd": config_fd,
+        }
+        return Launch(
+            argv=(
+                *self._command,
+                *(str(part) for pair in arguments.items() for part in pair),
+                *(("--patient",) if self.is_patient else ()),
+            ),
+            env=environment(PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir), **log.inherited()),
+            death_signal=signal.SIGKILL,
+            pass_fds=(self._listen_fd, writes, config_fd),
+            close_fds=(writes, config_fd),
+            status_fd=status_fd,
+        )
+
+    async def watch(self, child: Child, status_fd: int | None) -> None:
+        """Take in status lines until the worker closes its end, or for as long as it runs."""
+        assert status_fd is not None
+        loop = asyncio.get_running_loop()
+        closed = asyncio.Event()
+        lines = StatusLines(child)
+
+        def read() -> None:
+            if not lines.read(status_fd):
+                loop.remove_reader(status_fd)
+                closed.set()
+
+        loop.add_reader(status_fd, read)
+        try:
+            await closed.wait()
+        finally:
+            # Its last words may still be in the pipe.
+            if loop.remove_reader(status_fd):
+                lines.read(status_fd)
+            os.close(status_fd)
+
+    def said(self, text: str) -> str:
+        """A worker's errors are logged as they are: it never writes what clients sent."""
+        return text
+
+    def ended(self, lane: str) -> None:
+        """Drop the lane's live gauges, which would be inherited by the next worker."""
+        for path in self._metrics_dir.glob(f"gauge_live*_{lane}.db"):
+            path.unlink(missing_ok=True)
+
+
+class StatusLines:
+    """Cuts what comes through the status pipe into lines and reports each to the child."""
+
+    def __init__(self, child: Child) -> None:
+        self._child = child
+        self._rest = b""
+
+    def read(self, fd: int) -> bool:
+        """Read what is there; returns whether more may come."""
+        try:
+            chunk = os.read(fd, _READ_BYTES)
+        except BlockingIOError:
+            return True
+        *lines, rest = (self._rest + chunk).split(b"\n")
+        self._rest = rest[-_LONGEST_LINE:]
+        for line in lines:
+            self._take(line)
+        if not chunk:
+            self._child.left_phases()
+        return bool(chunk)
+
+    def _take(self, line: bytes) -> None:
+        with suppress(ValueError):
+            status = json.loads(line)
+            if isinstance(status, dict) and status.get("state") in STATES:
+                self._child.beat()
+                self._child.report(
+                    cast(State, status["state"]),
+                    str(status.get("reason") or ""),
+                    str(status.get("phase") or ""),
+                )
+
+
+def environment(**more: str) -> dict[str, str]:
+    """Our environment without our own options, which may hold secrets."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
+    return kept | more
+
+
+def _memory_file(document: bytes) -> int:
+    fd = os.memfd_create("ws-cluster-config", os.MFD_CLOEXEC)
+    with os.fdopen(os.dup(fd), "wb") as file:
+        file.write(document)
+    os.lseek(fd, 0, os.SEEK_SET)
+    return fd

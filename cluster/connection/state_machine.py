@@ -1,0 +1,444 @@
+"""One client's protocol state machine: no socket, no clock, no Redis.
+
+How it is used: feed it what came from the client (`receive`) and what the node found out
+(`connected`, `subscribed`, `published`, …); it returns actions, which its owner carries out in
+order. An action that asks for something (`Connect`, `Subscribe`, …) is answered by calling the
+method of the past tense, once.
+
+Order: commands of one connection are handled in order. While a connect is in progress everything
+waits for it; subscribes to different channels run side by side, and what follows them waits.
+Publishes, reads and calls do not hold up what follows.
+
+States: new -> connecting -> connected -> closed; a refused connect leads to `refused`, where any
+further command closes the connection.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from enum import Enum
+from typing import Any
+
+from cluster.connection.actions import (
+    Action,
+    Close,
+    Connect,
+    History,
+    Leave,
+    Publish,
+    Refresh,
+    Rpc,
+    Send,
+    Subscribe,
+    Subscription,
+)
+from cluster.errors import (
+    ALREADY_SUBSCRIBED,
+    BAD_REQUEST_CLOSE,
+    CONNECTION_EXPIRED,
+    INSUFFICIENT_STATE,
+    LIMIT_EXCEEDED,
+    NO_PONG,
+    NOT_AVAILABLE,
+    NOT_AVAILABLE_CLOSE,
+    PERMISSION_DENIED,
+    STALE,
+    ClientError,
+    Disconnect,
+    Unsubscribe,
+)
+from cluster.metrics.counters import Counters
+from cluster.protocol import (
+    Command,
+    channel_request,
+    connect_request,
+    decode,
+    error_reply,
+    history_request,
+    message_push,
+    publish_request,
+    reply,
+    subscribe_push,
+    subscribe_request,
+    unsubscribe_push,
+)
+
+#: How long after its expiry a connection is closed, so that a refresh under way still counts.
+EXPIRED_CLOSE_DELAY_SECONDS = 25.0
+
+#: Commands waiting or under way beyond which nothing more should be read from the client.
+CONGESTED_COMMANDS = 256
+
+
+class State(Enum):
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    CLOSED = "closed"
+
+
+class Connection:
+    """The protocol state of one client.
+
+    Args:
+        client: the connection's id, a UUID.
+        channel_limit: most subscriptions at a time.
+        counters: where commands and the client's mistakes are counted.
+    """
+
+    __slots__ = (
+        "_calls", "_channel_limit", "_counters", "_subscribing", "_waiting", "awaits_pong",
+        "channels", "client", "commands", "expires_at", "info", "state", "user",
+    )  # fmt: skip
+
+    def __init__(self, client: str, *, channel_limit: int, counters: Counters) -> None:
+        self.client = client
+        self.user = ""
+        self.info: Any = None
+        self.state = State.NEW
+        self.expires_at = 0
+        self.channels: dict[str, Subscription] = {}
+        self.awaits_pong = False
+        self.commands = 0
+        self._channel_limit = channel_limit
+        self._counters = counters
+        self._subscribing: set[str] | None = None
+        self._waiting: deque[Command] | None = None
+        self._calls = 0
+
+    @property
+    def is_closed(self) -> bool:
+        return self.state is State.CLOSED
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the client should not be read from for a while."""
+        waiting = len(self._waiting) if self._waiting else 0
+        return waiting + self._calls > CONGESTED_COMMANDS
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether commands wait for a subscribe: `resume` goes on with them."""
+        return bool(self._waiting)
+
+    # --- from the client -------------------------------------------------------------------
+
+    def receive(self, payload: bytes) -> list[Action]:
+        """Take one WebSocket message."""
+        actions: list[Action] = []
+        try:
+            for command in decode(payload):
+                if command.method == "pong":
+                    self._pong()
+                elif self._waiting or self._must_wait(command):
+                    self._wait(command)
+                else:
+                    self._handle(command, actions)
+        except Disconnect as why:
+            self._close(why, actions)
+        return actions
+
+    def _pong(self) -> None:
+        if not self.awaits_pong:
+            raise BAD_REQUEST_CLOSE.fresh()
+        self.awaits_pong = False
+
+    def _must_wait(self, command: Command) -> bool:
+        if self.state is State.CONNECTING:
+            return True
+        if not self._subscribing:
+            return False
+        if command.method != "subscribe":
+            return True
+        channel = command.params.get("channel")
+        return type(channel) is str and channel in self._subscribing
+
+    def _wait(self, command: Command) -> None:
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(command)
+
+    def _go_on(self, actions: list[Action]) -> None:
+        """Handle what has waited, until something must wait again."""
+        waiting = self._waiting
+        try:
+            while waiting and not self._must_wait(waiting[0]):
+                self._handle(waiting.popleft(), actions)
+        except Disconnect as why:
+            self._close(why, actions)
+        if not waiting:
+            self._waiting = None
+
+    def _handle(self, command: Command, actions: list[Action]) -> None:
+        method = command.method
+        self.commands += 1
+        counters = self._counters
+        counters.commands[method] += 1
+        counters.messages_in += 1
+        is_connected = self.state is State.CONNECTED
+        if self.state is State.CLOSED:
+            return
+        if is_connected == (method == "connect") or (
+            not is_connected and self.state is not State.NEW
+        ):
+            raise BAD_REQUEST_CLOSE.fresh()
+        try:
+            _HANDLERS[method](self, command, actions)
+        except ClientError as error:
+            self._refuse(command.id, error, actions)
+
+    def _refuse(self, number: int, error: ClientError, actions: list[Action]) -> None:
+        self._counters.client_error(error.code)
+        actions.append(Send(error_reply(number, error)))
+
+    def _close(self, why: Disconnect, actions: list[Action]) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self._waiting = None
+        if why.is_client_fault:
+            self._counters.client_error(why.code)
+        actions.append(Close(why))
+
+    # --- commands --------------------------------------------------------------------------
+
+    def _connect(self, command: Command, actions: list[Action]) -> None:
+        request = connect_request(command.params)
+        self.state = State.CONNECTING
+        actions.append(Connect(command.id, request))
+
+    def _subscribe(self, command: Command, actions: list[Action]) -> None:
+        request = subscribe_request(command.params)
+        if request.channel in self.channels:
+            raise ALREADY_SUBSCRIBED.fresh()
+        if self._subscribing is None:
+            self._subscribing = set()
+        if len(self.channels) + len(self._subscribing) >= self._channel_limit:
+            raise LIMIT_EXCEEDED.fresh()
+        self._subscribing.add(request.channel)
+        actions.append(Subscribe(command.id, request))
+
+    def _unsubscribe(self, command: Command, actions: list[Action]) -> None:
+        channel = channel_request(command.params)
+        subscription = self.channels.get(channel)
+        if subscription is not None and not subscription.is_server_side:
+            del self.channels[channel]
+            actions.append(Leave(channel))
+        actions.append(Send(reply(command.id, "unsubscribe")))
+
+    def _publish(self, command: Command, actions: list[Action]) -> None:
+        channel, data = publish_request(command.params)
+        self._calls += 1
+        actions.append(Publish(command.id, channel, data))
+
+    def _history(self, command: Command, actions: list[Action]) -> None:
+        request = history_request(command.params)
+        self._calls += 1
+        actions.append(History(command.id, request))
+
+    def _rpc(self, command: Command, actions: list[Action]) -> None:
+        method = command.params.get("method", "")
+        if type(method) is not str:
+            raise BAD_REQUEST_CLOSE.fresh()
+        self._calls += 1
+        actions.append(Rpc(command.id, method, command.params.get("data")))
+
+    def _send(self, command: Command, actions: list[Action]) -> None:
+        raise NOT_AVAILABLE_CLOSE.fresh()
+
+    def _refresh(self, command: Command, actions: list[Action]) -> None:
+        token = command.params.get("token")
+        if type(token) is not str or not token:
+            raise BAD_REQUEST_CLOSE.fresh()
+        self._calls += 1
+        actions.append(Refresh(command.id, token))
+
+    def _not_available(self, command: Command, actions: list[Action]) -> None:
+        raise NOT_AVAILABLE.fresh()
+
+    def _sub_refresh(self, command: Command, actions: list[Action]) -> None:
+        if channel_request(command.params) not in self.channels:
+            raise PERMISSION_DENIED.fresh()
+        raise NOT_AVAILABLE.fresh()
+
+    # --- from the node ---------------------------------------------------------------------
+
+    def connected(
+        self,
+        number: int,
+        result: dict[str, Any],
+        *,
+        user: str,
+        info: Any,
+        expires_at: int,
+        server_side: dict[str, Subscription],
+    ) -> list[Action]:
+        """The connect has worked; `result` is its whole reply."""
+        actions: list[Action] = []
+        if self.state is not State.CONNECTING:
+            return actions
+        self.state = State.CONNECTED
+        self.user, self.info, self.expires_at = user, info, expires_at
+        self.channels.update(server_side)
+        actions.append(Send(reply(number, "connect", result)))
+        self._go_on(actions)
+        return actions
+
+    def connect_refused(self, number: int, why: ClientError | Disconnect) -> list[Action]:
+        """The connect has not worked; the rest of its frame is dropped."""
+        actions: list[Action] = []
+        if self.state is not State.CONNECTING:
+            return actions
+        self._waiting = None
+        if isinstance(why, Disconnect):
+            self._close(why, actions)
+        else:
+            self.state = State.REFUSED
+            self._refuse(number, why, actions)
+        return actions
+
+    def subscribed(
+        self, number: int, channel: str, result: dict[str, Any], *, is_positioned: bool
+    ) -> list[Send]:
+        """A subscribe has worked: the owner writes the reply, then joins the channel.
+
+        Nothing if the connection has ended meanwhile: then the owner does not join.
+        """
+        if self.state is not State.CONNECTED:
+            return []
+        self._settled(channel)
+        self.channels[channel] = Subscription(is_positioned, is_server_side=False)
+        return [Send(reply(number, "subscribe", result))]
+
+    def subscribe_refused(
+        self, number: int, channel: str, why: ClientError | Disconnect
+    ) -> list[Action]:
+        """A subscribe has not worked."""
+        self._settled(channel)
+        return self.answered(number, why, counts=False)
+
+    def resume(self) -> list[Action]:
+        """Handle what has waited for a subscribe; call after the channel has been joined."""
+        actions: list[Action] = []
+        if self.state is State.CONNECTED:
+            self._go_on(actions)
+        return actions
+
+    def _settled(self, channel: str) -> None:
+        if self._subscribing is not None:
+            self._subscribing.discard(channel)
+            if not self._subscribing:
+                self._subscribing = None
+
+    def published(self, number: int, error: ClientError | None) -> list[Action]:
+        """A publish has been accepted, or not."""
+        if error is not None:
+            return self.answered(number, error)
+        self._calls -= 1
+        if self.state is not State.CONNECTED:
+            return []
+        return [Send(b'{"id":%d,"publish":{}}' % number)]
+
+    def replied(self, number: int, method: str, result: dict[str, Any]) -> list[Action]:
+        """A history read, call or refresh has worked."""
+        self._calls -= 1
+        if self.state is not State.CONNECTED:
+            return []
+        return [Send(reply(number, method, result))]
+
+    def answered(
+        self, number: int, why: ClientError | Disconnect, *, counts: bool = True
+    ) -> list[Action]:
+        """A command has not worked."""
+        actions: list[Action] = []
+        if counts:
+            self._calls -= 1
+        if self.state is not State.CONNECTED:
+            return actions
+        if isinstance(why, Disconnect):
+            self._close(why, actions)
+        else:
+            self._refuse(number, why, actions)
+        return actions
+
+    # --- from the server's side --------------------------------------------------------------
+
+    def subscribe_added(
+        self, channel: str, result: dict[str, Any], *, is_positioned: bool
+    ) -> list[Action]:
+        """The server has subscribed the connection to a channel.
+
+        Nothing if the connection has it already, or is about to have it by its own wish.
+        """
+        if self.state is not State.CONNECTED or channel in self.channels:
+            return []
+        if self._subscribing and channel in self._subscribing:
+            return []
+        self.channels[channel] = Subscription(is_positioned, is_server_side=True)
+        return [Send(subscribe_push(channel, result))]
+
+    def unsubscribe(self, channel: str, why: Unsubscribe) -> list[Action]:
+        """The server takes a subscription away; nothing if the connection does not have it."""
+        if self.state is not State.CONNECTED or channel not in self.channels:
+            return []
+        del self.channels[channel]
+        return [Leave(channel), Send(unsubscribe_push(channel, why))]
+
+    def insufficient_state(self, channel: str, why: Unsubscribe) -> list[Action]:
+        """Publications of the channel are lost: the client must subscribe, or connect, again."""
+        subscription = self.channels.get(channel)
+        if subscription is None or not subscription.is_positioned:
+            return []
+        if subscription.is_server_side:
+            return self.disconnect(INSUFFICIENT_STATE)
+        return self.unsubscribe(channel, why)
+
+    def message(self, data: Any) -> list[Action]:
+        """Send a message of the server."""
+        return [Send(message_push(data))] if self.state is State.CONNECTED else []
+
+    def disconnect(self, why: Disconnect) -> list[Action]:
+        """Close the connection from our side."""
+        actions: list[Action] = []
+        self._close(why, actions)
+        return actions
+
+    def ping_due(self) -> bool:
+        """Whether a ping should be sent now; from then on a pong is awaited."""
+        if self.state is not State.CONNECTED or self.awaits_pong:
+            return False
+        self.awaits_pong = True
+        return True
+
+    def pong_due(self) -> list[Action]:
+        """The time for the pong is over."""
+        return self.disconnect(NO_PONG) if self.awaits_pong else []
+
+    def stale_due(self) -> list[Action]:
+        """The time for the connect is over; one still in progress is to be looked at again."""
+        if self.state in (State.NEW, State.REFUSED):
+            return self.disconnect(STALE)
+        return []
+
+    def expiry_due(self, now: float) -> list[Action]:
+        """Close the connection if it has expired and nobody refreshed it."""
+        if self.expires_at and now > self.expires_at + EXPIRED_CLOSE_DELAY_SECONDS:
+            return self.disconnect(CONNECTION_EXPIRED)
+        return []
+
+
+_HANDLERS = {
+    "connect": Connection._connect,
+    "ping": Connection._not_available,
+    "subscribe": Connection._subscribe,
+    "unsubscribe": Connection._unsubscribe,
+    "publish": Connection._publish,
+    "presence": Connection._not_available,
+    "presence_stats": Connection._not_available,
+    "history": Connection._history,
+    "rpc": Connection._rpc,
+    "send": Connection._send,
+    "refresh": Connection._refresh,
+    "sub_refresh": Connection._sub_refresh,
+}

@@ -1,0 +1,210 @@
+"""The workers' families, summed over the files of all lanes.
+
+Guarantees
+- A file that cannot be read never fails a scrape: it is put aside as `*.corrupt` and counted.
+  A file that is empty may have been created this moment; it is skipped, and put aside only when
+  it stays empty.
+- Counters, histograms and summed gauges exist at 0 with all their label values, even before the
+  first worker has written.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import struct
+import time
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from prometheus_client.metrics_core import Metric
+from prometheus_client.mmap_dict import MmapedDict
+from prometheus_client.multiprocess import MultiProcessCollector
+from prometheus_client.registry import Collector
+from prometheus_client.utils import floatToGoString
+
+from cluster.metrics.catalogue import WORKER_FAMILIES, Family
+
+_INTEGER: Final = struct.Struct("i")
+_HEADER_BYTES: Final = 8
+_VALUE_BYTES: Final = 16
+_EMPTY_FOR_SECONDS: Final = 5.0
+_CORRUPT: Final = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
+
+
+class WorkerCollector(Collector):
+    """Collects the families of the workers.
+
+    Args:
+        path: the directory of the multiprocess files.
+        own_log_events: log events of this process by level, which are added to the workers'.
+        failed: called for every file that was put aside.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        own_log_events: Mapping[str, int],
+        failed: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._own_log_events = own_log_events
+        self._failed = failed
+
+    def files(self) -> list[Path]:
+        """The files that count, corrupt ones left out."""
+        return sorted(self._path.glob("*.db"))
+
+    def collect(self) -> Iterable[Metric]:
+        """Every family of the catalogue, in its order, then what else was found."""
+        found = {metric.name: metric for metric in self._merged()}
+        for family in WORKER_FAMILIES:
+            metric = found.pop(_base_name(family), None) or _zeros(family)
+            if metric is not None:
+                self._add_own(metric)
+                yield metric
+        yield from found.values()
+
+    def describe(self) -> Iterable[Metric]:
+        """Nothing: the registry need not read files to know the names."""
+        return []
+
+    def _merged(self) -> Iterable[Metric]:
+        paths = [path for path in self.files() if self._has_content(path)]
+        try:
+            return _merge(paths)
+        except _CORRUPT:
+            return _merge([path for path in paths if self._is_sound(path)])
+
+    def _has_content(self, path: Path) -> bool:
+        try:
+            facts = path.stat()
+            data = path.read_bytes()
+        except OSError:
+            return False
+        used = _INTEGER.unpack_from(data)[0] if len(data) >= _HEADER_BYTES else -len(data)
+        if used == 0:
+            # prometheus-client makes a file, then makes it large, then writes its header.
+            if not data and time.time() - facts.st_mtime > _EMPTY_FOR_SECONDS:
+                self._put_aside(path)
+            return False
+        if not _is_well_formed(data, used):
+            self._put_aside(path)
+            return False
+        return True
+
+    def _is_sound(self, path: Path) -> bool:
+        try:
+            # Counters never go down: what reads alone reads together with others.
+            _merge([path])
+        except FileNotFoundError:
+            return False
+        except _CORRUPT:
+            self._put_aside(path)
+            return False
+        return True
+
+    def _put_aside(self, path: Path) -> None:
+        self._failed()
+        with suppress(OSError):
+            path.replace(path.with_suffix(".corrupt"))
+
+    def _add_own(self, metric: Metric) -> None:
+        if metric.name != "app_log_events":
+            return
+        own = dict(self._own_log_events)
+        metric.samples = [
+            sample._replace(value=sample.value + own.pop(sample.labels.get("level", ""), 0))
+            for sample in metric.samples
+        ]
+        for level, count in own.items():
+            metric.add_sample("app_log_events_total", {"level": level}, count)
+
+
+def _is_well_formed(data: bytes, used: int) -> bool:
+    """Whether every entry lies within the file; prometheus-client may loop for ever if not."""
+    position = _HEADER_BYTES
+    if not position <= used <= len(data):
+        return False
+    while position < used:
+        if position + _INTEGER.size > used:
+            return False
+        length = _INTEGER.unpack_from(data, position)[0]
+        if length <= 0:
+            return False
+        position += _INTEGER.size + length + (8 - (length + _INTEGER.size) % 8) + _VALUE_BYTES
+    return position == used
+
+
+def _merge(paths: list[Path]) -> list[Metric]:
+    merged: Any = MultiProcessCollector.merge([str(path) for path in paths], accumulate=True)
+    return list(merged)
+
+
+def _base_name(family: Family) -> str:
+    """How prometheus-client names a family: a counter without its suffix."""
+    return family.name.removesuffix("_total") if family.kind == "counter" else family.name
+
+
+def _label_sets(family: Family) -> list[dict[str, str]]:
+    names = list(family.labels)
+    return [
+        dict(zip(names, values, strict=True))
+        for values in itertools.product(*family.labels.values())
+    ]
+
+
+def _zeros(family: Family) -> Metric | None:
+    """A family nobody has written yet; None where 0 would be a lie (a minimum over nobody)."""
+    if family.kind == "gauge" and family.mode != "livesum":
+        return None
+    metric = Metric(_base_name(family), family.help, family.kind)
+    for labels in _label_sets(family):
+        if family.kind == "histogram":
+            for bound in (*family.buckets, float("inf")):
+                edge: str = floatToGoString(bound)
+                metric.add_sample(f"{family.name}_bucket", {**labels, "le": edge}, 0.0)
+            metric.add_sample(f"{family.name}_sum", labels, 0.0)
+            metric.add_sample(f"{family.name}_count", labels, 0.0)
+        else:
+            metric.add_sample(family.name, labels, 0.0)
+    return metric
+
+
+def live_sum(path: Path, name: str) -> float:
+    """One summed gauge, read from the few files that hold it; for a status line."""
+    total = 0.0
+    for file in path.glob("gauge_livesum_*.db"):
+        with suppress(*_CORRUPT):
+            for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
+                total += value if f'"{name}"' in key else 0.0
+    return total
+
+
+class WorkerValue(NamedTuple):
+    """One series as one lane wrote it."""
+
+    lane: str
+    name: str
+    labels: Mapping[str, str]
+    value: float
+
+
+def worker_values(path: Path, names: Collection[str]) -> Iterator[WorkerValue]:
+    """Counters and summed gauges of these names, lane by lane; for whoever compares workers.
+
+    A file that cannot be read is passed over: putting it aside is the scrape's business.
+    """
+    for file in (*path.glob("counter_*.db"), *path.glob("gauge_livesum_*.db")):
+        lane = file.stem.rpartition("_")[2]
+        with suppress(*_CORRUPT):
+            data = file.read_bytes()
+            if not _is_well_formed(data, _INTEGER.unpack_from(data)[0]):
+                continue
+            for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
+                name, labels = json.loads(key)[1:3]
+                if name in names:
+                    yield WorkerValue(lane, name, labels, value)

@@ -1,0 +1,199 @@
+"""The families of the supervisor: what is true of the whole, and of each worker from outside.
+
+Rules
+- Every family comes from the catalogue; a name that is not in it cannot be set.
+- Counters and histograms that count events here exist at 0 from the start, with all labels.
+- `exposition` reads files and /proc: it belongs into a thread, one at a time.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Final
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Histogram,
+    ProcessCollector,
+    disable_created_metrics,
+)
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.metrics_core import Metric
+from prometheus_client.registry import Collector
+
+from cluster.metrics import system
+from cluster.metrics.catalogue import LOG_LEVELS, SUPERVISOR_FAMILIES, Family
+from cluster.metrics.multiprocess import WorkerCollector
+
+CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
+
+_EVENTS: Final = (
+    "app_worker_restarts_total",
+    "app_worker_exits_total",
+    "app_metrics_collect_errors_total",
+)
+SESSION_FAMILIES: Final = tuple(
+    family.name for family in SUPERVISOR_FAMILIES if family.name.startswith("app_sessions_")
+)
+_FAMILIES: Final = {family.name: family for family in SUPERVISOR_FAMILIES}
+
+
+class SupervisorMetrics:
+    """All that the operator's door shows at /metrics.
+
+    Args:
+        path: the directory of the workers' multiprocess files.
+        version: of this program.
+        revision: of its source.
+        running: called at a scrape for the lanes that run and their process ids.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        version: str,
+        revision: str,
+        running: Callable[[], Mapping[str, int]],
+    ) -> None:
+        disable_created_metrics()
+        self._registry = CollectorRegistry(auto_describe=False)
+        self._log_events = dict.fromkeys(LOG_LEVELS, 0)
+        self._counters = {name: _counter(_FAMILIES[name], self._registry) for name in _EVENTS}
+        self._histograms = {
+            family.name: _histogram(family, self._registry)
+            for family in SUPERVISOR_FAMILIES
+            if family.kind == "histogram"
+        }
+        self._lanes = WorkerCollector(
+            path,
+            own_log_events=self._log_events,
+            failed=lambda: self.count("app_metrics_collect_errors_total"),
+        )
+        self._facts = _Facts(running, self._lanes)
+        self.version = version
+        self.set("app_build_info", 1, version=version, revision=revision)
+        self.set("app_deployment_timestamp_seconds", time.time(), version=version)
+        self.set("app_workers_alive", 0)
+        self.set("app_connection_capacity", 0)
+        for name in SESSION_FAMILIES:
+            self.set(name, 0)
+        self._registry.register(self._lanes)
+        self._registry.register(self._facts)
+        ProcessCollector(registry=self._registry)
+
+    # --- what happens --------------------------------------------------------------------
+
+    def set(self, name: str, value: float, **labels: str) -> None:
+        """Set a family whose value is found elsewhere."""
+        family = _FAMILIES[name]
+        self._facts.values.setdefault(family.name, {})[tuple(labels.values())] = value
+
+    def count(self, name: str, **labels: str) -> None:
+        """Count one event."""
+        counter = self._counters[name]
+        (counter.labels(**labels) if labels else counter).inc()
+
+    def observe(self, name: str, seconds: float, **labels: str) -> None:
+        """Observe one duration."""
+        histogram = self._histograms[name]
+        (histogram.labels(**labels) if labels else histogram).observe(seconds)
+
+    def count_log_event(self, level: str) -> None:
+        """Count one log event of this process."""
+        self._log_events[level] = self._log_events.get(level, 0) + 1
+
+    def worker_ended(self, lane: str, cpu_seconds: float) -> None:
+        """Keep what a worker's process has used: its lane's counter goes on from there."""
+        used = self._facts.used_before
+        used[lane] = used.get(lane, 0.0) + cpu_seconds
+
+    # --- what is asked -------------------------------------------------------------------
+
+    def exposition(self) -> bytes:
+        """Everything in Prometheus' text format."""
+        began = time.perf_counter()
+        text = generate_latest(self._registry)
+        self.set("app_metrics_collect_duration_seconds", time.perf_counter() - began)
+        return text
+
+
+class _Facts(Collector):
+    """Families whose values are set or looked up, not counted here."""
+
+    def __init__(self, running: Callable[[], Mapping[str, int]], lanes: WorkerCollector) -> None:
+        self.values: dict[str, dict[tuple[str, ...], float]] = {}
+        self.used_before: dict[str, float] = {}
+        self._running = running
+        self._lanes = lanes
+
+    def describe(self) -> Iterable[Metric]:
+        return []
+
+    def collect(self) -> Iterable[Metric]:
+        looked_up = self._machine() | self._workers()
+        for family in SUPERVISOR_FAMILIES:
+            values = looked_up.get(family.name) or self.values.get(family.name)
+            if values is not None:
+                yield _metric(family, dict(values))
+            elif family.name == "app_metrics_collect_duration_seconds":
+                yield _metric(family, {(): 0.0})
+
+    def _machine(self) -> dict[str, dict[tuple[str, ...], float]]:
+        memory = system.memory()
+        return {
+            "app_memory_working_set_bytes": {(): memory.working_set},
+            "app_memory_limit_bytes": {(): memory.limit},
+            "app_metrics_files": {(): len(self._lanes.files())},
+        }
+
+    def _workers(self) -> dict[str, dict[tuple[str, ...], float]]:
+        used: dict[tuple[str, ...], float] = {(n,): s for n, s in dict(self.used_before).items()}
+        resident: dict[tuple[str, ...], float] = {}
+        open_fds: dict[tuple[str, ...], float] = {}
+        max_fds: dict[tuple[str, ...], float] = {}
+        for lane, pid in self._running().items():
+            facts = system.process(pid)
+            if facts is None:
+                continue
+            used[lane,] = used.get((lane,), 0.0) + facts.cpu_seconds
+            resident[lane,] = facts.resident_bytes
+            open_fds[lane,] = facts.open_fds
+            max_fds[lane,] = facts.max_fds
+        return {
+            "app_worker_cpu_seconds_total": used,
+            "app_worker_resident_memory_bytes": resident,
+            "app_worker_open_fds": open_fds,
+            "app_worker_max_fds": max_fds,
+        }
+
+
+def _metric(family: Family, values: Mapping[tuple[str, ...], float]) -> Metric:
+    is_counter = family.kind == "counter"
+    metric = Metric(
+        family.name.removesuffix("_total") if is_counter else family.name, family.help, family.kind
+    )
+    for labels, value in values.items():
+        metric.add_sample(family.name, dict(zip(family.labels, labels, strict=True)), value)
+    return metric
+
+
+def _counter(family: Family, registry: CollectorRegistry) -> Counter:
+    counter = Counter(family.name, family.help, list(family.labels), registry=registry)
+    for name, values in family.labels.items():
+        for value in values:
+            counter.labels(**{name: value})
+    return counter
+
+
+def _histogram(family: Family, registry: CollectorRegistry) -> Histogram:
+    histogram = Histogram(
+        family.name, family.help, list(family.labels), buckets=family.buckets, registry=registry
+    )
+    for name, values in family.labels.items():
+        for value in values:
+            histogram.labels(**{name: value})
+    return histogram

@@ -1,0 +1,120 @@
+"""A worker's families in prometheus-client's multiprocess files, under the lane's name.
+
+Rules: PROMETHEUS_MULTIPROC_DIR is in the environment before this module is imported, because
+prometheus-client chooses its value class then; the identity is the lane (`w0a`, never with a
+`_`), so that a worker started again continues its counters and files never grow in number.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import prometheus_client.metrics
+import prometheus_client.values
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+from cluster.metrics.catalogue import WORKER_FAMILIES, Family
+from cluster.metrics.counters import Counters, Distribution
+
+
+class WorkerMetrics:
+    """The exported side of a `Counters`: `flush` adds what has been counted since the last one.
+
+    Args:
+        lane: the process identity, e.g. `w0a`.
+    """
+
+    def __init__(self, lane: str) -> None:
+        if not lane.isalnum():
+            raise ValueError(f"lane {lane!r} must be letters and digits: '_' corrupts pid labels")
+        value_class = prometheus_client.values.MultiProcessValue(process_identifier=lambda: lane)
+        # prometheus-client offers no argument for it: metrics look the class up in their module.
+        prometheus_client.metrics.values.ValueClass = value_class  # type: ignore[attr-defined]
+        registry = CollectorRegistry()
+        self._metrics = {family.name: _make(family, registry) for family in WORKER_FAMILIES}
+        self._flushed: dict[tuple[str, str], float] = {}
+
+    def flush(self, counters: Counters) -> None:
+        """Write what has been counted since the last flush."""
+        for name, label, value in _counts(counters):
+            key = (name, label)
+            grown = value - self._flushed.get(key, 0)
+            if grown:
+                self._flushed[key] = value
+                metric = self._metrics[name]
+                child = metric.labels(label) if label else metric
+                child.inc(grown)  # type: ignore[union-attr]
+        for name, label, distribution in _distributions(counters):
+            self._flush_distribution(name, label, distribution)
+
+    def set(self, name: str, value: float) -> None:
+        """Set a gauge."""
+        gauge = self._metrics[name]
+        assert isinstance(gauge, Gauge)
+        gauge.set(value)
+
+    def _flush_distribution(self, name: str, label: str, distribution: Distribution) -> None:
+        histogram = self._metrics[name]
+        assert isinstance(histogram, Histogram)
+        child = histogram.labels(label) if label else histogram
+        # Histogram.observe takes one value at a time; its parts take a whole second's worth.
+        for index, count in enumerate(distribution.counts):
+            key = (f"{name}#{index}", label)
+            grown = count - self._flushed.get(key, 0)
+            if grown:
+                self._flushed[key] = count
+                child._buckets[index].inc(grown)
+        key = (f"{name}#sum", label)
+        grown_sum = distribution.sum - self._flushed.get(key, 0)
+        if grown_sum:
+            self._flushed[key] = distribution.sum
+            child._sum.inc(grown_sum)
+
+
+def _make(family: Family, registry: CollectorRegistry) -> Counter | Gauge | Histogram:
+    labels = tuple(family.labels)
+    metric: Counter | Gauge | Histogram
+    if family.kind == "counter":
+        metric = Counter(family.name, family.help, labels, registry=registry)
+    elif family.kind == "gauge":
+        metric = Gauge(
+            family.name, family.help, labels, registry=registry,
+            multiprocess_mode=family.mode,  # type: ignore[arg-type]
+        )  # fmt: skip
+    else:
+        metric = Histogram(
+            family.name, family.help, labels, registry=registry, buckets=family.buckets
+        )
+    for values in family.labels.values():
+        for value in values:
+            metric.labels(value)
+    return metric
+
+
+def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
+    yield "app_connections_opened_total", "", counters.connections_opened
+    yield "app_messages_total", "in", counters.messages_in
+    yield "app_messages_total", "out", counters.messages_out
+    yield "app_message_bytes_total", "in", counters.bytes_in
+    yield "app_message_bytes_total", "out", counters.bytes_out
+    yield "app_publications_total", "", counters.publications
+    yield "app_slow_consumers_total", "", counters.slow_consumers
+    for name, counts in (
+        ("app_connections_closed_total", counters.connections_closed),
+        ("app_errors_total", counters.errors),
+        ("app_client_errors_total", counters.client_errors),
+        ("app_commands_total", counters.commands),
+        ("app_messages_dropped_total", counters.dropped),
+        ("app_recoveries_total", counters.recoveries),
+        ("app_connections_rejected_total", counters.rejected),
+        ("app_log_events_total", counters.log_events),
+    ):
+        for label, value in counts.items():
+            yield name, label, value
+
+
+def _distributions(counters: Counters) -> Iterator[tuple[str, str, Distribution]]:
+    yield "app_publish_to_delivery_seconds", "", counters.publish_to_delivery
+    yield "app_event_loop_lag_seconds", "", counters.event_loop_lag
+    for method, distribution in counters.command_duration.items():
+        yield "app_command_duration_seconds", method, distribution

@@ -1,0 +1,1 @@
+"""What an operator asks for on the command line: look, silence, read the history, follow the logs."""

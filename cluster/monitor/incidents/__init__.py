@@ -1,0 +1,1 @@
+"""Incidents: what fired, who acknowledged it, who was notified, and how it ended."""

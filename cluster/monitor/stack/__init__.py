@@ -1,0 +1,1 @@
+"""Prometheus, Alertmanager and what belongs to them: set up, started and watched beside a cluster."""

@@ -1,0 +1,387 @@
+"""A stand-in for Slack, PagerDuty and a dead man's switch that keeps what it received.
+
+Doors
+- POST /slack/…: an incoming webhook. POST /v2/enqueue and /v2/change/enqueue: PagerDuty Events v2.
+  POST /watchdog: Alertmanager's webhook, for the dead man's switch.
+- GET /received[?kind=slack][&after=ID][&alert=NAME][&wait=SECONDS]: what came, oldest first; with
+  `wait` the answer is held back until there is something. DELETE /received forgets it.
+- GET /incidents: PagerDuty's incidents by `dedup_key`. GET /watchdog: whether the heartbeat lives;
+  when it stops, an alarm of the kind `deadman` is received, and one more when it is back.
+- POST /fail?status=503&times=3[&kind=slack]: answer the next notifications like that, of one kind or
+  of all; times=0 ends it. GET /fail: what is in force. GET /health.
+
+Rules
+- It answers as the real ones do (200 `ok`, 202, 400 with their words) and refuses what they refuse.
+- It keeps the last `_MOST_KEPT` in memory and all in a file of JSON lines that is cut when it grows.
+- It checks no key: it is not to be reached from elsewhere.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final
+
+from aiohttp import web
+
+from cluster.monitor import signals
+from cluster.monitor.stack.dead_mans_switch import DeadMansSwitch
+
+_MOST_KEPT: Final = 10_000
+_MOST_FILE_BYTES: Final = 16 << 20
+_MOST_BODY_BYTES: Final = 1 << 20
+_LONGEST_WAIT_SECONDS: Final = 60.0
+HEARTBEAT_SECONDS: Final = 300.0
+_KINDS: Final = ("slack", "pagerduty", "change")
+_ACTIONS: Final = ("trigger", "acknowledge", "resolve")
+_SEVERITIES: Final = ("critical", "error", "warning", "info")
+_STATES: Final = dict(zip(_ACTIONS, ("triggered", "acknowledged", "resolved"), strict=True))
+
+Json = dict[str, Any]
+
+
+class Received:
+    """What came, bounded in memory and in its file.
+
+    Args:
+        file: where it is written down, one JSON document per line; None for memory only.
+    """
+
+    def __init__(self, file: Path | None) -> None:
+        self._file = file
+        self._kept: deque[Json] = deque(maxlen=_MOST_KEPT)
+        self._arrived = asyncio.Condition()
+        self._last_id = 0
+        self.incidents: dict[str, Json] = {}
+        self.heard_at = 0.0
+        self._read()
+
+    def _read(self) -> None:
+        """Take up what an earlier run wrote down."""
+        if self._file is None or not self._file.is_file():
+            return
+        with self._file.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                with suppress(ValueError, KeyError, TypeError):
+                    entry = json.loads(line)
+                    self._take(entry)
+                    self._last_id = max(self._last_id, int(entry["id"]))
+
+    async def add(self, kind: str, path: str, document: Json) -> None:
+        """Keep one notification."""
+        self._last_id += 1
+        known = self.incidents.get(str(document.get("dedup_key")), {})
+        entry = {
+            "id": self._last_id,
+            "at": time.time(),
+            "kind": kind,
+            "path": path,
+            "alerts": sorted(_alert_names(document)) or known.get("alerts", []),
+            "document": document,
+        }
+        self._take(entry)
+        self._write(entry)
+        async with self._arrived:
+            self._arrived.notify_all()
+
+    def _take(self, entry: Json) -> None:
+        self._kept.append(entry)
+        if entry["kind"] == "pagerduty":
+            self._follow(entry)
+        elif entry["kind"] == "watchdog":
+            self.heard_at = entry["at"]
+
+    def _follow(self, entry: Json) -> None:
+        """What PagerDuty would make of an event."""
+        document = entry["document"]
+        key, action = document["dedup_key"], document["event_action"]
+        incident = self.incidents.get(key)
+        if action == "trigger" and (incident is None or incident["state"] == "resolved"):
+            while len(self.incidents) >= _MOST_KEPT:
+                del self.incidents[next(iter(self.incidents))]
+            summary = document["payload"]["summary"]
+            self.incidents[key] = {
+                "state": "triggered",
+                "summary": summary,
+                "alerts": entry["alerts"],
+                "history": [],
+            }
+        elif incident is None or incident["state"] == "resolved":
+            return
+        incident = self.incidents[key]
+        if action != "trigger":
+            incident["state"] = _STATES[action]
+        incident["history"] = [*incident["history"], [action, entry["at"]]][-100:]
+
+    def _write(self, entry: Json) -> None:
+        if self._file is None:
+            return
+        with suppress(OSError):
+            if self._file.exists() and self._file.stat().st_size > _MOST_FILE_BYTES:
+                self._file.replace(self._file.with_suffix(".jsonl.1"))
+            with self._file.open("a", encoding="utf-8") as out:
+                out.write(json.dumps(entry, ensure_ascii=False) + "\n")
+
+    def select(self, *, kind: str, alert: str, after: int) -> list[Json]:
+        """What came after a number, of a kind and about an alert if these are given."""
+        return [
+            entry
+            for entry in self._kept
+            if entry["id"] > after
+            and kind in ("", entry["kind"])
+            and (not alert or alert in entry["alerts"])
+        ]
+
+    async def wait(self, wanted: Callable[[], list[Json]], seconds: float) -> list[Json]:
+        """What is wanted, as soon as there is any; nothing when the time is up."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds), self._arrived:
+                await self._arrived.wait_for(lambda: bool(wanted()))
+        return wanted()
+
+    def forget(self) -> None:
+        """Forget all of it, the file too."""
+        self._kept.clear()
+        self.incidents.clear()
+        if self._file is not None:
+            self._file.unlink(missing_ok=True)
+
+
+def _alert_names(document: Json) -> set[str]:
+    """The alerts a notification is about, as far as it says."""
+    found = {
+        str(alert["labels"].get("alertname", ""))
+        for alert in document.get("alerts") or ()
+        if isinstance(alert, dict) and isinstance(alert.get("labels"), dict)
+    }
+    payload = document.get("payload") if isinstance(document.get("payload"), dict) else {}
+    texts = [payload.get("summary") if payload else "", document.get("text")]
+    for attachment in document.get("attachments") or ():
+        if isinstance(attachment, dict):
+            texts += [attachment.get("title"), attachment.get("text")]
+    words = " ".join(str(text) for text in texts if text)
+    names = (word.strip(".,:;()[]'\"*`") for word in words.split())
+    return (found | {name for name in names if name[:1].isupper() and name.isalnum()}) - {""}
+
+
+# --- what the real ones refuse -----------------------------------------------------------
+
+
+def slack_fault(document: object) -> str:
+    """Slack's word for what is wrong with a message; empty if nothing is."""
+    if not isinstance(document, dict):
+        return "invalid_payload"
+    attachments = document.get("attachments", [])
+    if not isinstance(attachments, list) or not all(isinstance(a, dict) for a in attachments):
+        return "invalid_attachments"
+    if not document.get("text") and not attachments and not document.get("blocks"):
+        return "no_text"
+    return ""
+
+
+def event_faults(document: object) -> list[str]:
+    """What PagerDuty would say is wrong with an event."""
+    if not isinstance(document, dict):
+        return ["the body must be a JSON object"]
+    faults = [] if document.get("routing_key") else ["'routing_key' is missing or blank"]
+    action = document.get("event_action")
+    if action not in _ACTIONS:
+        return [*faults, f"'event_action' must be one of {', '.join(_ACTIONS)}"]
+    if action == "trigger":
+        return faults + _payload_faults(document.get("payload"), ("summary", "source", "severity"))
+    return faults if document.get("dedup_key") else [*faults, "'dedup_key' is missing or blank"]
+
+
+def change_faults(document: object) -> list[str]:
+    """What PagerDuty would say is wrong with a change event."""
+    if not isinstance(document, dict):
+        return ["the body must be a JSON object"]
+    faults = [] if document.get("routing_key") else ["'routing_key' is missing or blank"]
+    return faults + _payload_faults(document.get("payload"), ("summary",))
+
+
+def _payload_faults(payload: object, required: tuple[str, ...]) -> list[str]:
+    if not isinstance(payload, dict):
+        return ["'payload' is missing"]
+    faults = [f"'payload.{name}' is missing or blank" for name in required if not payload.get(name)]
+    if "severity" in required and payload.get("severity") not in _SEVERITIES:
+        faults.append(f"'payload.severity' must be one of {', '.join(_SEVERITIES)}")
+    if len(str(payload.get("summary", ""))) > 1024:
+        faults.append("'payload.summary' is longer than 1024 characters")
+    return faults
+
+
+# --- the doors ---------------------------------------------------------------------------
+
+
+class StandInReceiver:
+    """The HTTP side of it."""
+
+    def __init__(self, received: Received, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
+        self._received = received
+        self._failures: dict[str, list[int]] = {}
+        self._switch = DeadMansSwitch(heartbeat_seconds, received.add)
+
+    def app(self) -> web.Application:
+        """An application that answers all of its doors."""
+        app = web.Application(client_max_size=_MOST_BODY_BYTES)
+        router = app.router
+        router.add_post("/slack", self._slack)
+        router.add_post("/slack/{path:.*}", self._slack)
+        router.add_post("/v2/enqueue", self._event)
+        router.add_post("/v2/change/enqueue", self._change)
+        router.add_post("/watchdog", self._heartbeat)
+        router.add_post("/fail", self._fail)
+        router.add_get("/fail", self._show_failures)
+        router.add_get("/received", self._show)
+        router.add_delete("/received", self._forget)
+        router.add_get("/incidents", self._incidents)
+        router.add_get("/watchdog", self._watchdog)
+        router.add_get("/health", self._health)
+        app.cleanup_ctx.append(self._watching)
+        return app
+
+    async def _watching(self, app: web.Application) -> AsyncIterator[None]:
+        task = asyncio.get_running_loop().create_task(self._switch.run())
+        yield
+        task.cancel()
+
+    async def _slack(self, request: web.Request) -> web.Response:
+        if failure := self._failure("slack"):
+            return failure
+        document = await _document(request)
+        if fault := slack_fault(document):
+            return web.Response(status=400, text=fault)
+        assert isinstance(document, dict)
+        await self._received.add("slack", request.path, document)
+        return web.Response(text="ok")
+
+    async def _event(self, request: web.Request) -> web.Response:
+        if failure := self._failure("pagerduty"):
+            return failure
+        document = await _document(request)
+        if faults := event_faults(document):
+            return _invalid(faults)
+        assert isinstance(document, dict)
+        document.setdefault("dedup_key", f"made-up-{time.time_ns():x}")
+        await self._received.add("pagerduty", request.path, document)
+        answer = {"message": "Event processed", "dedup_key": document["dedup_key"]}
+        return web.json_response({"status": "success", **answer}, status=202)
+
+    async def _change(self, request: web.Request) -> web.Response:
+        if failure := self._failure("change"):
+            return failure
+        document = await _document(request)
+        if faults := change_faults(document):
+            return _invalid(faults)
+        assert isinstance(document, dict)
+        await self._received.add("change", request.path, document)
+        answer = {"status": "success", "message": "Change event processed"}
+        return web.json_response(answer, status=202)
+
+    async def _heartbeat(self, request: web.Request) -> web.Response:
+        document = await _document(request)
+        if not isinstance(document, dict) or not isinstance(document.get("alerts"), list):
+            return web.Response(status=400, text="no Alertmanager webhook: no list of alerts")
+        await self._received.add("watchdog", request.path, document)
+        await self._switch.heard(self._received.heard_at)
+        return web.Response(text="ok")
+
+    async def _fail(self, request: web.Request) -> web.Response:
+        try:
+            status = int(request.query.get("status", "503"))
+            times = int(request.query.get("times", "1"))
+        except ValueError:
+            status, times = 0, 0
+        kind = request.query.get("kind", "")
+        if not (400 <= status <= 599 and 0 <= times <= 1000 and kind in ("", *_KINDS)):
+            allowed = f"give status=400…599, times=0…1000 and kind={'|'.join(_KINDS)} or none"
+            return web.Response(status=400, text=allowed)
+        for one in (kind,) if kind else _KINDS:
+            self._failures[one] = [status] * times
+        return web.Response(text="ok")
+
+    async def _show_failures(self, request: web.Request) -> web.Response:
+        left = {kind: len(statuses) for kind, statuses in self._failures.items() if statuses}
+        return web.json_response(left)
+
+    def _failure(self, kind: str) -> web.Response | None:
+        statuses = self._failures.get(kind)
+        if not statuses:
+            return None
+        return web.Response(status=statuses.pop(), text="as was asked with /fail")
+
+    async def _show(self, request: web.Request) -> web.Response:
+        query = request.query
+        try:
+            after = int(query.get("after", "0"))
+            seconds = min(float(query.get("wait", "0")), _LONGEST_WAIT_SECONDS)
+        except ValueError:
+            return web.Response(status=400, text="after and wait are numbers")
+
+        def wanted() -> list[Json]:
+            kind, alert = query.get("kind", ""), query.get("alert", "")
+            return self._received.select(kind=kind, alert=alert, after=after)
+
+        return web.json_response(await self._received.wait(wanted, seconds))
+
+    async def _forget(self, request: web.Request) -> web.Response:
+        self._received.forget()
+        return web.Response(text="ok")
+
+    async def _incidents(self, request: web.Request) -> web.Response:
+        return web.json_response(self._received.incidents)
+
+    async def _watchdog(self, request: web.Request) -> web.Response:
+        heard_at = self._received.heard_at
+        age = time.time() - heard_at if heard_at else None
+        is_alive = age is not None and age < self._switch.limit_seconds
+        return web.json_response(
+            {"is_alive": is_alive, "heard_at": heard_at or None, "age_seconds": age}
+        )
+
+    async def _health(self, request: web.Request) -> web.Response:
+        return web.json_response({"status": "ok"})
+
+
+async def _document(request: web.Request) -> object:
+    """The JSON of a body; None if it is none. Slack also takes it as the form field `payload`."""
+    try:
+        if request.content_type == "application/x-www-form-urlencoded":
+            form: Mapping[str, Any] = await request.post()
+            return json.loads(str(form.get("payload", "")))
+        return json.loads(await request.read())
+    except ValueError:
+        return None
+
+
+def _invalid(faults: list[str]) -> web.Response:
+    answer = {"status": "invalid event", "message": "Event object is invalid", "errors": faults}
+    return web.json_response(answer, status=400)
+
+
+async def serve(host: str, port: int, file: Path | None, heartbeat_seconds: float) -> None:
+    """Serve until SIGTERM or SIGINT.
+
+    Raises:
+        OSError: if the port is not to be had.
+    """
+    stop = signals.stop_event()
+    runner = web.AppRunner(
+        StandInReceiver(Received(file), heartbeat_seconds).app(),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=1.0,
+        handler_cancellation=True,
+    )
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, host, port).start()
+        await stop.wait()
+    finally:
+        await runner.cleanup()

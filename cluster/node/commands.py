@@ -1,0 +1,195 @@
+"""What a client asks once it is connected: publish, read a history, call a handler."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
+from typing import Any
+
+import orjson
+
+from cluster.config import Config
+from cluster.connection import Connection
+from cluster.errors import (
+    INTERNAL,
+    METHOD_NOT_FOUND,
+    NOT_AVAILABLE,
+    UNRECOVERABLE_POSITION,
+    ClientError,
+    StoreError,
+)
+from cluster.log import get_logger
+from cluster.metrics.counters import Counters
+from cluster.node.channels import Channels
+from cluster.node.permissions import ChannelPermissions
+from cluster.protocol import (
+    HistoryRequest,
+    Position,
+    data_json,
+    publication_body,
+    publications_json,
+)
+
+log = get_logger()
+
+#: Answers a client's call: user and data in, JSON value out, at once or awaited. A plain function
+#: is answered without a task of its own; it must not block. Raise `ClientError` to refuse.
+RpcHandler = Callable[[str, Any], Any]
+
+
+class Commands:
+    """The calls of one worker's clients.
+
+    Args:
+        rpc_handlers: by method; none at all answers every call with 108.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        rules: ChannelPermissions,
+        channels: Channels,
+        counters: Counters,
+        rpc_handlers: Mapping[str, RpcHandler],
+    ) -> None:
+        self._config = config
+        self._rules = rules
+        self._channels = channels
+        self._counters = counters
+        self._rpc_handlers = dict(rpc_handlers)
+        self._publishing = 0
+        self._all_published = asyncio.Event()
+
+    def publish(
+        self,
+        connection: Connection,
+        channel: str,
+        data: bytes,
+        done: Callable[[ClientError | None], None],
+    ) -> None:
+        """Publish for a client; `done` is called once, with None when it was accepted."""
+        try:
+            policy = self._rules.history(channel)
+            self._rules.allow(channel)
+        except ClientError as error:
+            done(error)
+            return
+        body = publication_body(data, connection.user, connection.client, connection.info)
+        self._publishing += 1
+        self._channels.broker.publish(
+            channel, body, policy, int(time.time() * 1000), partial(self._published, done)
+        )
+
+    def _published(
+        self, done: Callable[[ClientError | None], None], reply: Position | StoreError
+    ) -> None:
+        self._publishing -= 1
+        if not self._publishing:
+            self._all_published.set()
+        if isinstance(reply, StoreError):
+            store_failed(self._counters, "publish_failed", reply, kind="broker")
+            done(INTERNAL)
+        else:
+            self._counters.publications += 1
+            done(None)
+
+    async def flush(self) -> None:
+        """Wait until every publish under way has been answered; bound it from outside."""
+        while self._publishing:
+            self._all_published.clear()
+            await self._all_published.wait()
+
+    async def history(self, request: HistoryRequest) -> dict[str, Any]:
+        """Read a channel's stream.
+
+        Raises:
+            ClientError: 108 without history, 112 for another epoch, 102, 103, 107 by the rules,
+                100 when the store is away.
+        """
+        policy = self._rules.history(request.channel)
+        if not policy.size:
+            raise NOT_AVAILABLE.fresh()
+        self._rules.allow(request.channel)
+        most = self._config.client.history_max_publication_limit
+        limit = most if request.limit < 0 else min(request.limit, most)
+        since = request.since
+        try:
+            async with asyncio.timeout(self._config.broker.timeout):
+                read = await self._channels.broker.read(
+                    request.channel,
+                    policy,
+                    since=since.offset if since is not None else None,
+                    limit=limit,
+                    reverse=request.reverse,
+                )
+        except (StoreError, TimeoutError) as error:
+            store_failed(self._counters, "history_failed", error)
+            raise INTERNAL.fresh() from None
+        if since is not None and since.epoch and since.epoch != read.top.epoch:
+            raise UNRECOVERABLE_POSITION.fresh()
+        return {
+            "publications": publications_json(read.publications),
+            "epoch": read.top.epoch,
+            "offset": read.top.offset,
+        }
+
+    def rpc(
+        self, connection: Connection, method: str, data: Any
+    ) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
+        """Call an application's handler.
+
+        Returns:
+            The result, or what to await for it when the handler's answer is to be awaited.
+
+        Raises:
+            ClientError: 108 without any handler, 104 without this one, 100 when it fails, or
+                whatever `ClientError` it raises itself; what is awaited raises the last two.
+        """
+        if not self._rpc_handlers:
+            raise NOT_AVAILABLE.fresh()
+        handler = self._rpc_handlers.get(method)
+        if handler is None:
+            raise METHOD_NOT_FOUND.fresh()
+        try:
+            answer = handler(connection.user, data)
+            if hasattr(answer, "__await__"):
+                return self._awaited(method, data, answer)
+            return _rpc_result(answer)
+        except Exception as error:  # noqa: BLE001 - whatever an application raises is its fault
+            raise self._handler_failed(method, data, error) from None
+
+    async def _awaited(self, method: str, data: Any, answer: Awaitable[Any]) -> dict[str, Any]:
+        try:
+            return _rpc_result(await answer)
+        except Exception as error:  # noqa: BLE001 - as above
+            raise self._handler_failed(method, data, error) from None
+
+    def _handler_failed(self, method: str, data: Any, error: Exception) -> ClientError:
+        """What the client is told; call while the exception is being handled."""
+        if isinstance(error, ClientError):
+            return error
+        if isinstance(error, orjson.JSONEncodeError):
+            # Unless the client sent what can be read and not written: nested too deep. Asked only
+            # now, because it costs as much as the reply.
+            try:
+                data_json({"data": data})
+            except ClientError as refused:
+                return refused
+        self._counters.errors["handler"] += 1
+        log.error("rpc_handler_failed", method=method, exc_info=error)
+        return INTERNAL.fresh()
+
+
+def _rpc_result(answer: Any) -> dict[str, Any]:
+    # Written here, so that what cannot be JSON is the handler's fault and nobody else's.
+    return {"data": orjson.Fragment(orjson.dumps(answer))}
+
+
+def store_failed(
+    counters: Counters, event: str, error: StoreError | TimeoutError, kind: str = "store"
+) -> None:
+    """Count and log that the store did not do what a client wanted."""
+    counters.errors[kind] += 1
+    log.error(event, reason=str(error) or "the store is too slow")

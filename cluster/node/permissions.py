@@ -1,0 +1,58 @@
+"""What the configuration says about channels, found by name.
+
+With `client.insecure` everybody may do everything; without it, what no option allows is refused
+with 103. (The `allow_*` options have their place here.)
+"""
+
+from __future__ import annotations
+
+from cluster.broker import HistoryPolicy
+from cluster.config import ChannelOptions, Config
+from cluster.errors import BAD_REQUEST, PERMISSION_DENIED, UNKNOWN_CHANNEL
+
+
+class ChannelPermissions:
+    """The rules of every channel."""
+
+    def __init__(self, config: Config) -> None:
+        self._config = config
+        self._namespaces = {one.name: one.options for one in config.channel.namespaces}
+        self._policies: dict[int, HistoryPolicy] = {}
+
+    def options(self, channel: str) -> ChannelOptions:
+        """The options of a channel's namespace.
+
+        Raises:
+            ClientError: 107 for a name too long or not ASCII, 102 for an unknown namespace.
+        """
+        if len(channel) > self._config.channel.max_length or not channel.isascii():
+            raise BAD_REQUEST.fresh()
+        if ":" not in channel:
+            return self._config.channel.without_namespace
+        namespace = channel.removeprefix("$").partition(":")[0]
+        try:
+            return self._namespaces[namespace]
+        except KeyError:
+            raise UNKNOWN_CHANNEL.fresh() from None
+
+    def history(self, channel: str) -> HistoryPolicy:
+        """How long a channel remembers; raises as `options` does."""
+        options = self.options(channel)
+        policy = self._policies.get(id(options))
+        if policy is None:
+            has_history = options.history_size > 0 and options.history_ttl > 0
+            policy = self._policies[id(options)] = HistoryPolicy(
+                options.history_size if has_history else 0,
+                int(options.history_ttl * 1000),
+                int(options.history_meta_ttl * 1000),
+            )
+        return policy
+
+    def allow(self, channel: str) -> None:
+        """Let a client subscribe to, publish in or read a channel.
+
+        Raises:
+            ClientError: 103 when nothing allows it, or for a private channel without a token.
+        """
+        if channel.startswith("$") or not self._config.client.insecure:
+            raise PERMISSION_DENIED.fresh()

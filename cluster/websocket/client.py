@@ -1,0 +1,456 @@
+"""One client's socket after the handshake: frames in, actions out, bytes back.
+
+From the handshake on the socket is this protocol's own, so an idle connection holds no task, request
+or response (docs/adr/0006). One writer for everything: replies, pushes, pings and the close frame
+are bytes given to the transport in order, and nothing follows the close frame. A client that does
+not read is closed with 3008 above `client.queue_max_size` unsent bytes.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from functools import partial
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from cluster.connection import (
+    Action,
+    Close,
+    Connect,
+    Connection,
+    History,
+    Leave,
+    Publish,
+    Refresh,
+    Rpc,
+    Send,
+    Subscribe,
+    Subscription,
+)  # fmt: skip
+from cluster.errors import (
+    CONNECTION_CLOSED,
+    INTERNAL,
+    NORMAL,
+    SERVER_ERROR,
+    SLOW,
+    ClientError,
+    Disconnect,
+)
+from cluster.log import get_logger
+from cluster.metrics.counters import Counters
+from cluster.node.node import Connected, Node, Subscribed
+from cluster.protocol import (
+    PING_FRAME,
+    close_frame,
+    native_ping_frame,
+    text_frame,
+)
+from cluster.sessions import Session
+from cluster.websocket.frames import FrameProtocol
+
+log = get_logger()
+
+T = TypeVar("T")
+
+
+class ClientOwner(Protocol):
+    """What a client needs of the server that accepted it."""
+
+    node: Node
+    counters: Counters
+    session_short_lived_seconds: float
+
+    def entered(self, client: WebSocketClient) -> int:
+        """The connect has worked; returns the client's slot of the timing wheel."""
+
+    def closing(self, client: WebSocketClient) -> None:
+        """A close frame has been written; the socket must end soon."""
+
+    def left(self, client: WebSocketClient) -> None:
+        """The socket has ended."""
+
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside the event loop's other work and keep it alive."""
+
+
+class WebSocketClient(FrameProtocol):
+    """Implements `node.Client` for one WebSocket.
+
+    Args:
+        url_session: the session wished for in the URL, "" for none.
+        native_pings: ping with WebSocket frames instead of `{}` (bare clients ask for it).
+    """
+
+    __slots__ = (
+        "_counted", "_counters", "_native_pings", "_node", "_owner", "_url_session", "connection",
+        "opened_at", "session", "timer_slot",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        owner: ClientOwner,
+        connection: Connection,
+        *,
+        url_session: str,
+        native_pings: bool,
+    ) -> None:
+        super().__init__()
+        self._owner = owner
+        self._node = owner.node
+        self._counters = owner.counters
+        self._url_session = url_session
+        self._native_pings = native_pings
+        self._counted = 0
+        self.connection = connection
+        self.session: Session | None = None
+        self.opened_at = 0.0
+        self.timer_slot: int | None = None
+
+    def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
+        super().begin(transport, message_size_limit, queue_max)
+        self.opened_at = time.monotonic()
+        self._counters.connections_opened += 1
+
+    @property
+    def is_closing(self) -> bool:
+        return self._is_closing
+
+    # --- from the socket -------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        self._counters.bytes_in += len(data)
+        connection = self.connection
+        self.perform(connection.receive(data))
+        self._count()
+        if connection.is_congested:
+            self.pause()
+
+    def _count(self) -> None:
+        """Add the commands that were handled since to the session's messages."""
+        session, commands = self.session, self.connection.commands
+        if session is not None:
+            session.received += commands - self._counted
+            self._counted = commands
+
+    def native_pong(self) -> None:
+        if self._native_pings:
+            self.connection.awaits_pong = False
+
+    def fail(self, why: Disconnect) -> None:
+        if why is SERVER_ERROR:
+            self._counters.errors["internal"] += 1
+        self.perform(self.connection.disconnect(why))
+
+    def closed_by_peer(self, code: int) -> None:
+        self.connection.disconnect(NORMAL)
+        self._leave(NORMAL)
+        self.write(close_frame(code if code and 1000 <= code < 5000 else 1000, ""))
+        self.end()
+
+    def peer_stalled(self) -> None:
+        self._counters.slow_consumers += 1
+        self._counters.dropped["slow"] += 1
+        self.perform(self.connection.disconnect(SLOW))
+
+    def end(self) -> None:
+        if self._transport is not None:
+            super().end()
+            self._owner.closing(self)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        self.connection.disconnect(CONNECTION_CLOSED)
+        if not self._is_closing:
+            self._leave(CONNECTION_CLOSED)
+        self._owner.left(self)
+
+    # --- carrying out actions ----------------------------------------------------------------
+
+    def perform(self, actions: list[Action]) -> None:
+        """Carry out what the connection asks for, in order.
+
+        Replies that follow one another leave in one write: a system call costs more than the rest.
+        """
+        frames: list[bytes] = []
+        for action in actions:
+            if type(action) is Send:
+                frames.append(self._frame(action))
+            elif type(action) is Subscribe:
+                self._subscribe(action, frames)
+            else:
+                self._write_all(frames)
+                _PERFORM[type(action)](self, action)
+        self._write_all(frames)
+        if self._is_paused and not self.connection.is_congested:
+            self.resume()
+
+    def _frame(self, action: Send) -> bytes:
+        frame = text_frame(action.payload)
+        self._counters.messages_out += 1
+        self._counters.bytes_out += len(frame)
+        return frame
+
+    def _write_all(self, frames: list[bytes]) -> None:
+        if frames:
+            self.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            frames.clear()
+
+    def _publish(self, action: Publish) -> None:
+        done = partial(self._published, action.id, time.monotonic())
+        self._node.calls.publish(self.connection, action.channel, action.data, done)
+
+    def _published(self, number: int, since: float, error: ClientError | None) -> None:
+        self._counters.command_duration["publish"].observe(time.monotonic() - since)
+        self.perform(self.connection.published(number, error))
+
+    def _leave_channel(self, action: Leave) -> None:
+        self._node.leave(self, action.channel)
+
+    def _close(self, action: Close) -> None:
+        if self._is_closing:
+            return
+        why = action.why
+        self._leave(why)
+        self.write(close_frame(why.code, why.reason))
+        # The client's answer to the close frame must be read.
+        self.resume()
+        self._owner.closing(self)
+
+    def _leave(self, why: Disconnect) -> None:
+        """Forget the client everywhere but at its socket."""
+        self._is_closing = True
+        self._counters.closed(why.code)
+        lived = time.monotonic() - self.opened_at
+        session = self.session
+        may_end = (
+            why in (NORMAL, CONNECTION_CLOSED)
+            and session is not None
+            and not session.is_resumed
+            and lived < self._owner.session_short_lived_seconds
+        )
+        self._node.disconnected(self, may_end_session=may_end)
+        log.debug(
+            "connection_closed",
+            client=self.connection.client,
+            code=why.code,
+            reason=why.reason,
+            commands=self.connection.commands,
+            seconds=round(lived, 3),
+        )
+
+    # --- work that waits for the store -------------------------------------------------------
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._owner.run(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            self._counters.errors["internal"] += 1
+            log.exception("client_failed", client=self.connection.client)
+            self.perform(self.connection.disconnect(SERVER_ERROR))
+
+    def _connect(self, action: Connect) -> None:
+        self._run(self._do_connect(action))
+
+    async def _do_connect(self, action: Connect) -> None:
+        since = time.monotonic()
+        outcome = await self._outcome(
+            "connect_failed", self._node.connect(self, action.request, self._url_session)
+        )
+        self._counters.command_duration["connect"].observe(time.monotonic() - since)
+        if isinstance(outcome, Connected):
+            self._enter(action.id, outcome)
+        else:
+            self.perform(self.connection.connect_refused(action.id, outcome))
+
+    def _enter(self, number: int, connected: Connected) -> None:
+        claims = connected.claims
+        self.session = connected.session
+        actions = self.connection.connected(
+            number,
+            connected.result,
+            user=claims.user,
+            info=claims.info,
+            expires_at=claims.expires_at,
+            server_side={
+                one.channel: Subscription(one.is_positioned, is_server_side=True)
+                for one in connected.subscribed
+            },
+        )
+        if not actions:
+            # The client went away meanwhile.
+            for one in connected.subscribed:
+                self._node.abort(one)
+            self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
+            return
+        self.timer_slot = self._owner.entered(self)
+        if connected.subscribed:
+            self.perform(actions[:1])
+            del actions[:1]
+            self._join(connected.subscribed)
+            if self._is_closing:
+                return
+        # All but the connect itself.
+        self._counted = 1
+        self._count()
+        self.perform(actions)
+        self._node.follow_session(self)
+
+    def _join(self, subscribed: list[Subscribed]) -> None:
+        for one in subscribed:
+            if self._is_closing:
+                # A join has found that its publications are lost.
+                self._node.abort(one)
+            else:
+                self._node.join(one, self)
+
+    def _subscribe(self, action: Subscribe, frames: list[bytes]) -> None:
+        """Subscribe, at once if nothing of the store is needed; then `frames` leave with the reply."""
+        since = time.monotonic()
+        outcome: Subscribed | ClientError | None
+        try:
+            outcome = self._node.subscribe_now(action.request)
+        except ClientError as why:
+            outcome = why
+        except Exception:
+            log.exception("subscribe_failed", client=self.connection.client)
+            outcome = self._failed()
+        if outcome is None:
+            self._run(self._do_subscribe(action, since))
+            return
+        if isinstance(outcome, Subscribed):
+            self._subscribed(action, since, outcome, frames)
+        else:
+            self._write_all(frames)
+            self._subscribe_refused(action, since, outcome)
+        if self.connection.has_waiting:
+            # Not from here: each waiting command may be a subscribe too, and would nest one call deeper.
+            self._run(self._do_resume())
+
+    async def _do_subscribe(self, action: Subscribe, since: float) -> None:
+        outcome = await self._outcome("subscribe_failed", self._node.subscribe(action.request))
+        if isinstance(outcome, Subscribed):
+            self._subscribed(action, since, outcome, [])
+        else:
+            self._subscribe_refused(action, since, outcome)
+        self._resume()
+
+    async def _do_resume(self) -> None:
+        self._resume()
+
+    def _subscribed(
+        self, action: Subscribe, since: float, outcome: Subscribed, frames: list[bytes]
+    ) -> None:
+        self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
+        replies = self.connection.subscribed(
+            action.id, outcome.channel, outcome.result, is_positioned=outcome.is_positioned
+        )
+        if not replies:
+            self._node.abort(outcome)
+            return
+        try:
+            frames += map(self._frame, replies)
+            self._write_all(frames)
+        except BaseException:
+            self._node.abort(outcome)
+            raise
+        self._node.join(outcome, self)
+
+    def _subscribe_refused(
+        self, action: Subscribe, since: float, why: ClientError | Disconnect
+    ) -> None:
+        self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
+        self.perform(self.connection.subscribe_refused(action.id, action.request.channel, why))
+
+    def _resume(self) -> None:
+        """Go on with what has waited for a subscribe."""
+        self.perform(self.connection.resume())
+        self._count()
+
+    def _history(self, action: History) -> None:
+        self._run(self._do_call(action.id, "history", self._node.calls.history(action.request)))
+
+    def _rpc(self, action: Rpc) -> None:
+        since = time.monotonic()
+        try:
+            result = self._node.calls.rpc(self.connection, action.method, action.data)
+        except ClientError as why:
+            answers = self.connection.answered(action.id, why)
+        else:
+            if not isinstance(result, dict):
+                self._run(self._do_call(action.id, "rpc", result))
+                return
+            answers = self.connection.replied(action.id, "rpc", result)
+        self._counters.command_duration["rpc"].observe(time.monotonic() - since)
+        self.perform(answers)
+
+    def _refresh(self, action: Refresh) -> None:
+        try:
+            result = self._node.refresh(self, action.token)
+        except (ClientError, Disconnect) as why:
+            self.perform(self.connection.answered(action.id, why))
+        else:
+            self.perform(self.connection.replied(action.id, "refresh", result))
+
+    async def _do_call(
+        self, number: int, method: str, call: Coroutine[Any, Any, dict[str, Any]]
+    ) -> None:
+        since = time.monotonic()
+        outcome = await self._outcome(f"{method}_failed", call)
+        self._counters.command_duration[method].observe(time.monotonic() - since)
+        if isinstance(outcome, dict):
+            self.perform(self.connection.replied(number, method, outcome))
+        else:
+            self.perform(self.connection.answered(number, outcome))
+
+    async def _outcome(
+        self, event: str, work: Coroutine[Any, Any, T]
+    ) -> T | ClientError | Disconnect:
+        """What came of work for the client; a fault of ours becomes error 100, logged once."""
+        try:
+            return await work
+        except (ClientError, Disconnect) as why:
+            return why
+        except Exception:
+            log.exception(event, client=self.connection.client)
+            return self._failed()
+
+    def _failed(self) -> ClientError:
+        """A fault of ours has been logged: count it, and tell the client."""
+        self._counters.errors["internal"] += 1
+        return INTERNAL
+
+    # --- time --------------------------------------------------------------------------------
+
+    def ping(self, now: float) -> None:
+        """The connection's turn on the wheel."""
+        self.perform(self.connection.expiry_due(now))
+        if not self._is_closing and self.connection.ping_due():
+            self.write(native_ping_frame() if self._native_pings else PING_FRAME)
+
+    def pong(self) -> None:
+        """The time for the pong is over."""
+        self.perform(self.connection.pong_due())
+
+    def stale(self) -> None:
+        """The time for the connect is over."""
+        self.perform(self.connection.stale_due())
+
+
+_PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
+    Close: WebSocketClient._close,
+    Connect: WebSocketClient._connect,
+    Refresh: WebSocketClient._refresh,
+    Publish: WebSocketClient._publish,
+    Leave: WebSocketClient._leave_channel,
+    History: WebSocketClient._history,
+    Rpc: WebSocketClient._rpc,
+}
+
+if TYPE_CHECKING:
+    from cluster.node.node import Client
+
+    _is_client: type[Client] = WebSocketClient

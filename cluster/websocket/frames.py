@@ -1,0 +1,192 @@
+"""A socket with WebSocket frames on it: parsed messages in, bytes out, and who does not read.
+
+aiohttp's reader in C parses the frames and feeds this object at once, without a queue. A peer that
+does not read is noticed by the transport: above the limit of unsent bytes it calls
+`pause_writing`, so nothing is looked at per write.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp.http import WebSocketError, WebSocketReader, WSMsgType
+
+from cluster.errors import (
+    BAD_REQUEST_CLOSE,
+    BAD_TEXT,
+    PROTOCOL_ERROR,
+    SERVER_ERROR,
+    TOO_BIG,
+    Disconnect,
+)
+from cluster.log import get_logger
+from cluster.protocol import native_pong_frame
+
+log = get_logger()
+
+#: Time one write attempt has before a full buffer counts as a peer that does not read.
+_SLOW_GRACE_SECONDS = 0.05
+
+_FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
+
+
+class MaskCheck:
+    """Whether a client masks its frames, as the second byte of its first frame tells.
+
+    aiohttp's reader takes unmasked frames too; RFC 6455 §5.1 says 1002. A client masks always or
+    never, so the first frame decides, whichever piece of the stream that byte comes in.
+    """
+
+    __slots__ = ("_to_come", "is_masked")
+
+    def __init__(self) -> None:
+        self._to_come = 1
+        self.is_masked = False
+
+    def tells(self, data: bytes) -> bool:
+        """Look at what came next; whether `is_masked` is known now."""
+        if len(data) <= self._to_come:
+            self._to_come -= len(data)
+            return False
+        self.is_masked = bool(data[self._to_come] & 0x80)
+        return True
+
+
+class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
+    """Take a socket over with `begin`; a subclass says what follows from what comes.
+
+    Attributes:
+        write: gives whole frames to the socket, in order.
+    """
+
+    __slots__ = ("_is_closing", "_is_paused", "_mask_check", "_reader", "_transport", "write")
+
+    def __init__(self) -> None:
+        # The base class's queue stays unused: what the reader feeds is handled at once.
+        self._reader: WebSocketReader | None = None
+        self._transport: asyncio.Transport | None = None
+        self._mask_check: MaskCheck | None = MaskCheck()
+        self._is_closing = False
+        self._is_paused = False
+        self.write: Callable[[bytes], None] = _write_nowhere
+
+    def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
+        """Take the socket over."""
+        self._transport = transport
+        self.write = transport.write
+        # One mark for both, so that the transport calls again whenever it is passed again.
+        transport.set_write_buffer_limits(high=queue_max, low=queue_max)
+        self._reader = WebSocketReader(self, message_size_limit, False, False)
+
+    # --- what a subclass says ------------------------------------------------------------------
+
+    def receive(self, data: bytes) -> None:
+        """A text message has come."""
+        raise NotImplementedError
+
+    def native_pong(self) -> None:
+        """A pong frame has come."""
+        raise NotImplementedError
+
+    def fail(self, why: Disconnect) -> None:
+        """The peer has broken a rule of WebSockets, or we have failed: close, and say why."""
+        raise NotImplementedError
+
+    def closed_by_peer(self, code: int) -> None:
+        """A close frame has come; 0 for none of its own."""
+        raise NotImplementedError
+
+    def peer_stalled(self) -> None:
+        """The peer does not read what it is sent."""
+        raise NotImplementedError
+
+    # --- from the socket -----------------------------------------------------------------------
+
+    def data_received(self, data: bytes) -> None:
+        reader = self._reader
+        if reader is None:
+            return
+        check = self._mask_check
+        if check is not None and check.tells(data):
+            self._mask_check = None
+            if not check.is_masked:
+                self.fail(PROTOCOL_ERROR)
+                return
+        reader.feed_data(data)
+
+    def feed_data(self, message: Any, size: int) -> None:
+        """Take one parsed message from the reader."""
+        kind, data, _ = message
+        if self._is_closing:
+            if kind is WSMsgType.CLOSE:
+                self.end()
+        elif kind is WSMsgType.TEXT:
+            self.receive(data)
+        elif kind is WSMsgType.BINARY:
+            self.fail(BAD_REQUEST_CLOSE)
+        elif kind is WSMsgType.PING:
+            self.write(native_pong_frame(data))
+        elif kind is WSMsgType.PONG:
+            self.native_pong()
+        elif kind is WSMsgType.CLOSE:
+            self.closed_by_peer(data)
+
+    def set_exception(self, exc: BaseException, exc_cause: Any = None) -> None:
+        """The reader found a fault in the frames; nothing more can be read."""
+        if isinstance(exc, WebSocketError):
+            self.fail(_FRAME_FAULTS.get(exc.code, PROTOCOL_ERROR))
+        else:
+            log.error("frame_failed", exc_info=exc)
+            self.fail(SERVER_ERROR)
+
+    def feed_eof(self) -> None:
+        """Called by the reader at its end; the transport says the same."""
+
+    def pause_writing(self) -> None:
+        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._look_if_stalled)
+
+    def resume_writing(self) -> None:
+        """Nothing waits for it."""
+
+    def _look_if_stalled(self) -> None:
+        transport = self._transport
+        if transport is None or self._is_closing:
+            return
+        if transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]:
+            self.peer_stalled()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._transport = None
+        self._reader = None
+        self.write = _write_nowhere
+
+    # --- to the socket -------------------------------------------------------------------------
+
+    def pause(self) -> None:
+        """Read no more for a while."""
+        if not self._is_paused and self._transport is not None:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        if self._is_paused and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+
+    def end(self) -> None:
+        """Close the socket when what is written has been sent; whoever keeps time aborts it if it cannot."""
+        if self._transport is not None:
+            self._transport.close()
+
+    def abort(self) -> None:
+        """End the socket now."""
+        if self._transport is not None:
+            self._transport.abort()
+
+
+def _write_nowhere(data: bytes) -> None:
+    """Stands for the transport before it is there and after it has gone."""

@@ -1,0 +1,335 @@
+"""A environment: a cluster, its store and its monitoring, all of them ours, for drills to break.
+
+Rules
+- Everything listens on loopback, on ports nobody uses, and keeps its state below one directory.
+- Each program and each thing made on the machine is known to the undo daemon first.
+- `close` ends all of it; what a drill has broken is mended before.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+
+from cluster.children.binaries import valkey_program
+from cluster.errors import BootFailed
+from cluster.monitor.alertmanager import Alertmanager
+from cluster.monitor.asking import Service
+from cluster.monitor.faults import NotAnswering
+from cluster.monitor.prometheus import Prometheus
+from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
+from loadtest.drilling.environment.privileges import Privilege, memory_group, small_disk
+from loadtest.drilling.undo import UndoLog
+
+WORKERS: Final = 2
+_MEMORY_BYTES: Final = 1 << 30
+_BOOT_SECONDS: Final = 60.0
+_CHANNEL: Final = {
+    "history_size": 1000,
+    "history_ttl": "10m",
+    "allow_positioning": True,
+    "allow_recovery": True,
+}
+# Lengths of time of the service that have to keep up with compressed time, and how short each may get.
+_SCALED: Final = {
+    ("client", "ping_interval"): (25.0, 3.0),
+    ("client", "pong_timeout"): (8.0, 2.0),
+    ("session", "ttl"): (300.0, 10.0),
+    ("session", "short_lived"): (10.0, 2.0),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Addresses:
+    """Where the parts of a environment are, as URLs."""
+
+    websocket: str
+    admin: str
+    prometheus: str
+    alertmanager: str
+    node_exporter: str
+    receiver: str
+
+
+class Components:
+    """What every environment has, ours or not.
+
+    Args:
+        name: unique in the run; part of file names.
+        folder: where logs and ledgers are written.
+        compress: how many times faster time passes.
+
+    Attributes:
+        monitoring_dir: the data directory of its `monitoring up`.
+        extras: what a drill has added for good, by name.
+    """
+
+    def __init__(self, name: str, *, folder: Path, compress: float, undo_log: UndoLog) -> None:
+        self.name = name
+        self.folder = folder
+        self.compress = compress
+        self.undo_log = undo_log
+        self.monitoring_dir = folder / "monitoring"
+        self.extras: dict[str, object] = {}
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where its parts are."""
+        raise NotImplementedError
+
+    @property
+    def prometheus(self) -> Prometheus:
+        return Prometheus(self.addresses.prometheus)
+
+    @property
+    def alertmanager(self) -> Alertmanager:
+        return Alertmanager(self.addresses.alertmanager)
+
+    @property
+    def receiver(self) -> Service:
+        return Service("the receiver", self.addresses.receiver)
+
+
+class Environment(Components):
+    """A environment of our own.
+
+    Args:
+        name: unique in the run; part of file names.
+        folder: made, and removed in the end.
+        compress: how many times faster time passes.
+        rules_dir: rules and configuration, if not the project's own.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        folder: Path,
+        compress: float,
+        undo_log: UndoLog,
+        rules_dir: Path | None = None,
+    ) -> None:
+        super().__init__(name, folder=folder, compress=compress, undo_log=undo_log)
+        self._rules_dir = rules_dir
+        first = free_ports(10)
+        self.port, self.admin_port, self.worker_port_base = first, first + 1, first + 2
+        self._store_port, self._road_port = first + 5, first + 6
+        self._monitoring_ports = free_ports(4)
+        self._programs: list[DrillProcess] = []
+        self.group = Privilege(None, "not tried")
+        self.disk = Privilege(None, "not tried")
+
+    # --- life ------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Start everything; ready when the first scrapes and evaluations have been done.
+
+        Raises:
+            BootFailed: a part does not start.
+            DependencyMissing: a program is not there.
+        """
+        self.folder.mkdir(parents=True)
+        self.group = memory_group(f"ws-drill-{self.port}", _MEMORY_BYTES, self.undo_log)
+        self.disk = small_disk(self.folder / "root", self.undo_log)
+        self.store = self.start_store()
+        self.store_proxy = self.add(
+            DrillProcess(
+                "store_proxy",
+                [
+                    *this()[:1],
+                    "-m",
+                    "loadtest.drilling.faults.store_proxy",
+                    str(self._road_port),
+                    str(self._store_port),
+                ],
+                folder=self.folder,
+                undo_log=self.undo_log,
+            )
+        )
+        self.cluster = self._start_cluster()
+        self.monitoring = self._start_monitoring()
+
+    def add(self, program: DrillProcess) -> DrillProcess:
+        """Let a program end with the environment."""
+        self._programs.append(program)
+        return program
+
+    def start_store(self) -> DrillProcess:
+        """Start the store on the data that is there."""
+        data = self.folder / "store"
+        data.mkdir(exist_ok=True)
+        command = [valkey_program(), "--port", str(self._store_port), "--bind", "127.0.0.1"]
+        command += ["--dir", str(data), "--appendonly", "yes", "--appendfsync", "no"]
+        command += ["--save", "", "--daemonize", "no", "--loglevel", "warning"]
+        store = DrillProcess("valkey", command, folder=self.folder, undo_log=self.undo_log)
+        self.store = self.add(store)
+        store.wait_until(self._store_answers, _BOOT_SECONDS)
+        return store
+
+    def _store_answers(self) -> bool:
+        import socket
+
+        with (
+            suppress(OSError),
+            socket.create_connection(("127.0.0.1", self._store_port), 1) as store_proxy,
+        ):
+            store_proxy.sendall(b"PING\r\n")
+            return store_proxy.recv(64) == b"+PONG\r\n"
+        return False
+
+    def _start_cluster(self) -> DrillProcess:
+        self.write_config({})
+        command = this("up", "--config", str(self.config_path), "--workers", str(WORKERS))
+        command += ["--port", str(self.port), "--admin-port", str(self.admin_port)]
+        command += ["--worker-port-base", str(self.worker_port_base), "--redis-url", self.store_url]
+        command += ["--data-dir", str(self.folder / "cluster"), "--host", "127.0.0.1"]
+        cluster = DrillProcess(
+            "cluster", command, folder=self.folder, undo_log=self.undo_log, cgroup=self.group.path
+        )
+        self.add(cluster)
+        cluster.wait_until(lambda: is_ready(self.addresses.admin), _BOOT_SECONDS)
+        return cluster
+
+    def _start_monitoring(self) -> DrillProcess:
+        first = self._monitoring_ports
+        command = this("monitoring", "up", "--data-dir", str(self.monitoring_dir))
+        for number, name in enumerate(("prometheus", "alertmanager", "node-exporter", "receiver")):
+            command += [f"--{name}-port", str(first + number)]
+        command += ["--app", f"127.0.0.1:{self.admin_port}", "--compress", f"{self.compress:g}"]
+        if self.disk.path is not None:
+            command += ["--root", str(self.disk.path)]
+        if self._rules_dir is not None:
+            command += ["--rules-dir", str(self._rules_dir)]
+        monitoring = DrillProcess("monitoring", command, folder=self.folder, undo_log=self.undo_log)
+        self.add(monitoring)
+        addresses = self.monitoring_dir / "addresses.json"
+        monitoring.wait_until(addresses.exists, _BOOT_SECONDS)
+        return monitoring
+
+    def close(self) -> None:
+        """End everything, the last started first."""
+        for program in reversed(self._programs):
+            program.end()
+
+    # --- where things are ------------------------------------------------------------------
+
+    @property
+    def addresses(self) -> Addresses:
+        """Where the parts are."""
+        first = self._monitoring_ports
+        return Addresses(
+            websocket=f"ws://127.0.0.1:{self.port}/connection/websocket",
+            admin=f"http://127.0.0.1:{self.admin_port}",
+            prometheus=f"http://127.0.0.1:{first}",
+            alertmanager=f"http://127.0.0.1:{first + 1}",
+            node_exporter=f"http://127.0.0.1:{first + 2}",
+            receiver=f"http://127.0.0.1:{first + 3}",
+        )
+
+    def worker_url(self, slot: int) -> str:
+        """A worker's own door."""
+        return f"ws://127.0.0.1:{self.worker_port_base + slot}/connection/websocket"
+
+    def rendered(self, name: str) -> Path:
+        """A configuration file that the monitoring was started with."""
+        return self.monitoring_dir / "config" / name
+
+    @property
+    def store_port(self) -> int:
+        """The store itself, past the store_proxy."""
+        return self._store_port
+
+    @property
+    def store_url(self) -> str:
+        return f"redis://127.0.0.1:{self._road_port}"
+
+    @property
+    def config_path(self) -> Path:
+        return self.folder / "config.json"
+
+    def config(self, over: dict[str, Any]) -> dict[str, Any]:
+        """The cluster's configuration, with some options otherwise."""
+        base: dict[str, Any] = {
+            "client": {"insecure": True, "queue_max_size": 65536},
+            "channel": {"without_namespace": dict(_CHANNEL)},
+            "session": {},
+        }
+        for (section, name), (seconds, least) in _SCALED.items():
+            base[section][name] = max(least, seconds / self.compress)
+        for section, options in over.items():
+            base[section] = {**base.get(section, {}), **options}
+        return base
+
+    def write_config(self, over: dict[str, Any]) -> None:
+        """Write the configuration that the next start or reload reads."""
+        self.config_path.write_text(json.dumps(self.config(over), indent=1), encoding="utf-8")
+
+    # --- its processes ---------------------------------------------------------------------
+
+    def workers(self, slot: int | None = None) -> list[int]:
+        """Pids of the workers, or of one slot's."""
+        words = ["worker", "--slot"] if slot is None else [f"worker --slot {slot}"]
+        return self.cluster.children(*words)
+
+    def nginx_workers(self) -> list[int]:
+        """Pids of nginx's processes that serve."""
+        masters = self.cluster.children("nginx: master")
+        return [pid for master in masters for pid in self.cluster.children("nginx", below=master)]
+
+    def part(self, name: str) -> int:
+        """The pid of a part of the monitoring: `prometheus`, `alertmanager`, `node_exporter`, …
+
+        Raises:
+            BootFailed: it does not run.
+        """
+        words = {
+            "prometheus": ("--config.file=", "prometheus.yml"),
+            "alertmanager": ("--config.file=", "alertmanager.yml"),
+            "node_exporter": ("--path.rootfs",),
+            "receiver": ("receive",),
+            "tracker": ("keep",),
+        }[name]
+        for pid in self.monitoring.children(*words):
+            return pid
+        raise BootFailed(f"{name} of {self.name} does not run")
+
+    def worker_metrics_dir(self) -> Path:
+        """Where the workers' metric files are.
+
+        Raises:
+            BootFailed: no worker runs.
+        """
+        for pid in self.workers():
+            with suppress(psutil.NoSuchProcess):
+                return Path(psutil.Process(pid).environ()["PROMETHEUS_MULTIPROC_DIR"])
+        raise BootFailed(f"no worker of {self.name} runs")
+
+    def reload(self, part: str) -> None:
+        """Let Prometheus or Alertmanager read its configuration again."""
+        import os
+        import signal
+
+        os.kill(self.part(part), signal.SIGHUP)
+
+
+def is_ready(admin_url: str) -> bool:
+    """Whether a cluster says that it is ready."""
+    with suppress(NotAnswering):
+        Service("the cluster", admin_url).text("/ready")
+        return True
+    return False
+
+
+def alive(environment: Environment) -> int:
+    """How many workers are ready, as the cluster itself says now; 0 if it does not answer."""
+    with suppress(NotAnswering):
+        page = Service("the cluster", environment.addresses.admin).text("/metrics")
+        if found := re.search(r"^app_workers_alive (\d+)", page, re.MULTILINE):
+            return int(found[1])
+    return 0

@@ -1,0 +1,54 @@
+"""Memory of the cluster's control group is filled by a process beside it, or simulated."""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Final
+
+from cluster.monitor.asking import Service
+from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
+from loadtest.drilling.faults.simulated import memory_is_full
+
+_VALUE: Final = r"^app_memory_{}_bytes (\S+)$"
+_SECONDS: Final = 60.0
+
+
+def fill(
+    injector: FaultInjector, share: float, *, growth_per_s: float = 0.0, most: float = 0.0
+) -> None:
+    """Let a share of the memory limit be used, and then more at a pace.
+
+    Args:
+        share: of the limit, all processes together.
+        growth_per_s: share of the limit per real second.
+        most: the share at which it stops growing; `share` if 0.
+
+    Raises:
+        CannotProvoke: what is used cannot be told.
+    """
+    group = injector.environment.group
+    if group.path is None:
+        memory_is_full(injector, share, growth_per_s, most or share, because=group.why_not)
+        return
+    # Asked here and now: what Prometheus has may be of before the last memory_hog ended.
+    page = Service("the cluster", injector.environment.addresses.admin).text("/metrics")
+    used, limit = (_value(page, name) for name in ("working_set", "limit"))
+    held = [share * limit - used, growth_per_s * limit, (most or share) * limit - used]
+    command = [
+        sys.executable,
+        "-m",
+        "loadtest.drilling.faults.memory_hog",
+        *(f"{max(0, x):.0f}" for x in held),
+    ]
+    memory_hog = injector.run("memory_hog", command, cgroup=group.path)
+    injector.wait_until(
+        lambda: "memory_hog is held" in memory_hog.last_words(), _SECONDS, "memory_hog is held"
+    )
+
+
+def _value(page: str, name: str) -> float:
+    found = re.search(_VALUE.format(name), page, re.MULTILINE)
+    if found is None:
+        raise CannotProvoke(f"the cluster does not say its memory's {name}")
+    return float(found[1])

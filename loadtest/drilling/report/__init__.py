@@ -1,0 +1,1 @@
+"""The report of a run: JSON for programs, JUnit XML for CI, HTML for people."""

@@ -1,0 +1,62 @@
+"""The operator's own command, in the middle of a drill: acknowledge, look at the store, unsilence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from typing import Any, Final
+
+from cluster.monitor.faults import NotAnswering
+from loadtest.drilling.environment.cluster import Components
+from loadtest.drilling.environment.drill_processes import this
+from loadtest.drilling.environment.load import ROOT
+
+_SECONDS: Final = 30.0
+
+
+def _monitor(environment: Components, *words: str) -> str:
+    command = this("monitor", *words, "--data-dir", str(environment.monitoring_dir))
+    command += ["--prometheus-url", environment.addresses.prometheus]
+    command += ["--alertmanager-url", environment.addresses.alertmanager]
+    done = subprocess.run(
+        command,
+        cwd=ROOT,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=_SECONDS,
+    )
+    if done.returncode != 0:
+        raise NotAnswering(
+            f"monitor {words[0]} ended with {done.returncode}: {done.stderr.strip()}"
+        )
+    return done.stdout
+
+
+def acknowledge(environment: Components, alert: str) -> None:
+    """Say that somebody is on it.
+
+    Raises:
+        NotAnswering: the command fails.
+    """
+    _monitor(environment, "ack", alert, "--note", "a drill", "--author", "drill", "--for", "2h")
+
+
+def unsilence(environment: Components, alert: str) -> None:
+    """End the silence, if it is still there."""
+    _monitor(environment, "unsilence", f"alertname={alert}")
+
+
+def is_closed(environment: Components, alert: str, *, since: float) -> bool | None:
+    """Whether the store has the acknowledged incident as resolved; None if it has no such one.
+
+    Args:
+        since: Unix time before which nobody can have acknowledged this incident.
+    """
+    text = _monitor(environment, "history", "--alert", alert, "--since", "1d", "--json")
+    incidents: list[dict[str, Any]] = json.loads(text)
+    acknowledged = [one for one in incidents if (one.get("acknowledged_at") or 0.0) >= since]
+    if not acknowledged:
+        return None
+    return bool(acknowledged[-1].get("resolved_at"))

@@ -1,0 +1,448 @@
+"""One drill from a clean baseline to a clean ledger, step by step, each with the moment it was reached.
+
+Rules
+- Every step has a deadline; whatever is not reached in time names the broken link of the chain.
+- What was broken is mended whatever happens, and the drill fails if it could not be.
+- Times are what Prometheus, Alertmanager and the receivers say, where they say it.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Final, Protocol
+
+from cluster.errors import ClusterError
+from cluster.monitor.faults import NotAnswering
+from cluster.monitor.prometheus import Rule
+from loadtest.drill import Drill
+from loadtest.drilling.environment.load import LoadFailed, RunningLoad
+from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
+from loadtest.drilling.receivers import Notifications, Place, last_id, places
+from loadtest.drilling.result import DrillResult
+from loadtest.drilling.steps import diagnosis, evidence
+from loadtest.drilling.steps.acknowledge import acknowledge, is_closed, unsilence
+from loadtest.drilling.steps.below_threshold import BelowThreshold, NotBelow
+
+_BASELINE_S: Final = 900.0
+_SCRAPES: Final = 2
+_ALERTMANAGER_S: Final = 75.0
+# group_wait or group_interval, whichever comes first, and a retry.
+_NOTIFY_S: Final = 420.0
+_RESOLVE_NOTIFY_S: Final = 660.0
+# Real time that no compression shortens: scrapes, evaluations, a busy machine.
+_SLACK_SECONDS: Final = 30.0
+# Two turns of a group, and some time.
+_FORGOTTEN_S: Final = 750.0
+_LATE: Final = 1.6
+
+
+class StepListener(Protocol):
+    """Who is told how a drill goes on."""
+
+    def stepped(self, result: DrillResult, step: str) -> None:
+        """A step was reached."""
+
+
+class NotReached(Exception):
+    """A step was not reached."""
+
+    def __init__(self, step: str, why: str) -> None:
+        super().__init__(why)
+        self.step = step
+
+
+class DrillSteps:
+    """One drill on one environment.
+
+    Args:
+        slack_seconds: real time beyond what each step takes, which no compression shortens.
+    """
+
+    def __init__(
+        self,
+        drill: Drill,
+        injector: FaultInjector,
+        result: DrillResult,
+        listener: StepListener,
+        *,
+        slack_seconds: float = _SLACK_SECONDS,
+    ) -> None:
+        self._slack_seconds = slack_seconds
+        self._drill = drill
+        self._injector = injector
+        self._environment = injector.parts
+        self._result = result
+        self._listener = listener
+        self._load: RunningLoad | None = None
+        self._provoked: threading.Thread | None = None
+        self._provocation_fault: Exception | None = None
+        self._sampled_at = 0.0
+        self._notifications = Notifications(self._environment.receiver, drill.alert, 0)
+
+    def run(self) -> None:
+        """Go all the way; the result says how far it went."""
+        result = self._result
+        try:
+            self._go()
+            result.result = "simulated" if self._injector.simulated_because else "passed"
+            result.simulated_because = self._injector.simulated_because
+        except NotReached as error:
+            result.failed_at, result.why = error.step, str(error)
+        except Interrupted:
+            result.failed_at, result.why = self._next_step(), "the run was interrupted"
+        except (ClusterError, NotAnswering, CannotProvoke, LoadFailed, OSError) as error:
+            result.failed_at, result.why = self._next_step(), f"{error}"
+        finally:
+            self._leave()
+
+    def _go(self) -> None:
+        drill = self._drill
+        if drill.prepare is not None:
+            drill.prepare(self._injector)
+        self._baseline()
+        self._start_load()
+        if drill.below is not None:
+            self._stay_below()
+        self._notifications = Notifications(
+            self._environment.receiver, drill.alert, last_id(self._environment.receiver)
+        )
+        self._provoke()
+        self._fire()
+        if drill.proof == "full":
+            self._notify()
+        if drill.is_acknowledged:
+            self._acknowledge()
+        self._mend()
+        self._resolve()
+        if drill.proof == "full":
+            self._resolve_notified()
+        self._settle()
+
+    # --- steps -----------------------------------------------------------------------------
+
+    def _baseline(self) -> None:
+        alert = self._drill.alert
+        if self._rule() is None:
+            raise NotReached("baseline", self._why_unclean())
+
+        def is_clean() -> bool:
+            active = any(one.name == alert for one in self._environment.alertmanager.alerts())
+            return self._has_past() and self._is_quiet() and not active and not self._is_announced()
+
+        self._reach("baseline", is_clean, _BASELINE_S, self._why_unclean)
+
+    def _why_unclean(self) -> str:
+        if self._rule() is None:
+            rules = self._environment.prometheus.rules()
+            return diagnosis.missing_rule(self._environment, self._drill.alert, rules)
+        if not self._has_past():
+            return f"Prometheus has not scraped every target {_SCRAPES} times"
+        return f"{self._drill.alert} is active before anything is broken"
+
+    def _has_past(self) -> bool:
+        """Whether every target was scraped before: a counter first seen after a fault has no rate."""
+        scrapes = self._environment.prometheus.number("min(count_over_time(up[1h]))")
+        return scrapes is not None and scrapes >= _SCRAPES
+
+    def _start_load(self) -> None:
+        if self._drill.load is not None:
+            self._load = self._injector.start_load(self._drill.load)
+            self._load.wait_until_connected(self._injector.wait)
+        self._stay_quiet_under_load()
+
+    def _stay_quiet_under_load(self) -> None:
+        alert = self._drill.alert
+        self._reach(
+            "load", self._is_quiet, _BASELINE_S, lambda: f"{alert} is active under steady load"
+        )
+
+    def _stay_below(self) -> None:
+        """Bring the cause just below the threshold: the alert may not even be pending."""
+        assert self._drill.below is not None
+        self._drill.below(self._injector)
+        hold = self._injector.seconds(self._drill.below_s)
+        below = BelowThreshold(hold, hold + self._slack_seconds)
+        try:
+            while not below.look(self._rule(), self._sample()):
+                self._injector.wait(self._pace)
+        except NotBelow as error:
+            raise NotReached("below", str(error)) from None
+        self._complain(self._injector.mend())
+        seen = "none" if below.highest is None else f"{below.highest:g}"
+        self._result.below = (
+            f"{self._drill.below_breaks}: quiet for {hold:.0f} s, highest value {seen}"
+        )
+        self._reached("below")
+
+    def _provoke(self) -> None:
+        self._reached("provoked")
+
+        def provoke() -> None:
+            try:
+                self._drill.provoke(self._injector)
+            except Exception as error:  # noqa: BLE001 - whatever it is, the drill says it
+                self._provocation_fault = error
+
+        self._provoked = threading.Thread(target=provoke, name=f"{self._injector.name} provokes")
+        self._provoked.start()
+
+    def _fire(self) -> None:
+        drill = self._drill
+
+        def fires() -> bool:
+            self._check_provocation("pending")
+            rule = self._rule()
+            if rule is not None and rule.alerts:
+                since = max(self._result.moments["provoked"], min(a.active_at for a in rule.alerts))
+                if "pending" not in self._result.moments:
+                    self._reached("pending", since)
+            return rule is not None and rule.state == "firing"
+
+        why = lambda: diagnosis.not_firing(self._environment, drill.alert, self._rule())  # noqa: E731
+        step = "firing"
+        self._reach(step, fires, drill.fires_s * _LATE, why, fixed=drill.fixed_s)
+        self._keep("prometheus", evidence.at_prometheus(self._environment, drill.alert))
+        if drill.proof == "prometheus":
+            return
+        self._reach(
+            "alertmanager",
+            lambda: evidence.is_active_at_alertmanager(
+                self._environment, drill.alert, self._rule()
+            ),
+            _ALERTMANAGER_S,
+            lambda: diagnosis.not_at_alertmanager(self._environment),
+        )
+        self._keep("alertmanager", evidence.at_alertmanager(self._environment, drill.alert))
+
+    def _notify(self) -> None:
+        wanted = self._places()
+
+        def lacking() -> list[tuple[str, str]]:
+            arrived = self._notifications.arrived("firing")
+            return [place for place in wanted if place not in arrived]
+
+        self._reach(
+            "notified",
+            lambda: not lacking(),
+            _NOTIFY_S,
+            lambda: (
+                self._notifications.malformed()
+                or diagnosis.not_notified(self._environment, self._drill.alert, lacking())
+            ),
+        )
+        arrived = self._notifications.arrived("firing")
+        self._result.notified = list(arrived.values())
+        self._result.moments["notified"] = max(arrived[place].at for place in wanted)
+
+    def _acknowledge(self) -> None:
+        acknowledge(self._environment, self._drill.alert)
+
+        def is_heard() -> bool:
+            return "acknowledged" in self._incident_words() and (
+                self._result.severity != "critical"
+                or bool(self._notifications.arrived("acknowledged"))
+            )
+
+        self._reach(
+            "acknowledged",
+            is_heard,
+            _NOTIFY_S,
+            lambda: "tracker: the acknowledgement did not arrive",
+        )
+
+    def _incident_words(self) -> str:
+        return "acknowledged" if self._is_closed() is not None else ""
+
+    def _is_closed(self) -> bool | None:
+        provoked = self._result.moments["provoked"]
+        return is_closed(self._environment, self._drill.alert, since=provoked)
+
+    def _mend(self) -> None:
+        if self._provoked is not None:
+            self._provoked.join()
+        self._check_provocation("provoked")
+        self._complain(self._injector.mend())
+        self._reached("mended")
+
+    def _resolve(self) -> None:
+        def is_over() -> bool:
+            rule = self._rule()
+            return rule is not None and rule.is_settled and rule.state != "firing"
+
+        self._reach(
+            "resolved",
+            is_over,
+            self._drill.resolves_s * _LATE,
+            lambda: "cause: it was mended and the alert still fires: " + self._value_text(),
+            fixed=self._drill.fixed_s,
+        )
+
+    def _resolve_notified(self) -> None:
+        wanted = self._places()
+        if self._drill.is_acknowledged:
+            # Alertmanager sends no resolve for what is silenced: the tracker does, to the pager.
+            wanted = [place for place in wanted if place[0] == "pagerduty"]
+
+        def is_told() -> bool:
+            arrived = self._notifications.arrived("resolved")
+            if self._drill.is_acknowledged and not self._is_closed():
+                return False
+            return all(place in arrived for place in wanted)
+
+        self._reach(
+            "resolve_notified",
+            is_told,
+            _RESOLVE_NOTIFY_S,
+            lambda: "receiver: it is over, and nobody was told",
+        )
+        arrived = self._notifications.arrived("resolved")
+        self._result.resolve_notified = list(arrived.values())
+        if wanted:
+            self._result.moments["resolve_notified"] = max(arrived[place].at for place in wanted)
+        self._check_astray()
+
+    def _check_astray(self) -> None:
+        """Whoever is told of what is not theirs stops listening."""
+        result = self._result
+        allowed = {*self._places(), *places(result.severity, result.team)}
+        astray = self._notifications.arrived("firing").keys() - allowed
+        if astray:
+            where = ", ".join(sorted(" ".join(place) for place in astray))
+            raise NotReached("notified", f"route: it was announced at {where} too")
+
+    def _settle(self) -> None:
+        """End the load: its ledger must account for every publication."""
+        if self._load is not None:
+            account = self._load.end()
+            load, self._load = self._load.load, None
+            self._keep("ledger", account)
+            if faults := load.faults(account):
+                raise NotReached("ledger", f"service: publications are not accounted for: {faults}")
+        self._reached("ledger")
+
+    def _leave(self) -> None:
+        """Mend and end what is left, and write down what was seen."""
+        self._injector.give_up()
+        if self._provoked is not None:
+            self._provoked.join(60)
+        faults = self._injector.mend()
+        if self._load is not None:
+            self._load.end()
+        with suppress(ClusterError, NotAnswering, OSError, subprocess.SubprocessError):
+            if self._drill.is_acknowledged:
+                unsilence(self._environment, self._drill.alert)
+        with suppress(NotAnswering, KeyError, TypeError, ValueError):
+            self._keep("payloads", [entry["document"] for entry in self._notifications.entries()])
+        if faults:
+            self._result.result = "failed"
+            self._result.failed_at = self._result.failed_at or "mended"
+            self._result.why = " ".join(filter(None, [self._result.why, *faults]))
+        self._result.ended_at = time.time()
+
+    # --- asking ----------------------------------------------------------------------------
+
+    @property
+    def _pace(self) -> float:
+        return 0.25 if self._environment.compress > 1 else 2.0
+
+    def _reach(
+        self,
+        step: str,
+        look: Callable[[], bool],
+        production_seconds: float,
+        why: Callable[[], str],
+        *,
+        fixed: float = 0.0,
+    ) -> None:
+        """Wait until a step is reached; a service that is away is asked again until the deadline."""
+        limit = self._injector.seconds(production_seconds) + fixed + self._slack_seconds
+        deadline = time.monotonic() + limit
+        away = ""
+        while True:
+            try:
+                if look():
+                    break
+                away = ""
+                self._sample()
+            except NotAnswering as error:
+                away = str(error)
+            if time.monotonic() > deadline:
+                raise NotReached(step, f"{away or why()} (waited {limit:.0f} s)")
+            self._injector.wait(self._pace)
+        if step not in self._result.moments:
+            self._reached(step)
+
+    def _reached(self, step: str, at: float | None = None) -> None:
+        self._result.moments[step] = at or time.time()
+        self._listener.stepped(self._result, step)
+
+    def _next_step(self) -> str:
+        from loadtest.drilling.result import STEPS
+
+        return next((step for step in STEPS if step not in self._result.moments), "ledger")
+
+    def _check_provocation(self, step: str) -> None:
+        if self._provocation_fault is not None:
+            error = self._provocation_fault
+            if isinstance(error, Interrupted):
+                raise error
+            raise NotReached(step, f"cause: it could not be provoked: {_said(error)}")
+
+    def _complain(self, faults: list[str]) -> None:
+        if faults:
+            raise NotReached("mended", " ".join(faults))
+
+    def _is_announced(self) -> bool:
+        """Whether somebody still believes that it fires, as another drill's side effect.
+
+        Alertmanager tells of the end with the group's next turn, and of an alert that is back by
+        then not at all. What was silenced meanwhile has no end that is told.
+        """
+        told_at = self._notifications.announced_at()
+        return time.time() - told_at < self._injector.seconds(_FORGOTTEN_S)
+
+    def _is_quiet(self) -> bool:
+        rule = self._rule()
+        return rule is not None and rule.is_settled and not rule.alerts
+
+    def _rule(self) -> Rule | None:
+        rules = self._environment.prometheus.rules()
+        fired = {r.name for r in rules if r.state == "firing"} - {self._drill.alert, "Watchdog"}
+        if "provoked" in self._result.moments:
+            self._result.also_fired = sorted({*self._result.also_fired, *fired})
+        return next((rule for rule in rules if rule.name == self._drill.alert), None)
+
+    def _sample(self) -> float | None:
+        """Look at what the alert compares, about once per evaluation; returns what was last seen."""
+        now = time.time()
+        samples = self._result.samples
+        if now - self._sampled_at < max(1.0, 15.0 / self._environment.compress):
+            return samples[-1][1] if samples else None
+        self._sampled_at = now
+        rule = self._rule()
+        if rule is not None:
+            value = diagnosis.value_of(self._environment.prometheus, rule.expression)
+            samples.append((now, value))
+        return samples[-1][1] if samples else None
+
+    def _places(self) -> list[Place]:
+        if self._drill.reaches is not None:
+            return list(self._drill.reaches)
+        return places(self._result.severity, self._result.team)
+
+    def _value_text(self) -> str:
+        rule = self._rule()
+        value = rule and diagnosis.value_of(self._environment.prometheus, rule.expression)
+        return "no value" if value is None else f"the value is {value:g}"
+
+    def _keep(self, name: str, found: object) -> None:
+        self._result.evidence[name] = found
+
+
+def _said(error: Exception) -> str:
+    """An error as its own words, or by its kind if it has none."""
+    return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)

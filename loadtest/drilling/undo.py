@@ -1,0 +1,325 @@
+"""How whatever a drill broke is mended, written down before it is broken.
+
+Rules
+- A mend is data, so that another process can carry it out: the undo daemon outlives us, and when we are
+  killed it mends what is still open, the last broken first.
+- A mend is carried out at most once by us; one that failed is tried again by the undo daemon in the end.
+  Carried out again it does no harm.
+- Nothing is broken without a undo daemon that lives.
+- A process is named by its pid and the time it started, so that no other is ever hit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Final, Self
+
+Mend = Mapping[str, Any]
+
+_COMMAND_SECONDS: Final = 120.0
+_END_SECONDS: Final = 20.0
+_LOOK_SECONDS: Final = 0.05
+_HTTP_SECONDS: Final = 5.0
+
+
+# --- the kinds of mends --------------------------------------------------------------------
+
+
+def signalled(pid: int, number: int) -> Mend:
+    """Send a process a signal, such as CONT."""
+    return {"do": "signal", "pid": pid, "started": started(pid), "number": int(number)}
+
+
+def ended(pid: int) -> Mend:
+    """End a process we started: TERM, and KILL if it stays."""
+    return {"do": "end", "pid": pid, "started": started(pid)}
+
+
+def written(path: Path) -> Mend:
+    """Give a file the content it has now."""
+    return {"do": "write", "path": str(path), "text": path.read_text(encoding="utf-8")}
+
+
+def removed(path: Path) -> Mend:
+    """Remove a file or a directory that we make."""
+    return {"do": "remove", "path": str(path)}
+
+
+def removed_all(folder: Path, pattern: str) -> Mend:
+    """Remove the files of a directory that match."""
+    return {"do": "remove_all", "path": str(folder), "pattern": pattern}
+
+
+def unmounted(path: Path) -> Mend:
+    """Unmount what we mount, and remove the directory."""
+    return {"do": "unmount", "path": str(path)}
+
+
+def posted(url: str) -> Mend:
+    """Ask one question over HTTP with POST."""
+    return {"do": "post", "url": url}
+
+
+def run(command: Sequence[str], cwd: Path | None = None) -> Mend:
+    """Run a command."""
+    return {"do": "run", "command": list(command), "cwd": str(cwd or Path.cwd())}
+
+
+def file_limit(pid: int, soft: int, hard: int) -> Mend:
+    """Give a process its limit of open files."""
+    return {"do": "file_limit", "pid": pid, "started": started(pid), "soft": soft, "hard": hard}
+
+
+def priority(pid: int) -> Mend:
+    """Give a process the priority it has now."""
+    value = os.getpriority(os.PRIO_PROCESS, pid)
+    return {"do": "priority", "pid": pid, "started": started(pid), "value": value}
+
+
+def started(pid: int) -> int:
+    """When a process started, in ticks since the boot of the machine; 0 if it is gone."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
+    except OSError:
+        return 0
+    return int(stat.rpartition(")")[2].split()[19])
+
+
+def is_same(pid: int, since: int) -> bool:
+    """Whether the process is the one that started then, and no corpse."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    except OSError:
+        return False
+    return int(stat[19]) == since and stat[0] not in ("Z", "X")
+
+
+# --- carrying them out ---------------------------------------------------------------------
+
+
+def carry_out(mend: Mend) -> None:
+    """Carry out a mend; what is mended already is left alone.
+
+    Raises:
+        OSError, subprocess.SubprocessError: it cannot be done.
+    """
+    _ACTIONS[mend["do"]](mend)
+
+
+def _signal(mend: Mend) -> None:
+    if is_same(mend["pid"], mend["started"]):
+        with suppress(ProcessLookupError):
+            os.kill(mend["pid"], mend["number"])
+
+
+def _end(mend: Mend) -> None:
+    pid, since = mend["pid"], mend["started"]
+    deadline = time.monotonic() + _END_SECONDS
+    # What is stopped hears no TERM.
+    for number in (signal.SIGCONT, signal.SIGTERM):
+        if is_same(pid, since):
+            with suppress(ProcessLookupError):
+                os.kill(pid, number)
+    while is_same(pid, since) and time.monotonic() < deadline:
+        with suppress(ChildProcessError):
+            os.waitpid(pid, os.WNOHANG)
+        time.sleep(_LOOK_SECONDS)
+    if is_same(pid, since):
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGKILL)
+
+
+def _write(mend: Mend) -> None:
+    path = Path(mend["path"])
+    if path.parent.is_dir():
+        path.write_text(mend["text"], encoding="utf-8")
+
+
+def _remove(mend: Mend) -> None:
+    path = Path(mend["path"])
+    if path.is_dir() and not str(path).startswith("/sys/fs/cgroup"):
+        shutil.rmtree(path, ignore_errors=True)
+    elif path.is_dir():
+        _remove_cgroup(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _remove_cgroup(path: Path) -> None:
+    """A control group is removed when its last process is gone, a moment after that has ended."""
+    deadline = time.monotonic() + _END_SECONDS
+    while path.is_dir():
+        try:
+            path.rmdir()
+        except OSError:
+            if time.monotonic() > deadline:
+                raise
+            time.sleep(_LOOK_SECONDS)
+
+
+def _remove_all(mend: Mend) -> None:
+    for path in Path(mend["path"]).glob(mend["pattern"]):
+        path.unlink(missing_ok=True)
+
+
+def _unmount(mend: Mend) -> None:
+    path = Path(mend["path"])
+    if path.is_mount():
+        subprocess.run(["umount", "--lazy", str(path)], check=True, stdin=subprocess.DEVNULL)
+    with suppress(OSError):
+        path.rmdir()
+
+
+def _post(mend: Mend) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(mend["url"], data=b"", method="POST")
+    with opener.open(request, timeout=_HTTP_SECONDS) as answer:
+        answer.read()
+
+
+def _run(mend: Mend) -> None:
+    subprocess.run(
+        mend["command"],
+        cwd=mend["cwd"],
+        check=True,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        timeout=_COMMAND_SECONDS,
+        # Ctrl-C is for the drill, not for what undo_log.
+        start_new_session=True,
+    )
+
+
+def _file_limit(mend: Mend) -> None:
+    import resource
+
+    if is_same(mend["pid"], mend["started"]):
+        with suppress(ProcessLookupError):
+            resource.prlimit(mend["pid"], resource.RLIMIT_NOFILE, (mend["soft"], mend["hard"]))
+
+
+def _priority(mend: Mend) -> None:
+    if is_same(mend["pid"], mend["started"]):
+        with suppress(ProcessLookupError):
+            os.setpriority(os.PRIO_PROCESS, mend["pid"], mend["value"])
+
+
+_ACTIONS: Final = {
+    "signal": _signal,
+    "end": _end,
+    "write": _write,
+    "remove": _remove,
+    "remove_all": _remove_all,
+    "unmount": _unmount,
+    "post": _post,
+    "run": _run,
+    "file_limit": _file_limit,
+    "priority": _priority,
+}
+
+
+# --- the list of what is open --------------------------------------------------------------
+
+
+class UndoDaemonGone(OSError):
+    """Nobody would mend if we died, so nothing more is broken."""
+
+
+class UndoLog:
+    """All that is broken now, known to the undo daemon, too. A context manager; safe for threads.
+
+    Attributes:
+        faults: a sentence for each thing that was not mended in the end.
+    """
+
+    def __init__(self) -> None:
+        self.faults: list[str] = []
+        self._open: dict[int, Mend] = {}
+        self._last = 0
+        self._lock = threading.Lock()
+        self._mender = subprocess.Popen(
+            [sys.executable, "-m", "loadtest.drilling.undo_daemon"],
+            stdin=subprocess.PIPE,
+            start_new_session=True,
+            cwd=Path(__file__).resolve().parents[2],
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        failed = self.mend_all()
+        assert self._mender.stdin is not None
+        with suppress(OSError):
+            self._mender.stdin.close()
+        if self._mender.wait() != 0:
+            self.faults += failed or ["the undo daemon could not mend everything: see above"]
+
+    @property
+    def pid(self) -> int:
+        """The undo daemon's pid."""
+        return self._mender.pid
+
+    def note(self, mend: Mend) -> int:
+        """Write a mend down; break the thing only after this. Returns its number.
+
+        Raises:
+            MenderGone: the undo daemon does not live.
+        """
+        with self._lock:
+            if self._mender.poll() is not None:
+                raise UndoDaemonGone("the undo daemon has ended: nothing more is broken")
+            self._last += 1
+            self._open[self._last] = mend
+            self._tell({"number": self._last, "mend": dict(mend)})
+            return self._last
+
+    def mend(self, numbers: Sequence[int]) -> list[str]:
+        """Carry these out, the last first; returns a sentence for each that failed."""
+        faults = []
+        for number in sorted(numbers, reverse=True):
+            mend = self._open.get(number)
+            if mend is None:
+                continue
+            try:
+                carry_out(mend)
+            except (OSError, subprocess.SubprocessError, ValueError) as error:
+                faults.append(f"could not be mended ({mend['do']} {_about(mend)}): {error}")
+                with self._lock:
+                    # The undo daemon keeps it, and tries again when we have ended.
+                    self._open.pop(number, None)
+            else:
+                self.forget(number)
+        return faults
+
+    def forget(self, number: int) -> None:
+        """It is mended already."""
+        with self._lock:
+            self._open.pop(number, None)
+            self._tell({"number": number})
+
+    def mend_all(self) -> list[str]:
+        """Carry out all that is open."""
+        return self.mend(list(self._open))
+
+    def _tell(self, document: Mapping[str, Any]) -> None:
+        assert self._mender.stdin is not None
+        with suppress(OSError):
+            self._mender.stdin.write(json.dumps(document).encode() + b"\n")
+            self._mender.stdin.flush()
+
+
+def _about(mend: Mend) -> str:
+    return str(mend.get("path") or mend.get("pid") or mend.get("command") or mend.get("url"))

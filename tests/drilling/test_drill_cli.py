@@ -1,0 +1,65 @@
+"""The command line of the drills: what it takes, and what it says of what it does not."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from loadtest.drilling import drill_cli
+from loadtest.drills import names, registered
+from tests.architecture.tree import ROOT
+from tests.rules import promtool
+from tests.rules.test_square import SQUARE
+
+
+def test_every_alert_of_the_rules_has_a_drill_under_its_name():
+    found = names(registered())
+    assert set(found) == set(promtool.alerts())
+    assert found == {alert: entry["drill"] for alert, entry in SQUARE["alerts"].items()}
+
+
+def test_one_drill_of_each_severity_is_acknowledged():
+    severities = {
+        rule["labels"]["severity"]
+        for name, rule in promtool.alerts().items()
+        if registered()[name].is_acknowledged
+    }
+    assert severities == {"critical", "warning", "info"}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["HighDiskUsag"], "did you mean HighDiskUsage?"),
+        ([], "name alerts, or give --seed or --all"),
+    ],
+)
+def test_what_makes_no_sense_is_refused(
+    words: list[str], says: str, capsys: pytest.CaptureFixture[str]
+):
+    assert drill_cli.drill(words) == 78
+    assert says in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "words", [["--compress", "100"], ["--environments", "0"], ["--profile", "fast"]]
+)
+def test_a_mistake_of_the_command_line_is_bad_input(words: list[str]):
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster", "drill", *words],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 78
+    assert done.stderr.startswith("usage: ws-cluster drill")
+
+
+def test_the_list_names_every_drill(capsys: pytest.CaptureFixture[str]):
+    assert drill_cli.drill(["--list"]) == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in registered())

@@ -1,0 +1,182 @@
+"""One worker's door, node and hub in this process, on a real socket, before an in-memory store."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any, TypeVar, cast
+
+import orjson
+from aiohttp import web
+
+from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
+from cluster.metrics.counters import Counters
+from cluster.node.node import Node
+from cluster.websocket.accept import Acceptor
+from cluster.websocket.server import WebSocketServer
+from tests.contract.twins import MemoryBroker, MemorySessions, MemoryStore
+from tests.harness.wire import Wire, upgrade_request
+
+WITHIN_SECONDS = 10.0
+HISTORY = ChannelOptions(history_size=100, history_ttl=60.0)
+
+T = TypeVar("T")
+
+
+def configured(*, options: ChannelOptions = HISTORY, **client: Any) -> Config:
+    """An insecure configuration with history; `client` are options of its client section."""
+    return Config(
+        client=ClientConfig(**({"insecure": True} | client)),
+        channel=ChannelConfig(without_namespace=options),
+    )
+
+
+class _Wire(Wire):
+    """uvloop's transports only look like asyncio's."""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+
+
+class Caller:
+    """A client on a socket that waits for what it is told."""
+
+    def __init__(self) -> None:
+        self.heard: list[dict[str, Any]] = []
+        self.wire: Wire
+        self._news = asyncio.Event()
+
+    def on_message(self, opcode: int, payload: bytes) -> None:
+        assert opcode == 1, "JSON travels in text frames"
+        self.heard += [orjson.loads(line) for line in payload.split(b"\n")]
+        self._news.set()
+
+    def on_end(self, code: int | None, reason: str) -> None:
+        self._news.set()
+
+    def say(self, *commands: dict[str, Any]) -> None:
+        self.wire.send_text(b"\n".join(orjson.dumps(command) for command in commands))
+
+    async def until(self, found: Callable[[], T]) -> T:
+        """Wait until something heard makes `found` true; returns what it found."""
+        async with asyncio.timeout(WITHIN_SECONDS):
+            while not (result := found()):
+                assert not self.wire.ended.is_set() or found(), f"closed {self.wire.close_code}"
+                self._news.clear()
+                await self._news.wait()
+            return result
+
+    async def reply(self, number: int) -> dict[str, Any]:
+        """The reply to one command."""
+        return await self.until(
+            lambda: next((one for one in self.heard if one.get("id") == number), {})
+        )
+
+    async def connect(self, **request: Any) -> dict[str, Any]:
+        self.say({"id": 1, "connect": request})
+        result: dict[str, Any] = (await self.reply(1))["connect"]
+        return result
+
+    def pubs(self) -> list[Any]:
+        """The data of every publication pushed."""
+        pushes = [one["push"] for one in self.heard if "push" in one]
+        return [push["pub"]["data"] for push in pushes if "pub" in push]
+
+    async def closed(self) -> tuple[int | None, str]:
+        """Wait for the end; returns close code and reason."""
+        await asyncio.wait_for(self.wire.ended.wait(), WITHIN_SECONDS)
+        return self.wire.close_code, self.wire.close_reason
+
+
+class LocalWorker:
+    """A worker without a process."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        store: MemoryStore | None = None,
+        rpc_handlers: Mapping[str, Callable[[str, Any], Awaitable[Any]]] | None = None,
+    ) -> None:
+        self.config = config
+        self.store = store or MemoryStore()
+        self.counters = Counters()
+        self.is_ready = True
+        self.node = Node(config, self.counters, rpc_handlers=rpc_handlers)
+        self.broker = MemoryBroker(self.store, self.node)
+        self.sessions = MemorySessions(self.store, self.node, ttl_seconds=config.session.ttl)
+        self.node.start(self.broker, self.sessions)
+        self.door = WebSocketServer(
+            config, self.node, self.counters, is_ready=lambda: self.is_ready
+        )
+        self.port = 0
+        self.faults: list[str] = []
+
+    @contextlib.asynccontextmanager
+    async def open(self) -> AsyncIterator[LocalWorker]:
+        loop = asyncio.get_running_loop()
+        loop.set_exception_handler(lambda _, context: self.faults.append(str(context)))
+        http = web.Server(self._answer, access_log=None)
+        entrance = Acceptor(self.door, http)
+        server = await loop.create_server(entrance, "127.0.0.1", 0, backlog=1024)
+        self.port = server.sockets[0].getsockname()[1]
+        clocks = (self.door.turn(), self.door.sweep())
+        tasks = [loop.create_task(clock) for clock in clocks]
+        try:
+            yield self
+            assert not any(task.done() for task in tasks), "the clocks go on"
+            assert self.faults == []
+            assert self.counters.errors["internal"] == 0
+        finally:
+            server.close()
+            self.door.abort_all()
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            await http.shutdown(0.1)
+
+    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
+        return web.Response(status=404)
+
+    async def caller(self, *, path: str = "", headers: dict[str, str] | None = None) -> Caller:
+        """A client after its handshake."""
+        caller = Caller()
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(WITHIN_SECONDS):
+            _, caller.wire = await loop.create_connection(
+                lambda: _Wire(caller.on_message, caller.on_end), "127.0.0.1", self.port
+            )
+            request = upgrade_request("127.0.0.1", f"/connection/websocket{path}", headers)
+            caller.wire.send(request)
+            await caller.wire.opened
+        return caller
+
+
+def changed(config: Config, **sections: Any) -> Config:
+    """The same configuration with other sections."""
+    return dataclasses.replace(config, **sections)
+
+
+# --- what tests say again and again ---------------------------------------------------------
+
+RECOVERABLE = ChannelOptions(history_size=10, history_ttl=60.0, force_recovery=True)
+
+
+async def entered(worker: LocalWorker, **request: Any) -> Caller:
+    caller = await worker.caller()
+    await caller.connect(**request)
+    return caller
+
+
+async def ask(caller: Caller, command: str, /, **params: Any) -> dict[str, Any]:
+    """Send one command and wait for its reply."""
+    number = 1 + max((one.get("id", 1) for one in caller.heard), default=1)
+    caller.say({"id": number, command: params})
+    return await caller.reply(number)
+
+
+async def published(caller: Caller, count: int, *, first: int = 1, channel: str = "a") -> None:
+    for number in range(first, first + count):
+        assert "publish" in await ask(caller, "publish", channel=channel, data=number)

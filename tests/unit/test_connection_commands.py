@@ -1,0 +1,194 @@
+"""One client's state machine: calls, pings, time and every way to close."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cluster import connection as machine
+from cluster.connection import Connection, Send
+from cluster.errors import (
+    INTERNAL,
+    INVALID_TOKEN,
+    SHUTDOWN,
+    TOKEN_EXPIRED,
+)
+from cluster.metrics.counters import Counters
+from tests.unit.spoken import codes, enter, error_code, line, lines, make, said
+
+
+@pytest.fixture
+def connection() -> Connection:
+    """A connection that is connected."""
+    made = make()
+    made.receive(line(1, "connect"))
+    enter(made)
+    return made
+
+
+# --- publish, history, rpc, send -----------------------------------------------------------
+
+
+def test_a_publish_is_asked_for_and_answered(connection: Connection):
+    [action] = connection.receive(line(2, "publish", channel="a", data={"x": 1}))
+    assert action == machine.Publish(2, "a", b'{"x":1}')
+    assert said(connection.published(2, None)) == [{"id": 2, "publish": {}}]
+
+
+def test_a_publish_that_failed_is_answered_with_its_error(connection: Connection):
+    connection.receive(line(2, "publish", channel="a", data=1))
+    [reply] = said(connection.published(2, INTERNAL))
+    assert reply["error"] == {"code": 100, "message": "internal server error", "temporary": True}
+
+
+def test_a_publish_without_data_is_refused_with_107(connection: Connection):
+    assert error_code(connection.receive(line(2, "publish", channel="a"))) == 107
+
+
+def test_calls_do_not_hold_up_what_follows(connection: Connection):
+    frame = lines(
+        line(2, "publish", channel="a", data=1),
+        line(3, "history", channel="a"),
+        line(4, "rpc", method="m"),
+        line(5, "unsubscribe", channel="x"),
+    )
+    kinds = [type(action) for action in connection.receive(frame)]
+    assert kinds == [machine.Publish, machine.History, machine.Rpc, Send]
+
+
+@pytest.mark.parametrize("method", [1, ["m"], {"m": 1}, True])
+def test_an_rpc_method_that_is_no_text_closes_with_3501(connection: Connection, method: Any):
+    assert codes(connection.receive(line(2, "rpc", method=method))) == [3501]
+
+
+def test_a_send_without_a_handler_closes_with_3508(connection: Connection):
+    assert codes(connection.receive(b'{"send":{"data":1}}')) == [3508]
+
+
+@pytest.mark.parametrize("data", [b"", b'"data":' + b"[" * 500 + b"]" * 500])
+def test_a_send_is_never_replied_to(connection: Connection, data: bytes):
+    assert said(connection.receive(b'{"send":{%b}}' % data)) == []
+
+
+@pytest.mark.parametrize("method", ["ping", "presence", "presence_stats"])
+def test_what_is_not_built_is_not_available(connection: Connection, method: str):
+    assert error_code(connection.receive(line(2, method, channel="a"))) == 108
+
+
+def test_a_sub_refresh_of_a_foreign_channel_is_denied(connection: Connection):
+    assert error_code(connection.receive(line(2, "sub_refresh", channel="a", token="t"))) == 103
+
+
+@pytest.mark.parametrize("token", ["", None, 1, ["t"]])
+def test_a_refresh_without_a_token_closes_with_3501(connection: Connection, token: Any):
+    assert codes(connection.receive(line(2, "refresh", token=token))) == [3501]
+
+
+def test_a_refresh_is_asked_for_and_answered(connection: Connection):
+    assert connection.receive(line(2, "refresh", token="t")) == [machine.Refresh(2, "t")]
+    assert said(connection.replied(2, "refresh", {})) == [{"id": 2, "refresh": {}}]
+
+
+def test_a_call_may_close_the_connection(connection: Connection):
+    connection.receive(line(2, "refresh", token="t"))
+    assert codes(connection.answered(2, INVALID_TOKEN)) == [3500]
+
+
+def test_answers_after_the_close_are_dropped(connection: Connection):
+    connection.receive(lines(line(2, "publish", channel="a", data=1), line(3, "rpc")))
+    connection.disconnect(SHUTDOWN)
+    assert connection.published(2, None) == []
+    assert connection.replied(3, "rpc", {}) == []
+    assert connection.message({"x": 1}) == []
+
+
+def test_a_client_with_too_much_under_way_is_congested_until_it_is_answered():
+    connection = make()
+    connection.receive(line(1, "connect"))
+    waiting = machine.CONGESTED_COMMANDS + 1
+    frame = lines(*(line(n + 2, "publish", channel="a", data=n) for n in range(waiting)))
+    connection.receive(frame)
+    assert connection.is_congested
+    enter(connection)
+    assert connection.is_congested
+    for number in range(waiting):
+        connection.published(number + 2, None)
+    assert not connection.is_congested
+
+
+# --- pings, time, closing ------------------------------------------------------------------
+
+
+def test_a_ping_awaits_a_pong(connection: Connection):
+    assert connection.ping_due()
+    assert not connection.ping_due()
+    assert connection.receive(b"{}") == []
+    assert connection.pong_due() == []
+    assert connection.ping_due()
+
+
+def test_a_missing_pong_closes_with_3012(connection: Connection):
+    connection.ping_due()
+    assert codes(connection.pong_due()) == [3012]
+
+
+def test_a_pong_nobody_asked_for_closes_with_3501(connection: Connection):
+    assert codes(connection.receive(b"{}")) == [3501]
+
+
+def test_a_connection_is_not_pinged_before_it_is_connected():
+    connection = make()
+    assert not connection.ping_due()
+    connection.receive(line(1, "connect"))
+    assert not connection.ping_due()
+
+
+def test_a_client_that_says_nothing_is_stale():
+    assert codes(make().stale_due()) == [3502]
+
+
+def test_a_client_whose_connect_was_refused_is_stale():
+    connection = make()
+    connection.receive(line(1, "connect"))
+    assert connection.stale_due() == []
+    connection.connect_refused(1, TOKEN_EXPIRED)
+    assert codes(connection.stale_due()) == [3502]
+
+
+def test_a_connected_client_is_not_stale(connection: Connection):
+    assert connection.stale_due() == []
+
+
+def test_an_expired_connection_has_time_to_refresh():
+    connection = make()
+    connection.receive(line(1, "connect"))
+    enter(connection, expires_at=1000)
+    assert connection.expiry_due(1000 + machine.EXPIRED_CLOSE_DELAY_SECONDS) == []
+    assert codes(connection.expiry_due(1001 + machine.EXPIRED_CLOSE_DELAY_SECONDS)) == [3005]
+
+
+def test_a_connection_that_never_expires_stays(connection: Connection):
+    assert connection.expiry_due(1e12) == []
+
+
+def test_a_connection_is_closed_once(connection: Connection):
+    assert codes(connection.disconnect(SHUTDOWN)) == [3001]
+    assert connection.disconnect(SHUTDOWN) == []
+    assert connection.receive(b"garbage") == []
+    assert connection.pong_due() == []
+
+
+def test_commands_and_faults_are_counted():
+    counters = Counters()
+    connection = Connection("c", channel_limit=1, counters=counters)
+    connection.receive(lines(line(1, "connect"), line(2, "ping"), line(3, "dance")))
+    assert counters.commands["connect"] == 0
+    connection = Connection("c", channel_limit=1, counters=counters)
+    connection.receive(line(1, "connect"))
+    enter(connection)
+    connection.receive(line(2, "ping"))
+    connection.receive(b"{")
+    assert (counters.commands["connect"], counters.commands["ping"]) == (1, 1)
+    assert (counters.client_errors["108"], counters.client_errors["3501"]) == (1, 2)
+    assert (connection.commands, counters.messages_in) == (2, 2)

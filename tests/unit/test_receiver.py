@@ -1,0 +1,179 @@
+"""The stand-in answers as Slack and PagerDuty do, refuses what they refuse, and keeps the rest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+from aiohttp.test_utils import TestClient, TestServer
+
+from cluster.monitor.stack.dead_mans_switch import DeadMansSwitch
+from cluster.monitor.stack.receiver import Received, StandInReceiver
+
+TRIGGER: dict[str, Any] = {
+    "routing_key": "k",
+    "event_action": "trigger",
+    "dedup_key": "d",
+    "payload": {"summary": "ServiceDown: it is down", "source": "a", "severity": "critical"},
+}
+
+
+@pytest_asyncio.fixture
+async def client(tmp_path: Path) -> AsyncIterator[TestClient]:
+    app = StandInReceiver(Received(tmp_path / "received.jsonl")).app()
+    async with TestClient(TestServer(app)) as one:
+        yield one
+
+
+async def received(client: TestClient, query: str = "") -> list[dict[str, Any]]:
+    answer = await client.get(f"/received{query}")
+    assert answer.status == 200, await answer.text()
+    found: list[dict[str, Any]] = await answer.json()
+    return found
+
+
+async def test_slack_says_ok(client: TestClient):
+    answer = await client.post("/slack/services/a", json={"attachments": [{"title": "X"}]})
+    assert (answer.status, await answer.text()) == (200, "ok")
+    answer = await client.post("/slack", data={"payload": '{"text": "hello"}'})
+    assert answer.status == 200
+    assert [one["kind"] for one in await received(client)] == ["slack", "slack"]
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        (b"{", "invalid_payload"),
+        (b"[]", "invalid_payload"),
+        (b"{}", "no_text"),
+        (b'{"attachments": "x"}', "invalid_attachments"),
+    ],
+)
+async def test_slack_refuses_in_its_words(client: TestClient, body: bytes, says: str):
+    answer = await client.post("/slack", data=body, headers={"Content-Type": "application/json"})
+    assert (answer.status, await answer.text()) == (400, says)
+    assert await received(client) == []
+
+
+async def test_pagerduty_follows_an_incident(client: TestClient):
+    answer = await client.post("/v2/enqueue", json=TRIGGER)
+    assert answer.status == 202
+    assert await answer.json() == {
+        "status": "success",
+        "message": "Event processed",
+        "dedup_key": "d",
+    }
+    for action, state in (("acknowledge", "acknowledged"), ("resolve", "resolved")):
+        event = {"routing_key": "k", "event_action": action, "dedup_key": "d"}
+        assert (await client.post("/v2/enqueue", json=event)).status == 202
+        incidents = await (await client.get("/incidents")).json()
+        assert incidents["d"]["state"] == state
+    await client.post("/v2/enqueue", json=TRIGGER)
+    incidents = await (await client.get("/incidents")).json()
+    assert incidents["d"]["state"] == "triggered"
+    assert len(await received(client, "?kind=pagerduty&alert=ServiceDown")) == 4
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"routing_key": ""}, "routing_key"),
+        ({"event_action": "shout"}, "event_action"),
+        ({"payload": None}, "payload"),
+        ({"payload": {"summary": "s", "source": "a", "severity": "bad"}}, "severity"),
+        ({"payload": {"summary": "", "source": "a", "severity": "info"}}, "summary"),
+        ({"payload": {"summary": "x" * 1025, "source": "a", "severity": "info"}}, "1024"),
+        ({"event_action": "resolve", "dedup_key": ""}, "dedup_key"),
+    ],
+)
+async def test_pagerduty_refuses_an_event_that_is_not_whole(
+    client: TestClient, change: dict[str, Any], says: str
+):
+    answer = await client.post("/v2/enqueue", json={**TRIGGER, **change})
+    assert answer.status == 400
+    document = await answer.json()
+    assert document["status"] == "invalid event"
+    assert says in " ".join(document["errors"])
+    assert await received(client) == []
+
+
+async def test_change_events_need_a_key_and_a_summary(client: TestClient):
+    event = {"routing_key": "k", "payload": {"summary": "1.1 was deployed"}}
+    assert (await client.post("/v2/change/enqueue", json=event)).status == 202
+    assert (await client.post("/v2/change/enqueue", json={"payload": {}})).status == 400
+    assert len(await received(client, "?kind=change")) == 1
+
+
+async def test_the_dead_mans_switch_knows_when_it_last_heard(client: TestClient):
+    before = await (await client.get("/watchdog")).json()
+    assert before == {"is_alive": False, "heard_at": None, "age_seconds": None}
+    alerts = {"alerts": [{"labels": {"alertname": "Watchdog"}}]}
+    assert (await client.post("/watchdog", json=alerts)).status == 200
+    assert (await (await client.get("/watchdog")).json())["is_alive"]
+    assert (await client.post("/watchdog", json=[])).status == 400
+
+
+async def test_who_asks_may_wait_for_what_comes(client: TestClient):
+    waiting = asyncio.create_task(received(client, "?kind=slack&wait=20"))
+    await client.post("/v2/enqueue", json=TRIGGER)
+    await client.post("/slack", json={"text": "hello"})
+    [one] = await waiting
+    assert one["document"] == {"text": "hello"}
+    assert await received(client, f"?after={one['id']}&wait=0.05") == []
+
+
+async def test_it_fails_when_it_is_told_to(client: TestClient):
+    assert (await client.post("/fail?status=503&times=1")).status == 200
+    assert (await client.post("/slack", json={"text": "hello"})).status == 503
+    assert (await client.post("/slack", json={"text": "hello"})).status == 200
+    assert (await client.post("/fail?status=200")).status == 400
+
+
+async def test_it_fails_for_one_kind_only(client: TestClient):
+    assert (await client.post("/fail?status=403&times=2&kind=slack")).status == 200
+    assert (await client.post("/slack", json={"text": "hello"})).status == 403
+    assert (await client.post("/v2/enqueue", json=TRIGGER)).status == 202
+    assert await (await client.get("/fail")).json() == {"slack": 1}
+    assert (await client.post("/fail?times=0&kind=slack")).status == 200
+    assert (await client.post("/slack", json={"text": "hello"})).status == 200
+    refused = await client.post("/fail?kind=pigeon")
+    assert refused.status == 400
+    assert "slack|pagerduty|change" in await refused.text()
+
+
+async def test_the_switch_raises_one_alarm_for_a_silence_and_tells_its_end():
+    told: list[tuple[str, str]] = []
+
+    async def tell(kind: str, path: str, document: dict[str, Any]) -> None:
+        told.append((kind, document["state"]))
+
+    switch = DeadMansSwitch(300, tell)
+    await switch.look(10_000)
+    assert told == [], "what was never there cannot stop"
+    await switch.heard(10_000)
+    await switch.look(10_300)
+    assert told == []
+    await switch.look(10_301)
+    await switch.look(10_900)
+    assert told == [("deadman", "alarm")]
+    await switch.heard(11_000)
+    await switch.heard(11_060)
+    assert told == [("deadman", "alarm"), ("deadman", "ended")]
+
+
+async def test_what_came_survives_a_restart(client: TestClient, tmp_path: Path):
+    await client.post("/v2/enqueue", json=TRIGGER)
+    again = Received(tmp_path / "received.jsonl")
+    assert len(again.select(kind="", alert="", after=0)) == 1
+    assert again.incidents["d"]["state"] == "triggered"
+    await client.delete("/received")
+    assert Received(tmp_path / "received.jsonl").select(kind="", alert="", after=0) == []
+
+
+async def test_a_body_that_is_too_large_is_refused(client: TestClient):
+    answer = await client.post("/slack", data=b"x" * (2 << 20))
+    assert answer.status == 413
