@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cluster.broker import Broker, HistoryPolicy, StreamRead
+from cluster.broker import Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError, StoreRefused
 from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
@@ -46,6 +47,7 @@ class Channels:
     """The channels of one worker.
 
     Args:
+        open_broker: makes the broker for the listener of its publications, which is this object.
         timeout_seconds: how long a join may take.
         check_seconds: how long a channel may be idle before its position is compared.
         on_insufficient: gets a subscriber and a channel whose publications are lost to it.
@@ -54,15 +56,16 @@ class Channels:
     def __init__(
         self,
         hub: Hub,
-        rules: ChannelPermissions,
+        permissions: ChannelPermissions,
         counters: Counters,
         *,
+        open_broker: Callable[[BrokerListener], Broker],
         timeout_seconds: float,
         check_seconds: float,
         on_insufficient: Callable[[object, str], None],
     ) -> None:
         self._hub = hub
-        self._rules = rules
+        self._permissions = permissions
         self._counters = counters
         self._timeout_seconds = timeout_seconds
         self._check_seconds = check_seconds
@@ -70,16 +73,7 @@ class Channels:
         self._loop = asyncio.get_running_loop()
         self._fills: dict[Channel, asyncio.Task[None]] = {}
         self._rechecks: set[str] = set()
-        self._broker: Broker | None = None
-
-    def start(self, broker: Broker) -> None:
-        """Say where the channels come from, before the first join."""
-        self._broker = broker
-
-    @property
-    def broker(self) -> Broker:
-        assert self._broker is not None, "start() comes first"
-        return self._broker
+        self.broker = open_broker(self)
 
     # --- joining and leaving ---------------------------------------------------------------
 
@@ -183,13 +177,13 @@ class Channels:
 
     # --- what the broker brings ------------------------------------------------------------
 
-    def publications(self, name: str, publications: list[Publication], now_ms: float) -> None:
+    def publications(self, name: str, publications: list[Publication]) -> None:
         """Fan a batch out; see `BrokerListener`."""
         gap = self._hub.deliver(name, publications)
         channel = self._hub.channels.get(name)
         if channel is not None:
             channel.active_at = self._loop.time()
-        delivery = self._counters.publish_to_delivery
+        delivery, now_ms = self._counters.publish_to_delivery, time.time() * 1000
         for publication in publications:
             if publication.accepted_ms:
                 delivery.observe(max(0.0, now_ms - publication.accepted_ms) / 1000)
@@ -224,7 +218,7 @@ class Channels:
     async def _fill_until_whole(self, channel: Channel) -> None:
         backoff, refusals, told = _FILL_BACKOFF_SECONDS, 0, ""
         while self._hub.channels.get(channel.name) is channel and channel.is_held:
-            policy = self._rules.history(channel.name)
+            policy = self._permissions.history(channel.name)
             held_before = len(channel.held)
             try:
                 async with asyncio.timeout(self._timeout_seconds):
@@ -283,7 +277,7 @@ class Channels:
         channel.active_at = self._loop.time()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                read = await self.broker.read(channel.name, self._rules.history(channel.name))
+                read = await self.broker.read(channel.name, self._permissions.history(channel.name))
         except (StoreError, TimeoutError):
             return  # The link's own watch reports it; the next round looks again.
         is_behind = read.top.epoch != channel.epoch or read.top.offset > channel.offset

@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from cluster.broker import Broker
 from cluster.config import Config
 from cluster.connection import Connection
 from cluster.errors import (
@@ -22,7 +23,6 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.channels import Channels
 from cluster.node.permissions import ChannelPermissions
 from cluster.protocol import (
     HistoryRequest,
@@ -40,7 +40,7 @@ RpcHandler = Callable[[str, Any], Any]
 
 
 class Commands:
-    """The calls of one worker's clients.
+    """The commands of one worker's connected clients.
 
     Args:
         rpc_handlers: by method; none at all answers every call with 108.
@@ -49,14 +49,14 @@ class Commands:
     def __init__(
         self,
         config: Config,
-        rules: ChannelPermissions,
-        channels: Channels,
+        permissions: ChannelPermissions,
+        broker: Broker,
         counters: Counters,
         rpc_handlers: Mapping[str, RpcHandler],
     ) -> None:
         self._config = config
-        self._rules = rules
-        self._channels = channels
+        self._permissions = permissions
+        self._broker = broker
         self._counters = counters
         self._rpc_handlers = dict(rpc_handlers)
         self._publishing = 0
@@ -71,14 +71,14 @@ class Commands:
     ) -> None:
         """Publish for a client; `done` is called once, with None when it was accepted."""
         try:
-            policy = self._rules.history(channel)
-            self._rules.allow(channel)
+            policy = self._permissions.history(channel)
+            self._permissions.allow(channel)
         except ClientError as error:
             done(error)
             return
         body = publication_body(data, connection.user, connection.client, connection.info)
         self._publishing += 1
-        self._channels.broker.publish(
+        self._broker.publish(
             channel, body, policy, int(time.time() * 1000), partial(self._published, done)
         )
 
@@ -108,16 +108,16 @@ class Commands:
             ClientError: 108 without history, 112 for another epoch, 102, 103, 107 by the rules,
                 100 when the store is away.
         """
-        policy = self._rules.history(request.channel)
+        policy = self._permissions.history(request.channel)
         if not policy.size:
             raise NOT_AVAILABLE.fresh()
-        self._rules.allow(request.channel)
+        self._permissions.allow(request.channel)
         most = self._config.client.history_max_publication_limit
         limit = most if request.limit < 0 else min(request.limit, most)
         since = request.since
         try:
             async with asyncio.timeout(self._config.broker.timeout):
-                read = await self._channels.broker.read(
+                read = await self._broker.read(
                     request.channel,
                     policy,
                     since=since.offset if since is not None else None,

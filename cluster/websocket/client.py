@@ -39,7 +39,8 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.node import Connected, Node, Subscribed
+from cluster.node.node import Connected, Node
+from cluster.node.subscribe import Subscribed
 from cluster.protocol import (
     PING_FRAME,
     close_frame,
@@ -61,17 +62,11 @@ class ClientOwner(Protocol):
     counters: Counters
     session_short_lived_seconds: float
 
-    def entered(self, client: WebSocketClient) -> int:
-        """The connect has worked; returns the client's slot of the timing wheel."""
-
     def closing(self, client: WebSocketClient) -> None:
         """A close frame has been written; the socket must end soon."""
 
     def left(self, client: WebSocketClient) -> None:
         """The socket has ended."""
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside the event loop's other work and keep it alive."""
 
 
 class WebSocketClient(FrameProtocol):
@@ -105,7 +100,7 @@ class WebSocketClient(FrameProtocol):
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
-        self.timer_slot: int | None = None
+        self.timer_slot = 0
 
     def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
         super().begin(transport, message_size_limit, queue_max)
@@ -198,14 +193,14 @@ class WebSocketClient(FrameProtocol):
 
     def _publish(self, action: Publish) -> None:
         done = partial(self._published, action.id, time.monotonic())
-        self._node.calls.publish(self.connection, action.channel, action.data, done)
+        self._node.commands.publish(self.connection, action.channel, action.data, done)
 
     def _published(self, number: int, since: float, error: ClientError | None) -> None:
         self._counters.command_duration["publish"].observe(time.monotonic() - since)
         self.perform(self.connection.published(number, error))
 
     def _leave_channel(self, action: Leave) -> None:
-        self._node.leave(self, action.channel)
+        self._node.channels.leave(action.channel, self)
 
     def _close(self, action: Close) -> None:
         if self._is_closing:
@@ -242,7 +237,7 @@ class WebSocketClient(FrameProtocol):
     # --- work that waits for the store -------------------------------------------------------
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._owner.run(self._guarded(work))
+        self._node.run(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -283,10 +278,9 @@ class WebSocketClient(FrameProtocol):
         if not actions:
             # The client went away meanwhile.
             for one in connected.subscribed:
-                self._node.abort(one)
+                self._abort(one)
             self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
             return
-        self.timer_slot = self._owner.entered(self)
         if connected.subscribed:
             self.perform(actions[:1])
             del actions[:1]
@@ -303,16 +297,20 @@ class WebSocketClient(FrameProtocol):
         for one in subscribed:
             if self._is_closing:
                 # A join has found that its publications are lost.
-                self._node.abort(one)
+                self._abort(one)
             else:
-                self._node.join(one, self)
+                self._node.channels.join(one.joining, self, self.write)
+
+    def _abort(self, subscribed: Subscribed) -> None:
+        """The client ended before it could join."""
+        self._node.channels.abort(subscribed.joining.channel)
 
     def _subscribe(self, action: Subscribe, frames: list[bytes]) -> None:
         """Subscribe, at once if nothing of the store is needed; then `frames` leave with the reply."""
         since = time.monotonic()
         outcome: Subscribed | ClientError | None
         try:
-            outcome = self._node.subscribe_now(action.request)
+            outcome = self._node.subscriptions.prepare_now(action.request)
         except ClientError as why:
             outcome = why
         except Exception:
@@ -331,7 +329,9 @@ class WebSocketClient(FrameProtocol):
             self._run(self._do_resume())
 
     async def _do_subscribe(self, action: Subscribe, since: float) -> None:
-        outcome = await self._outcome("subscribe_failed", self._node.subscribe(action.request))
+        outcome = await self._outcome(
+            "subscribe_failed", self._node.subscriptions.prepare(action.request)
+        )
         if isinstance(outcome, Subscribed):
             self._subscribed(action, since, outcome, [])
         else:
@@ -349,15 +349,15 @@ class WebSocketClient(FrameProtocol):
             action.id, outcome.channel, outcome.result, is_positioned=outcome.is_positioned
         )
         if not replies:
-            self._node.abort(outcome)
+            self._abort(outcome)
             return
         try:
             frames += map(self._frame, replies)
             self._write_all(frames)
         except BaseException:
-            self._node.abort(outcome)
+            self._abort(outcome)
             raise
-        self._node.join(outcome, self)
+        self._node.channels.join(outcome.joining, self, self.write)
 
     def _subscribe_refused(
         self, action: Subscribe, since: float, why: ClientError | Disconnect
@@ -371,12 +371,12 @@ class WebSocketClient(FrameProtocol):
         self._count()
 
     def _history(self, action: History) -> None:
-        self._run(self._do_call(action.id, "history", self._node.calls.history(action.request)))
+        self._run(self._do_call(action.id, "history", self._node.commands.history(action.request)))
 
     def _rpc(self, action: Rpc) -> None:
         since = time.monotonic()
         try:
-            result = self._node.calls.rpc(self.connection, action.method, action.data)
+            result = self._node.commands.rpc(self.connection, action.method, action.data)
         except ClientError as why:
             answers = self.connection.answered(action.id, why)
         else:

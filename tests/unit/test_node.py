@@ -142,7 +142,7 @@ async def test_what_the_subscription_lost_is_filled_from_the_stream():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = worker.node._rules.history("a")
+        policy = worker.node.channels._permissions.history("a")
         for number in (1, 2):
             worker.store.append("a", b'{"data":%d}' % number, policy, 0)
         await published(caller, 1, first=3)
@@ -153,7 +153,7 @@ async def test_what_the_stream_lost_too_is_told_and_the_client_may_come_back():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = worker.node._rules.history("a")
+        policy = worker.node.channels._permissions.history("a")
         for number in range(1, 20):
             worker.store.append("a", b'{"data":%d}' % number, policy, 0)
         await published(caller, 1, first=20)
@@ -169,7 +169,7 @@ async def test_a_lost_last_publication_is_found_by_the_position_check():
         checks = asyncio.ensure_future(worker.node.channels.check_positions())
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        worker.store.append("a", b'{"data":1}', worker.node._rules.history("a"), 0)
+        worker.store.append("a", b'{"data":1}', worker.node.channels._permissions.history("a"), 0)
         await caller.until(lambda: caller.pubs() == [1])
         checks.cancel()
 
@@ -178,10 +178,10 @@ async def test_a_resumed_subscription_is_filled_even_if_the_store_stays_away_for
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = worker.node._rules.history("a")
+        policy = worker.node.channels._permissions.history("a")
         worker.store.append("a", b'{"data":1}', policy, 0)
         worker.store.is_up = False
-        worker.node.resumed("a")
+        worker.node.channels.resumed("a")
         await asyncio.sleep(0.3)
         worker.store.append("a", b'{"data":2}', policy, 0)
         worker.store.is_up = True
@@ -191,15 +191,15 @@ async def test_a_resumed_subscription_is_filled_even_if_the_store_stays_away_for
 async def test_a_channel_that_comes_back_during_the_fill_of_its_forerunner_is_filled_too():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
-        policy = worker.node._rules.history("a")
+        policy = worker.node.channels._permissions.history("a")
         await ask(caller, "subscribe", channel="a")
         worker.store.is_up = False
-        worker.node.resumed("a")
+        worker.node.channels.resumed("a")
         await ask(caller, "unsubscribe", channel="a")
         worker.store.is_up = True
         await ask(caller, "subscribe", channel="a")
         worker.store.append("a", b'{"data":1}', policy, 0)
-        worker.node.resumed("a")
+        worker.node.channels.resumed("a")
         await caller.until(lambda: caller.pubs() == [1])
 
 
@@ -374,7 +374,7 @@ async def test_channels_that_change_again_and_again_end_as_the_session_says():
         session = (await caller.connect())["data"]["session"]["id"]
         wishes = [("a",), (), ("a", "b"), ("b",), (), ("a",)] * 3
         await asyncio.gather(*(worker.sessions.update(session, channels=one) for one in wishes))
-        [carrier] = worker.door.clients
+        [carrier] = worker.server.clients
         async with asyncio.timeout(10):
             while set(carrier.connection.channels) != {"a"} or set(worker.node.hub.channels) != {
                 "a"
@@ -394,6 +394,6 @@ async def test_a_change_while_a_client_connects_is_not_missed():
             await asyncio.gather(update, caller.reply(1))
             async with asyncio.timeout(10):
                 while set(worker.node.hub.channels) != {f"c{number}"} or (
-                    worker.node.hub.subscriptions != len(worker.door.clients)
+                    worker.node.hub.subscriptions != len(worker.server.clients)
                 ):
                     await asyncio.sleep(0.005)

@@ -18,6 +18,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 
+from cluster.broker import BrokerListener
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
 from cluster.connection import Connection
 from cluster.metrics.counters import Counters
@@ -66,26 +67,16 @@ class Transport:
 class LawOwner:
     """Stands where the server stands."""
 
-    def __init__(self, node: Node, counters: Counters, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, node: Node, counters: Counters) -> None:
         self.node = node
         self.counters = counters
         self.session_short_lived_seconds = 0.0
-        self.tasks: set[asyncio.Task[None]] = set()
-        self._loop = loop
-
-    def entered(self, client: WebSocketClient) -> int:
-        return 0
 
     def closing(self, client: WebSocketClient) -> None:
-        """Nobody waits."""
+        """Nothing waits for it."""
 
     def left(self, client: WebSocketClient) -> None:
-        """Nobody waits."""
-
-    def run(self, work: Any) -> None:
-        task = self._loop.create_task(work)
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+        """Nothing waits for it."""
 
 
 @dataclass
@@ -132,14 +123,21 @@ class Law(RuleBasedStateMachine):
 
     async def _build(self) -> None:
         counters = Counters()
-        self.node = Node(CONFIG, counters)
-        self.broker = ScriptedBroker(self.node)
-        self.sessions = MemorySessions(MemoryStore(), self.node, ttl_seconds=1e9)
+        store = MemoryStore()
+        self.node = Node(
+            CONFIG,
+            counters,
+            open_broker=self._open_broker,
+            open_sessions=lambda listener: MemorySessions(store, listener, ttl_seconds=1e9),
+        )
         session = Session("shared", "", 0, channels=SERVER_SIDE)
-        self.sessions.store.sessions["shared"] = Record(session, 1e15)
-        self.node.start(self.broker, self.sessions)
-        self.host = LawOwner(self.node, counters, self.loop)
+        store.sessions["shared"] = Record(session, 1e15)
+        self.host = LawOwner(self.node, counters)
         self.checks = self.loop.create_task(self.node.channels.check_positions())
+
+    def _open_broker(self, listener: BrokerListener) -> ScriptedBroker:
+        self.broker = ScriptedBroker(listener)
+        return self.broker
 
     # --- what the clients see ------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ async def test_a_client_connects_subscribes_publishes_and_hears():
         )
         assert (await caller.reply(3))["publish"] == {}
         await caller.until(lambda: caller.pubs() == [{"x": 1}])
-        assert (len(worker.door.clients), worker.node.hub.subscriptions) == (1, 1)
+        assert (len(worker.server.clients), worker.node.hub.subscriptions) == (1, 1)
 
 
 async def test_frames_right_behind_the_handshake_are_heard():
@@ -179,7 +179,7 @@ async def test_more_connections_than_the_limit_are_sent_elsewhere():
         await refused_with_503(worker, "connection_limit")
         first.wire.abort()
         async with asyncio.timeout(10):
-            while worker.door.clients:
+            while worker.server.clients:
                 await asyncio.sleep(0.01)
         await (await worker.caller()).connect()
 
@@ -194,7 +194,7 @@ async def test_a_worker_without_its_broker_sends_new_clients_elsewhere():
 
 async def test_a_draining_worker_sends_new_clients_elsewhere():
     async with LocalWorker(configured()).open() as worker:
-        worker.door.refuse_all()
+        worker.server.refuse_all()
         await refused_with_503(worker, "draining")
 
 
@@ -253,7 +253,7 @@ async def test_a_short_connection_that_left_nothing_takes_its_session_along():
         caller.wire.close()
         await caller.closed()
         async with asyncio.timeout(10):
-            while worker.door.clients:
+            while worker.server.clients:
                 await asyncio.sleep(0.01)
         assert worker.store.sessions == {}
 
@@ -267,7 +267,7 @@ async def test_a_longer_connection_leaves_its_session():
         await caller.reply(3)
         caller.wire.close()
         async with asyncio.timeout(10):
-            while worker.door.clients:
+            while worker.server.clients:
                 await asyncio.sleep(0.01)
         [record] = worker.store.sessions.values()
         assert record.session.messages == 2
@@ -319,7 +319,7 @@ async def test_commands_that_waited_count_as_messages_too():
         await caller.reply(5)
         caller.wire.close()
         async with asyncio.timeout(10):
-            while worker.door.clients:
+            while worker.server.clients:
                 await asyncio.sleep(0.01)
         [record] = worker.store.sessions.values()
         assert record.session.messages == 4

@@ -24,7 +24,7 @@ QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.15, "stale_clos
 async def empty(worker: LocalWorker) -> None:
     """Wait until the door has let go of every socket."""
     async with asyncio.timeout(10):
-        while worker.door.clients:
+        while worker.server.clients:
             await asyncio.sleep(0.01)
 
 
@@ -126,7 +126,7 @@ def buffered(worker: LocalWorker) -> int:
     """Most unsent bytes of any connection."""
     sizes = [
         client._transport.get_write_buffer_size()
-        for client in worker.door.clients
+        for client in worker.server.clients
         if client._transport is not None
     ]
     return max(sizes, default=0)
@@ -268,7 +268,7 @@ async def test_publishing_to_sockets_that_have_just_been_reset_harms_nobody():
 async def test_the_server_takes_a_subscription_away_on_a_live_socket():
     async with LocalWorker(configured()).open() as worker:
         caller = await slow_client(worker)
-        [client] = worker.door.clients
+        [client] = worker.server.clients
         client.perform(client.connection.unsubscribe("a", SERVER_UNSUBSCRIBE))
         await caller.until(
             lambda: any(
@@ -292,7 +292,7 @@ async def test_a_drain_is_paced_over_its_window_and_tells_everybody_3001():
             caller.on_end = lambda code, reason: ends.append(time.monotonic())  # type: ignore[method-assign]
             caller.wire.on_end = caller.on_end
         began = time.monotonic()
-        await asyncio.wait_for(worker.door.drain(1.0, asyncio.Event()), 10)
+        await asyncio.wait_for(worker.server.drain(1.0, asyncio.Event()), 10)
         took = time.monotonic() - began
         assert {(await caller.closed()) for caller in callers} == {(3001, "shutdown")}
         assert 0.7 < took < 2.0
@@ -304,7 +304,7 @@ async def test_a_hurried_drain_closes_everybody_at_once():
     async with LocalWorker(configured()).open() as worker:
         callers = [await worker.caller() for _ in range(20)]
         hurry = asyncio.Event()
-        drain = asyncio.ensure_future(worker.door.drain(60.0, hurry))
+        drain = asyncio.ensure_future(worker.server.drain(60.0, hurry))
         await asyncio.sleep(0)
         hurry.set()
         await asyncio.wait_for(drain, 5)
@@ -313,14 +313,14 @@ async def test_a_hurried_drain_closes_everybody_at_once():
 
 async def test_a_drain_of_an_empty_door_is_over_at_once():
     async with LocalWorker(configured()).open() as worker:
-        await asyncio.wait_for(worker.door.drain(5.0, asyncio.Event()), 1)
+        await asyncio.wait_for(worker.server.drain(5.0, asyncio.Event()), 1)
 
 
 async def test_a_client_that_never_answers_does_not_hold_up_the_drain():
     async with LocalWorker(configured()).open() as worker:
         _, writer = await raw_client(worker)
         began = time.monotonic()
-        await asyncio.wait_for(worker.door.drain(0.1, asyncio.Event()), 10)
+        await asyncio.wait_for(worker.server.drain(0.1, asyncio.Event()), 10)
         assert time.monotonic() - began < 3
         writer.close()
 
