@@ -1,8 +1,8 @@
-"""Keeps the hub's channels whole: joins them to the broker, fills their gaps, checks their tops.
+"""Keeps the hub's channels complete: subscribes them at the broker, fills gaps, checks positions.
 
 Guarantees, for channels with history: a joiner misses nothing between what its read of the stream
-gave and what it is written afterwards, and gets nothing twice; a gap is filled from the stream
-before anything newer is delivered; when the stream no longer has it, `on_insufficient` is called
+returned and what is written to it afterwards, and gets nothing twice; a gap is filled from the stream
+before anything newer is delivered; if the stream no longer has it, `on_insufficient` is called
 for every subscriber; the lost last publication of an idle channel is found by comparing its
 position with the stream's top.
 """
@@ -33,10 +33,10 @@ _CHECK_BATCH = 500
 
 
 class Joining(NamedTuple):
-    """A joiner that has read its stream and is not yet a subscriber.
+    """A client that has read the stream of a channel and has not joined it yet.
 
     Attributes:
-        read: the stream's top and what was asked for; None in a channel without history.
+        read: the stream's top and the publications asked for; None in a channel without history.
     """
 
     channel: Channel
@@ -50,7 +50,7 @@ class Channels:
         open_broker: makes the broker for the listener of its publications, which is this object.
         timeout_seconds: how long a join may take.
         check_seconds: how long a channel may be idle before its position is compared.
-        on_insufficient: gets a subscriber and a channel whose publications are lost to it.
+        on_insufficient: called with a subscriber and a channel whose publications it has lost.
     """
 
     def __init__(
@@ -80,10 +80,10 @@ class Channels:
     def begin_now(
         self, name: str, policy: HistoryPolicy, recover_from: Position | None
     ) -> Joining | None:
-        """Prepare a joiner of a channel that is served here, if it needs nothing of the store.
+        """Prepare a join to a channel that this worker serves, if the store is not needed for it.
 
         Returns:
-            What `begin` returns, to be ended like it, or None: then `begin` is needed.
+            What `begin` returns, or None: then `begin` is needed.
         """
         channel = self._hub.channels.get(name)
         if channel is None:
@@ -99,9 +99,9 @@ class Channels:
         return Joining(channel, read)
 
     def _is_caught_up(self, channel: Channel, recover_from: Position | None) -> bool:
-        """Whether a joiner stands where the channel stands, so that nothing need be read for it.
+        """Whether a joiner has the channel's position, so that nothing need be read for it.
 
-        What the channel's subscription misses is found for all of its subscribers.
+        Whatever the channel's subscription misses is found for all of its subscribers.
         """
         return (
             channel.is_placed and not channel.is_held and recover_from in (None, channel.position)
@@ -110,20 +110,20 @@ class Channels:
     async def begin(
         self, name: str, policy: HistoryPolicy, recover_from: Position | None, limit: int
     ) -> Joining:
-        """Prepare a joiner; end it with `join` or `abort`, without awaiting anything before.
+        """Prepare a join; `join` or `abort` must follow, with nothing awaited before.
 
         Args:
-            recover_from: the position after which publications are wanted, None for none.
+            recover_from: the position after which publications are read, None for none.
             limit: most publications to read.
 
         Raises:
-            ClientError: 100 when the store is away or too slow.
+            ClientError: 100 when the store is unavailable or too slow.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
         if self._is_caught_up(channel, recover_from):
             return Joining(channel, StreamRead(channel.position, []))
         if is_new:
-            # Spread, so that channels subscribed together are not checked together.
+            # Spread, so that channels that were subscribed together are not checked together.
             channel.active_at = self._loop.time() - random.uniform(0, self._check_seconds / 2)
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -162,12 +162,12 @@ class Channels:
             self._on_insufficient(subscriber, channel.name)
 
     def abort(self, channel: Channel) -> None:
-        """The joiner will not come."""
+        """Give a prepared join up."""
         if self._hub.join_abort(channel):
             self._forget(channel.name)
 
     def leave(self, name: str, subscriber: object) -> None:
-        """Take a subscriber out."""
+        """Remove a subscriber."""
         if self._hub.leave(name, subscriber):
             self._forget(name)
 
@@ -175,7 +175,7 @@ class Channels:
         self._rechecks.discard(name)
         self.broker.unsubscribe(name)
 
-    # --- what the broker brings ------------------------------------------------------------
+    # --- from the broker -------------------------------------------------------------------
 
     def publications(self, name: str, publications: list[Publication]) -> None:
         """Fan a batch out; see `BrokerListener`."""
@@ -199,7 +199,7 @@ class Channels:
         if channel.is_placed and self._hub.hold(channel):
             self._fill_soon(channel)
         else:
-            # A read under way may have been too early to see what was missed.
+            # A read in progress may have been too early to see what was missed.
             self._rechecks.add(name)
 
     # --- gaps ------------------------------------------------------------------------------
@@ -212,11 +212,11 @@ class Channels:
         try:
             await self._fill_until_whole(channel)
         finally:
-            # With nothing awaited since `is_held` was looked at, so no gap falls in between.
+            # Nothing was awaited since `is_held` was checked, so no gap falls in between.
             del self._fills[channel]
 
     async def _fill_until_whole(self, channel: Channel) -> None:
-        backoff, refusals, told = _FILL_BACKOFF_SECONDS, 0, ""
+        backoff, refusals, logged = _FILL_BACKOFF_SECONDS, 0, ""
         while self._hub.channels.get(channel.name) is channel and channel.is_held:
             policy = self._permissions.history(channel.name)
             held_before = len(channel.held)
@@ -227,12 +227,12 @@ class Channels:
                     )
             except (StoreError, TimeoutError) as error:
                 if isinstance(error, StoreRefused):
-                    # It is there and will not: waiting does not help for ever.
+                    # The server answers with a refusal: waiting may never help.
                     refusals += not error.is_temporary
                     self._counters.errors["broker"] += 1
-                    if told != str(error):
-                        told = str(error)
-                        log.error("fill_refused", reason=told)
+                    if logged != str(error):
+                        logged = str(error)
+                        log.error("fill_refused", reason=logged)
                 if refusals >= _FILL_REFUSALS:
                     self._insufficient(channel)
                     self._hub.release(channel)
@@ -279,7 +279,7 @@ class Channels:
             async with asyncio.timeout(self._timeout_seconds):
                 read = await self.broker.read(channel.name, self._permissions.history(channel.name))
         except (StoreError, TimeoutError):
-            return  # The link's own watch reports it; the next round looks again.
+            return  # The link reports it; the next round checks again.
         is_behind = read.top.epoch != channel.epoch or read.top.offset > channel.offset
         if is_behind and self._hub.hold(channel):
             self._fill_soon(channel)

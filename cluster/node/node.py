@@ -1,6 +1,6 @@
-"""The operations of clients on one worker.
+"""One worker's node: connects clients, keeps their sessions, and owns what they use.
 
-Errors: what a client may know is raised as `ClientError` or `Disconnect`; a store that is away is
+Errors: what a client may know is raised as `ClientError` or `Disconnect`; an unavailable store is
 counted, logged and becomes error 100 (temporary), so that the SDKs try again.
 """
 
@@ -43,7 +43,7 @@ log = get_logger()
 
 
 class Client(Protocol):
-    """What a node needs of whoever carries a connection."""
+    """What a node needs of a client's connection."""
 
     connection: Connection
     session: Session | None
@@ -52,11 +52,11 @@ class Client(Protocol):
         """Write whole frames; never raises."""
 
     def perform(self, actions: list[Action]) -> None:
-        """Carry out what the connection asks for."""
+        """Perform the actions of the state machine."""
 
 
 class Connected(NamedTuple):
-    """A connect that has worked: its reply, who it is, and its server-side subscriptions."""
+    """A successful connect: its reply, the user's claims, the session, the server-side subscriptions."""
 
     result: dict[str, Any]
     claims: Claims
@@ -119,10 +119,10 @@ class Node:
     # --- connect -----------------------------------------------------------------------------
 
     async def connect(self, client: Client, request: ConnectRequest, url_session: str) -> Connected:
-        """Let a client in: who it is, its session, its server-side subscriptions.
+        """Authenticate a client, attach its session and prepare its server-side subscriptions.
 
         Raises:
-            ClientError: 109 for an expired token, 100 when the store is away.
+            ClientError: 109 for an expired token, 100 when the store is unavailable.
             Disconnect: 3500 or 3501 for a bad or missing token.
         """
         claims = authenticate(request.token, self._config, time.time())
@@ -173,7 +173,7 @@ class Node:
         return result
 
     def refresh(self, client: Client, token: str) -> dict[str, Any]:
-        """Prolong a connection that expires.
+        """Extend a connection that expires.
 
         Raises:
             ClientError: 109 for an expired token.
@@ -198,7 +198,7 @@ class Node:
     # --- the end of a connection ---------------------------------------------------------------
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
-        """Forget a client: its subscriptions now, its session in the store."""
+        """Remove a client: its subscriptions here, its hold on the session in the store."""
         for channel in client.connection.channels:
             self.channels.leave(channel, client)
         client.connection.channels.clear()
@@ -209,7 +209,7 @@ class Node:
     # --- sessions -----------------------------------------------------------------------------
 
     def session_changed(self, session: Session) -> None:
-        """See `SessionListener`: tell every local holder."""
+        """Send a changed session to its local clients (see `SessionListener`)."""
         state = orjson.Fragment(session.state)
         data = {"session": {"state": state, "version": session.version}}
         for holder in list(session.holders):
@@ -234,7 +234,7 @@ class Node:
         try:
             [subscribed] = await self.subscriptions.prepare_server_side((channel,), {})
         except ClusterError as error:
-            # Connected again, it gets what its session has.
+            # When it connects again it gets the channels of its session.
             log.error("server_side_subscribe_failed", reason=str(error))
             client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
             return

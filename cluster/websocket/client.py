@@ -1,9 +1,9 @@
-"""One client's socket after the handshake: frames in, actions out, bytes back.
+"""One client after its handshake: passes its messages to the state machine and performs the actions.
 
-From the handshake on the socket is this protocol's own, so an idle connection holds no task, request
-or response (docs/adr/0006). One writer for everything: replies, pushes, pings and the close frame
-are bytes given to the transport in order, and nothing follows the close frame. A client that does
-not read is closed with 3008 above `client.queue_max_size` unsent bytes.
+After the handshake the socket belongs to this protocol alone, so an idle connection holds no task,
+request or response (docs/adr/0006). Replies, pushes, pings and the close frame are all written to the
+transport here, in order, and nothing follows the close frame. A client that does not read is closed
+with 3008 when more than `client.queue_max_size` bytes are unsent.
 """
 
 from __future__ import annotations
@@ -63,18 +63,18 @@ class ClientOwner(Protocol):
     session_short_lived_seconds: float
 
     def closing(self, client: WebSocketClient) -> None:
-        """A close frame has been written; the socket must end soon."""
+        """A close frame has been written; the socket must be closed soon."""
 
     def left(self, client: WebSocketClient) -> None:
-        """The socket has ended."""
+        """The socket has been closed."""
 
 
 class WebSocketClient(FrameProtocol):
     """Implements `node.Client` for one WebSocket.
 
     Args:
-        url_session: the session wished for in the URL, "" for none.
-        native_pings: ping with WebSocket frames instead of `{}` (bare clients ask for it).
+        url_session: the session that the URL asks for, "" for none.
+        native_pings: ping with WebSocket ping frames instead of `{}`.
     """
 
     __slots__ = (
@@ -122,7 +122,7 @@ class WebSocketClient(FrameProtocol):
             self.pause()
 
     def _count(self) -> None:
-        """Add the commands that were handled since to the session's messages."""
+        """Add the commands handled since the last call to the session's messages."""
         session, commands = self.session, self.connection.commands
         if session is not None:
             session.received += commands - self._counted
@@ -160,12 +160,12 @@ class WebSocketClient(FrameProtocol):
             self._leave(CONNECTION_CLOSED)
         self._owner.left(self)
 
-    # --- carrying out actions ----------------------------------------------------------------
+    # --- performing actions ------------------------------------------------------------------
 
     def perform(self, actions: list[Action]) -> None:
-        """Carry out what the connection asks for, in order.
+        """Perform the actions that the state machine returned, in order.
 
-        Replies that follow one another leave in one write: a system call costs more than the rest.
+        Successive replies are written together: a system call costs more than everything else here.
         """
         frames: list[bytes] = []
         for action in actions:
@@ -213,7 +213,7 @@ class WebSocketClient(FrameProtocol):
         self._owner.closing(self)
 
     def _leave(self, why: Disconnect) -> None:
-        """Forget the client everywhere but at its socket."""
+        """Remove the client from everything but its socket."""
         self._is_closing = True
         self._counters.closed(why.code)
         lived = time.monotonic() - self.opened_at
@@ -234,7 +234,7 @@ class WebSocketClient(FrameProtocol):
             seconds=round(lived, 3),
         )
 
-    # --- work that waits for the store -------------------------------------------------------
+    # --- commands that wait for the store ----------------------------------------------------
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
         self._node.run(self._guarded(work))
@@ -276,7 +276,7 @@ class WebSocketClient(FrameProtocol):
             },
         )
         if not actions:
-            # The client went away meanwhile.
+            # The connection was closed in the meantime.
             for one in connected.subscribed:
                 self._abort(one)
             self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
@@ -296,17 +296,17 @@ class WebSocketClient(FrameProtocol):
     def _join(self, subscribed: list[Subscribed]) -> None:
         for one in subscribed:
             if self._is_closing:
-                # A join has found that its publications are lost.
+                # A join has found that publications are lost.
                 self._abort(one)
             else:
                 self._node.channels.join(one.joining, self, self.write)
 
     def _abort(self, subscribed: Subscribed) -> None:
-        """The client ended before it could join."""
+        """Give a prepared subscription up: the connection was closed before it could join."""
         self._node.channels.abort(subscribed.joining.channel)
 
     def _subscribe(self, action: Subscribe, frames: list[bytes]) -> None:
-        """Subscribe, at once if nothing of the store is needed; then `frames` leave with the reply."""
+        """Subscribe, at once if the store is not needed; then `frames` are written with the reply."""
         since = time.monotonic()
         outcome: Subscribed | ClientError | None
         try:
@@ -325,7 +325,7 @@ class WebSocketClient(FrameProtocol):
             self._write_all(frames)
             self._subscribe_refused(action, since, outcome)
         if self.connection.has_waiting:
-            # Not from here: each waiting command may be a subscribe too, and would nest one call deeper.
+            # In a task: each waiting command may be a subscribe too, and would nest one call deeper.
             self._run(self._do_resume())
 
     async def _do_subscribe(self, action: Subscribe, since: float) -> None:
@@ -366,7 +366,7 @@ class WebSocketClient(FrameProtocol):
         self.perform(self.connection.subscribe_refused(action.id, action.request.channel, why))
 
     def _resume(self) -> None:
-        """Go on with what has waited for a subscribe."""
+        """Handle the commands that have waited for a subscribe."""
         self.perform(self.connection.resume())
         self._count()
 
@@ -409,7 +409,7 @@ class WebSocketClient(FrameProtocol):
     async def _outcome(
         self, event: str, work: Coroutine[Any, Any, T]
     ) -> T | ClientError | Disconnect:
-        """What came of work for the client; a fault of ours becomes error 100, logged once."""
+        """Return the result or the refusal; an unexpected exception is logged and becomes error 100."""
         try:
             return await work
         except (ClientError, Disconnect) as why:
@@ -419,24 +419,24 @@ class WebSocketClient(FrameProtocol):
             return self._failed()
 
     def _failed(self) -> ClientError:
-        """A fault of ours has been logged: count it, and tell the client."""
+        """Count an unexpected exception; returns the error for the client."""
         self._counters.errors["internal"] += 1
         return INTERNAL
 
-    # --- time --------------------------------------------------------------------------------
+    # --- timers ------------------------------------------------------------------------------
 
     def ping(self, now: float) -> None:
-        """The connection's turn on the wheel."""
+        """Send a ping, or close the connection if it has expired."""
         self.perform(self.connection.expiry_due(now))
         if not self._is_closing and self.connection.ping_due():
             self.write(native_ping_frame() if self._native_pings else PING_FRAME)
 
-    def pong(self) -> None:
-        """The time for the pong is over."""
+    def check_pong(self) -> None:
+        """Close the connection if its pong is missing."""
         self.perform(self.connection.pong_due())
 
-    def stale(self) -> None:
-        """The time for the connect is over."""
+    def check_connected(self) -> None:
+        """Close the connection if it has not connected."""
         self.perform(self.connection.stale_due())
 
 

@@ -94,7 +94,7 @@ class WebSocketServer:
         self._is_draining = False
         self._bucket = TokenBucket(config.client.connection_rate_limit)
         self._timing_wheel: TimingWheel[WebSocketClient] = TimingWheel(
-            turn_seconds=config.client.ping_interval, echo_seconds=config.client.pong_timeout
+            turn_seconds=config.client.ping_interval, check_seconds=config.client.pong_timeout
         )
         self._fresh: deque[tuple[float, WebSocketClient]] = deque()
         self._closing: deque[tuple[float, WebSocketClient]] = deque()
@@ -187,11 +187,11 @@ class WebSocketServer:
         """Send pings and close clients whose pongs are missing, until cancelled."""
         while True:
             await asyncio.sleep(self._timing_wheel.tick_seconds)
-            due, echoes = self._timing_wheel.tick()
+            to_ping, to_check = self._timing_wheel.tick()
             now = time.time()
-            for client in echoes:
-                client.pong()
-            for client in due:
+            for client in to_check:
+                client.check_pong()
+            for client in to_ping:
                 client.ping(now)
 
     async def close_overdue(self) -> None:
@@ -201,7 +201,7 @@ class WebSocketServer:
             now = time.monotonic()
             while self._fresh and self._fresh[0][0] <= now:
                 client = self._fresh.popleft()[1]
-                client.stale()
+                client.check_connected()
                 if client.connection.state is State.CONNECTING:
                     self._fresh.append((now + self._config.client.stale_close_delay, client))
             while self._closing and self._closing[0][0] <= now:
