@@ -19,6 +19,7 @@ from cluster.connection.actions import (
     Subscription,
 )
 from cluster.connection.state_machine import (
+    COMMANDS_PER_TURN,
     CONGESTED_COMMANDS,
     EXPIRED_CLOSE_DELAY_SECONDS,
     Connection,
@@ -26,6 +27,7 @@ from cluster.connection.state_machine import (
 )
 
 __all__ = [
+    "COMMANDS_PER_TURN",
     "CONGESTED_COMMANDS",
     "EXPIRED_CLOSE_DELAY_SECONDS",
     "Action",

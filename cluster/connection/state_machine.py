@@ -69,6 +69,9 @@ EXPIRED_CLOSE_DELAY_SECONDS = 25.0
 #: Commands waiting or under way beyond which nothing more should be read from the client.
 CONGESTED_COMMANDS = 256
 
+#: Commands of one connection that are handled in one turn of the event loop; the rest waits for the next.
+COMMANDS_PER_TURN = 64
+
 
 class State(Enum):
     NEW = "new"
@@ -89,7 +92,7 @@ class Connection:
 
     __slots__ = (
         "_calls", "_channel_limit", "_counters", "_subscribing", "_waiting", "awaits_pong",
-        "channels", "client", "commands", "expires_at", "info", "state", "user",
+        "budget", "channels", "client", "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
     def __init__(self, client: str, *, channel_limit: int, counters: Counters) -> None:
@@ -100,6 +103,7 @@ class Connection:
         self.expires_at = 0
         self.channels: dict[str, Subscription] = {}
         self.awaits_pong = False
+        self.budget = COMMANDS_PER_TURN
         self.commands = 0
         self._channel_limit = channel_limit
         self._counters = counters
@@ -115,7 +119,12 @@ class Connection:
     def is_congested(self) -> bool:
         """Whether the client should not be read from for a while."""
         waiting = len(self._waiting) if self._waiting else 0
-        return waiting + self._calls > CONGESTED_COMMANDS
+        return waiting + self._calls > CONGESTED_COMMANDS or self.has_more
+
+    @property
+    def has_more(self) -> bool:
+        """Whether commands wait only because this turn's budget is spent: `next_turn` goes on with them."""
+        return bool(self._waiting) and self.budget <= 0
 
     @property
     def has_waiting(self) -> bool:
@@ -131,7 +140,7 @@ class Connection:
             for command in decode(payload):
                 if command.method == "pong":
                     self._pong()
-                elif self._waiting or self._must_wait(command):
+                elif self._waiting or self.budget <= 0 or self._must_wait(command):
                     self._wait(command)
                 else:
                     self._handle(command, actions)
@@ -163,7 +172,7 @@ class Connection:
         """Handle what has waited, until something must wait again."""
         waiting = self._waiting
         try:
-            while waiting and not self._must_wait(waiting[0]):
+            while waiting and self.budget > 0 and not self._must_wait(waiting[0]):
                 self._handle(waiting.popleft(), actions)
         except Disconnect as why:
             self._close(why, actions)
@@ -172,6 +181,7 @@ class Connection:
 
     def _handle(self, command: Command, actions: list[Action]) -> None:
         method = command.method
+        self.budget -= 1
         self.commands += 1
         counters = self._counters
         counters.commands[method] += 1
@@ -317,6 +327,11 @@ class Connection:
         """A subscribe has not worked."""
         self._settled(channel)
         return self.answered(number, why, counts=False)
+
+    def next_turn(self) -> list[Action]:
+        """Renew the budget at the beginning of a turn, and handle what has waited for it."""
+        self.budget = COMMANDS_PER_TURN
+        return self.resume() if self._waiting else []
 
     def resume(self) -> list[Action]:
         """Handle what has waited for a subscribe; call after the channel has been joined."""

@@ -15,6 +15,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from cluster.connection import (
+    COMMANDS_PER_TURN,
     Action,
     Close,
     Connect,
@@ -25,10 +26,12 @@ from cluster.connection import (
     Refresh,
     Rpc,
     Send,
+    State,
     Subscribe,
     Subscription,
 )  # fmt: skip
 from cluster.errors import (
+    BAD_REQUEST_CLOSE,
     CONNECTION_CLOSED,
     INTERNAL,
     NORMAL,
@@ -61,6 +64,7 @@ class ClientOwner(Protocol):
     node: Node
     counters: Counters
     session_short_lived_seconds: float
+    early_bytes_limit: int
 
     def closing(self, client: WebSocketClient) -> None:
         """A close frame has been written; the socket must be closed soon."""
@@ -78,8 +82,8 @@ class WebSocketClient(FrameProtocol):
     """
 
     __slots__ = (
-        "_counted", "_counters", "_native_pings", "_node", "_owner", "_url_session", "connection",
-        "opened_at", "session", "timer_slot",
+        "_counted", "_counters", "_early_bytes", "_is_turn_scheduled", "_native_pings", "_node", "_owner",
+        "_url_session", "connection", "opened_at", "session", "timer_slot",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +101,8 @@ class WebSocketClient(FrameProtocol):
         self._url_session = url_session
         self._native_pings = native_pings
         self._counted = 0
+        self._early_bytes = 0
+        self._is_turn_scheduled = False
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
@@ -113,6 +119,17 @@ class WebSocketClient(FrameProtocol):
 
     # --- from the socket -------------------------------------------------------------------
 
+    def data_received(self, data: bytes) -> None:
+        connection = self.connection
+        if not self._is_turn_scheduled:
+            connection.budget = COMMANDS_PER_TURN
+        if connection.state is State.NEW:
+            self._early_bytes += len(data)
+            if self._early_bytes > self._owner.early_bytes_limit:
+                self.fail(BAD_REQUEST_CLOSE)
+                return
+        super().data_received(data)
+
     def receive(self, data: bytes) -> None:
         self._counters.bytes_in += len(data)
         connection = self.connection
@@ -120,6 +137,21 @@ class WebSocketClient(FrameProtocol):
         self._count()
         if connection.is_congested:
             self.pause()
+
+    def read_limit_reached(self) -> None:
+        self.pause()
+        self._schedule_turn()
+
+    def _schedule_turn(self) -> None:
+        """Go on in the next turn of the event loop with what this turn's limits have left over."""
+        if not self._is_turn_scheduled:
+            self._is_turn_scheduled = True
+            asyncio.get_running_loop().call_soon(self._next_turn)
+
+    def _next_turn(self) -> None:
+        self._is_turn_scheduled = False
+        self.perform(self.connection.next_turn())
+        self._count()
 
     def _count(self) -> None:
         """Add the commands handled since the last call to the session's messages."""
@@ -177,7 +209,9 @@ class WebSocketClient(FrameProtocol):
                 self._write_all(frames)
                 _PERFORM[type(action)](self, action)
         self._write_all(frames)
-        if self._is_paused and not self.connection.is_congested:
+        if self.connection.has_more:
+            self._schedule_turn()
+        elif self._is_paused and not self._is_turn_scheduled and not self.connection.is_congested:
             self.resume()
 
     def _frame(self, action: Send) -> bytes:
@@ -324,7 +358,7 @@ class WebSocketClient(FrameProtocol):
         else:
             self._write_all(frames)
             self._subscribe_refused(action, since, outcome)
-        if self.connection.has_waiting:
+        if self.connection.has_waiting and not self.connection.has_more:
             # In a task: each waiting command may be a subscribe too, and would nest one call deeper.
             self._run(self._do_resume())
 

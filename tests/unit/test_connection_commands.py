@@ -111,9 +111,27 @@ def test_a_client_with_too_much_under_way_is_congested_until_it_is_answered():
     connection.receive(frame)
     assert connection.is_congested
     enter(connection)
+    while connection.has_more:
+        assert connection.is_congested
+        connection.next_turn()
     assert connection.is_congested
     for number in range(waiting):
         connection.published(number + 2, None)
+    assert not connection.is_congested
+
+
+def test_only_so_many_commands_are_handled_in_one_turn():
+    connection = make()
+    connection.receive(line(1, "connect"))
+    enter(connection)
+    connection.next_turn()
+    count = 2 * machine.COMMANDS_PER_TURN + 1
+    frame = lines(*(line(n + 2, "unsubscribe", channel="a") for n in range(count)))
+    assert len(connection.receive(frame)) == machine.COMMANDS_PER_TURN
+    assert connection.has_more
+    assert len(connection.next_turn()) == machine.COMMANDS_PER_TURN
+    assert len(connection.next_turn()) == 1
+    assert not connection.has_more
     assert not connection.is_congested
 
 
