@@ -15,6 +15,7 @@ from cluster.connection.actions import (
     Refresh,
     Rpc,
     Send,
+    State,
     Subscribe,
     Subscription,
 )
@@ -23,7 +24,6 @@ from cluster.connection.state_machine import (
     CONGESTED_COMMANDS,
     EXPIRED_CLOSE_DELAY_SECONDS,
     Connection,
-    State,
 )
 
 __all__ = [

@@ -1,4 +1,4 @@
-"""What a connection asks its owner to do, in order; and what it knows of a subscription.
+"""What a connection asks its owner to do, in order; its states, and what it knows of a subscription.
 
 `Connect`, `Refresh`, `Subscribe`, `Publish`, `History` and `Rpc` ask for something: they are
 answered once, by the connection's method of the past tense.
@@ -6,10 +6,19 @@ answered once, by the connection's method of the past tense.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, NamedTuple
 
 from cluster.errors import Disconnect
 from cluster.protocol import ConnectRequest, HistoryRequest, SubscribeRequest
+
+
+class State(Enum):
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    CLOSED = "closed"
 
 
 class Send(NamedTuple):

@@ -16,7 +16,6 @@ further command closes the connection.
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
 from typing import Any
 
 from cluster.connection.actions import (
@@ -29,6 +28,7 @@ from cluster.connection.actions import (
     Refresh,
     Rpc,
     Send,
+    State,
     Subscribe,
     Subscription,
 )
@@ -71,14 +71,6 @@ CONGESTED_COMMANDS = 256
 
 #: Commands of one connection that are handled in one turn of the event loop; the rest waits for the next.
 COMMANDS_PER_TURN = 64
-
-
-class State(Enum):
-    NEW = "new"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    REFUSED = "refused"
-    CLOSED = "closed"
 
 
 class Connection:

@@ -12,24 +12,9 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from cluster.connection import (
-    COMMANDS_PER_TURN,
-    Action,
-    Close,
-    Connect,
-    Connection,
-    History,
-    Leave,
-    Publish,
-    Refresh,
-    Rpc,
-    Send,
-    State,
-    Subscribe,
-    Subscription,
-)  # fmt: skip
+from cluster.connection import COMMANDS_PER_TURN, Action, Connection, State, actions
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
     CONNECTION_CLOSED,
@@ -44,12 +29,7 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Connected, Node
 from cluster.node.subscribe import Subscribed
-from cluster.protocol import (
-    PING_FRAME,
-    close_frame,
-    native_ping_frame,
-    text_frame,
-)
+from cluster.protocol import PING_FRAME, close_frame, native_ping_frame, text_frame
 from cluster.sessions import Session
 from cluster.websocket.frames import FrameProtocol
 
@@ -82,7 +62,7 @@ class WebSocketClient(FrameProtocol):
     """
 
     __slots__ = (
-        "_counted", "_counters", "_early_bytes", "_is_turn_scheduled", "_native_pings", "_node", "_owner",
+        "_counted", "_counters", "_early_bytes", "_native_pings", "_node", "_owner",
         "_url_session", "connection", "opened_at", "session", "timer_slot",
     )  # fmt: skip
 
@@ -102,7 +82,6 @@ class WebSocketClient(FrameProtocol):
         self._native_pings = native_pings
         self._counted = 0
         self._early_bytes = 0
-        self._is_turn_scheduled = False
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
@@ -138,18 +117,7 @@ class WebSocketClient(FrameProtocol):
         if connection.is_congested:
             self.pause()
 
-    def read_limit_reached(self) -> None:
-        self.pause()
-        self._schedule_turn()
-
-    def _schedule_turn(self) -> None:
-        """Go on in the next turn of the event loop with what this turn's limits have left over."""
-        if not self._is_turn_scheduled:
-            self._is_turn_scheduled = True
-            asyncio.get_running_loop().call_soon(self._next_turn)
-
-    def _next_turn(self) -> None:
-        self._is_turn_scheduled = False
+    def next_turn(self) -> None:
         self.perform(self.connection.next_turn())
         self._count()
 
@@ -194,27 +162,27 @@ class WebSocketClient(FrameProtocol):
 
     # --- performing actions ------------------------------------------------------------------
 
-    def perform(self, actions: list[Action]) -> None:
+    def perform(self, wanted: list[Action]) -> None:
         """Perform the actions that the state machine returned, in order.
 
         Successive replies are written together: a system call costs more than everything else here.
         """
         frames: list[bytes] = []
-        for action in actions:
-            if type(action) is Send:
+        for action in wanted:
+            if type(action) is actions.Send:
                 frames.append(self._frame(action))
-            elif type(action) is Subscribe:
+            elif type(action) is actions.Subscribe:
                 self._subscribe(action, frames)
             else:
                 self._write_all(frames)
                 _PERFORM[type(action)](self, action)
         self._write_all(frames)
         if self.connection.has_more:
-            self._schedule_turn()
+            self.schedule_turn()
         elif self._is_paused and not self._is_turn_scheduled and not self.connection.is_congested:
             self.resume()
 
-    def _frame(self, action: Send) -> bytes:
+    def _frame(self, action: actions.Send) -> bytes:
         frame = text_frame(action.payload)
         self._counters.messages_out += 1
         self._counters.bytes_out += len(frame)
@@ -225,7 +193,7 @@ class WebSocketClient(FrameProtocol):
             self.write(frames[0] if len(frames) == 1 else b"".join(frames))
             frames.clear()
 
-    def _publish(self, action: Publish) -> None:
+    def _publish(self, action: actions.Publish) -> None:
         done = partial(self._published, action.id, time.monotonic())
         self._node.commands.publish(self.connection, action.channel, action.data, done)
 
@@ -233,10 +201,10 @@ class WebSocketClient(FrameProtocol):
         self._counters.command_duration["publish"].observe(time.monotonic() - since)
         self.perform(self.connection.published(number, error))
 
-    def _leave_channel(self, action: Leave) -> None:
+    def _leave_channel(self, action: actions.Leave) -> None:
         self._node.channels.leave(action.channel, self)
 
-    def _close(self, action: Close) -> None:
+    def _close(self, action: actions.Close) -> None:
         if self._is_closing:
             return
         why = action.why
@@ -281,10 +249,10 @@ class WebSocketClient(FrameProtocol):
             log.exception("client_failed", client=self.connection.client)
             self.perform(self.connection.disconnect(SERVER_ERROR))
 
-    def _connect(self, action: Connect) -> None:
+    def _connect(self, action: actions.Connect) -> None:
         self._run(self._do_connect(action))
 
-    async def _do_connect(self, action: Connect) -> None:
+    async def _do_connect(self, action: actions.Connect) -> None:
         since = time.monotonic()
         outcome = await self._outcome(
             "connect_failed", self._node.connect(self, action.request, self._url_session)
@@ -298,33 +266,33 @@ class WebSocketClient(FrameProtocol):
     def _enter(self, number: int, connected: Connected) -> None:
         claims = connected.claims
         self.session = connected.session
-        actions = self.connection.connected(
+        wanted = self.connection.connected(
             number,
             connected.result,
             user=claims.user,
             info=claims.info,
             expires_at=claims.expires_at,
             server_side={
-                one.channel: Subscription(one.is_positioned, is_server_side=True)
+                one.channel: actions.Subscription(one.is_positioned, is_server_side=True)
                 for one in connected.subscribed
             },
         )
-        if not actions:
+        if not wanted:
             # The connection was closed in the meantime.
             for one in connected.subscribed:
                 self._abort(one)
             self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
             return
         if connected.subscribed:
-            self.perform(actions[:1])
-            del actions[:1]
+            self.perform(wanted[:1])
+            del wanted[:1]
             self._join(connected.subscribed)
             if self._is_closing:
                 return
         # All but the connect itself.
         self._counted = 1
         self._count()
-        self.perform(actions)
+        self.perform(wanted)
         self._node.follow_session(self)
 
     def _join(self, subscribed: list[Subscribed]) -> None:
@@ -339,7 +307,7 @@ class WebSocketClient(FrameProtocol):
         """Give a prepared subscription up: the connection was closed before it could join."""
         self._node.channels.abort(subscribed.joining.channel)
 
-    def _subscribe(self, action: Subscribe, frames: list[bytes]) -> None:
+    def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
         """Subscribe, at once if the store is not needed; then `frames` are written with the reply."""
         since = time.monotonic()
         outcome: Subscribed | ClientError | None
@@ -358,11 +326,11 @@ class WebSocketClient(FrameProtocol):
         else:
             self._write_all(frames)
             self._subscribe_refused(action, since, outcome)
-        if self.connection.has_waiting and not self.connection.has_more:
-            # In a task: each waiting command may be a subscribe too, and would nest one call deeper.
-            self._run(self._do_resume())
+        if self.connection.has_waiting:
+            # Not here: each waiting command may be a subscribe too, and would nest one call deeper.
+            self.schedule_turn()
 
-    async def _do_subscribe(self, action: Subscribe, since: float) -> None:
+    async def _do_subscribe(self, action: actions.Subscribe, since: float) -> None:
         outcome = await self._outcome(
             "subscribe_failed", self._node.subscriptions.prepare(action.request)
         )
@@ -372,11 +340,8 @@ class WebSocketClient(FrameProtocol):
             self._subscribe_refused(action, since, outcome)
         self._resume()
 
-    async def _do_resume(self) -> None:
-        self._resume()
-
     def _subscribed(
-        self, action: Subscribe, since: float, outcome: Subscribed, frames: list[bytes]
+        self, action: actions.Subscribe, since: float, outcome: Subscribed, frames: list[bytes]
     ) -> None:
         self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
         replies = self.connection.subscribed(
@@ -394,7 +359,7 @@ class WebSocketClient(FrameProtocol):
         self._node.channels.join(outcome.joining, self, self.write)
 
     def _subscribe_refused(
-        self, action: Subscribe, since: float, why: ClientError | Disconnect
+        self, action: actions.Subscribe, since: float, why: ClientError | Disconnect
     ) -> None:
         self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
         self.perform(self.connection.subscribe_refused(action.id, action.request.channel, why))
@@ -404,10 +369,10 @@ class WebSocketClient(FrameProtocol):
         self.perform(self.connection.resume())
         self._count()
 
-    def _history(self, action: History) -> None:
+    def _history(self, action: actions.History) -> None:
         self._run(self._do_call(action.id, "history", self._node.commands.history(action.request)))
 
-    def _rpc(self, action: Rpc) -> None:
+    def _rpc(self, action: actions.Rpc) -> None:
         since = time.monotonic()
         try:
             result = self._node.commands.rpc(self.connection, action.method, action.data)
@@ -421,7 +386,7 @@ class WebSocketClient(FrameProtocol):
         self._counters.command_duration["rpc"].observe(time.monotonic() - since)
         self.perform(answers)
 
-    def _refresh(self, action: Refresh) -> None:
+    def _refresh(self, action: actions.Refresh) -> None:
         try:
             result = self._node.refresh(self, action.token)
         except (ClientError, Disconnect) as why:
@@ -475,16 +440,11 @@ class WebSocketClient(FrameProtocol):
 
 
 _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
-    Close: WebSocketClient._close,
-    Connect: WebSocketClient._connect,
-    Refresh: WebSocketClient._refresh,
-    Publish: WebSocketClient._publish,
-    Leave: WebSocketClient._leave_channel,
-    History: WebSocketClient._history,
-    Rpc: WebSocketClient._rpc,
+    actions.Close: WebSocketClient._close,
+    actions.Connect: WebSocketClient._connect,
+    actions.Refresh: WebSocketClient._refresh,
+    actions.Publish: WebSocketClient._publish,
+    actions.Leave: WebSocketClient._leave_channel,
+    actions.History: WebSocketClient._history,
+    actions.Rpc: WebSocketClient._rpc,
 }
-
-if TYPE_CHECKING:
-    from cluster.node.node import Client
-
-    _is_client: type[Client] = WebSocketClient

@@ -68,7 +68,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_is_closing", "_is_paused", "_mask_check", "_ping", "_reader", "_transport", "write",
+        "_is_closing", "_is_paused", "_is_turn_scheduled", "_mask_check", "_ping", "_reader", "_transport", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -78,6 +78,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
         self._mask_check: MaskCheck | None = MaskCheck()
         self._is_closing = False
         self._is_paused = False
+        self._is_turn_scheduled = False
         self._ping: bytes | None = None
         self.write: Callable[[bytes], None] = _write_nowhere
 
@@ -99,8 +100,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
         """Handle a pong frame."""
         raise NotImplementedError
 
-    def read_limit_reached(self) -> None:
-        """Pause reading until the next turn of the event loop: `READ_BYTES` were read in this one."""
+    def next_turn(self) -> None:
+        """Go on with what the last turn's limits have left over, and read again if nothing is."""
         raise NotImplementedError
 
     def fail(self, why: Disconnect) -> None:
@@ -125,7 +126,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
         self.data_received(bytes(_BUFFER[:nbytes]))
         if nbytes == READ_BYTES:
             # There may be more, and libuv would read up to 32 times before it serves another socket.
-            self.read_limit_reached()
+            self.pause()
+            self.schedule_turn()
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read, and handle its messages."""
@@ -191,6 +193,16 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
         self.write = _write_nowhere
 
     # --- to the socket -------------------------------------------------------------------------
+
+    def schedule_turn(self) -> None:
+        """Call `next_turn` in the next turn of the event loop."""
+        if not self._is_turn_scheduled:
+            self._is_turn_scheduled = True
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._is_turn_scheduled = False
+        self.next_turn()
 
     def pause(self) -> None:
         """Stop reading until `resume`."""
