@@ -69,7 +69,7 @@ EXPIRED_CLOSE_DELAY_SECONDS = 25.0
 #: Commands waiting or under way beyond which nothing more should be read from the client.
 CONGESTED_COMMANDS = 256
 
-#: Commands of one connection that are handled in one turn of the event loop; the rest waits for the next.
+#: Commands of one connection that are handled in one turn of the event loop; the rest waits.
 COMMANDS_PER_TURN = 64
 
 
@@ -102,10 +102,6 @@ class Connection:
         self._subscribing: set[str] | None = None
         self._waiting: deque[Command] | None = None
         self._calls = 0
-
-    @property
-    def is_closed(self) -> bool:
-        return self.state is State.CLOSED
 
     @property
     def is_congested(self) -> bool:
