@@ -10,6 +10,7 @@ Rules
 
 from __future__ import annotations
 
+from cluster.config.checks import REDIS_SCHEMES
 from cluster.config.model import (
     AdminConfig,
     BrokerConfig,
@@ -31,6 +32,7 @@ from cluster.config.reading import known_keys
 from cluster.config.sources import from_json, load, printable, to_json, without_password
 
 __all__ = [
+    "REDIS_SCHEMES",
     "AdminConfig",
     "BrokerConfig",
     "ChannelConfig",

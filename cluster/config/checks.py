@@ -7,7 +7,7 @@ Rules
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -15,7 +15,8 @@ from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config
 from cluster.config.reading import shown
 from cluster.errors import Problem
 
-_SCHEMES: Final = ("redis", "rediss", "unix")
+#: Schemes of a store's URL. valkey and valkeys mean what redis and rediss mean.
+REDIS_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 
 def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
@@ -101,9 +102,15 @@ def _redis_urls(config: Config) -> Iterator[Problem]:
             yield _problem(
                 "broker.redis_urls",
                 url,
-                "give URLs such as redis://host:6379/0, rediss://host:6379/0 or unix:///path",
+                f"give URLs that begin with {_listed(f'{s}://' for s in REDIS_SCHEMES)}, "
+                "such as redis://host:6379/0 or unix:///path",
                 is_secret="@" in url,
             )
+
+
+def _listed(names: Iterable[str]) -> str:
+    *most, last = names
+    return f"{', '.join(most)} or {last}"
 
 
 def _is_redis_url(url: str) -> bool:
@@ -112,7 +119,7 @@ def _is_redis_url(url: str) -> bool:
         _ = parts.port
     except ValueError:
         return False
-    if parts.scheme not in _SCHEMES:
+    if parts.scheme not in REDIS_SCHEMES:
         return False
     return bool(parts.path if parts.scheme == "unix" else parts.hostname)
 

@@ -164,6 +164,26 @@ def test_options_that_contradict_each_other_are_mistakes(flags, key):
     assert set(mistakes(flags=INSECURE | flags)) == {key}
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host:6379/0",
+        "rediss://host:6379/0",
+        "valkey://host:6379/0",
+        "valkeys://host:6379/0",
+        "unix:///run/valkey.sock",
+    ],
+)
+def test_every_redis_scheme_is_accepted(url):
+    found = config.load(flags={**INSECURE, "broker.redis_urls": [url]})
+    assert found.broker.redis_urls == (url,)
+
+
+def test_a_url_of_another_scheme_is_refused_with_every_scheme_that_is_allowed():
+    told = mistakes(flags={**INSECURE, "broker.redis_urls": ["http://host:6379"]})
+    assert all(f"{scheme}://" in told["broker.redis_urls"] for scheme in config.REDIS_SCHEMES)
+
+
 def test_two_namespaces_of_one_name_are_a_mistake(a_file):
     file = a_file("[[channel.namespaces]]\nname='ab'\n[[channel.namespaces]]\nname='ab'\n")
     assert '"ab"' in mistakes(file, flags=INSECURE)["channel.namespaces"]
