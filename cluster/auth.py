@@ -27,7 +27,7 @@ from cluster.errors import (
     TOKEN_EXPIRED,
 )
 
-#: PyJWT examines each character before the signature is verified: 16 KiB take it about a millisecond.
+#: PyJWT examines each character before it verifies the signature: 16 KiB take it about 0.7 ms.
 MAXIMUM_TOKEN_BYTES: Final = 16384
 
 #: Times beyond this many seconds are refused: JSON's numbers are exact up to here (RFC 8259 §6).
