@@ -32,7 +32,9 @@ _CONSOLE_URLS: Final = (
     "grafana_link",
 )
 #: What PyJWT refuses as the secret of an HMAC begins like this, or is a JSON Web Key (RFC 7517).
-_PUBLISHED_KEY: Final = re.compile(r'-----BEGIN |ssh-|ecdsa-sha2-|\s*[{\[].*"kty"', re.DOTALL)
+_PUBLISHED_KEY: Final = re.compile(
+    r'\s*-----BEGIN |ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp|\s*[{\[].*"kty"', re.DOTALL
+)
 
 
 def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
@@ -91,7 +93,7 @@ def _host(config: Config) -> Iterator[Problem]:
 
 def _redis_urls(config: Config) -> Iterator[Problem]:
     for url in config.broker.redis_urls:
-        if not _is_url(url, REDIS_SCHEMES):
+        if not (_is_url(url, REDIS_SCHEMES) and _names_database(url)):
             yield problem(
                 "broker.redis_urls",
                 url,
@@ -99,6 +101,12 @@ def _redis_urls(config: Config) -> Iterator[Problem]:
                 + ", ".join(REDIS_SCHEMES),
                 is_secret="@" in url,
             )
+
+
+def _names_database(url: str) -> bool:
+    """Whether the path of a URL is a database's number or nothing; that of a socket is a file's."""
+    parts = urlsplit(url)
+    return parts.scheme == "unix" or re.fullmatch(r"/?|/[0-9]+/?", parts.path) is not None
 
 
 def _console_urls(config: Config) -> Iterator[Problem]:

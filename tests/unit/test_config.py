@@ -153,6 +153,9 @@ def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
         ({"server.worker_port_base": 65535, "server.workers": 4}, "server.worker_port_base"),
         ({"broker.redis_urls": ["http://x"]}, "broker.redis_urls"),
         ({"broker.redis_urls": ["redis://:notaport"]}, "broker.redis_urls"),
+        ({"broker.redis_urls": ["redis://host:6379/database"]}, "broker.redis_urls"),
+        ({"broker.redis_urls": ["valkey://"]}, "broker.redis_urls"),
+        ({"broker.redis_urls": ["unix://"]}, "broker.redis_urls"),
         ({"channel.without_namespace.history_size": 5}, "channel.without_namespace.history_ttl"),
         (
             {"channel.without_namespace.force_recovery": True},
