@@ -1,9 +1,11 @@
-"""CONTRIBUTING names files that exist, and its map shows every top-level part of the code."""
+"""CONTRIBUTING and the walks name files that exist, and the map shows every part of the server."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
+
+import pytest
 
 from tests.architecture.tree import ROOT, python_files
 from tests.docs.pages import blocks
@@ -55,3 +57,12 @@ def test_every_recipe_has_five_steps_and_the_last_names_the_tests():
         lines = steps.splitlines()
         assert len(lines) == 5, name
         assert re.search(r"^5\. If you forget (?:it|one): `tests/", lines[-1]), name
+
+
+@pytest.mark.parametrize("topic", ["message", "scrape", "sigterm"])
+def test_a_walk_names_files_that_exist(topic: str):
+    page = ROOT / "docs" / "topics" / f"life-of-a-{topic}.md"
+    text = " ".join(block.text for block in blocks(page) if block.kind == "text")
+    named = re.findall(r"\S+\.py\b", text)
+    assert named
+    assert [name for name in named if not (ROOT / "cluster" / name).is_file()] == []
