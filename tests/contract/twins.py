@@ -52,10 +52,11 @@ def _now_ms() -> float:
 
 
 class MemoryStore:
-    """What a server keeps; `is_up` and `cut` play its faults."""
+    """What a server keeps; `is_up` and `cut` play its faults, `refused` counts the reads it refused."""
 
     def __init__(self) -> None:
         self.is_up = True
+        self.refused = 0
         self.streams: dict[str, Stream] = {}
         self.brokers: list[MemoryBroker] = []
         self.sessions: dict[str, Record] = {}
@@ -209,6 +210,7 @@ class MemoryBroker:
     ) -> StreamRead:
         await asyncio.sleep(0)
         if not self.store.is_up:
+            self.store.refused += 1
             raise StoreUnavailable("the store is away")
         return self.store.read(channel, history, since, limit, reverse)
 

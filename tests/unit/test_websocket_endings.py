@@ -15,6 +15,7 @@ from cluster.connection import Connection
 from cluster.errors import SERVER_UNSUBSCRIBE
 from cluster.websocket.client import WebSocketClient
 from tests.harness import wire
+from tests.harness.waiting import until
 from tests.harness.wire import frame, upgrade_request
 from tests.unit.local_worker import Caller, LocalWorker, configured
 
@@ -23,9 +24,7 @@ QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.15, "stale_clos
 
 async def empty(worker: LocalWorker) -> None:
     """Wait until the door has let go of every socket."""
-    async with asyncio.timeout(10):
-        while worker.server.clients:
-            await asyncio.sleep(0.01)
+    await until(lambda: not worker.server.clients, 10, "no client is left")
 
 
 async def raw_client(
@@ -138,9 +137,7 @@ async def test_a_client_that_does_not_read_is_closed_and_the_others_never_notice
         slow.wire.stop_reading()
         stop = asyncio.Event()
         task = asyncio.ensure_future(flood(worker, stop))
-        async with asyncio.timeout(20):
-            while not worker.counters.connections_closed["3008"]:
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(worker.counters.connections_closed["3008"]), 20, "a slow client")
         seen = len(quick.pubs())
         await quick.until(lambda: len(quick.pubs()) > seen + 3)
         stop.set()
@@ -242,13 +239,14 @@ async def test_a_client_that_vanishes_leaves_everything():
 
 async def test_a_client_that_vanishes_while_it_subscribes_leaves_everything():
     async with LocalWorker(configured()).open() as worker:
+        tasks = asyncio.all_tasks()
         for _ in range(20):
             caller = await worker.caller()
             caller.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}})
             await asyncio.sleep(0)
             caller.wire.abort()
         await empty(worker)
-        await asyncio.sleep(0.05)
+        await until(lambda: asyncio.all_tasks() <= tasks, 10, "every command has ended")
         assert worker.node.hub.channels == {}
         assert worker.sessions.held == {}
 
@@ -348,10 +346,9 @@ async def test_a_closed_connection_leaves_nothing_behind(ending: str):
                 await caller.closed()
         await empty(worker)
         del caller
-        async with asyncio.timeout(10):
-            # The clocks may still hold the last one they looked at.
-            while living(WebSocketClient) > before[0] + 2 or living(Connection) > before[1] + 2:
-                await asyncio.sleep(0.1)
+        # The timers may still refer to the last client they checked.
+        await until(lambda: living(WebSocketClient) <= before[0] + 2, 10, "the clients are freed")
+        await until(lambda: living(Connection) <= before[1] + 2, 10, "the connections are freed")
         assert worker.sessions.held == {}
         assert worker.node.hub.channels == {}
 
