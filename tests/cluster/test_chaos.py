@@ -17,6 +17,7 @@ import pytest
 
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Size
+from tests.harness.processes import held
 from tests.harness.stage import assert_nothing_lost, stage
 from tests.harness.waiting import until_async
 
@@ -40,21 +41,13 @@ async def kill_nginx(cluster: Cluster, dice: random.Random) -> None:
 
 
 async def pause_valkey(cluster: Cluster, dice: random.Random) -> None:
-    pid = cluster.child("valkey")
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with held(cluster.child("valkey")):
         await asyncio.sleep(dice.uniform(0.2, 3.0))
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def pause_a_worker(cluster: Cluster, dice: random.Random) -> None:
-    pid = dice.choice(cluster.workers()).pid
-    os.kill(pid, signal.SIGSTOP)
-    try:
+    with held(dice.choice(cluster.workers()).pid):
         await asyncio.sleep(dice.uniform(0.2, 3.0))
-    finally:
-        os.kill(pid, signal.SIGCONT)
 
 
 async def roll(cluster: Cluster, dice: random.Random) -> None:

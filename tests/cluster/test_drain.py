@@ -93,8 +93,10 @@ async def test_what_was_accepted_is_published_before_the_end(tmp_path: Path):
             wanted = per_client * len(wires)
             await cluster.shows("app_commands_total", wanted, method="publish")
             cluster.signal(signal.SIGTERM)
-            # The clients are closed by now; the worker waits for what it owes the store.
-            await asyncio.sleep(0.7)
+            await until(lambda: all(w.ended.is_set() for w in wires), 20, "the clients are closed")
+            # Long enough for a worker to end that does not wait for what it owes the store.
+            await asyncio.sleep(0.5)
+            assert cluster.is_running
         assert cluster.process is not None
         assert await asyncio.to_thread(cluster.process.wait, 20) == 0
         assert await ask(store.port, "XLEN", "{ws:kept}.stream") == f":{wanted}\r\n"

@@ -14,7 +14,7 @@ import pytest
 
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
-from tests.harness.processes import is_running
+from tests.harness.processes import held, is_running
 from tests.harness.proxy import FaultProxy
 from tests.harness.stage import PAIR, assert_nothing_lost, every_size, stage
 from tests.harness.store import Store
@@ -44,11 +44,8 @@ async def test_a_valkey_paused_for_five_seconds_loses_nothing(tmp_path: Path, si
     async with stage(tmp_path, size) as (cluster, crowd):
         victim = cluster.child("valkey")
         started = time.monotonic()
-        os.kill(victim, signal.SIGSTOP)
-        try:
+        with held(victim):
             await asyncio.sleep(PAUSE)
-        finally:
-            os.kill(victim, signal.SIGCONT)
         await until_async(cluster.is_ready, 20, "ready again")
         await assert_nothing_lost(crowd)
         assert dict(crowd.codes(started)) == {}
@@ -122,9 +119,7 @@ async def test_a_worker_killed_during_an_outage_of_the_store_waits_for_it(tmp_pa
         Store(tmp_path / "store") as store,
         Cluster(tmp_path, workers=2, redis_urls=(store.url,)) as cluster,
     ):
-        assert store.process is not None
-        os.kill(store.process.pid, signal.SIGSTOP)
-        try:
+        with store.paused():
             for worker in cluster.workers():
                 os.kill(worker.pid, signal.SIGKILL)
             # More than three boots that fail after broker.timeout would take: the program ends
@@ -132,6 +127,4 @@ async def test_a_worker_killed_during_an_outage_of_the_store_waits_for_it(tmp_pa
             await asyncio.sleep(3 * 4 + 2)
             assert cluster.is_running, cluster.log_tail()
             assert not await cluster.is_ready()
-        finally:
-            os.kill(store.process.pid, signal.SIGCONT)
         await until_async(cluster.is_ready, 30, "ready again")

@@ -15,6 +15,7 @@ import pytest
 from tests.conformance.puppets import Puppet, Refused
 from tests.harness.cluster import Cluster
 from tests.harness.ledger import Ledger
+from tests.harness.processes import held
 from tests.harness.proxy import FaultProxy
 from tests.harness.stage import assert_no_traceback
 from tests.harness.store import Store
@@ -155,12 +156,8 @@ async def test_a_killed_valkey_loses_nothing_for_the_sdk(sdk: Puppet, tmp_path: 
 
 async def test_a_paused_valkey_loses_nothing_for_the_sdk(sdk: Puppet, tmp_path: Path):
     async with sdk_stage(sdk, tmp_path) as (cluster, crowd):
-        victim = cluster.child("valkey")
-        os.kill(victim, signal.SIGSTOP)
-        try:
+        with held(cluster.child("valkey")):
             await asyncio.sleep(PAUSE)
-        finally:
-            os.kill(victim, signal.SIGCONT)
         await until_async(cluster.is_ready, 20, "ready again")
         await crowd.traffic()
         await crowd.settle()

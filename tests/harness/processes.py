@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 # Below the ephemeral range: no outgoing connection takes one of these while we look.
@@ -99,12 +100,22 @@ def end(pids: list[int]) -> None:
 
 
 def hold(pid: int, within: float = 30.0) -> None:
-    """Stop a process with SIGSTOP, and wait until it stands.
+    """Stop a process with SIGSTOP, and wait until it has stopped.
 
-    Where many wait for a core, a signal takes effect late, and the process would answer a while longer.
+    On a busy machine a signal takes effect late, and the process would go on for a while.
     """
     os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + within
     while _stat(pid)[0] != "T":
         assert time.monotonic() < deadline, f"process {pid} has not stopped within {within} s"
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Stop a process for the length of the block."""
+    try:
+        hold(pid)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
