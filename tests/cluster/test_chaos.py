@@ -1,6 +1,6 @@
 """A minute of misfortunes in random order: whatever comes together, nothing acknowledged is lost.
 
-The seed is printed; STORY_SEED repeats a run as far as the timing of processes allows.
+The seed is printed; CHAOS_SEED repeats a run as far as the timing of processes allows.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Size
 from tests.harness.processes import held
-from tests.harness.stage import assert_nothing_lost, stage
+from tests.harness.under_load import assert_nothing_lost, cluster_under_load
 from tests.harness.waiting import until_async
 
 SIZE = Size(subscribers=400, channels=20, workers=3, publishes_per_second=100)
@@ -67,10 +67,10 @@ MISFORTUNES: list[Callable[[Cluster, random.Random], Awaitable[None]]] = [
 @pytest.mark.full
 @pytest.mark.timeout(300)
 async def test_a_minute_of_misfortunes_loses_nothing(tmp_path: Path):
-    seed = int(os.environ.get("STORY_SEED", random.randrange(10**6)))
-    print(f"STORY_SEED={seed}")
+    seed = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
+    print(f"CHAOS_SEED={seed}")
     dice = random.Random(seed)
-    async with stage(tmp_path, SIZE) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, SIZE) as (cluster, crowd):
         kills = 0
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:

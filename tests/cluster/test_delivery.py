@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
-from tests.harness.stage import assert_no_traceback
+from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until_async
 
 Json = dict[str, Any]

@@ -12,8 +12,8 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import family, is_running
-from tests.harness.stage import assert_nothing_lost, every_size, stage
 from tests.harness.store import Store, ask
+from tests.harness.under_load import assert_nothing_lost, cluster_under_load, every_size
 from tests.harness.waiting import until
 from tests.harness.wire import open_wire
 
@@ -34,7 +34,7 @@ def ends(crowd: Crowd, since: float) -> list[float]:
 @pytest.mark.alone
 @every_size
 async def test_sigterm_drains(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         assert cluster.process is not None
         processes = family(cluster.pid)
         for client in crowd.clients:
@@ -59,7 +59,7 @@ async def test_sigterm_drains(tmp_path: Path, size: Size):
 async def test_a_whole_restart_on_the_same_data_loses_nothing(tmp_path: Path, size: Size):
     # A short drain: how it is paced is the story above.
     config = {"shutdown": {"drain_window": 0.5}}
-    async with stage(tmp_path, size, config=config) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size, config=config) as (cluster, crowd):
         await cluster.stop()
         await cluster.start()
         await assert_nothing_lost(crowd, within=60)

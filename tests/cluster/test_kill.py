@@ -13,7 +13,7 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Size
 from tests.harness.processes import children, is_running
-from tests.harness.stage import PAIR, assert_nothing_lost, every_size, stage
+from tests.harness.under_load import PAIR, assert_nothing_lost, cluster_under_load, every_size
 from tests.harness.waiting import until, until_async
 
 HUNG_AFTER = 5.0
@@ -21,7 +21,7 @@ HUNG_AFTER = 5.0
 
 @every_size
 async def test_worker_killed_clients_recover(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         before = await cluster.metrics()
         victim = cluster.workers()[0]
         started = time.monotonic()
@@ -45,7 +45,7 @@ async def test_a_storm_after_a_kill_arrives_at_the_configured_pace(tmp_path: Pat
     # Far fewer a second than come at once, or the limit would have nothing to do.
     rate = max(4, size.subscribers // 100)
     config = {"client": {"connection_rate_limit": rate}}
-    async with stage(tmp_path, size, config=config) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size, config=config) as (cluster, crowd):
         started = time.monotonic()
         os.kill(cluster.workers()[0].pid, signal.SIGKILL)
         await until(lambda: len(cluster.workers()) == size.workers, 15, "it is replaced")
@@ -59,7 +59,7 @@ async def test_a_storm_after_a_kill_arrives_at_the_configured_pace(tmp_path: Pat
 
 
 async def test_a_hung_worker_is_replaced_and_its_clients_recover(tmp_path: Path):
-    async with stage(tmp_path, PAIR) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR) as (cluster, crowd):
         victim = cluster.workers()[0]
         os.kill(victim.pid, signal.SIGSTOP)
         took = await until(lambda: not is_running(victim.pid), 20, "the hung worker is killed")
@@ -70,7 +70,7 @@ async def test_a_hung_worker_is_replaced_and_its_clients_recover(tmp_path: Path)
 
 
 async def test_every_worker_killed_at_once_loses_nothing(tmp_path: Path):
-    async with stage(tmp_path, PAIR) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR) as (cluster, crowd):
         old = cluster.workers()
         for worker in old:
             os.kill(worker.pid, signal.SIGKILL)
@@ -80,7 +80,7 @@ async def test_every_worker_killed_at_once_loses_nothing(tmp_path: Path):
 
 
 async def test_a_killed_nginx_is_replaced_and_clients_recover(tmp_path: Path):
-    async with stage(tmp_path, PAIR) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR) as (cluster, crowd):
         victim = cluster.child("nginx")
         started = time.monotonic()
         os.kill(victim, signal.SIGKILL)

@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import is_running
-from tests.harness.stage import assert_no_traceback
+from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until
 
 SIZE = Size(subscribers=40, channels=4, workers=2, publishes_per_second=20)
@@ -23,7 +23,7 @@ COUNTERS = (
 
 async def test_scrape_sums_workers(tmp_path: Path):
     async with Cluster(tmp_path / "run", workers=SIZE.workers) as cluster:
-        crowd = Crowd(cluster.door, SIZE)
+        crowd = Crowd(cluster.client_port, SIZE)
         await crowd.gather()
         for channel, client in zip(crowd.channels, crowd.publishers, strict=True):
             assert await crowd.publish_once(client, channel)

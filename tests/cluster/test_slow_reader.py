@@ -11,7 +11,7 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import resident_bytes
-from tests.harness.stage import assert_no_traceback, assert_nothing_lost, every_size
+from tests.harness.under_load import assert_no_traceback, assert_nothing_lost, every_size
 from tests.harness.waiting import until, until_async
 
 MIB = 1024 * 1024
@@ -35,7 +35,7 @@ async def fat_publications(crowd: Crowd, channel: str, stop: asyncio.Event) -> N
 async def test_slow_reader_is_closed_and_nobody_else_notices(tmp_path: Path, size: Size):
     config = {"client": {"queue_max_size": QUEUE}}
     async with Cluster(tmp_path / "run", workers=2, config=config, has_nginx=False) as cluster:
-        crowd = Crowd(cluster.door, size)
+        crowd = Crowd(cluster.client_port, size)
         await crowd.gather()
         slow = crowd.subscribers[-1]
         near = crowd.subscribers[:5]

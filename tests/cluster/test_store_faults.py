@@ -16,8 +16,8 @@ from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import held, is_running
 from tests.harness.proxy import FaultProxy
-from tests.harness.stage import PAIR, assert_nothing_lost, every_size, stage
 from tests.harness.store import Store
+from tests.harness.under_load import PAIR, assert_nothing_lost, cluster_under_load, every_size
 from tests.harness.waiting import until, until_async
 
 PAUSE = 5.0
@@ -28,7 +28,7 @@ DELAY = 0.25
 
 @every_size
 async def test_a_killed_valkey_comes_back_with_its_data(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         victim = cluster.child("valkey")
         started = time.monotonic()
         os.kill(victim, signal.SIGKILL)
@@ -41,7 +41,7 @@ async def test_a_killed_valkey_comes_back_with_its_data(tmp_path: Path, size: Si
 
 @every_size
 async def test_a_valkey_paused_for_five_seconds_loses_nothing(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         victim = cluster.child("valkey")
         started = time.monotonic()
         with held(victim):
@@ -58,7 +58,7 @@ async def behind_a_proxy(
     """A stage whose store stands behind a proxy."""
     async with Store(directory / "store") as store, FaultProxy(store.port) as proxy:
         urls = (f"redis://127.0.0.1:{proxy.port}",)
-        async with stage(directory, size, redis_urls=urls) as (cluster, crowd):
+        async with cluster_under_load(directory, size, redis_urls=urls) as (cluster, crowd):
             started = time.monotonic()
             yield cluster, crowd, proxy
             await proxy.heal()

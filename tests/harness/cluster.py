@@ -208,7 +208,7 @@ class Cluster:
         return self.process is not None and self.process.poll() is None
 
     @property
-    def door(self) -> int:
+    def client_port(self) -> int:
         """The port for clients: nginx, or without it the first worker."""
         return self.port if self.has_nginx else self.worker_port_base
 

@@ -59,7 +59,7 @@ class Events:
         return self.of(event, **facts)[times - 1]
 
 
-class Puppet(Protocol):
+class Sdk(Protocol):
     """One SDK that may hold several named clients.
 
     Verbs: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, disconnect.
@@ -76,8 +76,8 @@ class Puppet(Protocol):
         ...
 
 
-class NodePuppet:
-    """The npm SDK behind puppet.mjs."""
+class JavaScriptSdk:
+    """The npm SDK behind sdk_client.mjs."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.events = Events()
@@ -109,22 +109,22 @@ class NodePuppet:
 
 
 @contextlib.asynccontextmanager
-async def node_puppet() -> AsyncIterator[Puppet]:
+async def javascript_sdk() -> AsyncIterator[Sdk]:
     """Start Node with the npm SDK, and end it."""
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "centrifuge").exists():
         pytest.skip("needs node and the packages of tests/conformance: run 'make test'")
     process = await asyncio.create_subprocess_exec(
         node,
-        str(HERE / "puppet.mjs"),
+        str(HERE / "sdk_client.mjs"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=16 * 1024 * 1024,
     )
-    puppet = NodePuppet(process)
-    listening = asyncio.create_task(puppet.listen())
+    sdk = JavaScriptSdk(process)
+    listening = asyncio.create_task(sdk.listen())
     try:
-        yield puppet
+        yield sdk
     finally:
         assert process.stdin is not None
         process.stdin.close()
@@ -183,7 +183,7 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[
         self._tell("error", code=ctx.code, message=str(ctx.error))
 
 
-class PythonPuppet:
+class PythonSdk:
     """The PyPI SDK in this process."""
 
     def __init__(self) -> None:
@@ -249,14 +249,14 @@ class PythonPuppet:
 
 
 @contextlib.asynccontextmanager
-async def python_puppet() -> AsyncIterator[Puppet]:
+async def python_sdk() -> AsyncIterator[Sdk]:
     """The PyPI SDK, whose clients are disconnected at the end."""
-    puppet = PythonPuppet()
+    sdk = PythonSdk()
     try:
-        yield puppet
+        yield sdk
     finally:
-        for client in puppet.clients.values():
+        for client in sdk.clients.values():
             await client.disconnect()
 
 
-PUPPETS = {"js": node_puppet, "python": python_puppet}
+SDKS = {"js": javascript_sdk, "python": python_sdk}

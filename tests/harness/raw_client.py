@@ -29,7 +29,7 @@ def text(document: object) -> bytes:
     return frame(TEXT, json.dumps(document).encode())
 
 
-class Rude:
+class RawClient:
     """A raw WebSocket and all it was sent."""
 
     def __init__(self, port: int) -> None:

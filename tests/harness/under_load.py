@@ -14,8 +14,8 @@ from tests.harness.cluster import REPOSITORY, Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.ledger import Report
 
-# STORY_SIZE=<subscribers>x<channels>x<workers>x<publishes per second> replaces the small size.
-_SMALL = os.environ.get("STORY_SIZE", "200x10x4x40")
+# LOAD_SIZE=<subscribers>x<channels>x<workers>x<publishes per second> replaces the small size.
+_SMALL = os.environ.get("LOAD_SIZE", "200x10x4x40")
 SMALL = Size(*map(int, _SMALL.split("x")))
 # For stories whose point is not the number of workers.
 PAIR = Size(subscribers=100, channels=10, workers=2, publishes_per_second=40)
@@ -31,7 +31,7 @@ every_size = pytest.mark.parametrize(
 
 
 @contextlib.asynccontextmanager
-async def stage(
+async def cluster_under_load(
     directory: Path,
     size: Size,
     *,
@@ -48,7 +48,7 @@ async def stage(
         source=source,
     )
     async with cluster:
-        crowd = Crowd(cluster.door, size)
+        crowd = Crowd(cluster.client_port, size)
         try:
             await crowd.gather()
             crowd.begin_publishing()
