@@ -1,4 +1,4 @@
-"""A minute of misfortunes in random order: whatever comes together, nothing acknowledged is lost.
+"""A minute of faults in random order: no acknowledged publication is lost.
 
 The seed is printed; CHAOS_SEED repeats a run as far as the timing of processes allows.
 """
@@ -24,7 +24,7 @@ from tests.harness.waiting import until_async
 SIZE = Size(subscribers=400, channels=20, workers=3, publishes_per_second=100)
 SECONDS = 60.0
 CALM_BETWEEN = (0.5, 5.0)
-# One a minute beyond the restart budget of a slot would be another story.
+# More would exceed the restart budget of a slot, which another test covers.
 MOST_KILLS_OF_WORKERS = 6
 
 
@@ -54,7 +54,7 @@ async def roll(cluster: Cluster, dice: random.Random) -> None:
     cluster.signal(signal.SIGHUP)
 
 
-MISFORTUNES: list[Callable[[Cluster, random.Random], Awaitable[None]]] = [
+FAULTS: list[Callable[[Cluster, random.Random], Awaitable[None]]] = [
     kill_a_worker,
     kill_valkey,
     kill_nginx,
@@ -66,7 +66,7 @@ MISFORTUNES: list[Callable[[Cluster, random.Random], Awaitable[None]]] = [
 
 @pytest.mark.full
 @pytest.mark.timeout(300)
-async def test_a_minute_of_misfortunes_loses_nothing(tmp_path: Path):
+async def test_a_minute_of_faults_loses_nothing(tmp_path: Path):
     seed = int(os.environ.get("CHAOS_SEED", random.randrange(10**6)))
     print(f"CHAOS_SEED={seed}")
     dice = random.Random(seed)
@@ -74,12 +74,12 @@ async def test_a_minute_of_misfortunes_loses_nothing(tmp_path: Path):
         kills = 0
         end = time.monotonic() + SECONDS
         while time.monotonic() < end:
-            misfortune = dice.choice(MISFORTUNES)
-            kills += misfortune is kill_a_worker
-            if misfortune is not kill_a_worker or kills <= MOST_KILLS_OF_WORKERS:
-                print(f"{end - time.monotonic():5.1f} {misfortune.__name__}")
+            fault = dice.choice(FAULTS)
+            kills += fault is kill_a_worker
+            if fault is not kill_a_worker or kills <= MOST_KILLS_OF_WORKERS:
+                print(f"{end - time.monotonic():5.1f} {fault.__name__}")
                 try:
-                    await misfortune(cluster, dice)
+                    await fault(cluster, dice)
                 except (LookupError, ProcessLookupError):
                     print("      it was down already")
             await asyncio.sleep(dice.uniform(*CALM_BETWEEN))

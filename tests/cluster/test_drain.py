@@ -1,4 +1,4 @@
-"""SIGTERM: everybody is told 3001 at a pace, the exit is clean and quick, and nothing is lost."""
+"""SIGTERM: every client is closed with 3001 at a pace, the exit is clean and quick, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -50,14 +50,14 @@ async def test_sigterm_drains(tmp_path: Path, size: Size):
         assert [pid for pid in processes if is_running(pid)] == []
         times = ends(crowd, started)
         assert max(times) - min(times) > 1.5, "closing is spread over the drain window"
-        # Evenly over 3 s a tenth of the window sees a tenth of the crowd; jitter may triple it.
+        # Evenly over 3 s a tenth of the window sees a tenth of the clients; jitter may triple it.
         assert most_within(times, 0.3) <= 0.3 * len(times) + 5
         print(f"\nexit in {took:.2f} s, closing spread over {max(times) - min(times):.2f} s")
 
 
 @every_size
 async def test_a_whole_restart_on_the_same_data_loses_nothing(tmp_path: Path, size: Size):
-    # A short drain: how it is paced is the story above.
+    # A short drain: the test above covers its pace.
     config = {"shutdown": {"drain_window": 0.5}}
     async with cluster_under_load(tmp_path, size, config=config) as (cluster, crowd):
         await cluster.stop()

@@ -26,7 +26,7 @@ async def test_worker_killed_clients_recover(tmp_path: Path, size: Size):
         victim = cluster.workers()[0]
         started = time.monotonic()
         os.kill(victim.pid, signal.SIGKILL)
-        await until(lambda: not is_running(victim.pid), 5, "the worker is gone")
+        await until(lambda: not is_running(victim.pid), 5, "the worker has ended")
         await until(lambda: len(cluster.workers()) == size.workers, 15, "it is replaced")
         await until_async(cluster.is_ready, 15, "ready")
         await assert_nothing_lost(crowd)
@@ -74,7 +74,7 @@ async def test_every_worker_killed_at_once_loses_nothing(tmp_path: Path):
         old = cluster.workers()
         for worker in old:
             os.kill(worker.pid, signal.SIGKILL)
-        await until(lambda: not any(is_running(w.pid) for w in old), 5, "all are gone")
+        await until(lambda: not any(is_running(w.pid) for w in old), 5, "all have ended")
         await until_async(cluster.is_ready, 20, "ready")
         await assert_nothing_lost(crowd, within=60)
 
@@ -84,16 +84,16 @@ async def test_a_killed_nginx_is_replaced_and_clients_recover(tmp_path: Path):
         victim = cluster.child("nginx")
         started = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: not is_running(victim), 5, "nginx is gone")
-        # Its own worker process serves on until the supervisor has found it: nobody may be left there.
-        await until(lambda: crowd.moves(started)[0] == 0, 20, "everybody has moved")
+        await until(lambda: not is_running(victim), 5, "nginx has ended")
+        # Its own worker process goes on until the supervisor has found it: no client may be left there.
+        await until(lambda: crowd.moves(started)[0] == 0, 20, "every client has moved")
         await assert_nothing_lost(crowd, within=60)
         assert cluster.child("nginx") != victim
 
 
 @pytest.mark.full
 async def test_a_quiet_cluster_keeps_its_processes(tmp_path: Path):
-    """Longer than the limits of booting (30 s) and of silence (5 s): nobody may be taken for hung."""
+    """Longer than the limits of booting (30 s) and of silence (5 s): no process may be taken for hung."""
     async with Cluster(tmp_path / "run", workers=2) as cluster:
         before = children(cluster.pid)
         await asyncio.sleep(45)

@@ -1,4 +1,4 @@
-"""A roll replaces every worker and nobody loses a message, a place, or more than two connections."""
+"""A roll replaces every worker and no client loses a message, a subscription, or more than two connections."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_roll_loses_nothing(tmp_path: Path, size: Size):
         assert set(crowd.codes(started)) == {3001}
         assert all(answers)
         assert crowd.refusals() == {}
-        # A worker's clients come back over the drain window of 3 s, not in a herd.
+        # A worker's clients come back over the drain window of 3 s, not all at once.
         assert crowd.busiest_second(started) <= 0.75 * len(crowd.clients) / size.workers
         after = await cluster.metrics()
         exits = "app_worker_exits_total"
@@ -141,8 +141,8 @@ async def test_an_old_and_a_new_version_share_one_store_during_a_roll(tmp_path: 
         assert NEW_VERSION in versions
 
 
-async def test_a_roll_with_a_longer_ping_takes_nginx_s_time_outs_along(tmp_path: Path):
-    """Or nginx cuts every client that has nothing to say between two pings."""
+async def test_a_roll_with_a_longer_ping_updates_nginx_s_time_outs(tmp_path: Path):
+    """Otherwise nginx closes every client that sends nothing between two pings."""
     async with Cluster(tmp_path / "run", workers=1) as cluster:
         words = command_line(cluster.child("nginx"))
         found = re.search(r"\S+nginx\.conf", " ".join(words))
@@ -154,4 +154,8 @@ async def test_a_roll_with_a_longer_ping_takes_nginx_s_time_outs_along(tmp_path:
         assert "proxy_read_timeout 120000ms;" not in conf.read_text()
         file.write_text(json.dumps(document))
         await cluster.roll()
-        await until(lambda: "proxy_read_timeout 120000ms;" in conf.read_text(), 10, "nginx is told")
+        await until(
+            lambda: "proxy_read_timeout 120000ms;" in conf.read_text(),
+            10,
+            "nginx has the new time-out",
+        )

@@ -1,4 +1,4 @@
-"""The store dies, stops, or hides behind a bad network: clients stay, and nothing acknowledged is lost."""
+"""The store dies, stops, or is behind a faulty network: clients stay, and nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ async def test_a_killed_valkey_comes_back_with_its_data(tmp_path: Path, size: Si
         victim = cluster.child("valkey")
         started = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: not is_running(victim), 5, "Valkey is gone")
+        await until(lambda: not is_running(victim), 5, "Valkey has ended")
         await until_async(cluster.is_ready, 20, "ready again")
         await assert_nothing_lost(crowd)
         assert cluster.child("valkey") != victim
@@ -55,7 +55,7 @@ async def test_a_valkey_paused_for_five_seconds_loses_nothing(tmp_path: Path, si
 async def behind_a_proxy(
     directory: Path, size: Size
 ) -> AsyncIterator[tuple[Cluster, Crowd, FaultProxy]]:
-    """A stage whose store stands behind a proxy."""
+    """A cluster under load whose store is behind a fault proxy."""
     async with Store(directory / "store") as store, FaultProxy(store.port) as proxy:
         urls = (f"redis://127.0.0.1:{proxy.port}",)
         async with cluster_under_load(directory, size, redis_urls=urls) as (cluster, crowd):
@@ -86,7 +86,9 @@ async def test_a_black_hole_before_the_store_loses_nothing(tmp_path: Path, size:
         async def is_not_ready() -> bool:
             return not await cluster.is_ready()
 
-        await until_async(is_not_ready, 20, "workers that cannot hear the broker are not ready")
+        await until_async(
+            is_not_ready, 20, "workers that do not receive from the broker are not ready"
+        )
         await asyncio.sleep(BLACK_HOLE / 2)
 
 
@@ -100,7 +102,7 @@ async def test_half_open_connections_to_the_store_are_noticed_and_lose_nothing(
 
 
 @every_size
-async def test_a_store_that_hears_but_is_not_heard_gets_nothing_twice(tmp_path: Path, size: Size):
+async def test_a_store_whose_replies_are_lost_stores_nothing_twice(tmp_path: Path, size: Size):
     async with behind_a_proxy(tmp_path, size) as (_, crowd, proxy):
         proxy.deafen()
         await crowd.traffic(within=40)

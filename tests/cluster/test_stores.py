@@ -1,4 +1,4 @@
-"""The same crowd over a Redis Cluster of three nodes, and over several stores that share the channels."""
+"""The same load over a Redis Cluster of three nodes, and over several stores that share the channels."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ async def keys(store: Store) -> int:
 
 
 @every_size
-async def test_a_redis_cluster_of_three_nodes_carries_the_crowd(tmp_path: Path, size: Size):
+async def test_a_redis_cluster_of_three_nodes_serves_the_load(tmp_path: Path, size: Size):
     async with (
         StoreCluster(tmp_path / "store") as nodes,
         cluster_under_load(tmp_path, size, redis_urls=(nodes.url,)) as (cluster, crowd),
     ):
         victim = cluster.workers()[0]
         os.kill(victim.pid, signal.SIGKILL)
-        await until(lambda: not is_running(victim.pid), 5, "a worker is gone")
+        await until(lambda: not is_running(victim.pid), 5, "a worker has ended")
         await until_async(cluster.is_ready, 15, "ready")
         await assert_nothing_lost(crowd)
         assert all([await keys(node) > 0 for node in nodes.nodes])

@@ -1,4 +1,4 @@
-"""One cluster for all conformance tests of a module, and a sdk per test and SDK."""
+"""One cluster for all conformance tests of a module, and each official SDK in turn."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""The official clients on strings: the npm SDK in a Node process, the PyPI SDK in this one.
+"""The official clients under remote control: the npm SDK in a Node process, the PyPI SDK in this one.
 
-Both obey the same verbs and report the same events, so one set of tests examines the server with each.
+Both take the same commands and report the same events, so one set of tests runs with each.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Events:
         self._changed = asyncio.Event()
 
     def add(self, event: Json) -> None:
-        """Append one event and wake who waits."""
+        """Append one event and wake the waiting tests."""
         self.all.append(event)
         self._changed.set()
 
@@ -62,13 +62,13 @@ class Events:
 class Sdk(Protocol):
     """One SDK that may hold several named clients.
 
-    Verbs: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, disconnect.
+    Commands: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, disconnect.
     """
 
     events: Events
 
     async def do(self, verb: str, client: str, **facts: Any) -> Json:
-        """Carry out one verb.
+        """Carry out one command.
 
         Raises:
             Refused: the SDK's promise was rejected.
@@ -98,7 +98,7 @@ class JavaScriptSdk:
         return result
 
     async def listen(self) -> None:
-        """Sort what the process says into answers and events, until it ends."""
+        """Read answers and events from the process until it ends."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             message = json.loads(line)
@@ -205,7 +205,7 @@ class PythonSdk:
 
     async def _connect(self, name: str, url: str, options: Json | None = None) -> None:
         tell = self._teller(client=name)
-        # `proxy=None`: an environment's HTTP proxy has no say in loopback.
+        # `proxy=None`: an HTTP proxy of the environment is not used on loopback.
         names = {"maxServerPingDelay": "max_server_ping_delay", "data": "data"}
         given = {names[key]: value for key, value in (options or {}).items()}
         if "max_server_ping_delay" in given:
@@ -250,7 +250,7 @@ class PythonSdk:
 
 @contextlib.asynccontextmanager
 async def python_sdk() -> AsyncIterator[Sdk]:
-    """The PyPI SDK, whose clients are disconnected at the end."""
+    """The PyPI SDK; its clients are disconnected at the end."""
     sdk = PythonSdk()
     try:
         yield sdk

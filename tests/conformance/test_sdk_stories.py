@@ -1,4 +1,4 @@
-"""The small stories with the official clients: a kill and a roll lose nothing, double nothing."""
+"""Faults with the official clients: a kill and a roll lose nothing and deliver nothing twice."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until, until_async
 
 SUBSCRIBERS = 12
-CHANNELS = ["story-a", "story-b", "story-c"]
+CHANNELS = ["channel-a", "channel-b", "channel-c"]
 GAP = 0.05
 QUIET_SECONDS = 0.5
 PAUSE = 5.0
@@ -32,7 +32,7 @@ DELAY = 0.25
 
 
 class SdkCrowd:
-    """A crowd of SDK clients with a ledger; publishers are SDK clients too."""
+    """Many SDK clients with a ledger; publishers are SDK clients too."""
 
     def __init__(self, sdk: Sdk, url: str) -> None:
         self.sdk = sdk
@@ -81,7 +81,7 @@ class SdkCrowd:
             return self.ledger.missing() == 0
 
         await until(is_settled, 30, "every publication has arrived")
-        # What comes once too often may come last.
+        # A duplicate may be the last to arrive.
         await asyncio.sleep(QUIET_SECONDS)
         is_settled()
         report = self.ledger.report()

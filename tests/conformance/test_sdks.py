@@ -14,7 +14,7 @@ from tests.harness.proxy import FaultProxy
 
 @pytest.fixture
 def channel() -> str:
-    """A channel nobody used before."""
+    """A channel that no test has used."""
     return f"news-{uuid.uuid4()}"
 
 
@@ -178,7 +178,7 @@ async def test_a_forced_disconnect_is_recovered_from(
         assert got == [1, 2, 3, 4]
 
 
-async def test_a_gap_longer_than_the_history_is_told(
+async def test_a_gap_longer_than_the_history_is_reported(
     sdk: Sdk, url: str, cluster: Cluster, channel: str
 ):
     asked = f"asked:{channel}"

@@ -58,7 +58,7 @@ async def test_two_workers_do_not_hear_each_others_canaries_as_their_own(real: R
 async def test_a_deaf_subscription_is_noticed_made_anew_and_hears_again(real: RedisBench):
     async with FaultProxy(real.servers[0].port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}"
-        worker = await real.worker(urls=[url], hears_sessions=False)
+        worker = await real.worker(urls=[url], listens_to_sessions=False)
         await worker.subscribe()
         async with singing(real, worker) as canary:
             await until(lambda: bool(canary._heard_at), 5, "it has begun")
@@ -67,9 +67,9 @@ async def test_a_deaf_subscription_is_noticed_made_anew_and_hears_again(real: Re
             await until(lambda: canary.is_deaf, 5, "it is deaf")
             await until(lambda: not canary.is_deaf, 5, "it hears again")
             assert proxy.accepted > connections
-            assert worker.ear.resumptions == ["c"]
+            assert worker.recorder.resumptions == ["c"]
             await worker.publish()
-            await worker.ear.until(lambda: bool(worker.ear.heard))
+            await worker.recorder.until(lambda: bool(worker.recorder.received))
 
 
 def deafen_subscriptions(proxy: FaultProxy, server: Server) -> None:

@@ -1,4 +1,4 @@
-"""Stores of our own for the stories: one valkey-server, or a cluster of three, in a temporary directory."""
+"""Stores that the tests start: one valkey-server, or a cluster of three, in a temporary directory."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Clients that behave badly outside the protocol: silent, deaf, gone, half there, or something else.
+"""Clients that misbehave below the protocol: silent, not reading, vanished, half a handshake, no HTTP.
 
-Each is ended with the code of the protocol page and counted; another client of the worker never notices.
+Each is ended with the code of the protocol page and counted; another client of the worker does not notice.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ async def test_a_client_that_disappears_without_a_word_is_counted(
 
 
 async def test_a_client_that_never_reads_is_closed_as_slow(cluster: Cluster, neighbour: Client):
-    """It asks for much and takes nothing."""
+    """It asks for much and reads nothing."""
     publisher = await Client(cluster.worker_port(0)).start()
     for _ in range(40):
         await publisher.publish("thick", "x" * 16000)
@@ -127,7 +127,7 @@ def test_a_plain_get_is_refused_politely(cluster: Cluster):
 
 
 async def test_half_a_handshake_is_not_waited_for_for_ever(cluster: Cluster, neighbour: Client):
-    """Through the public door: nginx has the patience for slow clients, and not too much of it."""
+    """Through the public port: nginx waits for slow clients, for a limited time."""
     reader, writer = await asyncio.open_connection("127.0.0.1", cluster.port)
     writer.write(b"GET /connection/websocket HTTP/1.1\r\nHost: a\r\nUpgrade: webso")
     async with asyncio.timeout(40):

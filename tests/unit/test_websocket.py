@@ -1,4 +1,4 @@
-"""The door on a real socket: handshakes, admission, frames, pings, and every way to end."""
+"""The WebSocket server on a real socket: handshakes, admission, frames and sessions."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.15, "stale_clos
 
 
 async def empty(worker: LocalWorker) -> None:
-    """Wait until the door has let go of every socket."""
+    """Wait until the server has closed every client."""
     await until(lambda: not worker.server.clients, 10, "no client is left")
 
 
@@ -111,7 +111,7 @@ async def slow_client(worker: LocalWorker) -> Caller:
 
 
 async def flood(worker: LocalWorker, stop: asyncio.Event, *, size: int = 30_000) -> None:
-    """Publish into the channel until told to stop."""
+    """Publish into the channel until `stop` is set."""
     speaker = await worker.caller()
     await speaker.connect()
     number = 1
@@ -131,7 +131,7 @@ def buffered(worker: LocalWorker) -> int:
     return max(sizes, default=0)
 
 
-async def test_a_client_that_does_not_read_is_closed_and_the_others_never_notice():
+async def test_a_client_that_does_not_read_is_closed_and_the_others_do_not_notice():
     async with LocalWorker(configured(queue_max_size=65536)).open() as worker:
         slow, quick = await slow_client(worker), await slow_client(worker)
         slow.wire.stop_reading()
@@ -157,7 +157,7 @@ async def test_a_client_that_reads_a_little_and_then_no_more_is_closed_too():
         async with asyncio.timeout(20):
             while buffered(worker) < 300_000:
                 await asyncio.sleep(0)
-            # It takes a gulp whenever it is about to be called slow, and then stops for good.
+            # It reads a little each time before it counts as slow, and then stops for good.
             for _ in range(5):
                 slow.wire.resume_reading()
                 await asyncio.sleep(0.005)
@@ -251,7 +251,7 @@ async def test_a_client_that_vanishes_while_it_subscribes_leaves_everything():
         assert worker.sessions.held == {}
 
 
-async def test_publishing_to_sockets_that_have_just_been_reset_harms_nobody():
+async def test_publishing_to_sockets_that_have_just_been_reset_harms_no_other():
     async with LocalWorker(configured()).open() as worker:
         staying = await slow_client(worker)
         leaving = [await slow_client(worker) for _ in range(30)]
@@ -280,7 +280,7 @@ async def test_the_server_takes_a_subscription_away_on_a_live_socket():
 # --- the drain -----------------------------------------------------------------------------------
 
 
-async def test_a_drain_is_paced_over_its_window_and_tells_everybody_3001():
+async def test_a_drain_is_paced_over_its_window_and_closes_every_client_with_3001():
     async with LocalWorker(configured()).open() as worker:
         callers = [await worker.caller() for _ in range(40)]
         for caller in callers:
@@ -298,7 +298,7 @@ async def test_a_drain_is_paced_over_its_window_and_tells_everybody_3001():
         assert min(per_fifth) >= 3, per_fifth
 
 
-async def test_a_hurried_drain_closes_everybody_at_once():
+async def test_a_hurried_drain_closes_every_client_at_once():
     async with LocalWorker(configured()).open() as worker:
         callers = [await worker.caller() for _ in range(20)]
         hurry = asyncio.Event()
@@ -309,7 +309,7 @@ async def test_a_hurried_drain_closes_everybody_at_once():
         assert {(await caller.closed())[0] for caller in callers} == {3001}
 
 
-async def test_a_drain_of_an_empty_door_is_over_at_once():
+async def test_a_drain_of_a_server_without_clients_is_over_at_once():
     async with LocalWorker(configured()).open() as worker:
         await asyncio.wait_for(worker.server.drain(5.0, asyncio.Event()), 1)
 
