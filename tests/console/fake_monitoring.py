@@ -1,7 +1,7 @@
-"""A Prometheus and an Alertmanager as far as the console asks them, whose alerts a test sets.
+"""A fake Prometheus and Alertmanager with the API that the console uses; a test sets their alerts.
 
-It keeps silences as Alertmanager does: created by POST, named by the alerts they match, expired by
-DELETE. The real programs are the business of the end-to-end stories.
+It keeps silences like Alertmanager: created by POST, named by the alerts they match, expired by
+DELETE. The end-to-end tests use the real programs.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class FakeMonitoring:
             }
         )
 
-    def mend(self) -> None:
+    def resolve(self) -> None:
         """Let every firing alert have resolved this moment."""
         self.resolved += [
             (alert["labels"], time.time()) for alert in self.alerts if alert["state"] == "firing"
@@ -138,6 +138,10 @@ class FakeMonitoring:
             {
                 "name": name,
                 "type": "alerting",
+                "state": "inactive",
+                "health": "ok",
+                "lastEvaluation": moment(time.time()),
+                "query": "up == 0",
                 "annotations": {"runbook_url": f"{RUNBOOK}{name}"},
                 "alerts": [a for a in self.alerts if a["labels"]["alertname"] == name],
             }

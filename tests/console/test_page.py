@@ -81,7 +81,7 @@ async def test_the_indicator_turns_red_when_a_rule_fires_and_green_after(
         await turns(seen, "red")
         assert await seen.text("#indicator") == "1 critical · 1 warning"
         assert await seen.page.title() == "(2) ws-cluster"
-        stage.monitoring.mend()
+        stage.monitoring.resolve()
         await turns(seen, "green")
         await seen.shows("#alert-list .resolved", "HighErrorRate")
         assert seen.complaints == []
