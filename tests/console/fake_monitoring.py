@@ -69,7 +69,7 @@ class FakeMonitoring:
                 self.wfile.write(body)
 
             def log_message(self, *arguments: Any) -> None:
-                """Say nothing."""
+                """Write nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -104,7 +104,7 @@ class FakeMonitoring:
         runbook: str | None = None,
         **labels: str,
     ) -> None:
-        """Let an alert be pending or firing since some seconds ago."""
+        """Add an alert that has been pending or firing for some seconds."""
         self.alerts.append(
             {
                 "labels": {"alertname": name, "severity": severity, "team": "websocket", **labels},
@@ -120,14 +120,14 @@ class FakeMonitoring:
         )
 
     def resolve(self) -> None:
-        """Let every firing alert have resolved this moment."""
+        """Resolve every firing alert now."""
         self.resolved += [
             (alert["labels"], time.time()) for alert in self.alerts if alert["state"] == "firing"
         ]
         self.alerts = []
 
     def clear(self) -> None:
-        """Nothing has ever been."""
+        """Forget every alert and silence."""
         self.alerts, self.resolved, self.silences, self.has_rules = [], [], [], True
 
     # --- what is answered ----------------------------------------------------------------

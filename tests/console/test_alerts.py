@@ -38,7 +38,7 @@ class Console:
 
         self.prometheus = service("Prometheus", monitoring.url)
         self.alertmanager = service("Alertmanager", monitoring.url)
-        self.nobody = service("Nobody", f"http://127.0.0.1:{free_ports(1)}")
+        self.closed = service("Closed", f"http://127.0.0.1:{free_ports(1)}")
 
     async def report(self, **other: AsyncHttpService) -> dict[str, Any]:
         services = {"prometheus": self.prometheus, "alertmanager": self.alertmanager, **other}
@@ -59,7 +59,7 @@ def a_request(**more: Any) -> dict[str, Any]:
     return {"labels": labels, "note": "on it", "author": "kim", "seconds": 600, **more}
 
 
-async def test_green_when_both_answer_and_nothing_is_on(console: Console):
+async def test_green_when_both_answer_and_no_alert_is_on(console: Console):
     report = await console.report()
     assert (report["level"], report["alerts"], report["errors"]) == ("green", [], {})
 
@@ -75,14 +75,14 @@ async def test_green_when_both_answer_and_nothing_is_on(console: Console):
         ("none", "firing", "green"),
     ],
 )
-async def test_the_colour_follows_who_is_called(
+async def test_the_colour_follows_severity_and_state(
     console: Console, monitoring: FakeMonitoring, severity: str, state: str, level: str
 ):
     monitoring.fire("Some", severity, state=state)
     assert (await console.report())["level"] == level
 
 
-async def test_states_are_those_of_the_handbook(console: Console, monitoring: FakeMonitoring):
+async def test_alerts_are_active_pending_or_resolved(console: Console, monitoring: FakeMonitoring):
     monitoring.fire("Was", "warning")
     monitoring.resolve()
     monitoring.fire("Is", "warning", seconds=30)
@@ -105,7 +105,9 @@ async def test_the_watchdog_is_listed_only_when_it_is_silent(
     assert [a["name"] for a in (await console.report())["alerts"]] == ["Watchdog"]
 
 
-async def test_an_alert_that_is_back_is_not_resolved(console: Console, monitoring: FakeMonitoring):
+async def test_an_alert_that_fires_again_is_not_resolved(
+    console: Console, monitoring: FakeMonitoring
+):
     monitoring.fire("Flaps", "warning")
     monitoring.resolve()
     monitoring.fire("Flaps", "warning")
@@ -186,7 +188,7 @@ async def test_an_acknowledgement_of_another_replica_stays(
 
 
 async def test_unknown_without_prometheus(console: Console):
-    report = await console.report(prometheus=console.nobody)
+    report = await console.report(prometheus=console.closed)
     assert report["level"] == "unknown"
     assert "cannot be reached" in report["errors"]["prometheus"]
 
@@ -194,30 +196,28 @@ async def test_unknown_without_prometheus(console: Console):
 async def test_unknown_without_alertmanager_unless_something_is_critical(
     console: Console, monitoring: FakeMonitoring
 ):
-    assert (await console.report(alertmanager=console.nobody))["level"] == "unknown"
+    assert (await console.report(alertmanager=console.closed))["level"] == "unknown"
     monitoring.fire("Some", "critical")
-    assert (await console.report(alertmanager=console.nobody))["level"] == "red"
+    assert (await console.report(alertmanager=console.closed))["level"] == "red"
 
 
-async def test_what_alertmanager_knows_is_shown_without_prometheus(
+async def test_alertmanagers_alerts_are_shown_without_prometheus(
     console: Console, monitoring: FakeMonitoring
 ):
     monitoring.fire("Some", "critical")
-    report = await console.report(prometheus=console.nobody)
+    report = await console.report(prometheus=console.closed)
     assert report["level"] == "red"
     assert [a["name"] for a in report["alerts"]] == ["Some"]
 
 
-async def test_a_prometheus_without_rules_knows_nothing(
-    console: Console, monitoring: FakeMonitoring
-):
+async def test_without_rules_the_level_is_unknown(console: Console, monitoring: FakeMonitoring):
     monitoring.has_rules = False
     report = await console.report()
     assert report["level"] == "unknown"
     assert "no alert rules" in report["errors"]["prometheus"]
 
 
-async def test_a_service_of_another_kind_is_named(console: Console, monitoring: FakeMonitoring):
+async def test_a_service_with_other_answers_is_named(console: Console, monitoring: FakeMonitoring):
     del monitoring.__dict__["alerts"]
     report = await console.report()
     assert report["level"] == "unknown"
