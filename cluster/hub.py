@@ -54,7 +54,7 @@ class Channel:
         self.active_at = 0.0
 
     @property
-    def is_placed(self) -> bool:
+    def has_position(self) -> bool:
         """Whether the channel has a position yet."""
         return bool(self.epoch)
 
@@ -111,7 +111,7 @@ class Hub:
         self.subscriptions += 1
         if not channel.is_positioned:
             channel.writes[subscriber] = write
-        elif not channel.is_placed:
+        elif not channel.has_position:
             self._place(channel, top)
             channel.writes[subscriber] = write
             self.release(channel)
