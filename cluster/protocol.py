@@ -23,25 +23,11 @@ from cluster.errors import (
     Disconnect,
     Unsubscribe,
 )
+from cluster.methods import METHODS
 
 _ID_LIMIT = 2**32
 _OFFSET_LIMIT = 2**53
 
-#: In the order in which a command with several request keys is read.
-METHODS: Final = (
-    "connect",
-    "ping",
-    "subscribe",
-    "unsubscribe",
-    "publish",
-    "presence",
-    "presence_stats",
-    "history",
-    "rpc",
-    "send",
-    "refresh",
-    "sub_refresh",
-)
 _METHODS_SET: Final = frozenset(METHODS)
 
 REJECT_UNRECOVERED: Final = 1 << 1

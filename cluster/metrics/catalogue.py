@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from cluster.errors import CLIENT_ERRORS, DISCONNECTS
+from cluster.methods import METHODS
 
 Kind = Literal["counter", "gauge", "histogram"]
 Owner = Literal["worker", "supervisor"]
@@ -36,20 +37,6 @@ class Family:
     mode: str = ""
 
 
-METHODS: Final = (
-    "connect",
-    "subscribe",
-    "unsubscribe",
-    "publish",
-    "presence",
-    "presence_stats",
-    "history",
-    "ping",
-    "rpc",
-    "send",
-    "refresh",
-    "sub_refresh",
-)
 DIRECTIONS: Final = ("in", "out")
 ERROR_TYPES: Final = ("handler", "broker", "store", "internal")
 DROP_REASONS: Final = ("slow", "closed", "broker")

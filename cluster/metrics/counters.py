@@ -9,6 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
+from cluster.methods import METHODS
 from cluster.metrics import catalogue
 
 
@@ -46,7 +47,7 @@ class Counters:
         self.slow_consumers = 0
         self.errors = dict.fromkeys(catalogue.ERROR_TYPES, 0)
         self.client_errors = dict.fromkeys(_values("app_client_errors_total", "code"), 0)
-        self.commands = dict.fromkeys(catalogue.METHODS, 0)
+        self.commands = dict.fromkeys(METHODS, 0)
         self.dropped = dict.fromkeys(catalogue.DROP_REASONS, 0)
         self.recoveries = dict.fromkeys(catalogue.RECOVERY_RESULTS, 0)
         self.rejected = dict.fromkeys(catalogue.REJECT_REASONS, 0)
@@ -54,7 +55,7 @@ class Counters:
         self.publish_to_delivery = Distribution(catalogue.DELIVERY_BUCKETS)
         self.event_loop_lag = Distribution(catalogue.LAG_BUCKETS)
         self.command_duration = {
-            method: Distribution(catalogue.DELIVERY_BUCKETS) for method in catalogue.METHODS
+            method: Distribution(catalogue.DELIVERY_BUCKETS) for method in METHODS
         }
 
     def closed(self, code: int) -> None:

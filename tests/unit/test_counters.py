@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import CLIENT_ERRORS, DISCONNECTS
-from cluster.metrics import catalogue
+from cluster.methods import METHODS
 from cluster.metrics.counters import Counters, Distribution
 
 EDGES = (0.1, 1.0, 10.0)
@@ -40,7 +40,7 @@ def test_only_faults_of_clients_count_as_client_errors():
 
 
 def test_every_method_has_a_duration():
-    assert set(Counters().command_duration) == set(catalogue.METHODS)
+    assert set(Counters().command_duration) == set(METHODS)
 
 
 def test_a_value_on_an_edge_belongs_to_its_bucket():

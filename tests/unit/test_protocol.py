@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from cluster import protocol
 from cluster.errors import CLIENT_ERRORS, UNSUBSCRIBES, ClientError, Disconnect
+from cluster.methods import METHODS
 from cluster.protocol import (
-    METHODS,
     Command,
     Position,
     Publication,
