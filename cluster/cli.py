@@ -109,7 +109,7 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     up = commands.add_parser(
         "up",
         help="run a cluster on this machine, in the foreground",
-        description="Run nginx, an embedded Valkey and one worker per CPU until a stop signal.",
+        description="Run nginx, an embedded Valkey and one worker per CPU until they are stopped.",
         epilog=_EPILOG,
     )
     up.set_defaults(run=_up)

@@ -1,7 +1,7 @@
-"""Plain counts of one worker, kept on the hot path and flushed about once a second.
+"""Plain counters of one worker, updated on the hot path and exported about once a second.
 
-Rules: no locks, no prometheus-client (its multiprocess `inc()` costs microseconds), one thread.
-Everything here only grows, except the gauges that the worker sets when it flushes.
+Rules: no locks, one thread, no prometheus-client (its multiprocess `inc()` costs microseconds).
+All values only grow.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cluster.metrics import catalogue
 
 
 class Distribution:
-    """Bucket counts and a sum, as a histogram wants them; a value may count several times."""
+    """Bucket counts and the sum of a histogram; one value may be observed several times."""
 
     __slots__ = ("counts", "edges", "sum")
 
@@ -34,7 +34,7 @@ def _values(name: str, label: str) -> tuple[str, ...]:
 
 
 class Counters:
-    """Everything one worker counts, by the names of the catalogue without prefix and suffix."""
+    """All counters of one worker, named as in the catalogue, without prefix and suffix."""
 
     def __init__(self) -> None:
         self.connections_opened = 0
@@ -64,7 +64,7 @@ class Counters:
         self.connections_closed[key if key in self.connections_closed else "other"] += 1
 
     def client_error(self, code: int) -> None:
-        """Count what a client did wrong; faults of ours (100, 3004) are not counted here."""
+        """Count a fault of a client; codes of server faults (100, 3004) are ignored."""
         key = str(code)
         if key in self.client_errors:
             self.client_errors[key] += 1
