@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -22,6 +23,7 @@ from cluster.protocol import (
     push_prefix,
     text_frame,
 )
+from tests.architecture.tree import ROOT
 
 JSON = st.recursive(
     st.none()
@@ -361,3 +363,13 @@ def test_publications_in_a_reply_are_the_same_json_as_in_a_push():
     publication = Publication(2, "e", b'{"data":{"t":1}}')
     written = orjson.dumps({"p": protocol.publications_json([publication])})
     assert orjson.loads(written) == {"p": [{"data": {"t": 1}, "offset": 2}]}
+
+
+def test_no_other_module_of_the_cluster_encodes_frames():
+    header = re.compile(r"\b0x8[1-9A-Fa-f]\b|to_bytes\([28], \"big\"\)|\\x8[0-9A-Fa-f]")
+    found = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "cluster").rglob("*.py"))
+        if header.search(path.read_text())
+    ]
+    assert found == ["cluster/protocol.py"]
