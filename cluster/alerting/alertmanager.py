@@ -51,7 +51,7 @@ class Silence:
 
     @property
     def is_in_force(self) -> bool:
-        """Whether it holds alerts, or will."""
+        """Whether it is active or pending."""
         return self.state != "expired"
 
     @property
@@ -107,18 +107,18 @@ def earlier_acknowledgements(
     """The acknowledgements in force that were given for exactly this alert.
 
     Args:
-        labels: of the alert; the external labels of Prometheus, and others that no second alert
-            makes necessary, may be missing.
+        labels: of the alert. Labels may be missing if no other active alert matches without them,
+            such as the external labels of Prometheus.
     """
     index = AlertIndex(active)
 
     def only_alert(named: Mapping[str, str]) -> ActiveAlert | None:
-        """The alert with these labels, or else the only one that an acknowledgement of them holds."""
+        """The alert with these labels, or else the only one that an acknowledgement of them matches."""
         if (found := index.find(named)) is not None:
             return found
         matchers = exactly(named)
-        held = [one for one in active if all(m.holds(one.labels) for m in matchers)]
-        return held[0] if len(held) == 1 else None
+        matched = [one for one in active if all(m.holds(one.labels) for m in matchers)]
+        return matched[0] if len(matched) == 1 else None
 
     alert = only_alert(labels)
 
