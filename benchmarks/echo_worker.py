@@ -38,7 +38,7 @@ def main() -> int:
             str(BENCHMARKS / "ours.toml"), env={}, flags={"broker.redis_urls": [given.redis]}
         )
         log.configure(settings.log, instance="echo", worker="w0a")
-        listener = socket.create_server(("127.0.0.1", given.port), backlog=worker.BACKLOG)
+        listener = socket.create_server(("127.0.0.1", given.port), backlog=4096)
         _, status = os.pipe()
         return worker.run(
             settings,

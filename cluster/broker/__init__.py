@@ -1,7 +1,7 @@
-"""Publications between workers: what a broker promises, whatever stands behind it.
+"""Publications between workers: what every broker guarantees.
 
-`redis` is the broker that is used, `canary` tells whether its subscriptions really live. An
-in-memory twin in tests/ sits the same contract tests.
+`redis_broker` is the broker in use; `canary` finds out whether its subscriptions still deliver. An
+in-memory twin in tests/ passes the same contract tests.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cluster.protocol import Position, Publication
 
 
 class HistoryPolicy(NamedTuple):
-    """How long a channel's stream remembers. Size 0 means that the channel has no stream.
+    """How long a channel's stream keeps publications. Size 0 means that the channel has no stream.
 
     Attributes:
         size: exact number of publications kept.
@@ -29,20 +29,20 @@ class HistoryPolicy(NamedTuple):
 
 
 class StreamRead(NamedTuple):
-    """What a stream held at one moment: its top, and the publications asked for."""
+    """A stream at one moment: its top, and the publications asked for."""
 
     top: Position
     publications: list[Publication]
 
 
 class BrokerListener(Protocol):
-    """Who hears what the broker brings; calls come from the event loop, never concurrently."""
+    """Receives what the broker delivers; called from the event loop, never concurrently."""
 
     def publications(self, channel: str, publications: list[Publication]) -> None:
-        """Everything one read brought for a subscribed channel, in order."""
+        """All publications that one read returned for a subscribed channel, in order."""
 
     def resumed(self, channel: str) -> None:
-        """The subscription had broken and lives again; publications may be missing."""
+        """The subscription was lost and works again; publications may be missing."""
 
 
 class Broker(Protocol):
@@ -53,7 +53,7 @@ class Broker(Protocol):
           is sent to the subscribers as one step; stream and subscription agree on the order.
         * Delivery to subscribers is at most once. What is missing shows as a gap in the offsets,
           or, for the last ones, when the stream's top is compared (`read`).
-        * `publish` is never repeated: after `StoreUnavailable` it may or may not have been done.
+        * `publish` is never repeated: after `StoreUnavailable` it may or may not have happened.
         * A caller's publishes to one channel keep their order.
     """
 
@@ -65,16 +65,16 @@ class Broker(Protocol):
         accepted_ms: int,
         done: Callable[[Position | StoreError], None],
     ) -> None:
-        """Publish; `done` gets the position ((0, "") without history) or what went wrong."""
+        """Publish; `done` is called with the position ((0, "") without history) or the error."""
 
     def subscribe(self, channel: str) -> asyncio.Future[None]:
-        """Hear a channel; done when confirmed: what is published from then on is heard."""
+        """Subscribe; done when confirmed: what is published from then on is delivered."""
 
     def is_subscribed(self, channel: str) -> bool:
-        """Whether a channel is heard now."""
+        """Whether a subscription is confirmed now."""
 
     def unsubscribe(self, channel: str) -> None:
-        """No longer hear a channel."""
+        """End the subscription."""
 
     async def read(
         self,
@@ -93,6 +93,6 @@ class Broker(Protocol):
             reverse: newest first.
 
         Raises:
-            StoreUnavailable: when the store is away.
+            StoreUnavailable: when the store is unavailable.
             StoreRefused: when it answered with an error.
         """

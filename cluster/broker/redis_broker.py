@@ -3,7 +3,7 @@
 Layout 1: `{prefix:channel}.meta` (hash: o top offset, e epoch), `{prefix:channel}.stream` (id =
 offset), shard channel `{prefix:channel}.pub` with payloads `1:offset:epoch:accepted_ms:body`. All
 keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
-payload of another layout is counted and left alone: two versions may share the store in a roll.
+payload of another layout is counted and ignored: two versions may share the store during a roll.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ class RedisBroker:
     """See `Broker` for the guarantees.
 
     Args:
-        prefix: before every key of this cluster.
-        listener: hears the publications.
+        prefix: of every key of this cluster.
+        listener: receives the publications.
     """
 
     def __init__(
@@ -122,7 +122,7 @@ class RedisBroker:
         )
 
     def _used(self, epoch: str) -> str:
-        """Make a new spare epoch if a stream has taken the present one.
+        """Make a new spare epoch if a stream has used the present one.
 
         Eight random letters cost more than the rest of a publish, and few streams are new.
         """

@@ -1,6 +1,7 @@
-"""What one worker can do: connect, subscribe, publish, recover, drain; joins the hub to the stores.
+"""What one worker can do for its clients; joins the hub to the broker and the sessions.
 
-`node` lets clients in and subscribes them, `calls` holds what they ask afterwards, `channels` keeps
-the hub's channels whole (joins, gaps, position checks), `rules` says what is allowed. All run on one event loop and speak to the broker and the sessions only through
-the protocols declared there.
+`node` connects clients and follows their sessions, `subscribe` prepares their subscriptions,
+`commands` handles what else they ask for, `channels` keeps the hub's channels complete (joins, gaps,
+position checks), `permissions` says what is allowed. All of it runs on one event loop and uses the
+broker and the sessions only through the protocols declared there.
 """

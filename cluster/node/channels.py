@@ -1,8 +1,8 @@
-"""Keeps the hub's channels whole: joins them to the broker, fills their gaps, checks their tops.
+"""Keeps the hub's channels complete: subscribes them at the broker, fills gaps, checks positions.
 
 Guarantees, for channels with history: a joiner misses nothing between what its read of the stream
-gave and what it is written afterwards, and gets nothing twice; a gap is filled from the stream
-before anything newer is delivered; when the stream no longer has it, `on_insufficient` is called
+returned and what is written to it afterwards, and gets nothing twice; a gap is filled from the stream
+before anything newer is delivered; if the stream no longer has it, `on_insufficient` is called
 for every subscriber; the lost last publication of an idle channel is found by comparing its
 position with the stream's top.
 """
@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cluster.broker import Broker, HistoryPolicy, StreamRead
+from cluster.broker import Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError, StoreRefused
 from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
@@ -32,10 +33,10 @@ _CHECK_BATCH = 500
 
 
 class Joining(NamedTuple):
-    """A joiner that has read its stream and is not yet a subscriber.
+    """A client that has read the stream of a channel and has not joined it yet.
 
     Attributes:
-        read: the stream's top and what was asked for; None in a channel without history.
+        read: the stream's top and the publications asked for; None in a channel without history.
     """
 
     channel: Channel
@@ -46,23 +47,25 @@ class Channels:
     """The channels of one worker.
 
     Args:
+        open_broker: makes the broker for the listener of its publications, which is this object.
         timeout_seconds: how long a join may take.
         check_seconds: how long a channel may be idle before its position is compared.
-        on_insufficient: gets a subscriber and a channel whose publications are lost to it.
+        on_insufficient: called with a subscriber and a channel whose publications it has lost.
     """
 
     def __init__(
         self,
         hub: Hub,
-        rules: ChannelPermissions,
+        permissions: ChannelPermissions,
         counters: Counters,
         *,
+        open_broker: Callable[[BrokerListener], Broker],
         timeout_seconds: float,
         check_seconds: float,
         on_insufficient: Callable[[object, str], None],
     ) -> None:
         self._hub = hub
-        self._rules = rules
+        self._permissions = permissions
         self._counters = counters
         self._timeout_seconds = timeout_seconds
         self._check_seconds = check_seconds
@@ -70,26 +73,17 @@ class Channels:
         self._loop = asyncio.get_running_loop()
         self._fills: dict[Channel, asyncio.Task[None]] = {}
         self._rechecks: set[str] = set()
-        self._broker: Broker | None = None
-
-    def start(self, broker: Broker) -> None:
-        """Say where the channels come from, before the first join."""
-        self._broker = broker
-
-    @property
-    def broker(self) -> Broker:
-        assert self._broker is not None, "start() comes first"
-        return self._broker
+        self.broker = open_broker(self)
 
     # --- joining and leaving ---------------------------------------------------------------
 
     def begin_now(
         self, name: str, policy: HistoryPolicy, recover_from: Position | None
     ) -> Joining | None:
-        """Prepare a joiner of a channel that is served here, if it needs nothing of the store.
+        """Prepare a join to a channel that this worker serves, if the store is not needed for it.
 
         Returns:
-            What `begin` returns, to be ended like it, or None: then `begin` is needed.
+            What `begin` returns, or None: then `begin` is needed.
         """
         channel = self._hub.channels.get(name)
         if channel is None:
@@ -105,31 +99,33 @@ class Channels:
         return Joining(channel, read)
 
     def _is_caught_up(self, channel: Channel, recover_from: Position | None) -> bool:
-        """Whether a joiner stands where the channel stands, so that nothing need be read for it.
+        """Whether a joiner has the channel's position, so that nothing need be read for it.
 
-        What the channel's subscription misses is found for all of its subscribers.
+        Whatever the channel's subscription misses is found for all of its subscribers.
         """
         return (
-            channel.is_placed and not channel.is_held and recover_from in (None, channel.position)
+            channel.has_position
+            and not channel.is_held
+            and recover_from in (None, channel.position)
         )
 
     async def begin(
         self, name: str, policy: HistoryPolicy, recover_from: Position | None, limit: int
     ) -> Joining:
-        """Prepare a joiner; end it with `join` or `abort`, without awaiting anything before.
+        """Prepare a join; `join` or `abort` must follow, with nothing awaited before.
 
         Args:
-            recover_from: the position after which publications are wanted, None for none.
+            recover_from: the position after which publications are read, None for none.
             limit: most publications to read.
 
         Raises:
-            ClientError: 100 when the store is away or too slow.
+            ClientError: 100 when the store is unavailable or too slow.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
         if self._is_caught_up(channel, recover_from):
             return Joining(channel, StreamRead(channel.position, []))
         if is_new:
-            # Spread, so that channels subscribed together are not checked together.
+            # Spread, so that channels that were subscribed together are not checked together.
             channel.active_at = self._loop.time() - random.uniform(0, self._check_seconds / 2)
         try:
             async with asyncio.timeout(self._timeout_seconds):
@@ -162,18 +158,18 @@ class Channels:
         if channel.name in self._rechecks or (top.epoch and top.epoch != channel.epoch):
             self._rechecks.discard(channel.name)
             self._hub.hold(channel)
-        if channel.is_held and channel.is_placed:
+        if channel.is_held and channel.has_position:
             self._fill_soon(channel)
         if not is_whole:
             self._on_insufficient(subscriber, channel.name)
 
     def abort(self, channel: Channel) -> None:
-        """The joiner will not come."""
+        """Give a prepared join up."""
         if self._hub.join_abort(channel):
             self._forget(channel.name)
 
     def leave(self, name: str, subscriber: object) -> None:
-        """Take a subscriber out."""
+        """Remove a subscriber."""
         if self._hub.leave(name, subscriber):
             self._forget(name)
 
@@ -181,15 +177,15 @@ class Channels:
         self._rechecks.discard(name)
         self.broker.unsubscribe(name)
 
-    # --- what the broker brings ------------------------------------------------------------
+    # --- from the broker -------------------------------------------------------------------
 
-    def publications(self, name: str, publications: list[Publication], now_ms: float) -> None:
+    def publications(self, name: str, publications: list[Publication]) -> None:
         """Fan a batch out; see `BrokerListener`."""
         gap = self._hub.deliver(name, publications)
         channel = self._hub.channels.get(name)
         if channel is not None:
             channel.active_at = self._loop.time()
-        delivery = self._counters.publish_to_delivery
+        delivery, now_ms = self._counters.publish_to_delivery, time.time() * 1000
         for publication in publications:
             if publication.accepted_ms:
                 delivery.observe(max(0.0, now_ms - publication.accepted_ms) / 1000)
@@ -202,10 +198,10 @@ class Channels:
         channel = self._hub.channels.get(name)
         if channel is None or not channel.is_positioned:
             return
-        if channel.is_placed and self._hub.hold(channel):
+        if channel.has_position and self._hub.hold(channel):
             self._fill_soon(channel)
         else:
-            # A read under way may have been too early to see what was missed.
+            # A read in progress may have been too early to see what was missed.
             self._rechecks.add(name)
 
     # --- gaps ------------------------------------------------------------------------------
@@ -218,13 +214,13 @@ class Channels:
         try:
             await self._fill_until_whole(channel)
         finally:
-            # With nothing awaited since `is_held` was looked at, so no gap falls in between.
+            # Nothing was awaited since `is_held` was checked, so no gap falls in between.
             del self._fills[channel]
 
     async def _fill_until_whole(self, channel: Channel) -> None:
-        backoff, refusals, told = _FILL_BACKOFF_SECONDS, 0, ""
+        backoff, refusals, logged = _FILL_BACKOFF_SECONDS, 0, ""
         while self._hub.channels.get(channel.name) is channel and channel.is_held:
-            policy = self._rules.history(channel.name)
+            policy = self._permissions.history(channel.name)
             held_before = len(channel.held)
             try:
                 async with asyncio.timeout(self._timeout_seconds):
@@ -233,12 +229,12 @@ class Channels:
                     )
             except (StoreError, TimeoutError) as error:
                 if isinstance(error, StoreRefused):
-                    # It is there and will not: waiting does not help for ever.
+                    # The server answers with a refusal: waiting may never help.
                     refusals += not error.is_temporary
                     self._counters.errors["broker"] += 1
-                    if told != str(error):
-                        told = str(error)
-                        log.error("fill_refused", reason=told)
+                    if logged != str(error):
+                        logged = str(error)
+                        log.error("fill_refused", reason=logged)
                 if refusals >= _FILL_REFUSALS:
                     self._insufficient(channel)
                     self._hub.release(channel)
@@ -273,7 +269,7 @@ class Channels:
             idle = [
                 channel
                 for channel in self._hub.channels.values()
-                if channel.active_at < limit and channel.is_placed and not channel.is_held
+                if channel.active_at < limit and channel.has_position and not channel.is_held
             ]
             for first in range(0, len(idle), _CHECK_BATCH):
                 batch = idle[first : first + _CHECK_BATCH]
@@ -283,9 +279,9 @@ class Channels:
         channel.active_at = self._loop.time()
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                read = await self.broker.read(channel.name, self._rules.history(channel.name))
+                read = await self.broker.read(channel.name, self._permissions.history(channel.name))
         except (StoreError, TimeoutError):
-            return  # The link's own watch reports it; the next round looks again.
+            return  # The link reports it; the next round checks again.
         is_behind = read.top.epoch != channel.epoch or read.top.offset > channel.offset
         if is_behind and self._hub.hold(channel):
             self._fill_soon(channel)

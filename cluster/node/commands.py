@@ -1,4 +1,4 @@
-"""What a client asks once it is connected: publish, read a history, call a handler."""
+"""The commands of a connected client: publish, history, rpc."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 
 import orjson
 
+from cluster.broker import Broker
 from cluster.config import Config
 from cluster.connection import Connection
 from cluster.errors import (
@@ -22,7 +23,6 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.channels import Channels
 from cluster.node.permissions import ChannelPermissions
 from cluster.protocol import (
     HistoryRequest,
@@ -34,13 +34,13 @@ from cluster.protocol import (
 
 log = get_logger()
 
-#: Answers a client's call: user and data in, JSON value out, at once or awaited. A plain function
-#: is answered without a task of its own; it must not block. Raise `ClientError` to refuse.
+#: Handles an rpc: gets user and data, returns a JSON value or a coroutine. A plain function is called
+#: without a task and must not block. It raises `ClientError` to refuse.
 RpcHandler = Callable[[str, Any], Any]
 
 
 class Commands:
-    """The calls of one worker's clients.
+    """The commands of one worker's connected clients.
 
     Args:
         rpc_handlers: by method; none at all answers every call with 108.
@@ -49,14 +49,14 @@ class Commands:
     def __init__(
         self,
         config: Config,
-        rules: ChannelPermissions,
-        channels: Channels,
+        permissions: ChannelPermissions,
+        broker: Broker,
         counters: Counters,
         rpc_handlers: Mapping[str, RpcHandler],
     ) -> None:
         self._config = config
-        self._rules = rules
-        self._channels = channels
+        self._permissions = permissions
+        self._broker = broker
         self._counters = counters
         self._rpc_handlers = dict(rpc_handlers)
         self._publishing = 0
@@ -71,14 +71,14 @@ class Commands:
     ) -> None:
         """Publish for a client; `done` is called once, with None when it was accepted."""
         try:
-            policy = self._rules.history(channel)
-            self._rules.allow(channel)
+            policy = self._permissions.history(channel)
+            self._permissions.allow(channel)
         except ClientError as error:
             done(error)
             return
         body = publication_body(data, connection.user, connection.client, connection.info)
         self._publishing += 1
-        self._channels.broker.publish(
+        self._broker.publish(
             channel, body, policy, int(time.time() * 1000), partial(self._published, done)
         )
 
@@ -96,7 +96,7 @@ class Commands:
             done(None)
 
     async def flush(self) -> None:
-        """Wait until every publish under way has been answered; bound it from outside."""
+        """Wait until every publish in flight has been answered; the caller bounds the time."""
         while self._publishing:
             self._all_published.clear()
             await self._all_published.wait()
@@ -105,19 +105,19 @@ class Commands:
         """Read a channel's stream.
 
         Raises:
-            ClientError: 108 without history, 112 for another epoch, 102, 103, 107 by the rules,
-                100 when the store is away.
+            ClientError: 108 without history, 112 for another epoch, 102, 103, 107 as the permissions say,
+                100 when the store is unavailable.
         """
-        policy = self._rules.history(request.channel)
+        policy = self._permissions.history(request.channel)
         if not policy.size:
             raise NOT_AVAILABLE.fresh()
-        self._rules.allow(request.channel)
+        self._permissions.allow(request.channel)
         most = self._config.client.history_max_publication_limit
         limit = most if request.limit < 0 else min(request.limit, most)
         since = request.since
         try:
             async with asyncio.timeout(self._config.broker.timeout):
-                read = await self._channels.broker.read(
+                read = await self._broker.read(
                     request.channel,
                     policy,
                     since=since.offset if since is not None else None,
@@ -141,11 +141,11 @@ class Commands:
         """Call an application's handler.
 
         Returns:
-            The result, or what to await for it when the handler's answer is to be awaited.
+            The result, or a coroutine for it if the handler returned one.
 
         Raises:
             ClientError: 108 without any handler, 104 without this one, 100 when it fails, or
-                whatever `ClientError` it raises itself; what is awaited raises the last two.
+                the `ClientError` that it raises; the coroutine raises the last two.
         """
         if not self._rpc_handlers:
             raise NOT_AVAILABLE.fresh()
@@ -157,7 +157,7 @@ class Commands:
             if hasattr(answer, "__await__"):
                 return self._awaited(method, data, answer)
             return _rpc_result(answer)
-        except Exception as error:  # noqa: BLE001 - whatever an application raises is its fault
+        except Exception as error:  # noqa: BLE001 - an application may raise anything
             raise self._handler_failed(method, data, error) from None
 
     async def _awaited(self, method: str, data: Any, answer: Awaitable[Any]) -> dict[str, Any]:
@@ -167,12 +167,12 @@ class Commands:
             raise self._handler_failed(method, data, error) from None
 
     def _handler_failed(self, method: str, data: Any, error: Exception) -> ClientError:
-        """What the client is told; call while the exception is being handled."""
+        """Return the error for the client; call while the exception is being handled."""
         if isinstance(error, ClientError):
             return error
         if isinstance(error, orjson.JSONEncodeError):
-            # Unless the client sent what can be read and not written: nested too deep. Asked only
-            # now, because it costs as much as the reply.
+            # Unless the client sent data that can be parsed and not encoded: nested too deep. Checked
+            # only now, because the check costs as much as the reply.
             try:
                 data_json({"data": data})
             except ClientError as refused:
@@ -183,13 +183,13 @@ class Commands:
 
 
 def _rpc_result(answer: Any) -> dict[str, Any]:
-    # Written here, so that what cannot be JSON is the handler's fault and nobody else's.
+    # Encoded here, so that a value that is no JSON counts as an error of the handler.
     return {"data": orjson.Fragment(orjson.dumps(answer))}
 
 
 def store_failed(
     counters: Counters, event: str, error: StoreError | TimeoutError, kind: str = "store"
 ) -> None:
-    """Count and log that the store did not do what a client wanted."""
+    """Count and log that the store failed a client's command."""
     counters.errors[kind] += 1
     log.error(event, reason=str(error) or "the store is too slow")

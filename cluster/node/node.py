@@ -1,6 +1,6 @@
-"""The operations of clients on one worker.
+"""One worker's node: connects clients, keeps their sessions, and owns what they use.
 
-Errors: what a client may know is raised as `ClientError` or `Disconnect`; a store that is away is
+Errors: what a client may know is raised as `ClientError` or `Disconnect`; an unavailable store is
 counted, logged and becomes error 100 (temporary), so that the SDKs try again.
 """
 
@@ -8,22 +8,21 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import orjson
 
 from cluster import __version__
 from cluster.auth import Claims, authenticate
-from cluster.broker import Broker, HistoryPolicy
-from cluster.config import ChannelOptions, Config
+from cluster.broker import Broker, BrokerListener
+from cluster.config import Config
 from cluster.connection import Action, Connection
 from cluster.errors import (
     INSUFFICIENT_STATE,
     INTERNAL,
     INVALID_TOKEN,
     SERVER_UNSUBSCRIBE,
-    UNRECOVERABLE_POSITION,
     UNSUBSCRIBE_INSUFFICIENT_STATE,
     ClusterError,
     StoreError,
@@ -31,23 +30,20 @@ from cluster.errors import (
 from cluster.hub import Hub
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.channels import Channels, Joining
+from cluster.node.channels import Channels
 from cluster.node.commands import Commands, RpcHandler, store_failed
 from cluster.node.permissions import ChannelPermissions
+from cluster.node.subscribe import Subscribed, SubscriptionBuilder
 from cluster.protocol import (
     ConnectRequest,
-    Position,
-    Publication,
-    SubscribeRequest,
-    publications_json,
 )
-from cluster.sessions import Session, Sessions
+from cluster.sessions import Session, SessionListener, Sessions
 
 log = get_logger()
 
 
 class Client(Protocol):
-    """What a node needs of whoever carries a connection."""
+    """What a node needs of a client's connection."""
 
     connection: Connection
     session: Session | None
@@ -56,29 +52,11 @@ class Client(Protocol):
         """Write whole frames; never raises."""
 
     def perform(self, actions: list[Action]) -> None:
-        """Carry out what the connection asks for."""
-
-
-class Subscribed(NamedTuple):
-    """A subscribe that has worked: its reply, and the joiner to be joined after it."""
-
-    channel: str
-    result: dict[str, Any]
-    joining: Joining
-    is_positioned: bool
-
-
-class SubscribePlan(NamedTuple):
-    """What a subscribe asks for, as far as its channel allows it."""
-
-    policy: HistoryPolicy
-    is_positioned: bool
-    is_recoverable: bool
-    recover_from: Position | None
+        """Perform the actions of the state machine."""
 
 
 class Connected(NamedTuple):
-    """A connect that has worked: its reply, who it is, and its server-side subscriptions."""
+    """A successful connect: its reply, the user's claims, the session, the server-side subscriptions."""
 
     result: dict[str, Any]
     claims: Claims
@@ -90,7 +68,9 @@ class Node:
     """One worker's operations.
 
     Args:
-        rpc_handlers: by method; none at all answers every call with 108.
+        open_broker: makes the broker for the listener of its publications.
+        open_sessions: makes the sessions for the listener of their changes.
+        rpc_handlers: by method; without any, every call is answered with 108.
     """
 
     def __init__(
@@ -98,36 +78,38 @@ class Node:
         config: Config,
         counters: Counters,
         *,
+        open_broker: Callable[[BrokerListener], Broker],
+        open_sessions: Callable[[SessionListener], Sessions],
         rpc_handlers: Mapping[str, RpcHandler] | None = None,
     ) -> None:
         self._config = config
         self._counters = counters
-        self._rules = ChannelPermissions(config)
         self._connects = asyncio.Semaphore(config.client.connect_concurrency)
         self._connects_waiting = 0
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._sessions: Sessions | None = None
+        permissions = ChannelPermissions(config)
         self.hub = Hub(counters)
         self.channels = Channels(
             self.hub,
-            self._rules,
+            permissions,
             counters,
+            open_broker=open_broker,
             timeout_seconds=config.broker.timeout,
             check_seconds=config.client.channel_position_check_delay,
             on_insufficient=self._insufficient,
         )
-        self.calls = Commands(config, self._rules, self.channels, counters, rpc_handlers or {})
+        self.sessions = open_sessions(self)
+        self.subscriptions = SubscriptionBuilder(config, permissions, self.channels, counters)
+        self.commands = Commands(
+            config, permissions, self.channels.broker, counters, rpc_handlers or {}
+        )
 
-    def start(self, broker: Broker, sessions: Sessions) -> None:
-        """Say where publications and sessions live, before the first connection."""
-        self.channels.start(broker)
-        self._sessions = sessions
-
-    @property
-    def sessions(self) -> Sessions:
-        assert self._sessions is not None, "start() comes first"
-        return self._sessions
+    def run(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run a coroutine beside the event loop's other work and keep it alive."""
+        task = self._loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
 
     @property
     def is_overrun(self) -> bool:
@@ -137,10 +119,10 @@ class Node:
     # --- connect -----------------------------------------------------------------------------
 
     async def connect(self, client: Client, request: ConnectRequest, url_session: str) -> Connected:
-        """Let a client in: who it is, its session, its server-side subscriptions.
+        """Authenticate a client, attach its session and prepare its server-side subscriptions.
 
         Raises:
-            ClientError: 109 for an expired token, 100 when the store is away.
+            ClientError: 109 for an expired token, 100 when the store is unavailable.
             Disconnect: 3500 or 3501 for a bad or missing token.
         """
         claims = authenticate(request.token, self._config, time.time())
@@ -156,7 +138,9 @@ class Node:
         finally:
             self._connects_waiting -= 1
         try:
-            subscribed = await self._subscribe_server_side(session.channels, request.subs)
+            subscribed = await self.subscriptions.prepare_server_side(
+                session.channels, request.subs
+            )
         except BaseException:
             self.sessions.detach(session, client, may_end=not session.is_resumed)
             raise
@@ -188,30 +172,8 @@ class Node:
             result["subs"] = {one.channel: one.result for one in subscribed}
         return result
 
-    async def _subscribe_server_side(
-        self, channels: tuple[str, ...], recover_from: dict[str, Position]
-    ) -> list[Subscribed]:
-        done: list[Subscribed] = []
-        try:
-            for channel in channels:
-                position = recover_from.get(channel)
-                done.append(
-                    await self._subscribe(
-                        SubscribeRequest(
-                            channel, "", position is not None, position or Position(0, ""),
-                            True, True, False,
-                        ),
-                        self._rules.options(channel),
-                    )
-                )  # fmt: skip
-        except BaseException:
-            for one in done:
-                self.channels.abort(one.joining.channel)
-            raise
-        return done
-
     def refresh(self, client: Client, token: str) -> dict[str, Any]:
-        """Prolong a connection that expires.
+        """Extend a connection that expires.
 
         Raises:
             ClientError: 109 for an expired token.
@@ -227,114 +189,6 @@ class Node:
             result["ttl"] = max(1, int(claims.expires_at - time.time()))
         return result
 
-    # --- subscribe ---------------------------------------------------------------------------
-
-    def subscribe_now(self, request: SubscribeRequest) -> Subscribed | None:
-        """Prepare a subscription that needs nothing of the store: no task, no wait.
-
-        Returns:
-            What `subscribe` returns, or None: then `subscribe` is needed.
-
-        Raises:
-            ClientError: as `subscribe` does.
-        """
-        options = self._rules.options(request.channel)
-        self._rules.allow(request.channel)
-        wish = self._wish(request, options)
-        joining = self.channels.begin_now(request.channel, wish.policy, wish.recover_from)
-        return self._subscribed(request, wish, joining) if joining is not None else None
-
-    async def subscribe(self, request: SubscribeRequest) -> Subscribed:
-        """Prepare a subscription: `join` or `abort` follows, with nothing awaited between.
-
-        Raises:
-            ClientError: 102, 103, 107 by the channel's rules; 112 when recovery is impossible and
-                the client wants to know; 100 when the store is away.
-        """
-        options = self._rules.options(request.channel)
-        self._rules.allow(request.channel)
-        return await self._subscribe(request, options)
-
-    async def _subscribe(self, request: SubscribeRequest, options: ChannelOptions) -> Subscribed:
-        wish = self._wish(request, options)
-        limit = self._config.client.recovery_max_publication_limit
-        joining = await self.channels.begin(request.channel, wish.policy, wish.recover_from, limit)
-        return self._subscribed(request, wish, joining)
-
-    def _wish(self, request: SubscribeRequest, options: ChannelOptions) -> SubscribePlan:
-        policy = self._rules.history(request.channel)
-        may_ask = self._config.client.insecure
-        is_recoverable = bool(policy.size) and (
-            options.force_recovery or (request.recoverable and (options.allow_recovery or may_ask))
-        )
-        is_positioned = bool(policy.size) and (
-            is_recoverable
-            or options.force_positioning
-            or (request.positioned and (options.allow_positioning or may_ask))
-        )
-        recovers = request.recover and is_recoverable
-        return SubscribePlan(
-            policy, is_positioned, is_recoverable, request.position if recovers else None
-        )
-
-    def _subscribed(
-        self, request: SubscribeRequest, wish: SubscribePlan, joining: Joining
-    ) -> Subscribed:
-        result: dict[str, Any] = {}
-        if wish.is_positioned and joining.read is not None:
-            result = {"positioned": True, "epoch": joining.read.top.epoch}
-            if wish.is_recoverable:
-                result["recoverable"] = True
-            offset = joining.read.top.offset
-            if wish.recover_from is not None:
-                result["was_recovering"] = True
-                if self._recover(request, joining, result):
-                    offset = request.position.offset
-                elif request.rejects_unrecovered:
-                    self.channels.abort(joining.channel)
-                    raise UNRECOVERABLE_POSITION.fresh()
-            if offset:
-                result["offset"] = offset
-        elif request.recover:
-            result = {"was_recovering": True}
-        return Subscribed(request.channel, result, joining, wish.is_positioned)
-
-    def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:
-        assert joining.read is not None
-        top, publications = joining.read
-        position = request.position
-        is_same_epoch = not position.epoch or position.epoch == top.epoch
-        if publications:
-            is_whole = (
-                publications[0].offset == position.offset + 1
-                and publications[-1].offset == top.offset
-            )
-        else:
-            is_whole = top.offset == position.offset
-        # A reply that fills the client's queue would have it closed as slow, again and again.
-        size = sum(len(publication.body) for publication in publications)
-        fits = size <= self._config.client.queue_max_size // 2
-        recovered = is_same_epoch and is_whole and fits
-        self._counters.recoveries["recovered" if recovered else "unrecovered"] += 1
-        if recovered:
-            result["recovered"] = True
-            if publications:
-                result["publications"] = publications_json(publications)
-                self._counters.messages_out += len(publications)
-        return recovered
-
-    def join(self, subscribed: Subscribed, client: Client) -> None:
-        """Make the client a subscriber, right after its reply has been written."""
-        self.channels.join(subscribed.joining, client, client.write)
-
-    def abort(self, subscribed: Subscribed) -> None:
-        """The client has gone before it could be joined."""
-        self.channels.abort(subscribed.joining.channel)
-
-    def leave(self, client: Client, channel: str) -> None:
-        """Take a client out of a channel."""
-        self.channels.leave(channel, client)
-
     def _insufficient(self, subscriber: object, channel: str) -> None:
         client: Client = subscriber  # type: ignore[assignment]
         client.perform(
@@ -344,7 +198,7 @@ class Node:
     # --- the end of a connection ---------------------------------------------------------------
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
-        """Forget a client: its subscriptions now, its session in the store."""
+        """Remove a client: its subscriptions here, its hold on the session in the store."""
         for channel in client.connection.channels:
             self.channels.leave(channel, client)
         client.connection.channels.clear()
@@ -352,37 +206,16 @@ class Node:
             session, client.session = client.session, None
             self.sessions.detach(session, client, may_end=may_end_session)
 
-    # --- what the broker and the sessions bring --------------------------------------------------
-
-    def publications(self, channel: str, publications: list[Publication]) -> None:
-        """See `BrokerListener`."""
-        self.channels.publications(channel, publications, time.time() * 1000)
-
-    def resumed(self, channel: str) -> None:
-        """See `BrokerListener`."""
-        self.channels.resumed(channel)
+    # --- sessions -----------------------------------------------------------------------------
 
     def session_changed(self, session: Session) -> None:
-        """See `SessionListener`: tell every local holder."""
+        """Send a changed session to its local clients (see `SessionListener`)."""
         state = orjson.Fragment(session.state)
         data = {"session": {"state": state, "version": session.version}}
         for holder in list(session.holders):
             client: Client = holder  # type: ignore[assignment]
             client.perform(client.connection.message(data))
             self.follow_session(client)
-
-    async def update_session(
-        self,
-        session_id: str,
-        *,
-        state: Any = ...,
-        channels: tuple[str, ...] | None = None,
-        expected_version: int | None = None,
-    ) -> int:
-        """Change a session wherever it is held; see `Sessions.update` for what it raises."""
-        return await self.sessions.update(
-            session_id, state=state, channels=channels, expected_version=expected_version
-        )
 
     def follow_session(self, client: Client) -> None:
         """Bring a client's server-side subscriptions in line with its session's channels."""
@@ -395,15 +228,13 @@ class Node:
                 client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
         for channel in session.channels:
             if channel not in has:
-                task = self._loop.create_task(self._add_server_side(client, channel))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+                self.run(self._add_server_side(client, channel))
 
     async def _add_server_side(self, client: Client, channel: str) -> None:
         try:
-            [subscribed] = await self._subscribe_server_side((channel,), {})
+            [subscribed] = await self.subscriptions.prepare_server_side((channel,), {})
         except ClusterError as error:
-            # Connected again, it gets what its session has.
+            # When it connects again it gets the channels of its session.
             log.error("server_side_subscribe_failed", reason=str(error))
             client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
             return
@@ -413,10 +244,10 @@ class Node:
                 channel, subscribed.result, is_positioned=subscribed.is_positioned
             )
         if not actions:
-            self.abort(subscribed)
+            self.channels.abort(subscribed.joining.channel)
             return
         client.perform(actions)
-        self.join(subscribed, client)
+        self.channels.join(subscribed.joining, client, client.write)
 
 
 def _wanted_session(data: Any) -> str:

@@ -1,7 +1,7 @@
-"""What the configuration says about channels, found by name.
+"""What a client may do in a channel, and the channel's options, as its namespace says.
 
-With `client.insecure` everybody may do everything; without it, what no option allows is refused
-with 103. (The `allow_*` options have their place here.)
+With `client.insecure` everything is allowed; without it, what no option allows is refused with 103.
+(The `allow_*` options belong here.)
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from cluster.errors import BAD_REQUEST, PERMISSION_DENIED, UNKNOWN_CHANNEL
 
 
 class ChannelPermissions:
-    """The rules of every channel."""
+    """The options and permissions of every channel."""
 
     def __init__(self, config: Config) -> None:
         self._config = config
@@ -36,7 +36,7 @@ class ChannelPermissions:
             raise UNKNOWN_CHANNEL.fresh() from None
 
     def history(self, channel: str) -> HistoryPolicy:
-        """How long a channel remembers; raises as `options` does."""
+        """How long the channel's stream keeps publications; raises as `options` does."""
         options = self.options(channel)
         policy = self._policies.get(id(options))
         if policy is None:
@@ -49,7 +49,7 @@ class ChannelPermissions:
         return policy
 
     def allow(self, channel: str) -> None:
-        """Let a client subscribe to, publish in or read a channel.
+        """Allow a client to subscribe to, publish in or read a channel.
 
         Raises:
             ClientError: 103 when nothing allows it, or for a private channel without a token.

@@ -1,7 +1,7 @@
-"""Sessions: what a client needs to carry on at another worker, in a record that outlives connections.
+"""Sessions: records in the store that outlive connections, so that a client can continue at any worker.
 
 Guarantees: a session is resumed only by its own user and only before its expiry, and a refusal
-does not tell which of the two failed; changes reach every worker that holds the session, each
+does not say which of the two failed; changes reach every worker that holds the session, each
 with a version that only grows; ids are 128 random bits, secrets, and never logged whole.
 """
 
@@ -12,16 +12,16 @@ from typing import Any, Final, Protocol
 
 from cluster.errors import ClusterError
 
-#: A session lives in one of so many buckets, by its id; a bucket's keys share a slot.
+#: Number of buckets that sessions are spread over, by id; the keys of a bucket share a slot.
 BUCKETS: Final = 64
 
 
 class SessionGone(ClusterError):
-    """There is no such session (any more)."""
+    """The session does not exist, or no longer."""
 
 
 class SessionConflict(ClusterError):
-    """The session has another version than was expected."""
+    """The session's version is not the expected one."""
 
 
 class StateInvalid(ClusterError):
@@ -34,7 +34,7 @@ class StateTooLarge(ClusterError):
 
 @dataclass(slots=True)
 class Session:
-    """One session as a worker that holds it knows it.
+    """One session, as a worker that holds it knows it.
 
     Attributes:
         messages: received from the client over all its connections, as of the last attach.
@@ -42,7 +42,7 @@ class Session:
         holders: this worker's connections of the session.
         state: the application's value, as JSON; `null` when never set.
         channels: channels the server subscribes its connections to.
-        is_resumed: whether this worker's first connection took it up rather than created it.
+        is_resumed: whether this worker's first connection resumed it rather than created it.
     """
 
     id: str
@@ -58,7 +58,7 @@ class Session:
 
 
 class SessionListener(Protocol):
-    """Who hears that a session held by this worker has changed."""
+    """Is called when a session that this worker holds has changed."""
 
     def session_changed(self, session: Session) -> None:
         """`session` already carries the new state, channels and version."""
@@ -71,7 +71,7 @@ class Sessions(Protocol):
         """Resume the session if it exists and is the user's, else create one."""
 
     def detach(self, session: Session, holder: object, *, may_end: bool) -> None:
-        """Take a holder off; the record lives on for its ttl, or ends if nothing is in it."""
+        """Remove a holder; the record is kept for its ttl, or deleted if it is empty."""
 
     async def update(
         self,
@@ -81,9 +81,9 @@ class Sessions(Protocol):
         channels: tuple[str, ...] | None = None,
         expected_version: int | None = None,
     ) -> int:
-        """Change state or channels; returns the new version. Every holder is told.
+        """Change state or channels; returns the new version. Every holder is notified.
 
         Raises:
             SessionGone, SessionConflict, StateInvalid, StateTooLarge: and nothing has changed.
-            StoreError: and nobody knows.
+            StoreError: and it is unknown whether it has changed.
         """

@@ -78,7 +78,7 @@ class RedisSessions:
 
     Args:
         ttl_seconds: how long a session lives past its last connection.
-        listener: hears changes of sessions held here.
+        listener: called when a session held here has changed.
     """
 
     def __init__(
@@ -105,7 +105,7 @@ class RedisSessions:
         self._reading: asyncio.TimerHandle | None = None
 
     async def start(self) -> None:
-        """Hear the changes of every bucket.
+        """Subscribe to the changes of every bucket.
 
         Raises:
             StoreUnavailable: when the store does not confirm.
@@ -130,14 +130,14 @@ class RedisSessions:
             if session is not None:
                 return self._hold(session, holder)
         created = await self._attached(user, secrets.token_hex(16), resume=False)
-        assert created is not None, "the script creates what it is told to create"
+        assert created is not None, "the script creates a session that it may not resume"
         return self._hold(created, holder)
 
     async def _resume(self, user: str, session_id: str) -> Session | None:
-        """Attach, and take in what was changed while the reply was under way.
+        """Attach, and apply what was changed while the reply was in flight.
 
-        Reply and changes come by two connections: a change that is newer may be here first. (A new
-        session is nobody else's to change.)
+        Reply and changes arrive over two connections: a newer change may arrive first. (A new session
+        cannot be changed by others.)
         """
         self._attaching[session_id] += 1
         try:
@@ -199,7 +199,7 @@ class RedisSessions:
 
         def done(reply: Any) -> None:
             if isinstance(reply, StoreError):
-                # The record expires by itself; only the last count of messages is lost.
+                # The record expires anyway; only the last count of messages is lost.
                 log.debug("session_detach_failed", reason=str(reply))
             self._detaching.discard(future)
             if not future.done():
@@ -213,7 +213,7 @@ class RedisSessions:
         )
 
     async def flush(self) -> None:
-        """Wait until every detach under way has reached the store; bound it from outside."""
+        """Wait until every detach in flight has been answered; the caller bounds the time."""
         while self._detaching:
             await asyncio.wait(list(self._detaching))
 
@@ -235,7 +235,7 @@ class RedisSessions:
                 try:
                     await self._renew_batch(tag, sessions[first : first + _RENEW_BATCH])
                 except StoreError as error:
-                    # One of several stores; the sessions of the others must not expire with it.
+                    # One of several servers; the sessions of the others must be renewed all the same.
                     failed = error
         if failed is not None:
             raise failed
@@ -298,7 +298,7 @@ class RedisSessions:
             try:
                 change = _Change.parse(payload)
             except ValueError:
-                # Of another version of this program, or not ours at all.
+                # From another version of this program, or from something else.
                 log.warning("session_change_not_understood", bucket=bucket)
                 continue
             self._take(change)
@@ -320,7 +320,7 @@ class RedisSessions:
         self._read_in(0.0)
 
     def _read_in(self, seconds: float) -> None:
-        # Buckets are resumed together, and fail together: one look through the sessions serves all.
+        # Buckets are resumed together, and fail together: one pass over the sessions serves all.
         if self._reading is not None:
             if seconds:
                 return
@@ -345,7 +345,7 @@ class RedisSessions:
             self._take(_Change(session_id, int(version), names, state or b"null"))
 
     def _read_failed(self, bucket: str, error: StoreError) -> None:
-        """The store is not back yet: its other link is away, or its cluster has no owner."""
+        """The store is not available yet: its other link is down, or the slot has no owner."""
         if bucket in self._unread:
             return
         if not self._unread:

@@ -1,7 +1,6 @@
-"""From an accepted connection to its end: HTTP, the handshake, frames, the client.
+"""From an accepted connection to its end: the handshake, WebSocket frames, the client behind them.
 
-`entry` tells handshakes from other HTTP; `handshake` checks and answers them; `server` lets clients in,
-keeps time for all of them and sends them away; `framed` is a socket with frames on it, `first_frame`
-looks at their masking, `client` is the client behind it; `wheel` says whose ping is due; `host` is
-what a client needs of the server.
+`accept` tells handshakes from other HTTP, `handshake` checks and answers them, `server` admits
+clients, keeps their timers and closes them in a drain; `client` is one client's connection, on
+`frames`, a socket with WebSocket frames on it; `timing_wheel` says whose ping is due.
 """

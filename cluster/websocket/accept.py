@@ -1,66 +1,67 @@
-"""What a connection is before it is a WebSocket: bytes that may become a handshake.
+"""An accepted connection until its first request is known: a handshake, or other HTTP.
 
-A handshake of the WebSocket address is answered here, because after a roll or a crash everybody
-comes at once and what a handshake costs decides how long that takes (docs/adr/0007). Everything
-else is aiohttp's: another address, and what is no HTTP at all.
+A handshake for the WebSocket endpoint is answered here, because after a roll or a crash all clients
+reconnect at once and the cost of a handshake decides how long that takes (docs/adr/0007). All other
+HTTP belongs to the worker's `aiohttp.web.Application`: its server takes over the connection, with
+what has arrived. A handshake that follows another request on a kept-alive connection reaches
+`upgrade_kept_alive`, a handler of that application.
 """
 
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import cast
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
-from aiohttp.web_protocol import RequestHandler
 
 from cluster.websocket import handshake
 from cluster.websocket.server import WebSocketServer
 
 _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
-#: A longer head is not waited for.
-_HEAD_LIMIT = 65_536
+#: A request head longer than this is refused with 431.
+HEAD_LIMIT_BYTES = 65_536
 
 
 class Acceptor:
-    """Makes an `PendingConnection` for each accepted connection; what `loop.create_server` wants.
+    """Makes a `PendingConnection` for each accepted connection, as `loop.create_server` wants.
 
     Args:
-        http: answers what is not the WebSocket address.
+        http: the server of the worker's application.
     """
 
     def __init__(self, server: WebSocketServer, http: web.Server) -> None:
         self.server = server
         self.http = http
         self._loop = asyncio.get_running_loop()
-        # Whom the parser asks to pause the reading of a body: bodies are not read here.
+        # The parser asks this protocol to pause reading for a body; bodies are not read here.
         self._null_protocol = BaseProtocol(self._loop)
 
     def __call__(self) -> PendingConnection:
         return PendingConnection(self)
 
     def parser(self) -> HttpRequestParser:
-        # One request is looked at. (With a queue of one the parser would lose what follows an upgrade.)
+        # Only one request is parsed. With a queue of one the parser would lose what follows an upgrade.
         return HttpRequestParser(
             self._null_protocol,
             self._loop,
-            _HEAD_LIMIT,
+            HEAD_LIMIT_BYTES,
             auto_decompress=False,
             max_msg_queue_size=2,
         )
 
 
 class PendingConnection(asyncio.Protocol):
-    """One accepted connection until it is known what it is."""
+    """One accepted connection until its first request has arrived."""
 
-    __slots__ = ("_acceptor", "_handler", "_head", "_parser", "transport")
+    __slots__ = ("_acceptor", "_head", "_parser", "transport")
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
-        self._handler: RequestHandler | None = None
         self._head = b""
         self._parser: HttpRequestParser | None = acceptor.parser()
         self.transport: asyncio.Transport | None = None
@@ -82,9 +83,9 @@ class PendingConnection(asyncio.Protocol):
             return
         if messages:
             self._found(transport, messages[0][0], tail, is_upgraded=is_upgraded)
-        elif len(self._head) > _HEAD_LIMIT:
+        elif len(self._head) > HEAD_LIMIT_BYTES:
             self._acceptor.server.bad_http()
-            self._refuse(transport, _TOO_LARGE, f"a head may have {_HEAD_LIMIT} bytes")
+            self._refuse(transport, _TOO_LARGE, f"a head may have {HEAD_LIMIT_BYTES} bytes")
 
     def _found(
         self,
@@ -95,41 +96,88 @@ class PendingConnection(asyncio.Protocol):
         is_upgraded: bool,
     ) -> None:
         server = self._acceptor.server
-        if not handshake.is_for_us(message):
+        if not handshake.is_websocket_path(message):
             self._hand_over(transport)
         elif refusal := server.refusal(message, is_upgraded=is_upgraded):
             self._refuse(transport, refusal.status, refusal.text)
         else:
-            self._forget()
-            server.enter(transport, message, tail)
+            self._release()
+            server.accept(transport, message, tail)
 
     def _refuse(self, transport: asyncio.Transport, status: HTTPStatus, text: str) -> None:
-        """Answer, and wait until the peer has gone; what else it says is not looked at.
+        """Answer, and wait until the client has closed; what else it sends is not read.
 
-        A socket that is closed with something unread takes the answer along. `end` bounds the wait.
+        Closing a socket with unread data would discard the response. `expire` bounds the wait.
         """
         self._head, self._parser = b"", None
         transport.write(handshake.refused(status, text))
         transport.write_eof()
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
-        """Let aiohttp answer, as if everything had come to it."""
-        handler = self._handler = self._acceptor.http()
+        """Let aiohttp serve this connection, as if everything had arrived there."""
+        handler = self._acceptor.http()
         head = self._head
-        self._forget()
+        self._release()
         transport.set_protocol(handler)
         handler.connection_made(transport)
         handler.data_received(head)
 
-    def _forget(self) -> None:
+    def _release(self) -> None:
         self._head, self._parser, self.transport = b"", None, None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._forget()
+        self._release()
 
-    def end(self) -> None:
-        """The time in which it should have become a WebSocket is over."""
+    def expire(self) -> None:
+        """Close the connection: its request did not arrive in time."""
         if self.transport is not None:
             self.transport.abort()
-        elif self._handler is not None and self._handler.transport is not None:
-            self._handler.force_close()
+
+
+class _Tail:
+    """Takes what arrived behind a request, in the way aiohttp hands it to a WebSocket reader."""
+
+    def __init__(self) -> None:
+        self.data = b""
+
+    def feed_data(self, data: bytes) -> tuple[bool, bytes]:
+        self.data += data
+        return False, b""
+
+    def feed_eof(self) -> None:
+        """Called when aiohttp lets the connection go."""
+
+
+def upgrade_kept_alive(
+    server: WebSocketServer,
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    """Make the application's handler for handshakes that are not their connection's first request.
+
+    nginx may send one over a connection that it has kept alive.
+    """
+
+    async def upgrade(request: web.Request) -> web.StreamResponse:
+        message = handshake.ParsedRequest.of(request)
+        tokens = request.headers.get(hdrs.CONNECTION, "").lower().split(",")
+        is_upgraded = "upgrade" in (token.strip() for token in tokens)
+        transport = request.transport
+        refusal = server.refusal(message, is_upgraded=is_upgraded)
+        if refusal is not None:
+            return handshake.refusal_response(refusal.status, refusal.text)
+        if transport is not None:
+            tail = _detach(request)
+            server.accept(transport, message, tail)
+        # aiohttp finds its connection lost and writes nothing; the access log shows the status.
+        return web.Response(status=HTTPStatus.SWITCHING_PROTOCOLS)
+
+    return upgrade
+
+
+def _detach(request: web.Request) -> bytes:
+    """Take the connection away from aiohttp without closing it; returns what came after the request."""
+    handler, tail = request.protocol, _Tail()
+    handler.set_parser(tail)  # type: ignore[arg-type]
+    # Its own transport it would close.
+    handler.transport = None
+    handler.connection_lost(None)
+    return tail.data

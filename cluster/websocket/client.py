@@ -1,9 +1,9 @@
-"""One client's socket after the handshake: frames in, actions out, bytes back.
+"""One client after its handshake: passes its messages to the state machine and performs the actions.
 
-From the handshake on the socket is this protocol's own, so an idle connection holds no task, request
-or response (docs/adr/0006). One writer for everything: replies, pushes, pings and the close frame
-are bytes given to the transport in order, and nothing follows the close frame. A client that does
-not read is closed with 3008 above `client.queue_max_size` unsent bytes.
+After the handshake the socket belongs to this protocol alone, so an idle connection holds no task,
+request or response (docs/adr/0006). Replies, pushes, pings and the close frame are all written to the
+transport here, in order, and nothing follows the close frame. A client that does not read is closed
+with 3008 when more than `client.queue_max_size` bytes are unsent.
 """
 
 from __future__ import annotations
@@ -12,23 +12,11 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from cluster.connection import (
-    Action,
-    Close,
-    Connect,
-    Connection,
-    History,
-    Leave,
-    Publish,
-    Refresh,
-    Rpc,
-    Send,
-    Subscribe,
-    Subscription,
-)  # fmt: skip
+from cluster.connection import COMMANDS_PER_TURN, Action, Connection, State, actions
 from cluster.errors import (
+    BAD_REQUEST_CLOSE,
     CONNECTION_CLOSED,
     INTERNAL,
     NORMAL,
@@ -39,13 +27,9 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.node import Connected, Node, Subscribed
-from cluster.protocol import (
-    PING_FRAME,
-    close_frame,
-    native_ping_frame,
-    text_frame,
-)
+from cluster.node.node import Connected, Node
+from cluster.node.subscribe import Subscribed
+from cluster.protocol import PING_FRAME, close_frame, native_ping_frame, text_frame
 from cluster.sessions import Session
 from cluster.websocket.frames import FrameProtocol
 
@@ -60,31 +44,26 @@ class ClientOwner(Protocol):
     node: Node
     counters: Counters
     session_short_lived_seconds: float
-
-    def entered(self, client: WebSocketClient) -> int:
-        """The connect has worked; returns the client's slot of the timing wheel."""
+    early_bytes_limit: int
 
     def closing(self, client: WebSocketClient) -> None:
-        """A close frame has been written; the socket must end soon."""
+        """A close frame has been written; the socket must be closed soon."""
 
     def left(self, client: WebSocketClient) -> None:
-        """The socket has ended."""
-
-    def run(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run a coroutine beside the event loop's other work and keep it alive."""
+        """The socket has been closed."""
 
 
 class WebSocketClient(FrameProtocol):
     """Implements `node.Client` for one WebSocket.
 
     Args:
-        url_session: the session wished for in the URL, "" for none.
-        native_pings: ping with WebSocket frames instead of `{}` (bare clients ask for it).
+        url_session: the session that the URL asks for, "" for none.
+        native_pings: ping with WebSocket ping frames instead of `{}`.
     """
 
     __slots__ = (
-        "_counted", "_counters", "_native_pings", "_node", "_owner", "_url_session", "connection",
-        "opened_at", "session", "timer_slot",
+        "_counted", "_counters", "_early_bytes", "_native_pings", "_node", "_owner",
+        "_url_session", "connection", "opened_at", "session", "timer_slot",
     )  # fmt: skip
 
     def __init__(
@@ -102,10 +81,11 @@ class WebSocketClient(FrameProtocol):
         self._url_session = url_session
         self._native_pings = native_pings
         self._counted = 0
+        self._early_bytes = 0
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
-        self.timer_slot: int | None = None
+        self.timer_slot = 0
 
     def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
         super().begin(transport, message_size_limit, queue_max)
@@ -118,6 +98,17 @@ class WebSocketClient(FrameProtocol):
 
     # --- from the socket -------------------------------------------------------------------
 
+    def data_received(self, data: bytes) -> None:
+        connection = self.connection
+        if not self._is_turn_scheduled:
+            connection.budget = COMMANDS_PER_TURN
+        if connection.state is State.NEW:
+            self._early_bytes += len(data)
+            if self._early_bytes > self._owner.early_bytes_limit:
+                self.fail(BAD_REQUEST_CLOSE)
+                return
+        super().data_received(data)
+
     def receive(self, data: bytes) -> None:
         self._counters.bytes_in += len(data)
         connection = self.connection
@@ -126,8 +117,12 @@ class WebSocketClient(FrameProtocol):
         if connection.is_congested:
             self.pause()
 
+    def next_turn(self) -> None:
+        self.perform(self.connection.next_turn())
+        self._count()
+
     def _count(self) -> None:
-        """Add the commands that were handled since to the session's messages."""
+        """Add the commands handled since the last call to the session's messages."""
         session, commands = self.session, self.connection.commands
         if session is not None:
             session.received += commands - self._counted
@@ -165,27 +160,29 @@ class WebSocketClient(FrameProtocol):
             self._leave(CONNECTION_CLOSED)
         self._owner.left(self)
 
-    # --- carrying out actions ----------------------------------------------------------------
+    # --- performing actions ------------------------------------------------------------------
 
-    def perform(self, actions: list[Action]) -> None:
-        """Carry out what the connection asks for, in order.
+    def perform(self, wanted: list[Action]) -> None:
+        """Perform the actions that the state machine returned, in order.
 
-        Replies that follow one another leave in one write: a system call costs more than the rest.
+        Successive replies are written together: a system call costs more than everything else here.
         """
         frames: list[bytes] = []
-        for action in actions:
-            if type(action) is Send:
+        for action in wanted:
+            if type(action) is actions.Send:
                 frames.append(self._frame(action))
-            elif type(action) is Subscribe:
+            elif type(action) is actions.Subscribe:
                 self._subscribe(action, frames)
             else:
                 self._write_all(frames)
                 _PERFORM[type(action)](self, action)
         self._write_all(frames)
-        if self._is_paused and not self.connection.is_congested:
+        if self.connection.has_more:
+            self.schedule_turn()
+        elif self._is_paused and not self._is_turn_scheduled and not self.connection.is_congested:
             self.resume()
 
-    def _frame(self, action: Send) -> bytes:
+    def _frame(self, action: actions.Send) -> bytes:
         frame = text_frame(action.payload)
         self._counters.messages_out += 1
         self._counters.bytes_out += len(frame)
@@ -196,18 +193,18 @@ class WebSocketClient(FrameProtocol):
             self.write(frames[0] if len(frames) == 1 else b"".join(frames))
             frames.clear()
 
-    def _publish(self, action: Publish) -> None:
+    def _publish(self, action: actions.Publish) -> None:
         done = partial(self._published, action.id, time.monotonic())
-        self._node.calls.publish(self.connection, action.channel, action.data, done)
+        self._node.commands.publish(self.connection, action.channel, action.data, done)
 
     def _published(self, number: int, since: float, error: ClientError | None) -> None:
         self._counters.command_duration["publish"].observe(time.monotonic() - since)
         self.perform(self.connection.published(number, error))
 
-    def _leave_channel(self, action: Leave) -> None:
-        self._node.leave(self, action.channel)
+    def _leave_channel(self, action: actions.Leave) -> None:
+        self._node.channels.leave(action.channel, self)
 
-    def _close(self, action: Close) -> None:
+    def _close(self, action: actions.Close) -> None:
         if self._is_closing:
             return
         why = action.why
@@ -218,7 +215,7 @@ class WebSocketClient(FrameProtocol):
         self._owner.closing(self)
 
     def _leave(self, why: Disconnect) -> None:
-        """Forget the client everywhere but at its socket."""
+        """Remove the client from everything but its socket."""
         self._is_closing = True
         self._counters.closed(why.code)
         lived = time.monotonic() - self.opened_at
@@ -239,10 +236,10 @@ class WebSocketClient(FrameProtocol):
             seconds=round(lived, 3),
         )
 
-    # --- work that waits for the store -------------------------------------------------------
+    # --- commands that wait for the store ----------------------------------------------------
 
     def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._owner.run(self._guarded(work))
+        self._node.run(self._guarded(work))
 
     async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
         try:
@@ -252,10 +249,10 @@ class WebSocketClient(FrameProtocol):
             log.exception("client_failed", client=self.connection.client)
             self.perform(self.connection.disconnect(SERVER_ERROR))
 
-    def _connect(self, action: Connect) -> None:
+    def _connect(self, action: actions.Connect) -> None:
         self._run(self._do_connect(action))
 
-    async def _do_connect(self, action: Connect) -> None:
+    async def _do_connect(self, action: actions.Connect) -> None:
         since = time.monotonic()
         outcome = await self._outcome(
             "connect_failed", self._node.connect(self, action.request, self._url_session)
@@ -269,50 +266,53 @@ class WebSocketClient(FrameProtocol):
     def _enter(self, number: int, connected: Connected) -> None:
         claims = connected.claims
         self.session = connected.session
-        actions = self.connection.connected(
+        wanted = self.connection.connected(
             number,
             connected.result,
             user=claims.user,
             info=claims.info,
             expires_at=claims.expires_at,
             server_side={
-                one.channel: Subscription(one.is_positioned, is_server_side=True)
+                one.channel: actions.Subscription(one.is_positioned, is_server_side=True)
                 for one in connected.subscribed
             },
         )
-        if not actions:
-            # The client went away meanwhile.
+        if not wanted:
+            # The connection was closed in the meantime.
             for one in connected.subscribed:
-                self._node.abort(one)
+                self._abort(one)
             self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
             return
-        self.timer_slot = self._owner.entered(self)
         if connected.subscribed:
-            self.perform(actions[:1])
-            del actions[:1]
+            self.perform(wanted[:1])
+            del wanted[:1]
             self._join(connected.subscribed)
             if self._is_closing:
                 return
         # All but the connect itself.
         self._counted = 1
         self._count()
-        self.perform(actions)
+        self.perform(wanted)
         self._node.follow_session(self)
 
     def _join(self, subscribed: list[Subscribed]) -> None:
         for one in subscribed:
             if self._is_closing:
-                # A join has found that its publications are lost.
-                self._node.abort(one)
+                # A join has found that publications are lost.
+                self._abort(one)
             else:
-                self._node.join(one, self)
+                self._node.channels.join(one.joining, self, self.write)
 
-    def _subscribe(self, action: Subscribe, frames: list[bytes]) -> None:
-        """Subscribe, at once if nothing of the store is needed; then `frames` leave with the reply."""
+    def _abort(self, subscribed: Subscribed) -> None:
+        """Give a prepared subscription up: the connection was closed before it could join."""
+        self._node.channels.abort(subscribed.joining.channel)
+
+    def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
+        """Subscribe, at once if the store is not needed; then `frames` are written with the reply."""
         since = time.monotonic()
         outcome: Subscribed | ClientError | None
         try:
-            outcome = self._node.subscribe_now(action.request)
+            outcome = self._node.subscriptions.prepare_now(action.request)
         except ClientError as why:
             outcome = why
         except Exception:
@@ -327,56 +327,55 @@ class WebSocketClient(FrameProtocol):
             self._write_all(frames)
             self._subscribe_refused(action, since, outcome)
         if self.connection.has_waiting:
-            # Not from here: each waiting command may be a subscribe too, and would nest one call deeper.
-            self._run(self._do_resume())
+            # Not here: each waiting command may be a subscribe too, and would nest one call deeper.
+            self.schedule_turn()
 
-    async def _do_subscribe(self, action: Subscribe, since: float) -> None:
-        outcome = await self._outcome("subscribe_failed", self._node.subscribe(action.request))
+    async def _do_subscribe(self, action: actions.Subscribe, since: float) -> None:
+        outcome = await self._outcome(
+            "subscribe_failed", self._node.subscriptions.prepare(action.request)
+        )
         if isinstance(outcome, Subscribed):
             self._subscribed(action, since, outcome, [])
         else:
             self._subscribe_refused(action, since, outcome)
         self._resume()
 
-    async def _do_resume(self) -> None:
-        self._resume()
-
     def _subscribed(
-        self, action: Subscribe, since: float, outcome: Subscribed, frames: list[bytes]
+        self, action: actions.Subscribe, since: float, outcome: Subscribed, frames: list[bytes]
     ) -> None:
         self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
         replies = self.connection.subscribed(
             action.id, outcome.channel, outcome.result, is_positioned=outcome.is_positioned
         )
         if not replies:
-            self._node.abort(outcome)
+            self._abort(outcome)
             return
         try:
             frames += map(self._frame, replies)
             self._write_all(frames)
         except BaseException:
-            self._node.abort(outcome)
+            self._abort(outcome)
             raise
-        self._node.join(outcome, self)
+        self._node.channels.join(outcome.joining, self, self.write)
 
     def _subscribe_refused(
-        self, action: Subscribe, since: float, why: ClientError | Disconnect
+        self, action: actions.Subscribe, since: float, why: ClientError | Disconnect
     ) -> None:
         self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
         self.perform(self.connection.subscribe_refused(action.id, action.request.channel, why))
 
     def _resume(self) -> None:
-        """Go on with what has waited for a subscribe."""
+        """Handle the commands that have waited for a subscribe."""
         self.perform(self.connection.resume())
         self._count()
 
-    def _history(self, action: History) -> None:
-        self._run(self._do_call(action.id, "history", self._node.calls.history(action.request)))
+    def _history(self, action: actions.History) -> None:
+        self._run(self._do_call(action.id, "history", self._node.commands.history(action.request)))
 
-    def _rpc(self, action: Rpc) -> None:
+    def _rpc(self, action: actions.Rpc) -> None:
         since = time.monotonic()
         try:
-            result = self._node.calls.rpc(self.connection, action.method, action.data)
+            result = self._node.commands.rpc(self.connection, action.method, action.data)
         except ClientError as why:
             answers = self.connection.answered(action.id, why)
         else:
@@ -387,7 +386,7 @@ class WebSocketClient(FrameProtocol):
         self._counters.command_duration["rpc"].observe(time.monotonic() - since)
         self.perform(answers)
 
-    def _refresh(self, action: Refresh) -> None:
+    def _refresh(self, action: actions.Refresh) -> None:
         try:
             result = self._node.refresh(self, action.token)
         except (ClientError, Disconnect) as why:
@@ -409,7 +408,7 @@ class WebSocketClient(FrameProtocol):
     async def _outcome(
         self, event: str, work: Coroutine[Any, Any, T]
     ) -> T | ClientError | Disconnect:
-        """What came of work for the client; a fault of ours becomes error 100, logged once."""
+        """Return the result or the refusal; an unexpected exception is logged and becomes error 100."""
         try:
             return await work
         except (ClientError, Disconnect) as why:
@@ -419,38 +418,33 @@ class WebSocketClient(FrameProtocol):
             return self._failed()
 
     def _failed(self) -> ClientError:
-        """A fault of ours has been logged: count it, and tell the client."""
+        """Count an unexpected exception; returns the error for the client."""
         self._counters.errors["internal"] += 1
         return INTERNAL
 
-    # --- time --------------------------------------------------------------------------------
+    # --- timers ------------------------------------------------------------------------------
 
     def ping(self, now: float) -> None:
-        """The connection's turn on the wheel."""
+        """Send a ping, or close the connection if it has expired."""
         self.perform(self.connection.expiry_due(now))
         if not self._is_closing and self.connection.ping_due():
             self.write(native_ping_frame() if self._native_pings else PING_FRAME)
 
-    def pong(self) -> None:
-        """The time for the pong is over."""
+    def check_pong(self) -> None:
+        """Close the connection if its pong is missing."""
         self.perform(self.connection.pong_due())
 
-    def stale(self) -> None:
-        """The time for the connect is over."""
+    def check_connected(self) -> None:
+        """Close the connection if it has not connected."""
         self.perform(self.connection.stale_due())
 
 
 _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
-    Close: WebSocketClient._close,
-    Connect: WebSocketClient._connect,
-    Refresh: WebSocketClient._refresh,
-    Publish: WebSocketClient._publish,
-    Leave: WebSocketClient._leave_channel,
-    History: WebSocketClient._history,
-    Rpc: WebSocketClient._rpc,
+    actions.Close: WebSocketClient._close,
+    actions.Connect: WebSocketClient._connect,
+    actions.Refresh: WebSocketClient._refresh,
+    actions.Publish: WebSocketClient._publish,
+    actions.Leave: WebSocketClient._leave_channel,
+    actions.History: WebSocketClient._history,
+    actions.Rpc: WebSocketClient._rpc,
 }
-
-if TYPE_CHECKING:
-    from cluster.node.node import Client
-
-    _is_client: type[Client] = WebSocketClient

@@ -1,8 +1,8 @@
-"""A socket with WebSocket frames on it: parsed messages in, bytes out, and who does not read.
+"""A socket with WebSocket frames on it: parsed messages in, bytes out.
 
-aiohttp's reader in C parses the frames and feeds this object at once, without a queue. A peer that
-does not read is noticed by the transport: above the limit of unsent bytes it calls
-`pause_writing`, so nothing is looked at per write.
+aiohttp's reader in C parses the frames and calls this object for each message, without a queue. A
+peer that does not read is noticed by the transport: above the limit of unsent bytes it calls
+`pause_writing`, so no write checks the buffer.
 """
 
 from __future__ import annotations
@@ -27,7 +27,12 @@ from cluster.protocol import native_pong_frame
 
 log = get_logger()
 
-#: Time one write attempt has before a full buffer counts as a peer that does not read.
+#: Most bytes read from one connection in one turn of the event loop.
+READ_BYTES = 16_384
+
+_BUFFER = memoryview(bytearray(READ_BYTES))
+
+#: How long the buffer may stay full before the peer counts as one that does not read.
 _SLOW_GRACE_SECONDS = 0.05
 
 _FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
@@ -47,7 +52,7 @@ class MaskCheck:
         self.is_masked = False
 
     def tells(self, data: bytes) -> bool:
-        """Look at what came next; whether `is_masked` is known now."""
+        """Read the next piece of the stream; returns whether `is_masked` is known now."""
         if len(data) <= self._to_come:
             self._to_come -= len(data)
             return False
@@ -55,57 +60,77 @@ class MaskCheck:
         return True
 
 
-class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
-    """Take a socket over with `begin`; a subclass says what follows from what comes.
+class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
+    """Call `begin` with the socket; a subclass handles the messages.
 
     Attributes:
         write: gives whole frames to the socket, in order.
     """
 
-    __slots__ = ("_is_closing", "_is_paused", "_mask_check", "_reader", "_transport", "write")
+    __slots__ = (
+        "_is_closing", "_is_paused", "_is_turn_scheduled", "_mask_check", "_ping", "_reader", "_transport", "write",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        # The base class's queue stays unused: what the reader feeds is handled at once.
+        # The base class's queue stays unused: messages are handled as they are parsed.
         self._reader: WebSocketReader | None = None
         self._transport: asyncio.Transport | None = None
         self._mask_check: MaskCheck | None = MaskCheck()
         self._is_closing = False
         self._is_paused = False
+        self._is_turn_scheduled = False
+        self._ping: bytes | None = None
         self.write: Callable[[bytes], None] = _write_nowhere
 
     def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
-        """Take the socket over."""
+        """Read from and write to this socket from now on."""
         self._transport = transport
         self.write = transport.write
-        # One mark for both, so that the transport calls again whenever it is passed again.
+        # One mark for both: the transport then calls each time the buffer passes it.
         transport.set_write_buffer_limits(high=queue_max, low=queue_max)
         self._reader = WebSocketReader(self, message_size_limit, False, False)
 
-    # --- what a subclass says ------------------------------------------------------------------
+    # --- what a subclass handles ---------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
-        """A text message has come."""
+        """Handle a text message."""
         raise NotImplementedError
 
     def native_pong(self) -> None:
-        """A pong frame has come."""
+        """Handle a pong frame."""
+        raise NotImplementedError
+
+    def next_turn(self) -> None:
+        """Go on with what the last turn's limits have left over, and read again if nothing is."""
         raise NotImplementedError
 
     def fail(self, why: Disconnect) -> None:
-        """The peer has broken a rule of WebSockets, or we have failed: close, and say why."""
+        """Close: the peer has violated the WebSocket protocol, or handling it failed."""
         raise NotImplementedError
 
     def closed_by_peer(self, code: int) -> None:
-        """A close frame has come; 0 for none of its own."""
+        """Handle a close frame; `code` is 0 if it carries none."""
         raise NotImplementedError
 
     def peer_stalled(self) -> None:
-        """The peer does not read what it is sent."""
+        """Handle that the peer does not read."""
         raise NotImplementedError
 
     # --- from the socket -----------------------------------------------------------------------
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # One for all connections: what was read is copied before anything else is.
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_BUFFER[:nbytes]))
+        if nbytes == READ_BYTES:
+            # There may be more, and libuv would read up to 32 times before it serves another socket.
+            self.pause()
+            self.schedule_turn()
+
     def data_received(self, data: bytes) -> None:
+        """Parse what was read, and handle its messages."""
         reader = self._reader
         if reader is None:
             return
@@ -116,9 +141,12 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
                 self.fail(PROTOCOL_ERROR)
                 return
         reader.feed_data(data)
+        if self._ping is not None:
+            ping, self._ping = self._ping, None
+            self.write(native_pong_frame(ping))
 
     def feed_data(self, message: Any, size: int) -> None:
-        """Take one parsed message from the reader."""
+        """Handle one message that the reader has parsed."""
         kind, data, _ = message
         if self._is_closing:
             if kind is WSMsgType.CLOSE:
@@ -128,14 +156,15 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         elif kind is WSMsgType.BINARY:
             self.fail(BAD_REQUEST_CLOSE)
         elif kind is WSMsgType.PING:
-            self.write(native_pong_frame(data))
+            # RFC 6455, section 5.5.3: of several pings only the last one need be answered.
+            self._ping = data
         elif kind is WSMsgType.PONG:
             self.native_pong()
         elif kind is WSMsgType.CLOSE:
             self.closed_by_peer(data)
 
     def set_exception(self, exc: BaseException, exc_cause: Any = None) -> None:
-        """The reader found a fault in the frames; nothing more can be read."""
+        """The reader found an invalid frame; nothing more can be read."""
         if isinstance(exc, WebSocketError):
             self.fail(_FRAME_FAULTS.get(exc.code, PROTOCOL_ERROR))
         else:
@@ -143,15 +172,15 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
             self.fail(SERVER_ERROR)
 
     def feed_eof(self) -> None:
-        """Called by the reader at its end; the transport says the same."""
+        """Called by the reader at the end of the stream; `connection_lost` handles that."""
 
     def pause_writing(self) -> None:
-        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._look_if_stalled)
+        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._check_stalled)
 
     def resume_writing(self) -> None:
         """Nothing waits for it."""
 
-    def _look_if_stalled(self) -> None:
+    def _check_stalled(self) -> None:
         transport = self._transport
         if transport is None or self._is_closing:
             return
@@ -165,28 +194,38 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     # --- to the socket -------------------------------------------------------------------------
 
+    def schedule_turn(self) -> None:
+        """Call `next_turn` in the next turn of the event loop."""
+        if not self._is_turn_scheduled:
+            self._is_turn_scheduled = True
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._is_turn_scheduled = False
+        self.next_turn()
+
     def pause(self) -> None:
-        """Read no more for a while."""
+        """Stop reading until `resume`."""
         if not self._is_paused and self._transport is not None:
             self._is_paused = True
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Read again."""
+        """Go on reading."""
         if self._is_paused and self._transport is not None:
             self._is_paused = False
             self._transport.resume_reading()
 
     def end(self) -> None:
-        """Close the socket when what is written has been sent; whoever keeps time aborts it if it cannot."""
+        """Close the socket once everything written has been sent; the server aborts it if that takes too long."""
         if self._transport is not None:
             self._transport.close()
 
     def abort(self) -> None:
-        """End the socket now."""
+        """Close the socket now."""
         if self._transport is not None:
             self._transport.abort()
 
 
 def _write_nowhere(data: bytes) -> None:
-    """Stands for the transport before it is there and after it has gone."""
+    """Stands in for the transport's `write` before and after the connection."""

@@ -1,18 +1,20 @@
-"""The WebSocket handshake (RFC 6455, section 4.2): what a request must have, and the answers to it.
+"""The WebSocket handshake (RFC 6455, section 4.2): what a request must have, and the responses to it.
 
-Rules of this file: no socket, no clock. Requests come parsed, by aiohttp's parser in C.
+Rules of this file: no socket, no clock. Requests arrive parsed, by aiohttp's parser in C.
 """
 
 from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
-from aiohttp import hdrs
-from aiohttp.http import HttpVersion11, RawRequestMessage
+from aiohttp import hdrs, web
+from aiohttp.http import HttpVersion, HttpVersion11, RawRequestMessage
+from multidict import CIMultiDictProxy
+from yarl import URL
 
 PATH = "/connection/websocket"
 SUBPROTOCOL = "centrifuge-json"
@@ -21,31 +23,60 @@ _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
 
 
+class HandshakeRequest(Protocol):
+    """What is read of a request; aiohttp's `RawRequestMessage` has all of it."""
+
+    @property
+    def method(self) -> str: ...
+
+    @property
+    def version(self) -> HttpVersion: ...
+
+    @property
+    def headers(self) -> CIMultiDictProxy[str]: ...
+
+    @property
+    def url(self) -> URL: ...
+
+
+class ParsedRequest(NamedTuple):
+    """A `HandshakeRequest` made of a request that aiohttp has begun to handle."""
+
+    method: str
+    version: HttpVersion
+    headers: CIMultiDictProxy[str]
+    url: URL
+
+    @classmethod
+    def of(cls, request: web.BaseRequest) -> ParsedRequest:
+        return cls(request.method, request.version, request.headers, request.rel_url)
+
+
 class Fault(NamedTuple):
-    """What is wrong with a handshake: HTTP status, and words."""
+    """What is wrong with a handshake: the HTTP status, and a sentence."""
 
     status: HTTPStatus
     text: str
 
 
-def is_for_us(message: RawRequestMessage) -> bool:
-    """Whether a request asks for the WebSocket address, in whatever spelling."""
+def is_websocket_path(message: RawRequestMessage) -> bool:
+    """Whether a request is for the WebSocket endpoint, however its path is written."""
     return message.path.partition("?")[0] == PATH or message.url.path == PATH
 
 
-def fault(message: RawRequestMessage, *, is_upgraded: bool) -> Fault | None:
-    """What is wrong with a request for a WebSocket, None when nothing is.
+def fault(message: HandshakeRequest, *, is_upgraded: bool) -> Fault | None:
+    """Return what is wrong with a request for a WebSocket, or None.
 
     Args:
-        is_upgraded: what the parser said: whether it takes what follows for something else than HTTP.
+        is_upgraded: whether the HTTP parser treats what follows the request as another protocol.
     """
     if message.headers.get(hdrs.SEC_WEBSOCKET_VERSION, "13") != "13":
         return Fault(HTTPStatus.UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13")
-    words = _what_is_bad(message, is_upgraded=is_upgraded)
-    return Fault(HTTPStatus.BAD_REQUEST, words) if words else None
+    text = _mistake(message, is_upgraded=is_upgraded)
+    return Fault(HTTPStatus.BAD_REQUEST, text) if text else None
 
 
-def _what_is_bad(message: RawRequestMessage, *, is_upgraded: bool) -> str:
+def _mistake(message: HandshakeRequest, *, is_upgraded: bool) -> str:
     headers = message.headers
     if message.method != "GET":
         return "the method must be GET"
@@ -73,15 +104,15 @@ def _is_key(keys: Sequence[str]) -> bool:
         return False
 
 
-def _wants_protobuf(message: RawRequestMessage) -> bool:
+def _wants_protobuf(message: HandshakeRequest) -> bool:
     if "centrifuge-protobuf" in message.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, ""):
         return True
     query = message.url.query
     return "protobuf" in (query.get("format"), query.get("cf_protocol"))
 
 
-def accepted(message: RawRequestMessage) -> bytes:
-    """The answer to a request without fault: the socket is a WebSocket behind it."""
+def accepted(message: HandshakeRequest) -> bytes:
+    """The response to a request without a fault; what follows it are WebSocket frames."""
     headers = message.headers
     digest = hashlib.sha1(headers[hdrs.SEC_WEBSOCKET_KEY].encode() + _GUID, usedforsecurity=False)
     offered = headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
@@ -94,17 +125,25 @@ def accepted(message: RawRequestMessage) -> bytes:
     )
 
 
-_MORE_HEADERS = {
-    # nginx tries the next worker; others are asked to come back.
-    HTTPStatus.SERVICE_UNAVAILABLE: b"Retry-After: 1\r\n",
-    HTTPStatus.UPGRADE_REQUIRED: b"Upgrade: websocket\r\nSec-WebSocket-Version: 13\r\n",
+_MORE_HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
+    # nginx tries the next worker; other clients are asked to try again.
+    HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+    HTTPStatus.UPGRADE_REQUIRED: {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
 }
 
 
 def refused(status: HTTPStatus, text: str) -> bytes:
-    """An answer after which the connection is closed."""
+    """The bytes of a response after which the connection is closed."""
     body = text.encode() + b"\n"
+    more = "".join(f"{name}: {value}\r\n" for name, value in _MORE_HEADERS.get(status, {}).items())
     return (
         b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\n%b"
         b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
-    ) % (status, status.phrase.encode(), _MORE_HEADERS.get(status, b""), len(body), body)
+    ) % (status, status.phrase.encode(), more.encode(), len(body), body)
+
+
+def refusal_response(status: HTTPStatus, text: str) -> web.Response:
+    """The same response for aiohttp to write."""
+    response = web.Response(status=status, text=f"{text}\n", headers=_MORE_HEADERS.get(status))
+    response.force_close()
+    return response

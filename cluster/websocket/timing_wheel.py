@@ -1,7 +1,7 @@
-"""One clock for the pings of all connections: a wheel of slots, each with its clients.
+"""A timing wheel for pings: slots that are visited one after the other, each with its members.
 
-A client stays in its slot for life, so its pings come once per turn, and pings are spread evenly
-however many clients came at once. The first comes after half a turn to a whole turn.
+A member stays in its slot, so it is visited once per turn, and visits are spread evenly however many
+members were added at once. The first visit comes after half a turn to a whole turn.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ class TimingWheel(Generic[T]):
 
     Args:
         turn_seconds: time between two visits of a slot.
-        echo_seconds: how long after its visit a slot is due for its echo (the pong), below a turn.
+        check_seconds: how long after its visit a slot is due for its check; less than a turn.
     """
 
-    def __init__(self, *, turn_seconds: float, echo_seconds: float) -> None:
+    def __init__(self, *, turn_seconds: float, check_seconds: float) -> None:
         self.tick_seconds = turn_seconds / SLOTS
-        self._echo_ticks = min(SLOTS - 1, math.ceil(echo_seconds / self.tick_seconds))
+        self._check_ticks = min(SLOTS - 1, math.ceil(check_seconds / self.tick_seconds))
         self._slots: list[set[T]] = [set() for _ in range(SLOTS)]
         self._now = 0
 
@@ -36,11 +36,11 @@ class TimingWheel(Generic[T]):
         return slot
 
     def remove(self, member: T, slot: int) -> None:
-        """Take a member out of its slot."""
+        """Remove a member from its slot."""
         self._slots[slot].discard(member)
 
     def tick(self) -> tuple[list[T], list[T]]:
-        """Go on by one slot; returns who is due now and whose echo is due."""
+        """Advance by one slot; returns the members to visit and those to check."""
         self._now = (self._now + 1) % SLOTS
-        echo = (self._now - self._echo_ticks) % SLOTS
-        return list(self._slots[self._now]), list(self._slots[echo])
+        check = (self._now - self._check_ticks) % SLOTS
+        return list(self._slots[self._now]), list(self._slots[check])

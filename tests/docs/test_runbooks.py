@@ -32,7 +32,7 @@ SECTIONS = [
     "Mitigation",
     "How to verify it ended",
     "How to drill it",
-    "When it lies",
+    "When it misleads",
 ]
 SHORTEST_LINES, LONGEST_LINES = 40, 90
 PRIORITIES = {"critical": " (P0)", "warning": " (P1)", "info": " (P2)"}

@@ -1,4 +1,4 @@
-"""One worker's door, node and hub in this process, on a real socket, before an in-memory store."""
+"""One worker's server, node and hub in this process, on a real socket, before an in-memory store."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from typing import Any, TypeVar, cast
 import orjson
 from aiohttp import web
 
+from cluster.broker import BrokerListener
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
 from cluster.metrics.counters import Counters
 from cluster.node.node import Node
+from cluster.sessions import SessionListener
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.server import WebSocketServer
-from tests.contract.twins import MemoryBroker, MemorySessions, MemoryStore
+from cluster.worker import web_app
+from tests.contract.fakes import MemoryBroker, MemorySessions, MemoryStore
 from tests.harness.wire import Wire, upgrade_request
 
 WITHIN_SECONDS = 10.0
@@ -41,7 +44,7 @@ class _Wire(Wire):
 
 
 class Caller:
-    """A client on a socket that waits for what it is told."""
+    """A client on a socket that can wait for what it receives."""
 
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
@@ -60,7 +63,7 @@ class Caller:
         self.wire.send_text(b"\n".join(orjson.dumps(command) for command in commands))
 
     async def until(self, found: Callable[[], T]) -> T:
-        """Wait until something heard makes `found` true; returns what it found."""
+        """Wait until something received makes `found` true; returns what it found."""
         async with asyncio.timeout(WITHIN_SECONDS):
             while not (result := found()):
                 assert not self.wire.ended.is_set() or found(), f"closed {self.wire.close_code}"
@@ -104,41 +107,62 @@ class LocalWorker:
         self.store = store or MemoryStore()
         self.counters = Counters()
         self.is_ready = True
-        self.node = Node(config, self.counters, rpc_handlers=rpc_handlers)
-        self.broker = MemoryBroker(self.store, self.node)
-        self.sessions = MemorySessions(self.store, self.node, ttl_seconds=config.session.ttl)
-        self.node.start(self.broker, self.sessions)
-        self.door = WebSocketServer(
+        self.broker: MemoryBroker
+        self.sessions: MemorySessions
+        self.node = Node(
+            config,
+            self.counters,
+            open_broker=self._open_broker,
+            open_sessions=self._open_sessions,
+            rpc_handlers=rpc_handlers,
+        )
+        self.server = WebSocketServer(
             config, self.node, self.counters, is_ready=lambda: self.is_ready
         )
         self.port = 0
         self.faults: list[str] = []
+        self.routes: list[web.RouteDef] = []
+
+    def _open_broker(self, listener: BrokerListener) -> MemoryBroker:
+        self.broker = MemoryBroker(self.store, listener)
+        return self.broker
+
+    def _open_sessions(self, listener: SessionListener) -> MemorySessions:
+        self.sessions = MemorySessions(self.store, listener, ttl_seconds=self.config.session.ttl)
+        return self.sessions
 
     @contextlib.asynccontextmanager
     async def open(self) -> AsyncIterator[LocalWorker]:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(lambda _, context: self.faults.append(str(context)))
-        http = web.Server(self._answer, access_log=None)
-        entrance = Acceptor(self.door, http)
-        server = await loop.create_server(entrance, "127.0.0.1", 0, backlog=1024)
-        self.port = server.sockets[0].getsockname()[1]
-        clocks = (self.door.turn(), self.door.sweep())
-        tasks = [loop.create_task(clock) for clock in clocks]
+        app = web_app.application(self.server)
+        app.add_routes(self.routes)
+        http = web_app.runner(
+            app,
+            self.server,
+            logs_requests=True,
+            idle_seconds=self.config.client.stale_close_delay,
+            shutdown_seconds=1.0,
+        )
+        await http.setup()
+        assert http.server is not None
+        acceptor = Acceptor(self.server, http.server)
+        listener = await loop.create_server(acceptor, "127.0.0.1", 0, backlog=1024)
+        self.port = listener.sockets[0].getsockname()[1]
+        timers = (self.server.ping_clients(), self.server.close_overdue())
+        tasks = [loop.create_task(timer) for timer in timers]
         try:
             yield self
-            assert not any(task.done() for task in tasks), "the clocks go on"
+            assert not any(task.done() for task in tasks), "the timers go on"
             assert self.faults == []
             assert self.counters.errors["internal"] == 0
         finally:
-            server.close()
-            self.door.abort_all()
+            listener.close()
+            self.server.abort_all()
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await http.shutdown(0.1)
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        return web.Response(status=404)
+            await http.cleanup()
 
     async def caller(self, *, path: str = "", headers: dict[str, str] | None = None) -> Caller:
         """A client after its handshake."""
@@ -159,7 +183,7 @@ def changed(config: Config, **sections: Any) -> Config:
     return dataclasses.replace(config, **sections)
 
 
-# --- what tests say again and again ---------------------------------------------------------
+# --- steps that many tests share --------------------------------------------------------------
 
 RECOVERABLE = ChannelOptions(history_size=10, history_ttl=60.0, force_recovery=True)
 

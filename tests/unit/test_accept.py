@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import re
 
 import pytest
+from aiohttp import web
 
 from cluster.websocket import handshake
 from tests.harness import wire
+from tests.harness.waiting import until
 from tests.harness.wire import frame
 from tests.unit.local_worker import LocalWorker, configured
 from tests.unit.raw_socket import QUICK, ended, raw
@@ -30,7 +33,7 @@ def request(*, path: str = handshake.PATH, method: str = "GET", **headers: str |
 
 
 async def answer(worker: LocalWorker, data: bytes) -> bytes:
-    """Everything the door says to somebody who then only listens; b"" when it is cut off."""
+    """Everything the server answers to a client that then only reads; b"" after a reset."""
     reader, writer = await raw(worker)
     writer.write(data)
     try:
@@ -124,7 +127,7 @@ async def test_a_head_may_come_in_any_pieces():
         (request(path=handshake.PATH + "?format=protobuf"), "JSON, not Protobuf"),
     ],
 )
-async def test_a_wrong_handshake_is_told_what_is_wrong(data: bytes, says: str):
+async def test_a_wrong_handshake_is_answered_with_what_is_wrong(data: bytes, says: str):
     async with LocalWorker(configured()).open() as worker:
         found = (await answer(worker, data)).decode()
         top, _, body = found.partition("\r\n\r\n")
@@ -133,7 +136,7 @@ async def test_a_wrong_handshake_is_told_what_is_wrong(data: bytes, says: str):
         assert f"Content-Length: {len(body)}" in top
         assert says in body
         assert worker.counters.rejected["bad_handshake"] == 1
-        assert not worker.door.clients
+        assert not worker.server.clients
 
 
 @pytest.mark.parametrize(
@@ -161,10 +164,10 @@ async def test_what_is_no_handshake_is_answered_by_aiohttp(data: bytes, status: 
         found = await answer(worker, data)
         assert found.split(b" ")[1] == status
         assert b"\r\nServer: Python" in found
-        assert not worker.door.clients
+        assert not worker.server.clients
 
 
-async def test_another_version_is_told_the_one_we_speak():
+async def test_another_version_is_answered_with_the_supported_one():
     async with LocalWorker(configured()).open() as worker:
         found = (await answer(worker, request(Sec_WebSocket_Version="8"))).decode()
         assert found.startswith("HTTP/1.1 426 Upgrade Required\r\n")
@@ -211,12 +214,121 @@ async def test_other_http_that_does_not_end_is_ended_in_time():
             await answer(worker, data)
 
 
-async def test_who_leaves_in_the_middle_of_the_head_leaves_nothing():
+# --- HTTP on the same port --------------------------------------------------------------------
+
+OTHER = b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+async def hello(request: web.Request) -> web.Response:
+    return web.Response(text=f"hello {request.query.get('name', '')}")
+
+
+async def response(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    """Head and body of the next response."""
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    found = re.search(rb"Content-Length: (\d+)", head)
+    return head, await reader.readexactly(int(found[1])) if found else b""
+
+
+def with_routes(worker: LocalWorker) -> LocalWorker:
+    worker.routes.append(web.get("/hello", hello))
+    return worker
+
+
+async def test_routes_of_the_application_are_served_on_the_same_port_and_kept_alive():
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        for _ in range(3):
+            writer.write(OTHER.replace(b"/hello", b"/hello?name=x"))
+            head, body = await response(reader)
+            assert head.startswith(b"HTTP/1.1 200 OK\r\n")
+            assert body == b"hello x"
+        writer.close()
+
+
+async def test_requests_in_one_piece_are_answered_in_order():
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        writer.write(OTHER + OTHER.replace(b"hello", b"nowhere") + OTHER)
+        statuses = [(await response(reader))[0].split()[1] for _ in range(3)]
+        assert statuses == [b"200", b"404", b"200"]
+        writer.close()
+
+
+@pytest.mark.parametrize("has_tail", [False, True])
+async def test_a_handshake_on_a_kept_alive_connection_becomes_a_websocket(has_tail: bool):
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        writer.write(OTHER)
+        await response(reader)
+        writer.write(request() + (CONNECT if has_tail else b""))
+        head, _ = await response(reader)
+        assert head.startswith(b"HTTP/1.1 101 Switching Protocols\r\n")
+        assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=" in head
+        if not has_tail:
+            writer.write(CONNECT)
+        opcode_and_length = await reader.readexactly(2)
+        assert opcode_and_length[0] == 0x81
+        assert len(worker.server.clients) == 1
+        writer.write(frame(wire.CLOSE, b"\x03\xe8"))
+        await ended(reader)
+        writer.close()
+        await until(lambda: not worker.server.clients, 10, "the client has left")
+
+
+async def test_a_handshake_in_one_piece_behind_another_request_becomes_a_websocket():
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        writer.write(OTHER + request() + CONNECT)
+        assert (await response(reader))[0].startswith(b"HTTP/1.1 200 ")
+        assert (await response(reader))[0].startswith(b"HTTP/1.1 101 ")
+        assert (await reader.readexactly(2))[0] == 0x81
+        writer.close()
+        await until(lambda: not worker.server.clients, 10, "the client has left")
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (request(Upgrade=None), b"400"),
+        (request(Sec_WebSocket_Version="8"), b"426"),
+        (request(Origin="https://elsewhere.example"), b"403"),
+        (request(method="POST"), b"400"),
+    ],
+)
+async def test_a_wrong_handshake_on_a_kept_alive_connection_is_refused_as_any(
+    data: bytes, status: bytes
+):
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        writer.write(OTHER)
+        await response(reader)
+        writer.write(data)
+        assert (await response(reader))[0].split()[1] == status
+        assert await ended(reader) == b""
+        assert sum(worker.counters.rejected.values()) == 1
+        writer.close()
+
+
+async def test_a_kept_alive_connection_is_asked_to_go_elsewhere_by_a_draining_worker():
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        writer.write(OTHER)
+        await response(reader)
+        worker.server.refuse_all()
+        writer.write(request())
+        head, body = await response(reader)
+        assert head.split()[1] == b"503"
+        assert b"\r\nRetry-After: 1\r\n" in head
+        assert body == b"this worker is shutting down\n"
+        writer.close()
+
+
+async def test_a_client_that_leaves_in_the_middle_of_the_head_leaves_nothing():
     async with LocalWorker(configured(**QUICK)).open() as worker:
         _, writer = await raw(worker)
         writer.write(request()[:30])
-        await writer.drain()
+        await until(lambda: bool(worker.server._pending), 10, "the worker has accepted")
         writer.transport.abort()
-        await asyncio.sleep(1.0)
-        assert not worker.door._pending
-        assert not worker.door.clients
+        await until(lambda: not worker.server._pending, 10, "nothing is pending")
+        assert not worker.server.clients

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cluster import durations
-from cluster.config.reading import parse_seconds
+from cluster.config.reader import parse_seconds
 from cluster.errors import ConfigError
 from cluster.monitor.stack import render
 

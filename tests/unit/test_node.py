@@ -9,6 +9,7 @@ import pytest
 
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config, Namespace
 from cluster.errors import METHOD_NOT_FOUND
+from tests.harness.waiting import until
 from tests.unit.local_worker import (
     RECOVERABLE,
     LocalWorker,
@@ -142,7 +143,7 @@ async def test_what_the_subscription_lost_is_filled_from_the_stream():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = worker.node._rules.history("a")
+        policy = worker.node.channels._permissions.history("a")
         for number in (1, 2):
             worker.store.append("a", b'{"data":%d}' % number, policy, 0)
         await published(caller, 1, first=3)
@@ -153,7 +154,7 @@ async def test_what_the_stream_lost_too_is_told_and_the_client_may_come_back():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = worker.node._rules.history("a")
+        policy = worker.node.channels._permissions.history("a")
         for number in range(1, 20):
             worker.store.append("a", b'{"data":%d}' % number, policy, 0)
         await published(caller, 1, first=20)
@@ -169,7 +170,7 @@ async def test_a_lost_last_publication_is_found_by_the_position_check():
         checks = asyncio.ensure_future(worker.node.channels.check_positions())
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        worker.store.append("a", b'{"data":1}', worker.node._rules.history("a"), 0)
+        worker.store.append("a", b'{"data":1}', worker.node.channels._permissions.history("a"), 0)
         await caller.until(lambda: caller.pubs() == [1])
         checks.cancel()
 
@@ -178,11 +179,11 @@ async def test_a_resumed_subscription_is_filled_even_if_the_store_stays_away_for
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
-        policy = worker.node._rules.history("a")
+        policy = worker.node.channels._permissions.history("a")
         worker.store.append("a", b'{"data":1}', policy, 0)
         worker.store.is_up = False
-        worker.node.resumed("a")
-        await asyncio.sleep(0.3)
+        worker.node.channels.resumed("a")
+        await until(lambda: worker.store.refused >= 2, 10, "the node asks the store again")
         worker.store.append("a", b'{"data":2}', policy, 0)
         worker.store.is_up = True
         await caller.until(lambda: caller.pubs() == [1, 2])
@@ -191,15 +192,15 @@ async def test_a_resumed_subscription_is_filled_even_if_the_store_stays_away_for
 async def test_a_channel_that_comes_back_during_the_fill_of_its_forerunner_is_filled_too():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
-        policy = worker.node._rules.history("a")
+        policy = worker.node.channels._permissions.history("a")
         await ask(caller, "subscribe", channel="a")
         worker.store.is_up = False
-        worker.node.resumed("a")
+        worker.node.channels.resumed("a")
         await ask(caller, "unsubscribe", channel="a")
         worker.store.is_up = True
         await ask(caller, "subscribe", channel="a")
         worker.store.append("a", b'{"data":1}', policy, 0)
-        worker.node.resumed("a")
+        worker.node.channels.resumed("a")
         await caller.until(lambda: caller.pubs() == [1])
 
 
@@ -374,13 +375,18 @@ async def test_channels_that_change_again_and_again_end_as_the_session_says():
         session = (await caller.connect())["data"]["session"]["id"]
         wishes = [("a",), (), ("a", "b"), ("b",), (), ("a",)] * 3
         await asyncio.gather(*(worker.sessions.update(session, channels=one) for one in wishes))
-        [carrier] = worker.door.clients
-        async with asyncio.timeout(10):
-            while set(carrier.connection.channels) != {"a"} or set(worker.node.hub.channels) != {
-                "a"
-            }:
-                await asyncio.sleep(0.01)
+        [client] = worker.server.clients
+        await until(
+            lambda: set(client.connection.channels) == set(worker.node.hub.channels) == {"a"},
+            10,
+            "only channel a is subscribed to",
+        )
         assert worker.node.hub.subscriptions == 1
+
+
+def is_subscribed_by_all(worker: LocalWorker, channel: str) -> bool:
+    hub = worker.node.hub
+    return set(hub.channels) == {channel} and hub.subscriptions == len(worker.server.clients)
 
 
 async def test_a_change_while_a_client_connects_is_not_missed():
@@ -392,8 +398,4 @@ async def test_a_change_while_a_client_connects_is_not_missed():
             caller.say({"id": 1, "connect": {"data": {"session": session}}})
             update = worker.sessions.update(session, channels=(f"c{number}",))
             await asyncio.gather(update, caller.reply(1))
-            async with asyncio.timeout(10):
-                while set(worker.node.hub.channels) != {f"c{number}"} or (
-                    worker.node.hub.subscriptions != len(worker.door.clients)
-                ):
-                    await asyncio.sleep(0.005)
+            await until(lambda: is_subscribed_by_all(worker, f"c{number}"), 10, "the new channel")  # noqa: B023

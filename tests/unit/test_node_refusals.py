@@ -1,4 +1,4 @@
-"""What a node does when something cannot be had: it says so, and waits for nothing for ever."""
+"""What a node does when something is unavailable: it answers with an error and never waits for ever."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_a_gap_that_the_store_refuses_to_fill_is_told_and_not_waited_for_f
             raise StoreRefused("WRONGTYPE")
 
         worker.broker.read = refuse  # type: ignore[method-assign]
-        worker.node.resumed("a")
+        worker.node.channels.resumed("a")
         await caller.until(lambda: "2500" in str(caller.heard))
         assert worker.counters.errors["broker"] >= 5
 
@@ -80,7 +80,7 @@ async def test_a_gap_is_filled_when_a_cluster_that_was_down_is_up_again(
             return await read(*args, **options)
 
         worker.broker.read = refuse  # type: ignore[method-assign]
-        worker.node.resumed("a")
+        worker.node.channels.resumed("a")
         await published(caller, 1, channel="a")
         await caller.until(lambda: caller.pubs() == [1])
         assert "2500" not in str(caller.heard)

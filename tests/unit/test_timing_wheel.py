@@ -10,7 +10,7 @@ from cluster.websocket.timing_wheel import SLOTS, TimingWheel
 
 @given(st.integers(min_value=0, max_value=3 * SLOTS))
 def test_the_first_visit_comes_after_half_a_turn_and_before_a_whole_one(before: int):
-    wheel: TimingWheel[str] = TimingWheel(turn_seconds=25, echo_seconds=8)
+    wheel: TimingWheel[str] = TimingWheel(turn_seconds=25, check_seconds=8)
     for _ in range(before):
         wheel.tick()
     wheel.add("a")
@@ -25,7 +25,7 @@ def test_the_first_visit_comes_after_half_a_turn_and_before_a_whole_one(before: 
 )
 def test_the_echo_is_never_early_and_always_before_the_next_visit(turn: float, share: float):
     echo = turn * share
-    wheel: TimingWheel[str] = TimingWheel(turn_seconds=turn, echo_seconds=echo)
+    wheel: TimingWheel[str] = TimingWheel(turn_seconds=turn, check_seconds=echo)
     wheel.add("a")
     visit = next(n for n in range(1, 99) if "a" in wheel.tick()[0])
     ticks = next(n for n in range(1, SLOTS) if "a" in wheel.tick()[1])
@@ -35,7 +35,7 @@ def test_the_echo_is_never_early_and_always_before_the_next_visit(turn: float, s
 
 
 def test_many_members_are_spread_over_half_the_wheel():
-    wheel: TimingWheel[int] = TimingWheel(turn_seconds=25, echo_seconds=8)
+    wheel: TimingWheel[int] = TimingWheel(turn_seconds=25, check_seconds=8)
     for member in range(5000):
         wheel.add(member)
     due = [len(wheel.tick()[0]) for _ in range(SLOTS)]
@@ -45,7 +45,7 @@ def test_many_members_are_spread_over_half_the_wheel():
 
 
 def test_a_removed_member_is_never_due_again():
-    wheel: TimingWheel[str] = TimingWheel(turn_seconds=25, echo_seconds=8)
+    wheel: TimingWheel[str] = TimingWheel(turn_seconds=25, check_seconds=8)
     slot = wheel.add("a")
     wheel.remove("a", slot)
     wheel.remove("a", slot)
@@ -53,7 +53,7 @@ def test_a_removed_member_is_never_due_again():
 
 
 def test_members_may_come_and_go_while_those_who_are_due_are_looked_at():
-    wheel: TimingWheel[int] = TimingWheel(turn_seconds=25, echo_seconds=8)
+    wheel: TimingWheel[int] = TimingWheel(turn_seconds=25, check_seconds=8)
     slots = {member: wheel.add(member) for member in range(200)}
     for _ in range(SLOTS):
         for member in wheel.tick()[0]:

@@ -91,7 +91,7 @@ async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up
         for _ in range(10):
             caller.wire.send_text(batch)
         await caller.until(lambda: len(caller.heard) > 12_000)
-        [client] = worker.door.clients
+        [client] = worker.server.clients
         assert not client.connection.is_congested
 
 
@@ -113,7 +113,7 @@ async def test_what_follows_a_subscribe_in_its_frame_is_worked_off_in_order(
         await caller.reply(1201)
         assert [one["id"] for one in caller.heard] == [*range(1, 1202)]
         assert not [one for one in caller.heard if "error" in one]
-        [session] = [one.session for one in worker.door.clients if one.connection.commands > 2]
+        [session] = [one.session for one in worker.server.clients if one.connection.commands > 2]
         assert session is not None
         assert session.received == 1200
         assert worker.node.hub.subscriptions == 1
@@ -148,7 +148,7 @@ async def test_a_fault_of_ours_in_a_subscribe_is_error_100():
         def broken(*_: Any) -> None:
             raise RuntimeError("a fault of ours")
 
-        worker.node.subscribe_now = broken  # type: ignore[method-assign, assignment]
+        worker.node.subscriptions.prepare_now = broken  # type: ignore[method-assign, assignment]
         caller.say({"id": 2, "subscribe": {"channel": "a"}})
         assert (await caller.reply(2))["error"]["code"] == 100
         assert worker.counters.errors["internal"] == 1

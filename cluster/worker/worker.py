@@ -1,8 +1,9 @@
 """Assembles one worker process and takes it apart in reverse.
 
-The parts are entered into one `AsyncExitStack`, the drainer last, so that it leaves first: stop
-accepting, close the clients, flush publishes, detach sessions, close the store. The supervisor
-hears every change, and at least one line a second, on the status pipe; that is the heartbeat.
+The parts are entered into one `AsyncExitStack`, the drain last, so that it is left first: stop
+accepting, close the clients and finish HTTP requests, flush publishes, detach sessions, close the
+store. Every change of state goes to the supervisor through the status pipe, and at least one line
+per second, which is the heartbeat.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
-import logging
 import os
 import resource
 import signal
@@ -18,14 +18,10 @@ import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 
-import orjson
 import uvloop
-from aiohttp import web
-from aiohttp.http import HttpProcessingError
 
 from cluster import log as logs
-from cluster.broker.canary import Canary
-from cluster.broker.redis_broker import RedisBroker
+from cluster.children.listeners import BACKLOG
 from cluster.config import Config
 from cluster.errors import BootFailed, StoreError
 from cluster.log import get_logger
@@ -33,15 +29,13 @@ from cluster.metrics.counters import Counters
 from cluster.metrics.worker_metrics import WorkerMetrics
 from cluster.node.commands import RpcHandler
 from cluster.node.node import Node
-from cluster.resp.router import Router
-from cluster.resp.subscriptions import Subscriptions
-from cluster.sessions.redis_sessions import RedisSessions
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.server import WebSocketServer
+from cluster.worker import web_app
+from cluster.worker.status_pipe import StatusPipe
+from cluster.worker.stores import RedisStores
 
 log = get_logger()
-
-BACKLOG = 4096
 
 _HEARTBEAT_SECONDS = 0.5
 _FLUSH_SECONDS = 1.0
@@ -51,28 +45,6 @@ _HURRY_SECONDS = 0.5
 _LEAST_FLUSH_SECONDS = 0.2
 # After `gc.freeze()` almost nothing that lives is garbage-collected in vain by rare collections.
 _GC_THRESHOLDS = (20_000, 50, 100)
-
-
-class StatusPipe:
-    """One JSON line per change, and the last one again as heartbeat."""
-
-    def __init__(self, fd: int) -> None:
-        self._fd = fd
-        self._line = b""
-        os.set_blocking(fd, False)
-
-    def say(self, state: str, reason: str = "", **more: str) -> None:
-        """Tell the supervisor; repeated by `beat` until the next change."""
-        line = orjson.dumps({"state": state, "reason": reason, **more}) + b"\n"
-        if line != self._line:
-            self._line = line
-            self.beat()
-
-    def beat(self) -> None:
-        """Say the same again."""
-        # A full pipe means that the supervisor is not reading; it discounts its own pauses.
-        with contextlib.suppress(BlockingIOError, BrokenPipeError):
-            os.write(self._fd, self._line)
 
 
 class Worker:
@@ -97,39 +69,28 @@ class Worker:
         self._stop = asyncio.Event()
         self._hurry = asyncio.Event()
         self._is_draining = False
+        self._is_http_closed = False
         self._drain_ends_at = 0.0
-        self._server: asyncio.Server | None = None
+        self._listener: asyncio.Server | None = None
         self._counters = Counters()
         self._metrics = WorkerMetrics(lane)
         logs.count_levels(self._count_log_event)
-        self._node = Node(config, self._counters, rpc_handlers=rpc_handlers)
-        self._door = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
-        self._router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
-        self._subscriptions = Subscriptions(self._router)
-        self._broker = RedisBroker(
-            self._router,
-            self._subscriptions,
-            prefix=config.broker.prefix,
-            listener=self._node,
-            counters=self._counters,
+        self._stores = RedisStores(config, self._counters, name=f"{instance}:{lane}:{os.getpid()}")
+        self._node = Node(
+            config,
+            self._counters,
+            open_broker=self._stores.open_broker,
+            open_sessions=self._stores.open_sessions,
+            rpc_handlers=rpc_handlers,
         )
-        self._sessions = RedisSessions(
-            self._router,
-            self._subscriptions,
-            prefix=config.broker.prefix,
-            ttl_seconds=config.session.ttl,
-            state_max_size=config.session.state_max_size,
-            listener=self._node,
+        self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
+        self._http = web_app.runner(
+            web_app.application(self._server),
+            self._server,
+            logs_requests=config.log.level == "debug",
+            idle_seconds=config.client.stale_close_delay,
+            shutdown_seconds=config.shutdown.drain_window,
         )
-        self._canary = Canary(
-            self._router,
-            self._subscriptions,
-            prefix=config.broker.prefix,
-            name=f"{instance}:{lane}:{os.getpid()}",
-            interval_seconds=config.broker.canary_interval,
-            deaf_after_seconds=config.broker.deaf_after,
-        )
-        self._node.start(self._broker, self._sessions)
 
     def _count_log_event(self, level: str) -> None:
         if level in self._counters.log_events:
@@ -150,18 +111,19 @@ class Worker:
             await parts.enter_async_context(self._beating())
             if not await parts.enter_async_context(self._store()):
                 return
-            await parts.enter_async_context(self._clocks())
+            await parts.enter_async_context(self._background_tasks())
             parts.push_async_callback(self._flush)
+            parts.push_async_callback(self._close_http)
             await self._accept()
             parts.push_async_callback(self._drain)
             await self._stop.wait()
             began = time.monotonic()
-            log.info("drain_started", connections=len(self._door.clients))
+            log.info("drain_started", connections=len(self._server.clients))
         log.info("drain_finished", seconds=round(time.monotonic() - began, 3))
 
     def _handle_signal(self, number: int) -> None:
         if number == signal.SIGINT:
-            return  # Ctrl-C is for the supervisor, which then says TERM.
+            return  # Ctrl-C is for the supervisor, which then sends TERM.
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
@@ -171,29 +133,27 @@ class Worker:
         try:
             is_reached = await self._reach_store()
             while not is_reached and not self._stop.is_set():
-                # In a cluster that has served: the store will come back.
+                # The cluster has served before: the store will come back.
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(self._stop.wait(), _RETRY_SECONDS)
                 is_reached = await self._reach_store()
             yield is_reached
         finally:
-            await self._router.aclose()
+            await self._stores.aclose()
 
     async def _reach_store(self) -> bool:
-        """Connect to the store; returns False if it is away and waiting for it makes sense.
+        """Connect to the store; returns False if it is unavailable and the worker waits for it.
 
         Raises:
-            BootFailed: when it is away and the worker is not patient.
+            BootFailed: when it is unavailable and the worker does not wait.
         """
         try:
-            await self._router.start()
-            async with asyncio.timeout(self._config.broker.timeout):
-                await self._sessions.start()
+            await self._stores.start()
         except (StoreError, TimeoutError, OSError) as error:
             reason = f"the worker cannot use the store: {str(error) or 'no answer'}"
             if not self._is_patient:
                 raise BootFailed(f"{reason}; check broker.redis_urls or --redis-url") from None
-            self._status.say("not_ready", reason)
+            self._status.report("not_ready", reason)
             return False
         return True
 
@@ -206,95 +166,104 @@ class Worker:
             beat.cancel()
 
     @contextlib.asynccontextmanager
-    async def _clocks(self) -> AsyncIterator[None]:
-        clocks = (
-            self._canary.run(),
-            self._door.turn(),
-            self._door.sweep(),
+    async def _background_tasks(self) -> AsyncIterator[None]:
+        coroutines = (
+            self._stores.canary.run(),
+            self._server.ping_clients(),
+            self._server.close_overdue(),
             self._node.channels.check_positions(),
             self._renew_sessions(),
             self._flush_metrics(),
             self._measure_lag(),
             self._watch_readiness(),
         )
-        tasks = [self._loop.create_task(clock) for clock in clocks]
+        tasks = [self._loop.create_task(one) for one in coroutines]
         for task in tasks:
-            task.add_done_callback(self._clock_stopped)
+            task.add_done_callback(self._task_stopped)
         try:
             yield
         finally:
             for task in tasks:
-                task.remove_done_callback(self._clock_stopped)
+                task.remove_done_callback(self._task_stopped)
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             self._set_gauges()
             self._metrics.flush(self._counters)
 
-    def _clock_stopped(self, task: asyncio.Task[None]) -> None:
-        """A clock never ends by itself; without one the worker is only half alive."""
+    def _task_stopped(self, task: asyncio.Task[None]) -> None:
+        """Stop the worker: its background tasks never end by themselves, and it needs each of them."""
         self._counters.errors["internal"] += 1
-        log.error("clock_stopped", exc_info=task.exception())
+        log.error("background_task_stopped", exc_info=task.exception())
         self._stop.set()
 
+    async def _close_http(self) -> None:
+        """Let requests in progress finish, then end the application; once."""
+        if not self._is_http_closed:
+            self._is_http_closed = True
+            await self._http.cleanup()
+
     async def _accept(self) -> None:
-        faults = logging.getLogger("cluster.http")
-        faults.addFilter(logs.Unlogged(HttpProcessingError, self._door.bad_http))
-        http = web.Server(_not_found, access_log=None, logger=faults)
         # Accepted sockets inherit it.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        self._server = await self._loop.create_server(
-            Acceptor(self._door, http), sock=self._socket, backlog=BACKLOG
+        await self._http.setup()
+        assert self._http.server is not None, "setup() has made it"
+        self._listener = await self._loop.create_server(
+            Acceptor(self._server, self._http.server), sock=self._socket, backlog=BACKLOG
         )
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
-        self._status.say("ready")
+        self._status.report("ready")
         log.info("worker_ready")
 
     # --- the end -------------------------------------------------------------------------------
 
     async def _drain(self) -> None:
-        """Stop accepting, then close the clients within the timeout."""
+        """Stop accepting, then close the clients and end HTTP within the timeout."""
         self._is_draining = True
-        self._door.refuse_all()
-        if self._server is not None:
-            self._server.close()
-        self._status.say("draining", phase="clients")
+        self._server.refuse_all()
+        if self._listener is not None:
+            self._listener.close()
+        self._status.report("draining", phase="clients")
         shutdown = self._config.shutdown
         self._drain_ends_at = self._loop.time() + shutdown.timeout
-        drain = self._loop.create_task(self._door.drain(shutdown.drain_window, self._hurry))
+        drain = self._loop.create_task(self._drain_all(shutdown.drain_window))
         hurry = self._loop.create_task(self._hurry.wait())
         await asyncio.wait(
             {drain, hurry},
-            # Room is left for what comes after the clients.
+            # Leaves time for the flushes.
             timeout=max(0.0, shutdown.timeout - 2 * _LEAST_FLUSH_SECONDS),
             return_when=asyncio.FIRST_COMPLETED,
         )
         if not drain.done():
             await asyncio.wait({drain}, timeout=_HURRY_SECONDS if self._hurry.is_set() else 0)
-        self._door.abort_all()
+        self._server.abort_all()
         for task in (drain, hurry):
             task.cancel()
         await asyncio.gather(drain, hurry, return_exceptions=True)
 
+    async def _drain_all(self, window_seconds: float) -> None:
+        """Close the clients and finish the HTTP requests in progress, side by side."""
+        await asyncio.gather(self._server.drain(window_seconds, self._hurry), self._close_http())
+
     async def _flush(self) -> None:
         for phase, flush in (
-            ("broker", self._node.calls.flush),
-            ("sessions", self._sessions.flush),
+            ("broker", self._node.commands.flush),
+            ("sessions", self._stores.sessions.flush),
         ):
-            self._status.say("draining", phase=phase)
+            self._status.report("draining", phase=phase)
             try:
-                # Within the same deadline; what is left of it may be little, and never nothing.
+                # Within the same deadline, but each flush gets at least a moment.
                 left = self._drain_ends_at - self._loop.time()
                 async with asyncio.timeout(min(1.0, max(_LEAST_FLUSH_SECONDS, left))):
                     await flush()
             except TimeoutError:
                 log.warning("flush_timed_out", phase=phase)
 
-    # --- clocks --------------------------------------------------------------------------------
+    # --- background tasks --------------------------------------------------------------------------------
 
     def _is_ready(self) -> bool:
-        return self._router.is_up and not self._canary.is_deaf
+        return self._stores.is_up and not self._stores.canary.is_deaf
 
     async def _beat(self) -> None:
         while True:
@@ -306,20 +275,20 @@ class Worker:
             await asyncio.sleep(_HEARTBEAT_SECONDS)
             if not self._is_draining:
                 if self._is_ready():
-                    self._status.say("ready")
+                    self._status.report("ready")
                 else:
                     reason = (
                         "deaf: the broker's messages do not arrive"
-                        if self._router.is_up
-                        else ("the broker is away")
+                        if self._stores.is_up
+                        else "the broker is unavailable"
                     )
-                    self._status.say("not_ready", reason)
+                    self._status.report("not_ready", reason)
 
     async def _renew_sessions(self) -> None:
         while True:
-            await asyncio.sleep(self._sessions.renew_interval_seconds)
+            await asyncio.sleep(self._stores.sessions.renew_interval_seconds)
             try:
-                await self._sessions.renew()
+                await self._stores.sessions.renew()
             except StoreError as error:
                 self._counters.errors["store"] += 1
                 log.error("session_renew_failed", reason=str(error))
@@ -332,12 +301,12 @@ class Worker:
 
     def _set_gauges(self) -> None:
         hub = self._node.hub
-        self._metrics.set("app_active_connections", len(self._door.clients))
+        self._metrics.set("app_active_connections", len(self._server.clients))
         self._metrics.set("app_subscriptions", hub.subscriptions)
         self._metrics.set("app_channels", len(hub.channels))
-        self._metrics.set("app_broker_up", float(self._router.is_up))
+        self._metrics.set("app_broker_up", float(self._stores.is_up))
         self._metrics.set(
-            "app_broker_last_message_timestamp_seconds", self._canary.last_heard_timestamp
+            "app_broker_last_message_timestamp_seconds", self._stores.canary.last_heard_timestamp
         )
 
     async def _measure_lag(self) -> None:
@@ -370,7 +339,7 @@ def run(
         rpc_handlers: an application's handlers for `rpc`, by method.
     """
     status = StatusPipe(status_fd)
-    status.say("starting")
+    status.report("starting")
     _raise_file_limit()
 
     async def main() -> None:
@@ -388,17 +357,10 @@ def run(
     try:
         uvloop.run(main())
     except BootFailed as error:
-        status.say("failed", str(error))
+        status.report("failed", str(error))
         log.error("worker_boot_failed", reason=str(error), slot=slot)
         return error.exit_code
     return 0
-
-
-async def _not_found(_: web.BaseRequest) -> web.StreamResponse:
-    response = web.Response(status=404, text="not found\n")
-    # A second request would bypass the entry.
-    response.force_close()
-    return response
 
 
 def _raise_file_limit() -> None:

@@ -1,0 +1,82 @@
+"""A worker's links to Redis or Valkey, and the broker, sessions and canary that use them."""
+
+from __future__ import annotations
+
+import asyncio
+
+from cluster.broker import BrokerListener
+from cluster.broker.canary import Canary
+from cluster.broker.redis_broker import RedisBroker
+from cluster.config import Config
+from cluster.metrics.counters import Counters
+from cluster.resp.router import Router
+from cluster.resp.subscriptions import Subscriptions
+from cluster.sessions import SessionListener
+from cluster.sessions.redis_sessions import RedisSessions
+
+
+class RedisStores:
+    """The stores of one worker; open broker and sessions before `start`.
+
+    Args:
+        name: unique to this worker among all that share the store.
+
+    Attributes:
+        sessions: as they were opened.
+        canary: whether messages of the subscriptions really arrive.
+    """
+
+    sessions: RedisSessions
+
+    def __init__(self, config: Config, counters: Counters, *, name: str) -> None:
+        self._config = config
+        self._counters = counters
+        self._router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
+        self._subscriptions = Subscriptions(self._router)
+        self.canary = Canary(
+            self._router,
+            self._subscriptions,
+            prefix=config.broker.prefix,
+            name=name,
+            interval_seconds=config.broker.canary_interval,
+            deaf_after_seconds=config.broker.deaf_after,
+        )
+
+    def open_broker(self, listener: BrokerListener) -> RedisBroker:
+        return RedisBroker(
+            self._router,
+            self._subscriptions,
+            prefix=self._config.broker.prefix,
+            listener=listener,
+            counters=self._counters,
+        )
+
+    def open_sessions(self, listener: SessionListener) -> RedisSessions:
+        self.sessions = RedisSessions(
+            self._router,
+            self._subscriptions,
+            prefix=self._config.broker.prefix,
+            ttl_seconds=self._config.session.ttl,
+            state_max_size=self._config.session.state_max_size,
+            listener=listener,
+        )
+        return self.sessions
+
+    @property
+    def is_up(self) -> bool:
+        """Whether every server is connected."""
+        return self._router.is_up
+
+    async def start(self) -> None:
+        """Connect, and subscribe to the changes of sessions; may be tried again.
+
+        Raises:
+            StoreError, TimeoutError, OSError: a server cannot be used.
+        """
+        await self._router.start()
+        async with asyncio.timeout(self._config.broker.timeout):
+            await self.sessions.start()
+
+    async def aclose(self) -> None:
+        """Close every link."""
+        await self._router.aclose()

@@ -1,0 +1,74 @@
+"""The `aiohttp.web.Application` of a worker: all HTTP on its port but WebSocket handshakes.
+
+Its server is aiohttp's own: router, middlewares, keep-alive, and a shutdown that lets requests in
+progress finish. Each request is one log line at debug level, without its query, which may hold secrets.
+"""
+
+from __future__ import annotations
+
+import logging
+from typing import Final
+
+from aiohttp import web
+from aiohttp.abc import AbstractAccessLogger
+from aiohttp.http import HttpProcessingError
+
+from cluster import log
+from cluster.websocket import handshake
+from cluster.websocket.accept import upgrade_kept_alive
+from cluster.websocket.server import WebSocketServer
+
+#: How long the rest of a request that was answered early is read before its connection is closed.
+_LINGERING_SECONDS: Final = 1.0
+
+
+class AccessLog(AbstractAccessLogger):
+    """Writes one structured line per request."""
+
+    _log = log.get_logger()
+
+    def log(self, request: web.BaseRequest, response: web.StreamResponse, time: float) -> None:
+        self._log.debug(
+            "request_handled",
+            method=request.method,
+            path=request.path,
+            status=response.status,
+            bytes=response.body_length,
+            seconds=round(time, 6),
+        )
+
+
+def application(server: WebSocketServer) -> web.Application:
+    """The application of a worker, before it is frozen: the place to add routes."""
+    app = web.Application()
+    app.router.add_route("*", handshake.PATH, upgrade_kept_alive(server))
+    return app
+
+
+def runner(
+    app: web.Application,
+    server: WebSocketServer,
+    *,
+    logs_requests: bool,
+    idle_seconds: float,
+    shutdown_seconds: float,
+) -> web.AppRunner:
+    """Make what starts the application, serves it and ends it.
+
+    Args:
+        logs_requests: whether each request is logged.
+        idle_seconds: how long a connection may be idle between two requests.
+        shutdown_seconds: how long requests in progress may take at the end.
+    """
+    errors = logging.getLogger("cluster.http")
+    errors.addFilter(log.ExceptionFilter(HttpProcessingError, server.bad_http))
+    return web.AppRunner(
+        app,
+        access_log_class=AccessLog,
+        access_log=logging.getLogger("cluster.access") if logs_requests else None,
+        logger=errors,
+        handle_signals=False,
+        keepalive_timeout=idle_seconds,
+        lingering_time=_LINGERING_SECONDS,
+        shutdown_timeout=shutdown_seconds,
+    )
