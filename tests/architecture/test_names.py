@@ -86,7 +86,7 @@ class Usual:
 
 USUAL: Final = (
     Usual("nginx[_-]wheel", "a package on PyPI, and the program in it"),
-    Usual("_(?:of|from)_wheel", "a Python package in the form of a wheel", "cluster/children/"),
+    Usual("_(?:in|of|from)_wheel", "a Python package in the form of a wheel", "cluster/children/"),
     Usual("timing[_ ]?wheel", "the usual name of this data structure"),
     Usual("journal_mode", "a pragma of SQLite"),
     Usual("letters and digits|letters, digits", "the alphabet"),
