@@ -92,6 +92,9 @@ USUAL: Final = (
     Usual("letters and digits|letters, digits", "the alphabet"),
     Usual("stages?", "Locust's name for the parts of a LoadTestShape", "loadtest/stages.py"),
     Usual("stages?", "Locust's name for the parts of a LoadTestShape", "loadtest/shapes.py"),
+    Usual(
+        "^mend$|provoke and mend", "a key of a target file on disk", "loadtest/drilling/target.py"
+    ),
     Usual("^nobody$", "the Unix user of that name", "cluster/children/nginx.py"),
 )
 
