@@ -79,7 +79,7 @@ class AdminServer:
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
-        logging.getLogger("aiohttp.server").addFilter(log.Unlogged(HttpProcessingError))
+        logging.getLogger("aiohttp.server").addFilter(log.ExceptionFilter(HttpProcessingError))
         self._runner = web.AppRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
         )

@@ -194,7 +194,7 @@ def _worker(arguments: argparse.Namespace) -> int:
     with os.fdopen(arguments.config_fd, "rb") as document:
         settings = config.from_json(document.read())
     log.configure(settings.log, instance=arguments.instance, worker=arguments.lane)
-    log.inherit()
+    log.write_inherited_file()
     return worker.run(
         settings,
         slot=arguments.slot,

@@ -89,7 +89,9 @@ class WorkerSpec:
                 *(str(part) for pair in arguments.items() for part in pair),
                 *(("--patient",) if self.waits_for_store else ()),
             ),
-            env=environment(PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir), **log.inherited()),
+            env=environment(
+                PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir), **log.child_environment()
+            ),
             death_signal=signal.SIGKILL,
             pass_fds=(self._listen_fd, writes, config_fd),
             close_fds=(writes, config_fd),

@@ -15,17 +15,19 @@ from cluster.connection.actions import (
     Refresh,
     Rpc,
     Send,
+    State,
     Subscribe,
     Subscription,
 )
 from cluster.connection.state_machine import (
+    COMMANDS_PER_TURN,
     CONGESTED_COMMANDS,
     EXPIRED_CLOSE_DELAY_SECONDS,
     Connection,
-    State,
 )
 
 __all__ = [
+    "COMMANDS_PER_TURN",
     "CONGESTED_COMMANDS",
     "EXPIRED_CLOSE_DELAY_SECONDS",
     "Action",

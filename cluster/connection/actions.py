@@ -1,4 +1,4 @@
-"""The actions that a connection returns to its owner, to be done in order.
+"""The states of a connection, and the actions that it returns to its owner, to be done in order.
 
 `Connect`, `Refresh`, `Subscribe`, `Publish`, `History` and `Rpc` are requests: the owner answers
 each of them once, by calling the connection's method in the past tense.
@@ -6,10 +6,19 @@ each of them once, by calling the connection's method in the past tense.
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import Any, NamedTuple
 
 from cluster.errors import Disconnect
 from cluster.protocol import ConnectRequest, HistoryRequest, SubscribeRequest
+
+
+class State(Enum):
+    NEW = "new"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    REFUSED = "refused"
+    CLOSED = "closed"
 
 
 class Send(NamedTuple):

@@ -15,7 +15,6 @@ further command closes the connection.
 from __future__ import annotations
 
 from collections import deque
-from enum import Enum
 from typing import Any
 
 from cluster.connection.actions import (
@@ -28,6 +27,7 @@ from cluster.connection.actions import (
     Refresh,
     Rpc,
     Send,
+    State,
     Subscribe,
     Subscription,
 )
@@ -68,13 +68,8 @@ EXPIRED_CLOSE_DELAY_SECONDS = 25.0
 #: With more commands than this waiting or in progress, the owner should stop reading.
 CONGESTED_COMMANDS = 256
 
-
-class State(Enum):
-    NEW = "new"
-    CONNECTING = "connecting"
-    CONNECTED = "connected"
-    REFUSED = "refused"
-    CLOSED = "closed"
+#: Maximum number of commands of one connection handled per turn of the event loop.
+COMMANDS_PER_TURN = 64
 
 
 class Connection:
@@ -87,19 +82,8 @@ class Connection:
     """
 
     __slots__ = (
-        "_channel_limit",
-        "_counters",
-        "_pending",
-        "_subscribing",
-        "_waiting",
-        "awaits_pong",
-        "channels",
-        "client",
-        "commands",
-        "expires_at",
-        "info",
-        "state",
-        "user",
+        "_channel_limit", "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong",
+        "budget", "channels", "client", "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
     def __init__(self, client: str, *, channel_limit: int, counters: Counters) -> None:
@@ -110,6 +94,7 @@ class Connection:
         self.expires_at = 0
         self.channels: dict[str, Subscription] = {}
         self.awaits_pong = False
+        self.budget = COMMANDS_PER_TURN
         self.commands = 0
         self._channel_limit = channel_limit
         self._counters = counters
@@ -118,14 +103,15 @@ class Connection:
         self._pending = 0
 
     @property
-    def is_closed(self) -> bool:
-        return self.state is State.CLOSED
-
-    @property
     def is_congested(self) -> bool:
         """Whether the owner should stop reading from the client for now."""
         waiting = len(self._waiting) if self._waiting else 0
-        return waiting + self._pending > CONGESTED_COMMANDS
+        return waiting + self._pending > CONGESTED_COMMANDS or self.has_more
+
+    @property
+    def has_more(self) -> bool:
+        """Whether commands wait only for the next turn's budget; `next_turn` handles them."""
+        return bool(self._waiting) and self.budget <= 0
 
     @property
     def has_waiting(self) -> bool:
@@ -141,7 +127,7 @@ class Connection:
             for command in decode(payload):
                 if command.method == "pong":
                     self._pong()
-                elif self._waiting or self._must_wait(command):
+                elif self._waiting or self.budget <= 0 or self._must_wait(command):
                     self._wait(command)
                 else:
                     self._handle(command, actions)
@@ -173,7 +159,7 @@ class Connection:
         """Handle waiting commands until one must wait again."""
         waiting = self._waiting
         try:
-            while waiting and not self._must_wait(waiting[0]):
+            while waiting and self.budget > 0 and not self._must_wait(waiting[0]):
                 self._handle(waiting.popleft(), actions)
         except Disconnect as why:
             self._close(why, actions)
@@ -182,6 +168,7 @@ class Connection:
 
     def _handle(self, command: Command, actions: list[Action]) -> None:
         method = command.method
+        self.budget -= 1
         self.commands += 1
         counters = self._counters
         counters.commands[method] += 1
@@ -327,6 +314,11 @@ class Connection:
         """A subscribe has failed."""
         self._end_subscribe(channel)
         return self.answered(number, why, counts=False)
+
+    def next_turn(self) -> list[Action]:
+        """Renew the budget at the beginning of a turn, and handle the commands that waited for it."""
+        self.budget = COMMANDS_PER_TURN
+        return self.resume() if self._waiting else []
 
     def resume(self) -> list[Action]:
         """Handle the commands that waited for a subscribe; call it after joining the channel."""

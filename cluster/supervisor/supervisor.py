@@ -128,7 +128,7 @@ class Supervisor:
             lambda: self._fleet.config,
             key=lambda: self._fleet.config.admin.key or self._development_key,
             version=__version__,
-            facts=lambda: cluster_state(
+            state=lambda: cluster_state(
                 self._fleet,
                 self._readiness(),
                 sessions=self._sessions,

@@ -44,7 +44,7 @@ def test_a_connect_is_requested_and_answered():
 def test_any_command_before_connect_closes_with_3501(method: str):
     connection = make()
     assert codes(connection.receive(line(1, method, channel="a"))) == [3501]
-    assert connection.is_closed
+    assert connection.state is State.CLOSED
 
 
 def test_a_second_connect_closes_with_3501(connection: Connection):

@@ -111,10 +111,26 @@ def test_a_client_with_too_many_commands_is_congested_until_they_are_answered():
     connection.receive(frame)
     assert connection.is_congested
     enter(connection)
+    while connection.has_more:
+        assert connection.is_congested
+        connection.next_turn()
     assert connection.is_congested
     for number in range(waiting):
         connection.published(number + 2, None)
     assert not connection.is_congested
+
+
+def test_only_so_many_commands_are_handled_in_one_turn():
+    connection = make()
+    connection.receive(line(1, "connect"))
+    enter(connection)
+    connection.next_turn()
+    count = 2 * machine.COMMANDS_PER_TURN + 1
+    frame = lines(*(line(n + 2, "unsubscribe", channel="a") for n in range(count)))
+    assert len(connection.receive(frame)) == machine.COMMANDS_PER_TURN
+    assert len(connection.next_turn()) == machine.COMMANDS_PER_TURN
+    assert len(connection.next_turn()) == 1
+    assert (connection.has_more, connection.is_congested) == (False, False)
 
 
 # --- pings, time, closing ------------------------------------------------------------------
