@@ -17,9 +17,10 @@ from benchmarks.places import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, RESULTS,
 from benchmarks.plan import LOADS, Scale
 from benchmarks.rounds import Book, Median
 from benchmarks.servers import SERVERS
-from benchmarks.table import Lifecycle, Medians, Row
+from benchmarks.table import Lifecycle, Medians, Row, against_peers
 
 BEGIN, END = "<!-- bench:start -->", "<!-- bench:end -->"
+SUMMARY_BEGIN, SUMMARY_END = "<!-- bench-summary:start -->", "<!-- bench-summary:end -->"
 
 
 def machine_facts() -> dict[str, str]:
@@ -148,15 +149,33 @@ def _facts_line(facts: Mapping[str, str]) -> str:
     return "Machine: " + "; ".join(f"{name} {value}" for name, value in facts.items()) + "."
 
 
-def write_docs(text: str) -> list[str]:
-    """Put the table between the markers of every document that has them; returns their names."""
+def summary(table: Sequence[Row]) -> str:
+    """Format the rows that compare this server with the peers, for the README."""
+    lines = ["| what | measured | bound | detail |", "| --- | --- | --- | --- |"]
+    lines += [f"| {r.what} | {r.figure} | {r.bound} | {r.note} |" for r in against_peers(table)]
+    return "\n".join(lines)
+
+
+def write_docs(text: str, short: str) -> list[str]:
+    """Put the table, or its summary, between the markers of every page that has them.
+
+    Returns the names of these pages.
+    """
     written = []
-    for place in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
-        if not place.exists():
+    for page in (REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").rglob("*.md"))):
+        if not page.exists():
             continue
-        head, begin, rest = place.read_text().partition(BEGIN)
-        _, end, tail = rest.partition(END)
-        if begin and end:
-            place.write_text(f"{head}{BEGIN}\n{text}\n{END}{tail}")
-            written.append(str(place.relative_to(REPOSITORY)))
+        before = page.read_text()
+        after = between(before, BEGIN, END, text)
+        after = between(after, SUMMARY_BEGIN, SUMMARY_END, short)
+        if BEGIN in before or SUMMARY_BEGIN in before:
+            page.write_text(after)
+            written.append(str(page.relative_to(REPOSITORY)))
     return written
+
+
+def between(page: str, begin: str, end: str, text: str) -> str:
+    """Replace what stands between two markers; a page without both stays as it is."""
+    head, has_begin, rest = page.partition(begin)
+    _, has_end, tail = rest.partition(end)
+    return f"{head}{begin}\n{text}\n{end}{tail}" if has_begin and has_end else page

@@ -100,7 +100,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if not given.only and not given.server:
         print(f"written: {report.write(scale, facts, table, book, life)}", file=sys.stderr)
         if given.write_docs:
-            print(f"documents: {', '.join(report.write_docs(text)) or 'none'}", file=sys.stderr)
+            pages = report.write_docs(text, report.summary(table))
+            print(f"documents: {', '.join(pages) or 'none'}", file=sys.stderr)
     print(f"took {time.monotonic() - begun:.0f} s", file=sys.stderr)
     return 1 if any(row.has_failed for row in table) else 0
 

@@ -213,3 +213,13 @@ def rows(medians: Medians, life: Lifecycle) -> list[Row]:
         *_scaling_rows(medians),
         *_lifecycle_rows(life),
     ]  # fmt: skip
+
+
+def against_peers(table: Sequence[Row]) -> list[Row]:
+    """Choose the rows of the README: comparisons with a peer, and memory; of each subject one."""
+    peers = ("Socket.IO", "python-socketio", "the Go library")
+    first: dict[str, Row] = {}
+    for row in table:
+        if row.what.startswith("memory") or row.what.endswith(peers):
+            first.setdefault(row.what, row)
+    return list(first.values())

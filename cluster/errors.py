@@ -1,25 +1,28 @@
-"""The catalogue of everything that can go wrong, each with its wire, HTTP or exit code.
+"""The catalogue of errors, each with its code in the protocol, in HTTP or at exit.
 
 The tree:
 
     ClusterError
     ├── ExitError                 ends a program; carries `exit_code`
-    │   ├── ConfigError           78  bad configuration, all mistakes at once
-    │   ├── DependencyMissing     69  a program or library is not there
+    │   ├── ConfigError           78  bad configuration, with all its mistakes
+    │   ├── DependencyMissing     69  a program or library is missing
     │   ├── BootFailed             3  a worker (or another child) cannot start
-    │   └── …                         the operator's commands add theirs (cluster/monitor/faults.py)
-    ├── ClientError               a reply with `error`; the connection lives on
+    │   ├── NotFound               1  what a command names does not exist
+    │   ├── UsageError             3  an argument of a command cannot be understood
+    │   └── NotAnswering           3  Prometheus, Alertmanager or another service gave no answer
+    │       └── HttpStatusError       it answered with an HTTP error
+    ├── ClientError               a reply with `error`; the connection stays open
     ├── Disconnect                the connection is closed with a code and a reason
-    └── StoreError                the store did not do what was asked
-        ├── StoreUnavailable      it was not asked, or nobody knows whether it was done
-        └── StoreRefused          it answered with an error
+    └── StoreError                the store did not execute a command
+        ├── StoreUnavailable      the command was not sent, or its outcome is unknown
+        └── StoreRefused          the store answered with an error
 
 Codes and texts of replies, closes and unsubscribes are those of the Centrifuge client
-protocol, so that the official SDKs react as they do to Centrifugo. A close reason is never
+protocol, so that the official SDKs react as they do with Centrifugo. A close reason is never
 empty: centrifuge-js treats a terminal code with an empty reason as a reconnect.
 
-The entries of the catalogue are values. To raise one, raise a copy (`raise NOT_AVAILABLE.fresh()`):
-an exception that is raised again and again keeps the frames of every time.
+The entries of the catalogue are values. Raise a copy of them (`raise NOT_AVAILABLE.fresh()`): an
+exception that is raised repeatedly keeps the frames of each time.
 """
 
 from __future__ import annotations
@@ -30,14 +33,14 @@ from typing import Final
 
 
 class ClusterError(Exception):
-    """Anything this program raises on purpose."""
+    """Base class of all errors of this program."""
 
 
-# --- what ends a program -----------------------------------------------------------------
+# --- errors that end a program -----------------------------------------------------------
 
 
 class ExitError(ClusterError):
-    """Ends the program with `exit_code`; the text is one sentence that says what to do."""
+    """Ends the program with `exit_code`; its text is one sentence that says what to do."""
 
     exit_code = 1
 
@@ -48,8 +51,8 @@ class Problem:
 
     Attributes:
         key: dotted path of the option, as written in a file.
-        value: what was given, as text; secrets are already stars.
-        allowed: what would have been right, as a phrase.
+        value: the given value as text; secrets are stars.
+        allowed: a phrase that says what is allowed.
     """
 
     key: str
@@ -74,22 +77,54 @@ class ConfigError(ExitError):
 
 
 class DependencyMissing(ExitError):
-    """A program that is needed is not on this machine."""
+    """A program that is needed is not installed on this machine."""
 
     exit_code = 69
 
 
 class BootFailed(ExitError):
-    """A child failed to start often enough that trying again is pointless."""
+    """A child process has failed to start too many times in a row."""
 
     exit_code = 3
 
 
-# --- what a client is told ---------------------------------------------------------------
+class NotFound(ExitError):
+    """What was named does not exist; nothing was changed."""
+
+    exit_code = 1
+
+
+class UsageError(ExitError):
+    """An argument of a monitor command cannot be understood; 2 would say that a critical alert fires."""
+
+    exit_code = 3
+
+
+class NotAnswering(ExitError):
+    """A service could not be reached, or its answer could not be understood."""
+
+    exit_code = 3
+
+
+class HttpStatusError(NotAnswering):
+    """The service answered with an HTTP error.
+
+    Attributes:
+        status: the HTTP status.
+        body: of the answer, as text.
+    """
+
+    def __init__(self, text: str, status: int, body: str) -> None:
+        super().__init__(text)
+        self.status: Final = status
+        self.body: Final = body
+
+
+# --- errors that a client receives -------------------------------------------------------
 
 
 class ClientError(ClusterError):
-    """The command is answered with this error; the connection lives on."""
+    """A command is answered with this error; the connection stays open."""
 
     def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
         super().__init__(code, message)
@@ -98,7 +133,7 @@ class ClientError(ClusterError):
         self.temporary: Final = temporary
 
     def fresh(self) -> ClientError:
-        """A copy to be raised."""
+        """A copy to raise."""
         return ClientError(self.code, self.message, temporary=self.temporary)
 
     def __eq__(self, other: object) -> bool:
@@ -151,7 +186,7 @@ class Disconnect(ClusterError):
         self.reason: Final = reason
 
     def fresh(self) -> Disconnect:
-        """A copy to be raised."""
+        """A copy to raise."""
         return Disconnect(self.code, self.reason)
 
     def __eq__(self, other: object) -> bool:
@@ -165,7 +200,7 @@ class Disconnect(ClusterError):
 
     @property
     def is_client_fault(self) -> bool:
-        """Whether the client did something wrong (it counts as a client error, not as ours)."""
+        """Whether the client caused it, so that it counts as a client error and not as ours."""
         return self.code in _CLIENT_FAULTS
 
 
@@ -216,7 +251,7 @@ _CLIENT_FAULTS: Final = frozenset({1002, 1007, 1009, 3012, 3500, 3501, 3502, 350
 
 @dataclass(frozen=True, slots=True)
 class Unsubscribe:
-    """Why the server took a subscription away; codes of 2500 and above make the SDK resubscribe."""
+    """Why the server ended a subscription; codes of 2500 and above make the SDK resubscribe."""
 
     code: int
     reason: str
@@ -228,31 +263,31 @@ UNSUBSCRIBE_INSUFFICIENT_STATE = Unsubscribe(2500, "insufficient state")
 UNSUBSCRIBES: Final = (SERVER_UNSUBSCRIBE, UNSUBSCRIBE_INSUFFICIENT_STATE)
 
 
-# --- what the stores say -----------------------------------------------------------------
+# --- errors of the stores ----------------------------------------------------------------
 
 
 class StoreError(ClusterError):
-    """Redis or Valkey did not do what it was asked."""
+    """Redis or Valkey did not execute a command."""
 
 
 class StoreUnavailable(StoreError):
-    """The connection is away or broke; what was under way may or may not have been done.
+    """There is no connection, or it broke; a command in progress may or may not have been executed.
 
-    Whoever catches this must not repeat a publish: it may already stand in the stream.
+    Do not repeat a publish after it: the publication may be in the stream already.
     """
 
 
 class StoreRefused(StoreError):
-    """The store answered with an error; nothing was done."""
+    """The store answered with an error; it executed nothing."""
 
     @property
     def is_temporary(self) -> bool:
-        """Whether a later attempt may succeed: the answer is about the server's state for a moment."""
+        """Whether a later attempt may succeed, because the error is about a passing state of the server."""
         return str(self).partition(" ")[0] in _TEMPORARY_REFUSALS
 
 
-#: First words of Redis' and Valkey's error replies while a server starts, a script of it takes long, or
-#: its cluster changes. What lasts until somebody acts is not among them: a full disk, a replica.
+#: First words of error replies of Redis and Valkey while a server starts, a script runs for long, or the
+#: cluster changes. Errors that last until an operator acts are not among them: a full disk, a replica.
 _TEMPORARY_REFUSALS: Final = frozenset(
     {"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "NOSCRIPT", "TRYAGAIN"}
 )

@@ -1,13 +1,13 @@
-"""Structured logs: one line per event, past-tense snake_case, JSON when not on a terminal.
+"""Structured logs: one line per event, past-tense snake_case, JSON unless on a terminal.
 
-Rules
-- Context that holds for a process (`instance`, `worker`) is bound once, in `configure`.
-- A warning or error that repeats is written a few times per window; the next line written
-  after it says how many were `suppressed`. Every one of them is counted.
-- Metrics stand on the same rung: they install `count_levels` and this module calls it.
-- Beside standard output, every process of a cluster appends to one file, always as JSON. Whoever
-  owns the file keeps it bounded by emptying it in place.
-- A log line that cannot be written is dropped; logging never ends or disturbs the service.
+- Context that is true of a whole process (`instance`, `worker`) is bound once, in `configure`.
+- A warning or error that repeats is written a few times per window; the next line that is written
+  says how many were `suppressed`. All of them are counted.
+- `cluster.metrics` is on the same layer, so it is not imported here: it installs a callback
+  with `count_levels`.
+- Besides standard output, every process of a cluster appends to one file, always as JSON. The owner
+  of the file bounds its size by truncating it.
+- A line that cannot be written is dropped; a failure of logging never disturbs the service.
 """
 
 from __future__ import annotations
@@ -38,30 +38,30 @@ Event = MutableMapping[str, Any]
 
 
 class _LevelCounter:
-    """Calls whoever wants to know the level of every event; nobody at first."""
+    """Calls `hook` with the level of every event."""
 
     def __init__(self) -> None:
-        self.hook: Callable[[str], None] = _nobody
+        self.hook: Callable[[str], None] = _count_nothing
 
     def __call__(self, _: WrappedLogger, method: str, event: Event) -> Event:
         self.hook(method if method in LEVELS else "error")
         return event
 
 
-def _nobody(level: str) -> None:
-    """Count nothing."""
+def _count_nothing(level: str) -> None:
+    """The hook until `count_levels` installs another."""
 
 
 _counter: Final = _LevelCounter()
 
 
 def count_levels(hook: Callable[[str], None]) -> None:
-    """Install what is called with the level of every event, written or suppressed."""
+    """Call `hook` with the level of every event, written or suppressed."""
     _counter.hook = hook
 
 
 class _File:
-    """The file beside the stream; none at first."""
+    """The file that every line is appended to besides the stream; None until `open`."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
@@ -90,52 +90,50 @@ _file: Final = _File()
 
 
 def also_write(path: Path | None) -> None:
-    """Append every line to this file too, as JSON; None ends that.
+    """Append every line to this file too, as JSON; None stops it.
 
     Raises:
-        OSError: it cannot be opened.
+        OSError: if it cannot be opened.
     """
     _file.open(path)
 
 
-def inherited() -> dict[str, str]:
-    """What the environment of a child says about the file."""
+def child_environment() -> dict[str, str]:
+    """Environment variables that make a child process append to the same file."""
     return {} if _file.path is None else {FILE_VARIABLE: str(_file.path)}
 
 
-def inherit() -> None:
-    """Append to the file that the starter's environment names; do without if that fails."""
+def write_inherited_file() -> None:
+    """Append to the file that the parent process named, unless it cannot be opened."""
     if path := os.environ.get(FILE_VARIABLE):
         with suppress(OSError):
             also_write(Path(path))
 
 
-class Unlogged(logging.Filter):
-    """Keeps one kind of exception out of a standard logger, and tells whoever counts it.
+class ExceptionFilter(logging.Filter):
+    """Drops records of one kind of exception from a standard logger, and counts them.
 
-    For bad requests that aiohttp answers: it logs them with a traceback.
+    aiohttp logs each malformed request that it answers with a traceback.
     """
 
-    def __init__(
-        self, kind: type[BaseException], counted: Callable[[], None] = lambda: None
-    ) -> None:
+    def __init__(self, kind: type[BaseException], count: Callable[[], None] = lambda: None) -> None:
         super().__init__()
         self._kind = kind
-        self._counted = counted
+        self._count = count
 
     def filter(self, record: logging.LogRecord) -> bool:
         error = record.exc_info[1] if record.exc_info else None
         if not isinstance(error, self._kind):
             return True
-        self._counted()
+        self._count()
         return False
 
 
 class RepeatLimiter:
-    """Lets a few equal warnings or errors through per window and counts the rest.
+    """Passes a few equal warnings or errors per window and counts the rest.
 
-    Equal means: the same level, event and library. The dictionary is bounded; when it is
-    full it is emptied, so a flood of different events costs repeats, never memory.
+    Events are equal if their level, event and library are. The dictionary is bounded: it is
+    emptied when it is full, so a flood of different events may repeat lines but uses no more memory.
     """
 
     def __init__(
@@ -172,19 +170,19 @@ class RepeatLimiter:
 
 
 class _Context:
-    """Adds what is true of every line of this process."""
+    """Adds the context of the process to every line."""
 
-    def __init__(self, facts: dict[str, str]) -> None:
-        self._facts = facts
+    def __init__(self, context: dict[str, str]) -> None:
+        self._context = context
 
     def __call__(self, _: WrappedLogger, method: str, event: Event) -> Event:
-        for name, value in self._facts.items():
+        for name, value in self._context.items():
             event.setdefault(name, value)
         return event
 
 
 class _Output:
-    """A stream that may go away; on a terminal it clears the status line first."""
+    """A stream that may be closed at any time; on a terminal each write clears the status line."""
 
     def __init__(self, stream: TextIO, *, is_console: bool) -> None:
         self._stream = stream
@@ -204,7 +202,7 @@ class _Output:
 
 
 def is_terminal(stream: TextIO) -> bool:
-    """Whether somebody may be looking at this stream."""
+    """Whether the stream is an open terminal."""
     try:
         return stream.isatty()
     except ValueError:
@@ -223,18 +221,18 @@ def configure(
 
     Args:
         config: level and format.
-        instance: `host:port` of the operator's door; the same label metrics carry.
-        worker: the lane, in a worker.
-        stream: where lines go; standard output if not given.
+        instance: `host:port` of the admin port, as in the label of metrics.
+        worker: the lane of a worker, "" in other processes.
+        stream: receives the lines; standard output if None.
     """
     out = stream or sys.stdout
     as_json = is_json(config, out)
-    facts = {name: fact for name, fact in (("instance", instance), ("worker", worker)) if fact}
+    context = {k: v for k, v in (("instance", instance), ("worker", worker)) if v}
     structlog.configure(
         processors=[
             _counter,
             RepeatLimiter(),
-            _Context(facts),
+            _Context(context),
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True, key="ts"),
             structlog.processors.StackInfoRenderer(),
@@ -247,7 +245,7 @@ def configure(
         ),
         cache_logger_on_first_use=False,
     )
-    _take_over_standard_logging(config.level)
+    _redirect_standard_logging(config.level)
 
 
 def _renderers(as_json: bool, out: TextIO) -> list[Processor]:
@@ -266,8 +264,8 @@ def _renderers(as_json: bool, out: TextIO) -> list[Processor]:
     ]
 
 
-class _Bridge(logging.Handler):
-    """Turns what libraries log into events of ours."""
+class _StructlogHandler(logging.Handler):
+    """Turns log records of libraries into structured events."""
 
     def emit(self, record: logging.LogRecord) -> None:
         level = record.levelname.lower()
@@ -279,19 +277,19 @@ class _Bridge(logging.Handler):
                 message=record.getMessage(),
                 exc_info=record.exc_info,
             )
-        except Exception:  # noqa: BLE001 - logging's own rule: a handler never raises
+        except Exception:  # noqa: BLE001 - a handler of logging must not raise
             self.handleError(record)
 
 
-def _take_over_standard_logging(level: str) -> None:
+def _redirect_standard_logging(level: str) -> None:
     root = logging.getLogger()
     for handler in list(root.handlers):
-        if isinstance(handler, _Bridge):
+        if isinstance(handler, _StructlogHandler):
             root.removeHandler(handler)
-    root.addHandler(_Bridge())
+    root.addHandler(_StructlogHandler())
     root.setLevel(max(logging.getLevelName(level.upper()), logging.WARNING))
 
 
 def get_logger(**context: object) -> FilteringBoundLogger:
-    """A logger with its context bound once."""
+    """A logger with this context bound to it."""
     return cast(FilteringBoundLogger, structlog.get_logger(**context))

@@ -96,13 +96,12 @@ def metrics() -> str:
 
 KINDS: Final = {
     "seconds": "duration",
-    "count": "number",
+    "integer": "number",
     "bytes": "bytes",
     "port": "port",
-    "switch": "true or false",
+    "boolean": "true or false",
     "secret": "secret",
-    "word": "text",
-    "words": "list of texts",
+    "strings": "list of strings",
 }
 
 
@@ -166,7 +165,7 @@ def configuration() -> str:
     rows = [
         (
             code(option.key),
-            KINDS.get(option.metadata.get("kind", "word"), "text"),
+            KINDS.get(option.metadata.get("kind", ""), "string"),
             code(_shown(option)),
             _allowed(option),
             option.metadata.get("text", ""),

@@ -1,15 +1,15 @@
-"""The configuration: what may be set, what it defaults to, and how it is read.
+"""The configuration: its options, their defaults, and how they are read.
 
-Rules
-- `Config` and its sections are frozen; whoever holds one may keep it.
+- `Config` and its sections are frozen, so a part of the program may keep the one it was given.
 - Durations are float seconds; sizes are bytes. Files may write "25s", "720h" or "500ms".
-- A file is overruled by the environment, the environment by flags.
-- Every mistake is reported at once (`ConfigError.problems`); unknown keys are mistakes.
-- Secrets may come from a file (`<name>_file`) and are never part of a repr or a print.
+- The environment overrides a file, flags override the environment.
+- Every mistake is reported at once (`ConfigError.problems`); an unknown key is a mistake.
+- A secret may come from a file (`<name>_file`) and is never part of a repr or a print.
 """
 
 from __future__ import annotations
 
+from cluster.config.checks import REDIS_SCHEMES
 from cluster.config.model import (
     AdminConfig,
     BrokerConfig,
@@ -27,10 +27,11 @@ from cluster.config.model import (
     TokenConfig,
     WebsocketConfig,
 )
-from cluster.config.reading import known_keys
+from cluster.config.reader import known_keys
 from cluster.config.sources import from_json, load, printable, to_json, without_password
 
 __all__ = [
+    "REDIS_SCHEMES",
     "AdminConfig",
     "BrokerConfig",
     "ChannelConfig",

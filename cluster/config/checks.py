@@ -1,78 +1,74 @@
-"""What must hold between options: each rule says which option to change and to what.
+"""The rules between options: each names the option to change and says what is allowed.
 
-Rules
-- A rule that leans on an option which could not be read stays silent: that mistake is told already.
+A rule about an option that could not be read is skipped, because that mistake is reported already.
 """
 
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Callable, Iterator
+import re
+from collections.abc import Callable, Container, Iterator
+from operator import attrgetter
 from typing import Final
 from urllib.parse import urlsplit
 
 from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config
-from cluster.config.reading import shown
+from cluster.config.reader import problem
 from cluster.errors import Problem
 
-_SCHEMES: Final = ("redis", "rediss", "unix")
+#: Schemes of a store's URL. valkey and valkeys mean what redis and rediss mean.
+REDIS_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
+
+_LESS_THAN: Final = (
+    ("client.pong_timeout", "client.ping_interval"),
+    ("shutdown.drain_window", "shutdown.timeout"),
+    ("shutdown.timeout", "shutdown.stop_grace_period"),
+)
+_CONSOLE_URLS: Final = (
+    "prometheus_url",
+    "alertmanager_url",
+    "prometheus_link",
+    "alertmanager_link",
+    "grafana_link",
+)
+#: What PyJWT refuses as the secret of an HMAC begins like this, or is a JSON Web Key (RFC 7517).
+_PUBLISHED_KEY: Final = re.compile(
+    r'\s*-----BEGIN |ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp|\s*[{\[].*"kty"', re.DOTALL
+)
 
 
 def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
-    """Every broken rule of a configuration whose options are readable one by one."""
+    """Every broken rule. `unread` are the keys of options that could not be read."""
     rules: list[Callable[[Config], Iterator[Problem]]] = [
-        _pings,
-        _shutdown,
+        _orders,
         _ports,
         _host,
         _redis_urls,
-        _console_addresses,
+        _console_urls,
         _channels,
+        _hmac_key,
     ]
     if needs_keys:
         rules.append(_keys)
     return [p for rule in rules for p in rule(config) if p.key not in unread]
 
 
-def _problem(key: str, value: object, allowed: str, *, is_secret: bool = False) -> Problem:
-    return Problem(key, shown(value, is_secret=is_secret), allowed)
-
-
-def _pings(config: Config) -> Iterator[Problem]:
-    client = config.client
-    if client.pong_timeout >= client.ping_interval:
-        yield _problem(
-            "client.pong_timeout",
-            client.pong_timeout,
-            f"give less than client.ping_interval ({client.ping_interval:g} s)",
-        )
-
-
-def _shutdown(config: Config) -> Iterator[Problem]:
-    times = config.shutdown
-    if times.drain_window >= times.timeout:
-        yield _problem(
-            "shutdown.drain_window",
-            times.drain_window,
-            f"give less than shutdown.timeout ({times.timeout:g} s)",
-        )
-    if times.timeout >= times.stop_grace_period:
-        yield _problem(
-            "shutdown.timeout",
-            times.timeout,
-            f"give less than shutdown.stop_grace_period ({times.stop_grace_period:g} s)",
-        )
+def _orders(config: Config) -> Iterator[Problem]:
+    for smaller, larger in _LESS_THAN:
+        value, limit = attrgetter(smaller)(config), attrgetter(larger)(config)
+        if value >= limit:
+            yield problem(smaller, value, f"give less than {larger} ({limit:g} s)")
 
 
 def _ports(config: Config) -> Iterator[Problem]:
     server = config.server
     if server.port and server.port == server.admin_port:
-        yield _problem("server.admin_port", server.admin_port, "give a port other than server.port")
+        yield problem("server.admin_port", server.admin_port, "give a port other than server.port")
     if not server.worker_port_base:
         return
     last = server.worker_port_base + max(server.workers, 1) - 1
     if last > MAXIMUM_PORT:
-        yield _problem(
+        yield problem(
             "server.worker_port_base",
             server.worker_port_base,
             f"give a port that leaves room for {server.workers} workers below {MAXIMUM_PORT + 1}",
@@ -80,7 +76,7 @@ def _ports(config: Config) -> Iterator[Problem]:
     for key in ("port", "admin_port"):
         port = getattr(server, key)
         if server.worker_port_base <= port <= last:
-            yield _problem(
+            yield problem(
                 f"server.{key}",
                 port,
                 f"give a port outside the workers' {server.worker_port_base} to {last}",
@@ -92,54 +88,45 @@ def _host(config: Config) -> Iterator[Problem]:
     try:
         ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
     except ValueError:
-        yield _problem("server.host", host, "give an IP address, such as 127.0.0.1 or 0.0.0.0")
+        yield problem("server.host", host, "give an IP address, such as 127.0.0.1 or 0.0.0.0")
 
 
 def _redis_urls(config: Config) -> Iterator[Problem]:
     for url in config.broker.redis_urls:
-        if not _is_redis_url(url):
-            yield _problem(
+        if not (_is_url(url, REDIS_SCHEMES) and _names_database(url)):
+            yield problem(
                 "broker.redis_urls",
                 url,
-                "give URLs such as redis://host:6379/0, rediss://host:6379/0 or unix:///path",
+                "give URLs such as redis://host:6379/0 or unix:///path; the schemes are "
+                + ", ".join(REDIS_SCHEMES),
                 is_secret="@" in url,
             )
 
 
-def _is_redis_url(url: str) -> bool:
-    try:
-        parts = urlsplit(url)
-        _ = parts.port
-    except ValueError:
-        return False
-    if parts.scheme not in _SCHEMES:
-        return False
-    return bool(parts.path if parts.scheme == "unix" else parts.hostname)
+def _names_database(url: str) -> bool:
+    """Whether the path of a URL is a database's number or nothing; that of a socket is a file's."""
+    parts = urlsplit(url)
+    return parts.scheme == "unix" or re.fullmatch(r"/?|/[0-9]+/?", parts.path) is not None
 
 
-def _console_addresses(config: Config) -> Iterator[Problem]:
-    console = config.console
-    for name in (
-        "prometheus_url",
-        "alertmanager_url",
-        "prometheus_link",
-        "alertmanager_link",
-        "grafana_link",
-    ):
-        url = getattr(console, name)
-        if url and not _is_http_url(url):
-            yield _problem(
+def _console_urls(config: Config) -> Iterator[Problem]:
+    for name in _CONSOLE_URLS:
+        url = getattr(config.console, name)
+        if url and not _is_url(url, ("http", "https")):
+            yield problem(
                 f"console.{name}", url, "give a URL such as http://127.0.0.1:9090, or nothing"
             )
 
 
-def _is_http_url(url: str) -> bool:
+def _is_url(url: str, schemes: Container[str]) -> bool:
     try:
         parts = urlsplit(url)
         _ = parts.port
     except ValueError:
         return False
-    return parts.scheme in ("http", "https") and bool(parts.hostname)
+    return parts.scheme in schemes and bool(
+        parts.path if parts.scheme == "unix" else parts.hostname
+    )
 
 
 def _channels(config: Config) -> Iterator[Problem]:
@@ -152,24 +139,34 @@ def _options(path: str, options: ChannelOptions) -> Iterator[Problem]:
     has_history = options.history_size > 0 and options.history_ttl > 0
     if (options.history_size > 0) != (options.history_ttl > 0):
         missing = "history_ttl" if options.history_size > 0 else "history_size"
-        yield _problem(
+        yield problem(
             f"{path}.{missing}", 0, "history needs history_size and history_ttl, both above 0"
         )
     if options.force_recovery and not has_history:
-        yield _problem(
+        yield problem(
             f"{path}.force_recovery", True, "it needs history_size and history_ttl above 0"
         )
     if has_history and options.history_meta_ttl < options.history_ttl:
-        yield _problem(
+        yield problem(
             f"{path}.history_meta_ttl",
             options.history_meta_ttl,
             f"give at least history_ttl ({options.history_ttl:g} s)",
         )
 
 
+def _hmac_key(config: Config) -> Iterator[Problem]:
+    if _PUBLISHED_KEY.match(config.client.token.hmac_secret_key):
+        yield problem(
+            "client.token.hmac_secret_key",
+            "",
+            "give a random secret; this is a public or private key, or a certificate",
+            is_secret=True,
+        )
+
+
 def _keys(config: Config) -> Iterator[Problem]:
     if not config.client.insecure and not config.client.token.hmac_secret_key:
-        yield _problem(
+        yield problem(
             "client.token.hmac_secret_key",
             "",
             "set it (or client.token.hmac_secret_key_file), or client.insecure = true for development",

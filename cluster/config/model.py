@@ -1,10 +1,8 @@
-"""Every option, its default and its limits.
+"""Every option with its default, its limits and its text in the reference.
 
-Rules
-- A section is a frozen dataclass; an option is a field made by `_seconds`, `_count`, `_bytes`,
-  `_secret`, `_word` or a plain default. The field's metadata is all that reading needs to know.
-- Protocol options have Centrifugo's names, so its configuration carries over.
-- 0 switches a limit off where the text says so.
+- A section is a frozen dataclass. The metadata of a field is all that the reader needs to know.
+- Options of the protocol have Centrifugo's names, so that its configuration carries over.
+- 0 turns a limit off where the text says so.
 """
 
 from __future__ import annotations
@@ -15,98 +13,110 @@ from typing import Any, Final
 MAXIMUM_PORT: Final = 65535
 
 
-def _seconds(default: float, *, minimum: float = 0.0, text: str = "") -> Any:
-    return field(default=default, metadata={"kind": "seconds", "minimum": minimum, "text": text})
+def _option(kind: str, default: Any, text: str, *, is_secret: bool = False, **limits: Any) -> Any:
+    metadata = {"kind": kind, "text": text, **limits}
+    return field(default=default, repr=not is_secret, metadata=metadata)
 
 
-def _count(
-    default: int,
-    *,
-    minimum: int = 0,
-    maximum: int | None = None,
-    kind: str = "count",
-    text: str = "",
-) -> Any:
-    return field(
-        default=default,
-        metadata={"kind": kind, "minimum": minimum, "maximum": maximum, "text": text},
-    )
+def _seconds(default: float, *, minimum: float = 0.0, text: str) -> Any:
+    return _option("seconds", default, text, minimum=minimum)
 
 
-def _bytes(default: int, *, minimum: int = 1, text: str = "") -> Any:
-    return _count(default, minimum=minimum, kind="bytes", text=text)
+def _integer(default: int, *, minimum: int = 0, maximum: int | None = None, text: str) -> Any:
+    return _option("integer", default, text, minimum=minimum, maximum=maximum)
 
 
-def _secret(text: str = "") -> Any:
-    return field(default="", repr=False, metadata={"kind": "secret", "text": text})
+def _bytes(default: int, *, minimum: int = 1, text: str) -> Any:
+    return _option("bytes", default, text, minimum=minimum, maximum=None)
 
 
-def _word(
-    default: str, *, choices: tuple[str, ...] = (), empty: bool = False, text: str = ""
-) -> Any:
-    return field(
-        default=default,
-        metadata={"kind": "word", "choices": choices, "empty": empty, "text": text},
-    )
+def _port(default: int, *, text: str) -> Any:
+    return _option("port", default, text, minimum=0, maximum=MAXIMUM_PORT)
 
 
-def _switch(default: bool, *, text: str = "") -> Any:
-    return field(default=default, metadata={"kind": "switch", "text": text})
+def _boolean(default: bool, *, text: str) -> Any:
+    return _option("boolean", default, text)
 
 
-def _words(*, text: str = "", is_secret: bool = False) -> Any:
-    return field(default=(), repr=not is_secret, metadata={"kind": "words", "text": text})
+def _string(default: str, *, text: str) -> Any:
+    return _option("string", default, text, may_be_empty=False)
+
+
+def _optional(default: str, *, text: str) -> Any:
+    return _option("string", default, text, may_be_empty=True)
+
+
+def _choice(default: str, choices: tuple[str, ...], *, text: str) -> Any:
+    return _option("choice", default, text, choices=choices)
+
+
+def _secret(*, text: str) -> Any:
+    return _option("secret", "", text, is_secret=True, may_be_empty=True)
+
+
+def _strings(*, is_secret: bool = False, text: str) -> Any:
+    return _option("strings", (), text, is_secret=is_secret)
 
 
 @dataclass(frozen=True, slots=True)
 class TokenConfig:
     """How connection tokens are verified."""
 
-    hmac_secret_key: str = _secret("key of the HMAC that signs connection tokens")
+    hmac_secret_key: str = _secret(
+        text="secret of HS256, HS384 and HS512 tokens; 32 random bytes or more"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ClientConfig:
-    """What a client may do, and how long it may stay silent."""
+    """What a client may do, and how long it may be silent."""
 
-    insecure: bool = _switch(False, text="everybody may do everything; for development only")
-    allowed_origins: tuple[str, ...] = _words(text="origins a browser may connect from; * is any")
+    insecure: bool = _boolean(False, text="every client may do everything; for development only")
+    allowed_origins: tuple[str, ...] = _strings(text="origins of pages that may connect; * is any")
     token: TokenConfig = field(default_factory=TokenConfig)
     ping_interval: float = _seconds(25.0, minimum=0.1, text="time between two pings")
-    pong_timeout: float = _seconds(8.0, minimum=0.05, text="time a pong may take")
-    stale_close_delay: float = _seconds(10.0, minimum=0.1, text="time a client has for its connect")
-    queue_max_size: int = _bytes(
-        1048576, minimum=1024, text="unsent bytes per connection, then 3008"
+    pong_timeout: float = _seconds(8.0, minimum=0.05, text="longest time from a ping to its pong")
+    stale_close_delay: float = _seconds(
+        10.0, minimum=0.1, text="longest time from the handshake to the connect command"
     )
-    channel_limit: int = _count(128, minimum=1, text="subscriptions per connection")
-    history_max_publication_limit: int = _count(
+    queue_max_size: int = _bytes(
+        1048576, minimum=1024, text="unsent bytes per connection; above, it is closed with 3008"
+    )
+    channel_limit: int = _integer(128, minimum=1, text="subscriptions per connection")
+    history_max_publication_limit: int = _integer(
         300, minimum=1, text="publications per history reply"
     )
-    recovery_max_publication_limit: int = _count(300, minimum=1, text="publications per recovery")
+    recovery_max_publication_limit: int = _integer(300, minimum=1, text="publications per recovery")
     channel_position_check_delay: float = _seconds(
-        40.0, minimum=0.1, text="time after which an idle channel is compared with its stream"
+        40.0,
+        minimum=0.1,
+        text="time after which the position of an idle channel is compared with its stream",
     )
-    connection_rate_limit: int = _count(0, text="new connections per second and worker; 0 is off")
-    connection_limit: int = _count(0, text="connections per worker; 0 is off")
-    connect_concurrency: int = _count(256, minimum=1, text="connects in progress against the store")
+    connection_rate_limit: int = _integer(0, text="new connections per second and worker; 0 is off")
+    connection_limit: int = _integer(0, text="connections per worker; 0 is off")
+    connect_concurrency: int = _integer(
+        256, minimum=1, text="connects per worker that may wait for the store at a time"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ChannelOptions:
-    """What holds for the channels of one namespace."""
+    """Options of the channels of one namespace."""
 
-    history_size: int = _count(0, text="publications kept per channel; 0 keeps none")
+    history_size: int = _integer(0, text="publications kept per channel; 0 keeps none")
     history_ttl: float = _seconds(0.0, text="time a publication is kept; 0 keeps none")
-    history_meta_ttl: float = _seconds(2592000.0, minimum=1.0, text="time a stream's top is kept")
-    force_positioning: bool = _switch(False, text="every subscription is positioned")
-    allow_positioning: bool = _switch(False, text="a client may ask for a positioned subscription")
-    force_recovery: bool = _switch(False, text="every subscription is recoverable")
-    allow_recovery: bool = _switch(False, text="a client may ask for a recoverable subscription")
+    history_meta_ttl: float = _seconds(
+        2592000.0, minimum=1.0, text="time the offset and epoch of a channel are kept"
+    )
+    force_positioning: bool = _boolean(False, text="every subscription is positioned")
+    allow_positioning: bool = _boolean(False, text="a client may ask for a positioned subscription")
+    force_recovery: bool = _boolean(False, text="every subscription is recoverable")
+    allow_recovery: bool = _boolean(False, text="a client may ask for a recoverable subscription")
 
 
 @dataclass(frozen=True, slots=True)
 class Namespace:
-    """Options of the channels named `<name>:…`; in a file they stand flat beside the name."""
+    """Options of the channels named `<name>:…`; a file has them beside the name."""
 
     name: str
     options: ChannelOptions = field(default_factory=ChannelOptions)
@@ -114,28 +124,32 @@ class Namespace:
 
 @dataclass(frozen=True, slots=True)
 class ChannelConfig:
-    """Channels: names and what holds for them."""
+    """Channels and their namespaces."""
 
-    max_length: int = _count(255, minimum=1, maximum=4096, text="longest name of a channel")
+    max_length: int = _integer(
+        255, minimum=1, maximum=4096, text="length of the longest channel name"
+    )
     without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
     namespaces: tuple[Namespace, ...] = field(default=(), metadata={"kind": "namespaces"})
 
 
 @dataclass(frozen=True, slots=True)
 class WebsocketConfig:
-    """The WebSocket itself."""
+    """WebSocket connections."""
 
-    message_size_limit: int = _bytes(65536, minimum=128, text="longest frame a client may send")
+    message_size_limit: int = _bytes(65536, minimum=128, text="largest message a client may send")
 
 
 @dataclass(frozen=True, slots=True)
 class SessionConfig:
     """Sessions: records that outlive a connection."""
 
-    ttl: float = _seconds(300.0, minimum=1.0, text="time a session lives past its last connection")
-    state_max_size: int = _bytes(65536, text="largest state of an application, as JSON")
+    ttl: float = _seconds(
+        300.0, minimum=1.0, text="time a session is kept after its last connection has ended"
+    )
+    state_max_size: int = _bytes(65536, text="largest state of a session, as JSON")
     short_lived: float = _seconds(
-        10.0, text="a session whose connection lived shorter and left nothing ends with it"
+        10.0, text="an empty session ends with its connection if that was shorter"
     )
 
 
@@ -143,97 +157,101 @@ class SessionConfig:
 class BrokerConfig:
     """The store that carries publications and sessions."""
 
-    redis_urls: tuple[str, ...] = _words(
-        text="shards by channel; none starts an embedded Valkey", is_secret=True
+    redis_urls: tuple[str, ...] = _strings(
+        text="shards, chosen by channel; if empty, a Valkey is started", is_secret=True
     )
-    prefix: str = _word("ws", text="first part of every key")
+    prefix: str = _string("ws", text="prefix of every key")
     timeout: float = _seconds(4.0, minimum=0.05, text="time a request to the store may take")
     canary_interval: float = _seconds(
         1.0, minimum=0.05, text="time between two canary publications"
     )
-    deaf_after: float = _seconds(5.0, minimum=0.1, text="silence after which a worker is not ready")
+    deaf_after: float = _seconds(
+        5.0, minimum=0.1, text="a worker that has received no canary for so long is not ready"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ShutdownConfig:
-    """How long ending may take: drain_window < timeout < stop_grace_period."""
+    """How long a shutdown may take: drain_window < timeout < stop_grace_period."""
 
     timeout: float = _seconds(10.0, minimum=0.1, text="longest drain of a worker")
-    drain_window: float = _seconds(3.0, text="time over which closes are spread")
-    stop_grace_period: float = _seconds(30.0, minimum=0.2, text="then whoever is left is killed")
+    drain_window: float = _seconds(3.0, text="time over which the closes are spread")
+    stop_grace_period: float = _seconds(
+        30.0, minimum=0.2, text="processes that still run after it are killed"
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class ServerConfig:
-    """Doors, processes and places on this machine."""
+    """Ports, processes and paths of this machine."""
 
-    host: str = _word("0.0.0.0", text="address every door listens on")
-    port: int = _count(8000, maximum=MAXIMUM_PORT, kind="port", text="public door")
-    admin_port: int = _count(8001, maximum=MAXIMUM_PORT, kind="port", text="operator's door")
-    worker_port_base: int = _count(
-        8101,
-        maximum=MAXIMUM_PORT,
-        kind="port",
-        text="port of slot 0; on loopback only while nginx is on",
+    host: str = _string("0.0.0.0", text="address that every port is bound to")
+    port: int = _port(8000, text="public port")
+    admin_port: int = _port(8001, text="admin port")
+    worker_port_base: int = _port(
+        8101, text="port of worker slot 0; on loopback only if nginx is on"
     )
-    workers: int = _count(0, maximum=512, text="worker processes; 0 is one per CPU")
-    data_dir: str = _word(
-        "", empty=True, text="where state lives; the user's state directory if empty"
+    workers: int = _integer(0, maximum=512, text="worker processes; 0 is one per CPU")
+    data_dir: str = _optional(
+        "", text="directory of the state; the user's state directory if empty"
     )
-    nginx: bool = _switch(True, text="run an nginx as the public door")
+    nginx: bool = _boolean(True, text="serve the public port with nginx")
 
 
 @dataclass(frozen=True, slots=True)
 class AdminConfig:
-    """The operator's door."""
+    """The admin port."""
 
-    key: str = _secret("key for whatever changes something")
+    key: str = _secret(text="key that requests need to change something")
 
 
 @dataclass(frozen=True, slots=True)
 class ConsoleConfig:
-    """The page at the operator's door: whom it asks, and where its buttons lead."""
+    """The web console: the servers it queries, and the links it shows."""
 
-    prometheus_url: str = _word(
-        "http://127.0.0.1:9090", empty=True, text="where the server asks Prometheus; empty is none"
+    prometheus_url: str = _optional(
+        "http://127.0.0.1:9090",
+        text="address at which the server queries Prometheus; empty is none",
     )
-    alertmanager_url: str = _word(
+    alertmanager_url: str = _optional(
         "http://127.0.0.1:9093",
-        empty=True,
-        text="where the server asks Alertmanager; empty is none",
+        text="address at which the server queries Alertmanager; empty is none",
     )
-    prometheus_link: str = _word(
-        "", empty=True, text="where a browser finds Prometheus; prometheus_url if empty"
+    prometheus_link: str = _optional(
+        "", text="address of Prometheus for the browser; prometheus_url if empty"
     )
-    alertmanager_link: str = _word(
-        "", empty=True, text="where a browser finds Alertmanager; alertmanager_url if empty"
+    alertmanager_link: str = _optional(
+        "", text="address of Alertmanager for the browser; alertmanager_url if empty"
     )
-    grafana_link: str = _word(
-        "http://127.0.0.1:3000", empty=True, text="where a browser finds Grafana; empty is none"
+    grafana_link: str = _optional(
+        "http://127.0.0.1:3000",
+        text="address of Grafana for the browser; empty is none",
     )
-    viewers: int = _count(32, minimum=1, maximum=1000, text="browsers that may look at a time")
+    viewers: int = _integer(32, minimum=1, maximum=1000, text="browsers that may watch at a time")
 
 
 @dataclass(frozen=True, slots=True)
 class HttpApiConfig:
     """The server HTTP API."""
 
-    key: str = _secret("key of the HTTP API")
+    key: str = _secret(text="key of the HTTP API")
 
 
 @dataclass(frozen=True, slots=True)
 class LogConfig:
-    """What is logged, and how it looks."""
+    """The level and format of the logs."""
 
-    level: str = _word("info", choices=("debug", "info", "warning", "error"))
-    format: str = _word(
-        "auto", choices=("auto", "json", "console"), text="auto is JSON when not on a terminal"
+    level: str = _choice(
+        "info", ("debug", "info", "warning", "error"), text="lowest level that is written"
+    )
+    format: str = _choice(
+        "auto", ("auto", "json", "console"), text="auto writes JSON unless on a terminal"
     )
 
 
 @dataclass(frozen=True, slots=True)
 class Config:
-    """Everything that can be set."""
+    """All options."""
 
     client: ClientConfig = field(default_factory=ClientConfig)
     channel: ChannelConfig = field(default_factory=ChannelConfig)

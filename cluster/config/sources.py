@@ -1,9 +1,8 @@
-"""Where values come from: a file, the environment, flags; and how a `Config` travels.
+"""The sources of a configuration (a file, the environment, flags) and its form as JSON.
 
-Guarantees
-- `load` either gives a configuration that holds together or raises `ConfigError` with every
-  mistake of every source.
-- `from_json(to_json(config)) == config`; the document holds secrets and belongs into a pipe.
+- `load` either returns a configuration that keeps every rule or raises `ConfigError` with the
+  mistakes of all sources.
+- `from_json(to_json(config)) == config`. The document holds secrets: it is written to a pipe only.
 """
 
 from __future__ import annotations
@@ -11,18 +10,20 @@ from __future__ import annotations
 import dataclasses
 import json
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import urlsplit, urlunsplit
 
 from cluster.config.checks import check
 from cluster.config.model import Config
-from cluster.config.reading import STARS, Reading, options_of
+from cluster.config.reader import STARS, ConfigReader, options_of
 from cluster.errors import ConfigError, Problem
 
 ENV_PREFIX: Final = "WS_CLUSTER_"
 _MAXIMUM_SECRET_BYTES: Final = 65536
+
+_Tree = dict[str, Any]
 
 
 def load(
@@ -38,45 +39,44 @@ def load(
         path: a TOML or JSON file; None reads none.
         env: the environment; only names with `WS_CLUSTER_` count.
         flags: dotted keys and values, from the command line.
-        needs_keys: whether a server is about to run on it, which needs insecure mode or keys.
+        needs_keys: whether insecure mode or keys are required, as they are to start a server.
 
     Raises:
-        ConfigError: if anything at all is wrong, with every mistake.
+        ConfigError: with every mistake of every source.
     """
-    reading = Reading()
-    tree = _read_file(path, reading)
-    for key, value in _env_options(env or {}):
-        _put(tree, key, value, reading)
-    for key, given in (flags or {}).items():
-        _put(tree, key, given, reading)
-    base = Path(path).resolve().parent if path else Path.cwd()
-    _read_secret_files(tree, base, reading)
-    config = reading.config(tree)
-    problems = reading.problems + check(config, {p.key for p in reading.problems}, needs_keys)
+    reader = ConfigReader()
+    tree = _read_file(path, reader)
+    for key, value in [*_env_options(env or {}), *(flags or {}).items()]:
+        _put(tree, key, value, reader)
+    folder = Path(path).resolve().parent if path else Path.cwd()
+    for table, name, key in _secrets(tree):
+        _read_secret_file(table, name, key, folder, reader)
+    config = reader.config(tree)
+    problems = reader.problems + check(config, {p.key for p in reader.problems}, needs_keys)
     if problems:
         raise ConfigError(problems)
     return config
 
 
-def _read_file(path: str | None, reading: Reading) -> dict[str, Any]:
+def _read_file(path: str | None, reader: ConfigReader) -> _Tree:
     if path is None:
         return {}
     try:
         text = Path(path).read_text(encoding="utf-8")
         tree = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
     except OSError as error:
-        reading.note("--config", path, f"the file cannot be read: {error.strerror or error}")
+        reader.note("--config", path, f"the file cannot be read: {error.strerror or error}")
     except ValueError as error:
         kind = "JSON" if path.endswith(".json") else "TOML"
-        reading.note("--config", path, f"the file is no {kind}: {error}")
+        reader.note("--config", path, f"the file is not {kind}: {error}")
     else:
         if isinstance(tree, dict):
             return tree
-        reading.note("--config", path, "the file must hold one table of options")
+        reader.note("--config", path, "the file must hold one table of options")
     return {}
 
 
-def _env_options(env: Mapping[str, str]) -> list[tuple[str, str]]:
+def _env_options(env: Mapping[str, str]) -> list[tuple[str, object]]:
     return [
         (name.removeprefix(ENV_PREFIX).lower().replace("__", "."), value)
         for name, value in sorted(env.items())
@@ -84,55 +84,54 @@ def _env_options(env: Mapping[str, str]) -> list[tuple[str, str]]:
     ]
 
 
-def _put(tree: dict[str, Any], key: str, value: object, reading: Reading) -> None:
-    """Set a dotted key; `<secret>_file` and `<secret>` from a stronger source replace each other."""
+def _put(tree: _Tree, key: str, value: object, reader: ConfigReader) -> None:
+    """Set a dotted key; `<secret>_file` and `<secret>` of a stronger source replace each other."""
     *sections, name = key.split(".")
-    place = tree
+    table = tree
     for section in sections:
-        inner = place.setdefault(section, {})
+        inner = table.setdefault(section, {})
         if not isinstance(inner, dict):
-            reading.note(section, inner, "give a table of options")
+            reader.note(section, inner, "give a table of options")
             return
-        place = inner
-    if name.endswith("_file"):
-        place.pop(name.removesuffix("_file"), None)
-    else:
-        place.pop(f"{name}_file", None)
-    place[name] = value
+        table = inner
+    table.pop(name.removesuffix("_file") if name.endswith("_file") else f"{name}_file", None)
+    table[name] = value
 
 
-def _read_secret_files(tree: dict[str, Any], base: Path, reading: Reading) -> None:
+def _secrets(tree: Mapping[str, Any]) -> Iterator[tuple[_Tree, str, str]]:
+    """The table in which each secret stands, the secret's name in it and its dotted key."""
     for key, option in options_of(Config):
-        if option.metadata["kind"] != "secret":
-            continue
-        *sections, name = key.split(".")
-        place: Any = tree
-        for section in sections:
-            place = place.get(section) if isinstance(place, dict) else None
-        if isinstance(place, dict) and f"{name}_file" in place:
-            _read_secret_file(place, name, key, base, reading)
+        if option.metadata["kind"] == "secret":
+            *sections, name = key.split(".")
+            table: Any = tree
+            for section in sections:
+                table = table.get(section) if isinstance(table, dict) else None
+            if isinstance(table, dict):
+                yield table, name, key
 
 
 def _read_secret_file(
-    place: dict[str, Any], name: str, key: str, base: Path, reading: Reading
+    table: _Tree, name: str, key: str, folder: Path, reader: ConfigReader
 ) -> None:
-    given = place.pop(f"{name}_file")
-    if name in place:
-        reading.note(f"{key}_file", given, f"give either {key} or {key}_file, not both")
+    if f"{name}_file" not in table:
+        return
+    given = table.pop(f"{name}_file")
+    if name in table:
+        reader.note(f"{key}_file", given, f"give either {key} or {key}_file, not both")
         return
     if not isinstance(given, str) or not given:
-        reading.note(f"{key}_file", given, "give the path of a file that holds the secret")
+        reader.note(f"{key}_file", given, "give the path of a file that holds the secret")
         return
     try:
-        with (base / given).open("rb") as file:
+        with (folder / given).open("rb") as file:
             secret = file.read(_MAXIMUM_SECRET_BYTES).decode("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
-        reading.note(f"{key}_file", given, f"the file cannot be read: {reason}")
+        reader.note(f"{key}_file", given, f"the file cannot be read: {reason}")
         return
     if not secret:
-        reading.note(f"{key}_file", given, "the file is empty; it must hold the secret")
-    place[name] = secret
+        reader.note(f"{key}_file", given, "the file is empty; it must hold the secret")
+    table[name] = secret
 
 
 def to_json(config: Config) -> bytes:
@@ -146,40 +145,36 @@ def from_json(document: bytes) -> Config:
     Raises:
         ConfigError: if it is not such a document.
     """
-    reading = Reading()
+    reader = ConfigReader()
     try:
         tree = json.loads(document)
     except ValueError:
         raise ConfigError(
-            [Problem("the handed-over configuration", "…", "it must be JSON")]
+            [Problem("the configuration of the process", "…", "it must be JSON")]
         ) from None
-    config = reading.config(_with_flat_namespaces(tree))
-    if reading.problems:
-        raise ConfigError(reading.problems)
+    config = reader.config(_with_flat_namespaces(tree))
+    if reader.problems:
+        raise ConfigError(reader.problems)
     return config
 
 
-def _with_flat_namespaces(tree: Any) -> dict[str, object]:
+def _with_flat_namespaces(tree: Any) -> _Tree:
+    """A dumped configuration as a file has it: the options of a namespace beside its name."""
     if isinstance(tree, dict) and isinstance(tree.get("channel"), dict):
         spaces = tree["channel"].get("namespaces", [])
         tree["channel"]["namespaces"] = [
             {"name": space["name"], **space["options"]} for space in spaces
         ]
-    return cast(dict[str, object], tree)
+    return cast(_Tree, tree)
 
 
 def printable(config: Config) -> dict[str, Any]:
-    """The configuration as it may be shown: secrets are stars, URLs lose their passwords."""
+    """The configuration as it may be printed: secrets and passwords of URLs are stars."""
     tree = _with_flat_namespaces(dataclasses.asdict(config))
-    for key, option in options_of(Config):
-        *sections, name = key.split(".")
-        place: Any = tree
-        for section in sections:
-            place = place[section]
-        if option.metadata["kind"] == "secret" and place[name]:
-            place[name] = STARS
-    broker: Any = tree["broker"]
-    broker["redis_urls"] = [without_password(url) for url in config.broker.redis_urls]
+    for table, name, _ in _secrets(tree):
+        if table[name]:
+            table[name] = STARS
+    tree["broker"]["redis_urls"] = [without_password(url) for url in config.broker.redis_urls]
     return tree
 
 

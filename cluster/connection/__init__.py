@@ -1,6 +1,6 @@
-"""One client's protocol state machine (`machine`) and what it asks for (`actions`).
+"""The protocol state machine of one connection (`state_machine`) and its `actions`.
 
-No socket, no clock, no Redis; see `machine` for how it is used and what order it keeps.
+No socket, no clock, no Redis; see `state_machine` for its use and the order of commands.
 """
 
 from __future__ import annotations
@@ -15,17 +15,19 @@ from cluster.connection.actions import (
     Refresh,
     Rpc,
     Send,
+    State,
     Subscribe,
     Subscription,
 )
 from cluster.connection.state_machine import (
+    COMMANDS_PER_TURN,
     CONGESTED_COMMANDS,
     EXPIRED_CLOSE_DELAY_SECONDS,
     Connection,
-    State,
 )
 
 __all__ = [
+    "COMMANDS_PER_TURN",
     "CONGESTED_COMMANDS",
     "EXPIRED_CLOSE_DELAY_SECONDS",
     "Action",

@@ -12,23 +12,11 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
-from cluster.connection import (
-    Action,
-    Close,
-    Connect,
-    Connection,
-    History,
-    Leave,
-    Publish,
-    Refresh,
-    Rpc,
-    Send,
-    Subscribe,
-    Subscription,
-)  # fmt: skip
+from cluster.connection import COMMANDS_PER_TURN, Action, Connection, State, actions
 from cluster.errors import (
+    BAD_REQUEST_CLOSE,
     CONNECTION_CLOSED,
     INTERNAL,
     NORMAL,
@@ -41,12 +29,7 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Connected, Node
 from cluster.node.subscribe import Subscribed
-from cluster.protocol import (
-    PING_FRAME,
-    close_frame,
-    native_ping_frame,
-    text_frame,
-)
+from cluster.protocol import PING_FRAME, close_frame, native_ping_frame, text_frame
 from cluster.sessions import Session
 from cluster.websocket.frames import FrameProtocol
 
@@ -61,6 +44,7 @@ class ClientOwner(Protocol):
     node: Node
     counters: Counters
     session_short_lived_seconds: float
+    early_bytes_limit: int
 
     def closing(self, client: WebSocketClient) -> None:
         """A close frame has been written; the socket must be closed soon."""
@@ -78,8 +62,8 @@ class WebSocketClient(FrameProtocol):
     """
 
     __slots__ = (
-        "_counted", "_counters", "_native_pings", "_node", "_owner", "_url_session", "connection",
-        "opened_at", "session", "timer_slot",
+        "_counted", "_counters", "_early_bytes", "_native_pings", "_node", "_owner",
+        "_url_session", "connection", "opened_at", "session", "timer_slot",
     )  # fmt: skip
 
     def __init__(
@@ -97,6 +81,7 @@ class WebSocketClient(FrameProtocol):
         self._url_session = url_session
         self._native_pings = native_pings
         self._counted = 0
+        self._early_bytes = 0
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
@@ -113,6 +98,17 @@ class WebSocketClient(FrameProtocol):
 
     # --- from the socket -------------------------------------------------------------------
 
+    def data_received(self, data: bytes) -> None:
+        connection = self.connection
+        if not self._is_turn_scheduled:
+            connection.budget = COMMANDS_PER_TURN
+        if connection.state is State.NEW:
+            self._early_bytes += len(data)
+            if self._early_bytes > self._owner.early_bytes_limit:
+                self.fail(BAD_REQUEST_CLOSE)
+                return
+        super().data_received(data)
+
     def receive(self, data: bytes) -> None:
         self._counters.bytes_in += len(data)
         connection = self.connection
@@ -120,6 +116,10 @@ class WebSocketClient(FrameProtocol):
         self._count()
         if connection.is_congested:
             self.pause()
+
+    def next_turn(self) -> None:
+        self.perform(self.connection.next_turn())
+        self._count()
 
     def _count(self) -> None:
         """Add the commands handled since the last call to the session's messages."""
@@ -162,25 +162,27 @@ class WebSocketClient(FrameProtocol):
 
     # --- performing actions ------------------------------------------------------------------
 
-    def perform(self, actions: list[Action]) -> None:
+    def perform(self, wanted: list[Action]) -> None:
         """Perform the actions that the state machine returned, in order.
 
         Successive replies are written together: a system call costs more than everything else here.
         """
         frames: list[bytes] = []
-        for action in actions:
-            if type(action) is Send:
+        for action in wanted:
+            if type(action) is actions.Send:
                 frames.append(self._frame(action))
-            elif type(action) is Subscribe:
+            elif type(action) is actions.Subscribe:
                 self._subscribe(action, frames)
             else:
                 self._write_all(frames)
                 _PERFORM[type(action)](self, action)
         self._write_all(frames)
-        if self._is_paused and not self.connection.is_congested:
+        if self.connection.has_more:
+            self.schedule_turn()
+        elif self._is_paused and not self._is_turn_scheduled and not self.connection.is_congested:
             self.resume()
 
-    def _frame(self, action: Send) -> bytes:
+    def _frame(self, action: actions.Send) -> bytes:
         frame = text_frame(action.payload)
         self._counters.messages_out += 1
         self._counters.bytes_out += len(frame)
@@ -191,7 +193,7 @@ class WebSocketClient(FrameProtocol):
             self.write(frames[0] if len(frames) == 1 else b"".join(frames))
             frames.clear()
 
-    def _publish(self, action: Publish) -> None:
+    def _publish(self, action: actions.Publish) -> None:
         done = partial(self._published, action.id, time.monotonic())
         self._node.commands.publish(self.connection, action.channel, action.data, done)
 
@@ -199,10 +201,10 @@ class WebSocketClient(FrameProtocol):
         self._counters.command_duration["publish"].observe(time.monotonic() - since)
         self.perform(self.connection.published(number, error))
 
-    def _leave_channel(self, action: Leave) -> None:
+    def _leave_channel(self, action: actions.Leave) -> None:
         self._node.channels.leave(action.channel, self)
 
-    def _close(self, action: Close) -> None:
+    def _close(self, action: actions.Close) -> None:
         if self._is_closing:
             return
         why = action.why
@@ -247,10 +249,10 @@ class WebSocketClient(FrameProtocol):
             log.exception("client_failed", client=self.connection.client)
             self.perform(self.connection.disconnect(SERVER_ERROR))
 
-    def _connect(self, action: Connect) -> None:
+    def _connect(self, action: actions.Connect) -> None:
         self._run(self._do_connect(action))
 
-    async def _do_connect(self, action: Connect) -> None:
+    async def _do_connect(self, action: actions.Connect) -> None:
         since = time.monotonic()
         outcome = await self._outcome(
             "connect_failed", self._node.connect(self, action.request, self._url_session)
@@ -264,33 +266,33 @@ class WebSocketClient(FrameProtocol):
     def _enter(self, number: int, connected: Connected) -> None:
         claims = connected.claims
         self.session = connected.session
-        actions = self.connection.connected(
+        wanted = self.connection.connected(
             number,
             connected.result,
             user=claims.user,
             info=claims.info,
             expires_at=claims.expires_at,
             server_side={
-                one.channel: Subscription(one.is_positioned, is_server_side=True)
+                one.channel: actions.Subscription(one.is_positioned, is_server_side=True)
                 for one in connected.subscribed
             },
         )
-        if not actions:
+        if not wanted:
             # The connection was closed in the meantime.
             for one in connected.subscribed:
                 self._abort(one)
             self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
             return
         if connected.subscribed:
-            self.perform(actions[:1])
-            del actions[:1]
+            self.perform(wanted[:1])
+            del wanted[:1]
             self._join(connected.subscribed)
             if self._is_closing:
                 return
         # All but the connect itself.
         self._counted = 1
         self._count()
-        self.perform(actions)
+        self.perform(wanted)
         self._node.follow_session(self)
 
     def _join(self, subscribed: list[Subscribed]) -> None:
@@ -305,7 +307,7 @@ class WebSocketClient(FrameProtocol):
         """Give a prepared subscription up: the connection was closed before it could join."""
         self._node.channels.abort(subscribed.joining.channel)
 
-    def _subscribe(self, action: Subscribe, frames: list[bytes]) -> None:
+    def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
         """Subscribe, at once if the store is not needed; then `frames` are written with the reply."""
         since = time.monotonic()
         outcome: Subscribed | ClientError | None
@@ -325,10 +327,10 @@ class WebSocketClient(FrameProtocol):
             self._write_all(frames)
             self._subscribe_refused(action, since, outcome)
         if self.connection.has_waiting:
-            # In a task: each waiting command may be a subscribe too, and would nest one call deeper.
-            self._run(self._do_resume())
+            # Not here: each waiting command may be a subscribe too, and would nest one call deeper.
+            self.schedule_turn()
 
-    async def _do_subscribe(self, action: Subscribe, since: float) -> None:
+    async def _do_subscribe(self, action: actions.Subscribe, since: float) -> None:
         outcome = await self._outcome(
             "subscribe_failed", self._node.subscriptions.prepare(action.request)
         )
@@ -338,11 +340,8 @@ class WebSocketClient(FrameProtocol):
             self._subscribe_refused(action, since, outcome)
         self._resume()
 
-    async def _do_resume(self) -> None:
-        self._resume()
-
     def _subscribed(
-        self, action: Subscribe, since: float, outcome: Subscribed, frames: list[bytes]
+        self, action: actions.Subscribe, since: float, outcome: Subscribed, frames: list[bytes]
     ) -> None:
         self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
         replies = self.connection.subscribed(
@@ -360,7 +359,7 @@ class WebSocketClient(FrameProtocol):
         self._node.channels.join(outcome.joining, self, self.write)
 
     def _subscribe_refused(
-        self, action: Subscribe, since: float, why: ClientError | Disconnect
+        self, action: actions.Subscribe, since: float, why: ClientError | Disconnect
     ) -> None:
         self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
         self.perform(self.connection.subscribe_refused(action.id, action.request.channel, why))
@@ -370,10 +369,10 @@ class WebSocketClient(FrameProtocol):
         self.perform(self.connection.resume())
         self._count()
 
-    def _history(self, action: History) -> None:
+    def _history(self, action: actions.History) -> None:
         self._run(self._do_call(action.id, "history", self._node.commands.history(action.request)))
 
-    def _rpc(self, action: Rpc) -> None:
+    def _rpc(self, action: actions.Rpc) -> None:
         since = time.monotonic()
         try:
             result = self._node.commands.rpc(self.connection, action.method, action.data)
@@ -387,7 +386,7 @@ class WebSocketClient(FrameProtocol):
         self._counters.command_duration["rpc"].observe(time.monotonic() - since)
         self.perform(answers)
 
-    def _refresh(self, action: Refresh) -> None:
+    def _refresh(self, action: actions.Refresh) -> None:
         try:
             result = self._node.refresh(self, action.token)
         except (ClientError, Disconnect) as why:
@@ -441,16 +440,11 @@ class WebSocketClient(FrameProtocol):
 
 
 _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
-    Close: WebSocketClient._close,
-    Connect: WebSocketClient._connect,
-    Refresh: WebSocketClient._refresh,
-    Publish: WebSocketClient._publish,
-    Leave: WebSocketClient._leave_channel,
-    History: WebSocketClient._history,
-    Rpc: WebSocketClient._rpc,
+    actions.Close: WebSocketClient._close,
+    actions.Connect: WebSocketClient._connect,
+    actions.Refresh: WebSocketClient._refresh,
+    actions.Publish: WebSocketClient._publish,
+    actions.Leave: WebSocketClient._leave_channel,
+    actions.History: WebSocketClient._history,
+    actions.Rpc: WebSocketClient._rpc,
 }
-
-if TYPE_CHECKING:
-    from cluster.node.node import Client
-
-    _is_client: type[Client] = WebSocketClient

@@ -27,6 +27,11 @@ from cluster.protocol import native_pong_frame
 
 log = get_logger()
 
+#: Most bytes read from one connection in one turn of the event loop.
+READ_BYTES = 16_384
+
+_BUFFER = memoryview(bytearray(READ_BYTES))
+
 #: How long the buffer may stay full before the peer counts as one that does not read.
 _SLOW_GRACE_SECONDS = 0.05
 
@@ -55,14 +60,16 @@ class MaskCheck:
         return True
 
 
-class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
+class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
     """Call `begin` with the socket; a subclass handles the messages.
 
     Attributes:
         write: gives whole frames to the socket, in order.
     """
 
-    __slots__ = ("_is_closing", "_is_paused", "_mask_check", "_reader", "_transport", "write")
+    __slots__ = (
+        "_is_closing", "_is_paused", "_is_turn_scheduled", "_mask_check", "_ping", "_reader", "_transport", "write",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         # The base class's queue stays unused: messages are handled as they are parsed.
@@ -71,6 +78,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         self._mask_check: MaskCheck | None = MaskCheck()
         self._is_closing = False
         self._is_paused = False
+        self._is_turn_scheduled = False
+        self._ping: bytes | None = None
         self.write: Callable[[bytes], None] = _write_nowhere
 
     def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
@@ -91,6 +100,10 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         """Handle a pong frame."""
         raise NotImplementedError
 
+    def next_turn(self) -> None:
+        """Go on with what the last turn's limits have left over, and read again if nothing is."""
+        raise NotImplementedError
+
     def fail(self, why: Disconnect) -> None:
         """Close: the peer has violated the WebSocket protocol, or handling it failed."""
         raise NotImplementedError
@@ -105,7 +118,19 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     # --- from the socket -----------------------------------------------------------------------
 
+    def get_buffer(self, sizehint: int) -> memoryview:
+        # One for all connections: what was read is copied before anything else is.
+        return _BUFFER
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.data_received(bytes(_BUFFER[:nbytes]))
+        if nbytes == READ_BYTES:
+            # There may be more, and libuv would read up to 32 times before it serves another socket.
+            self.pause()
+            self.schedule_turn()
+
     def data_received(self, data: bytes) -> None:
+        """Parse what was read, and handle its messages."""
         reader = self._reader
         if reader is None:
             return
@@ -116,6 +141,9 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
                 self.fail(PROTOCOL_ERROR)
                 return
         reader.feed_data(data)
+        if self._ping is not None:
+            ping, self._ping = self._ping, None
+            self.write(native_pong_frame(ping))
 
     def feed_data(self, message: Any, size: int) -> None:
         """Handle one message that the reader has parsed."""
@@ -128,7 +156,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         elif kind is WSMsgType.BINARY:
             self.fail(BAD_REQUEST_CLOSE)
         elif kind is WSMsgType.PING:
-            self.write(native_pong_frame(data))
+            # RFC 6455, section 5.5.3: of several pings only the last one need be answered.
+            self._ping = data
         elif kind is WSMsgType.PONG:
             self.native_pong()
         elif kind is WSMsgType.CLOSE:
@@ -164,6 +193,16 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         self.write = _write_nowhere
 
     # --- to the socket -------------------------------------------------------------------------
+
+    def schedule_turn(self) -> None:
+        """Call `next_turn` in the next turn of the event loop."""
+        if not self._is_turn_scheduled:
+            self._is_turn_scheduled = True
+            asyncio.get_running_loop().call_soon(self._begin_turn)
+
+    def _begin_turn(self) -> None:
+        self._is_turn_scheduled = False
+        self.next_turn()
 
     def pause(self) -> None:
         """Stop reading until `resume`."""

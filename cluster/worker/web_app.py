@@ -61,7 +61,7 @@ def runner(
         shutdown_seconds: how long requests in progress may take at the end.
     """
     errors = logging.getLogger("cluster.http")
-    errors.addFilter(log.Unlogged(HttpProcessingError, server.bad_http))
+    errors.addFilter(log.ExceptionFilter(HttpProcessingError, server.bad_http))
     return web.AppRunner(
         app,
         access_log_class=AccessLog,

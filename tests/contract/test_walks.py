@@ -23,7 +23,7 @@ from cluster.websocket.accept import Acceptor
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
 from cluster.worker.stores import RedisStores
-from tests.contract.conftest import RedisBench
+from tests.contract.stores import RedisBench
 from tests.harness.waiting import until
 from tests.harness.wire import upgrade_request
 from tests.unit.local_worker import HISTORY, Caller, _Wire, ask, configured

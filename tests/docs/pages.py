@@ -27,7 +27,7 @@ SILENT = ("text", "mermaid")
 
 _FENCE = re.compile(r"^(`{3,})(\S*)\s*$")
 _EXCLUSION = re.compile(r"^<!-- not run: (.+) -->$")
-_LINK = re.compile(r"(?<!!)!?\[[^\]]*\]\(([^)\s]+)\)")
+_LINK = re.compile(r"(?<!!)!?\[[^\]]*\]\(([^)\s]+)\)|<img src=\"([^\"]+)\"")
 _HEADING = re.compile(r"^#{1,6} (.+)$")
 
 
@@ -87,7 +87,8 @@ def prose(page: Path) -> str:
 
 def links(page: Path) -> list[str]:
     """The targets of a page's links and pictures that stay inside the repository."""
-    return [t for t in _LINK.findall(prose(page)) if not re.match(r"[a-z]+:", t)]
+    found = (link or image for link, image in _LINK.findall(prose(page)))
+    return [target for target in found if not re.match(r"[a-z]+:", target)]
 
 
 def anchors(page: Path) -> set[str]:

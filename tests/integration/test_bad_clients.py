@@ -102,7 +102,7 @@ async def test_a_foreign_origin_is_answered_403(cluster: Cluster, neighbour: Cli
     [
         ({"Sec-WebSocket-Version": "12"}, {400, 426}),
         ({"Sec-WebSocket-Key": "short"}, {400}),
-        ({"Upgrade": "client-pigeon"}, {400, 426}),
+        ({"Upgrade": "carrier-pigeon"}, {400, 426}),
         ({"Connection": "close"}, {400, 426}),
     ],
 )

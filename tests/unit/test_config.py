@@ -1,4 +1,4 @@
-"""Configuration: every source, every mistake, and nothing secret in sight."""
+"""Configuration: its sources, its mistakes and its secrets."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster import config
-from cluster.config.reading import options_of, parse_seconds
+from cluster.config.reader import options_of, parse_seconds
 from cluster.errors import ConfigError
 
 INSECURE = {"client.insecure": True}
@@ -38,7 +38,7 @@ def a_file(tmp_path):
     return write
 
 
-def test_defaults_hold_together_and_are_those_of_the_protocol():
+def test_the_defaults_break_no_rule_and_are_those_of_the_protocol():
     found = config.load(flags=INSECURE)
     assert (found.client.ping_interval, found.client.pong_timeout) == (25.0, 8.0)
     assert found.client.queue_max_size == 1048576
@@ -71,7 +71,7 @@ def test_a_centrifugo_configuration_carries_over(a_file):
     assert found.client.ping_interval == 10.0
 
 
-def test_a_flag_beats_the_environment_which_beats_the_file(a_file):
+def test_a_flag_overrides_the_environment_which_overrides_the_file(a_file):
     file = a_file("[server]\nport = 1\nadmin_port = 2\nworkers = 3\n[client]\ninsecure = true")
     env = {"WS_CLUSTER_SERVER__PORT": "11", "WS_CLUSTER_SERVER__ADMIN_PORT": "12", "HOME": "/"}
     found = config.load(file, env=env, flags={"server.port": 21})
@@ -125,11 +125,11 @@ def test_a_mistake_says_what_was_given_and_what_is_allowed():
         ("server.redis_urls", "broker.redis_urls"),
     ],
 )
-def test_an_unknown_key_is_told_with_the_nearest_known_one(key, nearest):
+def test_an_unknown_key_is_reported_with_the_nearest_known_one(key, nearest):
     assert nearest in mistakes(flags={**INSECURE, key: 1})[key]
 
 
-def test_a_key_that_resembles_nothing_is_told_with_those_known_there():
+def test_a_key_that_resembles_no_other_is_reported_with_those_of_its_section():
     assert (
         "known here are ttl, state_max_size"
         in mistakes(flags={**INSECURE, "session.qqqq": 1})["session.qqqq"]
@@ -137,8 +137,8 @@ def test_a_key_that_resembles_nothing_is_told_with_those_known_there():
 
 
 def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
-    told = mistakes()["client.token.hmac_secret_key"]
-    assert "client.insecure = true for development" in told
+    reported = mistakes()["client.token.hmac_secret_key"]
+    assert "client.insecure = true for development" in reported
     assert config.load(needs_keys=False).client.insecure is False
 
 
@@ -153,6 +153,9 @@ def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
         ({"server.worker_port_base": 65535, "server.workers": 4}, "server.worker_port_base"),
         ({"broker.redis_urls": ["http://x"]}, "broker.redis_urls"),
         ({"broker.redis_urls": ["redis://:notaport"]}, "broker.redis_urls"),
+        ({"broker.redis_urls": ["redis://host:6379/database"]}, "broker.redis_urls"),
+        ({"broker.redis_urls": ["valkey://"]}, "broker.redis_urls"),
+        ({"broker.redis_urls": ["unix://"]}, "broker.redis_urls"),
         ({"channel.without_namespace.history_size": 5}, "channel.without_namespace.history_ttl"),
         (
             {"channel.without_namespace.force_recovery": True},
@@ -164,20 +167,40 @@ def test_options_that_contradict_each_other_are_mistakes(flags, key):
     assert set(mistakes(flags=INSECURE | flags)) == {key}
 
 
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://host:6379/0",
+        "rediss://host:6379/0",
+        "valkey://host:6379/0",
+        "valkeys://host:6379/0",
+        "unix:///run/valkey.sock",
+    ],
+)
+def test_every_redis_scheme_is_accepted(url):
+    found = config.load(flags={**INSECURE, "broker.redis_urls": [url]})
+    assert found.broker.redis_urls == (url,)
+
+
+def test_a_url_of_another_scheme_is_refused_with_every_scheme_that_is_allowed():
+    reported = mistakes(flags={**INSECURE, "broker.redis_urls": ["http://host:6379"]})
+    assert ", ".join(config.REDIS_SCHEMES) in reported["broker.redis_urls"]
+
+
 def test_two_namespaces_of_one_name_are_a_mistake(a_file):
     file = a_file("[[channel.namespaces]]\nname='ab'\n[[channel.namespaces]]\nname='ab'\n")
     assert '"ab"' in mistakes(file, flags=INSECURE)["channel.namespaces"]
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
-    [("client = ", "the file is no TOML"), ("[client]\ninsecure=1", "give true or false")],
+    ("text", "reported"),
+    [("client = ", "the file is not TOML"), ("[client]\ninsecure=1", "give true or false")],
 )
-def test_a_broken_file_is_told(a_file, text, told):
-    assert any(told in mistake for mistake in mistakes(a_file(text)).values())
+def test_a_broken_file_is_reported(a_file, text, reported):
+    assert any(reported in mistake for mistake in mistakes(a_file(text)).values())
 
 
-def test_a_section_that_is_no_table_is_told(a_file):
+def test_a_section_that_is_not_a_table_is_reported(a_file):
     assert "give a table" in mistakes(a_file("client = 5"))["client."]
 
 
@@ -190,7 +213,7 @@ def test_a_secret_can_come_from_a_file_beside_the_configuration(a_file):
     assert found.client.token.hmac_secret_key == "s3cret"
 
 
-def test_a_missing_an_empty_and_a_doubled_secret_file_are_told(a_file):
+def test_a_missing_an_empty_and_a_second_secret_file_are_reported(a_file):
     a_file("", "empty.txt")
     file = a_file(
         '[client.token]\nhmac_secret_key_file = "none.txt"\n[admin]\nkey_file = "empty.txt"\n'
@@ -202,13 +225,30 @@ def test_a_missing_an_empty_and_a_doubled_secret_file_are_told(a_file):
     assert "not both" in found["http_api.key_file"]
 
 
+@pytest.mark.parametrize(
+    "key",
+    [
+        "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n",
+        "ssh-ed25519 AAAA ann",
+        '{"kty": "oct", "k": "AAAA"}',
+        '[\n{"k": "AAAA", "kty": "oct"}]',
+    ],
+)
+def test_a_published_key_is_refused_as_the_secret_of_an_hmac(key):
+    reported = mistakes(flags={"client.token.hmac_secret_key": key})
+    assert reported == {
+        "client.token.hmac_secret_key": "*** | give a random secret; "
+        "this is a public or private key, or a certificate"
+    }
+
+
 def test_an_environment_secret_replaces_a_file_s_secret_file(a_file):
     file = a_file('[client.token]\nhmac_secret_key_file = "none.txt"\n')
     found = config.load(file, env={"WS_CLUSTER_CLIENT__TOKEN__HMAC_SECRET_KEY": "k"})
     assert found.client.token.hmac_secret_key == "k"
 
 
-def test_secrets_are_in_no_repr_no_print_and_no_message():
+def test_no_repr_print_or_message_holds_a_secret():
     flags = {
         "client.token.hmac_secret_key": "s3cret",
         "admin.key": "s3cret",
@@ -219,14 +259,14 @@ def test_secrets_are_in_no_repr_no_print_and_no_message():
     assert "s3cret" not in repr(found) + json.dumps(config.printable(found))
     assert config.printable(found)["admin"]["key"] == "***"
     assert config.printable(found)["broker"]["redis_urls"] == ["redis://user:***@host:6379/0"]
-    told = mistakes(
+    reported = mistakes(
         flags={"admin.key": ["s3cret"], "admin.kee": 1, "client.token.hmac_secret_kex": "s3cret"}
     )
-    assert "s3cret" not in str(told)
+    assert "s3cret" not in str(reported)
     assert "s3cret" not in str(mistakes(flags={"broker.redis_urls": ["htp://u:s3cret@h"]}))
 
 
-# --- travelling ----------------------------------------------------------------------------
+# --- as JSON -------------------------------------------------------------------------------
 
 
 @given(
@@ -238,7 +278,7 @@ def test_secrets_are_in_no_repr_no_print_and_no_message():
     ),
     st.floats(0.2, 1e6),
 )
-def test_what_travels_as_json_arrives_as_it_was(secret, spaces, ttl):
+def test_a_configuration_in_json_is_read_as_it_was(secret, spaces, ttl):
     found = config.load(flags=INSECURE)
     found = dataclasses.replace(
         found,
@@ -255,7 +295,7 @@ def test_what_travels_as_json_arrives_as_it_was(secret, spaces, ttl):
     assert config.from_json(config.to_json(found)) == found
 
 
-def test_a_document_that_is_no_configuration_is_refused():
+def test_a_document_that_is_not_a_configuration_is_refused():
     for document in (b"", b"[]", b'{"client": {"nonsense": 1}}'):
         with pytest.raises(ConfigError):
             config.from_json(document)
@@ -282,10 +322,15 @@ def test_durations_are_read_as_centrifugo_writes_them(text, seconds):
     assert parse_seconds(text) == seconds
 
 
+@pytest.mark.parametrize("value", [10**400, "9" * 400, "1e400", "nan", "inf", -1])
+def test_a_duration_that_no_clock_counts_is_a_mistake(value):
+    assert "give seconds" in mistakes(flags={**INSECURE, "session.ttl": value})["session.ttl"]
+
+
 @settings(deadline=None)
 @given(st.recursive(st.none() | st.booleans() | st.integers() | st.floats() | st.text(),
                     lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner), max_leaves=5))  # fmt: skip
-def test_whatever_is_given_for_an_option_it_is_read_or_told(value):
+def test_any_value_of_an_option_is_read_or_reported(value):
     for key, _ in options_of(config.Config):
         with suppress(ConfigError):
             config.load(flags={**INSECURE, key: value})

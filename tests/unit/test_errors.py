@@ -1,4 +1,4 @@
-"""The catalogue: codes are unique, texts are what the SDKs need, and the tree holds."""
+"""The catalogue: codes are unique, texts are as the SDKs need them, classes are in their tree."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from cluster.errors import (
     StoreUnavailable,
 )
 
-#: Temporary errors make the SDKs try again; every other one ends the subscription.
+#: Temporary errors make the SDKs try again; all others end the subscription.
 TEMPORARY = {100, 111}
 
 
@@ -32,7 +32,7 @@ def test_every_client_error_has_its_own_code_and_a_text():
     assert all(error.message for error in CLIENT_ERRORS)
 
 
-def test_only_the_errors_that_pass_are_temporary():
+def test_only_errors_of_a_passing_state_are_temporary():
     assert {error.code for error in CLIENT_ERRORS if error.temporary} == TEMPORARY
 
 
@@ -47,13 +47,13 @@ def test_a_close_reason_is_text_that_fits_a_control_frame_and_is_no_json(close: 
         json.loads(close.reason)
 
 
-def test_codes_that_end_an_sdk_for_good_are_faults_of_the_client():
+def test_codes_that_stop_an_sdk_are_faults_of_the_client():
     terminal = {close.code for close in DISCONNECTS if 3500 <= close.code < 4000}
     faults = {close.code for close in DISCONNECTS if close.is_client_fault}
     assert terminal <= faults
 
 
-def test_our_own_faults_and_decisions_are_not_counted_as_the_clients():
+def test_faults_and_decisions_of_the_server_are_not_counted_as_the_clients():
     ours = {1000, 3000, 3001, 3004, 3005, 3008, 3009, 3010, 3011}
     assert not ours & {close.code for close in DISCONNECTS if close.is_client_fault}
 
@@ -65,7 +65,7 @@ def test_the_catalogue_lists_everything_it_defines():
     assert set(closes) == set(DISCONNECTS)
 
 
-def test_an_unsubscribe_of_2500_and_above_makes_the_sdk_come_back():
+def test_an_unsubscribe_of_2500_and_above_makes_the_sdk_resubscribe():
     assert [one.code for one in UNSUBSCRIBES] == [2000, 2500]
     assert all(one.reason for one in UNSUBSCRIBES)
 
@@ -73,7 +73,7 @@ def test_an_unsubscribe_of_2500_and_above_makes_the_sdk_come_back():
 @pytest.mark.parametrize(
     ("kind", "code"), [(ConfigError, 78), (DependencyMissing, 69), (BootFailed, 3)]
 )
-def test_what_ends_a_program_carries_its_exit_code(kind: type[ClusterError], code: int):
+def test_an_error_that_ends_a_program_has_its_exit_code(kind: type[ClusterError], code: int):
     assert kind.exit_code == code  # type: ignore[attr-defined]
     assert issubclass(kind, ClusterError)
 
@@ -88,7 +88,7 @@ def test_a_bad_configuration_reports_every_mistake():
     ]
 
 
-def test_both_answers_of_a_store_are_store_errors():
+def test_both_errors_of_a_store_are_store_errors():
     assert issubclass(StoreUnavailable, StoreError)
     assert issubclass(StoreRefused, StoreError)
     assert not issubclass(StoreUnavailable, StoreRefused)
@@ -108,5 +108,5 @@ def test_both_answers_of_a_store_are_store_errors():
         ("", False),
     ],
 )
-def test_what_a_store_may_do_later_is_told_from_what_it_never_will(answer: str, is_temporary: bool):
+def test_a_refusal_is_temporary_if_a_later_attempt_may_succeed(answer: str, is_temporary: bool):
     assert StoreRefused(answer).is_temporary is is_temporary

@@ -1,4 +1,4 @@
-"""Logs: what a line looks like, what is held back, and what is counted all the same."""
+"""Logs: the form of a line, which lines are suppressed, and what is counted nevertheless."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def test_every_line_is_in_the_file_too_and_there_as_json(tmp_path, monkeypatch):
     log.configure(LogConfig(format="console"), worker="w0a", stream=io.StringIO())
     log.also_write(path)
     try:
-        assert log.inherited() == {log.FILE_VARIABLE: str(path)}
+        assert log.child_environment() == {log.FILE_VARIABLE: str(path)}
         try:
             raise ValueError("bad luck")
         except ValueError:
@@ -62,13 +62,13 @@ def test_every_line_is_in_the_file_too_and_there_as_json(tmp_path, monkeypatch):
         "child_started",
     )
     assert "ValueError: bad luck" in first["exception"]
-    assert log.inherited() == {}
+    assert log.child_environment() == {}
     structlog.reset_defaults()
 
 
-def test_a_file_that_cannot_be_written_disturbs_nobody(tmp_path, monkeypatch):
+def test_a_file_that_cannot_be_opened_does_not_disturb_logging(tmp_path, monkeypatch):
     monkeypatch.setenv(log.FILE_VARIABLE, str(tmp_path / "nowhere" / "app.log"))
-    log.inherit()
+    log.write_inherited_file()
     stream = io.StringIO()
     log.configure(LogConfig(), stream=stream)
     log.get_logger().info("child_started")
@@ -76,14 +76,14 @@ def test_a_file_that_cannot_be_written_disturbs_nobody(tmp_path, monkeypatch):
     structlog.reset_defaults()
 
 
-def test_what_is_below_the_level_is_not_written():
+def test_an_event_below_the_level_is_not_written():
     stream = io.StringIO()
     log.configure(LogConfig(level="warning"), stream=stream)
     log.get_logger().info("child_started")
     assert stream.getvalue() == ""
 
 
-def test_repeated_errors_are_held_back_but_every_one_is_counted(lines):
+def test_repeated_errors_are_suppressed_but_all_of_them_are_counted(lines):
     counted: list[str] = []
     log.count_levels(counted.append)
     for _ in range(100):
@@ -92,13 +92,13 @@ def test_repeated_errors_are_held_back_but_every_one_is_counted(lines):
     assert counted == ["error"] * 100
 
 
-def test_life_cycle_events_are_never_held_back(lines):
+def test_life_cycle_events_are_never_suppressed(lines):
     for _ in range(100):
         log.get_logger().info("child_started")
     assert len(lines()) == 100
 
 
-def test_after_the_window_the_next_line_says_how_many_were_held_back():
+def test_after_the_window_the_next_line_says_how_many_were_suppressed():
     now = [0.0]
     limiter = log.RepeatLimiter(burst=2, window_seconds=10, now=lambda: now[0])
     written = []
@@ -121,7 +121,7 @@ def test_a_flood_of_different_events_costs_no_memory():
     assert len(limiter._seen) <= 1000
 
 
-def test_what_libraries_log_becomes_an_event(lines):
+def test_a_log_record_of_a_library_becomes_an_event(lines):
     logging.getLogger("asyncio").error("task %s failed", "x")
     (line,) = lines()
     assert (line["event"], line["library"], line["message"]) == (
@@ -139,7 +139,7 @@ def test_an_exception_is_one_field(lines):
     assert "ValueError: no" in lines()[0]["exception"]
 
 
-def test_a_stream_that_is_gone_disturbs_nobody():
+def test_a_closed_stream_does_not_disturb_logging():
     stream = io.StringIO()
     log.configure(LogConfig(), stream=stream)
     stream.close()

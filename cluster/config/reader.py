@@ -1,9 +1,10 @@
-"""From a tree of plain values to a `Config`, or to a list of everything wrong with it.
+"""Reading a tree of plain values into a `Config`, with a list of every mistake in it.
 
-Rules
 - A tree is what TOML or JSON give: dicts, lists, strings, numbers, booleans.
-- Values from the environment are text; every reader takes the text form of its value too.
-- Reading never stops at a mistake: it is noted, the default is taken, and reading goes on.
+- Values from the environment are strings, so each kind of option accepts its value as a string too.
+- A mistake never ends the reading: it is noted, the option keeps its default, the next one is read.
+
+Why this is no library: docs/adr/0008-configuration-reader.md.
 """
 
 from __future__ import annotations
@@ -16,24 +17,44 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Final, cast, get_type_hints
 
+from cluster import durations
 from cluster.config.model import ChannelOptions, Config, Namespace
 from cluster.errors import Problem
 
 STARS: Final = "***"
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _NAMESPACE_NAME: Final = re.compile(r"[-a-zA-Z0-9_.]{2,64}")
 _SECRET_NAME: Final = re.compile("key|secret|passw|token|url", re.IGNORECASE)
-_TRUE: Final = frozenset({"true", "1", "yes", "on"})
-_FALSE: Final = frozenset({"false", "0", "no", "off"})
+_BOOLEANS: Final = {
+    **dict.fromkeys(("true", "1", "yes", "on"), True),
+    **dict.fromkeys(("false", "0", "no", "off"), False),
+}
+_INTEGERS: Final = {"bytes": "a whole number of bytes", "port": "a port number"}
+
+_Limits = Mapping[str, Any]
 
 
 class _Wrong(Exception):
     """The value is not allowed; the argument says what is."""
 
 
+def shown(value: object, *, is_secret: bool = False) -> str:
+    """A value as a message shows it: quoted, at most 80 characters, secrets as stars."""
+    if is_secret:
+        return STARS
+    text = json.dumps(value, default=str, ensure_ascii=False)
+    return text if len(text) <= 80 else text[:77] + "..."
+
+
+def problem(key: str, value: object, allowed: str, *, is_secret: bool = False) -> Problem:
+    """A mistake whose value is written as a message shows it."""
+    return Problem(key, shown(value, is_secret=is_secret), allowed)
+
+
+# --- one option --------------------------------------------------------------------------
+
+
 def parse_seconds(value: object) -> float:
-    """Read a duration: a number of seconds, or text such as "25s", "1h30m", "500ms".
+    """Parse a duration: a number of seconds, or a string such as "25s", "1h30m", "500ms".
 
     Raises:
         ValueError: if it is neither.
@@ -41,133 +62,102 @@ def parse_seconds(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value)
     else:
-        seconds = _seconds_of_text(str(value).strip())
+        seconds = durations.seconds_of(str(value).strip())
     if not math.isfinite(seconds):
         raise ValueError(value)
     return seconds
 
 
-def _seconds_of_text(text: str) -> float:
-    parts = _DURATION.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    return float(text)
-
-
-def _read_seconds(value: object, meta: Mapping[str, Any]) -> float:
-    minimum = meta["minimum"]
-    wrong = _Wrong(
-        f'give seconds as a number, or text such as "25s" or "500ms", at least {minimum:g}'
+def _seconds(value: object, limits: _Limits) -> float:
+    minimum = limits["minimum"]
+    if isinstance(value, (int, float, str)) and not isinstance(value, bool):
+        try:
+            seconds = parse_seconds(value)
+        except (ValueError, OverflowError):
+            seconds = -math.inf
+        if seconds >= minimum:
+            return seconds
+    raise _Wrong(
+        f'give seconds as a number, or a string such as "25s" or "500ms", at least {minimum:g}'
     )
-    if isinstance(value, (bool, list, dict)) or value is None:
-        raise wrong
-    try:
-        seconds = parse_seconds(value)
-    except ValueError:
-        raise wrong from None
-    if seconds < minimum:
-        raise wrong
-    return seconds
 
 
-def _read_count(value: object, meta: Mapping[str, Any]) -> int:
-    minimum, maximum = meta["minimum"], meta["maximum"]
-    noun = {"bytes": "a whole number of bytes", "port": "a port number"}.get(
-        meta["kind"], "a whole number"
-    )
-    limits = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
-    number = _whole_number(value)
-    if number is None or number < minimum or (maximum is not None and number > maximum):
-        raise _Wrong(f"give {noun} {limits}")
-    return number
-
-
-def _whole_number(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return value
+def _integer(value: object, limits: _Limits) -> int:
+    minimum, maximum = limits["minimum"], limits["maximum"]
     if isinstance(value, str) and re.fullmatch(r"-?\d{1,18}", value.strip()):
-        return int(value)
-    return None
+        value = int(value)
+    is_integer = isinstance(value, int) and not isinstance(value, bool)
+    if is_integer and minimum <= value and (maximum is None or value <= maximum):
+        return cast(int, value)
+    noun = _INTEGERS.get(limits["kind"], "a whole number")
+    bounds = f"from {minimum} to {maximum}" if maximum is not None else f"of at least {minimum}"
+    raise _Wrong(f"give {noun} {bounds}")
 
 
-def _read_switch(value: object, meta: Mapping[str, Any]) -> bool:
+def _boolean(value: object, limits: _Limits) -> bool:
     if isinstance(value, bool):
         return value
     text = value.strip().lower() if isinstance(value, str) else ""
-    if text in _TRUE:
-        return True
-    if text in _FALSE:
-        return False
-    raise _Wrong("give true or false")
+    if text not in _BOOLEANS:
+        raise _Wrong("give true or false")
+    return _BOOLEANS[text]
 
 
-def _read_word(value: object, meta: Mapping[str, Any]) -> str:
-    choices = meta["choices"]
-    if choices:
-        if value in choices:
-            return cast(str, value)
+def _choice(value: object, limits: _Limits) -> str:
+    choices: tuple[str, ...] = limits["choices"]
+    if value not in choices:
         raise _Wrong(f"give one of {', '.join(choices)}")
-    if not isinstance(value, str) or not (value or meta["empty"]):
-        raise _Wrong("give a text" if meta["empty"] else "give a text that is not empty")
     return value
 
 
-def _read_secret(value: object, meta: Mapping[str, Any]) -> str:
-    if isinstance(value, str):
+def _string(value: object, limits: _Limits) -> str:
+    if isinstance(value, str) and (value or limits["may_be_empty"]):
         return value
-    raise _Wrong("give a text")
+    raise _Wrong("give a string" if limits["may_be_empty"] else "give a string that is not empty")
 
 
-def _read_words(value: object, meta: Mapping[str, Any]) -> tuple[str, ...]:
-    if isinstance(value, str):
-        value = _list_of_text(value)
+def _strings(value: object, limits: _Limits) -> tuple[str, ...]:
+    if isinstance(value, str) and not value.lstrip().startswith("["):
+        value = [word.strip() for word in value.split(",") if word.strip()]
+    value = _of_json(value)
     if isinstance(value, (list, tuple)) and all(isinstance(word, str) and word for word in value):
         return tuple(value)
-    raise _Wrong("give a list of texts, none of them empty")
+    raise _Wrong("give a list of strings, none of them empty")
 
 
-def _list_of_text(text: str) -> object:
-    if text.lstrip().startswith("["):
-        return _json_or_none(text)
-    return [word.strip() for word in text.split(",") if word.strip()]
-
-
-def _json_or_none(text: str) -> object:
+def _of_json(value: object) -> object:
+    """What a string says in JSON, None if it is not JSON; any other value as it is."""
     try:
-        return json.loads(text)
+        return json.loads(value) if isinstance(value, str) else value
     except ValueError:
         return None
 
 
-_READERS: Final[Mapping[str, Callable[[object, Mapping[str, Any]], object]]] = {
-    "seconds": _read_seconds,
-    "count": _read_count,
-    "bytes": _read_count,
-    "port": _read_count,
-    "switch": _read_switch,
-    "word": _read_word,
-    "words": _read_words,
-    "secret": _read_secret,
+_READERS: Final[Mapping[str, Callable[[object, _Limits], object]]] = {
+    "seconds": _seconds,
+    "integer": _integer,
+    "bytes": _integer,
+    "port": _integer,
+    "boolean": _boolean,
+    "choice": _choice,
+    "string": _string,
+    "secret": _string,
+    "strings": _strings,
 }
 
 
-def shown(value: object, *, is_secret: bool = False) -> str:
-    """A value as it may stand in a message: short, quoted, secrets as stars."""
-    if is_secret:
-        return STARS
-    text = json.dumps(value, default=str, ensure_ascii=False)
-    return text if len(text) <= 80 else text[:77] + "..."
+# --- the tree ----------------------------------------------------------------------------
 
 
-class Reading:
-    """One reading of one tree; collects its mistakes in `problems`."""
+class ConfigReader:
+    """Reads one tree and collects its mistakes in `problems`."""
 
     def __init__(self) -> None:
         self.problems: list[Problem] = []
 
     def note(self, key: str, value: object, allowed: str, *, is_secret: bool = False) -> None:
         """Note one mistake."""
-        self.problems.append(Problem(key, shown(value, is_secret=is_secret), allowed))
+        self.problems.append(problem(key, value, allowed, is_secret=is_secret))
 
     def config(self, tree: Mapping[str, object]) -> Config:
         """Read the whole configuration."""
@@ -179,23 +169,15 @@ class Reading:
             return cls()
         hints = get_type_hints(cls)
         known = {option.name: option for option in fields(cls)}
-        self._unknown(tree, known, path)
-        values = {
-            name: self._option(known[name], hints[name], value, path + name)
-            for name, value in tree.items()
-            if name in known
-        }
+        values = {}
+        for name, value in tree.items():
+            if name in known:
+                values[name] = self._option(known[name], hints[name], value, path + name)
+            else:
+                is_secret = _SECRET_NAME.search(str(name)) is not None
+                allowed = _unknown_key(str(name), known, path)
+                self.note(f"{path}{name}", value, allowed, is_secret=is_secret)
         return cls(**values)
-
-    def _unknown(self, tree: Mapping[str, object], known: Mapping[str, object], path: str) -> None:
-        for name in tree:
-            if name not in known:
-                self.note(
-                    path + str(name),
-                    tree[name],
-                    unknown_key(str(name), known, path),
-                    is_secret=_SECRET_NAME.search(str(name)) is not None,
-                )
 
     def _option(self, option: Field[Any], hint: Any, value: object, key: str) -> object:
         if is_dataclass(hint):
@@ -210,15 +192,14 @@ class Reading:
             return option.default if option.default is not MISSING else ""
 
     def _namespaces(self, value: object, key: str) -> tuple[Namespace, ...]:
-        if isinstance(value, str):
-            value = _json_or_none(value)
+        value = _of_json(value)
         if not isinstance(value, list):
             self.note(key, value, "give a list of tables, each with a name and options")
             return ()
         found = [self._namespace(item, f"{key}[{index}]") for index, item in enumerate(value)]
         names = [space.name for space in found if space.name]
         for name in sorted({name for name in names if names.count(name) > 1}):
-            self.note(key, name, "give each namespace one name of its own")
+            self.note(key, name, "give each namespace a name of its own")
         return tuple(found)
 
     def _namespace(self, item: object, key: str) -> Namespace:
@@ -237,7 +218,7 @@ class Reading:
         )
 
 
-def unknown_key(name: str, known: Mapping[str, object], path: str) -> str:
+def _unknown_key(name: str, known: Mapping[str, object], path: str) -> str:
     """Say that a key is unknown, and which one was probably meant."""
     near = difflib.get_close_matches(name, known, n=1)
     if near:

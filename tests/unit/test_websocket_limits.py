@@ -1,0 +1,175 @@
+"""One client's flood is worked off in slices: others get their turn, and nothing is lost or reordered."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import uvloop
+
+from tests.harness import wire
+from tests.harness.waiting import until
+from tests.harness.wire import frame
+from tests.unit.local_worker import LocalWorker, ask, configured, entered
+from tests.unit.raw_socket import echo_at_once, raw
+from tests.unit.test_accept import CONNECT, request, response
+
+#: Generous: before there were slices, these floods held the loop for one to five seconds.
+LONGEST_TURN_SECONDS = 0.5
+
+
+@contextlib.asynccontextmanager
+async def no_long_turn() -> AsyncIterator[None]:
+    """The event loop turns all the time, at this machine's pace."""
+    longest, running = 0.0, True
+
+    async def watch() -> None:
+        nonlocal longest
+        while running:
+            before = time.thread_time()
+            await asyncio.sleep(0)
+            # Of this thread alone: others of the machine may take the processor away.
+            longest = max(longest, time.thread_time() - before)
+
+    task = asyncio.get_running_loop().create_task(watch())
+    try:
+        yield
+    finally:
+        running = False
+        await task
+    assert longest < LONGEST_TURN_SECONDS
+
+
+async def attacker(worker: LocalWorker) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    reader, writer = await raw(worker)
+    writer.write(request())
+    await response(reader)
+    return reader, writer
+
+
+SENDER = """
+import socket, sys, threading
+sock = socket.create_connection(("127.0.0.1", int(sys.argv[1])), 20)
+def drain():
+    try:
+        while sock.recv(1 << 20):
+            pass
+    except OSError:
+        pass
+reading = threading.Thread(target=drain, daemon=True)
+reading.start()
+try:
+    sock.sendall(sys.stdin.buffer.read())
+    sock.shutdown(socket.SHUT_WR)
+except OSError:
+    pass
+reading.join(20)
+"""
+
+
+async def sender(port: int, data: bytes) -> asyncio.subprocess.Process:
+    """A process that connects and sends all of this as fast as it can: one of its own fills the buffers."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", SENDER, str(port), stdin=asyncio.subprocess.PIPE
+    )
+    assert process.stdin is not None
+    process.stdin.write(data)
+    await process.stdin.drain()
+    process.stdin.close()
+    return process
+
+
+def batch(method: str, first: int, count: int, **params: Any) -> bytes:
+    line = b"".join(b'{"id":%d,"%b":{}}\n' % (first + n, method.encode()) for n in range(count))
+    return frame(wire.TEXT, line[:-1])
+
+
+FLOODS = {
+    "rpc in large frames": [batch("rpc", 2 + n * 2500, 2500) for n in range(80)],
+    "ping in large frames": [batch("ping", 2 + n * 2500, 2500) for n in range(80)],
+    "tiny frames": [frame(wire.TEXT, b'{"id":%d,"rpc":{}}' % n) for n in range(2, 100_000)],
+    "pings of WebSocket": [frame(wire.PING, b"")] * 500_000,
+    "pongs of WebSocket": [frame(wire.PONG, b"")] * 500_000,
+    "unsubscribes": [
+        frame(wire.TEXT, b'{"id":%d,"unsubscribe":{"channel":"a"}}' % n) for n in range(2, 80_000)
+    ],
+}
+
+
+async def flooded(data: bytes) -> None:
+    async with LocalWorker(configured(), rpc_handlers={"": echo_at_once}).open() as worker:
+        good = await entered(worker)
+        async with no_long_turn():
+            process = await sender(worker.port, request() + CONNECT + data)
+            while process.returncode is None:
+                assert "rpc" in await ask(good, "rpc", method="", data=1)
+        assert worker.counters.connections_opened == 2
+
+
+@pytest.mark.parametrize("name", FLOODS)
+def test_a_flood_of_one_client_leaves_the_others_their_turn(name: str):
+    # On the loop that workers run on, whose way of reading is a part of it.
+    uvloop.run(flooded(b"".join(FLOODS[name])))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        frame(wire.PONG, b"") * 100_000,
+        frame(wire.TEXT, b"", fin=False) + frame(0, b"", fin=False) * 50_000,
+    ],
+    ids=["pongs", "continuations"],
+)
+async def test_what_comes_before_the_connect_is_bounded(data: bytes):
+    async with LocalWorker(configured()).open() as worker:
+        process = await sender(worker.port, request() + data)
+        async with no_long_turn():
+            await until(lambda: bool(worker.counters.connections_opened), 10, "it has come")
+            await until(lambda: not worker.server.clients, 10, "it has been closed")
+        assert worker.counters.client_errors["3501"] == 1
+        await asyncio.wait_for(process.wait(), 30)
+
+
+async def test_a_frame_of_many_commands_is_answered_whole_and_in_order():
+    async with LocalWorker(configured(), rpc_handlers={"": echo_at_once}).open() as worker:
+        caller = await entered(worker)
+        caller.wire.send(batch("rpc", 2, 2500))
+        await caller.reply(2501)
+        numbers = [one["id"] for one in caller.heard if "rpc" in one]
+        assert numbers == list(range(2, 2502))
+
+
+async def test_commands_of_all_kinds_in_one_frame_keep_their_order():
+    async with LocalWorker(configured(), rpc_handlers={"": echo_at_once}).open() as worker:
+        caller = await entered(worker)
+        lines, number = [], 2
+        for channel in range(100):
+            for method, params in (
+                ("subscribe", f'{{"channel":"c{channel}"}}'),
+                ("publish", f'{{"channel":"c{channel}","data":{channel}}}'),
+                ("rpc", "{}"),
+                ("unsubscribe", f'{{"channel":"c{channel}"}}'),
+            ):
+                lines.append(f'{{"id":{number},"{method}":{params}}}')
+                number += 1
+        caller.wire.send_text("\n".join(lines).encode())
+        for one in range(2, number):
+            await caller.reply(one)
+        replies = [one for one in caller.heard if one.get("id", 0) > 1]
+        assert all("error" not in one for one in replies)
+        assert {one["id"] for one in replies} == set(range(2, number))
+        heard = [next(iter(one)) for one in caller.heard if "push" in one]
+        assert len(heard) <= 100
+
+
+async def test_only_the_last_of_several_pings_is_answered():
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await attacker(worker)
+        writer.write(frame(wire.PING, b"one") + frame(wire.PING, b"two"))
+        assert await reader.readexactly(5) == b"\x8a\x03two"
+        writer.close()
