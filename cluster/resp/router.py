@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis.crc import key_slot
@@ -21,6 +21,8 @@ from cluster.log import get_logger
 from cluster.resp.connection import Arg, Done
 from cluster.resp.link import Address, Link, wait_for
 from cluster.resp.scripts import Script
+from cluster.resp.shard import Shard
+from cluster.resp.subscriptions import Subscriptions
 
 log = get_logger()
 
@@ -28,43 +30,11 @@ _SLOTS = 16_384
 _REFRESH_SECONDS = 0.5
 
 
-class Shard:
-    """One server (a master) with its link for commands and its link for subscriptions."""
-
-    def __init__(self, address: Address, router: Router, timeout_seconds: float) -> None:
-        self.address = address
-        self.commands = Link(
-            address,
-            timeout_seconds=timeout_seconds,
-            on_up=lambda: router.command_link_changed(self),
-            on_down=lambda: router.command_link_changed(self),
-        )
-        self.subscriptions = Link(
-            address,
-            timeout_seconds=timeout_seconds,
-            on_up=lambda: router.subscription_link_changed(self),
-            on_down=lambda: router.subscription_link_changed(self),
-            on_messages=lambda messages: router.on_messages(self, messages),
-        )
-
-    def start(self) -> None:
-        self.commands.start()
-        self.subscriptions.start()
-
-    @property
-    def is_up(self) -> bool:
-        return self.commands.is_up and self.subscriptions.is_up
-
-    async def aclose(self) -> None:
-        await self.commands.aclose()
-        await self.subscriptions.aclose()
-
-
 class Router:
-    """The shards and the way to them.
+    """The shards of a store, the slot map, and the subscriptions kept over both.
 
-    Set `on_messages`, `on_subscriptions_up` and `on_moved` before `start`: they are the broker's
-    ears. `on_moved` is called when slots have moved to another shard.
+    Attributes:
+        subscriptions: the shard channels this process wants; see `Subscriptions`.
 
     Args:
         urls: one server or cluster, or several servers as shards.
@@ -79,9 +49,7 @@ class Router:
         self._refresh_wanted = asyncio.Event()
         self._refresher: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self.on_messages: Callable[[Shard, list[Any]], None] = lambda shard, messages: None
-        self.on_subscriptions_up: Callable[[Shard], None] = lambda shard: None
-        self.on_moved: Callable[[], None] = lambda: None
+        self.subscriptions = Subscriptions(self)
 
     # --- life ----------------------------------------------------------------------------
 
@@ -230,16 +198,14 @@ class Router:
 
     # --- changes -------------------------------------------------------------------------
 
-    def command_link_changed(self, shard: Shard) -> None:
-        """Called by a shard's link."""
-        if self.is_cluster and not shard.commands.is_up:
-            self.refresh()
+    def messages_received(self, shard: Shard, messages: list[Any]) -> None:
+        self.subscriptions.messages_received(shard, messages)
 
-    def subscription_link_changed(self, shard: Shard) -> None:
-        """Called by a shard's link."""
-        if shard.subscriptions.is_up:
-            self.on_subscriptions_up(shard)
-        elif self.is_cluster:
+    def subscriptions_up(self, shard: Shard) -> None:
+        self.subscriptions.link_up(shard)
+
+    def link_lost(self, shard: Shard) -> None:
+        if self.is_cluster:
             self.refresh()
 
     def refresh(self) -> None:
@@ -285,7 +251,7 @@ class Router:
         self._slots = settled
         self._close_soon(gone)
         if has_moved:
-            self.on_moved()
+            self.subscriptions.slots_moved()
 
     def _close_soon(self, shards: Sequence[Shard]) -> None:
         for shard in shards:
