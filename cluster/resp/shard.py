@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any, Protocol
 
-from cluster.resp.link import Address, Link
+from cluster.config.redis_url import Address
+from cluster.resp.link import Link
 
 
 class ShardListener(Protocol):
