@@ -17,7 +17,6 @@ JOBS ?= 3
 bin := $(VENV)/bin
 stamps := $(VENV)/.stamps
 pip := $(bin)/python -m pip --disable-pip-version-check --quiet
-beside := --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder
 sources := cluster loadtest scripts tests benchmarks
 # A folder with a package-lock.json gets its node_modules; npm writes the file named here last.
 test_node := $(patsubst %/package-lock.json,%/node_modules/.package-lock.json,\
@@ -37,9 +36,7 @@ run: $(stamps)/package ## Start a cluster in the foreground; Ctrl-C drains and s
 
 .PHONY: test
 test: test-system $(stamps)/test $(stamps)/package $(test_node) ## Install what the tests need and run them
-	@export CI=true; chosen() { "$$@" || [ $$? -eq 5 ]; }; \
-	chosen $(bin)/python -m pytest $(beside) -m 'not full and not alone' $(ARGS); \
-	chosen $(bin)/python -m pytest -m 'alone and not full' $(ARGS)
+	@CI=true exec $(bin)/python scripts/run_tests.py --jobs $(JOBS) -- $(ARGS)
 
 .PHONY: test-full
 test-full: test-system $(stamps)/test $(stamps)/package $(test_node) ## All tests, the long ones too

@@ -1,4 +1,4 @@
-"""A self-hosted WebSocket cluster: several workers, one door, no message lost between them."""
+"""A self-hosted WebSocket cluster: several workers behind one public port."""
 
 from __future__ import annotations
 

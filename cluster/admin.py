@@ -1,10 +1,11 @@
-"""The operator's door: summed metrics, health, readiness, and the console.
+"""The HTTP server of the admin port: metrics, health, readiness, and the console.
 
 Rules
-- It answers for as long as the supervisor lives; a scrape is collected in a thread, one at a
-  time, so that health and readiness never wait for it.
-- /health: this process turns. /ready: it would serve; 503 with the reason as JSON if not.
-- Nothing here changes anything but what the console lets an operator with `admin.key` do.
+- It answers for as long as the supervisor runs. Metrics are collected in a thread, one scrape at
+  a time, so that health and readiness never wait for a scrape.
+- /health: the event loop of the supervisor runs. /ready: the cluster would serve a new client;
+  if not, 503 with the reason as JSON.
+- Only the console changes state, and only with `admin.key`.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ _SHUTDOWN_SECONDS: Final = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Readiness:
-    """Whether this cluster would serve; if not, why, and the state of every child."""
+    """Whether this cluster would serve a new client, why not, and the state of every child."""
 
     is_ready: bool
     reason: str
@@ -40,13 +41,13 @@ class AdminServer:
     """An HTTP server on a socket that is already listening.
 
     Args:
-        sock: the socket; stays the caller's.
-        version: of this program.
-        instance: `host:port` of this door, the label of logs and metrics.
-        readiness: asked for every /ready.
+        sock: the socket, owned by the caller.
+        version: the version of this program.
+        instance: `host:port` of the admin port, the label of logs and metrics.
+        readiness: called for every request of /ready.
         exposition: collects the metrics; called in a thread.
-        scraped: told the User-Agent after each scrape has been collected.
-        console: the page at `/` and what belongs to it; the runbooks stand beside it.
+        scraped: called with the User-Agent after each scrape.
+        console: the page at `/` and its routes.
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class AdminServer:
         self._runner: web.AppRunner | None = None
 
     async def open(self) -> None:
-        """Begin to answer."""
+        """Start the server."""
         app = web.Application()
         self._console.add_to(app)
         runbooks.add_to(app)
@@ -87,7 +88,7 @@ class AdminServer:
         await site.start()
 
     async def close(self) -> None:
-        """Answer what has been asked, then no more."""
+        """Finish the open requests and stop the server."""
         if self._runner is not None:
             await self._runner.cleanup()
 
@@ -97,15 +98,15 @@ class AdminServer:
         )
 
     async def _ready(self, request: web.Request) -> web.Response:
-        state = self._readiness()
+        readiness = self._readiness()
         return web.json_response(
             {
-                "ready": state.is_ready,
-                "reason": state.reason,
-                "children": dict(state.children),
+                "ready": readiness.is_ready,
+                "reason": readiness.reason,
+                "children": dict(readiness.children),
             },
-            status=200 if state.is_ready else 503,
-            headers={} if state.is_ready else {"Retry-After": "1"},
+            status=200 if readiness.is_ready else 503,
+            headers={} if readiness.is_ready else {"Retry-After": "1"},
         )
 
     async def _metrics(self, request: web.Request) -> web.Response:

@@ -1,9 +1,9 @@
-"""A command line in, one exit code out.
+"""The command line: parses arguments, runs a command, returns an exit code.
 
 Rules
 - Exit codes: 0 clean, 3 a child cannot boot, 69 a dependency is missing, 78 bad configuration.
-- Whatever ends the program says so in one sentence on standard error that tells what to do.
-- A worker's modules are imported by the worker only: the supervisor stays light.
+- An error is printed to standard error as one sentence that says what to do.
+- Only a worker imports the modules of a worker, to keep the supervisor small.
 """
 
 from __future__ import annotations
@@ -34,50 +34,50 @@ _UP_FLAGS: Mapping[str, str] = {
 }
 
 
-# Programs of their own, in the package `loadtest`: Locust replaces the sockets of its process.
+# These run as separate programs (package `loadtest`): Locust replaces the sockets of its process.
 _LOADTEST: Mapping[str, str] = {
-    "drill": "break a cluster until each alert has fired and ended, and report it",
-    "soak": "a healthy cluster under load: nothing may fire",
+    "drill": "inject faults into a cluster until each alert has fired and resolved, and write a report",
+    "soak": "run a healthy cluster under load; no alert may fire",
     "capacity": "measure what this machine can carry",
 }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
-    words = sys.argv[1:] if argv is None else argv
+    arguments = sys.argv[1:] if argv is None else argv
     try:
-        if words and words[0] in _LOADTEST:
-            _become_loadtest(words)
-        arguments = _parser(words[0] if words else "").parse_args(words)
-        return int(arguments.run(arguments))
+        if arguments and arguments[0] in _LOADTEST:
+            _exec_loadtest(arguments)
+        options = _parser(arguments[0] if arguments else "").parse_args(arguments)
+        return int(options.run(options))
     except ConfigError as error:
-        _tell(_told(error))
+        _print_error(_config_error_text(error))
         return error.exit_code
     except ExitError as error:
-        _tell(f"ws-cluster: {error}")
+        _print_error(f"ws-cluster: {error}")
         return error.exit_code
 
 
-def _become_loadtest(words: Sequence[str]) -> NoReturn:
-    """Replace this process by the load test's.
+def _exec_loadtest(arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by `python -m loadtest`.
 
     Raises:
-        DependencyMissing: the extra is not installed.
+        DependencyMissing: if the extra is not installed.
     """
     missing = [name for name in ("loadtest", "locust", "rich") if find_spec(name) is None]
     if missing:
         raise DependencyMissing(
-            f"{words[0]} needs {', '.join(missing)}: install the extra with"
+            f"{arguments[0]} needs {', '.join(missing)}: install the extra with"
             " pip install 'ws-cluster[loadtest]'"
         )
-    os.execv(sys.executable, [sys.executable, "-m", "loadtest", *words])  # noqa: S606 - no shell is wanted
+    os.execv(sys.executable, [sys.executable, "-m", "loadtest", *arguments])  # noqa: S606 - no shell is wanted
 
 
-def _tell(text: str) -> None:
+def _print_error(text: str) -> None:
     sys.stderr.write(text + "\n")
 
 
-def _told(error: ConfigError) -> str:
+def _config_error_text(error: ConfigError) -> str:
     count = len(error.problems)
     mistakes = "1 mistake" if count == 1 else f"{count} mistakes"
     lines = "\n".join(f"  {problem}" for problem in error.problems)
@@ -96,7 +96,7 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_worker(commands)
     _add_check_config(commands)
     if command not in ("up", "worker"):
-        # A supervisor and its workers start without the operator's side.
+        # The supervisor and its workers do not import the monitoring commands.
         from cluster import monitor
 
         monitor.add_commands(commands)
@@ -109,36 +109,51 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     up = commands.add_parser(
         "up",
         help="run a cluster on this machine, in the foreground",
-        description="Run nginx, an embedded Valkey and one worker per CPU until told to stop.",
+        description="Run nginx, an embedded Valkey and one worker per CPU until they are stopped.",
         epilog=_EPILOG,
     )
     up.set_defaults(run=_up)
     add = up.add_argument
     add("--workers", type=int, metavar="N", help="worker processes; 0, the default, is one per CPU")
-    add("--host", metavar="ADDR", help="address every door listens on (default 0.0.0.0)")
-    add("--port", type=int, metavar="PORT", help="public door, served by nginx (default 8000)")
-    add("--admin-port", type=int, metavar="PORT", help="operator's door (default 8001)")
+    add("--host", metavar="ADDR", help="address that all ports listen on (default 0.0.0.0)")
+    add("--port", type=int, metavar="PORT", help="public port, served by nginx (default 8000)")
+    add(
+        "--admin-port",
+        type=int,
+        metavar="PORT",
+        help="admin port: console, metrics, health (default 8001)",
+    )
     add("--worker-port-base", type=int, metavar="PORT", help="port of slot 0 (default 8101)")
     add(
         "--redis-url",
         action="append",
         dest="redis_urls",
         metavar="URL",
-        help="use this Redis or Valkey instead of an embedded one; several are shards by channel",
+        help="use this Redis or Valkey instead of an embedded one; give several to shard by channel",
     )
     add("--no-nginx", action="store_false", dest="nginx", default=None, help="run no nginx")
-    add("--config", metavar="FILE", help="TOML or JSON file with options; flags overrule it")
-    add("--data-dir", metavar="DIR", help="where state lives (default: the user's state directory)")
+    add("--config", metavar="FILE", help="TOML or JSON file with options; flags override it")
+    add(
+        "--data-dir",
+        metavar="DIR",
+        help="data directory (default: below the user's state directory)",
+    )
 
 
 def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    worker = commands.add_parser("worker", help="one worker; started by the supervisor only")
+    worker = commands.add_parser(
+        "worker", help="run one worker; only the supervisor starts this command"
+    )
     worker.set_defaults(run=_worker)
     for flag, kind in (("slot", int), ("lane", str), ("instance", str)):
         worker.add_argument(
             f"--{flag}", type=kind, required=True, help=f"given by the supervisor: {flag}"
         )
-    worker.add_argument("--patient", action="store_true", help="wait for a store that is away")
+    worker.add_argument(
+        "--patient",
+        action="store_true",
+        help="wait for an unreachable store instead of failing to boot",
+    )
     for flag in ("listen-fd", "status-fd", "config-fd"):
         worker.add_argument(
             f"--{flag}", type=int, required=True, metavar="FD", help="an inherited file descriptor"
@@ -147,14 +162,14 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 def _add_check_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     check = commands.add_parser(
-        "check-config", help="say what is wrong with a configuration file", epilog=_EPILOG
+        "check-config", help="check a configuration file and report all mistakes", epilog=_EPILOG
     )
     check.set_defaults(run=_check_config)
     check.add_argument("file", metavar="FILE", help="TOML or JSON file with options")
     check.add_argument(
         "--print",
         action="store_true",
-        dest="shows",
+        dest="prints_options",
         help="print the resolved options, secrets as ***",
     )
 
@@ -193,7 +208,7 @@ def _worker(arguments: argparse.Namespace) -> int:
 
 def _check_config(arguments: argparse.Namespace) -> int:
     settings = config.load(arguments.file, env=os.environ)
-    if arguments.shows:
+    if arguments.prints_options:
         sys.stdout.write(json.dumps(config.printable(settings), indent=2) + "\n")
     else:
         sys.stdout.write(f"{arguments.file} is fine\n")

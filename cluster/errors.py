@@ -7,7 +7,10 @@ The tree:
     │   ├── ConfigError           78  bad configuration, with all its mistakes
     │   ├── DependencyMissing     69  a program or library is missing
     │   ├── BootFailed             3  a worker (or another child) cannot start
-    │   └── …                         those of the monitor commands (cluster/monitor)
+    │   ├── NotFound               1  what a command names does not exist
+    │   ├── UsageError             3  an argument of a command cannot be understood
+    │   └── NotAnswering           3  Prometheus, Alertmanager or another service gave no answer
+    │       └── HttpStatusError       it answered with an HTTP error
     ├── ClientError               a reply with `error`; the connection stays open
     ├── Disconnect                the connection is closed with a code and a reason
     └── StoreError                the store did not execute a command
@@ -83,6 +86,38 @@ class BootFailed(ExitError):
     """A child process has failed to start too many times in a row."""
 
     exit_code = 3
+
+
+class NotFound(ExitError):
+    """What was named does not exist; nothing was changed."""
+
+    exit_code = 1
+
+
+class UsageError(ExitError):
+    """An argument of a monitor command cannot be understood; 2 would say that a critical alert fires."""
+
+    exit_code = 3
+
+
+class NotAnswering(ExitError):
+    """A service could not be reached, or its answer could not be understood."""
+
+    exit_code = 3
+
+
+class HttpStatusError(NotAnswering):
+    """The service answered with an HTTP error.
+
+    Attributes:
+        status: the HTTP status.
+        body: of the answer, as text.
+    """
+
+    def __init__(self, text: str, status: int, body: str) -> None:
+        super().__init__(text)
+        self.status: Final = status
+        self.body: Final = body
 
 
 # --- errors that a client receives -------------------------------------------------------

@@ -1,16 +1,19 @@
-"""Local fan-out: which connections of this worker listen to which channel, and from where.
+"""Local fan-out: the subscribers of each channel on this worker, and their positions.
 
 Rules of this file: no event loop, no socket, no Redis, no clock.
 
-The position is kept per channel, not per subscriber, because every caught-up local subscriber
-has the same one; so gap detection costs one comparison per publication, and the frames of a
-batch are joined once and written to all. A joiner whose read of the stream is ahead of the
-channel waits beside it (`skip_until`) and joins the common path when the channel has come that
-far; one whose read is behind gets what passed meanwhile from the channel's `tail`. The channel's
-position never moves for a joiner: the others would lose what lies between.
+The position is stored per channel, not per subscriber, because all local subscribers that have
+caught up share it. So gap detection costs one comparison per publication, and the frames of a
+batch are joined once and written to all.
 
-A channel that misses publications is *held*: what arrives is kept back until the missing range
-has been read from the stream (`fill`), so nothing is delivered out of order.
+A joiner is a connection that subscribes and reads the stream first. If its read is ahead of the
+channel, it skips publications (`skip_until`) until the channel has reached the same position. If
+its read is behind, it gets the publications in between from the channel's `tail`. The position of
+the channel never jumps forward for a joiner, because the other subscribers would lose the
+publications in between.
+
+A channel that misses publications is *held*: new publications are buffered until the missing ones
+have been read from the stream (`fill`), so that none is delivered out of order.
 """
 
 from __future__ import annotations
@@ -21,11 +24,11 @@ from typing import Final
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication, push_frame, push_prefix
 
-#: Writes one or more whole frames to a subscriber; must not change the hub. A RuntimeError says
-#: that the socket has broken.
+#: Writes one or more whole frames to a subscriber; must not change the hub. Raises RuntimeError if
+#: the socket is broken.
 Write = Callable[[bytes], None]
 
-#: Most publications kept back for one channel while a gap is filled; beyond it the gap is lost.
+#: Maximum number of publications buffered per channel while it is held; beyond it some are lost.
 HELD_LIMIT: Final = 10_000
 
 
@@ -47,14 +50,14 @@ class Channel:
         self.ahead: dict[object, tuple[Write, int]] = {}
         self.joining = 0
         self.tail: list[tuple[int, bytes]] = []
-        # A positioned channel is held until its first read has given it a position.
+        # A positioned channel is held until the first read of its stream gives it a position.
         self.is_held = is_positioned
         self.held: list[Publication] = []
         self.has_overflown = False
         self.active_at = 0.0
 
     @property
-    def is_placed(self) -> bool:
+    def has_position(self) -> bool:
         """Whether the channel has a position yet."""
         return bool(self.epoch)
 
@@ -81,7 +84,7 @@ class Hub:
         """Announce a joiner before it reads the stream.
 
         Returns:
-            The channel, and whether it is new: then the broker must be asked for it.
+            The channel, and whether it is new; the caller then subscribes to it at the broker.
         """
         channel = self.channels.get(name)
         is_new = channel is None
@@ -91,28 +94,28 @@ class Hub:
         return channel, is_new
 
     def join_abort(self, channel: Channel) -> bool:
-        """A joiner gave up. Returns whether the channel is empty now and has been forgotten."""
-        self._joined(channel)
-        return self._forget_if_empty(channel)
+        """Remove a joiner that failed. Returns whether the channel became empty and was removed."""
+        self._end_join(channel)
+        return self._remove_if_empty(channel)
 
     def join(self, channel: Channel, subscriber: object, write: Write, top: Position) -> bool:
-        """Make a joiner a subscriber; what it has missed since its read is written at once.
+        """Turn a joiner into a subscriber and write what was published since its read.
 
-        If the channel `is_held` afterwards, it misses publications and wants to be filled.
+        If the channel `is_held` afterwards, it misses publications and must be filled.
 
         Args:
-            top: what its read of the stream gave; ignored in a channel without positions.
+            top: the position of its read of the stream; ignored in a channel without positions.
 
         Returns:
-            True if it misses nothing. False if what passed since its read is no longer known: it
-            is a subscriber, and must be told that its state is insufficient.
+            True if it misses nothing. False if publications since its read are unknown: it is a
+            subscriber, and the caller must report insufficient state to it.
         """
         is_whole = True
         self.subscriptions += 1
         if not channel.is_positioned:
             channel.writes[subscriber] = write
-        elif not channel.is_placed:
-            self._place(channel, top)
+        elif not channel.has_position:
+            self._set_first_position(channel, top)
             channel.writes[subscriber] = write
             self.release(channel)
             if channel.has_overflown:
@@ -127,11 +130,11 @@ class Hub:
             if missed and is_whole:
                 self._write((write,), b"".join(missed), len(missed))
             channel.writes[subscriber] = write
-        self._joined(channel)
+        self._end_join(channel)
         return is_whole
 
-    def _place(self, channel: Channel, top: Position) -> None:
-        """Give the channel its first position; joiners with an earlier read need what is before."""
+    def _set_first_position(self, channel: Channel, top: Position) -> None:
+        """Set the first position; keep what is before it for joiners with an earlier read."""
         channel.offset, channel.epoch = top
         if channel.joining > 1:
             channel.tail.extend(
@@ -141,20 +144,20 @@ class Hub:
             )
 
     def leave(self, name: str, subscriber: object) -> bool:
-        """Remove a subscriber. Returns whether the channel is empty now and has been forgotten."""
+        """Remove a subscriber. Returns whether the channel became empty and was removed."""
         channel = self.channels.get(name)
         if channel is None:
             return False
         if channel.writes.pop(subscriber, None) or channel.ahead.pop(subscriber, None):
             self.subscriptions -= 1
-        return self._forget_if_empty(channel)
+        return self._remove_if_empty(channel)
 
-    def _joined(self, channel: Channel) -> None:
+    def _end_join(self, channel: Channel) -> None:
         channel.joining -= 1
         if not channel.joining:
             channel.tail.clear()
 
-    def _forget_if_empty(self, channel: Channel) -> bool:
+    def _remove_if_empty(self, channel: Channel) -> bool:
         if not channel.is_empty:
             return False
         self.channels.pop(channel.name, None)
@@ -163,10 +166,10 @@ class Hub:
     # --- delivery --------------------------------------------------------------------------
 
     def deliver(self, name: str, publications: list[Publication]) -> Channel | None:
-        """Fan a batch out.
+        """Write a batch of publications to all subscribers of a channel.
 
         Returns:
-            The channel if it misses publications now and wants to be filled, else None.
+            The channel if it misses publications now and must be filled, else None.
         """
         channel = self.channels.get(name)
         if channel is None:
@@ -185,7 +188,7 @@ class Hub:
         gap_at = None
         for index, publication in enumerate(publications):
             if not publication.offset:
-                # From a worker whose configuration gives this channel no history (a roll).
+                # During a roll, from a worker whose configuration gives this channel no history.
                 frames.append((0, push_frame(prefix, publication)))
                 continue
             if publication.epoch == epoch:
@@ -207,10 +210,10 @@ class Hub:
         return channel
 
     def _hold(self, channel: Channel, publications: list[Publication]) -> None:
-        room = HELD_LIMIT - len(channel.held)
-        if len(publications) > room:
+        free = HELD_LIMIT - len(channel.held)
+        if len(publications) > free:
             channel.has_overflown = True
-            publications = publications[:room]
+            publications = publications[:free]
         channel.held.extend(publications)
 
     def _fan_out(self, channel: Channel, frames: list[tuple[int, bytes]]) -> None:
@@ -223,9 +226,9 @@ class Hub:
 
     def _catch_up(self, channel: Channel, frames: list[tuple[int, bytes]]) -> None:
         for subscriber, (write, skip_until) in list(channel.ahead.items()):
-            news = [frame for offset, frame in frames if offset > skip_until]
-            if news:
-                self._write((write,), b"".join(news), len(news))
+            new = [frame for offset, frame in frames if offset > skip_until]
+            if new:
+                self._write((write,), b"".join(new), len(new))
             if channel.offset >= skip_until:
                 del channel.ahead[subscriber]
                 channel.writes[subscriber] = write
@@ -239,8 +242,8 @@ class Hub:
                     write(data)
                     count += 1
             except RuntimeError:
-                # uvloop refuses a socket that has broken but has not been reported lost yet;
-                # its client leaves in a moment, and the iterator goes on with the next one.
+                # uvloop raises for a socket that is broken but not yet reported as lost; that
+                # connection is removed soon. The iterator continues with the next subscriber.
                 self._counters.dropped["closed"] += frames
                 continue
             break
@@ -250,7 +253,7 @@ class Hub:
     # --- filling gaps ----------------------------------------------------------------------
 
     def hold(self, channel: Channel) -> bool:
-        """Hold a channel that may miss publications. Returns False if it is held already."""
+        """Hold a channel that may miss publications. Returns False if it is already held."""
         if channel.is_held:
             return False
         channel.is_held = True
@@ -259,19 +262,19 @@ class Hub:
     def fill(
         self, channel: Channel, top: Position, missing: list[Publication], *, held_before: int
     ) -> bool:
-        """Give a held channel what its stream has after the channel's position, and release it.
+        """Deliver what a held channel misses, from a read of its stream, and release it.
 
         Args:
-            top: the stream's top at the time of the read.
+            top: the position of the stream's newest publication at the time of the read.
             missing: the publications after the channel's position, ascending.
-            held_before: how many publications were held when the read began; they are in the
-                stream as read, or no longer true (a failover went back).
+            held_before: the number of publications that were buffered when the read began; the
+                read includes them, or they are no longer valid (a failover lost them).
 
         Returns:
-            True if nothing is missing any more; if the channel `is_held` all the same, it wants to
-            be filled again. False if the stream no longer has all of it: the channel stands at
-            the top and is still held; tell the subscribers that their state is insufficient, then
-            `release` it, or they would get what is newer first.
+            True if the gap is filled; if the channel `is_held` afterwards, it must be filled
+            again. False if the stream no longer has all missing publications: the position of the
+            channel is `top` now and it is still held. Report insufficient state to the
+            subscribers first, then `release` it, or they would receive newer publications before.
         """
         del channel.held[:held_before]
         is_whole = (
@@ -285,19 +288,19 @@ class Hub:
             self._advance(channel, missing)
         else:
             channel.offset, channel.epoch = top
-            self._place_ahead(channel)
+            self._join_all_ahead(channel)
         channel.has_overflown = False
         if is_whole:
             self.release(channel)
         return is_whole
 
-    def _place_ahead(self, channel: Channel) -> None:
+    def _join_all_ahead(self, channel: Channel) -> None:
         for subscriber, (write, _) in channel.ahead.items():
             channel.writes[subscriber] = write
         channel.ahead.clear()
 
     def release(self, channel: Channel) -> None:
-        """Deliver what was held; if the channel `is_held` afterwards, it wants to be filled."""
+        """Deliver the buffered publications; if the channel `is_held` afterwards, fill it again."""
         channel.is_held = False
         held, channel.held = channel.held, []
         if held:

@@ -1,9 +1,11 @@
-"""The Centrifuge client protocol, JSON v2: commands in, replies and pushes out, WebSocket frames.
+"""The codec of the Centrifuge client protocol (JSON, version 2) and of WebSocket frames.
 
-Rules: this module knows no connection, clock or channel state. Zero values are left out of what
-is sent, except a successful reply's result key, which is always there. Whatever is malformed is
-raised as the `Disconnect` that the protocol demands. Payloads (`data`) are JSON of any kind and
-are never looked into.
+Rules
+- No connection, clock or channel state.
+- Zero values are omitted from what is sent, except the result key of a successful reply.
+- Malformed input raises the `Disconnect` that the protocol requires.
+- Payloads (`data`) are any JSON and are never inspected.
+- Only this module encodes WebSocket frames.
 
 Source: centrifugal/protocol `client.proto`; RFC 6455 for the frames.
 """
@@ -23,25 +25,11 @@ from cluster.errors import (
     Disconnect,
     Unsubscribe,
 )
+from cluster.methods import METHODS
 
 _ID_LIMIT = 2**32
 _OFFSET_LIMIT = 2**53
 
-#: In the order in which a command with several request keys is read.
-METHODS: Final = (
-    "connect",
-    "ping",
-    "subscribe",
-    "unsubscribe",
-    "publish",
-    "presence",
-    "presence_stats",
-    "history",
-    "rpc",
-    "send",
-    "refresh",
-    "sub_refresh",
-)
 _METHODS_SET: Final = frozenset(METHODS)
 
 REJECT_UNRECOVERED: Final = 1 << 1
@@ -49,7 +37,7 @@ REJECT_UNRECOVERED: Final = 1 << 1
 
 
 class _Missing:
-    """The type of `MISSING`; a JSON null is a value, an absent key is not."""
+    """The type of `MISSING`, which stands for an absent key; JSON null is a value."""
 
     def __repr__(self) -> str:
         return "MISSING"
@@ -70,14 +58,14 @@ PONG: Final = Command(0, "pong", {})
 
 
 class Position(NamedTuple):
-    """A place in a channel's stream; offset 0 with an empty epoch is no place at all."""
+    """A position in a channel's stream; offset 0 with an empty epoch stands for no position."""
 
     offset: int
     epoch: str
 
 
 class Publication(NamedTuple):
-    """One publication as it travels.
+    """One publication, as the broker delivers it.
 
     Attributes:
         offset: its number in the stream, 0 in a channel without history.
@@ -120,7 +108,9 @@ class HistoryRequest(NamedTuple):
 
 
 def decode(payload: bytes) -> list[Command]:
-    """Read one WebSocket message: JSON documents separated by newlines, at most one at the end.
+    """Decode one WebSocket message: JSON documents separated by newlines.
+
+    One newline at the end is allowed.
 
     Raises:
         Disconnect: 3501 for anything that is not a list of commands, 1007 for invalid UTF-8.
@@ -132,10 +122,10 @@ def decode(payload: bytes) -> list[Command]:
             return [_command(orjson.loads(line)) for line in payload.split(b"\n")]
         return [_command(orjson.loads(payload))]
     except orjson.JSONDecodeError:
-        raise _why_undecodable(payload).fresh() from None
+        raise _decode_error(payload).fresh() from None
 
 
-def _why_undecodable(payload: bytes) -> Disconnect:
+def _decode_error(payload: bytes) -> Disconnect:
     try:
         payload.decode()
     except UnicodeDecodeError:
@@ -151,7 +141,7 @@ def _command(document: Any) -> Command:
         raise BAD_REQUEST_CLOSE.fresh()
     method = _method(document)
     if number == 0 and method != "send":
-        # Centrifugo takes whatever has no id and is no `send` for a pong.
+        # Like Centrifugo: any command without an id, except `send`, is a pong.
         return PONG
     if method is None:
         raise BAD_REQUEST_CLOSE.fresh()
@@ -168,7 +158,7 @@ def _method(document: dict[str, Any]) -> str | None:
     return min(found, key=METHODS.index, default=None)
 
 
-def _take(params: dict[str, Any], name: str, kind: type, default: Any) -> Any:
+def _param(params: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     value = params.get(name)
     if value is None:
         return default
@@ -177,53 +167,53 @@ def _take(params: dict[str, Any], name: str, kind: type, default: Any) -> Any:
     return value
 
 
-def _take_offset(params: dict[str, Any]) -> int:
-    offset: int = _take(params, "offset", int, 0)
+def _offset_param(params: dict[str, Any]) -> int:
+    offset: int = _param(params, "offset", int, 0)
     if not 0 <= offset < _OFFSET_LIMIT:
         raise BAD_REQUEST_CLOSE.fresh()
     return offset
 
 
-def _take_channel(params: dict[str, Any]) -> str:
-    channel: str = _take(params, "channel", str, "")
+def _channel_param(params: dict[str, Any]) -> str:
+    channel: str = _param(params, "channel", str, "")
     if not channel:
         raise BAD_REQUEST_CLOSE.fresh()
     return channel
 
 
 def connect_request(params: dict[str, Any]) -> ConnectRequest:
-    """Read the parameters of `connect`; raises `Disconnect` 3501 when a type is wrong."""
+    """Read the parameters of `connect`; raises `Disconnect` 3501 if a type is wrong."""
     subs = {}
-    for channel, sub in _take(params, "subs", dict, {}).items():
+    for channel, sub in _param(params, "subs", dict, {}).items():
         if type(sub) is not dict:
             raise BAD_REQUEST_CLOSE.fresh()
-        if _take(sub, "recover", bool, False):
-            subs[channel] = Position(_take_offset(sub), _take(sub, "epoch", str, ""))
+        if _param(sub, "recover", bool, False):
+            subs[channel] = Position(_offset_param(sub), _param(sub, "epoch", str, ""))
     return ConnectRequest(
-        _take(params, "token", str, ""), params.get("data"), subs, _take(params, "name", str, "")
+        _param(params, "token", str, ""), params.get("data"), subs, _param(params, "name", str, "")
     )
 
 
 def subscribe_request(params: dict[str, Any]) -> SubscribeRequest:
-    """Read the parameters of `subscribe`; raises `Disconnect` 3501 when a type is wrong."""
-    delta = _take(params, "delta", str, "")
+    """Read the parameters of `subscribe`; raises `Disconnect` 3501 if a type is wrong."""
+    delta = _param(params, "delta", str, "")
     if delta not in {"", "fossil"}:
         raise BAD_REQUEST_CLOSE.fresh()
-    flag = _take(params, "flag", int, 0)
+    flag = _param(params, "flag", int, 0)
     return SubscribeRequest(
-        _take_channel(params),
-        _take(params, "token", str, ""),
-        _take(params, "recover", bool, False),
-        Position(_take_offset(params), _take(params, "epoch", str, "")),
-        _take(params, "positioned", bool, False),
-        _take(params, "recoverable", bool, False),
+        _channel_param(params),
+        _param(params, "token", str, ""),
+        _param(params, "recover", bool, False),
+        Position(_offset_param(params), _param(params, "epoch", str, "")),
+        _param(params, "positioned", bool, False),
+        _param(params, "recoverable", bool, False),
         bool(flag & REJECT_UNRECOVERED),
     )
 
 
 def channel_request(params: dict[str, Any]) -> str:
-    """Read a command that only names a channel."""
-    return _take_channel(params)
+    """Read the parameters of a command that has only a channel."""
+    return _channel_param(params)
 
 
 def publish_request(params: dict[str, Any]) -> tuple[str, bytes]:
@@ -231,21 +221,21 @@ def publish_request(params: dict[str, Any]) -> tuple[str, bytes]:
 
     Raises:
         Disconnect: 3501 without a channel.
-        ClientError: 107 without data, or with data nested too deep to be written again.
+        ClientError: 107 without data, or with data nested too deeply to be encoded.
     """
-    channel = _take_channel(params)
+    channel = _channel_param(params)
     return channel, data_json(params)
 
 
 def data_json(params: dict[str, Any]) -> bytes:
-    """The parameter `data` as compact JSON; raises `ClientError` 107 when absent or too deep."""
+    """Return `data` as compact JSON; raises `ClientError` 107 if absent or nested too deeply."""
     data = params.get("data", MISSING)
     if data is MISSING:
         raise BAD_REQUEST.fresh()
     try:
         return orjson.dumps(data)
     except orjson.JSONEncodeError:
-        # orjson reads 1,024 levels of nesting but writes 254.
+        # orjson decodes 1,024 levels of nesting but encodes only 254.
         raise BAD_REQUEST.fresh() from None
 
 
@@ -253,32 +243,32 @@ def history_request(params: dict[str, Any]) -> HistoryRequest:
     """Read `history`.
 
     Raises:
-        Disconnect: 3501 when a type is wrong.
+        Disconnect: 3501 if a type is wrong.
         ClientError: 107 for a backward read from offset 0.
     """
-    limit = _take(params, "limit", int, 0)
-    reverse = _take(params, "reverse", bool, False)
-    since_params = _take(params, "since", dict, None)
+    limit = _param(params, "limit", int, 0)
+    reverse = _param(params, "reverse", bool, False)
+    since_params = _param(params, "since", dict, None)
     since = None
     if since_params is not None:
-        since = Position(_take_offset(since_params), _take(since_params, "epoch", str, ""))
+        since = Position(_offset_param(since_params), _param(since_params, "epoch", str, ""))
         if reverse and since.offset == 0:
             raise BAD_REQUEST.fresh()
-    return HistoryRequest(_take_channel(params), max(limit, -1), since, reverse)
+    return HistoryRequest(_channel_param(params), max(limit, -1), since, reverse)
 
 
 # --- writing -----------------------------------------------------------------------------
 
 
 def reply(number: int, method: str, result: dict[str, Any] | None = None) -> bytes:
-    """A successful reply; its result key is there even when empty."""
+    """Encode a successful reply; its result key is present even if empty."""
     if not result:
         return b'{"id":%d,"%s":{}}' % (number, method.encode())
     return orjson.dumps({"id": number, method: result})
 
 
 def error_reply(number: int, error: ClientError) -> bytes:
-    """A reply that says what went wrong."""
+    """Encode an error reply."""
     body: dict[str, Any] = {"code": error.code, "message": error.message}
     if error.temporary:
         body["temporary"] = True
@@ -286,7 +276,7 @@ def error_reply(number: int, error: ClientError) -> bytes:
 
 
 def publication_body(data: bytes, user: str, client: str, info: Any) -> bytes:
-    """A Publication of a client: its data (JSON) and who sent it."""
+    """Encode a client's publication: its data (JSON) and the info of its publisher."""
     client_info: dict[str, Any] = {"user": user, "client": client}
     if info is not None:
         client_info["conn_info"] = info
@@ -294,7 +284,7 @@ def publication_body(data: bytes, user: str, client: str, info: Any) -> bytes:
 
 
 def publication_json(publication: Publication) -> bytes:
-    """A Publication with its offset, and with its epoch when it is the first of its stream."""
+    """Add the offset to a publication, and the epoch if it is the first of its stream."""
     offset = publication.offset
     if not offset:
         return publication.body
@@ -307,33 +297,33 @@ def publication_json(publication: Publication) -> bytes:
 
 
 def publications_json(publications: Iterable[Publication]) -> list[orjson.Fragment]:
-    """Publications for a reply, already JSON."""
+    """Encode publications for a reply."""
     return [orjson.Fragment(publication_json(publication)) for publication in publications]
 
 
 def push_prefix(channel: str) -> bytes:
-    """What stands before a publication in a push of this channel."""
+    """Return the start of a push of this channel, up to the publication."""
     return b'{"push":{"channel":%b,"pub":' % orjson.dumps(channel)
 
 
 def push_frame(prefix: bytes, publication: Publication) -> bytes:
-    """The whole frame of a publication push; built once, written to every subscriber."""
+    """Encode the frame of a publication push: once, for all subscribers."""
     return text_frame(b"%b%b}}" % (prefix, publication_json(publication)))
 
 
 def unsubscribe_push(channel: str, why: Unsubscribe) -> bytes:
-    """Tell a client that the server took its subscription away."""
+    """Encode the push for a subscription that the server ended."""
     body = {"code": why.code, "reason": why.reason}
     return orjson.dumps({"push": {"channel": channel, "unsubscribe": body}})
 
 
 def subscribe_push(channel: str, result: dict[str, Any]) -> bytes:
-    """Tell a client that the server has subscribed it."""
+    """Encode the push for a subscription that the server made."""
     return orjson.dumps({"push": {"channel": channel, "subscribe": result}})
 
 
 def message_push(data: Any) -> bytes:
-    """A message of the server to one connection."""
+    """Encode a message of the server to one connection."""
     return orjson.dumps({"push": {"message": {"data": data}}})
 
 
@@ -350,23 +340,23 @@ def _frame(first: int, payload: bytes) -> bytes:
 
 
 def text_frame(payload: bytes) -> bytes:
-    """A text frame."""
+    """Encode a text frame."""
     return _frame(0x81, payload)
 
 
 def close_frame(code: int, reason: str) -> bytes:
-    """A close frame; the reason is cut to whole characters in what a control frame holds."""
+    """Encode a close frame; the reason is cut, between characters, to fit a control frame."""
     cut = reason.encode()[:123].decode(errors="ignore").encode()
     return _frame(0x88, code.to_bytes(2, "big") + cut)
 
 
 def native_ping_frame() -> bytes:
-    """A WebSocket ping, for clients that asked for it (`cf_ws_frame_ping_pong`)."""
+    """Encode a WebSocket ping, for clients that requested it (`cf_ws_frame_ping_pong`)."""
     return _frame(0x89, b"")
 
 
 def native_pong_frame(payload: bytes) -> bytes:
-    """The answer to a client's WebSocket ping."""
+    """Encode the answer to a client's WebSocket ping."""
     return _frame(0x8A, payload[:125])
 
 

@@ -21,8 +21,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
+from cluster.alerting.http import HttpService
 from cluster.errors import ExitError
-from cluster.monitor.asking import Service
 from loadtest.drilling import undo
 from loadtest.drilling.arguments import Parser
 from loadtest.drilling.environment import machine
@@ -134,7 +134,7 @@ class _Measuring:
         self._folder = Path(tempfile.mkdtemp(prefix="ws-capacity-"))
         undo_log.note(undo.removed(self._folder))
         self._host = arguments.target or ""
-        self._door = Service("the cluster", (arguments.admin_url or "").rstrip("/"))
+        self._door = HttpService("the cluster", (arguments.admin_url or "").rstrip("/"))
         self._count = 0
 
     def run(self) -> Capacity:
@@ -223,7 +223,7 @@ class _Measuring:
         command += ["--worker-port-base", str(port + 2), "--data-dir", str(self._folder / "data")]
         cluster = DrillProcess("cluster", command, folder=self._folder, undo_log=self._undo_log)
         self._host = f"ws://127.0.0.1:{port}/connection/websocket"
-        self._door = Service("the cluster", f"http://127.0.0.1:{port + 1}")
+        self._door = HttpService("the cluster", f"http://127.0.0.1:{port + 1}")
         cluster.wait_until(lambda: is_ready(self._door.url), _BOOT_SECONDS)
 
 

@@ -1,5 +1,7 @@
-"""Children of the supervisor: how each kind starts, is found ready, and stops.
+"""Child processes of the supervisor: how each kind starts, becomes ready, and stops.
 
-`child` is the one code path, `worker`, `valkey` and `nginx` are what differs; `process` is the
-operating system's side, `restarts` and `heartbeat` are the arithmetic, `listeners` the sockets.
+- `child`: the code that all kinds share; `worker_child`, `valkey`, `nginx`: what differs.
+- `process`: starting and reaping operating-system processes; `binaries`: finding programs.
+- `backoff`, `heartbeat`: pure logic of restarts and liveness.
+- `listeners`: the listening sockets.
 """

@@ -1,9 +1,9 @@
-"""When a child that ended may be started again: back-off, budget, boot failures. Pure.
+"""When to restart a child: exponential back-off, restart budget, boot failures. Pure.
 
 Rules
-- The back-off doubles from `first_seconds` to `longest_seconds` and starts over once a child has
-  been well for `longest_seconds`.
-- More than `budget` restarts in `budget_window_seconds` wait until the oldest is that old.
+- The delay doubles from `first_seconds` to `longest_seconds`. It is reset after a child was ready
+  for `longest_seconds`.
+- At most `budget` restarts happen within `budget_window_seconds`; further ones are delayed.
 - A child that ends before it was ever ready failed to boot; `boot_failures` counts those in a row.
 """
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class RestartPolicy:
-    """How often, and how soon, a child is started again."""
+    """Delays and limits of restarts."""
 
     first_seconds: float = 0.5
     longest_seconds: float = 30.0
@@ -25,7 +25,7 @@ class RestartPolicy:
 
 
 class Backoff:
-    """The restarts of one place; `now` is passed in."""
+    """The restart state of one service; the current time is passed in as `now`."""
 
     def __init__(self, policy: RestartPolicy) -> None:
         self._policy = policy
@@ -33,24 +33,24 @@ class Backoff:
         self._starts: deque[float] = deque(maxlen=policy.budget)
         self.boot_failures = 0
 
-    def failed_to_boot(self) -> bool:
-        """Count a boot failure; returns whether it was one too many."""
+    def record_boot_failure(self) -> bool:
+        """Count a boot failure; returns whether the limit is reached."""
         self.boot_failures += 1
         return self.boot_failures >= self._policy.boot_failures
 
-    def booted(self) -> None:
-        """A child became ready: what failed before is forgiven."""
+    def record_boot(self) -> None:
+        """Reset the boot failures, because a child has become ready."""
         self.boot_failures = 0
 
-    def delay(self, now: float, well_for: float) -> float:
-        """Seconds to wait before the next start.
+    def delay(self, now: float, ready_seconds: float) -> float:
+        """Return the seconds to wait before the next start, and count that start.
 
         Args:
             now: monotonic time.
-            well_for: how long the child that ended had been ready; 0 if never.
+            ready_seconds: how long the child that ended had been ready; 0 if it never was.
         """
         policy = self._policy
-        if well_for >= policy.longest_seconds:
+        if ready_seconds >= policy.longest_seconds:
             self._delay = policy.first_seconds
         wait = self._delay
         self._delay = min(self._delay * 2, policy.longest_seconds)
@@ -60,6 +60,6 @@ class Backoff:
         return wait
 
     def is_budget_spent(self, now: float) -> bool:
-        """Whether the window already holds as many restarts as it may."""
+        """Whether the window already contains `budget` restarts."""
         full = len(self._starts) == self._policy.budget
         return full and now - self._starts[0] < self._policy.budget_window_seconds

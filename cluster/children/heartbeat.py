@@ -1,8 +1,8 @@
-"""Whether a child's event loop still turns, judged by when it was last heard. Pure.
+"""Whether a child's event loop still runs, judged by the time of its last heartbeat. Pure.
 
 Rules
-- A child is hung when it was silent for `limit_seconds` of time in which we could have heard it.
-- Pauses of our own (a stopped, swapped or starved supervisor) are discounted for every child.
+- A child is hung if no heartbeat arrived for `limit_seconds` while the supervisor was running.
+- Pauses of the supervisor (stopped, swapped out or starved of CPU) do not count against a child.
 """
 
 from __future__ import annotations
@@ -11,34 +11,34 @@ HUNG_AFTER_SECONDS = 5.0
 
 
 class Heartbeat:
-    """The last sign of life of one child; `now` is passed in."""
+    """The time of the last heartbeat of one child; the current time is passed in as `now`."""
 
     def __init__(self, now: float, limit_seconds: float = HUNG_AFTER_SECONDS) -> None:
         self._last = now
         self._limit = limit_seconds
 
     def beat(self, now: float) -> None:
-        """The child was heard."""
+        """Record a heartbeat."""
         self._last = now
 
     def discount(self, seconds: float) -> None:
-        """We were away for `seconds`; the child is not to blame for them."""
+        """Ignore `seconds` in which the supervisor did not run."""
         self._last += seconds
 
     def is_hung(self, now: float) -> bool:
-        """Whether the child has been silent for too long."""
+        """Whether the last heartbeat is `limit_seconds` old."""
         return now - self._last >= self._limit
 
 
-class Pauses:
-    """Finds our own pauses: how much later than planned a regular tick came."""
+class PauseDetector:
+    """Measures pauses of this process: how much later than planned a regular tick came."""
 
     def __init__(self, now: float, interval_seconds: float) -> None:
         self._interval = interval_seconds
         self._last = now
 
     def tick(self, now: float) -> float:
-        """Seconds we were away since the last tick, beyond the planned interval."""
+        """Return by how many seconds this tick came later than planned."""
         late = now - self._last - self._interval
         self._last = now
         return max(0.0, late)

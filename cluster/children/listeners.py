@@ -1,9 +1,10 @@
-"""The listening sockets: all of them are bound here, outlive every child, and never hang anybody.
+"""The listening sockets of the supervisor, and 503 responses for sockets without a process.
 
 Rules
-- A held socket never refuses a connection. So a door nobody stands behind is answered here:
-  503, `Retry-After`, close; and whoever asked goes on to the next.
-- `Door.is_refusing` follows the children; while a worker drains the door refuses as well.
+- All sockets are bound here and outlive every child.
+- The kernel accepts connections on a listening socket even if no process serves it. So for as
+  long as a socket has no serving process, `UnavailableResponder` answers its connections: 503,
+  `Retry-After`, close. nginx then tries the next worker. The same holds while a worker drains.
 """
 
 from __future__ import annotations
@@ -18,12 +19,13 @@ from cluster import log
 from cluster.config import Config
 from cluster.errors import ConfigError, Problem
 
+#: Connections the kernel queues until they are accepted, for every listening socket.
 BACKLOG: Final = 4096
-_PATIENCE_SECONDS: Final = 2.0
-_MOST_REFUSALS_AT_ONCE: Final = 1024
+_REQUEST_SECONDS: Final = 2.0
+_MAX_OPEN_RESPONSES: Final = 1024
 _LONGEST_HEAD: Final = 32768
 _BODY: Final = b'{"error":"no worker is ready"}\n'
-REFUSAL: Final = (
+UNAVAILABLE_RESPONSE: Final = (
     b"HTTP/1.1 503 Service Unavailable\r\n"
     b"Content-Type: application/json\r\n"
     b"Content-Length: " + str(len(_BODY)).encode() + b"\r\n"
@@ -33,10 +35,10 @@ REFUSAL: Final = (
 
 
 def bind(host: str, port: int) -> socket.socket:
-    """A bound, listening, non-blocking socket; port 0 takes a free one.
+    """Return a listening, non-blocking socket; port 0 chooses a free port.
 
     Raises:
-        OSError: if the address is not to be had.
+        OSError: if the address cannot be bound.
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     sock = socket.socket(family, socket.SOCK_STREAM)
@@ -52,27 +54,27 @@ def bind(host: str, port: int) -> socket.socket:
 
 
 def address(sock: socket.socket, *, host: str = "") -> str:
-    """`host:port` of a bound socket, with brackets around IPv6."""
+    """Return `host:port` of a bound socket, with brackets around an IPv6 address."""
     bound, port = sock.getsockname()[:2]
     name = host or bound
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
 
 
 def reachable_host(host: str) -> str:
-    """Where this machine reaches what is bound to `host`."""
+    """Return the address at which this machine reaches a socket bound to `host`."""
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
 class Listeners:
-    """Every socket a supervisor needs at its start: public, operator's, one per slot.
+    """The sockets of a supervisor: the public port, the admin port, and one per worker slot.
 
     Raises:
-        ConfigError: with a problem for every port that is not to be had.
+        ConfigError: with a problem for every port that cannot be bound.
     """
 
     def __init__(self, config: Config, workers: int) -> None:
         self._host = "127.0.0.1" if config.server.host == "localhost" else config.server.host
-        # Past nginx nobody is limited and nothing is logged: its workers are for this machine alone.
+        # Limits and the access log are in nginx: workers behind it listen on loopback only.
         self._slot_host = "127.0.0.1" if config.server.nginx else self._host
         self._base = config.server.worker_port_base
         self._problems: list[Problem] = []
@@ -89,14 +91,14 @@ class Listeners:
         self.admin: socket.socket = admin
 
     def port_of(self, slot: int) -> int:
-        """The port of a slot; 0 takes a free one."""
+        """Return the port of a slot; 0 stands for a free port."""
         return self._base + slot if self._base else 0
 
     def add_slot(self) -> socket.socket:
         """Open the next slot's socket.
 
         Raises:
-            ConfigError: if its port is not to be had.
+            ConfigError: if its port cannot be bound.
         """
         self._problems = []
         sock = self._open_slot(len(self.slots))
@@ -117,108 +119,109 @@ class Listeners:
         try:
             return bind(host, port)
         except (OSError, OverflowError) as error:
-            self._problems.append(_why_not(key, host, port, error))
+            self._problems.append(_bind_problem(key, host, port, error))
             return None
 
     def close(self) -> None:
-        """Close all of them."""
+        """Close all sockets."""
         for sock in (self.public, self.admin, *self.slots):
             if sock:
                 sock.close()
 
 
-def _why_not(key: str, host: str, port: int, error: OSError | OverflowError) -> Problem:
-    where = f"port {port} of {host}"
+def _bind_problem(key: str, host: str, port: int, error: OSError | OverflowError) -> Problem:
+    name = f"port {port} of {host}"
     number = getattr(error, "errno", None)
     if number == errno.EADDRINUSE:
-        allowed = f"{where} is in use: stop what listens there or give another port"
+        advice = f"{name} is in use: stop what listens there or give another port"
     elif number == errno.EACCES:
-        allowed = f"{where} needs privileges: give a port above 1023"
+        advice = f"{name} needs privileges: give a port above 1023"
     elif number == errno.EADDRNOTAVAIL:
         return Problem("server.host", host, "give an address of this machine")
     else:
-        allowed = f"{where} cannot be opened ({error}): give another port"
-    return Problem(key, str(port), allowed)
+        advice = f"{name} cannot be opened ({error}): give another port"
+    return Problem(key, str(port), advice)
 
 
-class Refuser:
-    """Answers at a socket for as long as nobody else does."""
+class UnavailableResponder:
+    """Answers the connections of a listening socket with 503 while it is active."""
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._copy: socket.socket | None = None
+        self._duplicate: socket.socket | None = None
         self._loop = asyncio.get_running_loop()
-        self._log = log.get_logger(door=address(sock))
-        self._open: set[_Refusal] = set()
+        self._log = log.get_logger(listener=address(sock))
+        self._open: set[_UnavailableResponse] = set()
 
     @property
-    def is_refusing(self) -> bool:
-        """Whether connections are answered here now."""
-        return self._copy is not None
+    def is_active(self) -> bool:
+        """Whether connections are answered now."""
+        return self._duplicate is not None
 
-    def set_refusing(self, refusing: bool) -> None:
-        """Begin or cease to answer; who is being answered is answered to the end."""
-        if refusing and self._copy is None:
-            self._copy = self._sock.dup()
-            self._loop.add_reader(self._copy, self._accept)
-        elif not refusing and self._copy is not None:
-            self._loop.remove_reader(self._copy)
-            self._copy.close()
-            self._copy = None
+    def set_active(self, active: bool) -> None:
+        """Start or stop accepting; connections already accepted still get their response."""
+        if active and self._duplicate is None:
+            self._duplicate = self._sock.dup()
+            self._loop.add_reader(self._duplicate, self._accept)
+        elif not active and self._duplicate is not None:
+            self._loop.remove_reader(self._duplicate)
+            self._duplicate.close()
+            self._duplicate = None
 
     def close(self) -> None:
-        """Cease to answer, and drop who is being answered."""
-        self.set_refusing(False)
-        for refusal in list(self._open):
-            refusal.drop()
+        """Stop accepting and close the open connections."""
+        self.set_active(False)
+        for response in list(self._open):
+            response.close()
 
     def _accept(self) -> None:
         for _ in range(BACKLOG):
-            if self._copy is None:
+            if self._duplicate is None:
                 return
             try:
-                connection, _ = self._copy.accept()
+                connection, _ = self._duplicate.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._log.error("refusal_failed", error=str(error))
-                # Out of descriptors the socket stays readable: look again later.
-                self._loop.remove_reader(self._copy)
+                self._log.error("accept_failed", error=str(error))
+                # Without free descriptors the socket stays readable: try again later.
+                self._loop.remove_reader(self._duplicate)
                 self._loop.call_later(1.0, self._resume)
                 return
-            self._refuse(connection)
+            self._respond(connection)
 
     def _resume(self) -> None:
-        if self._copy is not None:
-            self._loop.add_reader(self._copy, self._accept)
+        if self._duplicate is not None:
+            self._loop.add_reader(self._duplicate, self._accept)
 
-    def _refuse(self, connection: socket.socket) -> None:
-        if len(self._open) >= _MOST_REFUSALS_AT_ONCE:
+    def _respond(self, connection: socket.socket) -> None:
+        if len(self._open) >= _MAX_OPEN_RESPONSES:
             connection.close()
             return
         connection.setblocking(False)
-        refusal = _Refusal(connection, self._loop, self._open.discard)
-        self._open.add(refusal)
+        response = _UnavailableResponse(connection, self._loop, self._open.discard)
+        self._open.add(response)
 
 
-class _Refusal:
-    """One connection: read the request's head, answer 503, close.
+class _UnavailableResponse:
+    """One connection: reads the request's head, answers 503, closes.
 
-    The answer waits for the head (or for patience to end): closing a socket with unread bytes
-    in it sends a reset that may overtake the answer.
+    The response is sent after the head has been read, because closing a socket with unread bytes
+    sends a reset that may arrive before the response. A connection that sends no complete head
+    in time is closed without a response.
     """
 
     def __init__(
         self,
         sock: socket.socket,
         loop: asyncio.AbstractEventLoop,
-        closed: Callable[[_Refusal], None],
+        closed: Callable[[_UnavailableResponse], None],
     ) -> None:
         self._sock = sock
         self._loop = loop
         self._closed = closed
         self._head = b""
-        self._timer = loop.call_later(_PATIENCE_SECONDS, self.drop)
+        self._timer = loop.call_later(_REQUEST_SECONDS, self.close)
         loop.add_reader(sock, self._read)
 
     def _read(self) -> None:
@@ -228,15 +231,15 @@ class _Refusal:
             if chunk and b"\r\n\r\n" not in self._head and len(self._head) < _LONGEST_HEAD:
                 return
             if chunk:
-                self._sock.send(REFUSAL)
+                self._sock.send(UNAVAILABLE_RESPONSE)
                 self._sock.shutdown(socket.SHUT_WR)
         except BlockingIOError:
             return
         except OSError:
             self._head = b""
-        self.drop()
+        self.close()
 
-    def drop(self) -> None:
+    def close(self) -> None:
         """Close the connection."""
         self._timer.cancel()
         self._loop.remove_reader(self._sock)

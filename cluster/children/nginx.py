@@ -1,10 +1,12 @@
-"""nginx as a child, and the one template that serves it embedded and in a container.
+"""nginx as a child process, and the template of its configuration.
+
+The embedded nginx and the container image use the same template.
 
 Rules
-- The public socket is ours; nginx inherits it (the descriptor list in the variable NGINX, which
-  nginx itself uses to replace its program), so the port outlives nginx.
-- The configuration is written anew before every start and every reload.
-- What nginx says may quote a request: everything after a question mark is taken out.
+- The supervisor owns the public socket and nginx inherits it, so the port outlives nginx. The
+  descriptor is passed in the variable NGINX, which nginx itself uses to upgrade its binary.
+- The configuration is written again before every start and every reload.
+- nginx's output may quote a request, so everything after a question mark is removed from it.
 """
 
 from __future__ import annotations
@@ -26,11 +28,11 @@ from cluster.children.child import Child
 from cluster.children.process import Launch
 from cluster.children.worker_child import environment
 
-_ASK_AGAIN_SECONDS: Final = 0.02
-_ANSWER_SECONDS: Final = 2.0
+_PROBE_INTERVAL_SECONDS: Final = 0.02
+_PROBE_TIMEOUT_SECONDS: Final = 2.0
 _QUERY: Final = re.compile(r"\?[^\s\"',]*")
-# A connection costs nginx about 430 bytes from its start on, whether it is used or not.
-_MOST_CONNECTIONS: Final = 65536
+# nginx allocates about 430 bytes per possible connection when it starts.
+_MAX_CONNECTIONS: Final = 65536
 _OTHER_FILES: Final = 64
 _PROBE: Final = """
     server {{
@@ -42,17 +44,17 @@ _PROBE: Final = """
 
 @dataclass(frozen=True, slots=True)
 class NginxSettings:
-    """What the template is filled with.
+    """The values of the template.
 
     Attributes:
-        listen: address and port of the public door, as nginx writes it.
-        workers: address and port of every worker's slot.
-        admin: address and port of the operator's door.
-        ping_interval_seconds: three of them without a byte end a connection.
-        file_limit: file descriptors one nginx process may have.
-        user: `name group` its processes become when started by root; empty otherwise.
-        probe_socket: a unix socket it answers on as soon as it runs; empty for none.
-        instance: the label that metrics and all other logs carry.
+        listen: address and port of the public listener, in nginx's notation.
+        workers: address and port of every worker.
+        admin: address and port of the admin port.
+        ping_interval_seconds: nginx closes a connection after three intervals without a byte.
+        file_limit: file descriptors allowed per nginx process.
+        user: `name group` of the worker processes if nginx is started by root; empty otherwise.
+        probe_socket: a unix socket for the readiness probe; empty for none.
+        instance: the instance label of the access log, as in metrics and other logs.
     """
 
     listen: str
@@ -70,23 +72,23 @@ class NginxSettings:
 
     @property
     def connections_per_process(self) -> int:
-        """Connections one process may hold; a client uses two, its own and the worker's."""
-        return max(64, min(_MOST_CONNECTIONS, self.file_limit - _OTHER_FILES))
+        """Connections one process may hold; a client uses two: its own, and one to the worker."""
+        return max(64, min(_MAX_CONNECTIONS, self.file_limit - _OTHER_FILES))
 
     @property
     def capacity(self) -> int:
-        """Clients that fit through this door."""
+        """Number of clients this nginx can serve."""
         return self.processes * (self.connections_per_process // 2)
 
 
 class _Template(string.Template):
-    """`%{name}`: nginx's own variables begin with a dollar sign."""
+    """Placeholders are `%{name}`, because nginx's own variables begin with a dollar sign."""
 
     delimiter = "%"
 
 
 def template_path() -> Path:
-    """Where the template is: in the package when installed, beside it in a checkout."""
+    """Return the template's path: inside the installed package, or beside it in a checkout."""
     package = Path(__file__).resolve().parent.parent
     for folder in (package / "nginx", package.parent / "nginx"):
         if (folder / "nginx.conf").is_file():
@@ -95,7 +97,7 @@ def template_path() -> Path:
 
 
 def render(settings: NginxSettings) -> str:
-    """The configuration of an nginx."""
+    """Return the text of nginx.conf."""
     upstreams = "\n".join(f"        server {address} max_fails=0;" for address in settings.workers)
     probe = _PROBE.format(settings.probe_socket) if settings.probe_socket else ""
     return _Template(template_path().read_text(encoding="utf-8")).substitute(
@@ -116,7 +118,7 @@ def render(settings: NginxSettings) -> str:
 
 
 def unprivileged_user() -> str:
-    """Who nginx's processes become when root starts them; empty when we are not root."""
+    """Return `name group` for nginx's worker processes; empty if this process is not root."""
     if os.geteuid() != 0:
         return ""
     with suppress(KeyError):
@@ -126,14 +128,14 @@ def unprivileged_user() -> str:
 
 
 class NginxSpec:
-    """The one embedded nginx.
+    """The embedded nginx.
 
     Args:
         program: path of nginx.
-        run_dir: its own directory: configuration, pid file, temporary files.
-        listen_fd: the public socket, which stays ours.
+        run_dir: directory of its configuration, pid file and temporary files.
+        listen_fd: the public socket, owned by the supervisor.
         lock_fd: the lock of the data directory.
-        settings: called before each start and reload, so that it follows the workers.
+        settings: called before each start and reload, to get the current workers.
     """
 
     name = "nginx"
@@ -166,18 +168,18 @@ class NginxSpec:
         return self._run_dir / "probe.sock"
 
     def write_configuration(self) -> None:
-        """Write the configuration for what runs now."""
-        fresh = self._conf.with_suffix(".new")
-        fresh.write_text(render(self._settings()), encoding="utf-8")
-        fresh.replace(self._conf)
+        """Write nginx.conf with the current settings."""
+        temporary = self._conf.with_suffix(".new")
+        temporary.write_text(render(self._settings()), encoding="utf-8")
+        temporary.replace(self._conf)
 
     def reload(self, child: Child) -> None:
-        """Let a running nginx follow; connections it holds stay with its old processes."""
+        """Reload a running nginx; open connections stay with its old worker processes."""
         self.write_configuration()
         child.signal(signal.SIGHUP)
 
     def launch(self, lane: str) -> Launch:
-        """What to start."""
+        """Write the configuration and return the command that starts nginx."""
         self.write_configuration()
         self._probe.unlink(missing_ok=True)
         return Launch(
@@ -194,14 +196,14 @@ class NginxSpec:
         )
 
     async def watch(self, child: Child, status_fd: int | None) -> None:
-        """Ask until it answers; afterwards its exit is all there is to know."""
-        while not await self._answers():  # noqa: ASYNC110 - nginx tells nobody
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        """Probe nginx until it answers, then report ready; afterwards only its exit is watched."""
+        while not await self._answers():  # noqa: ASYNC110 - nginx sends no readiness event
+            await asyncio.sleep(_PROBE_INTERVAL_SECONDS)
         child.report("ready")
 
     async def _answers(self) -> bool:
         with suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(_PROBE_TIMEOUT_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(str(self._probe))
                 try:
                     writer.write(b"GET /probe HTTP/1.0\r\n\r\n")
@@ -210,11 +212,11 @@ class NginxSpec:
                     writer.close()
         return False
 
-    def said(self, text: str) -> str:
-        """What it said, without any request's arguments."""
+    def loggable(self, text: str) -> str:
+        """Return the output without query strings."""
         kept = [line for line in text.splitlines() if "using inherited sockets" not in line]
         return _QUERY.sub("?…", "\n".join(kept))
 
     def ended(self, lane: str) -> None:
-        """Take away the socket nobody listens on any more."""
+        """Remove the probe socket."""
         self._probe.unlink(missing_ok=True)

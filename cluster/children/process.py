@@ -1,12 +1,12 @@
-"""One operating-system process: started in its own session, heard when it ends, never left behind.
+"""Operating-system processes: started in their own session, reaped when they exit.
 
 Guarantees
 - A child leads its own session and process group, so a terminal's Ctrl-C does not reach it.
 - If this process dies, even by SIGKILL, the kernel sends the child its death signal.
-- When a child's exit is reported, the rest of its process group has been killed.
+- When a child's exit is reported, SIGKILL has been sent to the rest of its process group.
 Rules
-- `spawn` belongs to the main thread: the death signal is tied to the thread that forks.
-- While an adopting `Reaper` is installed nothing else in this process may wait for children.
+- Call `spawn` in the main thread: the death signal is sent when the thread that forked ends.
+- While a `Reaper` that reaps orphans is installed, no other code may wait for child processes.
 """
 
 from __future__ import annotations
@@ -29,14 +29,15 @@ _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """All that is needed to start one process.
+    """The command, environment and descriptors of a new process.
 
     Attributes:
-        pass_fds: descriptors it inherits under the same numbers.
-        close_fds: descriptors of ours that are closed once it runs.
-        death_signal: what it gets when this process dies.
-        status_fd: where it will report; None if it is asked instead.
-        inherits_stdout: whether its standard output is ours; else it is captured like its errors.
+        pass_fds: descriptors the process inherits, with the same numbers.
+        close_fds: descriptors of this process to close after the start.
+        death_signal: the signal the process gets when this process dies.
+        status_fd: the read end of its status pipe; None if it is probed instead.
+        inherits_stdout: whether it shares our standard output; otherwise its output is captured
+            together with its standard error.
     """
 
     argv: Sequence[str]
@@ -50,7 +51,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Exit:
-    """How a process ended: its code, or minus the signal that ended it."""
+    """How a process ended: its exit code, or the negative number of the signal that ended it."""
 
     pid: int
     code: int
@@ -65,7 +66,7 @@ class Exit:
 
 
 def become_subreaper() -> None:
-    """Let orphans of our children become ours, so that whole groups can be waited for."""
+    """Become the parent of our children's orphans, so that whole groups can be waited for."""
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
@@ -80,7 +81,7 @@ def _before_exec(parent: int, death_signal: int) -> Callable[[], None]:
 
 
 def spawn(launch: Launch) -> tuple[int, int]:
-    """Start a process; returns its id and the descriptor its captured output is read from.
+    """Start a process; returns its id and the read end of the pipe with its captured output.
 
     Raises:
         OSError: if it cannot be started.
@@ -105,33 +106,33 @@ def spawn(launch: Launch) -> tuple[int, int]:
     finally:
         for fd in (writes, *launch.close_fds):
             os.close(fd)
-    # The reaper waits for it; Popen must not.
+    # The reaper waits for the process; Popen must not.
     process.returncode = 0
     return process.pid, reads
 
 
 class Reaper:
-    """Hears of every child that ends, through SIGCHLD.
+    """Waits for child processes on SIGCHLD.
 
     Args:
-        adopts: whether unknown children (orphans that became ours) are reaped as well.
+        reaps_orphans: whether to reap unknown children too: orphans that became ours.
     """
 
-    def __init__(self, *, adopts: bool = False) -> None:
-        self._adopts = adopts
+    def __init__(self, *, reaps_orphans: bool = False) -> None:
+        self._reaps_orphans = reaps_orphans
         self._loop = asyncio.get_running_loop()
         self._watched: dict[int, asyncio.Future[Exit]] = {}
         self._loop.add_signal_handler(signal.SIGCHLD, self._collect)
 
     def close(self) -> None:
-        """Stop listening to SIGCHLD."""
+        """Remove the handler of SIGCHLD."""
         self._loop.remove_signal_handler(signal.SIGCHLD)
 
     def watch(self, pid: int) -> asyncio.Future[Exit]:
-        """The future of a child's exit; it is never cancelled, so shield it when awaiting."""
+        """Return a future of a child's exit; it must not be cancelled, so shield it when awaiting."""
         future: asyncio.Future[Exit] = self._loop.create_future()
         self._watched[pid] = future
-        # It may have ended before it was watched; that SIGCHLD was for nobody.
+        # The child may have ended before this call; its SIGCHLD was ignored then.
         self._loop.call_soon(self._collect)
         return future
 
@@ -139,14 +140,14 @@ class Reaper:
         for pid in list(self._watched):
             if _ended(os.P_PID, pid):
                 self._report(pid)
-        while self._adopts and (pid := _ended(os.P_ALL, 0)):
+        while self._reaps_orphans and (pid := _ended(os.P_ALL, 0)):
             if pid in self._watched:
                 self._report(pid)
             else:
                 os.waitpid(pid, 0)
 
     def _report(self, pid: int) -> None:
-        # Until wait4 the zombie keeps the group's id from being used again.
+        # Until wait4 the zombie prevents the reuse of the group's id.
         with suppress(ProcessLookupError, PermissionError):
             os.killpg(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
@@ -157,7 +158,7 @@ class Reaper:
 
 
 def _ended(id_type: int, pid: int) -> int:
-    """The id of a child that ended and has not been waited for, or 0."""
+    """Return the id of a child that has ended but was not waited for, or 0."""
     try:
         found = os.waitid(id_type, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT)
     except ChildProcessError:
@@ -165,8 +166,8 @@ def _ended(id_type: int, pid: int) -> int:
     return found.si_pid if found else 0
 
 
-async def group_ended(pid: int, timeout_seconds: float) -> bool:
-    """Kill what is left of a process group and wait until nothing is; False if something stays."""
+async def kill_group(pid: int, timeout_seconds: float) -> bool:
+    """Kill a process group and wait until it is empty; False if a process survives."""
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_seconds
     while loop.time() < deadline:

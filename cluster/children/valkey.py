@@ -1,10 +1,10 @@
-"""The embedded Valkey as a child.
+"""The embedded Valkey as a child process.
 
 Guarantees
-- It is reached through a unix socket in a directory only this user can enter; it has no port.
-- Every write is in its append-only file before it is acknowledged to the kernel's care: a killed
-  process loses nothing acknowledged; a power cut may (`appendfsync no`).
-- It is ready when it answers PING: its data is loaded by then.
+- It listens on a unix socket in a directory that only this user can enter, and on no TCP port.
+- Every write is handed to the kernel (append-only file) before it is acknowledged: a killed
+  process loses no acknowledged write, a power cut may lose some (`appendfsync no`).
+- It is ready when it answers PING, which it does after its data is loaded.
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ from cluster.children.child import Child
 from cluster.children.process import Launch
 from cluster.children.worker_child import environment
 
-_ASK_AGAIN_SECONDS: Final = 0.02
-_ANSWER_SECONDS: Final = 2.0
+_PROBE_INTERVAL_SECONDS: Final = 0.02
+_PROBE_TIMEOUT_SECONDS: Final = 2.0
 
 
 class ValkeySpec:
-    """The one embedded Valkey.
+    """The embedded Valkey.
 
     Args:
         program: path of the server.
-        data_dir: where its append-only files are; exists.
-        socket_path: where it listens; its directory is private.
-        lock_fd: the lock of the data directory, held for as long as the server lives.
+        data_dir: directory of its append-only files; must exist.
+        socket_path: the unix socket it listens on; its directory must be private.
+        lock_fd: the lock of the data directory, held while the server runs.
     """
 
     name = "valkey"
@@ -49,11 +49,11 @@ class ValkeySpec:
 
     @property
     def url(self) -> str:
-        """Where workers find it."""
+        """The URL for workers."""
         return f"unix://{quote(str(self._socket))}"
 
     def launch(self, lane: str) -> Launch:
-        """What to start."""
+        """Return the command that starts Valkey."""
         self._socket.unlink(missing_ok=True)
         options = {
             "--port": "0",
@@ -75,14 +75,14 @@ class ValkeySpec:
         )
 
     async def watch(self, child: Child, status_fd: int | None) -> None:
-        """Ask until it answers; afterwards its exit is all there is to know."""
-        while not await self._answers():  # noqa: ASYNC110 - Valkey tells nobody
-            await asyncio.sleep(_ASK_AGAIN_SECONDS)
+        """Probe Valkey until it answers, then report ready; afterwards only its exit is watched."""
+        while not await self._answers():  # noqa: ASYNC110 - Valkey sends no readiness event
+            await asyncio.sleep(_PROBE_INTERVAL_SECONDS)
         child.report("ready")
 
     async def _answers(self) -> bool:
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError):
-            async with asyncio.timeout(_ANSWER_SECONDS):
+            async with asyncio.timeout(_PROBE_TIMEOUT_SECONDS):
                 reader, writer = await asyncio.open_unix_connection(str(self._socket))
                 try:
                     writer.write(b"PING\r\n")
@@ -91,11 +91,11 @@ class ValkeySpec:
                     writer.close()
         return False
 
-    def said(self, text: str) -> str:
-        """Its log, without the notice about lacking a configuration file."""
+    def loggable(self, text: str) -> str:
+        """Return the output without the warning about a missing configuration file."""
         kept = [line for line in text.splitlines() if "no config file specified" not in line]
         return "\n".join(kept)
 
     def ended(self, lane: str) -> None:
-        """Take away the socket nobody listens on any more."""
+        """Remove the socket."""
         self._socket.unlink(missing_ok=True)

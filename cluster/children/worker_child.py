@@ -1,10 +1,11 @@
-"""A worker as a child: what it inherits, and how its status lines are read.
+"""A worker as a child process: what it inherits, and how its status lines are read.
 
 Rules
-- Secrets travel in an anonymous memory file, never in arguments or the environment.
-- A status line is one JSON object; each one is a heartbeat. A line that is no such object is
-  ignored and counted against nobody: the heartbeat decides.
-- A lane's live gauges are dropped when its process has ended, before the lane is used again.
+- The configuration, with its secrets, is passed in an anonymous memory file, never in arguments
+  or the environment.
+- A status line is one JSON object, and each is a heartbeat. An invalid line is ignored; a worker
+  that sends no valid ones is found by its missing heartbeats.
+- A lane's live gauges are deleted after its process has ended, before the lane is used again.
 """
 
 from __future__ import annotations
@@ -34,15 +35,16 @@ class WorkerSpec:
 
     Args:
         slot: the slot's number.
-        listen_fd: the slot's listening socket, which stays ours.
+        listen_fd: the slot's listening socket, owned by the supervisor.
         document: the resolved configuration as JSON.
-        instance: `host:port` of the operator's door.
-        metrics_dir: where the multiprocess files are.
+        instance: `host:port` of the admin port.
+        metrics_dir: directory of the multiprocess files.
         command: the program and its first arguments.
 
     Attributes:
-        is_patient: whether a worker waits for a store that is away instead of failing to boot:
-            in a cluster that has served, an outage must not use up the tries.
+        waits_for_store: whether a worker waits for an unreachable store instead of failing to
+            boot. True once the cluster has served, so that an outage does not cause boot failures
+            that end the program.
     """
 
     name = "worker"
@@ -67,10 +69,10 @@ class WorkerSpec:
         self._instance = instance
         self._metrics_dir = metrics_dir
         self._command = tuple(command)
-        self.is_patient = False
+        self.waits_for_store = False
 
     def launch(self, lane: str) -> Launch:
-        """What to start for a lane."""
+        """Return the command that starts a worker in a lane."""
         config_fd = _memory_file(self.document)
         status_fd, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         arguments = {
@@ -85,7 +87,7 @@ class WorkerSpec:
             argv=(
                 *self._command,
                 *(str(part) for pair in arguments.items() for part in pair),
-                *(("--patient",) if self.is_patient else ()),
+                *(("--patient",) if self.waits_for_store else ()),
             ),
             env=environment(
                 PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir), **log.child_environment()
@@ -97,7 +99,7 @@ class WorkerSpec:
         )
 
     async def watch(self, child: Child, status_fd: int | None) -> None:
-        """Take in status lines until the worker closes its end, or for as long as it runs."""
+        """Read status lines until the worker closes its end of the pipe or ends."""
         assert status_fd is not None
         loop = asyncio.get_running_loop()
         closed = asyncio.Event()
@@ -112,30 +114,30 @@ class WorkerSpec:
         try:
             await closed.wait()
         finally:
-            # Its last words may still be in the pipe.
+            # The last lines may still be in the pipe.
             if loop.remove_reader(status_fd):
                 lines.read(status_fd)
             os.close(status_fd)
 
-    def said(self, text: str) -> str:
-        """A worker's errors are logged as they are: it never writes what clients sent."""
+    def loggable(self, text: str) -> str:
+        """Return the text unchanged: a worker never writes what clients sent."""
         return text
 
     def ended(self, lane: str) -> None:
-        """Drop the lane's live gauges, which would be inherited by the next worker."""
+        """Delete the lane's live gauges, or the next worker would inherit them."""
         for path in self._metrics_dir.glob(f"gauge_live*_{lane}.db"):
             path.unlink(missing_ok=True)
 
 
 class StatusLines:
-    """Cuts what comes through the status pipe into lines and reports each to the child."""
+    """Splits the data of the status pipe into lines and reports each to the child."""
 
     def __init__(self, child: Child) -> None:
         self._child = child
         self._rest = b""
 
     def read(self, fd: int) -> bool:
-        """Read what is there; returns whether more may come."""
+        """Read the available data; returns False at the end of the pipe."""
         try:
             chunk = os.read(fd, _READ_BYTES)
         except BlockingIOError:
@@ -143,12 +145,12 @@ class StatusLines:
         *lines, rest = (self._rest + chunk).split(b"\n")
         self._rest = rest[-_LONGEST_LINE:]
         for line in lines:
-            self._take(line)
+            self._report(line)
         if not chunk:
-            self._child.left_phases()
+            self._child.begin_exit_phase()
         return bool(chunk)
 
-    def _take(self, line: bytes) -> None:
+    def _report(self, line: bytes) -> None:
         with suppress(ValueError):
             status = json.loads(line)
             if isinstance(status, dict) and status.get("state") in STATES:
@@ -160,10 +162,12 @@ class StatusLines:
                 )
 
 
-def environment(**more: str) -> dict[str, str]:
-    """Our environment without our own options, which may hold secrets."""
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)}
-    return kept | more
+def environment(**extra: str) -> dict[str, str]:
+    """Return this process's environment without our options, which may hold secrets."""
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(ENV_PREFIX)
+    }
+    return inherited | extra
 
 
 def _memory_file(document: bytes) -> int:

@@ -17,12 +17,11 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Final, cast, get_type_hints
 
+from cluster import durations
 from cluster.config.model import ChannelOptions, Config, Namespace
 from cluster.errors import Problem
 
 STARS: Final = "***"
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
 _NAMESPACE_NAME: Final = re.compile(r"[-a-zA-Z0-9_.]{2,64}")
 _SECRET_NAME: Final = re.compile("key|secret|passw|token|url", re.IGNORECASE)
 _BOOLEANS: Final = {
@@ -63,17 +62,10 @@ def parse_seconds(value: object) -> float:
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         seconds = float(value)
     else:
-        seconds = _seconds_of_text(str(value).strip())
+        seconds = durations.seconds_of(str(value).strip())
     if not math.isfinite(seconds):
         raise ValueError(value)
     return seconds
-
-
-def _seconds_of_text(text: str) -> float:
-    parts = _DURATION.findall(text)
-    if parts and "".join(number + unit for number, unit in parts) == text:
-        return sum(float(number) * _UNITS[unit] for number, unit in parts)
-    return float(text)
 
 
 def _seconds(value: object, limits: _Limits) -> float:

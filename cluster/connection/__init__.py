@@ -1,6 +1,6 @@
-"""One client's protocol state machine (`machine`) and what it asks for (`actions`).
+"""The protocol state machine of one connection (`state_machine`) and its `actions`.
 
-No socket, no clock, no Redis; see `machine` for how it is used and what order it keeps.
+No socket, no clock, no Redis; see `state_machine` for its use and the order of commands.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
-"""What a connection asks its owner to do, in order; its states, and what it knows of a subscription.
+"""The actions that a connection returns to its owner, to be done in order; and its states.
 
-`Connect`, `Refresh`, `Subscribe`, `Publish`, `History` and `Rpc` ask for something: they are
-answered once, by the connection's method of the past tense.
+`Connect`, `Refresh`, `Subscribe`, `Publish`, `History` and `Rpc` are requests: the owner answers
+each of them once, by calling the connection's method in the past tense.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ class State(Enum):
 
 
 class Send(NamedTuple):
-    """Write one JSON document to the client."""
+    """Send one JSON document to the client."""
 
     payload: bytes
 
 
 class Close(NamedTuple):
-    """Close the connection; nothing follows."""
+    """Close the connection; always the last action."""
 
     why: Disconnect
 
@@ -49,7 +49,7 @@ class Subscribe(NamedTuple):
 
 
 class Leave(NamedTuple):
-    """Take the connection out of a channel."""
+    """Remove the connection from a channel."""
 
     channel: str
 
@@ -75,7 +75,7 @@ Action = Send | Close | Connect | Refresh | Subscribe | Leave | Publish | Histor
 
 
 class Subscription(NamedTuple):
-    """What a connection knows of one of its subscriptions."""
+    """The state of one subscription."""
 
     is_positioned: bool
     is_server_side: bool

@@ -1,15 +1,14 @@
-"""One client's protocol state machine: no socket, no clock, no Redis.
+"""The protocol state machine of one connection: no socket, no clock, no Redis.
 
-How it is used: feed it what came from the client (`receive`) and what the node found out
-(`connected`, `subscribed`, `published`, …); it returns actions, which its owner carries out in
-order. An action that asks for something (`Connect`, `Subscribe`, …) is answered by calling the
-method of the past tense, once.
+Use: pass in the client's messages (`receive`) and the results of the node (`connected`,
+`subscribed`, `published`, …). Each call returns actions, which the owner does in order. A request
+(`Connect`, `Subscribe`, …) is answered once, by calling the method in the past tense.
 
-Order: commands of one connection are handled in order. While a connect is in progress everything
-waits for it; subscribes to different channels run side by side, and what follows them waits.
-Publishes, reads and calls do not hold up what follows.
+Order: commands of one connection are handled in order. During a connect all other commands wait.
+Subscribes to different channels run concurrently, and other commands wait for them. Publishes,
+history reads, rpc calls and refreshes do not delay the commands that follow.
 
-States: new -> connecting -> connected -> closed; a refused connect leads to `refused`, where any
+States: new -> connecting -> connected -> closed. A rejected connect leads to `refused`, where any
 further command closes the connection.
 """
 
@@ -63,10 +62,10 @@ from cluster.protocol import (
     unsubscribe_push,
 )
 
-#: How long after its expiry a connection is closed, so that a refresh under way still counts.
+#: A connection is closed this long after its expiry, so that a late refresh is still accepted.
 EXPIRED_CLOSE_DELAY_SECONDS = 25.0
 
-#: Commands waiting or under way beyond which nothing more should be read from the client.
+#: With more commands than this waiting or in progress, the owner should stop reading.
 CONGESTED_COMMANDS = 256
 
 #: Commands of one connection that are handled in one turn of the event loop; the rest waits.
@@ -74,16 +73,16 @@ COMMANDS_PER_TURN = 64
 
 
 class Connection:
-    """The protocol state of one client.
+    """The protocol state of one connection.
 
     Args:
         client: the connection's id, a UUID.
-        channel_limit: most subscriptions at a time.
-        counters: where commands and the client's mistakes are counted.
+        channel_limit: maximum number of subscriptions.
+        counters: counts commands and faults of the client.
     """
 
     __slots__ = (
-        "_calls", "_channel_limit", "_counters", "_subscribing", "_waiting", "awaits_pong",
+        "_channel_limit", "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong",
         "budget", "channels", "client", "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
@@ -101,13 +100,13 @@ class Connection:
         self._counters = counters
         self._subscribing: set[str] | None = None
         self._waiting: deque[Command] | None = None
-        self._calls = 0
+        self._pending = 0
 
     @property
     def is_congested(self) -> bool:
-        """Whether the client should not be read from for a while."""
+        """Whether the owner should stop reading from the client for now."""
         waiting = len(self._waiting) if self._waiting else 0
-        return waiting + self._calls > CONGESTED_COMMANDS or self.has_more
+        return waiting + self._pending > CONGESTED_COMMANDS or self.has_more
 
     @property
     def has_more(self) -> bool:
@@ -116,13 +115,13 @@ class Connection:
 
     @property
     def has_waiting(self) -> bool:
-        """Whether commands wait for a subscribe: `resume` goes on with them."""
+        """Whether commands wait for a subscribe; `resume` handles them."""
         return bool(self._waiting)
 
     # --- from the client -------------------------------------------------------------------
 
     def receive(self, payload: bytes) -> list[Action]:
-        """Take one WebSocket message."""
+        """Handle one WebSocket message."""
         actions: list[Action] = []
         try:
             for command in decode(payload):
@@ -156,8 +155,8 @@ class Connection:
             self._waiting = deque()
         self._waiting.append(command)
 
-    def _go_on(self, actions: list[Action]) -> None:
-        """Handle what has waited, until something must wait again."""
+    def _handle_waiting(self, actions: list[Action]) -> None:
+        """Handle waiting commands until one must wait again."""
         waiting = self._waiting
         try:
             while waiting and self.budget > 0 and not self._must_wait(waiting[0]):
@@ -227,19 +226,19 @@ class Connection:
 
     def _publish(self, command: Command, actions: list[Action]) -> None:
         channel, data = publish_request(command.params)
-        self._calls += 1
+        self._pending += 1
         actions.append(Publish(command.id, channel, data))
 
     def _history(self, command: Command, actions: list[Action]) -> None:
         request = history_request(command.params)
-        self._calls += 1
+        self._pending += 1
         actions.append(History(command.id, request))
 
     def _rpc(self, command: Command, actions: list[Action]) -> None:
         method = command.params.get("method", "")
         if type(method) is not str:
             raise BAD_REQUEST_CLOSE.fresh()
-        self._calls += 1
+        self._pending += 1
         actions.append(Rpc(command.id, method, command.params.get("data")))
 
     def _send(self, command: Command, actions: list[Action]) -> None:
@@ -249,7 +248,7 @@ class Connection:
         token = command.params.get("token")
         if type(token) is not str or not token:
             raise BAD_REQUEST_CLOSE.fresh()
-        self._calls += 1
+        self._pending += 1
         actions.append(Refresh(command.id, token))
 
     def _not_available(self, command: Command, actions: list[Action]) -> None:
@@ -272,7 +271,7 @@ class Connection:
         expires_at: int,
         server_side: dict[str, Subscription],
     ) -> list[Action]:
-        """The connect has worked; `result` is its whole reply."""
+        """The connect has succeeded; `result` is its whole reply."""
         actions: list[Action] = []
         if self.state is not State.CONNECTING:
             return actions
@@ -280,11 +279,11 @@ class Connection:
         self.user, self.info, self.expires_at = user, info, expires_at
         self.channels.update(server_side)
         actions.append(Send(reply(number, "connect", result)))
-        self._go_on(actions)
+        self._handle_waiting(actions)
         return actions
 
     def connect_refused(self, number: int, why: ClientError | Disconnect) -> list[Action]:
-        """The connect has not worked; the rest of its frame is dropped."""
+        """The connect has failed; waiting commands are dropped."""
         actions: list[Action] = []
         if self.state is not State.CONNECTING:
             return actions
@@ -299,21 +298,21 @@ class Connection:
     def subscribed(
         self, number: int, channel: str, result: dict[str, Any], *, is_positioned: bool
     ) -> list[Send]:
-        """A subscribe has worked: the owner writes the reply, then joins the channel.
+        """A subscribe has succeeded: the owner sends the reply, then joins the channel.
 
-        Nothing if the connection has ended meanwhile: then the owner does not join.
+        Returns no action if the connection has ended meanwhile; the owner must not join then.
         """
         if self.state is not State.CONNECTED:
             return []
-        self._settled(channel)
+        self._end_subscribe(channel)
         self.channels[channel] = Subscription(is_positioned, is_server_side=False)
         return [Send(reply(number, "subscribe", result))]
 
     def subscribe_refused(
         self, number: int, channel: str, why: ClientError | Disconnect
     ) -> list[Action]:
-        """A subscribe has not worked."""
-        self._settled(channel)
+        """A subscribe has failed."""
+        self._end_subscribe(channel)
         return self.answered(number, why, counts=False)
 
     def next_turn(self) -> list[Action]:
@@ -322,30 +321,30 @@ class Connection:
         return self.resume() if self._waiting else []
 
     def resume(self) -> list[Action]:
-        """Handle what has waited for a subscribe; call after the channel has been joined."""
+        """Handle the commands that waited for a subscribe; call it after joining the channel."""
         actions: list[Action] = []
         if self.state is State.CONNECTED:
-            self._go_on(actions)
+            self._handle_waiting(actions)
         return actions
 
-    def _settled(self, channel: str) -> None:
+    def _end_subscribe(self, channel: str) -> None:
         if self._subscribing is not None:
             self._subscribing.discard(channel)
             if not self._subscribing:
                 self._subscribing = None
 
     def published(self, number: int, error: ClientError | None) -> list[Action]:
-        """A publish has been accepted, or not."""
+        """A publish has succeeded, or failed with `error`."""
         if error is not None:
             return self.answered(number, error)
-        self._calls -= 1
+        self._pending -= 1
         if self.state is not State.CONNECTED:
             return []
-        return [Send(b'{"id":%d,"publish":{}}' % number)]
+        return [Send(reply(number, "publish"))]
 
     def replied(self, number: int, method: str, result: dict[str, Any]) -> list[Action]:
-        """A history read, call or refresh has worked."""
-        self._calls -= 1
+        """A history read, rpc call or refresh has succeeded."""
+        self._pending -= 1
         if self.state is not State.CONNECTED:
             return []
         return [Send(reply(number, method, result))]
@@ -353,10 +352,10 @@ class Connection:
     def answered(
         self, number: int, why: ClientError | Disconnect, *, counts: bool = True
     ) -> list[Action]:
-        """A command has not worked."""
+        """A command has failed."""
         actions: list[Action] = []
         if counts:
-            self._calls -= 1
+            self._pending -= 1
         if self.state is not State.CONNECTED:
             return actions
         if isinstance(why, Disconnect):
@@ -365,14 +364,14 @@ class Connection:
             self._refuse(number, why, actions)
         return actions
 
-    # --- from the server's side --------------------------------------------------------------
+    # --- from the server -------------------------------------------------------------------
 
     def subscribe_added(
         self, channel: str, result: dict[str, Any], *, is_positioned: bool
     ) -> list[Action]:
         """The server has subscribed the connection to a channel.
 
-        Nothing if the connection has it already, or is about to have it by its own wish.
+        Returns no action if the connection has the subscription, or its own subscribe is in progress.
         """
         if self.state is not State.CONNECTED or channel in self.channels:
             return []
@@ -382,14 +381,14 @@ class Connection:
         return [Send(subscribe_push(channel, result))]
 
     def unsubscribe(self, channel: str, why: Unsubscribe) -> list[Action]:
-        """The server takes a subscription away; nothing if the connection does not have it."""
+        """End a subscription from the server's side, if there is one."""
         if self.state is not State.CONNECTED or channel not in self.channels:
             return []
         del self.channels[channel]
         return [Leave(channel), Send(unsubscribe_push(channel, why))]
 
     def insufficient_state(self, channel: str, why: Unsubscribe) -> list[Action]:
-        """Publications of the channel are lost: the client must subscribe, or connect, again."""
+        """Report lost publications of a channel: the client must subscribe or connect again."""
         subscription = self.channels.get(channel)
         if subscription is None or not subscription.is_positioned:
             return []
@@ -402,30 +401,30 @@ class Connection:
         return [Send(message_push(data))] if self.state is State.CONNECTED else []
 
     def disconnect(self, why: Disconnect) -> list[Action]:
-        """Close the connection from our side."""
+        """Close the connection from the server's side."""
         actions: list[Action] = []
         self._close(why, actions)
         return actions
 
     def ping_due(self) -> bool:
-        """Whether a ping should be sent now; from then on a pong is awaited."""
+        """Return whether to send a ping now; if so, a pong is awaited from now on."""
         if self.state is not State.CONNECTED or self.awaits_pong:
             return False
         self.awaits_pong = True
         return True
 
     def pong_due(self) -> list[Action]:
-        """The time for the pong is over."""
+        """Close the connection if the pong is missing at its deadline."""
         return self.disconnect(NO_PONG) if self.awaits_pong else []
 
     def stale_due(self) -> list[Action]:
-        """The time for the connect is over; one still in progress is to be looked at again."""
+        """Close the connection if no connect has begun at its deadline; one in progress may continue."""
         if self.state in (State.NEW, State.REFUSED):
             return self.disconnect(STALE)
         return []
 
     def expiry_due(self, now: float) -> list[Action]:
-        """Close the connection if it has expired and nobody refreshed it."""
+        """Close the connection if it has expired and was not refreshed."""
         if self.expires_at and now > self.expires_at + EXPIRED_CLOSE_DELAY_SECONDS:
             return self.disconnect(CONNECTION_EXPIRED)
         return []

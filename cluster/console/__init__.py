@@ -1,13 +1,13 @@
-"""The operator's page: what the cluster does now, which alerts are on, and a client to try it with.
+"""The operator's web page: what the cluster does now, which alerts are on, and a test client.
 
-`page` serves the files below static/, `door` the routes, `guard` says who may read and who may
-write, `broadcast` hands one collection to all viewers, `readings` and `alerts` are what is
-collected, `asking` and `alertmanager` speak to Prometheus and Alertmanager.
+`page` serves the files below static/, `routes` the requests, `access` decides who may read and who
+may write, `broadcast` gives one collection to all viewers, `stats` and `alerts` are what is collected,
+`silence_requests` is what an operator can do about alerts.
 
 Rules
-- Nothing is collected while nobody looks.
-- Whatever changes something needs `admin.key`, wherever the request came from.
-- Texts of alerts are anybody's: they travel as JSON and become text nodes, never markup.
+- Nothing is collected while there is no viewer.
+- Every change needs `admin.key`, wherever the request comes from.
+- Texts of alerts are not trusted: they are sent as JSON and become text nodes, never markup.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
 """Who may read the console and who may change something through it.
 
 Rules
-- Reading is for private networks, as nginx has it for /metrics; from elsewhere it needs the key. Every
-  address that a proxy names counts, because the last proxy itself is in a private network.
-- Without the key the Host must be an address or a name that nobody outside can own (without a dot, or
-  below a domain reserved for private networks): a page that has its own name lead to a private
-  address (DNS rebinding) would read what its visitor may read.
-- Writing needs the key, always: behind nginx everybody seems to come from loopback.
-- A page of another origin may do neither: a browser's Origin must be the Host it speaks to.
-- The key travels in the Authorization header, so no cookie and no URL can carry it for others.
+- Reading is allowed from private networks, as nginx has it for /metrics; from elsewhere it needs the
+  key. Every address that a proxy names is checked, because the last proxy is in a private network.
+- Without the key the Host must be an address or a name that cannot be registered by others (without a
+  dot, or below a domain reserved for private networks). Otherwise a page whose own name resolves to a
+  private address (DNS rebinding) could read what its visitor may read.
+- Writing always needs the key: behind nginx every request seems to come from loopback.
+- A page of another origin may do neither: a browser's Origin must equal the Host of the request.
+- The key is sent in the Authorization header, so that no cookie and no URL carries it for another site.
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ class Denied(Exception):
 
 
 def check_reader(request: web.BaseRequest, key: str) -> None:
-    """Let a reader pass.
+    """Check that a request may read.
 
     Raises:
-        Denied: if it may not read.
+        Denied: if it may not.
     """
     _check_origin(request)
     if has_key(request, key):
@@ -53,7 +53,7 @@ def check_reader(request: web.BaseRequest, key: str) -> None:
 
 
 def check_writer(request: web.BaseRequest, key: str) -> None:
-    """Let somebody pass who wants to change something.
+    """Check that a request may change something.
 
     Raises:
         Denied: if it may not.
@@ -68,14 +68,14 @@ def check_writer(request: web.BaseRequest, key: str) -> None:
 
 
 def has_key(request: web.BaseRequest, key: str) -> bool:
-    """Whether a request carries the key; never without one."""
+    """Whether a request carries the key; False if no key is set."""
     scheme, _, given = request.headers.get("Authorization", "").partition(" ")
     matches = hmac.compare_digest(given.strip().encode("utf-8", "surrogateescape"), key.encode())
     return bool(key) and scheme.lower() == _SCHEME and matches
 
 
 def _check_origin(request: web.BaseRequest) -> None:
-    """Programs send no Origin; a browser's must be ours."""
+    """Check the Origin, which only browsers send."""
     origin = request.headers.get("Origin")
     if origin is not None and urlsplit(origin).netloc.lower() != request.host.lower():
         raise Denied(403, f"pages of {origin[:200]} may not use this console")
@@ -90,7 +90,7 @@ def _is_private(request: web.BaseRequest) -> bool:
 
 
 def _is_own_host(host: str) -> bool:
-    """Whether a Host is no name that somebody else could have chosen."""
+    """Whether a Host is a name that others cannot register, or an address."""
     name = (urlsplit(f"//{host}").hostname or "").rstrip(".").lower()
     if (name and "." not in name and ":" not in name) or name.endswith(_PRIVATE_DOMAINS):
         return True

@@ -1,8 +1,8 @@
-"""One collection for all viewers, and only while there are any.
+"""One collection for all viewers, which runs only while there are any.
 
 Rules
-- A viewer has no queue: one that reads slowly misses frames, and gets the newest when it reads on.
-- A collection that fails ends every viewer's stream; whoever comes back starts it anew.
+- A viewer has no queue: if it reads slowly it misses frames, and gets the newest when it reads again.
+- If the collection fails, every viewer's stream ends; the next viewer starts the collection again.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ Collection = Callable[[Publish], Coroutine[Any, Any, None]]
 
 
 class TooManyViewers(Exception):
-    """There are as many viewers as there may be."""
+    """The limit of viewers is reached."""
 
 
 class Broadcast:
-    """Hands the newest frame of each kind to whoever watches.
+    """Gives the newest frame of each kind to every viewer.
 
     Args:
-        collect: given what it calls with each frame; runs while somebody watches.
-        most_viewers: how many may watch at a time.
+        collect: runs while there is a viewer; it is passed a function to call with each frame.
+        most_viewers: how many viewers there may be at a time.
     """
 
     def __init__(self, collect: Collection, *, most_viewers: int) -> None:
@@ -36,7 +36,7 @@ class Broadcast:
         self._viewers = 0
         self._latest: dict[str, tuple[int, bytes]] = {}
         self._number = 0
-        self._news = asyncio.Event()
+        self._next_frame = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closed = False
         self._log = log.get_logger()
@@ -48,10 +48,10 @@ class Broadcast:
 
     @contextmanager
     def watching(self) -> Iterator[AsyncIterator[bytes]]:
-        """Be a viewer; gives the frames from now on.
+        """Be a viewer; yields the frames from now on.
 
         Raises:
-            Crowded: if there are too many.
+            TooManyViewers: if the limit is reached.
         """
         if self._viewers >= self._most:
             raise TooManyViewers
@@ -65,7 +65,7 @@ class Broadcast:
         finally:
             self._viewers -= 1
             if self._viewers == 0 and self._task is not None:
-                # Whoever comes now begins anew, and does not join what is ending.
+                # The next viewer starts a new collection and does not join the one that is ending.
                 self._task.cancel()
                 self._task = None
 
@@ -80,15 +80,15 @@ class Broadcast:
         seen: dict[str, int] = {}
         task = self._task
         while not self._is_closed and task is not None and not task.done():
-            news = self._news
+            next_frame = self._next_frame
             for kind, (number, frame) in list(self._latest.items()):
                 if seen.get(kind) != number:
                     seen[kind] = number
                     yield frame
-            await news.wait()
+            await next_frame.wait()
 
     def _publish(self, kind: str, frame: bytes) -> None:
-        """Replace the newest frame of a kind; one that says the same again is not sent again."""
+        """Replace the newest frame of a kind; an equal frame is not sent again."""
         if self._latest.get(kind, (0, b""))[1] == frame:
             return
         self._number += 1
@@ -96,9 +96,9 @@ class Broadcast:
         self._wake()
 
     def _wake(self) -> None:
-        # A fresh event per frame: nobody can clear it before another has seen it.
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        # A new event per frame: it is never cleared, so that no viewer can miss it.
+        waiting, self._next_frame = self._next_frame, asyncio.Event()
+        waiting.set()
 
     def _collected(self, task: asyncio.Task[None]) -> None:
         if not task.cancelled() and (error := task.exception()) is not None:

@@ -1,9 +1,9 @@
-"""The files of the page, read once, and the headers that keep everything else out of it.
+"""The files of the page, read once, and its Content-Security-Policy.
 
 Rules
-- Nothing comes from anywhere else: no script, style, picture or request, but the WebSocket of the
-  live client.
-- A file is checked with its hash (ETag), so that a new version is seen at once.
+- The page loads nothing from elsewhere: no script, style or picture. Its only request to another
+  address is the WebSocket of the live client.
+- A browser revalidates each file by its hash (ETag), so that a new version is seen at once.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TYPES: Final = {
     ".js": "text/javascript; charset=utf-8",
     ".svg": "image/svg+xml",
 }
-# What may stand in a header of ours: a name or an address, and a port.
+# What is allowed in a header we send: a name or an address, and a port.
 _HOST: Final = re.compile(r"(?:[A-Za-z0-9.-]{1,253}|\[[0-9A-Fa-f:]{2,45}\])(?::\d{1,5})?")
 _PORT: Final = re.compile(r":\d+$")
 
@@ -39,7 +39,7 @@ class Page:
     """The files below static/.
 
     Args:
-        public_port: where clients connect who reach this door without a proxy.
+        public_port: where clients connect if they reach the admin port without a proxy.
     """
 
     def __init__(self, public_port: int) -> None:
@@ -47,7 +47,7 @@ class Page:
         self._files = {path.name: _read(path) for path in _STATIC.iterdir() if path.is_file()}
 
     def answer(self, request: web.Request) -> web.Response:
-        """The page at `/`, or the file that the route's `name` names."""
+        """The page at `/`, or the file of the route's `name`."""
         name = request.match_info.get("name", "index.html")
         file = self._files.get(name)
         if file is None or (name == "index.html" and "name" in request.match_info):
@@ -63,8 +63,8 @@ class Page:
         return web.Response(body=file.body, headers={**headers, "Content-Type": file.kind})
 
     def live_address(self, request: web.Request) -> str:
-        """`host:port` of the public door as this viewer reaches it; empty if it is this origin."""
-        # Through nginx, page and WebSocket share an origin; at the admin door they do not.
+        """`host:port` of the public port as this viewer reaches it; empty if it is this origin."""
+        # Through nginx, page and WebSocket share an origin; on the admin port they do not.
         if "X-Forwarded-For" in request.headers or not _HOST.fullmatch(request.host):
             return ""
         return f"{_PORT.sub('', request.host)}:{self._port}"

@@ -1,8 +1,8 @@
 """The routes of the console: the page, its events, and what an operator may do.
 
 Rules
-- An answer to somebody who may not, or asks nonsense, is JSON with one sentence in `error`.
-- A viewer that does not read is let go; streams end when the door closes.
+- A request that is forbidden or cannot be understood is answered with JSON: one sentence in `error`.
+- A viewer that does not read is disconnected; streams end when the admin server shuts down.
 """
 
 from __future__ import annotations
@@ -20,18 +20,24 @@ import orjson
 from aiohttp import web
 
 from cluster import log
+from cluster.alerting.async_http import AsyncHttpService
+from cluster.alerting.http import HttpEndpoint
 from cluster.config import Config
-from cluster.console import alertmanager, alerts
+from cluster.console import alerts, silence_requests
 from cluster.console.access import Denied, check_reader, check_writer, has_key
-from cluster.console.asking import Service, Unanswered
 from cluster.console.broadcast import Broadcast, Publish, TooManyViewers
 from cluster.console.page import SAFE_HEADERS, Page
+from cluster.console.silence_requests import InvalidRequest, SilenceRequest
 from cluster.console.stats import ClusterState, EndedWorker, Meter
+from cluster.errors import NotAnswering
 
 _NUMBERS_SECONDS: Final = 1.0
 _ALERTS_SECONDS: Final = 2.0
-_PATIENCE_SECONDS: Final = 10.0
+_WRITE_TIMEOUT_SECONDS: Final = 10.0
 _WRONG_KEY_SECONDS: Final = 0.5
+# Smaller than a command's: these requests run in the supervisor's event loop.
+_SERVICE_TIMEOUT_SECONDS: Final = 3.0
+_MOST_ANSWER_BYTES: Final = 8 << 20
 _HISTORY: Final = 120
 _MOST_ENDED: Final = 10
 _LONGEST_BODY: Final = 65536
@@ -43,17 +49,17 @@ _PLOTTED: Final = (
     "errors_last_minute",
 )
 
-Action = Callable[[Service, Any], Awaitable[dict[str, Any]]]
+Action = Callable[[AsyncHttpService, Any], Awaitable[dict[str, Any]]]
 
 
 class Console:
     """Everything at `/` and below `/console/`.
 
     Args:
-        config: asked anew, because a roll may change it.
-        key: what whoever changes something must have; empty if nobody may.
+        config: called for each use, because a roll may change it.
+        key: `admin.key`, which a change needs; if it is empty, nothing can be changed.
         version: of this program.
-        facts: what the supervisor knows.
+        state: what the supervisor knows.
         metrics_dir: the directory of the workers' multiprocess files.
         public_port: where clients connect.
         ended: workers that ended in an earlier run.
@@ -65,7 +71,7 @@ class Console:
         *,
         key: Callable[[], str],
         version: str,
-        facts: Callable[[], ClusterState],
+        state: Callable[[], ClusterState],
         metrics_dir: Path,
         public_port: int,
         ended: Iterable[EndedWorker] = (),
@@ -73,7 +79,7 @@ class Console:
         self._config = config
         self._key = key
         self._version = version
-        self._facts = facts
+        self._state = state
         self._metrics_dir = metrics_dir
         self._page = Page(public_port)
         self._ended = deque(ended, maxlen=_MOST_ENDED)
@@ -83,12 +89,12 @@ class Console:
         self._log = log.get_logger()
 
     def add_to(self, app: web.Application) -> None:
-        """Add the routes, and the end of what they hold."""
+        """Add the routes, and close what they hold open when the application shuts down."""
         app.router.add_get("/", self._file)
         app.router.add_get("/console/events", self._events)
         app.router.add_get("/console/{name}", self._file)
         for name, action in _ACTIONS.items():
-            app.router.add_post(f"/console/{name}", self._doing(name, action))
+            app.router.add_post(f"/console/{name}", self._handler(name, action))
         app.on_shutdown.append(self._close)
 
     def worker_ended(self, ended: EndedWorker) -> None:
@@ -119,21 +125,21 @@ class Console:
                 await response.prepare(request)
                 await response.write(_frame("hello", self._hello(request)))
                 async for frame in frames:
-                    async with asyncio.timeout(_PATIENCE_SECONDS):
+                    async with asyncio.timeout(_WRITE_TIMEOUT_SECONDS):
                         await response.write(frame)
         except Denied as denied:
             return await self._denied(request, denied)
         except TooManyViewers:
-            return _said(503, "too many are looking at this console: raise console.viewers")
+            return _error(503, "this console has too many viewers: raise console.viewers")
         except (ConnectionError, TimeoutError):
             if request.transport is not None:
                 request.transport.abort()
         return response
 
     def _hello(self, request: web.Request) -> dict[str, Any]:
-        """What holds for this viewer."""
+        """The first event: what this viewer may do, and where the other services are."""
         config = self._config()
-        places = config.console
+        urls = config.console
         return {
             "version": self._version,
             "has_key": has_key(request, self._key()),
@@ -141,9 +147,9 @@ class Console:
             "live_address": self._page.live_address(request),
             "is_insecure": config.client.insecure,
             "links": {
-                "prometheus": places.prometheus_link or places.prometheus_url,
-                "alertmanager": places.alertmanager_link or places.alertmanager_url,
-                "grafana": places.grafana_link,
+                "prometheus": urls.prometheus_link or urls.prometheus_url,
+                "alertmanager": urls.alertmanager_link or urls.alertmanager_url,
+                "grafana": urls.grafana_link,
             },
             "past": list(self._past),
         }
@@ -152,14 +158,14 @@ class Console:
 
     async def _collect(self, publish: Publish) -> None:
         self._past.clear()
-        async with asyncio.TaskGroup() as both:
-            both.create_task(self._collect_numbers(publish))
-            both.create_task(self._collect_alerts(publish))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._collect_numbers(publish))
+            tasks.create_task(self._collect_alerts(publish))
 
     async def _collect_numbers(self, publish: Publish) -> None:
         meter = Meter(self._metrics_dir)
         while True:
-            numbers = await asyncio.to_thread(meter.read, self._facts(), time.monotonic())
+            numbers = await asyncio.to_thread(meter.read, self._state(), time.monotonic())
             numbers["at"] = time.time()
             numbers["ended"] = [asdict(one) for one in reversed(self._ended)]
             self._past.append({name: numbers[name] for name in _PLOTTED})
@@ -172,21 +178,27 @@ class Console:
             await asyncio.sleep(_ALERTS_SECONDS)
 
     async def _alerts(self) -> dict[str, Any]:
-        prometheus = Service("Prometheus", self._config().console.prometheus_url, self._http())
+        prometheus = self._service("Prometheus", self._config().console.prometheus_url)
         return await alerts.collect(prometheus, self._alertmanager())
 
-    def _alertmanager(self) -> Service:
-        url = self._config().console.alertmanager_url
-        return Service("Alertmanager", url, self._http())
+    def _alertmanager(self) -> AsyncHttpService:
+        return self._service("Alertmanager", self._config().console.alertmanager_url)
 
-    def _http(self) -> aiohttp.ClientSession:
+    def _service(self, name: str, url: str) -> AsyncHttpService:
         if self._session is None:
             self._session = aiohttp.ClientSession()
-        return self._session
+        endpoint = HttpEndpoint(
+            name,
+            url.rstrip("/"),
+            "" if url else f"set console.{name.lower()}_url",
+            timeout_seconds=_SERVICE_TIMEOUT_SECONDS,
+            max_bytes=_MOST_ANSWER_BYTES,
+        )
+        return AsyncHttpService(endpoint, self._session)
 
     # --- changing ------------------------------------------------------------------------
 
-    def _doing(
+    def _handler(
         self, name: str, action: Action
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -195,10 +207,10 @@ class Console:
                 done = await action(self._alertmanager(), await _read(request))
             except Denied as denied:
                 return await self._denied(request, denied)
-            except alertmanager.Refused as refused:
-                return _said(400, str(refused))
-            except Unanswered as unanswered:
-                return _said(502, str(unanswered))
+            except InvalidRequest as invalid:
+                return _error(400, str(invalid))
+            except NotAnswering as error:
+                return _error(502, str(error))
             self._log.info("console_action_taken", action=name, **done)
             return web.json_response(done)
 
@@ -208,37 +220,37 @@ class Console:
         if "Authorization" in request.headers:
             self._log.warning("console_key_refused", status=denied.status)
             await asyncio.sleep(_WRONG_KEY_SECONDS)
-        return _said(denied.status, str(denied))
+        return _error(denied.status, str(denied))
 
 
-async def _acknowledge(service: Service, document: Any) -> dict[str, Any]:
-    order = alertmanager.order_of(document)
-    made = await alertmanager.silence(service, order, is_ack=True, now=time.time())
-    return {"id": made, "alert": order.labels["alertname"], "author": order.author}
+async def _acknowledge(service: AsyncHttpService, document: Any) -> dict[str, Any]:
+    request = SilenceRequest.of(document)
+    made = await silence_requests.acknowledge(service, request, now=time.time())
+    return {"id": made, "alert": request.labels["alertname"], "author": request.author}
 
 
-async def _silence(service: Service, document: Any) -> dict[str, Any]:
-    order = alertmanager.order_of(document)
-    made = await alertmanager.silence(service, order, is_ack=False, now=time.time())
-    return {"id": made, "alert": order.labels["alertname"], "author": order.author}
+async def _silence(service: AsyncHttpService, document: Any) -> dict[str, Any]:
+    request = SilenceRequest.of(document)
+    made = await silence_requests.make_silence(service, request, now=time.time())
+    return {"id": made, "alert": request.labels["alertname"], "author": request.author}
 
 
-async def _end(service: Service, document: Any) -> dict[str, Any]:
-    ended = document.get("id") if isinstance(document, dict) else None
-    await alertmanager.end_silence(service, ended)
-    return {"id": ended}
+async def _unsilence(service: AsyncHttpService, document: Any) -> dict[str, Any]:
+    silence_id = document.get("id") if isinstance(document, dict) else None
+    await silence_requests.end_silence(service, silence_id)
+    return {"id": silence_id}
 
 
-async def _nothing(service: Service, document: Any) -> dict[str, Any]:
-    """Only the key is looked at."""
+async def _check_key(service: AsyncHttpService, document: Any) -> dict[str, Any]:
+    """Change nothing: the request's key has been checked before."""
     return {}
 
 
 _ACTIONS: Final[dict[str, Action]] = {
     "ack": _acknowledge,
     "silence": _silence,
-    "unsilence": _end,
-    "key": _nothing,
+    "unsilence": _unsilence,
+    "key": _check_key,
 }
 
 
@@ -246,13 +258,13 @@ async def _read(request: web.Request) -> Any:
     try:
         body = await request.read()
         if len(body) > _LONGEST_BODY:
-            raise alertmanager.Refused(f"send {_LONGEST_BODY} bytes at most")
+            raise InvalidRequest(f"send {_LONGEST_BODY} bytes at most")
         return orjson.loads(body)
     except orjson.JSONDecodeError:
-        raise alertmanager.Refused("send a JSON object") from None
+        raise InvalidRequest("send a JSON object") from None
 
 
-def _said(status: int, text: str) -> web.Response:
+def _error(status: int, text: str) -> web.Response:
     headers = {"Retry-After": "5"} if status == 503 else {}
     return web.json_response({"error": text}, status=status, headers=headers)
 

@@ -1,7 +1,7 @@
-"""The runbooks of this version at /runbooks/: where an alert's link leads.
+"""The runbooks of this version at /runbooks/: the target of an alert's link.
 
-Rule: they hold no secret and are read as they were written, as text; whoever is paged at night can
-open one on a phone, also when Prometheus and the rest are gone.
+Rule: they contain no secret and are served as plain text, so that they can be read on a phone at night,
+even if Prometheus and the other services are down.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ def add_to(app: web.Application) -> None:
 async def _answer(request: web.Request) -> web.Response:
     text = page(request.match_info.get("name") or _INDEX)
     if text is None:
-        said = "no runbook has this name; /runbooks/ lists them\n"
-        return web.Response(text=said, status=404, headers=SAFE_HEADERS)
+        error = "no runbook has this name; /runbooks/ lists them\n"
+        return web.Response(text=error, status=404, headers=SAFE_HEADERS)
     return web.Response(text=text, headers=SAFE_HEADERS)
 
 
 def page(name: str) -> str | None:
-    """A runbook's text; None if there is none of that name."""
+    """A runbook's text; None if no runbook has that name."""
     found = _NAME.fullmatch(name)
     folder = _folder()
     if found is None or folder is None:
@@ -44,7 +44,7 @@ def page(name: str) -> str | None:
 
 
 def _folder() -> Path | None:
-    """At the top of a checkout, or inside an installed package."""
+    """The folder in a checkout or in an installed package."""
     package = Path(__file__).resolve().parents[1]
     folders = (package / "docs" / "runbooks", package.parent / "docs" / "runbooks")
     return next((folder for folder in folders if folder.is_dir()), None)

@@ -1,8 +1,8 @@
-"""What the cluster does now, as one JSON-able document a second.
+"""Numbers of the cluster, as one JSON document a second.
 
 Rules
 - Rates come from the difference of two readings; the first reading has none.
-- `Meter.read` reads files and /proc: it belongs into a thread, one at a time.
+- `Meter.read` reads files and /proc: call it in a thread, one call at a time.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ Totals = dict[str, float]
 
 @dataclass(frozen=True, slots=True)
 class WorkerState:
-    """One worker as its supervisor knows it; `pid` is 0 while a slot has none."""
+    """One worker as its supervisor knows it; `pid` is 0 while the slot has no process."""
 
     slot: int
     lane: str
@@ -57,7 +57,7 @@ class ClusterState:
 
 @dataclass(frozen=True, slots=True)
 class EndedWorker:
-    """How one worker ended; `at` is None for those of an earlier run, whose time is not kept."""
+    """How one worker ended; `at` is None if it was in an earlier run, whose times are not stored."""
 
     at: float | None
     lane: str
@@ -78,30 +78,32 @@ class Meter:
         self._past: deque[tuple[float, Totals]] = deque()
         self._cpu: dict[tuple[str, int], tuple[float, float]] = {}
 
-    def read(self, facts: ClusterState, now: float) -> dict[str, Any]:
-        """The document of this moment; `now` is monotonic seconds."""
+    def read(self, state: ClusterState, now: float) -> dict[str, Any]:
+        """The current document; `now` is monotonic seconds."""
         totals, connections = self._totals()
         self._past.append((now, totals))
         while now - self._past[0][0] > ERROR_SECONDS and len(self._past) > 2:
             self._past.popleft()
         memory = system.memory()
         return {
-            "ready": facts.is_ready,
-            "reason": facts.reason,
-            "up_seconds": facts.up_seconds,
+            "ready": state.is_ready,
+            "reason": state.reason,
+            "up_seconds": state.up_seconds,
             "connections": totals.get(_CONNECTIONS, 0.0),
-            "capacity": facts.capacity,
+            "capacity": state.capacity,
             "subscriptions": totals.get("app_subscriptions", 0.0),
-            "sessions": facts.sessions,
+            "sessions": state.sessions,
             "messages_in_per_second": self._rate("app_messages_total:in", RATE_SECONDS),
             "messages_out_per_second": self._rate("app_messages_total:out", RATE_SECONDS),
             "publications_per_second": self._rate("app_publications_total", RATE_SECONDS),
             "opened_per_second": self._rate("app_connections_opened_total", RATE_SECONDS),
-            "errors_last_minute": self._grown("app_errors_total", ERROR_SECONDS)[0],
-            "client_errors_last_minute": self._grown("app_client_errors_total", ERROR_SECONDS)[0],
+            "errors_last_minute": self._increase("app_errors_total", ERROR_SECONDS)[0],
+            "client_errors_last_minute": self._increase("app_client_errors_total", ERROR_SECONDS)[
+                0
+            ],
             "memory_bytes": memory.working_set,
             "memory_limit_bytes": memory.limit,
-            "workers": self._workers(facts.workers, connections, now),
+            "workers": self._workers(state.workers, connections, now),
         }
 
     def _totals(self) -> tuple[Totals, dict[str, float]]:
@@ -115,15 +117,15 @@ class Meter:
                 connections[lane] = connections.get(lane, 0.0) + value
         return totals, connections
 
-    def _grown(self, name: str, seconds: float) -> tuple[float, float]:
-        """How much a counter has grown over at most this long, and over how long that was."""
+    def _increase(self, name: str, seconds: float) -> tuple[float, float]:
+        """How much a counter has grown in at most that many seconds, and in how many exactly."""
         now, latest = self._past[-1]
         then, earlier = next((at, old) for at, old in self._past if now - at <= seconds)
         return max(0.0, latest.get(name, 0.0) - earlier.get(name, 0.0)), now - then
 
     def _rate(self, name: str, seconds: float) -> float:
-        grown, elapsed = self._grown(name, seconds)
-        return grown / elapsed if elapsed > 0 else 0.0
+        increase, elapsed = self._increase(name, seconds)
+        return increase / elapsed if elapsed > 0 else 0.0
 
     def _workers(
         self, workers: Sequence[WorkerState], connections: Mapping[str, float], now: float

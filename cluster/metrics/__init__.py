@@ -1,6 +1,10 @@
-"""What the cluster counts about itself: the catalogue of families, and who keeps them.
+"""The metrics of the cluster: a catalogue of all families, and the code that exports them.
 
-Import the submodules: `catalogue` (the table), `worker` (counters of one worker), `supervisor`.
-This package imports nothing by itself, because the value class of prometheus-client is chosen
-when it is imported and depends on who imports it.
+- `catalogue`: the table of families.
+- `counters`: plain counters of a worker; `worker_metrics`: writes them to multiprocess files.
+- `multiprocess`: sums those files; `supervisor_metrics`: the families of the supervisor.
+- `system`: memory and process usage, from the kernel.
+
+Import the submodules: this package imports none, because prometheus-client chooses its value class
+at import, and workers and supervisor need different ones.
 """

@@ -1,9 +1,11 @@
-"""One table of every metric family: its name, kind, help, labels and who keeps it.
+"""The table of all metric families: name, kind, help, labels, and the process that exports it.
 
-Rules: names carry the prefix `app_`, base units and `_total` on counters. Label values are
-enumerated here, so that every series exists at 0 from the first scrape: a counter first seen at
-1 has no rate. Dashboards and alert rules stand on these names; docs/reference/metrics.md is
-rendered from this table and a test keeps the two equal.
+Rules
+- Names have the prefix `app_` and base units; counters end in `_total`.
+- Label values are enumerated here, so that every series exists at 0 from the first scrape: a
+  counter first seen at 1 has no rate.
+- Dashboards and alert rules depend on these names. docs/reference/metrics.md is generated from
+  this table, and a test keeps the two equal.
 """
 
 from __future__ import annotations
@@ -12,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from cluster.errors import CLIENT_ERRORS, DISCONNECTS
+from cluster.methods import METHODS
 
 Kind = Literal["counter", "gauge", "histogram"]
 Owner = Literal["worker", "supervisor"]
@@ -22,9 +25,9 @@ class Family:
     """One metric family.
 
     Attributes:
-        labels: label name to all its values; an empty tuple means that the values are not known
-            before they are seen (a worker's lane, a version).
-        mode: multiprocess mode of a worker's gauge, how the lanes are summed up.
+        labels: all values of each label; empty if the values are not known in advance (a worker's
+            lane, a version).
+        mode: multiprocess mode of a worker's gauge: how the values of the lanes are combined.
     """
 
     name: str
@@ -36,20 +39,6 @@ class Family:
     mode: str = ""
 
 
-METHODS: Final = (
-    "connect",
-    "subscribe",
-    "unsubscribe",
-    "publish",
-    "presence",
-    "presence_stats",
-    "history",
-    "ping",
-    "rpc",
-    "send",
-    "refresh",
-    "sub_refresh",
-)
 DIRECTIONS: Final = ("in", "out")
 ERROR_TYPES: Final = ("handler", "broker", "store", "internal")
 DROP_REASONS: Final = ("slow", "closed", "broker")
@@ -72,7 +61,7 @@ DELIVERY_BUCKETS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
 LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-# An edge at 5 (the alert's threshold) and edges beyond the stop grace.
+# One bound is 5 (the threshold of the alert), and some are above the stop grace period.
 SHUTDOWN_BUCKETS: Final = (
     0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.5, 10.0, 15.0, 20.0, 30.0, 60.0,
 )  # fmt: skip
@@ -100,10 +89,10 @@ WORKER_FAMILIES: Final = (
            "Bytes of WebSocket payload received and of frames written.", {"direction": DIRECTIONS}),
     Family("app_publications_total", "counter", "worker",
            "Publications accepted by the broker from this service's clients."),
-    Family("app_errors_total", "counter", "worker", "Faults of the service.",
+    Family("app_errors_total", "counter", "worker", "Faults of the service, not of a client.",
            {"type": ERROR_TYPES}),
     Family("app_client_errors_total", "counter", "worker",
-           "What clients did wrong, by error or close code.", {"code": _CLIENT_CODES}),
+           "Faults of clients, by error or close code.", {"code": _CLIENT_CODES}),
     Family("app_commands_total", "counter", "worker", "Commands received.", {"method": METHODS}),
     Family("app_messages_dropped_total", "counter", "worker",
            "Pushes not delivered: to a slow or closed connection, or lost with the broker.",
@@ -113,33 +102,33 @@ WORKER_FAMILIES: Final = (
     Family("app_recoveries_total", "counter", "worker", "Recovery attempts of subscriptions.",
            {"result": RECOVERY_RESULTS}),
     Family("app_connections_rejected_total", "counter", "worker",
-           "Upgrades and connects turned away.", {"reason": REJECT_REASONS}),
+           "Upgrades and connects rejected.", {"reason": REJECT_REASONS}),
     Family("app_log_events_total", "counter", "worker", "Log events written.",
            {"level": LOG_LEVELS}),
     Family("app_publish_to_delivery_seconds", "histogram", "worker",
            "From a worker accepting a publication to a worker writing it to its subscribers.",
            buckets=DELIVERY_BUCKETS),
     Family("app_event_loop_lag_seconds", "histogram", "worker",
-           "How late a timer of the event loop ran.", buckets=LAG_BUCKETS),
+           "Delay of a timer of the event loop.", buckets=LAG_BUCKETS),
     Family("app_command_duration_seconds", "histogram", "worker",
            "From a command's arrival to its reply.", {"method": METHODS},
            buckets=DELIVERY_BUCKETS),
     Family("app_broker_up", "gauge", "worker",
            "1 while every connection of the worker to the broker works.", mode="livemin"),
     Family("app_broker_last_message_timestamp_seconds", "gauge", "worker",
-           "When the most behind worker last heard its own canary.", mode="livemin"),
+           "When the worker that is furthest behind last received its own canary.", mode="livemin"),
 )  # fmt: skip
 
 SUPERVISOR_FAMILIES: Final = (
     Family("app_workers_alive", "gauge", "supervisor", "Slots with a worker that is up, ready or not."),
-    Family("app_worker_restarts_total", "counter", "supervisor", "Workers started again.",
+    Family("app_worker_restarts_total", "counter", "supervisor", "Workers restarted.",
            {"reason": RESTART_REASONS}),
     Family("app_worker_exits_total", "counter", "supervisor", "Workers that ended.",
            {"outcome": EXIT_OUTCOMES}),
     Family("app_shutdown_duration_seconds", "histogram", "supervisor",
            "From the stop signal to a worker's exit.", buckets=SHUTDOWN_BUCKETS),
     Family("app_shutdown_phase_duration_seconds", "histogram", "supervisor",
-           "Parts of a worker's shutdown.", {"phase": SHUTDOWN_PHASES}, buckets=SHUTDOWN_BUCKETS),
+           "Phases of a worker's shutdown.", {"phase": SHUTDOWN_PHASES}, buckets=SHUTDOWN_BUCKETS),
     Family("app_startup_duration_seconds", "histogram", "supervisor",
            "From a worker's start to ready.", buckets=STARTUP_BUCKETS),
     Family("app_sessions_tracked", "gauge", "supervisor",
@@ -169,9 +158,9 @@ SUPERVISOR_FAMILIES: Final = (
     Family("app_deployment_timestamp_seconds", "gauge", "supervisor",
            "When this version's workers last became ready.", {"version": ()}),
     Family("app_metrics_collect_errors_total", "counter", "supervisor",
-           "Multiprocess files that could not be read and were put aside."),
+           "Multiprocess files that could not be read and were renamed."),
     Family("app_metrics_collect_duration_seconds", "gauge", "supervisor",
-           "How long the last collection took."),
+           "Duration of the last collection."),
     Family("app_metrics_files", "gauge", "supervisor", "Multiprocess files read."),
 )  # fmt: skip
 

@@ -1,7 +1,7 @@
-"""Plain counts of one worker, kept on the hot path and flushed about once a second.
+"""Plain counters of one worker, updated on the hot path and exported about once a second.
 
-Rules: no locks, no prometheus-client (its multiprocess `inc()` costs microseconds), one thread.
-Everything here only grows, except the gauges that the worker sets when it flushes.
+Rules: no locks, one thread, no prometheus-client (its multiprocess `inc()` costs microseconds).
+All values only grow.
 """
 
 from __future__ import annotations
@@ -9,11 +9,12 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable
 
+from cluster.methods import METHODS
 from cluster.metrics import catalogue
 
 
 class Distribution:
-    """Bucket counts and a sum, as a histogram wants them; a value may count several times."""
+    """Bucket counts and the sum of a histogram; one value may be observed several times."""
 
     __slots__ = ("counts", "edges", "sum")
 
@@ -33,7 +34,7 @@ def _values(name: str, label: str) -> tuple[str, ...]:
 
 
 class Counters:
-    """Everything one worker counts, by the names of the catalogue without prefix and suffix."""
+    """All counters of one worker, named as in the catalogue, without prefix and suffix."""
 
     def __init__(self) -> None:
         self.connections_opened = 0
@@ -46,7 +47,7 @@ class Counters:
         self.slow_consumers = 0
         self.errors = dict.fromkeys(catalogue.ERROR_TYPES, 0)
         self.client_errors = dict.fromkeys(_values("app_client_errors_total", "code"), 0)
-        self.commands = dict.fromkeys(catalogue.METHODS, 0)
+        self.commands = dict.fromkeys(METHODS, 0)
         self.dropped = dict.fromkeys(catalogue.DROP_REASONS, 0)
         self.recoveries = dict.fromkeys(catalogue.RECOVERY_RESULTS, 0)
         self.rejected = dict.fromkeys(catalogue.REJECT_REASONS, 0)
@@ -54,7 +55,7 @@ class Counters:
         self.publish_to_delivery = Distribution(catalogue.DELIVERY_BUCKETS)
         self.event_loop_lag = Distribution(catalogue.LAG_BUCKETS)
         self.command_duration = {
-            method: Distribution(catalogue.DELIVERY_BUCKETS) for method in catalogue.METHODS
+            method: Distribution(catalogue.DELIVERY_BUCKETS) for method in METHODS
         }
 
     def closed(self, code: int) -> None:
@@ -63,7 +64,7 @@ class Counters:
         self.connections_closed[key if key in self.connections_closed else "other"] += 1
 
     def client_error(self, code: int) -> None:
-        """Count what a client did wrong; faults of ours (100, 3004) are not counted here."""
+        """Count a fault of a client; codes of server faults (100, 3004) are ignored."""
         key = str(code)
         if key in self.client_errors:
             self.client_errors[key] += 1

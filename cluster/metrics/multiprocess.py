@@ -1,11 +1,10 @@
-"""The workers' families, summed over the files of all lanes.
+"""The workers' families, summed over the multiprocess files of all lanes.
 
 Guarantees
-- A file that cannot be read never fails a scrape: it is put aside as `*.corrupt` and counted.
-  A file that is empty may have been created this moment; it is skipped, and put aside only when
-  it stays empty.
-- Counters, histograms and summed gauges exist at 0 with all their label values, even before the
-  first worker has written.
+- A corrupt file never makes a scrape fail: it is renamed to `*.corrupt` and counted. An empty
+  file may have just been created; it is skipped, and renamed only if it stays empty.
+- Counters, histograms and summed gauges exist at 0 with all label values, even before the first
+  worker has written.
 """
 
 from __future__ import annotations
@@ -39,8 +38,8 @@ class WorkerCollector(Collector):
 
     Args:
         path: the directory of the multiprocess files.
-        own_log_events: log events of this process by level, which are added to the workers'.
-        failed: called for every file that was put aside.
+        own_log_events: log events of this process by level; they are added to the workers'.
+        failed: called for every file that was renamed because it is corrupt.
     """
 
     def __init__(
@@ -55,21 +54,21 @@ class WorkerCollector(Collector):
         self._failed = failed
 
     def files(self) -> list[Path]:
-        """The files that count, corrupt ones left out."""
+        """Return the multiprocess files, without the corrupt ones."""
         return sorted(self._path.glob("*.db"))
 
     def collect(self) -> Iterable[Metric]:
-        """Every family of the catalogue, in its order, then what else was found."""
+        """Yield every family of the catalogue in its order, then all others."""
         found = {metric.name: metric for metric in self._merged()}
         for family in WORKER_FAMILIES:
             metric = found.pop(_base_name(family), None) or _zeros(family)
             if metric is not None:
-                self._add_own(metric)
+                self._add_own_log_events(metric)
                 yield metric
         yield from found.values()
 
     def describe(self) -> Iterable[Metric]:
-        """Nothing: the registry need not read files to know the names."""
+        """Return nothing, so that the registry does not read the files to learn the names."""
         return []
 
     def _merged(self) -> Iterable[Metric]:
@@ -77,42 +76,42 @@ class WorkerCollector(Collector):
         try:
             return _merge(paths)
         except _CORRUPT:
-            return _merge([path for path in paths if self._is_sound(path)])
+            return _merge([path for path in paths if self._can_be_merged(path)])
 
     def _has_content(self, path: Path) -> bool:
         try:
-            facts = path.stat()
+            status = path.stat()
             data = path.read_bytes()
         except OSError:
             return False
         used = _INTEGER.unpack_from(data)[0] if len(data) >= _HEADER_BYTES else -len(data)
         if used == 0:
-            # prometheus-client makes a file, then makes it large, then writes its header.
-            if not data and time.time() - facts.st_mtime > _EMPTY_FOR_SECONDS:
-                self._put_aside(path)
+            # prometheus-client creates a file, then enlarges it, then writes its header.
+            if not data and time.time() - status.st_mtime > _EMPTY_FOR_SECONDS:
+                self._rename_corrupt(path)
             return False
         if not _is_well_formed(data, used):
-            self._put_aside(path)
+            self._rename_corrupt(path)
             return False
         return True
 
-    def _is_sound(self, path: Path) -> bool:
+    def _can_be_merged(self, path: Path) -> bool:
         try:
-            # Counters never go down: what reads alone reads together with others.
+            # A file that is read without an error alone is also merged without one.
             _merge([path])
         except FileNotFoundError:
             return False
         except _CORRUPT:
-            self._put_aside(path)
+            self._rename_corrupt(path)
             return False
         return True
 
-    def _put_aside(self, path: Path) -> None:
+    def _rename_corrupt(self, path: Path) -> None:
         self._failed()
         with suppress(OSError):
             path.replace(path.with_suffix(".corrupt"))
 
-    def _add_own(self, metric: Metric) -> None:
+    def _add_own_log_events(self, metric: Metric) -> None:
         if metric.name != "app_log_events":
             return
         own = dict(self._own_log_events)
@@ -125,7 +124,7 @@ class WorkerCollector(Collector):
 
 
 def _is_well_formed(data: bytes, used: int) -> bool:
-    """Whether every entry lies within the file; prometheus-client may loop for ever if not."""
+    """Whether every entry lies within the file; prometheus-client may loop forever otherwise."""
     position = _HEADER_BYTES
     if not position <= used <= len(data):
         return False
@@ -145,7 +144,7 @@ def _merge(paths: list[Path]) -> list[Metric]:
 
 
 def _base_name(family: Family) -> str:
-    """How prometheus-client names a family: a counter without its suffix."""
+    """The name prometheus-client gives to a family: a counter has no suffix."""
     return family.name.removesuffix("_total") if family.kind == "counter" else family.name
 
 
@@ -158,7 +157,7 @@ def _label_sets(family: Family) -> list[dict[str, str]]:
 
 
 def _zeros(family: Family) -> Metric | None:
-    """A family nobody has written yet; None where 0 would be a lie (a minimum over nobody)."""
+    """A family that no worker has written, at 0; None for gauges that have no value without workers."""
     if family.kind == "gauge" and family.mode != "livesum":
         return None
     metric = Metric(_base_name(family), family.help, family.kind)
@@ -175,7 +174,7 @@ def _zeros(family: Family) -> Metric | None:
 
 
 def live_sum(path: Path, name: str) -> float:
-    """One summed gauge, read from the few files that hold it; for a status line."""
+    """Return one summed gauge for the status line; reads only the files that contain it."""
     total = 0.0
     for file in path.glob("gauge_livesum_*.db"):
         with suppress(*_CORRUPT):
@@ -185,7 +184,7 @@ def live_sum(path: Path, name: str) -> float:
 
 
 class WorkerValue(NamedTuple):
-    """One series as one lane wrote it."""
+    """One series of one lane."""
 
     lane: str
     name: str
@@ -194,9 +193,9 @@ class WorkerValue(NamedTuple):
 
 
 def worker_values(path: Path, names: Collection[str]) -> Iterator[WorkerValue]:
-    """Counters and summed gauges of these names, lane by lane; for whoever compares workers.
+    """Yield the counters and summed gauges with these names, per lane.
 
-    A file that cannot be read is passed over: putting it aside is the scrape's business.
+    A corrupt file is skipped; only a scrape renames it.
     """
     for file in (*path.glob("counter_*.db"), *path.glob("gauge_livesum_*.db")):
         lane = file.stem.rpartition("_")[2]

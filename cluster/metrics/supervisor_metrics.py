@@ -1,9 +1,9 @@
-"""The families of the supervisor: what is true of the whole, and of each worker from outside.
+"""The families of the supervisor: about the whole cluster, and about each worker's process.
 
 Rules
-- Every family comes from the catalogue; a name that is not in it cannot be set.
-- Counters and histograms that count events here exist at 0 from the start, with all labels.
-- `exposition` reads files and /proc: it belongs into a thread, one at a time.
+- Every family is in the catalogue; another name cannot be set.
+- Counters and histograms of this process exist at 0 from the start, with all labels.
+- `exposition` reads files and /proc: call it in a thread, one call at a time.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ _FAMILIES: Final = {family.name: family for family in SUPERVISOR_FAMILIES}
 
 
 class SupervisorMetrics:
-    """All that the operator's door shows at /metrics.
+    """The metrics served at /metrics of the admin port.
 
     Args:
         path: the directory of the workers' multiprocess files.
-        version: of this program.
-        revision: of its source.
-        running: called at a scrape for the lanes that run and their process ids.
+        version: the version of this program.
+        revision: the revision of its source.
+        running: called at each scrape; returns the process ids of the running workers by lane.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class SupervisorMetrics:
             own_log_events=self._log_events,
             failed=lambda: self.count("app_metrics_collect_errors_total"),
         )
-        self._facts = _Facts(running, self._lanes)
+        self._values = _ValueCollector(running, self._lanes)
         self.version = version
         self.set("app_build_info", 1, version=version, revision=revision)
         self.set("app_deployment_timestamp_seconds", time.time(), version=version)
@@ -82,15 +82,15 @@ class SupervisorMetrics:
         for name in SESSION_FAMILIES:
             self.set(name, 0)
         self._registry.register(self._lanes)
-        self._registry.register(self._facts)
+        self._registry.register(self._values)
         ProcessCollector(registry=self._registry)
 
-    # --- what happens --------------------------------------------------------------------
+    # --- updates -------------------------------------------------------------------------
 
     def set(self, name: str, value: float, **labels: str) -> None:
-        """Set a family whose value is found elsewhere."""
+        """Set the value of a gauge, or of a counter that is kept elsewhere."""
         family = _FAMILIES[name]
-        self._facts.values.setdefault(family.name, {})[tuple(labels.values())] = value
+        self._values.values.setdefault(family.name, {})[tuple(labels.values())] = value
 
     def count(self, name: str, **labels: str) -> None:
         """Count one event."""
@@ -107,22 +107,22 @@ class SupervisorMetrics:
         self._log_events[level] = self._log_events.get(level, 0) + 1
 
     def worker_ended(self, lane: str, cpu_seconds: float) -> None:
-        """Keep what a worker's process has used: its lane's counter goes on from there."""
-        used = self._facts.used_before
+        """Add the CPU time of a worker that ended; its lane's counter continues from there."""
+        used = self._values.used_before
         used[lane] = used.get(lane, 0.0) + cpu_seconds
 
-    # --- what is asked -------------------------------------------------------------------
+    # --- export --------------------------------------------------------------------------
 
     def exposition(self) -> bytes:
-        """Everything in Prometheus' text format."""
+        """Return all metrics in Prometheus' text format."""
         began = time.perf_counter()
         text = generate_latest(self._registry)
         self.set("app_metrics_collect_duration_seconds", time.perf_counter() - began)
         return text
 
 
-class _Facts(Collector):
-    """Families whose values are set or looked up, not counted here."""
+class _ValueCollector(Collector):
+    """Families whose values are set, or read from the kernel at a scrape."""
 
     def __init__(self, running: Callable[[], Mapping[str, int]], lanes: WorkerCollector) -> None:
         self.values: dict[str, dict[tuple[str, ...], float]] = {}
@@ -134,9 +134,9 @@ class _Facts(Collector):
         return []
 
     def collect(self) -> Iterable[Metric]:
-        looked_up = self._machine() | self._workers()
+        read_now = self._machine() | self._workers()
         for family in SUPERVISOR_FAMILIES:
-            values = looked_up.get(family.name) or self.values.get(family.name)
+            values = read_now.get(family.name) or self.values.get(family.name)
             if values is not None:
                 yield _metric(family, dict(values))
             elif family.name == "app_metrics_collect_duration_seconds":
@@ -156,13 +156,13 @@ class _Facts(Collector):
         open_fds: dict[tuple[str, ...], float] = {}
         max_fds: dict[tuple[str, ...], float] = {}
         for lane, pid in self._running().items():
-            facts = system.process(pid)
-            if facts is None:
+            usage = system.process(pid)
+            if usage is None:
                 continue
-            used[lane,] = used.get((lane,), 0.0) + facts.cpu_seconds
-            resident[lane,] = facts.resident_bytes
-            open_fds[lane,] = facts.open_fds
-            max_fds[lane,] = facts.max_fds
+            used[lane,] = used.get((lane,), 0.0) + usage.cpu_seconds
+            resident[lane,] = usage.resident_bytes
+            open_fds[lane,] = usage.open_fds
+            max_fds[lane,] = usage.max_fds
         return {
             "app_worker_cpu_seconds_total": used,
             "app_worker_resident_memory_bytes": resident,

@@ -1,9 +1,9 @@
-"""What the kernel says: memory of our cgroup (v1 or v2) or machine, and of single processes.
+"""Resource usage from the kernel: memory of the cgroup (v1 or v2) or machine, and of processes.
 
 Rules
-- Everything is read when asked; what cannot be read is left out, never guessed.
+- Values are read on each call; a value that cannot be read is omitted, never guessed.
 - A cgroup without a limit is limited by the machine's memory.
-- Reclaimable page cache is no use of memory: the working set leaves inactive files out.
+- The working set does not include inactive file pages, because they can be reclaimed.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _TICKS: Final = os.sysconf("SC_CLK_TCK")
 
 @dataclass(frozen=True, slots=True)
 class MemoryUsage:
-    """Memory that cannot be reclaimed, and how much there may be, in bytes."""
+    """Memory that cannot be reclaimed, and the limit, in bytes."""
 
     working_set: int
     limit: int
@@ -31,7 +31,7 @@ class MemoryUsage:
 
 @dataclass(frozen=True, slots=True)
 class ProcessUsage:
-    """What one process uses."""
+    """Resource usage of one process."""
 
     cpu_seconds: float
     resident_bytes: int
@@ -40,7 +40,7 @@ class ProcessUsage:
 
 
 def memory(root: Path = CGROUP_ROOT, proc: Path = PROC) -> MemoryUsage:
-    """Memory of the cgroup we are in, or else of the machine."""
+    """Return the memory usage of this process's cgroup, or else of the machine."""
     machine = _machine_memory(proc)
     for folder, names in _cgroup_folders(root, proc):
         use = _number(folder / names.use)
@@ -66,9 +66,9 @@ _V2: Final = _Names("memory.current", "memory.max", "inactive_file")
 
 
 def _cgroup_folders(root: Path, proc: Path) -> list[tuple[Path, _Names]]:
-    """Where our memory may be accounted, the closest first.
+    """The directories that may account this process's memory, the most specific first.
 
-    Inside a container the path may be the host's; then the root of the mount is ours.
+    Inside a container the path may be the host's; then the root of the mount is the right one.
     """
     folders: list[tuple[Path, _Names]] = []
     with suppress(OSError, ValueError):
@@ -86,33 +86,33 @@ def _v1_folders(mount: Path, path: str) -> list[tuple[Path, _Names]]:
 
 
 def _machine_memory(proc: Path) -> MemoryUsage:
-    facts = _fields(proc / "meminfo")
-    total = facts.get("MemTotal:", 0) * 1024
-    return MemoryUsage(total - facts.get("MemAvailable:", 0) * 1024, total)
+    fields = _fields(proc / "meminfo")
+    total = fields.get("MemTotal:", 0) * 1024
+    return MemoryUsage(total - fields.get("MemAvailable:", 0) * 1024, total)
 
 
 def _number(path: Path) -> int | None:
-    """A file's number; None if it holds none ("max") or cannot be read."""
+    """The number in a file; None if it contains none ("max") or cannot be read."""
     with suppress(OSError, ValueError):
         return int(path.read_text())
     return None
 
 
 def _fields(path: Path) -> dict[str, int]:
-    facts: dict[str, int] = {}
+    fields: dict[str, int] = {}
     with suppress(OSError):
         for line in path.read_text().splitlines():
             name, _, rest = line.partition(" ")
             with suppress(ValueError, IndexError):
-                facts[name] = int(rest.split()[0])
-    return facts
+                fields[name] = int(rest.split()[0])
+    return fields
 
 
 def process(pid: int, proc: Path = PROC) -> ProcessUsage | None:
-    """What a process uses now; None if it is gone."""
+    """Return the resource usage of a process; None if it has ended."""
     folder = proc / str(pid)
     try:
-        # The name stands in brackets and may hold anything, brackets too.
+        # The command name is in parentheses and may itself contain parentheses.
         parts = (folder / "stat").read_text().rpartition(")")[2].split()
         return ProcessUsage(
             cpu_seconds=(int(parts[11]) + int(parts[12])) / _TICKS,

@@ -1,8 +1,10 @@
-"""A worker's families in prometheus-client's multiprocess files, under the lane's name.
+"""Writes a worker's families to prometheus-client's multiprocess files, named after the lane.
 
-Rules: PROMETHEUS_MULTIPROC_DIR is in the environment before this module is imported, because
-prometheus-client chooses its value class then; the identity is the lane (`w0a`, never with a
-`_`), so that a worker started again continues its counters and files never grow in number.
+Rules
+- PROMETHEUS_MULTIPROC_DIR must be set before this module is imported, because prometheus-client
+  chooses its value class at import.
+- The process identifier is the lane (`w0a`, never with a `_`), so that a restarted worker
+  continues its counters and the number of files does not grow.
 """
 
 from __future__ import annotations
@@ -18,24 +20,24 @@ from cluster.metrics.counters import Counters, Distribution
 
 
 class WorkerMetrics:
-    """The exported side of a `Counters`: `flush` adds what has been counted since the last one.
+    """Exports a `Counters`: each `flush` adds what was counted since the last one.
 
     Args:
-        lane: the process identity, e.g. `w0a`.
+        lane: the process identifier, e.g. `w0a`.
     """
 
     def __init__(self, lane: str) -> None:
         if not lane.isalnum():
             raise ValueError(f"lane {lane!r} must be letters and digits: '_' corrupts pid labels")
         value_class = prometheus_client.values.MultiProcessValue(process_identifier=lambda: lane)
-        # prometheus-client offers no argument for it: metrics look the class up in their module.
+        # prometheus-client has no argument for it: metrics read the class from their module.
         prometheus_client.metrics.values.ValueClass = value_class  # type: ignore[attr-defined]
         registry = CollectorRegistry()
         self._metrics = {family.name: _make(family, registry) for family in WORKER_FAMILIES}
         self._flushed: dict[tuple[str, str], float] = {}
 
     def flush(self, counters: Counters) -> None:
-        """Write what has been counted since the last flush."""
+        """Write what was counted since the last flush."""
         for name, label, value in _counts(counters):
             key = (name, label)
             grown = value - self._flushed.get(key, 0)
@@ -57,7 +59,7 @@ class WorkerMetrics:
         histogram = self._metrics[name]
         assert isinstance(histogram, Histogram)
         child = histogram.labels(label) if label else histogram
-        # Histogram.observe takes one value at a time; its parts take a whole second's worth.
+        # Histogram.observe accepts one value per call; its buckets accept a whole second's count.
         for index, count in enumerate(distribution.counts):
             key = (f"{name}#{index}", label)
             grown = count - self._flushed.get(key, 0)

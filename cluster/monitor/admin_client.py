@@ -1,7 +1,7 @@
-"""What the operator's door of one `ws-cluster up` says about itself.
+"""The HTTP client of the admin port of one `ws-cluster up`.
 
-Numbers of the whole cluster are asked of Prometheus; this is for the machine at hand, and for when
-Prometheus is away.
+Numbers of the whole cluster come from Prometheus; this client is for one machine, and for when
+Prometheus does not answer.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ import json
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import Any, Final
 
-from cluster.monitor.asking import Refused, Service
+from cluster.alerting.http import HttpService
+from cluster.errors import HttpStatusError
 
 _HINT: Final = "start the cluster with `ws-cluster up`, or give its address with --admin-url"
 _LINE: Final = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{.*\})? (\S+)", re.MULTILINE)
@@ -20,7 +22,7 @@ _LINE: Final = re.compile(r"^([a-zA-Z_:][\w:]*)(?:\{.*\})? (\S+)", re.MULTILINE)
 
 @dataclass(frozen=True, slots=True)
 class AdminReadiness:
-    """Whether the cluster serves; if not, why; and the state of every child."""
+    """The answer of /ready: whether the cluster serves, else why not, and the state of every child."""
 
     is_ready: bool
     reason: str
@@ -28,26 +30,26 @@ class AdminReadiness:
 
 
 class AdminClient:
-    """The admin door of a cluster at `url`."""
+    """The admin port of a cluster at `url`."""
 
     def __init__(self, url: str) -> None:
-        self.service: Final = Service("The cluster's admin door", url.rstrip("/"), _HINT)
+        self.service: Final = HttpService("The cluster's admin port", url.rstrip("/"), _HINT)
 
     def health(self) -> Mapping[str, Any]:
-        """Who answers: at least `version`."""
+        """The answer of /health, which has at least `version`."""
         answer = self.service.get("/health")
         if not isinstance(answer, dict) or "version" not in answer:
             raise self.service.malformed("/health", "no version")
         return answer
 
     def readiness(self) -> AdminReadiness:
-        """The answer of /ready, which is a 503 when it is not."""
+        """The answer of /ready, which has the status 503 if the cluster does not serve."""
         try:
             text = self.service.text("/ready")
-        except Refused as refused:
-            if refused.status != 503:
+        except HttpStatusError as error:
+            if error.status != HTTPStatus.SERVICE_UNAVAILABLE:
                 raise
-            text = refused.body
+            text = error.body
         try:
             answer = json.loads(text)
             return AdminReadiness(answer["ready"], answer["reason"], dict(answer["children"]))

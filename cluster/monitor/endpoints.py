@@ -1,9 +1,9 @@
-"""Where the parts are: directories of this machine and addresses of services.
+"""Directories of this machine and addresses of services.
 
 Rules
-- `ws-cluster monitoring up` writes the addresses it uses into its data directory, so that the
-  commands find what runs without being told.
-- An address is taken from a flag, else the environment, else that file, else the usual port.
+- `ws-cluster monitoring up` writes the addresses it uses into its data directory, where the commands
+  find them.
+- An address comes from an option, else the environment, else that file, else it is the default port.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ _ADDRESSES: Final = "addresses.json"
 
 
 def cluster_dir() -> Path:
-    """Where `ws-cluster up` keeps its state unless it is told otherwise."""
+    """The default data directory of `ws-cluster up`."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
     return Path(base).expanduser().absolute() / "ws-cluster"
 
 
 def data_dir(given: str | None) -> Path:
-    """Where `ws-cluster monitoring up` keeps its state."""
+    """The data directory of `ws-cluster monitoring up`."""
     if given:
         return Path(given).expanduser().absolute()
     return cluster_dir() / "monitoring"
 
 
 def checkout_folder(name: str) -> Path | None:
-    """A folder that stands at the top of a checkout and inside an installed package."""
+    """A folder that is at the top of a checkout and inside an installed package."""
     package = Path(__file__).resolve().parents[1]
     for folder in (package / name, package.parent / name):
         if folder.is_dir():
@@ -49,7 +49,7 @@ def checkout_folder(name: str) -> Path | None:
 
 @dataclass(frozen=True, slots=True)
 class Endpoints:
-    """The addresses and the directory of one monitoring."""
+    """The addresses and the data directory of one monitoring stack."""
 
     prometheus: str
     alertmanager: str
@@ -59,7 +59,7 @@ class Endpoints:
 
     @classmethod
     def of(cls, arguments: Namespace) -> Endpoints:
-        """What the arguments, the environment and a running `monitoring up` say."""
+        """From the arguments, the environment and a running `monitoring up`."""
         folder = data_dir(getattr(arguments, "data_dir", None))
         written = _written(folder)
 
@@ -78,14 +78,14 @@ class Endpoints:
 
 
 def write_addresses(folder: Path, addresses: Mapping[str, str]) -> None:
-    """Let the commands find what runs."""
-    waiting = folder / f"{_ADDRESSES}.new"
-    waiting.write_text(json.dumps(dict(addresses), indent=1) + "\n", encoding="utf-8")
-    waiting.replace(folder / _ADDRESSES)
+    """Write the addresses of what runs, for the commands."""
+    new = folder / f"{_ADDRESSES}.new"
+    new.write_text(json.dumps(dict(addresses), indent=1) + "\n", encoding="utf-8")
+    new.replace(folder / _ADDRESSES)
 
 
-def forget_addresses(folder: Path) -> None:
-    """Nothing runs here any more."""
+def remove_addresses(folder: Path) -> None:
+    """Remove the addresses, because nothing runs any more."""
     (folder / _ADDRESSES).unlink(missing_ok=True)
 
 

@@ -1,7 +1,7 @@
 """The command lines of `ws-cluster monitor` and `ws-cluster monitoring`.
 
-Rule: this module imports nothing that takes time, so that looking at --help costs nothing; each command
-imports its own part when it is run.
+Rule: this module imports nothing slow, so that --help is quick; each command imports its own module when
+it runs.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from importlib import import_module
 from typing import Any, Final, NoReturn
 
 _EPILOG: Final = (
-    "exit codes: 0 done, 1 there is no such thing, 3 a service could not be asked or the command"
-    " line makes no sense; check-alerts: 0 nothing fires, 1 warning, 2 critical, 3 unknown"
+    "exit codes: 0 done, 1 what was named does not exist, 3 a service did not answer or an argument"
+    " cannot be understood; check-alerts: 0 nothing fires, 1 warning, 2 critical, 3 unknown"
 )
 _UP_EPILOG: Final = (
-    "exit codes: 0 clean, 3 a part cannot start, 69 a program is missing, 78 bad configuration"
+    "exit codes: 0 clean, 3 a process cannot start, 69 a program is missing, 78 bad configuration"
 )
 _USAGE_EXIT: Final = 3
 _INTERRUPTED_EXIT: Final = 130
@@ -28,10 +28,10 @@ Commands = argparse._SubParsersAction  # noqa: SLF001 - argparse names this type
 
 
 class _Parser(argparse.ArgumentParser):
-    """A parser whose mistakes are `unknown`: 2 would say that a critical alert fires."""
+    """A parser that ends with 3 on a mistake: 2 would say that a critical alert fires."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> tuple[Any, list[str]]:
-        """Parse; what is left over is a mistake here, not one of the program's as a whole."""
+        """Parse, and refuse arguments that are left over here instead of in the parser above."""
         found, rest = super().parse_known_args(args, namespace)
         if rest:
             self.error(f"unrecognized arguments: {' '.join(rest)}")
@@ -46,8 +46,8 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     """Add both commands."""
     monitor = commands.add_parser(
         "monitor",
-        help="what fires, who is on it, what it was: the operator's commands",
-        description="Ask Prometheus, Alertmanager and the incident tracker; act on alerts.",
+        help="alerts, acknowledgements, incidents and logs: the operator's commands",
+        description="Show the state of Prometheus, Alertmanager and the incidents; act on alerts.",
         epilog=_EPILOG,
     )
     # add_parser gave it the program's class, whose mistakes end with 2.
@@ -55,9 +55,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     below = monitor.add_subparsers(
         title="commands", metavar="COMMAND", required=True, parser_class=_Parser
     )
-    _add_looking(below)
-    _add_acting(below)
-    _add_reading(below)
+    _add_status_commands(below)
+    _add_silence_commands(below)
+    _add_history_and_logs(below)
     _add_keep(below)
     monitoring = commands.add_parser(
         "monitoring",
@@ -78,7 +78,7 @@ def _run(module: str, name: str) -> Callable[[argparse.Namespace], int]:
             code = int(getattr(import_module(f"cluster.monitor.{module}"), name)(arguments))
             sys.stdout.flush()
         except BrokenPipeError:
-            # Whoever read our lines has seen enough; the interpreter must not try again.
+            # The reader of our output has closed it; the interpreter must not flush it again.
             os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         except KeyboardInterrupt:
             return _INTERRUPTED_EXIT
@@ -96,26 +96,32 @@ def _command(
     parser = commands.add_parser(name, help=text, description=more or None, epilog=_EPILOG)
     parser.set_defaults(run=_run(module, name.replace("-", "_")))
     add = parser.add_argument
-    add("--prometheus-url", metavar="URL", help="default: what `monitoring up` runs, or :9090")
-    add("--alertmanager-url", metavar="URL", help="default: what `monitoring up` runs, or :9093")
-    add("--data-dir", metavar="DIR", help="where `monitoring up` keeps its state")
+    add("--prometheus-url", metavar="URL", help="default: that of `monitoring up`, or :9090")
+    add("--alertmanager-url", metavar="URL", help="default: that of `monitoring up`, or :9093")
+    add("--data-dir", metavar="DIR", help="data directory of `monitoring up`")
     return parser
 
 
-def _add_looking(commands: Commands[_Parser]) -> None:
+def _add_status_commands(commands: Commands[_Parser]) -> None:
     status = _command(
         commands, "status", "commands.status", "the cluster and its alerts on one screen"
     )
-    status.add_argument("--admin-url", metavar="URL", help="admin door of a cluster, default :8001")
+    status.add_argument("--admin-url", metavar="URL", help="admin port of a cluster, default :8001")
     check = _command(
-        commands, "check-alerts", "commands.status", "what fires, as text and as exit code"
+        commands,
+        "check-alerts",
+        "commands.status",
+        "the alerts that fire, as text and as exit code",
     )
     check.add_argument("--json", action="store_true", help="print one JSON document")
     alerts = _command(
-        commands, "alerts", "commands.status", "open Alertmanager in a browser, or print where"
+        commands,
+        "alerts",
+        "commands.status",
+        "open Alertmanager in a browser, or print its address",
     )
     alerts.add_argument(
-        "--print", action="store_true", dest="prints", help="only print where it is"
+        "--print", action="store_true", dest="prints", help="only print its address"
     )
     rules = _command(
         commands, "rules", "commands.status", "every rule: state, health, last evaluation"
@@ -123,19 +129,21 @@ def _add_looking(commands: Commands[_Parser]) -> None:
     rules.add_argument(
         "alert", nargs="?", metavar="ALERT", help="only this one, with its expression"
     )
-    _command(commands, "targets", "commands.status", "what Prometheus scrapes, and whether it can")
+    _command(
+        commands, "targets", "commands.status", "what Prometheus scrapes, and with which result"
+    )
     runbook = _command(commands, "runbook", "commands.status", "the runbook of an alert")
     runbook.add_argument("alert", metavar="ALERT", help="name of the alert")
-    runbook.add_argument("--url", action="store_true", help="only print where it is")
+    runbook.add_argument("--url", action="store_true", help="only print its address")
 
 
-def _add_acting(commands: Commands[_Parser]) -> None:
+def _add_silence_commands(commands: Commands[_Parser]) -> None:
     ack = _command(
         commands,
         "ack",
         "commands.silence",
-        "say that you are on it",
-        more="Silence what fires under this name, with author and note; the tracker acknowledges"
+        "acknowledge an alert: say that you work on it",
+        more="Silence the alerts of this name that fire, with author and note; the tracker acknowledges"
         " PagerDuty's incident, and resolves it when the condition ends.",
     )
     ack.add_argument("alert", metavar="ALERT", help="name of the alert")
@@ -143,15 +151,19 @@ def _add_acting(commands: Commands[_Parser]) -> None:
     _add_duration(ack)
     _add_author(ack)
     ack.add_argument(
-        "--match", action="append", default=[], metavar="MATCHER", help="only those: instance=…"
+        "--match",
+        action="append",
+        default=[],
+        metavar="MATCHER",
+        help="only alerts with this label: instance=…",
     )
     resolve = _command(
         commands,
         "resolve",
         "commands.silence",
         "close an incident by hand",
-        more="Close the incidents of an alert in the store and at PagerDuty; says so if the"
-        " condition still holds.",
+        more="Close the incidents of an alert in the store and at PagerDuty; warns if the condition"
+        " still holds.",
     )
     resolve.add_argument("alert", metavar="ALERT", help="name of the alert")
     _add_note(resolve)
@@ -160,17 +172,17 @@ def _add_acting(commands: Commands[_Parser]) -> None:
         commands,
         "silence",
         "commands.silence",
-        "suppress notifications for a while; without matchers, list what is silenced",
+        "suppress notifications for a while; without matchers, list the silences",
     )
     silence.add_argument(
         "matchers", nargs="*", metavar="MATCHER", help="an alert's name, name=value, name=~regex, …"
     )
-    silence.add_argument("--note", metavar="TEXT", help="why; needed to make one")
+    silence.add_argument("--note", metavar="TEXT", help="why; required for a new silence")
     _add_duration(silence)
     _add_author(silence)
     unsilence = _command(commands, "unsilence", "commands.silence", "end silences")
     unsilence.add_argument(
-        "what", nargs="+", metavar="ID|MATCHER", help="a silence's id, or the matchers it has"
+        "what", nargs="+", metavar="ID|MATCHER", help="a silence's id, or its matchers"
     )
 
 
@@ -192,7 +204,7 @@ def _add_author(parser: _Parser) -> None:
     parser.add_argument("--author", metavar="NAME", help="default: the user who runs this")
 
 
-def _add_reading(commands: Commands[_Parser]) -> None:
+def _add_history_and_logs(commands: Commands[_Parser]) -> None:
     history = _command(
         commands,
         "history",
@@ -205,19 +217,19 @@ def _add_reading(commands: Commands[_Parser]) -> None:
     add("--rates", action="store_true", help="one line per alert: firings, times, false positives")
     add("--json", action="store_true", help="print one JSON document")
     add("--false-positive", type=int, metavar="ID", help="mark an incident as a false positive")
-    add("--true-positive", type=int, metavar="ID", help="take that mark away")
-    add("--pending", action="store_true", help="also what was pending and never fired")
+    add("--true-positive", type=int, metavar="ID", help="remove that mark")
+    add("--pending", action="store_true", help="also alerts that were pending and never fired")
     logs = _command(
         commands,
         "logs",
         "commands.logs",
-        "log lines and alerts on one time axis",
+        "log lines and alerts in order of time",
         more="SERVICE is app, nginx, prometheus, alertmanager, node_exporter, receiver, tracker or"
         " all.",
     )
     add = logs.add_argument
-    add("service", metavar="SERVICE", help="whose log")
-    add("-f", "--follow", action="store_true", help="go on with what comes")
+    add("service", metavar="SERVICE", help="the service whose log to read")
+    add("-f", "--follow", action="store_true", help="go on with new lines")
     add("--grep", metavar="REGEX", help="only lines that match")
     add("--since", metavar="DURATION", help="how far back (default: the last 50 lines)")
     add("--file", metavar="FILE", help="read this file instead of the service's own")
@@ -231,18 +243,23 @@ def _add_keep(commands: Commands[_Parser]) -> None:
         "keep",
         "commands.daemons",
         "run the incident tracker; `monitoring up` does it",
-        more="Watch Prometheus and Alertmanager, keep the incident store, resolve PagerDuty for"
-        " acknowledged incidents, and repeat what nobody has taken.",
+        more="Watch Prometheus and Alertmanager, record incidents, resolve PagerDuty's for acknowledged"
+        " alerts, and repeat notifications that are not acknowledged.",
     )
     add = keep.add_argument
     _add_response_times(add)
-    add("--poll", default="5s", metavar="DURATION", help="how often to look (default 5s)")
+    add("--poll", default="5s", metavar="DURATION", help="how often to ask both (default 5s)")
     add("--compress", type=float, default=1.0, metavar="N", help="time passes N times faster")
     add("--pagerduty-url", metavar="URL", help="Events API v2, if not PagerDuty's own")
-    add("--pagerduty-key-file", default="", metavar="FILE", help="holds the routing key")
-    add("--change-key-file", default="", metavar="FILE", help="routing key of change events")
-    add("--slack-url-file", default="", metavar="FILE", help="holds the webhook's address")
-    add("--once", action="store_true", help="look once and end")
+    add("--pagerduty-key-file", default="", metavar="FILE", help="file with the routing key")
+    add(
+        "--change-key-file",
+        default="",
+        metavar="FILE",
+        help="file with the routing key of change events",
+    )
+    add("--slack-url-file", default="", metavar="FILE", help="file with the webhook's address")
+    add("--once", action="store_true", help="ask once and end")
 
 
 def _add_response_times(add: Callable[..., Any]) -> None:
@@ -251,49 +268,53 @@ def _add_response_times(add: Callable[..., Any]) -> None:
 
 
 def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
-    up = commands.add_parser("up", help="run the monitoring in the foreground", epilog=_UP_EPILOG)
+    up = commands.add_parser(
+        "up", help="run the monitoring stack in the foreground", epilog=_UP_EPILOG
+    )
     up.set_defaults(run=_run("commands.daemons", "up"))
     add = up.add_argument
-    add("--host", default="127.0.0.1", metavar="ADDR", help="address of every port (127.0.0.1)")
+    add("--host", default="127.0.0.1", metavar="ADDR", help="address to listen on (127.0.0.1)")
     add("--prometheus-port", type=int, default=9090, metavar="PORT", help="default 9090")
     add("--alertmanager-port", type=int, default=9093, metavar="PORT", help="default 9093")
     add("--node-exporter-port", type=int, default=9100, metavar="PORT", help="default 9100")
     add(
         "--receiver-port", type=int, default=9099, metavar="PORT", help="the stand-in; default 9099"
     )
-    add("--no-node-exporter", action="store_false", dest="node_exporter", help="run none")
+    add("--no-node-exporter", action="store_false", dest="node_exporter", help="do not run it")
     add(
         "--app",
         action="append",
         dest="apps",
         metavar="HOST:PORT",
-        help="admin door to scrape (default 127.0.0.1:8001); may be repeated",
+        help="admin port to scrape (default 127.0.0.1:8001); may be repeated",
     )
-    add("--data-dir", metavar="DIR", help="where its state lives (default: beside the cluster's)")
-    add("--rules-dir", metavar="DIR", help="rules and configuration, if not the project's docker/")
+    add("--data-dir", metavar="DIR", help="data directory (default: beside the cluster's)")
+    add(
+        "--rules-dir",
+        metavar="DIR",
+        help="rules and configuration (default: the project's docker/)",
+    )
     add(
         "--secrets-dir",
         metavar="DIR",
-        help="slack_api_url, pagerduty_routing_key and, if wanted, pagerduty_change_key: notify the"
-        " real ones instead of the stand-in",
+        help="folder with slack_api_url, pagerduty_routing_key and, if wanted, pagerduty_change_key:"
+        " notify Slack and PagerDuty instead of the stand-in",
     )
     add(
         "--runbook-base-url",
         default="",
         metavar="URL",
-        help="where runbooks are read (default: /runbooks at the first admin door)",
+        help="base address of runbooks (default: /runbooks at the first admin port)",
     )
     add(
         "--dead-mans-switch-url",
         default="",
         metavar="URL",
-        help="where the Watchdog is sent; default: the stand-in, which notices nothing when this"
-        " machine is gone",
+        help="where the Watchdog is sent (default: the stand-in, which cannot raise an alarm when"
+        " this machine is down)",
     )
     _add_response_times(add)
-    add(
-        "--root", default="/", metavar="DIR", help="what node_exporter takes for the root directory"
-    )
+    add("--root", default="/", metavar="DIR", help="root directory for node_exporter")
     add(
         "--compress",
         type=float,
@@ -304,25 +325,15 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
 
 
 def _add_receive(commands: Commands[argparse.ArgumentParser]) -> None:
-    receive = commands.add_parser("receive", help="the stand-in for Slack and PagerDuty alone")
+    receive = commands.add_parser("receive", help="run only the stand-in for Slack and PagerDuty")
     receive.set_defaults(run=_run("commands.daemons", "receive"))
     add = receive.add_argument
     add("--host", default="127.0.0.1", metavar="ADDR", help="default 127.0.0.1")
     add("--port", type=int, default=9099, metavar="PORT", help="default 9099")
-    add("--file", metavar="FILE", help="write what comes into this file, too")
+    add("--file", metavar="FILE", help="also write notifications to this file")
     add(
         "--heartbeat",
         default="5m",
         metavar="DURATION",
-        help="how long Watchdog may be silent before the alarm is raised (default 5m)",
+        help="raise the alarm if Watchdog is silent for longer (default 5m)",
     )
-
-
-def user() -> str:
-    """Who runs this."""
-    import getpass
-
-    try:
-        return os.environ.get("SUDO_USER") or getpass.getuser()
-    except (KeyError, OSError):
-        return str(os.getuid())

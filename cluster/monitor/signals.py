@@ -1,4 +1,4 @@
-"""How a part that runs for long is told to end: SIGTERM or SIGINT, once is enough."""
+"""SIGTERM and SIGINT as an event: the first of them asks a long-running command to end."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 def stop_event() -> asyncio.Event:
-    """An event of the running loop that is set by the first of the signals."""
+    """An asyncio event that the first of the signals sets."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in _SIGNALS:
@@ -19,7 +19,7 @@ def stop_event() -> asyncio.Event:
 
 
 def stop_flag() -> threading.Event:
-    """The same for a program without a loop; to be called in the main thread."""
+    """A threading event that the first of the signals sets; call this in the main thread."""
     stop = threading.Event()
     for number in _SIGNALS:
         signal.signal(number, lambda *_: stop.set())

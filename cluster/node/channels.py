@@ -104,7 +104,9 @@ class Channels:
         Whatever the channel's subscription misses is found for all of its subscribers.
         """
         return (
-            channel.is_placed and not channel.is_held and recover_from in (None, channel.position)
+            channel.has_position
+            and not channel.is_held
+            and recover_from in (None, channel.position)
         )
 
     async def begin(
@@ -156,7 +158,7 @@ class Channels:
         if channel.name in self._rechecks or (top.epoch and top.epoch != channel.epoch):
             self._rechecks.discard(channel.name)
             self._hub.hold(channel)
-        if channel.is_held and channel.is_placed:
+        if channel.is_held and channel.has_position:
             self._fill_soon(channel)
         if not is_whole:
             self._on_insufficient(subscriber, channel.name)
@@ -196,7 +198,7 @@ class Channels:
         channel = self._hub.channels.get(name)
         if channel is None or not channel.is_positioned:
             return
-        if channel.is_placed and self._hub.hold(channel):
+        if channel.has_position and self._hub.hold(channel):
             self._fill_soon(channel)
         else:
             # A read in progress may have been too early to see what was missed.
@@ -267,7 +269,7 @@ class Channels:
             idle = [
                 channel
                 for channel in self._hub.channels.values()
-                if channel.active_at < limit and channel.is_placed and not channel.is_held
+                if channel.active_at < limit and channel.has_position and not channel.is_held
             ]
             for first in range(0, len(idle), _CHECK_BATCH):
                 batch = idle[first : first + _CHECK_BATCH]

@@ -1,8 +1,11 @@
-"""Keeps the wanted children running: spawn, back off, roll, stop.
+"""Starts nginx, Valkey and the workers, restarts them with back-off, rolls them, stops them.
 
-`core` is the supervisor itself, `fleet` everybody it keeps, `service` one place where a child is
-kept, `record` what metrics hear, `shutdown_log` what a whole stop leaves to the next start, `paths`
-and `limits` the machine, `screen` what a person sees.
+- `supervisor`: signals, operations and the order of start and stop.
+- `fleet`: all services and their listeners; `service`: one child, kept running.
+- `exit_metrics`: metrics about starts and exits; `shutdown_log`: the file that keeps them over a
+  restart of the supervisor.
+- `paths`: directories and locks; `limits`: open files and connection capacity; `build`: revision.
+- `terminal`: output for a person; `console_view`: data for the web console.
 """
 
 from __future__ import annotations
@@ -22,24 +25,25 @@ from cluster.config import Config
 from cluster.supervisor.fleet import Resources
 from cluster.supervisor.limits import raise_file_limit
 from cluster.supervisor.paths import Paths
-from cluster.supervisor.supervisor import SessionSource, SessionStatistics, Supervisor
+from cluster.supervisor.supervisor import ReadStatistics, SessionSource, Supervisor
 
-__all__ = ["SessionSource", "SessionStatistics", "run"]
+__all__ = ["ReadStatistics", "SessionSource", "run"]
 
 
 @asynccontextmanager
-async def session_statistics(config: Config) -> AsyncIterator[SessionStatistics]:
-    """Open what the store is asked for: `tracked`, `created`, `resumed` and `expired` sessions.
+async def open_session_statistics(config: Config) -> AsyncIterator[ReadStatistics]:
+    """Connect to the store; yields a function that reads the session counts.
 
-    The store's client is imported here, after the workers were started: it is slow to import.
+    The counts are `tracked`, `created`, `resumed` and `expired`. The store's client is imported
+    here, after the workers were started, because the import is slow.
     """
     from cluster.resp.router import Router
-    from cluster.sessions.statistics import SessionStatistics as Reader
+    from cluster.sessions.statistics import SessionStatistics
 
     router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
     try:
         await router.start()
-        yield Reader(router, prefix=config.broker.prefix).read
+        yield SessionStatistics(router, prefix=config.broker.prefix).read
     finally:
         await router.aclose()
 
@@ -48,25 +52,25 @@ def run(
     config: Config,
     *,
     reload: Callable[[], Config] | None = None,
-    session_source: SessionSource = session_statistics,
+    session_source: SessionSource = open_session_statistics,
     worker_command: Sequence[str] = COMMAND,
     policy: RestartPolicy | None = None,
 ) -> int:
     """Run a cluster in the foreground; returns the exit code.
 
     Args:
-        config: what to run.
-        reload: reads the configuration again, for HUP.
-        session_source: opens the source of the store's numbers about sessions.
-        worker_command: starts a worker; its arguments follow.
-        policy: how soon and how often children are started again.
+        config: the resolved configuration.
+        reload: reads the configuration again on HUP.
+        session_source: opens the source of session statistics.
+        worker_command: the command that starts a worker, without its arguments.
+        policy: delay and budget of restarts.
 
     Raises:
-        ConfigError: if a port or a directory is not to be had.
-        DependencyMissing: if nginx or Valkey is needed and not there.
+        ConfigError: if a port or a directory cannot be used.
+        DependencyMissing: if nginx or Valkey is needed but not installed.
         BootFailed: if a child cannot boot.
     """
-    # The value class of prometheus-client is chosen by this variable; ours is not the workers'.
+    # prometheus-client chooses its value class by this variable; it is meant for workers only.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     instance = _instance(config)
     log.configure(config.log, instance=instance)

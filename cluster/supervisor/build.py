@@ -1,4 +1,4 @@
-"""Which source this program was built from."""
+"""The source revision this program was built from."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ _LENGTH: Final = 12
 
 
 def revision(package: Path | None = None) -> str:
-    """The revision: of the file REVISION in the package (an image has one), or of the checkout."""
+    """Return the revision from the package's REVISION file (in an image) or from the git checkout."""
     folder = package or Path(__file__).resolve().parent.parent
     with suppress(OSError):
         return (folder / "REVISION").read_text(encoding="utf-8").strip()[:_LENGTH] or UNKNOWN
     with suppress(OSError):
-        return _of_checkout(folder.parent / ".git")
+        return _checkout_revision(folder.parent / ".git")
     return UNKNOWN
 
 
-def _of_checkout(git: Path) -> str:
+def _checkout_revision(git: Path) -> str:
     head = (git / "HEAD").read_text(encoding="utf-8").strip()
     if not head.startswith("ref: "):
         return head[:_LENGTH]

@@ -1,7 +1,7 @@
-"""What the supervisor shows the console: its workers, how some ended, and the key of a development run.
+"""Data for the web console: running workers, workers that ended, and the key of a development run.
 
-Rule: a key is made only in insecure mode, where the configuration has none; it stays in the data
-directory, so that a link keeps working over restarts, and is never logged.
+Rule: a key is generated only in insecure mode and if none is configured. It is kept in the data
+directory, so that a link works after a restart, and it is never logged.
 """
 
 from __future__ import annotations
@@ -20,19 +20,19 @@ from cluster.supervisor.fleet import Fleet, Slot
 from cluster.supervisor.paths import Paths
 from cluster.supervisor.shutdown_log import ShutdownLog
 
-_MOST_BEFORE: Final = 5
+_MAX_ENDED: Final = 5
 _KEY_BYTES: Final = 18
 _LONGEST_KEY: Final = 256
 
 
 def cluster_state(
-    fleet: Fleet, state: Readiness, *, sessions: float, up_seconds: float
+    fleet: Fleet, readiness: Readiness, *, sessions: float, up_seconds: float
 ) -> ClusterState:
-    """What is known now."""
+    """Return the current state of the cluster."""
     now = time.monotonic()
     return ClusterState(
-        is_ready=state.is_ready,
-        reason=state.reason,
+        is_ready=readiness.is_ready,
+        reason=readiness.reason,
         workers=[w for number, slot in enumerate(fleet.slots) for w in _workers(number, slot, now)],
         sessions=sessions,
         capacity=fleet.capacity(),
@@ -41,7 +41,7 @@ def cluster_state(
 
 
 def _workers(number: int, slot: Slot, now: float) -> list[WorkerState]:
-    """The workers of a slot, two during a roll; one without a process if it has none."""
+    """The workers of a slot: two during a roll; a placeholder with pid 0 if none runs."""
     children = list(slot.service.children.values())
     if not children:
         return [WorkerState(number, slot.spec.lanes[0], 0, "away", slot.service.reason, 0.0)]
@@ -50,7 +50,7 @@ def _workers(number: int, slot: Slot, now: float) -> list[WorkerState]:
             slot=number,
             lane=child.lane,
             pid=child.pid if child.is_running else 0,
-            state="draining" if child.stop_asked_at is not None else child.state,
+            state="draining" if child.stop_requested_at is not None else child.state,
             reason=child.reason,
             up_seconds=now - child.started_at,
         )
@@ -59,27 +59,27 @@ def _workers(number: int, slot: Slot, now: float) -> list[WorkerState]:
 
 
 def ended_worker(child: Child, at: float) -> EndedWorker:
-    """How a worker that has just ended did so."""
+    """Describe how a worker ended."""
     seconds, phases = child.shutdown_seconds(), child.shutdown_phases()
     return EndedWorker(at, child.lane, child.outcome, seconds, phases)
 
 
 def ended_workers_before(shutdown_log: ShutdownLog) -> list[EndedWorker]:
-    """How the last workers of the run before ended."""
-    shutdowns = shutdown_log.read()[-_MOST_BEFORE:]
-    return [EndedWorker(None, "", one.outcome, one.seconds, one.phases) for one in shutdowns]
+    """Describe how the last workers of the previous run ended."""
+    shutdowns = shutdown_log.read()[-_MAX_ENDED:]
+    return [EndedWorker(None, "", s.outcome, s.seconds, s.phases) for s in shutdowns]
 
 
 def development_key(config: Config, paths: Paths) -> str:
-    """The key of a development run; empty if the configuration has one, or if it is none."""
+    """Return the key of a development run; empty if a key is configured or in secure mode."""
     if config.admin.key or not config.client.insecure:
         return ""
     try:
         descriptor = os.open(paths.admin_key, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "r+", encoding="ascii") as file:
-            kept = file.read(_LONGEST_KEY).strip()
-            if kept:
-                return kept
+            existing = file.read(_LONGEST_KEY).strip()
+            if existing:
+                return existing
             key = secrets.token_urlsafe(_KEY_BYTES)
             file.write(key + "\n")
             return key

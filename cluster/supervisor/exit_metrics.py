@@ -1,10 +1,10 @@
-"""What happens to children, told to the metrics, or to the shutdown_log when nobody will scrape again.
+"""Metrics about starts and exits of workers.
 
 Rules
-- A worker's shutdown is observed here alone, once, from signal to exit, also of one that had to
-  be killed; its outcome is counted.
-- While the whole program stops, observations go to the shutdown_log instead. They are replayed after
-  two scrapes by Prometheus itself have seen the zero.
+- Only this module observes a worker's shutdown: once, from signal to exit, even if the worker had
+  to be killed. It also counts the outcome.
+- While the whole program stops, no scrape will follow, so shutdowns go to the shutdown log. The
+  next supervisor replays them after two scrapes by Prometheus itself have seen the zero.
 """
 
 from __future__ import annotations
@@ -21,40 +21,40 @@ _PROMETHEUS: Final = "Prometheus/"
 
 
 class ExitMetrics:
-    """The supervisor's bookkeeping.
+    """Counts worker starts, restarts and exits.
 
     Args:
-        metrics: where events are counted.
-        shutdown_log: where they are kept while the program stops.
+        metrics: the metrics to update.
+        shutdown_log: where shutdowns are written while the program stops.
     """
 
     def __init__(self, metrics: SupervisorMetrics, shutdown_log: ShutdownLog) -> None:
         self._metrics = metrics
         self._shutdown_log = shutdown_log
-        self._waiting = shutdown_log.read()
+        self._unreplayed = shutdown_log.read()
         self._scrapes = 0
-        self._started: set[Child] = set()
+        self._observed_starts: set[Child] = set()
         self._log = log.get_logger()
-        self.is_ending = False
+        self.is_stopping = False
 
     def worker_changed(self, child: Child) -> None:
-        """A worker reports another state, or has ended."""
+        """Observe the start or the exit of a worker; called on each change of its state."""
         if child.exited_at is not None:
             self._worker_ended(child)
-        elif child.ready_at is not None and child not in self._started:
-            self._started.add(child)
+        elif child.ready_at is not None and child not in self._observed_starts:
+            self._observed_starts.add(child)
             seconds = child.ready_at - child.started_at
             self._metrics.observe("app_startup_duration_seconds", seconds)
 
     def worker_restarted(self, reason: str) -> None:
-        """A worker was started in place of another."""
+        """Count a restart."""
         self._metrics.count("app_worker_restarts_total", reason=reason)
 
     def _worker_ended(self, child: Child) -> None:
-        self._started.discard(child)
+        self._observed_starts.discard(child)
         self._metrics.worker_ended(child.lane, child.exited.result().cpu_seconds)
         shutdown = Shutdown(child.outcome, child.shutdown_seconds(), child.shutdown_phases())
-        if not self.is_ending:
+        if not self.is_stopping:
             self._observe(shutdown)
             return
         try:
@@ -73,15 +73,15 @@ class ExitMetrics:
                 self._metrics.observe(name, seconds, phase=phase)
 
     def scraped(self, user_agent: str) -> None:
-        """Somebody has read the metrics; after Prometheus' second time the shutdown_log is replayed."""
-        if not self._waiting or not user_agent.startswith(_PROMETHEUS):
+        """Note a scrape; on Prometheus' second one, replay the shutdown log."""
+        if not self._unreplayed or not user_agent.startswith(_PROMETHEUS):
             return
         self._scrapes += 1
         if self._scrapes < SCRAPES_BEFORE_REPLAY:
             return
-        # Forget first: to lose an observation is better than to make it twice.
+        # Clear first: losing an observation is better than making it twice.
         self._shutdown_log.clear()
-        for shutdown in self._waiting:
+        for shutdown in self._unreplayed:
             self._observe(shutdown)
-        self._log.info("shutdown_log_replayed", shutdowns=len(self._waiting))
-        self._waiting = []
+        self._log.info("shutdown_log_replayed", shutdowns=len(self._unreplayed))
+        self._unreplayed = []

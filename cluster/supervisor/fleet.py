@@ -1,10 +1,10 @@
-"""Everybody who is kept running: Valkey, one worker per slot, nginx; and their listeners.
+"""All services of a cluster (Valkey, one worker per slot, nginx) and their listeners.
 
 Rules
-- Whoever cannot be reached is answered by us: a slot without a serving worker, and the public
-  door without nginx, refuse with 503.
-- nginx's upstreams are the slots. A new slot is added to them when its worker is ready, and a
-  slot is taken out of them before its worker drains.
+- If a slot has no serving worker, or nginx does not run, the supervisor answers the connections
+  of that listener with 503.
+- nginx's upstreams are the slots. A new slot is added when its worker is ready, and a slot is
+  removed before its worker drains.
 - No worker is started while the embedded Valkey is not ready.
 """
 
@@ -21,7 +21,7 @@ from cluster import log
 from cluster.admin import Readiness
 from cluster.children.backoff import RestartPolicy
 from cluster.children.child import Child, ChildSpec, Grace
-from cluster.children.listeners import Listeners, Refuser, address, reachable_host
+from cluster.children.listeners import Listeners, UnavailableResponder, address, reachable_host
 from cluster.children.nginx import NginxSettings, NginxSpec, unprivileged_user
 from cluster.children.process import Reaper
 from cluster.children.valkey import ValkeySpec
@@ -32,19 +32,19 @@ from cluster.supervisor.paths import Paths
 from cluster.supervisor.service import Service, ServiceListener
 
 _SERVICE_GRACE_SECONDS: Final = 8.0
-_MOST_NGINX_PROCESSES: Final = 8
+_MAX_NGINX_PROCESSES: Final = 8
 
 
 @dataclass(frozen=True, slots=True)
 class Resources:
-    """What a fleet works with.
+    """Sockets, directories, programs and limits that a fleet uses.
 
     Attributes:
-        valkey: path of the embedded Valkey; empty without one.
-        nginx: path of the embedded nginx; empty without one.
-        file_limit: files a process may open.
-        instance: `host:port` of the operator's door, a label of logs.
-        command: starts a worker.
+        valkey: path of the embedded Valkey's program; empty without one.
+        nginx: path of the embedded nginx's program; empty without one.
+        file_limit: open files allowed per process.
+        instance: `host:port` of the admin port, a label of logs.
+        command: the command that starts a worker, without its arguments.
     """
 
     listeners: Listeners
@@ -59,23 +59,23 @@ class Resources:
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One worker's place: its socket, who stands behind it, and who answers if nobody does."""
+    """One worker slot: its socket, its service, and the responder that answers without a worker."""
 
     sock: socket.socket
     spec: WorkerSpec
     service: Service
-    refuser: Refuser
+    responder: UnavailableResponder
 
 
 class Fleet:
-    """Starts, follows, rolls and stops everybody.
+    """Starts, rolls and stops all services.
 
     Args:
-        config: the configuration; its store is the embedded one's once that is started.
-        resources: sockets, paths, programs.
-        reaper: who hears of exits.
-        listener: told of every change of a child.
-        watch: takes over the task that keeps a service.
+        config: the configuration; `broker.redis_urls` is replaced if the Valkey is embedded.
+        resources: sockets, directories, programs and limits.
+        reaper: reports exits of processes.
+        listener: called on every change of a child.
+        watch: called with the task that runs a service, to stop the program if the task fails.
     """
 
     def __init__(
@@ -93,55 +93,58 @@ class Fleet:
         self._reaper = reaper
         self._listener = listener
         self._watch = watch
-        self._news = asyncio.Event()
+        self._change = asyncio.Event()
         self._log = log.get_logger()
-        self._valkey = self._valkey_service() if resources.valkey else None
-        self._public = Refuser(resources.listeners.public) if resources.listeners.public else None
-        self._nginx_spec = self._make_nginx() if resources.nginx else None
-        self._nginx = self._service(self._nginx_spec) if self._nginx_spec else None
-        self.refuse_where_needed()
+        self._valkey = self._make_valkey() if resources.valkey else None
+        public = resources.listeners.public
+        self._public_responder = UnavailableResponder(public) if public else None
+        self._nginx_spec = self._make_nginx_spec() if resources.nginx else None
+        self._nginx = self._make_service(self._nginx_spec) if self._nginx_spec else None
+        self.update_responders()
 
-    # --- making service --------------------------------------------------------------------
+    # --- services ------------------------------------------------------------------------
 
-    def _service(
-        self, spec: ChildSpec, needed: Callable[[], Coroutine[Any, Any, None]] | None = None
+    def _make_service(
+        self,
+        spec: ChildSpec,
+        wait_for_dependencies: Callable[[], Coroutine[Any, Any, None]] | None = None,
     ) -> Service:
         return Service(
             spec,
             reaper=self._reaper,
             policy=self._resources.policy,
             listener=self._listener,
-            grace=self._grace,
-            needed=needed,
+            grace=self._new_grace,
+            wait_for_dependencies=wait_for_dependencies,
         )
 
-    def _grace(self) -> Grace:
+    def _new_grace(self) -> Grace:
         return Grace(self.config.shutdown.stop_grace_period)
 
-    def _valkey_service(self) -> Service:
+    def _make_valkey(self) -> Service:
         paths = self._resources.paths
         spec = ValkeySpec(
             self._resources.valkey,
-            data_dir=paths.made("valkey"),
-            socket_path=paths.made("valkey", below_run=True) / "valkey.sock",
+            data_dir=paths.directory("valkey"),
+            socket_path=paths.directory("valkey", below_run=True) / "valkey.sock",
             lock_fd=paths.lock_fd,
         )
         broker = dataclasses.replace(self.config.broker, redis_urls=(spec.url,))
         self.config = dataclasses.replace(self.config, broker=broker)
-        return self._service(spec)
+        return self._make_service(spec)
 
-    def _make_nginx(self) -> NginxSpec:
+    def _make_nginx_spec(self) -> NginxSpec:
         paths, public = self._resources.paths, self._resources.listeners.public
         assert public is not None
         return NginxSpec(
             self._resources.nginx,
-            run_dir=paths.made("nginx", below_run=True),
+            run_dir=paths.directory("nginx", below_run=True),
             listen_fd=public.fileno(),
             lock_fd=paths.lock_fd,
             settings=self.nginx_settings,
         )
 
-    def _slot(self, number: int, sock: socket.socket) -> Slot:
+    def _append_slot(self, number: int, sock: socket.socket) -> Slot:
         spec = WorkerSpec(
             number,
             listen_fd=sock.fileno(),
@@ -150,13 +153,15 @@ class Fleet:
             metrics_dir=self._resources.paths.metrics_dir,
             command=self._resources.command,
         )
-        slot = Slot(sock, spec, self._service(spec, self._store_ready), Refuser(sock))
+        slot = Slot(
+            sock, spec, self._make_service(spec, self._wait_for_store), UnavailableResponder(sock)
+        )
         self.slots.append(slot)
-        slot.refuser.set_refusing(True)
+        slot.responder.set_active(True)
         return slot
 
     def nginx_settings(self) -> NginxSettings:
-        """What nginx's configuration says for the slots of this moment."""
+        """Return the settings of nginx for the current slots."""
         listeners, paths = self._resources.listeners, self._resources.paths
         assert listeners.public is not None
         host = reachable_host(listeners.public.getsockname()[0])
@@ -167,107 +172,107 @@ class Fleet:
             admin=address(listeners.admin, host=host),
             ping_interval_seconds=self.config.client.ping_interval,
             file_limit=self._resources.file_limit,
-            processes=max(1, min(_MOST_NGINX_PROCESSES, count)),
+            processes=max(1, min(_MAX_NGINX_PROCESSES, count)),
             user=unprivileged_user(),
             access_log=str(paths.access_log),
-            probe_socket=str(paths.made("nginx", below_run=True) / "probe.sock"),
+            probe_socket=str(paths.directory("nginx", below_run=True) / "probe.sock"),
             instance=self._resources.instance,
         )
 
     # --- starting ------------------------------------------------------------------------
 
     async def start(self) -> None:
-        """Start everybody and wait until all are ready."""
+        """Start all services and wait until they are ready."""
         if self._valkey:
             self._watch(self._valkey.start())
-            await self._store_ready()
+            await self._wait_for_store()
         for number, sock in enumerate(self._resources.listeners.slots):
-            self._watch(self._slot(number, sock).service.start())
+            self._watch(self._append_slot(number, sock).service.start())
         if self._nginx:
             self._watch(self._nginx.start())
-        await self.until(lambda: all(service.is_ready for service in self._services()))
+        await self._wait_until(lambda: all(service.is_ready for service in self._services()))
 
-    async def _store_ready(self) -> None:
+    async def _wait_for_store(self) -> None:
         valkey = self._valkey
         if valkey is not None:
-            await self.until(lambda: valkey.is_ready)
+            await self._wait_until(lambda: valkey.is_ready)
 
-    async def until(self, holds: Callable[[], bool]) -> None:
-        """Wait until something holds; looked at whenever a child has changed."""
-        while not holds():
-            news = self._news
-            await news.wait()
+    async def _wait_until(self, condition: Callable[[], bool]) -> None:
+        """Wait until a condition holds; it is checked whenever a child has changed."""
+        while not condition():
+            change = self._change
+            await change.wait()
 
     def _services(self) -> list[Service]:
         others = [service for service in (self._valkey, self._nginx) if service]
         return [*others, *(slot.service for slot in self.slots)]
 
-    # --- what is true now ----------------------------------------------------------------
+    # --- state ---------------------------------------------------------------------------
 
-    def changed(self) -> None:
-        """A child has changed: let listeners follow, and wake whoever waits."""
-        self.refuse_where_needed()
+    def child_changed(self) -> None:
+        """Note that a child has changed: update the responders and wake the waiting tasks."""
+        self.update_responders()
         if self.ready:
-            # The store has been reached: from now on its absence is an outage, not a wrong address.
+            # The store was reachable: from now on a failure to reach it is an outage, not a wrong URL.
             for slot in self.slots:
-                slot.spec.is_patient = True
-        # A fresh event per change: nobody can clear it before another has seen it.
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+                slot.spec.waits_for_store = True
+        # A new event per change, so that no task misses one because another task cleared it.
+        change, self._change = self._change, asyncio.Event()
+        change.set()
 
-    def refuse_where_needed(self) -> None:
-        """Answer at every door nobody stands behind, and at no other."""
+    def update_responders(self) -> None:
+        """Answer with 503 on exactly the listeners that have no serving process."""
         for slot in self.slots:
-            slot.refuser.set_refusing(not slot.service.is_serving)
-        if self._public is not None and self._nginx is not None:
-            self._public.set_refusing(not self._nginx.is_serving)
+            slot.responder.set_active(not slot.service.is_serving)
+        if self._public_responder is not None and self._nginx is not None:
+            self._public_responder.set_active(not self._nginx.is_serving)
 
     def is_worker(self, service: Service) -> bool:
-        """Whether it is a worker's service."""
+        """Whether the service runs a worker."""
         return service.spec.name == WorkerSpec.name
 
     def running(self) -> dict[str, int]:
-        """The workers that run: process ids by lane."""
+        """Return the process ids of the running workers, by lane."""
         children = (c for slot in list(self.slots) for c in list(slot.service.children.values()))
         return {child.lane: child.pid for child in children if child.is_running}
 
     def children(self) -> list[Child]:
-        """Everybody who runs."""
+        """Return all children."""
         return [child for service in self._services() for child in service.children.values()]
 
     @property
     def alive(self) -> int:
-        """Slots with a worker that is up."""
+        """Number of slots with a worker that accepts connections."""
         return sum(slot.service.is_serving for slot in self.slots)
 
     @property
     def ready(self) -> int:
-        """Slots with a worker that would serve a new client."""
+        """Number of slots with a worker that would serve a new client."""
         return sum(slot.service.is_ready for slot in self.slots)
 
     def readiness(self) -> Readiness:
-        """Whether a client that comes now would be served."""
-        reasons = {service.spec.lanes[0]: _state(service) for service in self._services()}
+        """Return whether a new client would be served, or the first reason why not."""
+        states = {service.spec.lanes[0]: _state(service) for service in self._services()}
         if self._valkey and not self._valkey.is_ready:
-            return Readiness(False, f"valkey is not ready: {self._valkey.reason}", reasons)
+            return Readiness(False, f"valkey is not ready: {self._valkey.reason}", states)
         if not self.ready:
             first = self.slots[0].service.reason if self.slots else "none is started"
-            return Readiness(False, f"no worker is ready: {first}", reasons)
+            return Readiness(False, f"no worker is ready: {first}", states)
         if self._nginx and not self._nginx.is_ready:
-            return Readiness(False, f"nginx is not ready: {self._nginx.reason}", reasons)
-        return Readiness(True, "", reasons)
+            return Readiness(False, f"nginx is not ready: {self._nginx.reason}", states)
+        return Readiness(True, "", states)
 
     def capacity(self) -> int:
-        """Connections that fit."""
+        """Return the number of client connections the cluster can hold."""
         return connection_capacity(
             len(self.slots),
             file_limit=self._resources.file_limit,
             connection_limit=self.config.client.connection_limit,
-            door=self.nginx_settings().capacity if self._nginx else None,
+            nginx_capacity=self.nginx_settings().capacity if self._nginx else None,
         )
 
     def worker_addresses(self) -> list[str]:
-        """Where the slots are reached."""
+        """Return `host:port` of every slot."""
         return [
             address(slot.sock, host=reachable_host(slot.sock.getsockname()[0]))
             for slot in self.slots
@@ -275,10 +280,10 @@ class Fleet:
 
     # --- changing ------------------------------------------------------------------------
 
-    def use(self, config: Config) -> None:
-        """Give workers that are started from now on another configuration.
+    def apply_config(self, config: Config) -> None:
+        """Use another configuration for workers started from now on.
 
-        Sockets, store and paths stay as they are.
+        Sockets, store and directories do not change.
         """
         broker = dataclasses.replace(config.broker, redis_urls=self.config.broker.redis_urls)
         before = self.nginx_settings() if self._nginx else None
@@ -286,38 +291,38 @@ class Fleet:
         for slot in self.slots:
             slot.spec.document = to_json(self.config)
         if self._nginx and self.nginx_settings() != before:
-            # Its time-outs follow the pings.
+            # The timeouts of nginx depend on the ping interval.
             self._reload_nginx()
 
     async def roll(self) -> bool:
-        """Replace the workers one by one; gives up at the first that cannot be replaced."""
+        """Replace the workers one by one; stops and returns False at the first failure."""
         for slot in list(self.slots):
             if not await slot.service.roll():
                 return False
         return True
 
     async def add_slot(self) -> None:
-        """Add a worker; nginx follows when it is ready.
+        """Add a worker; nginx uses it once it is ready.
 
         Raises:
-            ConfigError: if its port is not to be had.
+            ConfigError: if its port cannot be bound.
         """
         sock = self._resources.listeners.add_slot()
-        slot = self._slot(len(self.slots), sock)
+        slot = self._append_slot(len(self.slots), sock)
         self._watch(slot.service.start())
-        await self.until(lambda: slot.service.is_ready)
+        await self._wait_until(lambda: slot.service.is_ready)
         self._reload_nginx()
 
     async def remove_slot(self) -> bool:
-        """Remove the last worker, unless it is the only one; returns whether it was."""
+        """Remove the last worker unless it is the only one; returns whether one was removed."""
         if len(self.slots) < 2:
             return False
         slot = self.slots.pop()
-        slot.refuser.set_refusing(False)
+        slot.responder.set_active(False)
         self._reload_nginx()
-        slot.refuser.set_refusing(True)
-        await slot.service.stop(self._grace())
-        slot.refuser.close()
+        slot.responder.set_active(True)
+        await slot.service.stop(self._new_grace())
+        slot.responder.close()
         self._resources.listeners.remove_slot()
         return True
 
@@ -333,9 +338,9 @@ class Fleet:
         for service in (self._nginx, self._valkey):
             if service:
                 await service.stop(Grace(_SERVICE_GRACE_SECONDS))
-        for refuser in (self._public, *(slot.refuser for slot in self.slots)):
-            if refuser:
-                refuser.close()
+        for responder in (self._public_responder, *(slot.responder for slot in self.slots)):
+            if responder:
+                responder.close()
 
 
 def _state(service: Service) -> str:

@@ -1,17 +1,17 @@
-"""How many files this machine lets a process open, and how many connections fit into that."""
+"""The limit of open files, and the number of connections that fit into it."""
 
 from __future__ import annotations
 
 import resource
 from typing import Final
 
-# What a worker opens beside its clients' connections: libraries, store, metrics, sockets.
+# File descriptors of a worker that are no client connections: libraries, store, metrics, sockets.
 OTHER_FILES: Final = 64
 ENOUGH_FILES: Final = 65536
 
 
 def raise_file_limit() -> int:
-    """Raise the limit of open files to the hard limit; returns what it is now."""
+    """Raise the soft limit of open files to the hard limit; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         try:
@@ -22,17 +22,18 @@ def raise_file_limit() -> int:
 
 
 def connection_capacity(
-    workers: int, *, file_limit: int, connection_limit: int, door: int | None
+    workers: int, *, file_limit: int, connection_limit: int, nginx_capacity: int | None
 ) -> int:
-    """Connections that fit.
+    """Return the number of client connections the cluster can hold.
 
     Args:
-        workers: how many there are.
+        workers: number of workers.
         file_limit: files one worker may open.
-        connection_limit: `client.connection_limit`; 0 is off.
-        door: connections that fit through nginx; None without it.
+        connection_limit: `client.connection_limit` per worker; 0 is no limit.
+        nginx_capacity: client connections nginx can hold; None without nginx.
     """
-    each = max(0, file_limit - OTHER_FILES)
+    per_worker = max(0, file_limit - OTHER_FILES)
     if connection_limit:
-        each = min(each, connection_limit)
-    return workers * each if door is None else min(workers * each, door)
+        per_worker = min(per_worker, connection_limit)
+    total = workers * per_worker
+    return total if nginx_capacity is None else min(total, nginx_capacity)

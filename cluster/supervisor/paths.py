@@ -1,10 +1,10 @@
-"""Where things are on this machine: state that stays, and what is gone after a clean end.
+"""Directories of a cluster: the data directory, and temporary ones that a clean stop removes.
 
 Guarantees
-- One data directory serves one cluster at a time: its lock is held by the supervisor and by the
-  children that write there, so a successor waits until the last of them has ended.
-- `run_dir` and `metrics_dir` are empty at the start and taken away at the end.
-- Everything made here is private to this user.
+- One data directory serves one cluster at a time. The supervisor and the children that write
+  there hold its lock, so the next supervisor waits until the last of them has ended.
+- `run_dir` and `metrics_dir` are empty at the start and removed at the end.
+- Only this user can read what is created here.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ _LONGEST_NAME: Final = "/valkey/valkey.sock"
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - checked for owner and mode below
 _PREFIX: Final = "ws-cluster-"
 _LOCK: Final = "lock"
-_MOST_LOG_BYTES: Final = 64 << 20
+_MAX_LOG_BYTES: Final = 64 << 20
 _LOCK_SECONDS: Final = 10.0
 _LOCK_POLL_SECONDS: Final = 0.05
 
 
 def state_dir(configured: str) -> Path:
-    """The data directory: the configured one, or the user's state directory."""
+    """Return the configured data directory, or the default below the user's state directory."""
     if configured:
         return Path(configured).expanduser().absolute()
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
@@ -42,13 +42,13 @@ def state_dir(configured: str) -> Path:
 
 
 class Paths:
-    """The directories of one cluster, locked.
+    """The directories of one cluster; the constructor locks the data directory.
 
     Args:
         configured: `server.data_dir`; empty for the user's state directory.
 
     Raises:
-        ConfigError: if the directory cannot be made, written or locked.
+        ConfigError: if the directory cannot be created, written or locked.
     """
 
     def __init__(self, configured: str) -> None:
@@ -62,33 +62,33 @@ class Paths:
             reason = f"give a directory that can be written ({error.strerror})"
             raise _unusable(self.data_dir, reason) from None
         self._lock()
-        self._shared: list[_Shared] = []
+        self._shared: list[_SharedDirectory] = []
         self.run_dir: Final = self._run_dir()
         self.metrics_dir: Final = self._metrics_dir()
 
     @property
     def shutdown_log(self) -> Path:
-        """Where the observations of a whole stop wait for the next start."""
+        """The file of worker shutdowns that Prometheus has not scraped yet."""
         return self.data_dir / "shutdowns.jsonl"
 
     @property
     def admin_key(self) -> Path:
-        """The key a development run makes for itself."""
+        """The file with the generated key of a development run."""
         return self.data_dir / "admin.key"
 
     @property
     def access_log(self) -> Path:
-        """The file nginx logs requests to."""
-        return self.made("log") / "access.log"
+        """The access log of nginx."""
+        return self.directory("log") / "access.log"
 
     @property
     def app_log(self) -> Path:
-        """The file the supervisor and the workers log to, beside standard output.
+        """The log file of the supervisor and the workers, besides standard output.
 
         Raises:
-            ConfigError: it cannot be written.
+            ConfigError: if it cannot be written.
         """
-        path = self.made("log") / "app.log"
+        path = self.directory("log") / "app.log"
         try:
             path.touch(mode=0o600)
         except OSError as error:
@@ -96,20 +96,20 @@ class Paths:
             raise _unusable(self.data_dir, reason) from None
         return path
 
-    def trim_logs(self, most_bytes: int = _MOST_LOG_BYTES) -> None:
-        """Keep each log and one older piece of it, each of about `most_bytes`.
+    def trim_logs(self, max_bytes: int = _MAX_LOG_BYTES) -> None:
+        """Rotate each log larger than `max_bytes`: copy it to `*.log.1`, then truncate it.
 
-        Everybody appends, so a file can be emptied in place; lines written while it is being
-        copied are lost.
+        All writers open a log in append mode, so it can be truncated in place. Lines written
+        during the copy are lost.
         """
-        for log in self.made("log").glob("*.log"):
+        for log in self.directory("log").glob("*.log"):
             with suppress(OSError):
-                if log.stat().st_size > most_bytes:
+                if log.stat().st_size > max_bytes:
                     shutil.copyfile(log, log.with_suffix(".log.1"))
                     os.truncate(log, 0)
 
-    def made(self, name: str, *, below_run: bool = False) -> Path:
-        """A private directory in the data directory, or in what is gone at the end."""
+    def directory(self, name: str, *, below_run: bool = False) -> Path:
+        """Create and return a private directory in the data directory, or in `run_dir`."""
         path = (self.run_dir if below_run else self.data_dir) / name
         path.mkdir(mode=0o700, exist_ok=True)
         return path
@@ -124,23 +124,24 @@ class Paths:
                 if time.monotonic() > deadline:
                     os.close(self.lock_fd)
                     raise _unusable(
-                        self.data_dir, "another cluster runs on it: stop that or give another one"
+                        self.data_dir,
+                        "another cluster uses it: stop that cluster or give another directory",
                     ) from None
                 time.sleep(_LOCK_POLL_SECONDS)
 
     def _run_dir(self) -> Path:
         path = self.data_dir / "run"
         if len(os.fsencode(path)) + len(_LONGEST_NAME) > _LONGEST_SOCKET_PATH:
-            shared = self._keep(_shared(Path(tempfile.gettempdir()), self._name))
+            shared = self._remember(_shared_directory(Path(tempfile.gettempdir()), self._name))
             if shared:
                 return shared
-        return _emptied(path)
+        return _emptied_directory(path)
 
     def _metrics_dir(self) -> Path:
-        shared = self._keep(_shared(_SHARED_MEMORY, self._name))
-        return shared or _emptied(self.run_dir / "metrics")
+        shared = self._remember(_shared_directory(_SHARED_MEMORY, self._name))
+        return shared or _emptied_directory(self.run_dir / "metrics")
 
-    def _keep(self, shared: _Shared | None) -> Path | None:
+    def _remember(self, shared: _SharedDirectory | None) -> Path | None:
         if shared is None:
             return None
         self._shared.append(shared)
@@ -148,12 +149,12 @@ class Paths:
 
     @property
     def _name(self) -> str:
-        facts = os.fstat(self.lock_fd)
-        unique = f"{self.data_dir}:{facts.st_dev}:{facts.st_ino}"
+        status = os.fstat(self.lock_fd)
+        unique = f"{self.data_dir}:{status.st_dev}:{status.st_ino}"
         return f"{_PREFIX}{hashlib.sha256(unique.encode()).hexdigest()[:12]}"
 
     def close(self) -> None:
-        """Take away what does not stay, and release the data directory."""
+        """Remove the temporary directories and release the data directory."""
         for shared in self._shared:
             shared.close()
         shutil.rmtree(self.run_dir, ignore_errors=True)
@@ -161,11 +162,11 @@ class Paths:
             os.close(self.lock_fd)
 
 
-def _unusable(path: Path, allowed: str) -> ConfigError:
-    return ConfigError([Problem("server.data_dir", str(path), allowed)])
+def _unusable(path: Path, advice: str) -> ConfigError:
+    return ConfigError([Problem("server.data_dir", str(path), advice)])
 
 
-def _emptied(path: Path) -> Path:
+def _emptied_directory(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -174,17 +175,17 @@ def _emptied(path: Path) -> Path:
     return path
 
 
-class _Shared:
-    """A directory of ours in a place everybody may write to, held by a lock.
+class _SharedDirectory:
+    """A private, locked directory below a world-writable one.
 
-    What a killed supervisor left there is taken away by whoever starts next: its lock is free.
+    The next supervisor removes what a killed supervisor left there, because the lock is free.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
         path.mkdir(mode=0o700, exist_ok=True)
-        facts = path.lstat()
-        if not stat.S_ISDIR(facts.st_mode) or facts.st_uid != os.geteuid():
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
             raise PermissionError(path)
         path.chmod(0o700)
         self._fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -200,24 +201,24 @@ class _Shared:
                 ) if entry.is_dir() and not entry.is_symlink() else entry.unlink()
 
     def close(self) -> None:
-        """Take it away."""
+        """Remove the directory."""
         shutil.rmtree(self.path, ignore_errors=True)
         os.close(self._fd)
 
 
-def _shared(parent: Path, name: str) -> _Shared | None:
-    """A directory in a shared place; None if there is no such place or it is not to be trusted."""
+def _shared_directory(parent: Path, name: str) -> _SharedDirectory | None:
+    """Create a directory below `parent`; None if that is not possible or its owner is another user."""
     if not os.access(parent, os.W_OK | os.X_OK):
         return None
-    _sweep(parent)
+    _remove_leftovers(parent)
     with suppress(OSError):
-        return _Shared(parent / name)
+        return _SharedDirectory(parent / name)
     return None
 
 
-def _sweep(parent: Path) -> None:
-    """Take away what supervisors that were killed left here."""
+def _remove_leftovers(parent: Path) -> None:
+    """Remove the directories that killed supervisors left in `parent`."""
     for path in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
             if path.lstat().st_uid == os.geteuid() and (path / _LOCK).is_file():
-                _Shared(path).close()
+                _SharedDirectory(path).close()

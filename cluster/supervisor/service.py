@@ -1,11 +1,12 @@
-"""One service: a place where a child is kept, started again, rolled and stopped.
+"""One service: keeps one child process running; restarts, rolls and stops it.
 
 Rules
-- A service has as many lanes as its kind; a lane is free only after its process was waited for.
-- `current` is the child that serves. A roll starts the next one on the free lane, waits until it
-  is ready and then retires the old one, so the service never has less than one.
-- A roll whose new child does not become ready is given up; the old one goes on serving.
-- A child that fails to boot three times in a row ends the program, not merely the service.
+- A lane is one of the identities in `ChildSpec.lanes`. It is free again only after its process
+  has been waited for.
+- `current` is the child that serves. A roll starts a new child on a free lane, waits until it is
+  ready, then stops the old one, so at least one child always serves.
+- If the new child of a roll does not become ready, the roll fails and the old child keeps serving.
+- If a child fails to boot three times in a row, the whole program ends, not only the service.
 """
 
 from __future__ import annotations
@@ -22,29 +23,30 @@ from cluster.children.child import Child, ChildSpec, Grace
 from cluster.children.process import Reaper
 from cluster.errors import BootFailed
 
-_ROLL_SECONDS: Final = 60.0
+_ROLL_TIMEOUT_SECONDS: Final = 60.0
 
 
 class ServiceListener(Protocol):
-    """Who hears what happens at a service."""
+    """Called on changes of a service's children."""
 
     def child_changed(self, service: Service, child: Child) -> None:
-        """A child reports another state, or has ended."""
+        """The state of a child has changed, or the child has ended."""
 
     def child_restarted(self, service: Service, reason: str) -> None:
-        """A child was started in place of one that ended or is to be replaced."""
+        """A child was started to replace one that ended or that a roll replaces."""
 
 
 class Service:
-    """Keeps one child of a kind running.
+    """Keeps one child running.
 
     Args:
-        spec: what is kept.
-        reaper: who hears of exits.
-        policy: how soon and how often it is started again.
-        listener: told of every change.
-        grace: makes the grace of a child that is retired.
-        needed: waits until what the child cannot boot without is there.
+        spec: how the child is started, watched and stopped.
+        reaper: reports exits of processes.
+        policy: delay and budget of restarts.
+        listener: called on every change.
+        grace: returns a new grace period, for stopping the old child of a roll.
+        wait_for_dependencies: awaited before a restart, until everything the child needs to boot
+            is available.
     """
 
     def __init__(
@@ -55,88 +57,88 @@ class Service:
         policy: RestartPolicy,
         listener: ServiceListener,
         grace: Callable[[], Grace],
-        needed: Callable[[], Awaitable[None]] | None = None,
+        wait_for_dependencies: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.spec: Final = spec
         self.current: Child | None = None
         self.children: dict[str, Child] = {}
         self._reaper = reaper
-        self._restarts = Backoff(policy)
+        self._backoff = Backoff(policy)
         self._listener = listener
         self._grace = grace
-        self._needed = needed
+        self._wait_for_dependencies = wait_for_dependencies
         self._start_error = ""
         self._closed = asyncio.Event()
-        self._gone: dict[Child, asyncio.Task[None]] = {}
+        self._end_tasks: dict[Child, asyncio.Task[None]] = {}
         self._log = log.get_logger(child=spec.name, service=spec.lanes[0])
 
-    # --- what is true now ----------------------------------------------------------------
+    # --- state ---------------------------------------------------------------------------
 
     @property
     def is_ready(self) -> bool:
-        """Whether some child serves and has what it needs."""
+        """Whether some child is ready and accepts connections."""
         return any(c.state == "ready" and c.is_serving for c in self.children.values())
 
     @property
     def is_serving(self) -> bool:
-        """Whether some child accepts connections, be it to refuse them itself."""
+        """Whether some child accepts connections, even if it answers them with an error."""
         return any(c.is_serving for c in self.children.values())
 
     @property
     def reason(self) -> str:
-        """Why it is not ready."""
+        """Why the service is not ready."""
         if self.current is None:
             return "not started"
         return self.current.reason or self.current.state
 
-    # --- keeping -------------------------------------------------------------------------
+    # --- running -------------------------------------------------------------------------
 
     def start(self) -> asyncio.Task[None]:
-        """Start the first child now; the task keeps it, and ends when the service is stopped.
+        """Start the first child; the returned task restarts it until the service is stopped.
 
-        The task raises `BootFailed` when trying on is pointless.
+        The task raises `BootFailed` after too many boot failures in a row.
         """
         first = self._start("")
-        return asyncio.get_running_loop().create_task(self._keep(first))
+        return asyncio.get_running_loop().create_task(self._run(first))
 
-    async def _keep(self, child: Child | None) -> None:
+    async def _run(self, child: Child | None) -> None:
         while not self._closed.is_set():
-            lost, reason = await self._until_lost(child)
+            lost, reason = await self._wait_until_lost(child)
             if self._closed.is_set():
                 return
-            if reason == "boot" and self._restarts.failed_to_boot():
-                raise BootFailed(self._why_boot_failed(lost))
+            if reason == "boot" and self._backoff.record_boot_failure():
+                raise BootFailed(self._boot_failure_text(lost))
             await self._pause(lost)
             if self._closed.is_set():
                 return
             child = self.current if self.is_serving else self._start(reason)
 
-    async def _until_lost(self, child: Child | None) -> tuple[Child | None, str]:
-        """Wait for the end of the child that serves, following rolls."""
+    async def _wait_until_lost(self, child: Child | None) -> tuple[Child | None, str]:
+        """Wait until the child that serves has ended; after a roll, wait for the new one."""
         while child is not None:
-            await self._until_gone(child)
+            await self._wait_until_ended(child)
             if child is self.current or self._closed.is_set():
-                return child, _reason(child)
+                return child, _restart_reason(child)
             child = self.current
         return None, "boot"
 
-    def _why_boot_failed(self, child: Child | None) -> str:
+    def _boot_failure_text(self, child: Child | None) -> str:
         reason = child.reason if child else self._start_error
         lane = self.spec.lanes[0]
-        who = lane if lane == self.spec.name else f"{self.spec.name} {lane}"
+        name = lane if lane == self.spec.name else f"{self.spec.name} {lane}"
         return (
-            f"{who} failed to boot"
-            f" {self._restarts.boot_failures} times in a row, correct the cause and start again:"
+            f"{name} failed to boot"
+            f" {self._backoff.boot_failures} times in a row, correct the cause and start again:"
             f" {reason}"
         )
 
     async def _pause(self, lost: Child | None) -> None:
         now = time.monotonic()
-        well = lost.ready_at if lost else None
-        is_spent = self._restarts.is_budget_spent(now)
-        seconds = self._restarts.delay(now, 0.0 if well is None else now - well)
-        report = self._log.error if is_spent else self._log.warning
-        report(
+        ready_at = lost.ready_at if lost else None
+        is_spent = self._backoff.is_budget_spent(now)
+        seconds = self._backoff.delay(now, 0.0 if ready_at is None else now - ready_at)
+        log_event = self._log.error if is_spent else self._log.warning
+        log_event(
             "restart_budget_spent" if is_spent else "child_lost",
             reason=lost.reason if lost else "",
             restart_in_seconds=round(seconds, 3),
@@ -144,11 +146,11 @@ class Service:
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds):
                 await self._closed.wait()
-        if self._needed is not None and not self._closed.is_set():
-            await self._needed()
+        if self._wait_for_dependencies is not None and not self._closed.is_set():
+            await self._wait_for_dependencies()
 
     def _start(self, reason: str) -> Child | None:
-        """Start a child on a free lane; None if the system does not let us."""
+        """Start a child on a free lane; None if the operating system cannot start it."""
         lane = next(lane for lane in self.spec.lanes if lane not in self.children)
         try:
             child = Child(self.spec, lane, self._reaper, self._changed)
@@ -157,71 +159,71 @@ class Service:
             self._log.error("child_start_failed", error=self._start_error)
             return None
         self.children[lane] = child
-        self._gone[child] = asyncio.get_running_loop().create_task(self._follow(child))
+        self._end_tasks[child] = asyncio.get_running_loop().create_task(self._report_end(child))
         if reason != "roll":
             self.current = child
         if reason:
             self._listener.child_restarted(self, reason)
         return child
 
-    async def _follow(self, child: Child) -> None:
+    async def _report_end(self, child: Child) -> None:
         await child.ended()
         del self.children[child.lane]
-        self._gone.pop(child, None)
+        self._end_tasks.pop(child, None)
         self._listener.child_changed(self, child)
 
     def _changed(self, child: Child) -> None:
         if child.is_serving:
-            self._restarts.booted()
+            self._backoff.record_boot()
         if child.state != "exited":
             self._listener.child_changed(self, child)
 
     # --- rolling and stopping ------------------------------------------------------------
 
     async def roll(self) -> bool:
-        """Replace the child without a moment in which nobody serves; False if it cannot be.
+        """Replace the child by a new one without an interruption; returns False if that failed.
 
-        A service whose child is being started anyway is left alone. Cancellation leaves the new
-        child running beside the old one until the service is stopped.
+        Does nothing if no child serves, because one is being started then. Cancellation leaves
+        the new child running beside the old one until the service is stopped.
         """
         old = self.current
         if old is None or not old.is_serving or self._closed.is_set():
             return True
         new = self._start("roll")
-        if new is None or not await self._is_well(new):
-            # Its lane is free only when all of it is gone.
-            await self._until_gone(new)
+        if new is None or not await self._became_ready(new):
+            # The lane is free only when the whole process group has ended.
+            await self._wait_until_ended(new)
             self._log.error("roll_failed", reason=new.reason if new else self._start_error)
             return False
         old, self.current = self.current, new
         if old is not None and old is not new and old.is_running:
-            await self._retire(old, self._grace())
+            await self._stop_child(old, self._grace())
         return True
 
-    async def _until_gone(self, child: Child | None) -> None:
-        if child is not None and (gone := self._gone.get(child)) is not None:
-            await asyncio.shield(gone)
+    async def _wait_until_ended(self, child: Child | None) -> None:
+        if child is not None and (task := self._end_tasks.get(child)) is not None:
+            await asyncio.shield(task)
 
-    async def _is_well(self, new: Child) -> bool:
+    async def _became_ready(self, new: Child) -> bool:
         try:
-            async with asyncio.timeout(_ROLL_SECONDS):
+            async with asyncio.timeout(_ROLL_TIMEOUT_SECONDS):
                 return await new.became_ready() and new.is_serving
         except TimeoutError:
-            await self._retire(new, Grace(0))
+            await self._stop_child(new, Grace(0))
             return False
 
-    async def _retire(self, child: Child, grace: Grace) -> None:
+    async def _stop_child(self, child: Child, grace: Grace) -> None:
         await child.stop(grace)
-        await self._until_gone(child)
+        await self._wait_until_ended(child)
 
     async def stop(self, grace: Grace) -> None:
-        """Stop every child and start none again."""
+        """Stop every child and restart none."""
         self._closed.set()
         children = list(self.children.values())
-        await asyncio.gather(*(self._retire(child, grace) for child in children))
+        await asyncio.gather(*(self._stop_child(child, grace) for child in children))
 
 
-def _reason(child: Child) -> str:
+def _restart_reason(child: Child) -> str:
     if child.booted_at is None:
         return "boot"
-    return "hung" if child.killed_because else "crash"
+    return "hung" if child.kill_reason else "crash"

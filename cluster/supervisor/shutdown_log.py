@@ -1,10 +1,10 @@
-"""What a whole stop would have told Prometheus, kept for the next start.
+"""The file that carries metrics about worker shutdowns over a restart of the supervisor.
 
-A process that ends is never scraped again, so the observations of its last workers would be
-lost. They are written here, one JSON line each, and observed by the next supervisor once
-Prometheus has seen the zero twice: a series first seen at 1 has no rate.
+A process that has ended is never scraped again, so what its last workers did would be lost to
+Prometheus. Each shutdown is written here as one line of JSON. The next supervisor observes it
+after Prometheus has scraped the zero twice: a series first seen at 1 has no rate.
 
-Guarantees: a line cut short by a crash is skipped; the file never grows past its newest lines.
+Guarantees: a line cut short by a crash is skipped; only the newest lines are read.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-_MOST_LINES: Final = 1000
+_MAX_LINES: Final = 1000
 SCRAPES_BEFORE_REPLAY: Final = 2
 
 
 @dataclass(frozen=True, slots=True)
 class Shutdown:
-    """How one worker ended: its outcome, and seconds from signal to exit and of each part."""
+    """How one worker ended: its outcome, the seconds from signal to exit, and of each phase."""
 
     outcome: str
     seconds: float | None
@@ -32,16 +32,16 @@ class Shutdown:
 
 
 class ShutdownLog:
-    """The file of shutdowns nobody has been told of."""
+    """Shutdowns that Prometheus has not scraped yet, in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
 
     def append(self, shutdown: Shutdown) -> None:
-        """Write one shutdown down, so that it survives this process.
+        """Append one shutdown and sync it to disk.
 
         Raises:
-            OSError: if it cannot be written.
+            OSError: if the file cannot be written.
         """
         line = json.dumps(
             {
@@ -56,26 +56,26 @@ class ShutdownLog:
             os.fsync(file.fileno())
 
     def read(self) -> list[Shutdown]:
-        """What is written, the newest if there is too much."""
+        """Return the shutdowns in the file, at most the newest 1,000."""
         try:
             with self._path.open("rb") as file:
-                lines = deque(file, maxlen=_MOST_LINES)
+                lines = deque(file, maxlen=_MAX_LINES)
         except OSError:
             return []
-        return [found for line in lines if (found := _shutdown(line))]
+        return [found for line in lines if (found := _parse(line))]
 
     def clear(self) -> None:
-        """Forget everything, because it has been told."""
+        """Delete the file, after its shutdowns have been observed."""
         self._path.unlink(missing_ok=True)
 
 
-def _shutdown(line: bytes) -> Shutdown | None:
+def _parse(line: bytes) -> Shutdown | None:
     with suppress(ValueError, TypeError, KeyError, AttributeError):
-        facts = json.loads(line)
-        seconds = facts["seconds"]
+        document = json.loads(line)
+        seconds = document["seconds"]
         return Shutdown(
-            outcome=str(facts["outcome"]),
+            outcome=str(document["outcome"]),
             seconds=None if seconds is None else float(seconds),
-            phases={str(name): float(value) for name, value in facts["phases"].items()},
+            phases={str(name): float(value) for name, value in document["phases"].items()},
         )
     return None

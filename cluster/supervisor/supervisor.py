@@ -1,10 +1,10 @@
-"""The supervisor: one process that owns the sockets and keeps everybody else running.
+"""The supervisor: one process that owns the listening sockets and runs all other processes.
 
 Rules
-- TERM and INT stop at once; HUP, TTIN and TTOU are operations and done one after the other.
-- Order of a start: sockets, Valkey, then workers and nginx together. Order of a stop: not ready,
-  workers drain, nginx, Valkey; the operator's door closes last.
-- Side tasks are watched: one that fails stops the program, nothing fails in silence.
+- TERM and INT stop the program at once. HUP, TTIN and TTOU are operations, done one at a time.
+- Order of a start: sockets, Valkey, then workers and nginx together. Order of a stop: report not
+  ready, drain the workers, stop nginx, stop Valkey, close the admin port.
+- Every background task is watched: if one fails, the program stops with its error.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from typing import Any, Final
 from cluster import __version__, log
 from cluster.admin import AdminServer, Readiness
 from cluster.children.child import Child, Grace
-from cluster.children.heartbeat import HUNG_AFTER_SECONDS, Pauses
+from cluster.children.heartbeat import HUNG_AFTER_SECONDS, PauseDetector
 from cluster.children.listeners import address, reachable_host
 from cluster.children.process import Reaper, become_subreaper
 from cluster.config import Config
@@ -41,11 +41,11 @@ from cluster.supervisor.fleet import Fleet, Resources
 from cluster.supervisor.limits import ENOUGH_FILES
 from cluster.supervisor.service import Service
 from cluster.supervisor.shutdown_log import ShutdownLog
-from cluster.supervisor.terminal import StartSummary, Terminal, notes, store_of
+from cluster.supervisor.terminal import StartSummary, Terminal, store_urls, warnings_about
 
-#: Asks the store for its numbers about sessions, by name.
-SessionStatistics = Callable[[], Awaitable[dict[str, float]]]
-SessionSource = Callable[[Config], AbstractAsyncContextManager[SessionStatistics]]
+#: Reads the session counts from the store, by name.
+ReadStatistics = Callable[[], Awaitable[dict[str, float]]]
+SessionSource = Callable[[Config], AbstractAsyncContextManager[ReadStatistics]]
 
 _SIGNALS: Final = (
     signal.SIGTERM,
@@ -56,22 +56,22 @@ _SIGNALS: Final = (
 )
 _TICK_SECONDS: Final = 0.25
 _LONG_PAUSE_SECONDS: Final = 1.0
-_HURRY_SECONDS: Final = 1.0
+_SHORTENED_GRACE_SECONDS: Final = 1.0
 _POLL_SECONDS: Final = 2.0
 _STATUS_SECONDS: Final = 1.0
 _TRIM_SECONDS: Final = 30.0
-_MOST_OPERATIONS: Final = 64
+_MAX_OPERATIONS: Final = 64
 
 
 class Supervisor:
-    """One run of the program, from its first child to its last.
+    """One run of the program.
 
     Args:
-        config: what to run.
-        resources: sockets, paths, programs.
-        reload: reads the configuration again, for HUP; None keeps it.
-        session_source: given the configuration with the store in use, opens what is asked for the
-            store's numbers about sessions.
+        config: the resolved configuration.
+        resources: sockets, directories, programs and limits.
+        reload: reads the configuration again on HUP; None keeps the current one.
+        session_source: opens the source of session statistics; its argument is the configuration
+            with the URLs of the store in use.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Supervisor:
         self._session_source = session_source
         self._loop = asyncio.get_running_loop()
         self._log = log.get_logger()
-        self._reaper = Reaper(adopts=True)
+        self._reaper = Reaper(reaps_orphans=True)
         self._fleet = Fleet(
             config, resources, reaper=self._reaper, listener=self, watch=self._watch_task
         )
@@ -101,9 +101,9 @@ class Supervisor:
         log.count_levels(self._metrics.count_log_event)
         shutdown_log = ShutdownLog(resources.paths.shutdown_log)
         self._exit_metrics = ExitMetrics(self._metrics, shutdown_log)
-        self._began = time.monotonic()
+        self._started_at = time.monotonic()
         self._sessions = 0.0
-        self._made_key = development_key(config, resources.paths)
+        self._development_key = development_key(config, resources.paths)
         self._console = self._make_console(shutdown_log)
         self._admin = AdminServer(
             resources.listeners.admin,
@@ -115,8 +115,8 @@ class Supervisor:
             console=self._console,
         )
         self._terminal = Terminal(config, sys.stdout)
-        self._operations: asyncio.Queue[str] = asyncio.Queue(_MOST_OPERATIONS)
-        self._doing = ""
+        self._operations: asyncio.Queue[str] = asyncio.Queue(_MAX_OPERATIONS)
+        self._operation = ""
         self._stopping = asyncio.Event()
         self._grace: Grace | None = None
         self._failure: BaseException | None = None
@@ -126,13 +126,13 @@ class Supervisor:
         listeners = self._resources.listeners
         return Console(
             lambda: self._fleet.config,
-            key=lambda: self._fleet.config.admin.key or self._made_key,
+            key=lambda: self._fleet.config.admin.key or self._development_key,
             version=__version__,
-            facts=lambda: cluster_state(
+            state=lambda: cluster_state(
                 self._fleet,
                 self._readiness(),
                 sessions=self._sessions,
-                up_seconds=time.monotonic() - self._began,
+                up_seconds=time.monotonic() - self._started_at,
             ),
             metrics_dir=self._resources.paths.metrics_dir,
             public_port=(listeners.public or listeners.slots[0]).getsockname()[1],
@@ -140,18 +140,18 @@ class Supervisor:
         )
 
     async def run(self) -> int:
-        """Run until told to stop; returns the exit code.
+        """Run until a stop signal or a failure; returns the exit code.
 
         Raises:
             BootFailed: if a child cannot boot.
         """
         self._install_signals()
         ticking = self._watch(self._tick())
-        side = [self._watch(self._bring_up())]
+        self._watch(self._bring_up())
         await self._stopping.wait()
-        for task in side + [task for task in self._tasks if task is not ticking]:
+        for task in [task for task in self._tasks if task is not ticking]:
             task.cancel()
-        self._log.info("stop_started", reason=str(self._failure or "asked to"))
+        self._log.info("stop_started", reason=str(self._failure or "stop signal"))
         await self._fleet.stop(self._grace or Grace(self._fleet.config.shutdown.stop_grace_period))
         ticking.cancel()
         await self._admin.close()
@@ -167,18 +167,18 @@ class Supervisor:
         began = time.monotonic()
         await self._admin.open()
         await self._fleet.start()
-        self._all_ready()
+        self._record_deployment()
         config = self._fleet.config
-        facts = self._summary(config)
-        self._terminal.show(__version__, facts)
+        summary = self._summary(config)
+        self._terminal.show(__version__, summary)
         self._log.info(
             "cluster_started",
             version=__version__,
-            public=facts.public,
-            admin=facts.admin,
-            workers=len(facts.workers),
-            store=facts.store,
-            data_dir=facts.data_dir,
+            public=summary.public,
+            admin=summary.admin,
+            workers=len(summary.workers),
+            store=summary.store,
+            data_dir=summary.data_dir,
             seconds=round(time.monotonic() - began, 3),
         )
         if self._resources.file_limit < ENOUGH_FILES:
@@ -190,7 +190,7 @@ class Supervisor:
             )
         if config.client.insecure:
             self._log.warning("insecure_mode_used", host=config.server.host)
-        if self._made_key:
+        if self._development_key:
             self._log.info("admin_key_made", file=str(self._resources.paths.admin_key))
         self._watch(self._operate())
         self._watch(self._count_sessions(config))
@@ -207,13 +207,13 @@ class Supervisor:
             public=f"ws://{public}/connection/websocket",
             admin=f"http://{address(listeners.admin, host=host)}/",
             workers=workers,
-            store=("embedded Valkey at " if self._resources.valkey else "") + store_of(config),
+            store=("embedded Valkey at " if self._resources.valkey else "") + store_urls(config),
             data_dir=str(self._resources.paths.data_dir),
-            warnings=notes(config),
-            key=self._made_key,
+            warnings=warnings_about(config),
+            key=self._development_key,
         )
 
-    def _all_ready(self) -> None:
+    def _record_deployment(self) -> None:
         self._metrics.set(
             "app_deployment_timestamp_seconds", time.time(), version=self._metrics.version
         )
@@ -249,65 +249,67 @@ class Supervisor:
         self._loop.add_signal_handler(signal.SIGHUP, self._handle_hangup)
 
     def _ignore_signals(self) -> None:
-        """Nothing can be asked of us any more; by default TTIN would stop this process for ever."""
-        # In one step: the loop's own way, now or when it is closed, gives a signal its default
-        # action back, and one that comes just then kills or stops us.
+        """Ignore all signals from now on; the default action of TTIN would suspend this process."""
+        # `remove_signal_handler`, also when the loop closes, first restores the default action; a
+        # signal in that moment would kill or suspend this process.
         handlers: dict[int, object] = self._loop._signal_handlers  # type: ignore[attr-defined]  # noqa: SLF001
         for number in _SIGNALS:
             signal.signal(number, signal.SIG_IGN)
             handlers.pop(number, None)
 
     def _handle_hangup(self) -> None:
-        """Roll; but a terminal that was closed wants us to end."""
-        if self._terminal.is_gone:
+        """Roll; stop instead if the signal comes from a terminal that was closed."""
+        if self._terminal.is_closed:
             self._handle_stop()
         else:
             self._queue("roll")
 
     def _handle_stop(self) -> None:
         if self._grace is not None:
-            self._log.warning("stop_hurried")
-            self._grace.shorten(_HURRY_SECONDS)
+            self._log.warning("stop_grace_shortened")
+            self._grace.shorten(_SHORTENED_GRACE_SECONDS)
         self._begin_stop()
 
     def _begin_stop(self) -> None:
         if self._grace is None:
             self._grace = Grace(self._fleet.config.shutdown.stop_grace_period)
-        self._exit_metrics.is_ending = True
+        self._exit_metrics.is_stopping = True
         self._stopping.set()
 
     def _queue(self, operation: str) -> None:
         try:
             self._operations.put_nowait(operation)
         except asyncio.QueueFull:
-            self._log.warning("operation_refused", operation=operation, reason="too many wait")
+            self._log.warning(
+                "operation_refused", operation=operation, reason="too many are waiting"
+            )
 
     async def _operate(self) -> None:
         handlers = {"roll": self.handle_roll, "add": self.handle_add, "remove": self.handle_remove}
         while True:
-            self._doing = await self._operations.get()
+            self._operation = await self._operations.get()
             began = time.monotonic()
-            self._log.info("operation_started", operation=self._doing)
-            done = await handlers[self._doing]()
+            self._log.info("operation_started", operation=self._operation)
+            done = await handlers[self._operation]()
             self._log.info(
                 "operation_finished",
-                operation=self._doing,
+                operation=self._operation,
                 done=done,
                 seconds=round(time.monotonic() - began, 3),
             )
-            self._doing = ""
+            self._operation = ""
 
     async def handle_roll(self) -> bool:
         """Read the configuration again and replace the workers one by one."""
         try:
             if self._reload is not None:
-                self._fleet.use(self._reload())
+                self._fleet.apply_config(self._reload())
         except ConfigError as error:
             self._log.error("reload_failed", problems=[str(p) for p in error.problems])
             return False
         done = await self._fleet.roll()
         if done:
-            self._all_ready()
+            self._record_deployment()
         return done
 
     async def handle_add(self) -> bool:
@@ -329,58 +331,58 @@ class Supervisor:
     # --- children ------------------------------------------------------------------------
 
     def child_changed(self, service: Service, child: Child) -> None:
-        """Let everything follow a child that changed."""
+        """Update metrics, console and fleet after a change of a child."""
         if self._fleet.is_worker(service):
             self._exit_metrics.worker_changed(child)
             if child.exited_at is not None:
                 self._console.worker_ended(ended_worker(child, time.time()))
-        self._fleet.changed()
+        self._fleet.child_changed()
         self._metrics.set("app_workers_alive", self._fleet.alive)
 
     def child_restarted(self, service: Service, reason: str) -> None:
-        """Count a worker that was started in place of another."""
+        """Count the restart of a worker."""
         if self._fleet.is_worker(service):
             self._exit_metrics.worker_restarted(reason)
 
     async def _tick(self) -> None:
-        pauses = Pauses(time.monotonic(), _TICK_SECONDS)
+        pauses = PauseDetector(time.monotonic(), _TICK_SECONDS)
         while True:
             await asyncio.sleep(_TICK_SECONDS)
-            away = pauses.tick(time.monotonic())
-            if away > _LONG_PAUSE_SECONDS:
-                self._log.warning("supervisor_paused", seconds=round(away, 3))
+            pause = pauses.tick(time.monotonic())
+            if pause > _LONG_PAUSE_SECONDS:
+                self._log.warning("supervisor_paused", seconds=round(pause, 3))
             for child in self._fleet.children():
                 if child.heartbeat is not None:
-                    child.heartbeat.discount(away)
-                if child.is_hung(time.monotonic()) and not child.killed_because:
+                    child.heartbeat.discount(pause)
+                if child.is_hung(time.monotonic()) and not child.kill_reason:
                     self._log.error("child_hung", lane=child.lane, after_seconds=HUNG_AFTER_SECONDS)
-                    child.kill("it did not answer")
+                    child.kill("unresponsive")
 
-    # --- what is shown -------------------------------------------------------------------
+    # --- status --------------------------------------------------------------------------
 
     def _readiness(self) -> Readiness:
-        state = self._fleet.readiness()
+        readiness = self._fleet.readiness()
         if self._stopping.is_set():
-            return dataclasses.replace(state, is_ready=False, reason="draining")
-        return state
+            return dataclasses.replace(readiness, is_ready=False, reason="draining")
+        return readiness
 
     async def _count_sessions(self, config: Config) -> None:
-        """Ask the store about sessions, for as long as we live and whatever it answers."""
+        """Read the session counts regularly; after a failure, log it and connect again."""
         while True:
             try:
-                async with self._session_source(config) as ask:
+                async with self._session_source(config) as read_statistics:
                     while True:
-                        self._take_sessions(await ask())
+                        self._record_sessions(await read_statistics())
                         await asyncio.sleep(_POLL_SECONDS)
             except (ClusterError, OSError, TimeoutError) as error:
                 self._log.warning("session_statistics_failed", reason=str(error) or "no answer")
             await asyncio.sleep(_POLL_SECONDS)
 
-    def _take_sessions(self, numbers: dict[str, float]) -> None:
-        self._sessions = numbers["tracked"]
-        self._metrics.set("app_sessions_tracked", numbers["tracked"])
+    def _record_sessions(self, counts: dict[str, float]) -> None:
+        self._sessions = counts["tracked"]
+        self._metrics.set("app_sessions_tracked", counts["tracked"])
         for name in ("created", "resumed", "expired"):
-            self._metrics.set(f"app_sessions_{name}_total", numbers[name])
+            self._metrics.set(f"app_sessions_{name}_total", counts[name])
 
     async def _trim_logs(self) -> None:
         while True:
@@ -394,10 +396,10 @@ class Supervisor:
                 live_sum, self._resources.paths.metrics_dir, "app_active_connections"
             )
             up = int(time.monotonic() - began)
-            doing = f" · {self._doing}" if self._doing else ""
+            operation = f" · {self._operation}" if self._operation else ""
             self._terminal.status(
                 f"{self._fleet.ready}/{len(self._fleet.slots)} workers ready · "
                 f"{connections:.0f} connections · {self._sessions:.0f} sessions · "
-                f"up {up // 3600}:{up // 60 % 60:02}:{up % 60:02}{doing}"
+                f"up {up // 3600}:{up // 60 % 60:02}:{up % 60:02}{operation}"
             )
             await asyncio.sleep(_STATUS_SECONDS)

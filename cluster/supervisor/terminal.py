@@ -1,8 +1,8 @@
-"""What a person at a terminal sees: a few lines at the start, then one quiet line.
+"""Output for a person at a terminal: a summary at the start, then one status line.
 
 Rules
-- Nothing of this is written when logs are JSON: then an event says the same.
-- The status line rewrites itself; a log line clears it first (`cluster.log`).
+- Nothing is written if logs are JSON: the event `cluster_started` has the same information.
+- The status line is rewritten in place; a log line clears it first (`cluster.log`).
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ _LABEL_WIDTH: Final = 9
 
 @dataclass(frozen=True, slots=True)
 class StartSummary:
-    """What is worth knowing about a cluster that has started.
+    """Addresses and settings of a cluster that has started.
 
     Attributes:
-        key: of the console, if this run made one: then the link carries it.
+        key: the console's key if it was generated; the link then contains it.
     """
 
     public: str
@@ -36,10 +36,10 @@ class StartSummary:
     key: str = field(default="", repr=False)
 
     def lines(self) -> list[str]:
-        """One line per fact."""
-        facts = {
+        """Return one line per field."""
+        fields = {
             "public": self.public,
-            # Behind # it reaches neither a server nor a log.
+            # A browser sends no fragment (after #) to the server, so the key reaches no log.
             "admin": f"{self.admin}#key={self.key}" if self.key else self.admin,
             "workers": f"{len(self.workers)} at {self.workers[0]} to {self.workers[-1]}"
             if len(self.workers) > 1
@@ -47,16 +47,16 @@ class StartSummary:
             "store": self.store,
             "state": self.data_dir,
         }
-        lines = [f"  {name:<{_LABEL_WIDTH}}{fact}" for name, fact in facts.items()]
+        lines = [f"  {name:<{_LABEL_WIDTH}}{text}" for name, text in fields.items()]
         return [*lines, *(f"  {'note':<{_LABEL_WIDTH}}{warning}" for warning in self.warnings)]
 
 
-def notes(config: Config) -> list[str]:
-    """What somebody should be told about this configuration."""
+def warnings_about(config: Config) -> list[str]:
+    """Return warnings about insecure mode and the listening address."""
     found = []
     local = is_loopback(config.server.host)
     if config.client.insecure:
-        found.append("insecure mode: everybody who can connect may do everything")
+        found.append("insecure mode: anyone who can connect may do everything")
         if not local:
             found.append(
                 f"insecure mode is reachable from other machines ({config.server.host});"
@@ -68,33 +68,33 @@ def notes(config: Config) -> list[str]:
 
 
 def is_loopback(host: str) -> bool:
-    """Whether only this machine reaches an address."""
+    """Whether an address can be reached from this machine only."""
     with suppress(ValueError):
         return ipaddress.ip_address(host).is_loopback
     return host == "localhost"
 
 
-def store_of(config: Config) -> str:
-    """Where publications and sessions are, without passwords."""
+def store_urls(config: Config) -> str:
+    """Return the URLs of the store, without passwords."""
     return ", ".join(without_password(url) for url in config.broker.redis_urls)
 
 
 class Terminal:
-    """The terminal, if there is one."""
+    """Standard output, if logs are not JSON; nothing is written otherwise."""
 
     def __init__(self, config: Config, out: TextIO) -> None:
         self._out = out
-        self._is_spoken_to = not is_json(config.log, out)
-        self.is_live = self._is_spoken_to and is_terminal(out)
+        self._is_enabled = not is_json(config.log, out)
+        self.is_live = self._is_enabled and is_terminal(out)
 
     @property
-    def is_gone(self) -> bool:
-        """Whether the terminal we were started on has been closed."""
+    def is_closed(self) -> bool:
+        """Whether the terminal this program was started on has been closed."""
         return self.is_live and not is_terminal(self._out)
 
     def show(self, version: str, summary: StartSummary) -> None:
-        """The lines of the start."""
-        if self._is_spoken_to:
+        """Write the summary of the start."""
+        if self._is_enabled:
             clear = CLEAR_LINE if self.is_live else ""
             self._write(
                 f"{clear}ws-cluster {version} is ready\n" + "\n".join(summary.lines()) + "\n"
@@ -106,7 +106,7 @@ class Terminal:
             self._write(f"{CLEAR_LINE}{text}")
 
     def end(self) -> None:
-        """Leave the cursor on a line of its own."""
+        """Clear the status line."""
         if self.is_live:
             self._write(CLEAR_LINE)
 

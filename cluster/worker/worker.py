@@ -21,6 +21,7 @@ from collections.abc import AsyncIterator, Mapping
 import uvloop
 
 from cluster import log as logs
+from cluster.children.listeners import BACKLOG
 from cluster.config import Config
 from cluster.errors import BootFailed, StoreError
 from cluster.log import get_logger
@@ -35,8 +36,6 @@ from cluster.worker.status_pipe import StatusPipe
 from cluster.worker.stores import RedisStores
 
 log = get_logger()
-
-BACKLOG = 4096
 
 _HEARTBEAT_SECONDS = 0.5
 _FLUSH_SECONDS = 1.0

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Final
 
-from cluster.monitor.asking import Service
+from cluster.alerting.http import HttpService
 from loadtest.drilling.result import ReceiverState
 
 ONCALL: Final = ("slack", "#websocket-oncall")
@@ -39,7 +39,7 @@ def places(severity: str, team: str) -> list[Place]:
     return found or [TEAM]
 
 
-def last_id(receiver: Service) -> int:
+def last_id(receiver: HttpService) -> int:
     """The number of the last notification that came."""
     return max((int(entry["id"]) for entry in receiver.get("/received")), default=0)
 
@@ -47,7 +47,7 @@ def last_id(receiver: Service) -> int:
 class Notifications:
     """What the stand-in received of one alert since a moment."""
 
-    def __init__(self, receiver: Service, alert: str, after: int) -> None:
+    def __init__(self, receiver: HttpService, alert: str, after: int) -> None:
         self._receiver = receiver
         self._alert = alert
         self._after = after

@@ -18,9 +18,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Final, Protocol
 
-from cluster.errors import BootFailed, ConfigError, Problem
-from cluster.monitor.faults import NotAnswering
-from cluster.monitor.prometheus import Rule
+from cluster.alerting.prometheus import Rule
+from cluster.errors import BootFailed, ConfigError, NotAnswering, Problem
 from loadtest.drill import Drill
 from loadtest.drilling import undo
 from loadtest.drilling.environment.cluster import Components, Environment

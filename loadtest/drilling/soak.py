@@ -20,9 +20,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from cluster.errors import ClusterError, ExitError
-from cluster.monitor.faults import NotAnswering
-from cluster.monitor.prometheus import Rule
+from cluster.alerting.prometheus import Rule
+from cluster.errors import ClusterError, ExitError, NotAnswering
 from loadtest.drilling import undo
 from loadtest.drilling.arguments import Parser, factor
 from loadtest.drilling.environment import machine

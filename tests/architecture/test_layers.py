@@ -61,3 +61,25 @@ def test_a_clock_in_the_core_is_noticed(copy_of_the_code: Path):
     done = lint_imports(copy_of_the_code)
     assert done.returncode == 1
     assert "The core knows no event loop, socket, store or clock BROKEN" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "imported", "contract"),
+    [
+        ("alerting/http.py", "cluster.alerting.prometheus", "Inside alerting"),
+        ("monitor/incidents/store.py", "cluster.monitor.commands.status", "Inside monitor"),
+        ("monitor/commands/logs.py", "cluster.monitor.commands.history", "Commands do not import"),
+        ("monitor/incidents/routing.py", "cluster.monitor.incidents.tracker", "The tracker stands"),
+        ("monitor/stack/render.py", "cluster.monitor.stack.setup", "The stack is set up"),
+    ],
+)
+def test_an_import_up_the_layers_inside_a_package_is_noticed(
+    copy_of_the_code: Path, module: str, imported: str, contract: str
+):
+    file = copy_of_the_code / "cluster" / module
+    file.write_text(f"{file.read_text()}\nimport {imported}\n")
+    done = lint_imports(copy_of_the_code)
+    assert done.returncode == 1
+    assert any(
+        line.startswith(contract) and line.endswith("BROKEN") for line in done.stdout.splitlines()
+    ), done.stdout

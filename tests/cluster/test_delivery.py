@@ -12,7 +12,7 @@ import pytest
 
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
-from tests.harness.stage import assert_no_traceback
+from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until_async
 
 Json = dict[str, Any]
@@ -70,7 +70,7 @@ async def test_history_is_the_same_at_every_worker(tmp_path: Path):
 
 
 async def resumed_at(cluster: Cluster, slot: int, session: str) -> Json:
-    """What a connect with this session is told at one worker."""
+    """What one worker answers to a connect with this session."""
     request = {"data": {"session": session}}
     client = await Client(cluster.worker_port(slot), connect_request=request).start()
     answer: Json = client.result["data"]["session"]

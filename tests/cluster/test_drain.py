@@ -1,4 +1,4 @@
-"""SIGTERM: everybody is told 3001 at a pace, the exit is clean and quick, and nothing is lost."""
+"""SIGTERM: every client is closed with 3001 at a pace, the exit is clean and quick, and nothing is lost."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import family, is_running
-from tests.harness.stage import assert_nothing_lost, every_size, stage
 from tests.harness.store import Store, ask
+from tests.harness.under_load import assert_nothing_lost, cluster_under_load, every_size
 from tests.harness.waiting import until
 from tests.harness.wire import open_wire
 
@@ -34,7 +34,7 @@ def ends(crowd: Crowd, since: float) -> list[float]:
 @pytest.mark.alone
 @every_size
 async def test_sigterm_drains(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         assert cluster.process is not None
         processes = family(cluster.pid)
         for client in crowd.clients:
@@ -50,16 +50,16 @@ async def test_sigterm_drains(tmp_path: Path, size: Size):
         assert [pid for pid in processes if is_running(pid)] == []
         times = ends(crowd, started)
         assert max(times) - min(times) > 1.5, "closing is spread over the drain window"
-        # Evenly over 3 s a tenth of the window sees a tenth of the crowd; jitter may triple it.
+        # Evenly over 3 s a tenth of the window sees a tenth of the clients; jitter may triple it.
         assert most_within(times, 0.3) <= 0.3 * len(times) + 5
         print(f"\nexit in {took:.2f} s, closing spread over {max(times) - min(times):.2f} s")
 
 
 @every_size
 async def test_a_whole_restart_on_the_same_data_loses_nothing(tmp_path: Path, size: Size):
-    # A short drain: how it is paced is the story above.
+    # A short drain: the test above covers its pace.
     config = {"shutdown": {"drain_window": 0.5}}
-    async with stage(tmp_path, size, config=config) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size, config=config) as (cluster, crowd):
         await cluster.stop()
         await cluster.start()
         await assert_nothing_lost(crowd, within=60)
@@ -93,8 +93,10 @@ async def test_what_was_accepted_is_published_before_the_end(tmp_path: Path):
             wanted = per_client * len(wires)
             await cluster.shows("app_commands_total", wanted, method="publish")
             cluster.signal(signal.SIGTERM)
-            # The clients are closed by now; the worker waits for what it owes the store.
-            await asyncio.sleep(0.7)
+            await until(lambda: all(w.ended.is_set() for w in wires), 20, "the clients are closed")
+            # Long enough for a worker to end that does not wait for what it owes the store.
+            await asyncio.sleep(0.5)
+            assert cluster.is_running
         assert cluster.process is not None
         assert await asyncio.to_thread(cluster.process.wait, 20) == 0
         assert await ask(store.port, "XLEN", "{ws:kept}.stream") == f":{wanted}\r\n"

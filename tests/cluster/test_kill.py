@@ -13,7 +13,7 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Size
 from tests.harness.processes import children, is_running
-from tests.harness.stage import PAIR, assert_nothing_lost, every_size, stage
+from tests.harness.under_load import PAIR, assert_nothing_lost, cluster_under_load, every_size
 from tests.harness.waiting import until, until_async
 
 HUNG_AFTER = 5.0
@@ -21,12 +21,12 @@ HUNG_AFTER = 5.0
 
 @every_size
 async def test_worker_killed_clients_recover(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         before = await cluster.metrics()
         victim = cluster.workers()[0]
         started = time.monotonic()
         os.kill(victim.pid, signal.SIGKILL)
-        await until(lambda: not is_running(victim.pid), 5, "the worker is gone")
+        await until(lambda: not is_running(victim.pid), 5, "the worker has ended")
         await until(lambda: len(cluster.workers()) == size.workers, 15, "it is replaced")
         await until_async(cluster.is_ready, 15, "ready")
         await assert_nothing_lost(crowd)
@@ -45,7 +45,7 @@ async def test_a_storm_after_a_kill_arrives_at_the_configured_pace(tmp_path: Pat
     # Far fewer a second than come at once, or the limit would have nothing to do.
     rate = max(4, size.subscribers // 100)
     config = {"client": {"connection_rate_limit": rate}}
-    async with stage(tmp_path, size, config=config) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size, config=config) as (cluster, crowd):
         started = time.monotonic()
         os.kill(cluster.workers()[0].pid, signal.SIGKILL)
         await until(lambda: len(cluster.workers()) == size.workers, 15, "it is replaced")
@@ -59,7 +59,7 @@ async def test_a_storm_after_a_kill_arrives_at_the_configured_pace(tmp_path: Pat
 
 
 async def test_a_hung_worker_is_replaced_and_its_clients_recover(tmp_path: Path):
-    async with stage(tmp_path, PAIR) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR) as (cluster, crowd):
         victim = cluster.workers()[0]
         os.kill(victim.pid, signal.SIGSTOP)
         took = await until(lambda: not is_running(victim.pid), 20, "the hung worker is killed")
@@ -70,30 +70,30 @@ async def test_a_hung_worker_is_replaced_and_its_clients_recover(tmp_path: Path)
 
 
 async def test_every_worker_killed_at_once_loses_nothing(tmp_path: Path):
-    async with stage(tmp_path, PAIR) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR) as (cluster, crowd):
         old = cluster.workers()
         for worker in old:
             os.kill(worker.pid, signal.SIGKILL)
-        await until(lambda: not any(is_running(w.pid) for w in old), 5, "all are gone")
+        await until(lambda: not any(is_running(w.pid) for w in old), 5, "all have ended")
         await until_async(cluster.is_ready, 20, "ready")
         await assert_nothing_lost(crowd, within=60)
 
 
 async def test_a_killed_nginx_is_replaced_and_clients_recover(tmp_path: Path):
-    async with stage(tmp_path, PAIR) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR) as (cluster, crowd):
         victim = cluster.child("nginx")
         started = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: not is_running(victim), 5, "nginx is gone")
-        # Its own worker process serves on until the supervisor has found it: nobody may be left there.
-        await until(lambda: crowd.moves(started)[0] == 0, 20, "everybody has moved")
+        await until(lambda: not is_running(victim), 5, "nginx has ended")
+        # Its own worker process goes on until the supervisor has found it: no client may be left there.
+        await until(lambda: crowd.moves(started)[0] == 0, 20, "every client has moved")
         await assert_nothing_lost(crowd, within=60)
         assert cluster.child("nginx") != victim
 
 
 @pytest.mark.full
 async def test_a_quiet_cluster_keeps_its_processes(tmp_path: Path):
-    """Longer than the limits of booting (30 s) and of silence (5 s): nobody may be taken for hung."""
+    """Longer than the limits of booting (30 s) and of silence (5 s): no process may be taken for hung."""
     async with Cluster(tmp_path / "run", workers=2) as cluster:
         before = children(cluster.pid)
         await asyncio.sleep(45)

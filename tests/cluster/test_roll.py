@@ -1,4 +1,4 @@
-"""A roll replaces every worker and nobody loses a message, a place, or more than two connections."""
+"""A roll replaces every worker and no client loses a message, a subscription, or more than two connections."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.harness.client import Client
 from tests.harness.cluster import REPOSITORY, Cluster
 from tests.harness.crowd import Size
 from tests.harness.processes import command_line
-from tests.harness.stage import PAIR, assert_nothing_lost, every_size, stage
+from tests.harness.under_load import PAIR, assert_nothing_lost, cluster_under_load, every_size
 from tests.harness.waiting import until, until_async
 
 OLD_VERSION, NEW_VERSION = "0.0.1", "99.0.0"
@@ -45,7 +45,7 @@ async def readiness_watched(cluster: Cluster) -> AsyncIterator[list[bool]]:
 
 @every_size
 async def test_roll_loses_nothing(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         before = await cluster.metrics()
         started = time.monotonic()
         async with readiness_watched(cluster) as answers:
@@ -56,7 +56,7 @@ async def test_roll_loses_nothing(tmp_path: Path, size: Size):
         assert set(crowd.codes(started)) == {3001}
         assert all(answers)
         assert crowd.refusals() == {}
-        # A worker's clients come back over the drain window of 3 s, not in a herd.
+        # A worker's clients come back over the drain window of 3 s, not all at once.
         assert crowd.busiest_second(started) <= 0.75 * len(crowd.clients) / size.workers
         after = await cluster.metrics()
         exits = "app_worker_exits_total"
@@ -68,7 +68,7 @@ async def test_roll_loses_nothing(tmp_path: Path, size: Size):
 
 @pytest.mark.full
 async def test_rolls_asked_for_during_a_roll_lose_nothing(tmp_path: Path):
-    async with stage(tmp_path, PAIR) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR) as (cluster, crowd):
         old = {worker.pid for worker in cluster.workers()}
         cluster.signal(signal.SIGHUP)
         await until(lambda: {w.pid for w in cluster.workers()} != old, 15, "the roll began")
@@ -78,7 +78,7 @@ async def test_rolls_asked_for_during_a_roll_lose_nothing(tmp_path: Path):
 
 @pytest.mark.parametrize("number", [signal.SIGTTIN, signal.SIGTTOU])
 async def test_adding_or_removing_a_worker_loses_nothing(tmp_path: Path, number: signal.Signals):
-    async with stage(tmp_path, PAIR) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR) as (cluster, crowd):
         wanted = PAIR.workers + (1 if number == signal.SIGTTIN else -1)
         cluster.signal(number)
         await until(lambda: len(cluster.workers()) == wanted, 20, f"{wanted} workers")
@@ -120,7 +120,7 @@ async def test_an_old_and_a_new_version_share_one_store_during_a_roll(tmp_path: 
     tree = tmp_path / "tree"
     tree.mkdir()
     write_version(tree, OLD_VERSION)
-    async with stage(tmp_path, PAIR, source=tree) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, PAIR, source=tree) as (cluster, crowd):
         assert await version_at(cluster.port) == OLD_VERSION
         write_version(tree, NEW_VERSION)
         old = {worker.pid for worker in cluster.workers()}
@@ -141,8 +141,8 @@ async def test_an_old_and_a_new_version_share_one_store_during_a_roll(tmp_path: 
         assert NEW_VERSION in versions
 
 
-async def test_a_roll_with_a_longer_ping_takes_nginx_s_time_outs_along(tmp_path: Path):
-    """Or nginx cuts every client that has nothing to say between two pings."""
+async def test_a_roll_with_a_longer_ping_updates_nginx_s_time_outs(tmp_path: Path):
+    """Otherwise nginx closes every client that sends nothing between two pings."""
     async with Cluster(tmp_path / "run", workers=1) as cluster:
         words = command_line(cluster.child("nginx"))
         found = re.search(r"\S+nginx\.conf", " ".join(words))
@@ -154,4 +154,8 @@ async def test_a_roll_with_a_longer_ping_takes_nginx_s_time_outs_along(tmp_path:
         assert "proxy_read_timeout 120000ms;" not in conf.read_text()
         file.write_text(json.dumps(document))
         await cluster.roll()
-        await until(lambda: "proxy_read_timeout 120000ms;" in conf.read_text(), 10, "nginx is told")
+        await until(
+            lambda: "proxy_read_timeout 120000ms;" in conf.read_text(),
+            10,
+            "nginx has the new time-out",
+        )

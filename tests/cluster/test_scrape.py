@@ -1,4 +1,4 @@
-"""A scrape is the whole cluster: summed over workers, through kills and rolls, from both doors."""
+"""A scrape is the whole cluster: summed over workers, through kills and rolls, from both ports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import is_running
-from tests.harness.stage import assert_no_traceback
+from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until
 
 SIZE = Size(subscribers=40, channels=4, workers=2, publishes_per_second=20)
@@ -23,28 +23,28 @@ COUNTERS = (
 
 async def test_scrape_sums_workers(tmp_path: Path):
     async with Cluster(tmp_path / "run", workers=SIZE.workers) as cluster:
-        crowd = Crowd(cluster.door, SIZE)
+        crowd = Crowd(cluster.client_port, SIZE)
         await crowd.gather()
         for channel, client in zip(crowd.channels, crowd.publishers, strict=True):
             assert await crowd.publish_once(client, channel)
-        everybody = len(crowd.clients)
-        first = await cluster.shows("app_active_connections", everybody)
+        all_clients = len(crowd.clients)
+        first = await cluster.shows("app_active_connections", all_clients)
         assert first.total("app_subscriptions") == SIZE.subscribers
-        assert first.total("app_connections_opened_total") == everybody
-        assert first.total("app_commands_total", method="connect") == everybody
+        assert first.total("app_connections_opened_total") == all_clients
+        assert first.total("app_commands_total", method="connect") == all_clients
         assert first.total("app_commands_total", method="publish") == SIZE.channels
         assert first.total("app_publications_total") == SIZE.channels
         assert first.total("app_workers_alive") == SIZE.workers
-        await cluster.shows("app_sessions_tracked", everybody)
+        await cluster.shows("app_sessions_tracked", all_clients)
         through_nginx = await cluster.get("/metrics", cluster.port)
         assert through_nginx.status == 200
         assert b"app_active_connections" in through_nginx.body
 
         victim = cluster.workers()[1]
         os.kill(victim.pid, signal.SIGKILL)
-        await until(lambda: not is_running(victim.pid), 5, "the worker is gone")
+        await until(lambda: not is_running(victim.pid), 5, "the worker has ended")
         await until(lambda: crowd.outside() == [], 30, "its clients are back")
-        second = await cluster.shows("app_active_connections", everybody)
+        second = await cluster.shows("app_active_connections", all_clients)
         for name in COUNTERS:
             assert second.total(name) >= first.total(name), name
         moved = sum(crowd.moves(0.0)[n] * n for n in crowd.moves(0.0))
@@ -52,11 +52,11 @@ async def test_scrape_sums_workers(tmp_path: Path):
         assert second.total(opened) == first.total(opened) + moved
 
         await cluster.roll()
-        await until(lambda: crowd.outside() == [], 30, "everybody is back")
-        third = await cluster.shows("app_active_connections", everybody)
+        await until(lambda: crowd.outside() == [], 30, "every client is back")
+        third = await cluster.shows("app_active_connections", all_clients)
         for name in COUNTERS:
             assert third.total(name) >= second.total(name), name
-        assert third.total("app_connections_closed_total", code="3001") >= everybody - moved
+        assert third.total("app_connections_closed_total", code="3001") >= all_clients - moved
         await crowd.close()
         await cluster.shows("app_active_connections", 0)
     assert_no_traceback(cluster)

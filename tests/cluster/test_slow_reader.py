@@ -1,4 +1,4 @@
-"""One subscriber in a thousand stops reading: it goes with 3008, the others never notice."""
+"""One subscriber of many stops reading: it is closed with 3008, and the others do not notice."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ import pytest
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import resident_bytes
-from tests.harness.stage import assert_no_traceback, assert_nothing_lost, every_size
+from tests.harness.under_load import assert_no_traceback, assert_nothing_lost, every_size
 from tests.harness.waiting import until, until_async
 
 MIB = 1024 * 1024
 FILLER = "x" * 16384
 QUEUE = 256 * 1024
-# What a worker may grow by while one reader fills its queue; the rest is noise of the allocator.
+# What a worker may grow by while one reader fills its queue, the noise of the allocator included.
 MEMORY_ALLOWANCE = 32 * MIB
 QUIET = 5.0
 
@@ -32,10 +32,10 @@ async def fat_publications(crowd: Crowd, channel: str, stop: asyncio.Event) -> N
 
 @pytest.mark.alone
 @every_size
-async def test_slow_reader_is_closed_and_nobody_else_notices(tmp_path: Path, size: Size):
+async def test_slow_reader_is_closed_and_no_other_notices(tmp_path: Path, size: Size):
     config = {"client": {"queue_max_size": QUEUE}}
     async with Cluster(tmp_path / "run", workers=2, config=config, has_nginx=False) as cluster:
-        crowd = Crowd(cluster.door, size)
+        crowd = Crowd(cluster.client_port, size)
         await crowd.gather()
         slow = crowd.subscribers[-1]
         near = crowd.subscribers[:5]
@@ -72,7 +72,7 @@ async def test_slow_reader_is_closed_and_nobody_else_notices(tmp_path: Path, siz
         slow.wire.resume_reading()
         await until(lambda: bool(slow.history.codes(stopped_at)), 20, "it finds itself closed")
         await assert_nothing_lost(crowd)
-        # Whoever reads again finds the close frame, or a reset when the server waited no longer.
+        # When it reads again it finds the close frame, or a reset if the server no longer waited.
         assert set(slow.history.codes(stopped_at)) <= {3008, None}
         others = [client for client in crowd.clients if client is not slow]
         assert not any(client.history.codes(stopped_at) for client in others)

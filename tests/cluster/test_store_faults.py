@@ -1,4 +1,4 @@
-"""The store dies, stops, or hides behind a bad network: clients stay, and nothing acknowledged is lost."""
+"""The store dies, stops, or is behind a faulty network: clients stay, and nothing acknowledged is lost."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ import pytest
 
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
-from tests.harness.processes import is_running
+from tests.harness.processes import held, is_running
 from tests.harness.proxy import FaultProxy
-from tests.harness.stage import PAIR, assert_nothing_lost, every_size, stage
 from tests.harness.store import Store
+from tests.harness.under_load import PAIR, assert_nothing_lost, cluster_under_load, every_size
 from tests.harness.waiting import until, until_async
 
 PAUSE = 5.0
@@ -28,11 +28,11 @@ DELAY = 0.25
 
 @every_size
 async def test_a_killed_valkey_comes_back_with_its_data(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         victim = cluster.child("valkey")
         started = time.monotonic()
         os.kill(victim, signal.SIGKILL)
-        await until(lambda: not is_running(victim), 5, "Valkey is gone")
+        await until(lambda: not is_running(victim), 5, "Valkey has ended")
         await until_async(cluster.is_ready, 20, "ready again")
         await assert_nothing_lost(crowd)
         assert cluster.child("valkey") != victim
@@ -41,14 +41,11 @@ async def test_a_killed_valkey_comes_back_with_its_data(tmp_path: Path, size: Si
 
 @every_size
 async def test_a_valkey_paused_for_five_seconds_loses_nothing(tmp_path: Path, size: Size):
-    async with stage(tmp_path, size) as (cluster, crowd):
+    async with cluster_under_load(tmp_path, size) as (cluster, crowd):
         victim = cluster.child("valkey")
         started = time.monotonic()
-        os.kill(victim, signal.SIGSTOP)
-        try:
+        with held(victim):
             await asyncio.sleep(PAUSE)
-        finally:
-            os.kill(victim, signal.SIGCONT)
         await until_async(cluster.is_ready, 20, "ready again")
         await assert_nothing_lost(crowd)
         assert dict(crowd.codes(started)) == {}
@@ -58,10 +55,10 @@ async def test_a_valkey_paused_for_five_seconds_loses_nothing(tmp_path: Path, si
 async def behind_a_proxy(
     directory: Path, size: Size
 ) -> AsyncIterator[tuple[Cluster, Crowd, FaultProxy]]:
-    """A stage whose store stands behind a proxy."""
+    """A cluster under load whose store is behind a fault proxy."""
     async with Store(directory / "store") as store, FaultProxy(store.port) as proxy:
         urls = (f"redis://127.0.0.1:{proxy.port}",)
-        async with stage(directory, size, redis_urls=urls) as (cluster, crowd):
+        async with cluster_under_load(directory, size, redis_urls=urls) as (cluster, crowd):
             started = time.monotonic()
             yield cluster, crowd, proxy
             await proxy.heal()
@@ -89,7 +86,9 @@ async def test_a_black_hole_before_the_store_loses_nothing(tmp_path: Path, size:
         async def is_not_ready() -> bool:
             return not await cluster.is_ready()
 
-        await until_async(is_not_ready, 20, "workers that cannot hear the broker are not ready")
+        await until_async(
+            is_not_ready, 20, "workers that do not receive from the broker are not ready"
+        )
         await asyncio.sleep(BLACK_HOLE / 2)
 
 
@@ -103,7 +102,7 @@ async def test_half_open_connections_to_the_store_are_noticed_and_lose_nothing(
 
 
 @every_size
-async def test_a_store_that_hears_but_is_not_heard_gets_nothing_twice(tmp_path: Path, size: Size):
+async def test_a_store_whose_replies_are_lost_stores_nothing_twice(tmp_path: Path, size: Size):
     async with behind_a_proxy(tmp_path, size) as (_, crowd, proxy):
         proxy.deafen()
         await crowd.traffic(within=40)
@@ -122,9 +121,7 @@ async def test_a_worker_killed_during_an_outage_of_the_store_waits_for_it(tmp_pa
         Store(tmp_path / "store") as store,
         Cluster(tmp_path, workers=2, redis_urls=(store.url,)) as cluster,
     ):
-        assert store.process is not None
-        os.kill(store.process.pid, signal.SIGSTOP)
-        try:
+        with store.paused():
             for worker in cluster.workers():
                 os.kill(worker.pid, signal.SIGKILL)
             # More than three boots that fail after broker.timeout would take: the program ends
@@ -132,6 +129,4 @@ async def test_a_worker_killed_during_an_outage_of_the_store_waits_for_it(tmp_pa
             await asyncio.sleep(3 * 4 + 2)
             assert cluster.is_running, cluster.log_tail()
             assert not await cluster.is_ready()
-        finally:
-            os.kill(store.process.pid, signal.SIGCONT)
         await until_async(cluster.is_ready, 30, "ready again")

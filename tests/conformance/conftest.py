@@ -1,4 +1,4 @@
-"""One cluster for all conformance tests of a module, and a puppet per test and SDK."""
+"""One cluster for all conformance tests of a module, and each official SDK in turn."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.conformance.puppets import PUPPETS, Puppet
+from tests.conformance.sdk_clients import SDKS, Sdk
 from tests.harness.cluster import Cluster
-from tests.harness.stage import assert_no_traceback
+from tests.harness.under_load import assert_no_traceback
 
 CONFIG = {
     # Short enough that a test sees several pings.
@@ -41,8 +41,8 @@ def url(cluster: Cluster) -> str:
     return f"ws://127.0.0.1:{cluster.port}/connection/websocket"
 
 
-@pytest.fixture(params=sorted(PUPPETS))
-async def sdk(request: pytest.FixtureRequest) -> AsyncIterator[Puppet]:
+@pytest.fixture(params=sorted(SDKS))
+async def sdk(request: pytest.FixtureRequest) -> AsyncIterator[Sdk]:
     """Each official client in turn."""
-    async with PUPPETS[request.param]() as puppet:
-        yield puppet
+    async with SDKS[request.param]() as sdk:
+        yield sdk

@@ -7,18 +7,18 @@ import uuid
 
 import pytest
 
-from tests.conformance.puppets import Puppet, Refused
+from tests.conformance.sdk_clients import Refused, Sdk
 from tests.harness.cluster import Cluster
 from tests.harness.proxy import FaultProxy
 
 
 @pytest.fixture
 def channel() -> str:
-    """A channel nobody used before."""
+    """A channel that no test has used."""
     return f"news-{uuid.uuid4()}"
 
 
-async def enter(sdk: Puppet, url: str, name: str, channel: str) -> None:
+async def enter(sdk: Sdk, url: str, name: str, channel: str) -> None:
     """Connect a client and subscribe it."""
     await sdk.do("connect", name, url=url)
     await sdk.do("subscribe", name, channel=channel)
@@ -26,14 +26,14 @@ async def enter(sdk: Puppet, url: str, name: str, channel: str) -> None:
     await sdk.events.seen("subscribed", client=name, channel=channel)
 
 
-async def test_connecting_yields_a_client_id_and_a_session(sdk: Puppet, url: str):
+async def test_connecting_yields_a_client_id_and_a_session(sdk: Sdk, url: str):
     await sdk.do("connect", "ann", url=url)
     connected = await sdk.events.seen("connected", client="ann")
     assert connected["id"]
     assert connected["data"]["session"]["resumed"] is False
 
 
-async def test_a_session_is_resumed_with_the_sdks_own_data(sdk: Puppet, url: str):
+async def test_a_session_is_resumed_with_the_sdks_own_data(sdk: Sdk, url: str):
     await sdk.do("connect", "ann", url=url)
     first = (await sdk.events.seen("connected", client="ann"))["data"]["session"]
     await sdk.do("connect", "bob", url=url, options={"data": {"session": first["id"]}})
@@ -41,7 +41,7 @@ async def test_a_session_is_resumed_with_the_sdks_own_data(sdk: Puppet, url: str
     assert (second["id"], second["resumed"]) == (first["id"], True)
 
 
-async def test_a_subscription_is_positioned_and_recoverable(sdk: Puppet, url: str, channel: str):
+async def test_a_subscription_is_positioned_and_recoverable(sdk: Sdk, url: str, channel: str):
     await enter(sdk, url, "ann", channel)
     subscribed = await sdk.events.seen("subscribed", channel=channel)
     assert subscribed["positioned"] is True
@@ -51,14 +51,14 @@ async def test_a_subscription_is_positioned_and_recoverable(sdk: Puppet, url: st
     assert subscribed["epoch"] != ""
 
 
-async def test_a_channel_without_history_has_no_position(sdk: Puppet, url: str):
+async def test_a_channel_without_history_has_no_position(sdk: Sdk, url: str):
     await enter(sdk, url, "ann", "plain:news")
     subscribed = await sdk.events.seen("subscribed", channel="plain:news")
     assert (subscribed["positioned"], subscribed["recoverable"]) == (False, False)
 
 
 async def test_recovery_is_granted_to_who_asks_where_it_is_allowed(
-    sdk: Puppet, url: str, channel: str
+    sdk: Sdk, url: str, channel: str
 ):
     await sdk.do("connect", "ann", url=url)
     asked = f"asked:{channel}"
@@ -66,9 +66,7 @@ async def test_recovery_is_granted_to_who_asks_where_it_is_allowed(
     assert (await sdk.events.seen("subscribed", channel=asked))["recoverable"] is True
 
 
-async def test_everybody_and_the_publisher_receive_a_publication(
-    sdk: Puppet, url: str, channel: str
-):
+async def test_everybody_and_the_publisher_receive_a_publication(sdk: Sdk, url: str, channel: str):
     for name in ("ann", "bob"):
         await enter(sdk, url, name, channel)
     data = {"text": "grüße\n", "n": [1, 2.5, None]}
@@ -82,7 +80,7 @@ async def test_everybody_and_the_publisher_receive_a_publication(
 
 
 async def test_unsubscribing_ends_deliveries_and_resubscribing_resumes_them(
-    sdk: Puppet, url: str, channel: str
+    sdk: Sdk, url: str, channel: str
 ):
     await enter(sdk, url, "ann", channel)
     await sdk.do("unsubscribe", "ann", channel=channel)
@@ -94,7 +92,7 @@ async def test_unsubscribing_ends_deliveries_and_resubscribing_resumes_them(
     await sdk.events.seen("publication", channel=channel, data="heard")
 
 
-async def test_history_is_read_whole_in_part_and_backwards(sdk: Puppet, url: str, channel: str):
+async def test_history_is_read_whole_in_part_and_backwards(sdk: Sdk, url: str, channel: str):
     await sdk.do("connect", "ann", url=url)
     for number in range(1, 6):
         await sdk.do("publish", "ann", channel=channel, data=number)
@@ -128,7 +126,7 @@ async def test_history_is_read_whole_in_part_and_backwards(sdk: Puppet, url: str
     ],
 )
 async def test_refusals_carry_the_codes_of_the_protocol(
-    sdk: Puppet, url: str, verb: str, facts: dict[str, object], code: int
+    sdk: Sdk, url: str, verb: str, facts: dict[str, object], code: int
 ):
     await sdk.do("connect", "ann", url=url)
     await sdk.events.seen("connected")
@@ -137,14 +135,14 @@ async def test_refusals_carry_the_codes_of_the_protocol(
     assert refused.value.code == code
 
 
-async def test_an_unknown_namespace_ends_the_subscription_with_102(sdk: Puppet, url: str):
+async def test_an_unknown_namespace_ends_the_subscription_with_102(sdk: Sdk, url: str):
     await sdk.do("connect", "ann", url=url)
     await sdk.do("subscribe", "ann", channel="nowhere:news")
     assert (await sdk.events.seen("unsubscribed", channel="nowhere:news"))["code"] == 102
 
 
 async def test_pings_keep_an_idle_client_and_its_pongs_keep_the_server(
-    sdk: Puppet, url: str, cluster: Cluster
+    sdk: Sdk, url: str, cluster: Cluster
 ):
     """Without pings the SDK would leave after 1.8 s, without pongs the server after 1.5 s."""
     before = (await cluster.metrics()).total("app_connections_closed_total", code="3012")
@@ -159,7 +157,7 @@ async def test_pings_keep_an_idle_client_and_its_pongs_keep_the_server(
 
 
 async def test_a_forced_disconnect_is_recovered_from(
-    sdk: Puppet, url: str, cluster: Cluster, channel: str
+    sdk: Sdk, url: str, cluster: Cluster, channel: str
 ):
     async with FaultProxy(cluster.port) as proxy:
         through = f"ws://127.0.0.1:{proxy.port}/connection/websocket"
@@ -180,8 +178,8 @@ async def test_a_forced_disconnect_is_recovered_from(
         assert got == [1, 2, 3, 4]
 
 
-async def test_a_gap_longer_than_the_history_is_told(
-    sdk: Puppet, url: str, cluster: Cluster, channel: str
+async def test_a_gap_longer_than_the_history_is_reported(
+    sdk: Sdk, url: str, cluster: Cluster, channel: str
 ):
     asked = f"asked:{channel}"
     async with FaultProxy(cluster.port) as proxy:

@@ -1,4 +1,4 @@
-"""A Chromium for tests, or a reason why there is none; and a page that remembers what it complained of.
+"""A Chromium for tests, or the reason why there is none, and a page that records its errors.
 
 Rule: without Chromium or playwright the tests that need them are skipped with the reason, but not
 where CI=true: there they fail.
@@ -62,22 +62,22 @@ async def chromium() -> AsyncIterator[Browser]:
 
 
 class Visit:
-    """One page, and everything it complained of."""
+    """One page with its errors, warnings and requests."""
 
     def __init__(self, page: Page) -> None:
         self.page = page
-        self.complaints: list[str] = []
+        self.problems: list[str] = []
         self.requested: list[str] = []
-        page.on("console", self._said)
-        page.on("pageerror", lambda error: self.complaints.append(f"error: {error}"))
+        page.on("console", self._on_message)
+        page.on("pageerror", lambda error: self.problems.append(f"error: {error}"))
         page.on("request", lambda request: self.requested.append(request.url))
 
-    def _said(self, message: ConsoleMessage) -> None:
+    def _on_message(self, message: ConsoleMessage) -> None:
         if message.type in ("error", "warning"):
-            self.complaints.append(f"{message.type}: {message.text}")
+            self.problems.append(f"{message.type}: {message.text}")
 
     async def text(self, selector: str) -> str:
-        """What an element shows."""
+        """The text of an element."""
         return await self.page.inner_text(selector)
 
     async def shows(self, selector: str, text: str, within: float = 15.0) -> None:

@@ -1,4 +1,4 @@
-"""One cluster, one fake monitoring and one browser for the stories of the console."""
+"""One cluster with a fake monitoring for the tests of the console."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from tests.console.console_cluster import ConsoleCluster, config_for
 from tests.console.fake_monitoring import FakeMonitoring
-from tests.console.stage import Stage, config_for
 from tests.harness.cluster import Cluster
 
 
@@ -21,17 +21,17 @@ def services() -> Iterator[FakeMonitoring]:
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def standing(
+async def running_cluster(
     services: FakeMonitoring, tmp_path_factory: pytest.TempPathFactory
-) -> AsyncIterator[Stage]:
-    """A running cluster that asks them."""
+) -> AsyncIterator[ConsoleCluster]:
+    """A running cluster that uses them."""
     directory: Path = tmp_path_factory.mktemp("console")
     async with Cluster(directory, workers=2, config=config_for(services)) as cluster:
-        yield Stage(cluster, services)
+        yield ConsoleCluster(cluster, services)
 
 
 @pytest.fixture
-def stage(standing: Stage) -> Stage:
-    """The same, with no alert that another test left."""
-    standing.monitoring.clear()
-    return standing
+def console_cluster(running_cluster: ConsoleCluster) -> ConsoleCluster:
+    """The same cluster, without alerts of other tests."""
+    running_cluster.monitoring.clear()
+    return running_cluster

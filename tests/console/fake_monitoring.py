@@ -1,7 +1,7 @@
-"""A Prometheus and an Alertmanager as far as the console asks them, whose alerts a test sets.
+"""A fake Prometheus and Alertmanager with the API that the console uses; a test sets their alerts.
 
-It keeps silences as Alertmanager does: created by POST, named by the alerts they match, expired by
-DELETE. The real programs are the business of the end-to-end stories.
+It keeps silences like Alertmanager: created by POST, named by the alerts they match, expired by
+DELETE. The end-to-end tests use the real programs.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class FakeMonitoring:
                 self.wfile.write(body)
 
             def log_message(self, *arguments: Any) -> None:
-                """Say nothing."""
+                """Write nothing."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
@@ -104,7 +104,7 @@ class FakeMonitoring:
         runbook: str | None = None,
         **labels: str,
     ) -> None:
-        """Let an alert be pending or firing since some seconds ago."""
+        """Add an alert that has been pending or firing for some seconds."""
         self.alerts.append(
             {
                 "labels": {"alertname": name, "severity": severity, "team": "websocket", **labels},
@@ -119,15 +119,15 @@ class FakeMonitoring:
             }
         )
 
-    def mend(self) -> None:
-        """Let every firing alert have resolved this moment."""
+    def resolve(self) -> None:
+        """Resolve every firing alert now."""
         self.resolved += [
             (alert["labels"], time.time()) for alert in self.alerts if alert["state"] == "firing"
         ]
         self.alerts = []
 
     def clear(self) -> None:
-        """Nothing has ever been."""
+        """Forget every alert and silence."""
         self.alerts, self.resolved, self.silences, self.has_rules = [], [], [], True
 
     # --- what is answered ----------------------------------------------------------------
@@ -138,6 +138,10 @@ class FakeMonitoring:
             {
                 "name": name,
                 "type": "alerting",
+                "state": "inactive",
+                "health": "ok",
+                "lastEvaluation": moment(time.time()),
+                "query": "up == 0",
                 "annotations": {"runbook_url": f"{RUNBOOK}{name}"},
                 "alerts": [a for a in self.alerts if a["labels"]["alertname"] == name],
             }

@@ -44,12 +44,12 @@ def test_another_network_reads_with_the_key_only():
     check_reader(request("8.8.8.8", Authorization=bearer(KEY)), KEY)
 
 
-def test_a_client_behind_the_proxy_is_not_taken_for_the_proxy():
+def test_a_client_behind_the_proxy_is_not_mistaken_for_the_proxy():
     assert denied(check_reader, request("127.0.0.1", X_Real_IP="8.8.8.8"), KEY) == 401
     check_reader(request("127.0.0.1", X_Real_IP="10.0.0.5"), KEY)
 
 
-def test_a_client_behind_two_proxies_is_not_taken_for_the_outer_one():
+def test_a_client_behind_two_proxies_is_not_mistaken_for_the_outer_one():
     named = {"X_Real_IP": "10.0.0.5", "X_Forwarded_For": "8.8.8.8, 10.0.0.5"}
     assert denied(check_reader, request("127.0.0.1", **named), KEY) == 401
     check_reader(request("127.0.0.1", X_Real_IP="10.0.0.5", X_Forwarded_For="10.9.9.9"), KEY)
@@ -67,7 +67,7 @@ def test_a_client_behind_two_proxies_is_not_taken_for_the_outer_one():
         ("", False),
     ],
 )
-def test_a_name_that_somebody_else_can_own_reads_with_the_key_only(host: str, is_own: bool):
+def test_a_host_name_that_others_can_register_reads_with_the_key_only(host: str, is_own: bool):
     if is_own:
         check_reader(request(Host=host), KEY)
     else:
@@ -79,7 +79,7 @@ def test_naming_a_private_address_does_not_help_from_a_public_one():
     assert denied(check_reader, request("8.8.8.8", X_Real_IP="10.0.0.5"), KEY) == 401
 
 
-def test_an_address_that_is_none_is_not_private():
+def test_an_invalid_address_is_not_private():
     assert denied(check_reader, request("127.0.0.1", X_Real_IP="somewhere"), KEY) == 401
 
 
@@ -89,7 +89,7 @@ def test_loopback_writes_with_the_key_only():
     check_writer(request(Authorization=bearer(KEY), **JSON), KEY)
 
 
-def test_nobody_writes_while_no_key_is_set():
+def test_without_a_key_in_the_configuration_nothing_can_be_written():
     assert denied(check_writer, request(Authorization="Bearer ", **JSON), "") == 403
     assert not has_key(request(Authorization="Bearer "), "")
 
@@ -112,6 +112,6 @@ def test_a_form_of_another_page_cannot_write():
     assert denied(check_writer, form, KEY) == 415
 
 
-def test_bytes_that_are_no_text_are_a_wrong_key():
+def test_bytes_that_are_not_text_are_a_wrong_key():
     given = Mock(headers={"Authorization": "Bearer \udcff"})
     assert not has_key(given, KEY)

@@ -1,4 +1,4 @@
-"""One collection for all viewers, and only while there are any."""
+"""One collection for all viewers, which runs only while there are any."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ async def broadcast(source: Source) -> Broadcast:
     return Broadcast(source.collect, most_viewers=2)
 
 
-async def test_nothing_is_collected_while_nobody_looks(broadcast: Broadcast, source: Source):
+async def test_nothing_is_collected_without_a_viewer(broadcast: Broadcast, source: Source):
     assert source.starts == 0
     with broadcast.watching():
         await source.started.wait()
@@ -77,7 +77,7 @@ async def test_a_slow_viewer_gets_the_newest_frame_only(broadcast: Broadcast, so
         assert {await anext(frames), await anext(frames)} == {b"999", b"a"}
 
 
-async def test_a_frame_that_says_the_same_is_not_sent_again(broadcast: Broadcast, source: Source):
+async def test_an_equal_frame_is_not_sent_again(broadcast: Broadcast, source: Source):
     with broadcast.watching() as frames:
         await source.started.wait()
         source.publish("alerts", b"a")
@@ -87,7 +87,9 @@ async def test_a_frame_that_says_the_same_is_not_sent_again(broadcast: Broadcast
         assert await anext(frames) == b"b"
 
 
-async def test_who_comes_as_the_last_one_leaves_is_served(broadcast: Broadcast, source: Source):
+async def test_a_viewer_that_comes_as_the_last_one_leaves_is_served(
+    broadcast: Broadcast, source: Source
+):
     with broadcast.watching():
         await source.started.wait()
     source.started.clear()
@@ -98,14 +100,14 @@ async def test_who_comes_as_the_last_one_leaves_is_served(broadcast: Broadcast, 
         assert source.starts == 2
 
 
-async def test_there_are_only_so_many_viewers(broadcast: Broadcast, source: Source):
+async def test_viewers_are_limited(broadcast: Broadcast, source: Source):
     with broadcast.watching(), broadcast.watching(), pytest.raises(TooManyViewers):
         broadcast.watching().__enter__()
     with broadcast.watching():
-        """A place was given back."""
+        """The viewer that left makes room."""
 
 
-async def test_a_collection_that_fails_ends_the_streams_and_starts_anew(
+async def test_a_collection_that_fails_ends_the_streams_and_starts_again(
     broadcast: Broadcast, source: Source
 ):
     with broadcast.watching() as frames:

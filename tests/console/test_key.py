@@ -16,41 +16,41 @@ from cluster.errors import ConfigError
 from cluster.supervisor.console_view import development_key
 from cluster.supervisor.paths import Paths
 from cluster.supervisor.terminal import StartSummary
+from tests.console.console_cluster import ACK, ConsoleCluster
 from tests.console.fake_monitoring import FakeMonitoring
-from tests.console.stage import ORDER, Stage
 from tests.harness.cluster import Cluster
 
 DEVELOPMENT = Config(client=ClientConfig(insecure=True))
 
 
 @pytest.fixture
-def places(tmp_path: Path) -> Iterator[Paths]:
+def paths(tmp_path: Path) -> Iterator[Paths]:
     made = Paths(str(tmp_path))
     yield made
     made.close()
 
 
-def test_a_development_run_keeps_its_key(places: Paths):
-    key = development_key(DEVELOPMENT, places)
+def test_a_development_run_keeps_its_key(paths: Paths):
+    key = development_key(DEVELOPMENT, paths)
     assert len(key) >= 20
-    assert development_key(DEVELOPMENT, places) == key
-    assert stat.S_IMODE(places.admin_key.stat().st_mode) == 0o600
+    assert development_key(DEVELOPMENT, paths) == key
+    assert stat.S_IMODE(paths.admin_key.stat().st_mode) == 0o600
 
 
-def test_an_empty_file_gets_a_key(places: Paths):
-    places.admin_key.touch()
-    assert development_key(DEVELOPMENT, places) == places.admin_key.read_text().strip() != ""
+def test_an_empty_file_gets_a_key(paths: Paths):
+    paths.admin_key.touch()
+    assert development_key(DEVELOPMENT, paths) == paths.admin_key.read_text().strip() != ""
 
 
-def test_nobody_is_given_a_key_outside_of_development(places: Paths):
-    assert development_key(Config(), places) == ""
-    assert development_key(replace(DEVELOPMENT, admin=AdminConfig(key="own")), places) == ""
-    assert not places.admin_key.exists()
+def test_no_key_is_generated_outside_of_development(paths: Paths):
+    assert development_key(Config(), paths) == ""
+    assert development_key(replace(DEVELOPMENT, admin=AdminConfig(key="own")), paths) == ""
+    assert not paths.admin_key.exists()
 
 
-def test_a_key_that_cannot_be_kept_holds_for_this_run(places: Paths):
-    places.admin_key.mkdir()
-    assert len(development_key(DEVELOPMENT, places)) >= 20
+def test_a_key_that_cannot_be_stored_is_valid_for_this_run(paths: Paths):
+    paths.admin_key.mkdir()
+    assert len(development_key(DEVELOPMENT, paths)) >= 20
 
 
 def test_the_link_carries_the_key_where_no_server_sees_it():
@@ -62,7 +62,7 @@ def test_the_link_carries_the_key_where_no_server_sees_it():
 @pytest.mark.parametrize(
     "url", ["localhost:9090", "ftp://h", "http://", "javascript:x", "http://h:x"]
 )
-def test_an_address_that_is_none_is_a_mistake(url: str):
+def test_an_invalid_address_is_a_mistake(url: str):
     with pytest.raises(ConfigError) as caught:
         config.load(flags={"client.insecure": True, "console.grafana_link": url})
     assert [problem.key for problem in caught.value.problems] == ["console.grafana_link"]
@@ -77,9 +77,9 @@ async def test_without_a_key_nothing_can_be_changed(tmp_path: Path):
     keyless = {"client": {"insecure": False, "token": {"hmac_secret_key": "s" * 32}}}
     with FakeMonitoring() as monitoring:
         async with Cluster(tmp_path, workers=1, config=keyless, has_nginx=False) as cluster:
-            stage = Stage(cluster, monitoring)
+            console_cluster = ConsoleCluster(cluster, monitoring)
             for headers in ({}, {"Authorization": "Bearer "}, {"Authorization": "Bearer None"}):
-                answer = await stage.post("/console/ack", ORDER, **headers)
+                answer = await console_cluster.post("/console/ack", ACK, **headers)
                 assert answer.status == 403
                 assert "admin.key is not set" in answer.error
             assert not (tmp_path / "data" / "admin.key").exists()

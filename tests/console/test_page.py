@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 
 from tests.console.browser import Visit, chromium, needs_browser, visit
-from tests.console.stage import Stage
+from tests.console.console_cluster import ConsoleCluster
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser
@@ -45,10 +45,10 @@ async def turns(seen: Visit, level: str) -> None:
 @pytest.mark.parametrize("screen", SCREENS)
 @pytest.mark.parametrize("through_nginx", [False, True])
 async def test_nothing_goes_wrong_and_nothing_overflows(
-    stage: Stage, browser: Browser, screen: str, through_nginx: bool
+    console_cluster: ConsoleCluster, browser: Browser, screen: str, through_nginx: bool
 ):
-    stage.monitoring.fire("HighErrorRate", "critical", description="x" * 300)
-    url = stage.url(through_nginx=through_nginx)
+    console_cluster.monitoring.fire("HighErrorRate", "critical", description="x" * 300)
+    url = console_cluster.url(through_nginx=through_nginx)
     async with visit(browser, url, **SCREENS[screen]) as seen:
         await seen.shows("#alert-list", "HighErrorRate")
         await seen.shows("#workers", "w1a")
@@ -56,47 +56,51 @@ async def test_nothing_goes_wrong_and_nothing_overflows(
         await seen.shows("#live-log", "subscribed")
         width = await seen.page.evaluate("document.documentElement.scrollWidth")
         assert width <= SCREENS[screen]["viewport"]["width"]
-        assert seen.complaints == []
+        assert seen.problems == []
         origins = {u.split("/")[2] for u in seen.requested}
         assert len(origins) == 1
 
 
-async def test_light_and_dark_differ(stage: Stage, browser: Browser):
+async def test_light_and_dark_differ(console_cluster: ConsoleCluster, browser: Browser):
     papers = set()
     for screen in ("light", "dark"):
-        async with visit(browser, stage.url(), **SCREENS[screen]) as seen:
+        async with visit(browser, console_cluster.url(), **SCREENS[screen]) as seen:
             papers.add(await seen.page.evaluate("getComputedStyle(document.body).backgroundColor"))
     assert len(papers) == 2
 
 
 async def test_the_indicator_turns_red_when_a_rule_fires_and_green_after(
-    stage: Stage, browser: Browser
+    console_cluster: ConsoleCluster, browser: Browser
 ):
-    async with visit(browser, stage.url()) as seen:
+    async with visit(browser, console_cluster.url()) as seen:
         await turns(seen, "green")
         assert "no alerts" in await seen.text("#indicator")
-        stage.monitoring.fire("SlowShutdownTime", "warning")
+        console_cluster.monitoring.fire("SlowShutdownTime", "warning")
         await turns(seen, "amber")
-        stage.monitoring.fire("HighErrorRate", "critical")
+        console_cluster.monitoring.fire("HighErrorRate", "critical")
         await turns(seen, "red")
         assert await seen.text("#indicator") == "1 critical · 1 warning"
         assert await seen.page.title() == "(2) ws-cluster"
-        stage.monitoring.mend()
+        console_cluster.monitoring.resolve()
         await turns(seen, "green")
         await seen.shows("#alert-list .resolved", "HighErrorRate")
-        assert seen.complaints == []
+        assert seen.problems == []
 
 
-async def test_the_indicator_is_grey_while_nothing_is_known(stage: Stage, browser: Browser):
-    stage.monitoring.has_rules = False
-    async with visit(browser, stage.url()) as seen:
+async def test_the_indicator_is_grey_while_the_alerts_are_not_known(
+    console_cluster: ConsoleCluster, browser: Browser
+):
+    console_cluster.monitoring.has_rules = False
+    async with visit(browser, console_cluster.url()) as seen:
         await seen.shows("#alert-list", "no alert rules")
         assert await colour(seen) == "unknown"
         assert "alerts unknown" in await seen.text("#indicator")
 
 
-async def test_buttons_lead_where_the_configuration_says(stage: Stage, browser: Browser):
-    async with visit(browser, stage.url()) as seen:
+async def test_buttons_link_to_the_configured_addresses(
+    console_cluster: ConsoleCluster, browser: Browser
+):
+    async with visit(browser, console_cluster.url()) as seen:
         await seen.page.wait_for_selector("#link-prometheus:not([hidden])")
         links = await seen.page.eval_on_selector_all(
             "nav a", "all => all.map(a => [a.innerText, a.href])"
@@ -114,102 +118,108 @@ async def test_buttons_lead_where_the_configuration_says(stage: Stage, browser: 
         ]
 
 
-async def fill_order(seen: Visit) -> None:
-    await seen.page.fill("#order-note", "rolling back")
-    await seen.page.fill("#order-author", "kim")
-    await seen.page.select_option("#order-seconds", "1800")
+async def fill_action(seen: Visit) -> None:
+    await seen.page.fill("#action-note", "rolling back")
+    await seen.page.fill("#action-author", "kim")
+    await seen.page.select_option("#action-seconds", "1800")
 
 
-async def test_an_acknowledgement_asks_for_the_key_first(stage: Stage, browser: Browser):
-    stage.monitoring.fire("HighErrorRate", "critical")
-    async with visit(browser, stage.url(has_key=False)) as seen:
+async def test_an_acknowledgement_asks_for_the_key_first(
+    console_cluster: ConsoleCluster, browser: Browser
+):
+    console_cluster.monitoring.fire("HighErrorRate", "critical")
+    async with visit(browser, console_cluster.url(has_key=False)) as seen:
         await seen.page.click("text=Acknowledge")
         await seen.page.fill("#key-value", "wrong")
         await seen.page.click("#key button[type=submit]")
         await seen.shows("#key-error", "admin.key")
-        assert stage.monitoring.silences == []
-        await seen.page.fill("#key-value", stage.key)
+        assert console_cluster.monitoring.silences == []
+        await seen.page.fill("#key-value", console_cluster.key)
         await seen.page.click("#key button[type=submit]")
-        await fill_order(seen)
-        await seen.page.click("#order-go")
+        await fill_action(seen)
+        await seen.page.click("#action-go")
         await seen.shows("#alert-list", "acknowledged by kim: rolling back")
         await turns(seen, "amber")
-        assert [s["comment"] for s in stage.monitoring.silences] == ["ack: rolling back"]
-        # The refusal of the wrong key is the only thing the browser tells.
-        assert all("401" in complaint for complaint in seen.complaints)
+        assert [s["comment"] for s in console_cluster.monitoring.silences] == ["ack: rolling back"]
+        # The refused key is the only problem that the browser reports.
+        assert all("401" in problem for problem in seen.problems)
 
 
 async def test_the_link_of_a_development_run_carries_the_key_and_hides_it(
-    stage: Stage, browser: Browser
+    console_cluster: ConsoleCluster, browser: Browser
 ):
-    stage.monitoring.fire("HighErrorRate", "critical")
-    async with visit(browser, stage.url()) as seen:
-        assert stage.key not in seen.page.url
+    console_cluster.monitoring.fire("HighErrorRate", "critical")
+    async with visit(browser, console_cluster.url()) as seen:
+        assert console_cluster.key not in seen.page.url
         await seen.page.click("text=Silence")
-        await fill_order(seen)
-        await seen.page.check("#order-all")
-        await seen.page.click("#order-go")
+        await fill_action(seen)
+        await seen.page.check("#action-all")
+        await seen.page.click("#action-go")
         await seen.shows("#alert-list", "silenced by kim: rolling back")
-        names = [[m["name"] for m in s["matchers"]] for s in stage.monitoring.silences]
+        names = [[m["name"] for m in s["matchers"]] for s in console_cluster.monitoring.silences]
         assert names == [["alertname"]]
         await seen.page.click("#alert-list .silence button")
         await turns(seen, "red")
-        assert not any(stage.key in url for url in seen.requested)
+        assert not any(console_cluster.key in url for url in seen.requested)
 
 
-async def test_texts_of_alerts_never_become_markup(stage: Stage, browser: Browser):
+async def test_texts_of_alerts_never_become_markup(
+    console_cluster: ConsoleCluster, browser: Browser
+):
     evil = "<img src=x onerror=\"document.title='owned'\"><script>document.title='owned'</script>"
-    stage.monitoring.fire(
+    console_cluster.monitoring.fire(
         "HighErrorRate", "critical", summary=evil, description=evil,
         runbook="javascript:document.title='owned'", instance=evil,
     )  # fmt: skip
-    async with visit(browser, stage.url()) as seen:
+    async with visit(browser, console_cluster.url()) as seen:
         await seen.shows("#alert-list", "onerror")
         assert await seen.page.locator("#alert-list img, #alert-list script").count() == 0
         assert await seen.page.locator("#alert-list a").count() == 0
         assert await seen.page.title() == "(1) ws-cluster"
-        assert seen.complaints == []
+        assert seen.problems == []
 
 
 @pytest.mark.parametrize("through_nginx", [False, True])
 async def test_the_live_client_publishes_and_recovers_what_it_missed(
-    stage: Stage, browser: Browser, through_nginx: bool
+    console_cluster: ConsoleCluster, browser: Browser, through_nginx: bool
 ):
     channel = f"story{through_nginx}"
-    async with visit(browser, stage.url(through_nginx=through_nginx)) as seen:
+    async with visit(browser, console_cluster.url(through_nginx=through_nginx)) as seen:
         await seen.page.fill("#live-channel", channel)
         await seen.page.click("#live-connect button[type=submit]")
         await seen.shows("#live-log", f"subscribed to {channel}: recoverable")
-        await say(seen, "before")
+        await publish(seen, "before")
         await seen.shows("#live-log", f"{channel} #1: before")
         await seen.page.click("#live-drop")
         await seen.shows("#live-state", "connecting")
-        await say(seen, "missed one")
-        await say(seen, "missed two")
+        await publish(seen, "missed one")
+        await publish(seen, "missed two")
         await seen.shows("#live-log .recovered", "recovered 2 missed")
         await seen.shows("#live-log .recovered", f"recovered {channel} #3: missed two")
-        await say(seen, "after")
+        await publish(seen, "after")
         await seen.shows("#live-log", f"{channel} #4: after")
         log = await seen.text("#live-log")
-        said = [log.index(text) for text in ("before", "missed one", "missed two", "after")]
-        assert said == sorted(said)
+        positions = [log.index(text) for text in ("before", "missed one", "missed two", "after")]
+        assert positions == sorted(positions)
         assert log.count("missed one") == 1
-        assert seen.complaints == []
+        assert seen.problems == []
 
 
-async def say(seen: Visit, text: str) -> None:
+async def publish(seen: Visit, text: str) -> None:
     await seen.page.fill("#live-message", text)
     await seen.page.click("#live-publish button")
 
 
-async def test_a_roll_shows_in_the_workers_and_the_last_shutdowns(stage: Stage, browser: Browser):
-    async with visit(browser, stage.url()) as seen:
+async def test_a_roll_shows_in_the_workers_and_the_last_shutdowns(
+    console_cluster: ConsoleCluster, browser: Browser
+):
+    async with visit(browser, console_cluster.url()) as seen:
         await seen.shows("#workers", "w0")
-        before = {w.lane for w in stage.cluster.workers()}
-        await stage.cluster.roll()
+        before = {w.lane for w in console_cluster.cluster.workers()}
+        await console_cluster.cluster.roll()
         for lane in before:
             await seen.shows("#ended", lane)
-        for worker in stage.cluster.workers():
+        for worker in console_cluster.cluster.workers():
             await seen.shows("#workers", worker.lane)
         assert await seen.page.locator("#ended svg.phases rect").count() > 0
 
@@ -237,23 +247,23 @@ ONE_FRAME = """async () => {
     }
   };
   const client = new Client("ws://nowhere");
-  const heard = () => new Promise((done) => client.addEventListener("publication", done, { once: true }));
+  const publication = () => new Promise((done) => client.addEventListener("publication", done, { once: true }));
   client.subscribe("a");
-  const first = heard();
+  const first = publication();
   client.connect();
   await first;
   await new Promise((done) => setTimeout(done));
-  const second = heard();
+  const second = publication();
   client.drop(1);
   await second;
   return asked.filter((command) => command.subscribe).map((command) => command.subscribe);
 }"""
 
 
-async def test_what_came_in_one_frame_with_the_subscription_is_not_asked_for_again(
-    stage: Stage, browser: Browser
+async def test_a_publication_in_the_frame_of_the_subscribe_reply_is_not_requested_again(
+    console_cluster: ConsoleCluster, browser: Browser
 ):
-    async with visit(browser, stage.url()) as seen:
+    async with visit(browser, console_cluster.url()) as seen:
         first, second = await seen.page.evaluate(ONE_FRAME)
         assert "recover" not in first
         assert (second["recover"], second["offset"], second["epoch"]) == (True, 1, "e")

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.console.browser import chromium, needs_browser, visit
+from tests.console.console_cluster import ConsoleCluster
 from tests.console.fake_monitoring import FakeMonitoring
-from tests.console.stage import Stage
 from tests.harness.cluster import Cluster
 from tests.harness.waiting import until_async
 from tests.integration.monitoring import Monitoring
@@ -42,7 +42,7 @@ async def test_an_alert_that_fires_for_real_is_seen_acknowledged_and_seen_to_end
     }
     async with cluster, chromium() as browser:
         with FakeMonitoring() as unused:
-            url = Stage(cluster, unused).url()
+            url = ConsoleCluster(cluster, unused).url()
         async with visit(browser, url) as seen:
             await seen.shows("#alert-list", "Prometheus at")
             assert await seen.page.locator("#indicator.unknown").count() == 1
@@ -52,19 +52,19 @@ async def test_an_alert_that_fires_for_real_is_seen_acknowledged_and_seen_to_end
                 await seen.page.wait_for_selector("#indicator.red", timeout=15000)
 
                 await card.locator("text=Acknowledge").click()
-                await seen.page.fill("#order-note", "nobody is here yet")
-                await seen.page.fill("#order-author", "kim")
-                await seen.page.click("#order-go")
+                await seen.page.fill("#action-note", "no client yet")
+                await seen.page.fill("#action-author", "kim")
+                await seen.page.click("#action-go")
                 await card.locator("text=acknowledged by kim").wait_for(timeout=15000)
                 await seen.page.wait_for_selector("#indicator.amber", timeout=15000)
 
-                async def is_told() -> bool:
-                    said = await asyncio.to_thread(monitoring.monitor, "status")
-                    return "nobody is here yet" in said.stdout or "kim" in said.stdout
+                async def is_shown() -> bool:
+                    shown = await asyncio.to_thread(monitoring.monitor, "status")
+                    return "no client yet" in shown.stdout or "kim" in shown.stdout
 
-                await until_async(is_told, 20.0, "the monitor command knows of it")
+                await until_async(is_shown, 20.0, "the monitor command shows it")
 
                 await seen.page.click("#live-connect button[type=submit]")
                 await seen.shows("#live-log", "subscribed")
                 await card.locator("text=resolved").wait_for(timeout=60000)
-            assert seen.complaints == []
+            assert seen.problems == []

@@ -1,4 +1,4 @@
-"""Numbers of this moment, from the files real workers write."""
+"""Current numbers, from the files that workers write."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ metrics.flush(counters)
 
 @pytest.fixture
 def write(tmp_path: Path) -> Callable[[str, int], None]:
-    """A worker of a lane adds so many connections, in a process of its own."""
+    """A process writes the metrics of a worker with that many connections."""
 
     def run(lane: str, connections: int) -> None:
         environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
@@ -41,14 +41,14 @@ def worker(slot: int, lane: str, pid: int = 0) -> WorkerState:
     return WorkerState(slot, lane, pid, "ready", "", 5.0)
 
 
-def facts(*workers: WorkerState) -> ClusterState:
+def state(*workers: WorkerState) -> ClusterState:
     return ClusterState(True, "", workers, sessions=7, capacity=100, up_seconds=60.0)
 
 
-def test_connections_are_told_by_worker_and_in_sum(tmp_path, write):
+def test_connections_are_counted_by_worker_and_in_sum(tmp_path, write):
     write("w0a", 2)
     write("w1b", 3)
-    now = Meter(tmp_path).read(facts(worker(0, "w0a"), worker(1, "w1b")), 0.0)
+    now = Meter(tmp_path).read(state(worker(0, "w0a"), worker(1, "w1b")), 0.0)
     assert now["connections"] == 5
     assert [row["connections"] for row in now["workers"]] == [2, 3]
     assert (now["sessions"], now["capacity"]) == (7, 100)
@@ -57,23 +57,23 @@ def test_connections_are_told_by_worker_and_in_sum(tmp_path, write):
 def test_a_rate_is_the_difference_of_two_readings(tmp_path, write):
     meter = Meter(tmp_path)
     write("w0a", 2)
-    assert meter.read(facts(), 100.0)["opened_per_second"] == 0
+    assert meter.read(state(), 100.0)["opened_per_second"] == 0
     write("w0a", 8)
-    assert meter.read(facts(), 102.0)["opened_per_second"] == 4
-    assert meter.read(facts(), 110.0)["opened_per_second"] == 0
+    assert meter.read(state(), 102.0)["opened_per_second"] == 4
+    assert meter.read(state(), 110.0)["opened_per_second"] == 0
 
 
-def test_a_counter_that_went_back_is_no_negative_rate(tmp_path, write):
+def test_a_counter_that_decreased_is_not_a_negative_rate(tmp_path, write):
     meter = Meter(tmp_path)
     write("w0a", 5)
-    meter.read(facts(), 0.0)
+    meter.read(state(), 0.0)
     (tmp_path / "counter_w0a.db").unlink()
-    assert meter.read(facts(), 1.0)["opened_per_second"] == 0
+    assert meter.read(state(), 1.0)["opened_per_second"] == 0
 
 
 def test_the_use_of_a_process_is_measured_from_outside(tmp_path):
     meter = Meter(tmp_path)
-    own = facts(worker(0, "w0a", os.getpid()))
+    own = state(worker(0, "w0a", os.getpid()))
     first = meter.read(own, time.monotonic())["workers"][0]
     assert first["cpu"] is None
     busy_until = time.process_time() + 0.2
@@ -85,15 +85,15 @@ def test_the_use_of_a_process_is_measured_from_outside(tmp_path):
 
 
 def test_a_slot_without_a_process_has_a_row(tmp_path):
-    row = Meter(tmp_path).read(facts(worker(0, "w0a")), 0.0)["workers"][0]
+    row = Meter(tmp_path).read(state(worker(0, "w0a")), 0.0)["workers"][0]
     assert "cpu" not in row
     assert row["connections"] == 0
 
 
 @pytest.mark.parametrize("damage", [b"", b"\xff" * 64, b"\x40\0\0\0" + bytes(60), b"ab"])
-def test_a_broken_file_is_passed_over(tmp_path, write, damage):
+def test_a_broken_file_is_skipped(tmp_path, write, damage):
     write("w0a", 2)
     (tmp_path / "counter_w1a.db").write_bytes(damage)
     (tmp_path / "gauge_livesum_w1a.db").write_bytes(damage)
-    assert Meter(tmp_path).read(facts(), 0.0)["connections"] == 2
+    assert Meter(tmp_path).read(state(), 0.0)["connections"] == 2
     assert (tmp_path / "counter_w1a.db").exists()

@@ -1,4 +1,4 @@
-"""Fixtures of the exam: the same tests over the twins, Valkey and Redis."""
+"""Fixtures of the contract tests: the same tests over the fakes, Valkey and Redis."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the exam is taken with: a store of one kind, the workers before it, and what they heard."""
+"""What the contract tests run on: a store of one kind, workers that use it, and what they received."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from cluster.resp.router import Router
 from cluster.sessions import Session, Sessions
 from cluster.sessions.redis_sessions import RedisSessions
 from cluster.sessions.statistics import SessionStatistics
+from tests.contract.fakes import MemoryBroker, MemorySessions, MemoryStore
 from tests.contract.servers import Server
-from tests.contract.twins import MemoryBroker, MemorySessions, MemoryStore
 
 TIMEOUT_SECONDS = 2.0
 WAIT_SECONDS = 10.0
@@ -28,18 +28,18 @@ KEEP = HistoryPolicy(100, 60_000, 600_000)
 FORGET = HistoryPolicy(0, 0, 600_000)
 
 
-class Ear:
-    """Hears what a broker and sessions bring, and can be waited on."""
+class Recorder:
+    """Records what a broker and sessions deliver, and can be waited on."""
 
     def __init__(self) -> None:
-        self.heard: list[tuple[str, Publication]] = []
+        self.received: list[tuple[str, Publication]] = []
         self.resumptions: list[str] = []
         self.changes: list[tuple[str, int, Any, tuple[str, ...]]] = []
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def publications(self, channel: str, publications: list[Publication]) -> None:
-        self.heard += [(channel, publication) for publication in publications]
+        self.received += [(channel, publication) for publication in publications]
         self._notify()
 
     def resumed(self, channel: str) -> None:
@@ -61,22 +61,24 @@ class Ear:
         task.add_done_callback(self._tasks.discard)
 
     async def until(self, is_true: Callable[[], bool]) -> None:
-        """Wait until something heard makes the condition true."""
+        """Wait until something received makes the condition true."""
         async with asyncio.timeout(WAIT_SECONDS), self._changed:
             await self._changed.wait_for(is_true)
 
     def bodies(self, channel: str = "c") -> list[bytes]:
-        return [publication.body for name, publication in self.heard if name == channel]
+        return [publication.body for name, publication in self.received if name == channel]
 
     def offsets(self, channel: str = "c") -> list[int]:
-        return [publication.offset for name, publication in self.heard if name == channel]
+        return [publication.offset for name, publication in self.received if name == channel]
 
 
 class Worker:
-    """One worker's broker and sessions, with the ear that hears them."""
+    """One worker's broker and sessions, with the recorder of what they deliver."""
 
-    def __init__(self, ear: Ear, broker: Broker, sessions: Sessions, parts: Any = None) -> None:
-        self.ear = ear
+    def __init__(
+        self, recorder: Recorder, broker: Broker, sessions: Sessions, parts: Any = None
+    ) -> None:
+        self.recorder = recorder
         self.broker = broker
         self.sessions: Any = sessions
         self.parts = parts
@@ -118,7 +120,7 @@ class Worker:
 
 
 class MemoryBench:
-    """Workers before the in-memory twin."""
+    """Workers that use the in-memory fake."""
 
     kind = "memory"
 
@@ -126,9 +128,11 @@ class MemoryBench:
         self.store = MemoryStore()
 
     async def worker(self, *, ttl: float = 60.0, state_max_size: int = 65536) -> Worker:
-        ear = Ear()
-        sessions = MemorySessions(self.store, ear, ttl_seconds=ttl, state_max_size=state_max_size)
-        return Worker(ear, MemoryBroker(self.store, ear), sessions)
+        recorder = Recorder()
+        sessions = MemorySessions(
+            self.store, recorder, ttl_seconds=ttl, state_max_size=state_max_size
+        )
+        return Worker(recorder, MemoryBroker(self.store, recorder), sessions)
 
     async def statistics(self) -> dict[str, float]:
         return self.store.sweep()
@@ -143,17 +147,19 @@ class MemoryBench:
 class RedisParts:
     """One worker's own connections to a server."""
 
-    def __init__(self, urls: list[str], prefix: str, ear: Ear, counters: Counters) -> None:
+    def __init__(
+        self, urls: list[str], prefix: str, recorder: Recorder, counters: Counters
+    ) -> None:
         self.router = Router(urls, timeout_seconds=TIMEOUT_SECONDS)
         self.subscriptions = self.router.subscriptions
         self.counters = counters
         self.broker = RedisBroker(
-            self.router, self.subscriptions, prefix=prefix, listener=ear, counters=counters
+            self.router, self.subscriptions, prefix=prefix, listener=recorder, counters=counters
         )
 
 
 class RedisBench:
-    """Workers before real servers; every bench has a prefix of its own."""
+    """Workers that use real servers; every bench has a prefix of its own."""
 
     kind = "redis"
 
@@ -169,10 +175,10 @@ class RedisBench:
         ttl: float = 60.0,
         state_max_size: int = 65536,
         urls: list[str] | None = None,
-        hears_sessions: bool = True,
+        listens_to_sessions: bool = True,
     ) -> Worker:
-        ear = Ear()
-        parts = RedisParts(urls or self._urls, self.prefix, ear, Counters())
+        recorder = Recorder()
+        parts = RedisParts(urls or self._urls, self.prefix, recorder, Counters())
         self._routers.append(parts.router)
         await parts.router.start()
         sessions = RedisSessions(
@@ -181,11 +187,11 @@ class RedisBench:
             prefix=self.prefix,
             ttl_seconds=ttl,
             state_max_size=state_max_size,
-            listener=ear,
+            listener=recorder,
         )
-        if hears_sessions:
+        if listens_to_sessions:
             await asyncio.wait_for(sessions.start(), WAIT_SECONDS)
-        return Worker(ear, parts.broker, sessions, parts)
+        return Worker(recorder, parts.broker, sessions, parts)
 
     async def statistics(self) -> dict[str, float]:
         return await SessionStatistics(self._routers[0], prefix=self.prefix).read()

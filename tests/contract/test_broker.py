@@ -1,4 +1,4 @@
-"""The exam of the broker: what `cluster.broker.Broker` promises, whatever stands behind it."""
+"""The contract of the broker: what `cluster.broker.Broker` promises with every kind of store."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ async def test_a_channel_without_history_has_no_position(bench: Bench):
     worker = await bench.worker()
     await worker.subscribe()
     assert await worker.publish(history=FORGET) == Position(0, "")
-    await worker.ear.until(lambda: worker.ear.offsets() == [0])
-    assert worker.ear.heard[0][1].epoch == ""
+    await worker.recorder.until(lambda: worker.recorder.offsets() == [0])
+    assert worker.recorder.received[0][1].epoch == ""
 
 
 async def test_an_unused_stream_has_an_epoch_and_offset_0_and_keeps_them(bench: Bench):
@@ -42,17 +42,17 @@ async def test_an_unused_stream_has_an_epoch_and_offset_0_and_keeps_them(bench: 
     assert await worker.publish() == Position(1, read.top.epoch)
 
 
-async def test_what_is_published_is_heard_by_every_worker_with_its_position(bench: Bench):
+async def test_what_is_published_is_received_by_every_worker_with_its_position(bench: Bench):
     speaker, one, two = [await bench.worker() for _ in range(3)]
     await one.subscribe()
     await two.subscribe()
     position = await speaker.publish(body(7))
     for worker in (one, two):
-        await worker.ear.until(lambda worker=worker: bool(worker.ear.heard))  # type: ignore[misc]
-        [(channel, publication)] = worker.ear.heard
+        await worker.recorder.until(lambda worker=worker: bool(worker.recorder.received))  # type: ignore[misc]
+        [(channel, publication)] = worker.recorder.received
         assert (channel, publication.body, publication.accepted_ms) == ("c", body(7), 1234)
         assert (publication.offset, publication.epoch) == position
-    assert speaker.ear.heard == []
+    assert speaker.recorder.received == []
 
 
 @pytest.mark.parametrize("history", [KEEP, FORGET], ids=["kept", "not kept"])
@@ -61,8 +61,8 @@ async def test_the_publishes_of_one_worker_keep_their_order(bench: Bench, histor
     await listener.subscribe()
     wanted = [body(number) for number in range(200)]
     await asyncio.gather(*(speaker.publish(one, history=history) for one in wanted))
-    await listener.ear.until(lambda: len(listener.ear.heard) == 200)
-    assert listener.ear.bodies() == wanted
+    await listener.recorder.until(lambda: len(listener.recorder.received) == 200)
+    assert listener.recorder.bodies() == wanted
 
 
 async def test_stream_and_subscription_agree_when_several_publish(bench: Bench):
@@ -72,10 +72,10 @@ async def test_stream_and_subscription_agree_when_several_publish(bench: Bench):
     await asyncio.gather(
         *(speaker.publish(body(n * 3 + i)) for n in range(20) for i, speaker in enumerate(speakers))
     )
-    await listener.ear.until(lambda: len(listener.ear.heard) == 60)
+    await listener.recorder.until(lambda: len(listener.recorder.received) == 60)
     read = await listener.broker.read("c", KEEP, since=0, limit=-1)
-    assert listener.ear.offsets() == list(range(1, 61))
-    assert listener.ear.bodies() == [publication.body for publication in read.publications]
+    assert listener.recorder.offsets() == list(range(1, 61))
+    assert listener.recorder.bodies() == [publication.body for publication in read.publications]
 
 
 async def test_a_stream_keeps_exactly_its_size(bench: Bench):
@@ -140,14 +140,11 @@ async def test_publications_end_with_their_ttl_and_the_position_stays(bench: Ben
 
 async def test_a_position_that_is_forgotten_begins_a_new_epoch(bench: Bench):
     worker = await bench.worker()
-    history = HistoryPolicy(10, 60_000, 60)
-    first = await worker.publish(history=history)
-    async with asyncio.timeout(5):
-        while (await worker.publish(channel="other")) is None:
-            pass
-        await asyncio.sleep(0.1)
-    second = await worker.publish(history=history)
-    read = await worker.broker.read("c", history, limit=-1)
+    first = await worker.publish(history=HistoryPolicy(10, 60_000, 60))
+    # The position has a life of 60 ms, and nothing but time ends it.
+    await asyncio.sleep(0.1)
+    second = await worker.publish()
+    read = await worker.broker.read("c", KEEP, limit=-1)
     assert second.epoch != first.epoch
     assert second.offset == 1
     assert [publication.offset for publication in read.publications] == [1]
@@ -162,10 +159,11 @@ async def test_a_meta_ttl_of_0_keeps_the_position_for_ever(bench: Bench):
 
 async def test_reading_keeps_a_position_alive(bench: Bench):
     worker = await bench.worker()
-    history = HistoryPolicy(10, 60_000, 400)
+    history = HistoryPolicy(10, 60_000, 2_000)
     first = await worker.publish(history=history)
+    # Longer than the life of a position, with pauses so short that a busy machine may double them.
     for _ in range(6):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         assert (await worker.broker.read("c", history)).top == first
 
 
@@ -174,7 +172,7 @@ async def test_after_the_confirmation_nothing_is_missed(bench: Bench):
     for round_ in range(20):
         await listener.subscribe(f"c{round_}")
         await speaker.publish(body(round_), channel=f"c{round_}")
-    await listener.ear.until(lambda: len(listener.ear.heard) == 20)
+    await listener.recorder.until(lambda: len(listener.recorder.received) == 20)
 
 
 async def test_a_second_subscribe_is_confirmed_too(bench: Bench):
@@ -182,11 +180,11 @@ async def test_a_second_subscribe_is_confirmed_too(bench: Bench):
     await asyncio.gather(*(worker.subscribe() for _ in range(5)))
     await worker.subscribe()
     await worker.publish()
-    await worker.ear.until(lambda: bool(worker.ear.heard))
-    assert len(worker.ear.heard) == 1
+    await worker.recorder.until(lambda: bool(worker.recorder.received))
+    assert len(worker.recorder.received) == 1
 
 
-async def test_an_unsubscribed_channel_is_no_longer_heard(bench: Bench):
+async def test_an_unsubscribed_channel_receives_nothing_more(bench: Bench):
     worker = await bench.worker()
     await worker.subscribe("a")
     await worker.subscribe("b")
@@ -194,11 +192,11 @@ async def test_an_unsubscribed_channel_is_no_longer_heard(bench: Bench):
     worker.broker.unsubscribe("never subscribed")
     await worker.publish(channel="a")
     await worker.publish(channel="b")
-    await worker.ear.until(lambda: bool(worker.ear.bodies("b")))
-    assert worker.ear.bodies("a") == []
+    await worker.recorder.until(lambda: bool(worker.recorder.bodies("b")))
+    assert worker.recorder.bodies("a") == []
 
 
-async def test_unsubscribing_ends_those_who_still_wait(bench: Bench):
+async def test_unsubscribing_fails_the_subscribes_that_still_wait(bench: Bench):
     worker = await bench.worker()
     waiting = worker.broker.subscribe("c")
     worker.broker.unsubscribe("c")
@@ -214,17 +212,17 @@ async def test_a_channel_may_come_and_go_quickly(bench: Bench):
         worker.broker.unsubscribe("c")
     await worker.subscribe()
     await worker.publish(body(1))
-    await worker.ear.until(lambda: worker.ear.bodies() == [body(1)])
+    await worker.recorder.until(lambda: worker.recorder.bodies() == [body(1)])
 
 
-async def test_a_broken_subscription_is_resumed_and_says_so(bench: Bench):
+async def test_a_broken_subscription_is_resumed_and_reported(bench: Bench):
     worker = await bench.worker()
     await worker.subscribe("a")
     await worker.subscribe("b")
     await bench.break_subscriptions()
-    await worker.ear.until(lambda: {"a", "b"} <= set(worker.ear.resumptions))
+    await worker.recorder.until(lambda: {"a", "b"} <= set(worker.recorder.resumptions))
     await worker.publish(body(2), channel="a")
-    await worker.ear.until(lambda: body(2) in worker.ear.bodies("a"))
+    await worker.recorder.until(lambda: body(2) in worker.recorder.bodies("a"))
 
 
 @pytest.mark.parametrize("name", ["с-юникод", "a b", "{x}", "a{b}c", "}{", "x" * 255, "a:b", "*?["])
@@ -232,7 +230,7 @@ async def test_a_channel_may_have_any_name(bench: Bench, name: str):
     worker = await bench.worker()
     await worker.subscribe(name)
     position = await worker.publish(body(3), channel=name)
-    await worker.ear.until(lambda: worker.ear.bodies(name) == [body(3)])
+    await worker.recorder.until(lambda: worker.recorder.bodies(name) == [body(3)])
     assert (await worker.broker.read(name, KEEP)).top == position
 
 
@@ -241,6 +239,6 @@ async def test_a_body_may_hold_any_bytes_and_be_large(bench: Bench):
     await worker.subscribe()
     large = b'{"data":"' + b":\r\n\x00\xc3\xa9" * 20_000 + b'"}'
     await worker.publish(large)
-    await worker.ear.until(lambda: worker.ear.bodies() == [large])
+    await worker.recorder.until(lambda: worker.recorder.bodies() == [large])
     read = await worker.broker.read("c", KEEP, limit=-1)
     assert read.publications[0].body == large

@@ -36,7 +36,7 @@ async def test_channels_on_all_masters_are_published_and_heard(clustered: RedisB
     await asyncio.gather(*(one.subscribe(name) for name in names))
     positions = await asyncio.gather(*(two.publish(channel=name) for name in names))
     assert {position.offset for position in positions} == {1}
-    await one.ear.until(lambda: {name for name, _ in one.ear.heard} == set(names))
+    await one.recorder.until(lambda: {name for name, _ in one.recorder.received} == set(names))
     owners = {one.parts.router.shard_of(f"{{{clustered.prefix}:{name}}}.pub") for name in names}
     assert len(owners) == 3
     assert one.parts.router.is_cluster
@@ -48,7 +48,7 @@ async def test_sessions_live_on_all_masters(clustered: RedisBench):
     for session in sessions:
         assert (await two.sessions.attach("u", session.id, "h")).is_resumed
         await two.sessions.update(session.id, state=1)
-    await one.ear.until(lambda: len(one.ear.changes) == 30)
+    await one.recorder.until(lambda: len(one.recorder.changes) == 30)
     assert (await clustered.statistics())["tracked"] == 30
 
 
@@ -58,12 +58,12 @@ async def test_after_a_slot_has_moved_everything_follows_it(
     speaker, listener = await clustered.worker(), await clustered.worker()
     await listener.subscribe("moving")
     await keep_publishing(speaker, "moving", 0, 3)
-    await listener.ear.until(lambda: listener.ear.offsets("moving") == [1, 2, 3])
+    await listener.recorder.until(lambda: listener.recorder.offsets("moving") == [1, 2, 3])
     new = await asyncio.to_thread(cluster.move, slot_of(clustered, "moving"))
     await keep_publishing(speaker, "moving", 3, 1)
-    await listener.ear.until(lambda: "moving" in listener.ear.resumptions)
+    await listener.recorder.until(lambda: "moving" in listener.recorder.resumptions)
     await keep_publishing(speaker, "moving", 4, 3)
-    await listener.ear.until(lambda: body(6) in listener.ear.bodies("moving"))
+    await listener.recorder.until(lambda: body(6) in listener.recorder.bodies("moving"))
     read = await listener.broker.read("moving", KEEP, limit=-1)
     assert [one.body for one in read.publications] == [body(number) for number in range(7)]
     owner = speaker.parts.router.shard_of(f"{{{clustered.prefix}:moving}}.pub")
@@ -77,7 +77,7 @@ async def test_a_worker_that_starts_after_the_move_finds_the_slot(
     worker = await clustered.worker()
     await worker.subscribe("early")
     await keep_publishing(worker, "early", 0, 1)
-    await worker.ear.until(lambda: bool(worker.ear.bodies("early")))
+    await worker.recorder.until(lambda: bool(worker.recorder.bodies("early")))
 
 
 async def test_a_subscribe_with_an_old_map_is_confirmed_by_the_new_owner(
@@ -91,7 +91,7 @@ async def test_a_subscribe_with_an_old_map_is_confirmed_by_the_new_owner(
             worker.parts.subscriptions.retry_unconfirmed()
             await asyncio.sleep(0.1)
     await keep_publishing(worker, "unaware", 0, 1)
-    await worker.ear.until(lambda: bool(worker.ear.bodies("unaware")))
+    await worker.recorder.until(lambda: bool(worker.recorder.bodies("unaware")))
 
 
 @pytest.mark.parametrize("count", [2000])

@@ -15,7 +15,14 @@ from cluster.resp.link import Link
 from cluster.resp.router import Router
 from tests.contract.conftest import program
 from tests.contract.servers import Server
-from tests.contract.stores import KEEP, TIMEOUT_SECONDS, WAIT_SECONDS, Ear, RedisBench, RedisParts
+from tests.contract.stores import (
+    KEEP,
+    TIMEOUT_SECONDS,
+    WAIT_SECONDS,
+    Recorder,
+    RedisBench,
+    RedisParts,
+)
 from tests.harness.proxy import FaultProxy
 from tests.harness.waiting import until
 
@@ -61,7 +68,7 @@ async def test_a_server_that_does_not_answer_is_given_up(own: RedisBench):
 async def test_a_publish_is_never_sent_twice(own: RedisBench):
     async with FaultProxy(own.servers[0].port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}"
-        worker = await own.worker(urls=[url], hears_sessions=False)
+        worker = await own.worker(urls=[url], listens_to_sessions=False)
         await worker.publish(body(0))
         proxy.deafen()
         with pytest.raises(StoreUnavailable):
@@ -82,10 +89,10 @@ async def test_subscriptions_come_back_with_the_server(own: RedisBench):
     late = worker.broker.subscribe("late")
     server.start()
     await asyncio.wait_for(late, WAIT_SECONDS)
-    await worker.ear.until(lambda: {"a", "b"} <= set(worker.ear.resumptions))
-    assert "late" not in worker.ear.resumptions
+    await worker.recorder.until(lambda: {"a", "b"} <= set(worker.recorder.resumptions))
+    assert "late" not in worker.recorder.resumptions
     await worker.publish_until_it_works(body(1), channel="late")
-    await worker.ear.until(lambda: bool(worker.ear.bodies("late")))
+    await worker.recorder.until(lambda: bool(worker.recorder.bodies("late")))
 
 
 async def test_a_server_that_lost_its_data_begins_a_new_epoch(own: RedisBench):
@@ -143,7 +150,7 @@ async def test_a_subscription_that_was_refused_is_confirmed_when_it_is_allowed(o
             worker.parts.subscriptions.retry_unconfirmed()
             await asyncio.sleep(0.1)
     await worker.publish()
-    await worker.ear.until(lambda: bool(worker.ear.heard))
+    await worker.recorder.until(lambda: bool(worker.recorder.received))
 
 
 async def test_payloads_of_another_layout_are_counted_and_left_alone(real: RedisBench):
@@ -154,9 +161,9 @@ async def test_payloads_of_another_layout_are_counted_and_left_alone(real: Redis
         for payload in (b"2:1:e:0:{}", b"", b"1:x:e:0:{}", b"1:1:\xff:0:{}", b"garbage"):
             client.execute_command("SPUBLISH", shard_channel, payload)
     await worker.publish(body(5))
-    await worker.ear.until(lambda: worker.ear.bodies() == [body(5)])
+    await worker.recorder.until(lambda: worker.recorder.bodies() == [body(5)])
     assert worker.parts.counters.errors["broker"] == 5
-    assert worker.ear.resumptions == []
+    assert worker.recorder.resumptions == []
 
 
 async def test_several_servers_share_the_channels(servers: dict[str, Server], tmp_path: Path):
@@ -167,7 +174,7 @@ async def test_several_servers_share_the_channels(servers: dict[str, Server], tm
         names = [f"channel-{number}" for number in range(40)]
         await asyncio.gather(*(one.subscribe(name) for name in names))
         await asyncio.gather(*(two.publish(channel=name) for name in names))
-        await one.ear.until(lambda: {name for name, _ in one.ear.heard} == set(names))
+        await one.recorder.until(lambda: {name for name, _ in one.recorder.received} == set(names))
         counts = []
         for server in bench.servers:
             with server.client() as client:
@@ -215,7 +222,7 @@ async def test_a_server_that_is_not_there_cannot_be_started_with():
 
 async def test_a_worker_that_could_not_start_may_start_again(own: RedisBench):
     server = own.servers[0]
-    parts = RedisParts([server.url], own.prefix, Ear(), Counters())
+    parts = RedisParts([server.url], own.prefix, Recorder(), Counters())
     try:
         await parts.router.start()
         server.pause()

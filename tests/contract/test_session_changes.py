@@ -10,21 +10,21 @@ import pytest
 from cluster.errors import StoreRefused, StoreUnavailable
 from cluster.sessions import BUCKETS, Session
 from cluster.sessions.redis_sessions import RedisSessions
-from tests.contract.stores import WAIT_SECONDS, Ear, RedisBench, Worker
+from tests.contract.stores import WAIT_SECONDS, Recorder, RedisBench, Worker
 from tests.harness.waiting import until
 
 
 class Slow(RedisSessions):
     """Its replies to an attach lie about until they are let go."""
 
-    def __init__(self, worker: Worker, prefix: str, ear: Ear) -> None:
+    def __init__(self, worker: Worker, prefix: str, recorder: Recorder) -> None:
         super().__init__(
             worker.parts.router,
             worker.parts.subscriptions,
             prefix=prefix,
             ttl_seconds=60,
             state_max_size=65536,
-            listener=ear,
+            listener=recorder,
         )
         self.has_replied = asyncio.Event()
         self.may_go_on = asyncio.Event()
@@ -37,10 +37,10 @@ class Slow(RedisSessions):
 
 
 async def test_a_change_that_overtakes_the_reply_to_an_attach_is_not_lost(real: RedisBench):
-    one, two = await real.worker(), await real.worker(hears_sessions=False)
+    one, two = await real.worker(), await real.worker(listens_to_sessions=False)
     made = await one.sessions.attach("ann", None, "h")
-    ear = Ear()
-    slow = Slow(two, real.prefix, ear)
+    recorder = Recorder()
+    slow = Slow(two, real.prefix, recorder)
     await asyncio.wait_for(slow.start(), WAIT_SECONDS)
     attaching = asyncio.ensure_future(slow.attach("ann", made.id, "g"))
     await asyncio.wait_for(slow.has_replied.wait(), WAIT_SECONDS)
@@ -58,14 +58,14 @@ async def test_a_change_while_the_subscription_was_broken_is_read_when_it_is_bac
     held = await two.sessions.attach("ann", made.id, "g")
     await own.break_subscriptions()
     await one.sessions.update(made.id, state={"n": 1}, channels=("news",))
-    await two.ear.until(lambda: held.version == 1)
+    await two.recorder.until(lambda: held.version == 1)
     assert (held.state, held.channels) == (b'{"n":1}', ("news",))
 
 
 @pytest.mark.parametrize("answer", ["CLUSTERDOWN The cluster is down", "", "NOPERM no"])
 async def test_a_change_that_cannot_be_read_yet_is_read_later(real: RedisBench, answer: str):
     """The subscription is back before its store answers: "" stands for a command link that is away."""
-    one, two = await real.worker(), await real.worker(hears_sessions=False)
+    one, two = await real.worker(), await real.worker(listens_to_sessions=False)
     made = await one.sessions.attach("ann", None, "h")
     held = await two.sessions.attach("ann", made.id, "g")
     await one.sessions.update(made.id, state={"n": 1})
@@ -103,14 +103,14 @@ class OneAway(RedisSessions):
 
 
 async def test_a_store_that_is_away_lets_no_session_of_another_expire(real: RedisBench):
-    worker = await real.worker(hears_sessions=False)
+    worker = await real.worker(listens_to_sessions=False)
     sessions = OneAway(
         worker.parts.router,
         worker.parts.subscriptions,
         prefix=real.prefix,
         ttl_seconds=60,
         state_max_size=65536,
-        listener=worker.ear,
+        listener=worker.recorder,
     )
     held = [await sessions.attach("u", None, number) for number in range(20)]
     for session in held:

@@ -1,4 +1,4 @@
-"""The exam of the sessions: what `cluster.sessions.Sessions` promises, whatever stands behind it."""
+"""The contract of the sessions: what `cluster.sessions.Sessions` promises with every kind of store."""
 
 from __future__ import annotations
 
@@ -86,11 +86,11 @@ async def test_connections_of_one_worker_share_the_session(bench: Bench):
     await left(worker, one, "h")
     assert two.holders == ["g"]
     await worker.sessions.update(two.id, state=1)
-    await worker.ear.until(lambda: bool(worker.ear.changes))
+    await worker.recorder.until(lambda: bool(worker.recorder.changes))
 
 
 async def test_a_session_ends_after_its_ttl(bench: Bench):
-    worker = await bench.worker(ttl=0.15)
+    worker = await bench.worker(ttl=1.0)
     session = await worker.sessions.attach("ann", None, "h")
     await left(worker, session, "h")
     assert (await worker.sessions.attach("ann", session.id, "h")).is_resumed
@@ -102,10 +102,11 @@ async def test_a_session_ends_after_its_ttl(bench: Bench):
 
 
 async def test_renewing_keeps_an_attached_session_and_writes_its_messages(bench: Bench):
-    worker, other = await bench.worker(ttl=0.3), await bench.worker(ttl=0.3)
+    worker, other = await bench.worker(ttl=2.0), await bench.worker(ttl=2.0)
     session = await worker.sessions.attach("ann", None, "h")
+    # Longer than the life of a session, with pauses so short that a busy machine may double them.
     for _ in range(6):
-        await asyncio.sleep(0.1)
+        await asyncio.sleep(0.5)
         session.received = 1
         await worker.sessions.renew()
     assert session.received == 0
@@ -129,9 +130,9 @@ async def test_a_change_reaches_every_worker_that_holds_the_session(bench: Bench
     await two.sessions.attach("ann", session.id, "g")
     assert await three.sessions.update(session.id, state={"x": 1}, channels=("a", "b")) == 1
     for worker in (one, two):
-        await worker.ear.until(lambda worker=worker: bool(worker.ear.changes))  # type: ignore[misc]
-        assert worker.ear.changes == [(session.id, 1, {"x": 1}, ("a", "b"))]
-    assert three.ear.changes == []
+        await worker.recorder.until(lambda worker=worker: bool(worker.recorder.changes))  # type: ignore[misc]
+        assert worker.recorder.changes == [(session.id, 1, {"x": 1}, ("a", "b"))]
+    assert three.recorder.changes == []
 
 
 async def test_state_and_channels_change_one_without_the_other(bench: Bench):
@@ -140,8 +141,8 @@ async def test_state_and_channels_change_one_without_the_other(bench: Bench):
     await worker.sessions.update(session.id, state="s")
     await worker.sessions.update(session.id, channels=("a",))
     await worker.sessions.update(session.id, state=None)
-    await worker.ear.until(lambda: len(worker.ear.changes) == 3)
-    assert [change[1:] for change in worker.ear.changes] == [
+    await worker.recorder.until(lambda: len(worker.recorder.changes) == 3)
+    assert [change[1:] for change in worker.recorder.changes] == [
         (1, "s", ()),
         (2, "s", ("a",)),
         (3, None, ("a",)),
@@ -153,8 +154,8 @@ async def test_channels_can_be_taken_away_again(bench: Bench):
     session = await worker.sessions.attach("ann", None, "h")
     await worker.sessions.update(session.id, channels=("a", "b"))
     await worker.sessions.update(session.id, channels=())
-    await worker.ear.until(lambda: len(worker.ear.changes) == 2)
-    assert [change[3] for change in worker.ear.changes] == [("a", "b"), ()]
+    await worker.recorder.until(lambda: len(worker.recorder.changes) == 2)
+    assert [change[3] for change in worker.recorder.changes] == [("a", "b"), ()]
 
 
 async def test_versions_grow_and_an_expected_one_must_match(bench: Bench):
@@ -199,7 +200,7 @@ async def test_a_state_is_any_json(bench: Bench, state: Any):
     one, two = await bench.worker(), await bench.worker()
     session = await one.sessions.attach("ann", None, "h")
     await one.sessions.update(session.id, state=state)
-    await one.ear.until(lambda: bool(one.ear.changes))
+    await one.recorder.until(lambda: bool(one.recorder.changes))
     assert orjson.loads(session.state) == state
     assert (await two.sessions.attach("ann", session.id, "g")).state == session.state
 
@@ -238,19 +239,19 @@ async def test_a_short_session_that_another_worker_holds_lives_on(bench: Bench):
 
 
 async def test_sessions_are_counted_over_all_buckets(bench: Bench):
-    worker = await bench.worker(ttl=0.2)
+    worker = await bench.worker(ttl=2.0)
     made = [await worker.sessions.attach("u", None, n) for n in range(40)]
     resumed = [await worker.sessions.attach("u", session.id, "again") for session in made[:10]]
     assert all(session.is_resumed for session in resumed)
     now = await bench.statistics()
     assert (now["created"], now["resumed"], now["tracked"] + now["expired"]) == (40, 10, 40)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(10):
         while (now := await bench.statistics())["tracked"]:
             await asyncio.sleep(0.05)
     assert now == {"tracked": 0, "created": 40, "resumed": 10, "expired": 40}
 
 
-async def test_an_expired_session_is_counted_once_whoever_sweeps(bench: Bench):
+async def test_an_expired_session_is_counted_once_however_many_sweep(bench: Bench):
     one, _ = await bench.worker(ttl=0.05), await bench.worker(ttl=0.05)
     await one.sessions.attach("u", None, "h")
     await asyncio.sleep(0.1)
@@ -286,7 +287,7 @@ async def test_a_record_leaves_the_server_by_itself(real: RedisBench):
         assert 0 < client.pttl(key) <= 61_000
 
 
-async def test_a_change_of_another_layout_is_left_alone_and_harms_nobody(real: RedisBench):
+async def test_a_change_of_another_layout_is_left_alone_and_breaks_nothing(real: RedisBench):
     worker = await real.worker()
     session = await worker.sessions.attach("ann", None, "h")
     await worker.subscribe()
@@ -296,6 +297,6 @@ async def test_a_change_of_another_layout_is_left_alone_and_harms_nobody(real: R
         for payload in (b"2:x", b"", b"1:a:b", b"9:%b:5:{}" % session.id.encode(), b"\xff:\xff"):
             client.execute_command("SPUBLISH", changes, payload)
     await worker.sessions.update(session.id, state="after")
-    await worker.ear.until(lambda: bool(worker.ear.changes))
-    assert worker.ear.changes[0][2] == "after"
-    assert worker.ear.resumptions == []
+    await worker.recorder.until(lambda: bool(worker.recorder.changes))
+    assert worker.recorder.changes[0][2] == "after"
+    assert worker.recorder.resumptions == []

@@ -15,9 +15,8 @@ from typing import Any
 import pytest
 import yaml
 
-from cluster import cli
+from cluster import cli, durations
 from cluster.metrics.catalogue import FAMILIES, Family
-from cluster.monitor import durations
 from cluster.monitor.commands import logs
 from loadtest.drilling import drill_cli as drill_command
 from loadtest.drills import registered

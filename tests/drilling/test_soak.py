@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from cluster.monitor.faults import NotAnswering
-from cluster.monitor.prometheus import Alert, Rule
+from cluster.alerting.prometheus import Alert, Rule
+from cluster.errors import NotAnswering
 from loadtest.drilling.report import write
 from loadtest.drilling.result import RunResult
 from loadtest.drilling.soak import Soak

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
+from cluster.alerting.prometheus import Rule
 from cluster.errors import ConfigError
-from cluster.monitor.prometheus import Rule
 from loadtest.drill import IDLE, STEADY
 from loadtest.drilling.environment.cluster import Addresses, Components
 from loadtest.drilling.environment.load import Load

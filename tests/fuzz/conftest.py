@@ -1,4 +1,4 @@
-"""The garbage arrives on the loop that workers run on."""
+"""The event loop of the fuzz tests: that of a worker."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Garbage of every kind at the connection and at a live door: seconds of it, always the same.
+"""Garbage of every kind for the connection and for a live server: seconds of it, always the same.
 
 Nothing a client sends may raise, log a traceback, or be noticed by another client.
 """
@@ -153,7 +153,7 @@ async def attack(worker: LocalWorker, chance: random.Random) -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-async def test_no_garbage_at_the_door_harms_another_client(
+async def test_no_garbage_at_the_server_harms_another_client(
     seed: int, caplog: pytest.LogCaptureFixture
 ):
     chance = random.Random(seed)

@@ -1,4 +1,4 @@
-"""What the stories need: an independent client, a ledger, a fault proxy and a process starter.
+"""What the end-to-end tests share: an independent client, a ledger, a fault proxy and a process starter.
 
-Nothing here imports `cluster`: a fault shared by both sides would hide itself.
+Nothing here imports `cluster`: a fault shared by both sides would not be noticed.
 """

@@ -1,9 +1,9 @@
-"""A Centrifuge JSON v2 client of our own, with the SDKs' manners: back-off, positions, recovery.
+"""A Centrifuge JSON v2 client of our own that behaves as the SDKs do: back-off, positions, recovery.
 
-It follows the protocol page and nothing of the server's code. Deliveries come by callback, without an
-await or a task per message, so that two thousand of them fit into one process.
-Guarantees: after `start` it reconnects for ever, until `close` or a terminal code; a publish is sent once
-and never again; a position moves only with what was delivered.
+It is written from the protocol page and shares no code with the server. Publications arrive by callback,
+without an await or a task per message, so that two thousand clients fit into one process.
+Guarantees: after `start` it reconnects until `close` or a terminal code; a publish is sent once and never
+repeated; a position moves only with a publication that was delivered.
 """
 
 from __future__ import annotations
@@ -42,12 +42,12 @@ class NoReply(Exception):
 
 
 def is_terminal(code: int | None) -> bool:
-    """Tell whether a client must not come back after this close code (protocol page 5.2)."""
+    """Whether a client must not reconnect after this close code (protocol page 5.2)."""
     return code is not None and (3500 <= code < 4000 or 4500 <= code < 5000)
 
 
 def _may_retry(error: Json) -> bool:
-    """Tell whether the SDKs try again after this error (protocol page 5.1)."""
+    """Whether the SDKs try again after this error (protocol page 5.1)."""
     code: int = error["code"]
     return code < 100 or code == 109 or bool(error.get("temporary"))
 
@@ -146,7 +146,7 @@ class Client:
         self._ping_timer: asyncio.TimerHandle | None = None
         self._last_frame = 0.0
 
-    # -- what stories call -------------------------------------------------------------------
+    # -- what tests call ---------------------------------------------------------------------
 
     async def start(self, timeout: float = 30.0) -> Client:
         """Begin, and return once connected."""
@@ -176,7 +176,7 @@ class Client:
         on_publication: Callable[[Subscription, Json], None],
         on_subscribed: Callable[[Subscription, Json], None] | None = None,
     ) -> Subscription:
-        """Want a channel from now on, across reconnects."""
+        """Subscribe to a channel, now and after every reconnect."""
         subscription = Subscription(channel, on_publication, on_subscribed)
         self.subscriptions[channel] = subscription
         if self.is_connected:
@@ -187,8 +187,8 @@ class Client:
         """Publish once.
 
         Raises:
-            ReplyError: the server said no.
-            NoReply: nobody knows.
+            ReplyError: the server answered with an error.
+            NoReply: it is unknown whether the server accepted it.
         """
         await self.call("publish", {"channel": channel, "data": data})
 
@@ -225,7 +225,7 @@ class Client:
 
     @property
     def wire(self) -> Wire:
-        """The present WebSocket, for stories that misuse it."""
+        """The present WebSocket, for tests that misuse it."""
         assert self._wire is not None
         return self._wire
 
@@ -237,7 +237,7 @@ class Client:
         )
 
     async def close(self) -> None:
-        """Leave for good."""
+        """Close the connection and do not reconnect."""
         self._wanted = False
         if self._wire is not None:
             self._wire.close()
@@ -246,7 +246,7 @@ class Client:
             await asyncio.gather(self._task, return_exceptions=True)
         self._forget()
 
-    # -- connection life ---------------------------------------------------------------------
+    # -- the connection ------------------------------------------------------------------------
 
     async def _live(self) -> None:
         while True:
@@ -273,10 +273,10 @@ class Client:
             self.history.refusals[0] += 1
             return
         self._gone.clear()
-        self._greet()
+        self._send_connect()
         await self._wire.ended.wait()
 
-    def _greet(self) -> None:
+    def _send_connect(self) -> None:
         """Send connect and all subscriptions in one frame, as the JS SDK does."""
         request = {"name": "ledger", **self.connect_request}
         commands = [self._command("connect", request, self._connect_answered)]
@@ -308,7 +308,7 @@ class Client:
         self._watch_pings()
 
     def _watch_pings(self) -> None:
-        """Leave when the server is silent for ping + 10 s, as the SDKs do."""
+        """Close when the server sends nothing for ping + 10 s, as the SDKs do."""
         ping = self.result.get("ping", 0)
         if not ping:
             return

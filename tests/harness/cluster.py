@@ -1,6 +1,6 @@
 """Starts `python -m cluster up` on free ports with its own data directory, and always ends it by pid.
 
-The starter knows the command line, the configuration and the admin door, and nothing of the inside.
+It uses the command line, the configuration and the admin port, and nothing of the implementation.
 Guarantee: after `stop` no process that it started, nor any descendant seen, is left; `log` keeps what
 the program wrote.
 """
@@ -28,7 +28,7 @@ from tests.harness.waiting import until, until_async
 REPOSITORY = Path(__file__).parents[2]
 READY_WITHIN = 30.0
 SPARE_SLOTS = 3
-# What a story needs unless it says otherwise: everything recoverable, nobody asks for a token.
+# The default of a test: every channel is recoverable, and no token is required.
 BASE_CONFIG: dict[str, Any] = {
     "client": {"insecure": True},
     "channel": {
@@ -72,7 +72,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def http_get(port: int, path: str, headers: dict[str, str] | None = None) -> Answer:
-    """Ask one question over HTTP; blocking, five seconds at most."""
+    """Send one GET; blocks for five seconds at most."""
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path, headers=headers or {})
@@ -110,7 +110,7 @@ class Cluster:
         self.process: subprocess.Popen[bytes] | None = None
         self._seen: set[int] = set()
 
-    # -- life ----------------------------------------------------------------------------------
+    # -- start and stop ----------------------------------------------------------------------------------
 
     def command(self) -> list[str]:
         """The command line."""
@@ -154,11 +154,11 @@ class Cluster:
                 raise AssertionError(f"the cluster did not become ready\n{self.log_tail()}")
             await asyncio.sleep(0.05)
         self._seen.update(family(self.pid))
-        # One worker is enough for /ready; a crowd that came now would be spread over that one.
+        # One worker is enough for /ready; all clients that connected now would get that worker.
         await self.shows("app_workers_alive", self.workers_wanted, within)
 
     async def stop(self, within: float = 20.0) -> int | None:
-        """Drain and stop as an operator does; whoever is left is killed by pid. Returns the exit code."""
+        """Drain and stop with SIGTERM; processes that are left are killed. Returns the exit code."""
         process = self.process
         if process is None:
             return None
@@ -194,7 +194,7 @@ class Cluster:
         if error is not None:
             error.add_note(f"-- the cluster's log --\n{self.log_tail()}")
 
-    # -- what can be seen ------------------------------------------------------------------------
+    # -- observing ------------------------------------------------------------------------
 
     @property
     def pid(self) -> int:
@@ -208,7 +208,7 @@ class Cluster:
         return self.process is not None and self.process.poll() is None
 
     @property
-    def door(self) -> int:
+    def client_port(self) -> int:
         """The port for clients: nginx, or without it the first worker."""
         return self.port if self.has_nginx else self.worker_port_base
 
@@ -246,7 +246,7 @@ class Cluster:
         raise LookupError(f"no child of the supervisor is called {name}")
 
     async def get(self, path: str, port: int | None = None) -> Answer:
-        """Ask the admin door, or another port."""
+        """Send a GET to the admin port, or to another."""
         return await asyncio.to_thread(http_get, port or self.admin_port, path)
 
     async def is_ready(self) -> bool:
@@ -272,7 +272,7 @@ class Cluster:
             last = await self.metrics()
         return last
 
-    # -- what can be done ------------------------------------------------------------------------
+    # -- acting ------------------------------------------------------------------------
 
     def signal(self, number: int) -> None:
         """Send a signal to the supervisor."""

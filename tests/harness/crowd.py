@@ -19,7 +19,7 @@ QUIET_SECONDS = 0.5
 
 @dataclass(frozen=True, slots=True)
 class Size:
-    """How large a story is."""
+    """How large a test is."""
 
     subscribers: int
     channels: int
@@ -44,7 +44,7 @@ class Crowd:
         self.port = port
         self.size = size
         self.ledger = Ledger()
-        self.channels = [f"story-{number}" for number in range(size.channels)]
+        self.channels = [f"channel-{number}" for number in range(size.channels)]
         self.subscribers: list[Client] = []
         self.publishers: list[Client] = []
         self.latencies: list[tuple[float, float]] = []
@@ -53,10 +53,10 @@ class Crowd:
         self._tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
 
-    # -- assembling ------------------------------------------------------------------------------
+    # -- connecting ------------------------------------------------------------------------------
 
     async def gather(self, within: float = 60.0) -> None:
-        """Connect every subscriber and publisher, and wait until all are in their channels."""
+        """Connect every subscriber and publisher, and wait until all are subscribed."""
         gate = asyncio.Semaphore(_AT_ONCE)
         for number in range(self.size.subscribers):
             client = self._client(f"subscriber-{number}")
@@ -75,7 +75,7 @@ class Crowd:
         return Client(self.port, name=name, reconnect_min=self._reconnect_min)
 
     def watch(self, client: Client, channel: str) -> Subscription:
-        """Subscribe a client and book all it receives."""
+        """Subscribe a client and record what it receives."""
         ledger, name, latencies = self.ledger, client.name, self.latencies
         is_first = True
 
@@ -119,7 +119,7 @@ class Crowd:
                 await self.publish_once(client, channel)
 
     async def publish_once(self, client: Client, channel: str, filler: str = "") -> bool:
-        """Publish the channel's next number; tells whether it was acknowledged."""
+        """Publish the channel's next number; returns whether it was acknowledged."""
         number = self.ledger.next_number(channel)
         data = {"n": number, "t": time.monotonic(), "f": filler}
         try:
@@ -144,30 +144,30 @@ class Crowd:
         self._tasks.clear()
 
     async def traffic(self, within: float = 30.0) -> None:
-        """Wait until everybody is in place and, on average, has got two fresh publications."""
-        await until(lambda: self.outside() == [], within, "everybody is back in place")
+        """Wait until all are subscribed and have received two new publications each, on average."""
+        await until(lambda: self.outside() == [], within, "every client is back in its channel")
         wanted = len(self.latencies) + 2 * self.size.subscribers
         await until(lambda: len(self.latencies) >= wanted, within, "publications arrive")
 
     async def settle(self, within: float = SETTLE_WITHIN) -> Report:
-        """Stop publishing, wait until all are back and hold what they are owed; returns the balance."""
+        """Stop publishing and wait until all are back and have what they are owed; returns the balance."""
         await self.end_publishing()
         deadline = time.monotonic() + within
         while time.monotonic() < deadline and (self.outside() or self.ledger.missing()):
             await asyncio.sleep(0.1)
-        # What comes once too often may come last.
+        # A duplicate may be the last to arrive.
         await asyncio.sleep(QUIET_SECONDS)
         return self.ledger.report()
 
     async def close(self) -> None:
-        """Everybody leaves."""
+        """Close every client."""
         self._stop.set()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(client.close() for client in self.clients))
 
-    # -- judging ---------------------------------------------------------------------------------
+    # -- results ---------------------------------------------------------------------------------
 
     def outside(self) -> list[str]:
         """The clients that are not connected or not in their channel."""
@@ -180,7 +180,7 @@ class Crowd:
         )
 
     def codes(self, since: float = 0.0) -> Counter[int | None]:
-        """The close codes everybody saw since a moment."""
+        """The close codes of all clients since a moment."""
         total: Counter[int | None] = Counter()
         for client in self.clients:
             total += client.history.codes(since)

@@ -7,8 +7,8 @@ such a one may arrive or not. *Refused* means a final error: it must not arrive.
 A subscription owes the acknowledged publications sent between its joining and its leaving; the ones on
 their way at either moment may arrive or not. *Lost* is what is owed and did not come. *Twice* is what
 came again. *Out of order* is an offset that does not climb, or an acknowledged number that comes after a
-later one. *Foreign* is what nobody sent or was refused, or one offset with two contents.
-A recovery that the server itself called impossible is *unrecovered*: never silent, still a fault here.
+later one. *Foreign* is what was never sent or was refused, or one offset with two contents.
+A recovery that the server itself reports as impossible is *unrecovered*, which is a fault here too.
 """
 
 from __future__ import annotations
@@ -85,33 +85,33 @@ class Report:
 
 
 class Ledger:
-    """Books what publishers and subscribers see; judges only when asked."""
+    """Records what publishers and subscribers see, and finds the faults when asked for a report."""
 
     def __init__(self) -> None:
         self._fate: dict[str, dict[int, str]] = defaultdict(dict)
         self._stays: dict[tuple[str, str], _Stay] = {}
 
     def next_number(self, channel: str) -> int:
-        """Book a publication as sent and return its number."""
+        """Record a publication as sent and return its number."""
         fates = self._fate[channel]
         number = len(fates) + 1
         fates[number] = SENT
         return number
 
     def acknowledged(self, channel: str, number: int) -> None:
-        """Book that the publish reply came."""
+        """Record that the publish reply came."""
         self._fate[channel][number] = ACKNOWLEDGED
 
     def unknown(self, channel: str, number: int) -> None:
-        """Book that no reply came, or a temporary error."""
+        """Record that no reply came, or a temporary error."""
         self._fate[channel][number] = UNKNOWN
 
     def refused(self, channel: str, number: int) -> None:
-        """Book a final error."""
+        """Record a final error."""
         self._fate[channel][number] = REFUSED
 
     def joined(self, subscriber: str, channel: str, offset: int = 0) -> None:
-        """Book a first subscription: everything sent from now on is owed.
+        """Record a first subscription: everything sent from now on is owed.
 
         Args:
             offset: the stream's top in the subscribe reply; live publications must climb from there.
@@ -119,23 +119,23 @@ class Ledger:
         self._stays[subscriber, channel] = _Stay(after=len(self._fate[channel]), offset=offset)
 
     def left(self, subscriber: str, channel: str) -> None:
-        """Book that the subscriber goes of its own will; nothing sent later is owed."""
+        """Record that the subscriber unsubscribes on purpose; nothing sent later is owed."""
         fates = self._fate[channel]
         settled = [number for number, fate in fates.items() if fate != SENT]
         stay = self._stays[subscriber, channel]
-        # What is not settled now may be on its way: not owed.
+        # What is not settled now may be on its way and is not owed.
         stay.until = max(settled, default=0)
 
     def excused(self, subscriber: str, channel: str) -> None:
-        """Book that what this subscriber misses is nobody's fault (a reader that stopped)."""
+        """Record that this subscriber may miss anything: it stopped reading on purpose."""
         self._stays[subscriber, channel].until = self._stays[subscriber, channel].after
 
     def got(self, subscriber: str, channel: str, number: int, offset: int) -> None:
-        """Book one delivery. Called very often: it only appends."""
+        """Record one delivery. Called very often: it only appends."""
         self._stays[subscriber, channel].got.append((number, offset))
 
     def unrecovered(self, subscriber: str, channel: str) -> None:
-        """Book that the server said it cannot fill the gap; a fault only where something is owed."""
+        """Record that the server reported a gap it cannot fill; a fault only where something is owed."""
         stay = self._stays[subscriber, channel]
         stay.unrecovered += stay.until is None
 
@@ -150,7 +150,7 @@ class Ledger:
         return {n for n in range(stay.after + 1, until + 1) if fates[n] == ACKNOWLEDGED}
 
     def report(self) -> Report:
-        """Close the account: call when no more deliveries are expected."""
+        """The balance; to be called when no more deliveries are expected."""
         fates = [fate for channel in self._fate.values() for fate in channel.values()]
         faults: list[Fault] = []
         owed = 0
@@ -199,7 +199,7 @@ class Ledger:
         return faults
 
     def _contradictions(self) -> list[Fault]:
-        """One number stands at one offset, whoever received it: else it was executed twice."""
+        """A number has the same offset at every subscriber; otherwise it was executed twice."""
         places: dict[tuple[str, int], int] = {}
         faults: list[Fault] = []
         for (subscriber, channel), stay in self._stays.items():

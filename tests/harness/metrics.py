@@ -25,7 +25,7 @@ class Metrics:
         self.samples = samples
 
     def has(self, name: str) -> bool:
-        """Tell whether a sample of this name is there."""
+        """Whether there is a sample of this name."""
         return any(sample.name == name for sample in self.samples)
 
     def total(self, name: str, **labels: str) -> float:

@@ -1,4 +1,4 @@
-"""What can be known of processes from /proc, and ports nobody uses. Linux only, as the product."""
+"""Processes as /proc shows them, and free ports. Linux only, as the product."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ import random
 import signal
 import socket
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
-# Below the ephemeral range: no outgoing connection takes one of these while we look.
+# Below the ephemeral range: no outgoing connection gets one of these before it is used.
 _FIRST_PORT, _LAST_PORT = 12000, 32000
 _MOST_PROCESSES = 8
 
@@ -26,7 +27,7 @@ def free_ports(count: int) -> int:
 
 
 def _own_ports() -> range:
-    """Those of this test process, so that none beside it takes one between our look and its use."""
+    """The ports of this test process, so that no other test process uses one that was found free here."""
     number = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _MOST_PROCESSES
     size = (_LAST_PORT - _FIRST_PORT) // _MOST_PROCESSES
     return range(_FIRST_PORT + number * size, _FIRST_PORT + (number + 1) * size)
@@ -56,7 +57,7 @@ def is_running(pid: int) -> bool:
 
 
 def command_line(pid: int) -> list[str]:
-    """The arguments of a process; empty when it is gone."""
+    """The arguments of a process; empty when it has ended."""
     try:
         raw = Path(f"/proc/{pid}/cmdline").read_bytes()
     except OSError:
@@ -99,12 +100,22 @@ def end(pids: list[int]) -> None:
 
 
 def hold(pid: int, within: float = 30.0) -> None:
-    """Stop a process with SIGSTOP, and wait until it stands.
+    """Stop a process with SIGSTOP, and wait until it has stopped.
 
-    Where many wait for a core, a signal takes effect late, and the process would answer a while longer.
+    On a busy machine a signal takes effect late, and the process would go on for a while.
     """
     os.kill(pid, signal.SIGSTOP)
     deadline = time.monotonic() + within
     while _stat(pid)[0] != "T":
         assert time.monotonic() < deadline, f"process {pid} has not stopped within {within} s"
         time.sleep(0.005)
+
+
+@contextlib.contextmanager
+def held(pid: int) -> Iterator[None]:
+    """Stop a process for the length of the block."""
+    try:
+        hold(pid)
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)

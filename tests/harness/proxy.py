@@ -1,4 +1,4 @@
-"""A TCP proxy whose network can be spoilt while it runs: delay, black hole, half-open, deaf, cut.
+"""A TCP proxy that injects network faults while it runs: delay, black hole, half-open, deaf, cut.
 
 `heal` restores the network as a real one does: what a black hole held is delivered late and in order (TCP
 sends it again), what was forgotten by a half-open fault stays dead until one side gives up.
@@ -27,7 +27,7 @@ class _Pair:
     async def run(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.writers.append(writer)
         try:
-            await self.proxy.open_road.wait()
+            await self.proxy.is_open.wait()
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.proxy.target)
             self.writers.append(far_writer)
             async with asyncio.TaskGroup() as group:
@@ -63,9 +63,9 @@ class _Pair:
             due, data = await queue.get()
             if (wait := due - loop.time()) > 0:
                 await asyncio.sleep(wait)
-            await self.proxy.open_road.wait()
+            await self.proxy.is_open.wait()
             if not data:
-                # One side ended: the other is told, so both pumps finish.
+                # One side ended: the other is closed too, so both pumps finish.
                 self.abort()
                 return
             writer.write(data)
@@ -80,7 +80,7 @@ class _Pair:
 
 
 class FaultProxy:
-    """Stands on `port` before `target`; used as an async context manager."""
+    """Listens on `port` and forwards to `target`; an async context manager."""
 
     def __init__(self, target: int) -> None:
         self.target = target
@@ -88,8 +88,8 @@ class FaultProxy:
         self.delay = 0.0
         self.accepted = 0
         self.swallowed: Counter[str] = Counter()
-        self.open_road = asyncio.Event()
-        self.open_road.set()
+        self.is_open = asyncio.Event()
+        self.is_open.set()
         self._server: asyncio.Server | None = None
         self._pairs: set[_Pair] = set()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -127,11 +127,11 @@ class FaultProxy:
         self.delay = seconds
 
     def black_hole(self) -> None:
-        """Let nothing through; connections stay open, new ones are accepted and hear nothing."""
-        self.open_road.clear()
+        """Let nothing through; connections stay open, new ones are accepted and receive nothing."""
+        self.is_open.clear()
 
     def half_open(self) -> None:
-        """Forget every present connection without telling either side; new ones work."""
+        """Drop every present connection without closing either side; new ones work."""
         for pair in self._pairs:
             pair.is_forgotten = True
 
@@ -151,6 +151,6 @@ class FaultProxy:
     async def heal(self) -> None:
         """Restore the network."""
         self.delay = 0.0
-        self.open_road.set()
+        self.is_open.set()
         if self._server is None:
             await self.__aenter__()

@@ -1,4 +1,4 @@
-"""Stores of our own for the stories: one valkey-server, or a cluster of three, in a temporary directory."""
+"""Stores that the tests start: one valkey-server, or a cluster of three, in a temporary directory."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import asyncio
 import contextlib
 import os
 import shutil
-import signal
 import subprocess
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from tests.harness.processes import free_ports, hold
+from tests.harness.processes import free_ports, held
 from tests.harness.waiting import until_async
 
 _SLOTS = 16384
@@ -95,15 +94,10 @@ class Store:
             self.process.wait(10)
             self.process = None
 
-    @contextlib.contextmanager
-    def paused(self) -> Iterator[None]:
-        """Hold the process with SIGSTOP for the length of the block."""
+    def paused(self) -> AbstractContextManager[None]:
+        """Stop the process for the length of the block."""
         assert self.process is not None
-        hold(self.process.pid)
-        try:
-            yield
-        finally:
-            self.signal(signal.SIGCONT)
+        return held(self.process.pid)
 
     async def __aenter__(self) -> Self:
         await self.start()

@@ -1,4 +1,4 @@
-"""The client keeps the SDKs' manners: one frame, positions, back-off, and honest about the unknown."""
+"""The client behaves as the SDKs do: one frame, positions, back-off, and no reply is reported as unknown."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Json = dict[str, Any]
 
 
 class Script:
-    """A server that does per command what a test tells it; what it was asked is in `commands`."""
+    """A server with a scripted answer per command; the commands it received are in `commands`."""
 
     def __init__(self) -> None:
         self.port = 0

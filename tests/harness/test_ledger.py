@@ -10,7 +10,7 @@ ANN, BOB, ROOM = "ann", "bob", "room"
 
 
 def booked(published: int, *, subscribers: tuple[str, ...] = (ANN,)) -> Ledger:
-    """A ledger with this many acknowledged publications, of which nobody got any yet."""
+    """A ledger with this many acknowledged publications, none of which was delivered yet."""
     ledger = Ledger()
     for subscriber in subscribers:
         ledger.joined(subscriber, ROOM)

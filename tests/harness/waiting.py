@@ -1,4 +1,4 @@
-"""Waiting for what other processes do: one way, with a bound and a name for what did not happen."""
+"""Waiting for a state of another process, with a bound and a name for what did not happen."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ async def until(is_true: Callable[[], bool], within: float, what: str) -> float:
 
 
 async def until_async(is_true: Callable[[], Awaitable[bool]], within: float, what: str) -> float:
-    """Like `until`, for a condition that has to be asked for."""
+    """Like `until`, for a condition that is a coroutine."""
     started = time.monotonic()
     while not await is_true():
         if time.monotonic() - started > within:

@@ -1,6 +1,6 @@
 """The client end of one WebSocket over a raw asyncio transport, cheap enough for thousands.
 
-Written from RFC 6455 alone, so that it can also misbehave: any opcode, any length, half a handshake.
+Written from RFC 6455 alone, so that it can also send what is forbidden: any opcode, any length, half a handshake.
 Frames are masked with the zero key, which is legal and costs nothing; servers must not care.
 """
 
@@ -164,14 +164,14 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         if not self.opened.done():
             self.opened.set_exception(HandshakeLost(str(exc or "end of stream")))
-        # A client that gave up before looking is no fault of anybody's.
+        # Read it, so that asyncio does not report an exception that was never retrieved.
         self.opened.exception()
         self.ended.set()
         if self._upgraded:
             self.on_end(self.close_code, self.close_reason)
 
     def send(self, data: bytes) -> None:
-        """Write raw bytes; a transport that is gone swallows them."""
+        """Write raw bytes; they are dropped if the transport is closed."""
         if self.transport is not None and not self.transport.is_closing():
             self.transport.write(data)
 
@@ -180,18 +180,18 @@ class Wire(asyncio.Protocol):
         self.send(frame(TEXT, payload))
 
     def close(self, code: int = 1000) -> None:
-        """Say goodbye and close at once: the server's answer is not awaited."""
+        """Send a close frame and close at once, without waiting for the server's."""
         self.send(frame(CLOSE, struct.pack("!H", code)))
         if self.transport is not None:
             self.transport.close()
 
     def abort(self) -> None:
-        """Drop the transport without a word."""
+        """Abort the transport without a close frame."""
         if self.transport is not None:
             self.transport.abort()
 
     def stop_reading(self) -> None:
-        """Play a client that reads no more: its receive window fills up."""
+        """Stop reading: the receive window fills up."""
         assert self.transport is not None
         self.transport.pause_reading()
 
@@ -202,11 +202,11 @@ class Wire(asyncio.Protocol):
 
 
 def ignore_message(opcode: int, payload: bytes) -> None:
-    """Take no notice of a message."""
+    """Ignore a message."""
 
 
 def ignore_end(code: int | None, reason: str) -> None:
-    """Take no notice of the end."""
+    """Ignore the end."""
 
 
 async def open_wire(
@@ -227,7 +227,7 @@ async def open_wire(
     Raises:
         HandshakeRefused: an HTTP answer other than 101.
         HandshakeLost: the connection ended before an answer.
-        OSError: nobody listens.
+        OSError: nothing listens on the port.
         TimeoutError: no answer in time; the transport is aborted.
     """
     loop = asyncio.get_running_loop()

@@ -23,10 +23,10 @@ WORKER = (
 async def session_source(
     _: config.Config,
 ) -> AsyncIterator[Callable[[], Awaitable[dict[str, float]]]]:
-    async def numbers() -> dict[str, float]:
+    async def counts() -> dict[str, float]:
         return {"tracked": 3.0, "created": 5.0, "resumed": 2.0, "expired": 1.0}
 
-    yield numbers
+    yield counts
 
 
 def main() -> int:

@@ -1,8 +1,8 @@
-"""A worker without clients: it boots, accepts, beats and drains as the supervisor expects.
+"""A worker without clients: it boots, accepts, sends heartbeats and drains like a real one.
 
-What it does wrong on purpose is named in the file `mode` of the directory FAKE_WORKER_DIR:
-`boot` fails to boot, `mute` never says that it is ready, `stubborn` ignores SIGTERM,
-`slow` takes a second to drain. While a file `deaf` is there it is not ready. With FAKE_WORKER_METRICS it writes real multiprocess files.
+The file `mode` in the directory FAKE_WORKER_DIR selects a fault: `boot` fails to boot, `mute` never
+reports ready, `stubborn` ignores SIGTERM, `slow` takes a second to drain. While a file `not_ready`
+exists, the worker reports not_ready. With FAKE_WORKER_METRICS it writes real multiprocess files.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-BEAT_SECONDS = 0.2
+HEARTBEAT_SECONDS = 0.2
 
 
 def arguments() -> argparse.Namespace:
@@ -39,23 +39,23 @@ class FakeWorker:
         self.folder = Path(os.environ["FAKE_WORKER_DIR"])
         mode = self.folder / "mode"
         self.mode = mode.read_text().strip() if mode.exists() else ""
-        self.asked: list[int] = []
+        self.stop_signals: list[int] = []
 
-    def say(self, state: str, **more: str) -> None:
+    def report(self, state: str, **more: str) -> None:
         os.write(self.status_fd, json.dumps({"state": state, **more}).encode() + b"\n")
 
     def run(self) -> int:
-        signal.signal(signal.SIGTERM, lambda *_: self.asked.append(1))
+        signal.signal(signal.SIGTERM, lambda *_: self.stop_signals.append(1))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        self.say("starting")
+        self.report("starting")
         if self.mode == "boot":
-            self.say("failed", reason="the fake worker was told to fail; tell it otherwise")
+            self.report("failed", reason="the fake worker fails because of its mode")
             return 3
         if os.environ.get("FAKE_WORKER_METRICS"):
             self.write_metrics()
         while self.mode == "mute":
             time.sleep(0.05)
-            if self.asked:
+            if self.stop_signals:
                 return 0
         self.serve()
         return self.drain()
@@ -70,18 +70,18 @@ class FakeWorker:
         metrics.flush(counters)
 
     def serve(self) -> None:
-        self.say("ready")
-        while not self.asked or self.mode == "stubborn":
-            readable, _, _ = select.select([self.listener], [], [], BEAT_SECONDS / 4)
+        self.report("ready")
+        while not self.stop_signals or self.mode == "stubborn":
+            readable, _, _ = select.select([self.listener], [], [], HEARTBEAT_SECONDS / 4)
             if readable:
                 self.answer()
-            if self.is_deaf():
-                self.say("not_ready", reason="deaf: the fake worker was told so")
+            if self.is_not_ready():
+                self.report("not_ready", reason="not_ready: the file exists")
             else:
-                self.say("ready")
+                self.report("ready")
 
-    def is_deaf(self) -> bool:
-        return (self.folder / "deaf").exists()
+    def is_not_ready(self) -> bool:
+        return (self.folder / "not_ready").exists()
 
     def answer(self) -> None:
         try:
@@ -97,11 +97,11 @@ class FakeWorker:
 
     def drain(self) -> int:
         self.listener.close()
-        self.say("draining", phase="clients")
+        self.report("draining", phase="clients")
         if self.mode == "slow":
             time.sleep(1.0)
-        self.say("draining", phase="broker")
-        self.say("draining", phase="sessions")
+        self.report("draining", phase="broker")
+        self.report("draining", phase="sessions")
         return 0
 
 

@@ -1,4 +1,4 @@
-"""Starts a cluster as a process of its own and asks it from outside, as an operator would."""
+"""Starts a cluster as a separate process and queries it from outside, as an operator would."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import psutil
 from tests.harness import processes
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_SECONDS = 30.0
+TIMEOUT_SECONDS = 30.0
 
 
 def free_ports(count: int) -> list[int]:
@@ -28,8 +28,8 @@ def free_ports(count: int) -> list[int]:
     return list(range(first, first + count))
 
 
-def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE_SECONDS) -> Any:
-    """Ask until the answer is true, and return it."""
+def eventually(holds: Callable[[], Any], what: str, seconds: float = TIMEOUT_SECONDS) -> Any:
+    """Call `holds` until its result is true; returns the result."""
     deadline = time.monotonic() + seconds
     while time.monotonic() < deadline:
         answer = holds()
@@ -40,7 +40,7 @@ def eventually(holds: Callable[[], Any], what: str, seconds: float = PATIENCE_SE
 
 
 class Running:
-    """One supervisor and everybody below it."""
+    """One supervisor and its children."""
 
     def __init__(
         self,
@@ -121,7 +121,7 @@ class Running:
         self.signal(signal.SIGTERM)
         return self.wait()
 
-    def wait(self, seconds: float = PATIENCE_SECONDS) -> int:
+    def wait(self, seconds: float = TIMEOUT_SECONDS) -> int:
         assert self.process is not None
         return self.process.wait(seconds)
 
@@ -136,7 +136,7 @@ class Running:
             self.process.kill()
             self.process.wait()
 
-    # --- questions -----------------------------------------------------------------------
+    # --- queries -------------------------------------------------------------------------
 
     def note_family(self) -> set[int]:
         assert self.process is not None

@@ -7,8 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -16,40 +15,13 @@ import pytest
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
 from tests.harness.processes import resident_bytes
-from tests.harness.rude import CONNECT, STRICT_CONFIG, Counted, Rude, text
-from tests.harness.stage import assert_no_traceback
+from tests.harness.raw_client import CONNECT, Counted, RawClient, text
 from tests.harness.waiting import until
 from tests.harness.wire import BINARY, PING, TEXT, frame, open_wire
 
 Json = dict[str, Any]
 CONNECTED = "connected first"
 FRESH = "as the first message"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """One cluster for all: whatever is sent, it must serve the next test."""
-    directory: Path = tmp_path_factory.mktemp("bad-input")
-    started = Cluster(directory / "run", workers=1, config=STRICT_CONFIG)
-    asyncio.run(started.start())
-    yield started
-    asyncio.run(started.stop())
-    assert_no_traceback(started)
-
-
-@pytest.fixture
-async def neighbour(cluster: Cluster) -> AsyncIterator[Client]:
-    """Another client of the same worker, who must be served as if nothing happened."""
-    client = Client(cluster.worker_port(0), name="neighbour")
-    await client.start()
-    got: list[Json] = []
-    client.subscribe("calm", lambda _, publication: got.append(publication))
-    await until(lambda: client.is_whole, 5, "the neighbour is in its channel")
-    yield client
-    await client.publish("calm", "still here")
-    await until(lambda: len(got) > 0, 5, "the neighbour hears itself")
-    assert client.history.attempts == 1
-    await client.close()
 
 
 def unmasked(payload: bytes) -> bytes:
@@ -141,12 +113,12 @@ async def test_bad_frames_are_closed_with_their_code_and_counted(
     async with (
         Counted(cluster, "app_connections_closed_total", code=str(code)),
         Counted(cluster, "app_client_errors_total", code=str(code)),
-        Rude(cluster.worker_port(0)) as rude,
+        RawClient(cluster.worker_port(0)) as client,
     ):
         if when == CONNECTED:
-            await rude.connected()
-        rude.wire.send(sent)
-        assert await rude.closed() == code
+            await client.connected()
+        client.wire.send(sent)
+        assert await client.closed() == code
 
 
 def nested(depth: int) -> Any:
@@ -180,65 +152,65 @@ async def test_refused_commands_get_their_error_and_the_connection_lives(
 ):
     async with (
         Counted(cluster, "app_client_errors_total", code=str(code)),
-        Rude(cluster.worker_port(0)) as rude,
+        RawClient(cluster.worker_port(0)) as client,
     ):
-        await rude.connected()
-        rude.wire.send(text({"id": 2, **command}))
-        reply = await rude.answered(2)
+        await client.connected()
+        client.wire.send(text({"id": 2, **command}))
+        reply = await client.answered(2)
         assert reply["error"]["code"] == code
         assert reply["error"]["message"]
-        rude.wire.send(text({"id": 3, "publish": {"channel": "a", "data": 1}}))
-        assert (await rude.answered(3))["publish"] == {}
+        client.wire.send(text({"id": 3, "publish": {"channel": "a", "data": 1}}))
+        assert (await client.answered(3))["publish"] == {}
 
 
 async def test_a_second_subscribe_is_refused_with_105_also_in_one_message(
     cluster: Cluster, neighbour: Client
 ):
-    async with Rude(cluster.worker_port(0)) as rude:
-        await rude.connected()
+    async with RawClient(cluster.worker_port(0)) as client:
+        await client.connected()
         twice = [json.dumps({"id": n, "subscribe": {"channel": "a"}}) for n in (2, 3)]
-        rude.wire.send_text("\n".join(twice).encode())
-        assert "subscribe" in await rude.answered(2)
-        assert (await rude.answered(3))["error"]["code"] == 105
+        client.wire.send_text("\n".join(twice).encode())
+        assert "subscribe" in await client.answered(2)
+        assert (await client.answered(3))["error"]["code"] == 105
 
 
 async def test_one_channel_too_many_is_refused_with_106(cluster: Cluster, neighbour: Client):
-    async with Rude(cluster.worker_port(0)) as rude:
-        await rude.connected()
+    async with RawClient(cluster.worker_port(0)) as client:
+        await client.connected()
         many = [json.dumps({"id": n, "subscribe": {"channel": f"c{n}"}}) for n in range(2, 8)]
-        rude.wire.send_text("\n".join(many).encode())
-        replies = [await rude.answered(number) for number in range(2, 8)]
+        client.wire.send_text("\n".join(many).encode())
+        replies = [await client.answered(number) for number in range(2, 8)]
         codes = [reply.get("error", {}).get("code") for reply in replies]
         assert codes == [None] * 4 + [106] * 2
 
 
 async def test_unknown_fields_are_ignored(cluster: Cluster, neighbour: Client):
-    async with Rude(cluster.worker_port(0)) as rude:
+    async with RawClient(cluster.worker_port(0)) as client:
         strange = {"x": [1], "type": 0, "flag": 1, "dict": "d", "profile": "p"}
-        rude.wire.send(text({"id": 1, "connect": strange, "z": 1}))
-        assert "connect" in await rude.answered(1)
-        rude.wire.send(text({"id": 2, "subscribe": {"channel": "a", **strange}}))
-        assert "subscribe" in await rude.answered(2)
+        client.wire.send(text({"id": 1, "connect": strange, "z": 1}))
+        assert "connect" in await client.answered(1)
+        client.wire.send(text({"id": 2, "subscribe": {"channel": "a", **strange}}))
+        assert "subscribe" in await client.answered(2)
 
 
 async def test_an_id_that_repeats_is_answered_each_time(cluster: Cluster, neighbour: Client):
-    async with Rude(cluster.worker_port(0)) as rude:
-        await rude.connected()
+    async with RawClient(cluster.worker_port(0)) as client:
+        await client.connected()
         for _ in range(3):
-            rude.wire.send(text({"id": 1, "publish": {"channel": "a", "data": 1}}))
+            client.wire.send(text({"id": 1, "publish": {"channel": "a", "data": 1}}))
         await until(
-            lambda: sum("publish" in document for document in rude.documents) == 3, 5, "3 replies"
+            lambda: sum("publish" in document for document in client.documents) == 3, 5, "3 replies"
         )
-        assert {document["id"] for document in rude.documents} == {1}
+        assert {document["id"] for document in client.documents} == {1}
 
 
 async def test_fragments_and_native_pings_between_them_are_put_together(
     cluster: Cluster, neighbour: Client
 ):
-    async with Rude(cluster.worker_port(0)) as rude:
-        rude.wire.send(frame(TEXT, CONNECT[:7], fin=False) + frame(PING, b"between"))
-        rude.wire.send(frame(0, CONNECT[7:]))
-        assert "connect" in await rude.answered(1)
+    async with RawClient(cluster.worker_port(0)) as client:
+        client.wire.send(frame(TEXT, CONNECT[:7], fin=False) + frame(PING, b"between"))
+        client.wire.send(frame(0, CONNECT[7:]))
+        assert "connect" in await client.answered(1)
 
 
 async def many_commands(cluster: Cluster, neighbour: Client, count: int) -> None:
@@ -292,10 +264,3 @@ async def test_refusals_leave_no_memory_behind(cluster: Cluster, neighbour: Clie
 @pytest.mark.timeout(300)
 async def test_a_million_tiny_commands_are_all_answered(cluster: Cluster, neighbour: Client):
     await many_commands(cluster, neighbour, 1_000_000)
-
-
-async def test_nothing_was_an_error_of_the_service(cluster: Cluster):
-    """Last in the file: what clients did wrong is not counted as the service's fault."""
-    scrape = await cluster.metrics()
-    assert scrape.total("app_errors_total") == 0
-    assert scrape.total("app_worker_restarts_total") == 0

@@ -174,7 +174,7 @@ async def critical(monitoring: Monitoring, cluster: Cluster, client: Client) -> 
     assert_trigger(trigger, "NoActiveConnections")
     entry = await monitoring.arrives("slack", "NoActiveConnections", r"CRITICAL: \[FIRING", WITHIN)
     assert_slack(entry, channel="#websocket-oncall", icon=":rotating_light:", is_firing=True)
-    back = await Client(cluster.door).start()
+    back = await Client(cluster.client_port).start()
     entry = await monitoring.arrives(
         "slack", "NoActiveConnections", r"\[RESOLVED\]", WITHIN, trigger["id"]
     )
@@ -193,7 +193,7 @@ async def critical(monitoring: Monitoring, cluster: Cluster, client: Client) -> 
 @pytest.mark.timeout(180)
 async def test_alerts_of_every_kind_reach_their_receivers_and_end_there(tmp_path: Path):
     async with stage(tmp_path) as (cluster, monitoring, replica):
-        client = await Client(cluster.door).start()
+        client = await Client(cluster.client_port).start()
         async with asyncio.TaskGroup() as together:
             together.create_task(info(monitoring))
             together.create_task(infrastructure(monitoring))

@@ -1,4 +1,4 @@
-"""Whatever dies and whatever is asked, in any order: the cluster comes back and ends cleanly."""
+"""Random kills and signals: the cluster recovers and stops cleanly."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def test_kills_rolls_and_workers_that_come_and_go_leave_a_ready_cluster(a_cluste
             len(cluster.events("operation_finished")) == len(cluster.events("operation_started"))
             and cluster.get("/ready")[0] == 200
         ),
-        "everything asked for is done and the cluster is ready",
+        "all operations are done and the cluster is ready",
         60,
     )
     assert cluster.errors() == ""

@@ -24,11 +24,11 @@ def test_a_cluster_gets_ready_and_every_slot_answers(a_cluster):
     assert cluster.metric("app_workers_alive") == 3
 
 
-def test_a_stop_leaves_no_process_and_no_stray_file(a_cluster):
+def test_a_stop_leaves_no_process_and_no_temporary_file(a_cluster):
     cluster = a_cluster(embedded=True, nginx=True).ready()
     metrics = [Path(p) for p in _metrics_dirs(cluster)]
     assert cluster.stop() == 0
-    eventually(lambda: not cluster.survivors(), "everybody is gone")
+    eventually(lambda: not cluster.survivors(), "all processes have ended")
     assert not (cluster.data_dir / "run").exists()
     assert metrics
     assert not any(path.exists() for path in metrics)
@@ -53,12 +53,12 @@ def test_ctrl_c_reaches_only_the_supervisor_which_stops_cleanly(a_cluster):
     assert [e["code"] for e in cluster.events("child_exited")] == [0, 0]
 
 
-def test_kill_9_of_the_supervisor_takes_everybody_along(a_cluster):
+def test_kill_9_of_the_supervisor_ends_all_children(a_cluster):
     cluster = a_cluster(embedded=True, nginx=True).ready()
     assert len(cluster.family) >= 5
     cluster.signal(signal.SIGKILL)
     cluster.wait()
-    eventually(lambda: not cluster.survivors(), "everybody is gone", 10)
+    eventually(lambda: not cluster.survivors(), "all processes have ended", 10)
 
 
 def test_after_kill_9_the_same_data_directory_can_be_used_at_once(a_cluster):
@@ -86,21 +86,21 @@ def test_a_stop_during_the_start_is_clean(a_cluster):
     cluster = a_cluster(embedded=True, nginx=True)
     cluster.mode.write_text("mute")
     cluster.start()
-    eventually(lambda: len(cluster.events("child_started")) == 4, "everybody is started")
+    eventually(lambda: len(cluster.events("child_started")) == 4, "all children are started")
     assert cluster.stop() == 0
-    eventually(lambda: not cluster.survivors(), "everybody is gone")
+    eventually(lambda: not cluster.survivors(), "all processes have ended")
 
 
-def test_signals_that_come_while_it_ends_do_not_keep_it(a_cluster):
+def test_signals_during_a_stop_do_not_prevent_it(a_cluster):
     cluster = a_cluster().ready()
     cluster.signal(signal.SIGTERM)
     process = psutil.Process(cluster.process.pid)
     while cluster.process.poll() is None:
         for number in (signal.SIGTTIN, signal.SIGTTOU, signal.SIGHUP):
             cluster.signal(number)
-        # It is not waited for by anybody else, so it stays to be asked until poll() sees its end.
+        # Only poll() waits for the process, so its status can be read until poll() returns.
         assert process.status() != psutil.STATUS_STOPPED
-        # A pause, or it does nothing but take signals in.
+        # A pause, or the process does nothing but handle signals.
         with suppress(subprocess.TimeoutExpired):
             cluster.process.wait(0.002)
     assert cluster.process.poll() == 0
@@ -138,10 +138,10 @@ def test_four_real_programs_are_ready_within_three_seconds_of_the_start(a_cluste
     cluster = a_cluster(workers=4, embedded=True, nginx=True)
     began = time.monotonic()
     cluster.ready()
-    assert time.monotonic() - began < 6  # the promise is 3 s; a busy machine gets as much again
+    assert time.monotonic() - began < 6  # the goal is 3 s; a busy machine may take twice as long
 
 
-def test_a_port_in_use_is_said_clearly_and_all_of_them_at_once(a_cluster):
+def test_all_ports_in_use_are_reported_at_once(a_cluster):
     cluster = a_cluster()
     with (
         socket.create_server(("127.0.0.1", cluster.admin)),
@@ -149,20 +149,20 @@ def test_a_port_in_use_is_said_clearly_and_all_of_them_at_once(a_cluster):
     ):
         cluster.start()
         assert cluster.wait() == 78
-    said = cluster.errors()
-    assert f"server.admin_port: {cluster.admin} is not allowed" in said
-    assert f"port {cluster.base + 1} of 127.0.0.1 is in use" in said
+    errors = cluster.errors()
+    assert f"server.admin_port: {cluster.admin} is not allowed" in errors
+    assert f"port {cluster.base + 1} of 127.0.0.1 is in use" in errors
 
 
-def test_a_data_directory_in_use_is_said_clearly(a_cluster):
+def test_a_data_directory_in_use_is_reported(a_cluster):
     first = a_cluster().ready()
     second = a_cluster(options={"server.data_dir": str(first.data_dir)})
     second.start()
     assert second.wait(60) == 78
-    assert "another cluster runs on it" in second.errors()
+    assert "another cluster uses it" in second.errors()
 
 
-def test_a_data_directory_that_cannot_be_made_is_said_clearly(a_cluster, tmp_path):
+def test_a_data_directory_that_cannot_be_created_is_reported(a_cluster, tmp_path):
     blocker = tmp_path / "file"
     blocker.write_text("")
     cluster = a_cluster(options={"server.data_dir": str(blocker / "data")})
@@ -171,7 +171,7 @@ def test_a_data_directory_that_cannot_be_made_is_said_clearly(a_cluster, tmp_pat
     assert "give a directory that can be written" in cluster.errors()
 
 
-def test_a_low_soft_file_limit_is_raised_and_a_low_hard_one_is_told(a_cluster):
+def test_a_low_soft_file_limit_is_raised_and_a_low_hard_one_is_logged(a_cluster):
     cluster = a_cluster()
     given = "import resource; resource.setrlimit(resource.RLIMIT_NOFILE, (256, 2000))"
     # The limit is set by a parent, as a shell's ulimit would.
@@ -180,17 +180,17 @@ def test_a_low_soft_file_limit_is_raised_and_a_low_hard_one_is_told(a_cluster):
     wrapper.write_text(script)
     cluster.program_prefix = [sys.executable, str(wrapper)]
     cluster.ready()
-    event = eventually(lambda: cluster.events("file_limit_found_low"), "the limit is told")[0]
+    event = eventually(lambda: cluster.events("file_limit_found_low"), "the limit is logged")[0]
     assert event["file_limit"] == 2000
     assert event["connections_that_fit"] == 2 * (2000 - 64)
     assert psutil.Process(cluster.process.pid).rlimit(psutil.RLIMIT_NOFILE) == (2000, 2000)
 
 
-def test_a_missing_program_is_told_with_what_to_do():
+def test_a_missing_program_is_reported_with_what_to_do():
     code = (
         "import os; os.environ['PATH'] = '/nonexistent'\n"
-        "from cluster.children import programs\n"
-        "programs._valkey_of_wheel = programs._nginx_of_wheel = lambda: (_ for _ in ()).throw(ImportError())\n"
+        "from cluster.children import binaries\n"
+        "binaries._valkey_in_wheel = binaries._nginx_in_wheel = lambda: (_ for _ in ()).throw(ImportError())\n"
         "from cluster.cli import main\n"
         "raise SystemExit(main(['up', '--config', 'development.toml', '--data-dir', '/nonexistent/x']))\n"
     )

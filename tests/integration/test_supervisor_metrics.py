@@ -1,4 +1,4 @@
-"""What the operator's door tells, right after anything has happened to a worker."""
+"""Metrics at the admin port after starts, crashes, rolls and stops of workers."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_counters_exist_at_zero_with_all_their_labels_before_any_worker_has_writ
                     assert samples[family.name, (label, value)] == 0
 
 
-def test_the_numbers_of_the_store_and_of_the_machine_are_there(a_cluster):
+def test_session_counts_and_resource_usage_are_exported(a_cluster):
     cluster = a_cluster().ready()
     eventually(lambda: cluster.metric("app_sessions_tracked") == 3, "sessions are counted")
     assert cluster.metric("app_sessions_created_total") == 5
@@ -78,7 +78,7 @@ def test_an_empty_and_a_corrupt_file_do_not_fail_a_scrape_and_are_counted(a_clus
     assert corrupt.with_suffix(".corrupt").exists()
 
 
-def test_an_empty_file_that_was_just_made_is_left_alone(a_cluster):
+def test_an_empty_file_that_was_just_created_is_kept(a_cluster):
     cluster = a_cluster(metrics=True).ready()
     fresh = _metrics_dir(cluster) / "counter_w9a.db"
     fresh.write_bytes(b"")
@@ -87,11 +87,11 @@ def test_an_empty_file_that_was_just_made_is_left_alone(a_cluster):
     assert cluster.metric("app_metrics_collect_errors_total") == 0
 
 
-def test_a_killed_worker_leaves_no_connections_behind_and_its_counters_go_on(a_cluster):
+def test_a_killed_worker_leaves_no_active_connections_and_its_counters_continue(a_cluster):
     cluster = a_cluster(metrics=True).ready()
     assert cluster.metric("app_active_connections") == 14
     os.kill(cluster.worker_pid(0), signal.SIGKILL)
-    eventually(lambda: len(cluster.events("child_exited")) == 1, "it is gone")
+    eventually(lambda: len(cluster.events("child_exited")) == 1, "it has ended")
     eventually(lambda: cluster.lane(0), "it is replaced")
     assert cluster.metric("app_active_connections") == 14
     assert cluster.metric("app_connections_opened_total") == 3
@@ -99,7 +99,7 @@ def test_a_killed_worker_leaves_no_connections_behind_and_its_counters_go_on(a_c
 
 
 @pytest.mark.slow
-def test_two_hundred_respawns_leave_as_many_files_as_one_roll(a_cluster):
+def test_two_hundred_restarts_leave_as_many_files_as_one_roll(a_cluster):
     cluster = a_cluster(workers=4, metrics=True).ready()
     _roll(cluster, 1)
     files = cluster.metric("app_metrics_files")

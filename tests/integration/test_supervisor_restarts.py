@@ -23,7 +23,7 @@ def test_the_pause_before_a_restart_doubles(a_cluster):
     cluster = a_cluster(workers=1, policy={"first_seconds": 0.1}).ready()
     for deaths in range(1, 4):
         os.kill(cluster.worker_pid(0), signal.SIGKILL)
-        eventually(lambda: len(cluster.events("child_lost")) == deaths, "the loss is told")  # noqa: B023
+        eventually(lambda: len(cluster.events("child_lost")) == deaths, "the loss is logged")  # noqa: B023
         eventually(lambda: cluster.lane(0), "the slot serves again")
     pauses = [event["restart_in_seconds"] for event in cluster.events("child_lost")]
     assert pauses == [0.1, 0.2, 0.4]
@@ -34,8 +34,8 @@ def test_a_slot_that_spent_its_budget_waits_for_the_window(a_cluster):
     cluster = a_cluster(workers=1, policy=policy).ready()
     for _ in range(3):
         os.kill(eventually(lambda: cluster.lane(0) and cluster.worker_pid(0), "it serves"), 9)
-        eventually(lambda: not cluster.lane(0), "it is gone")
-    spent = eventually(lambda: cluster.events("restart_budget_spent"), "the budget is told spent")
+        eventually(lambda: not cluster.lane(0), "it has ended")
+    spent = eventually(lambda: cluster.events("restart_budget_spent"), "the spent budget is logged")
     assert spent[0]["restart_in_seconds"] > 1.0
     eventually(lambda: cluster.lane(0), "the slot serves again")
 
@@ -43,7 +43,7 @@ def test_a_slot_that_spent_its_budget_waits_for_the_window(a_cluster):
 def test_a_slot_without_a_worker_answers_503_with_retry_after_and_closes(a_cluster):
     cluster = a_cluster(workers=2, policy={"first_seconds": 5.0, "longest_seconds": 5.0}).ready()
     os.kill(cluster.worker_pid(0), signal.SIGKILL)
-    eventually(lambda: cluster.slot(0)[0] == 503, "the slot refuses")
+    eventually(lambda: cluster.slot(0)[0] == 503, "the slot answers 503")
     with concurrent.futures.ThreadPoolExecutor(20) as pool:
         answers = list(pool.map(lambda _: cluster.slot(0), range(200)))
     assert {status for status, _, _ in answers} == {503}
@@ -52,7 +52,7 @@ def test_a_slot_without_a_worker_answers_503_with_retry_after_and_closes(a_clust
     assert cluster.lane(1)
 
 
-def test_a_slot_refuses_before_its_worker_is_ready(a_cluster):
+def test_a_slot_answers_503_before_its_worker_is_ready(a_cluster):
     cluster = a_cluster(workers=1)
     cluster.mode.write_text("mute")
     cluster.start()
@@ -62,36 +62,36 @@ def test_a_slot_refuses_before_its_worker_is_ready(a_cluster):
     assert "no worker is ready: starting" in body
 
 
-def test_a_slot_refuses_while_its_only_worker_drains(a_cluster):
+def test_a_slot_answers_503_while_its_only_worker_drains(a_cluster):
     cluster = a_cluster(workers=1)
     cluster.mode.write_text("slow")
     cluster.ready()
     cluster.signal(signal.SIGTERM)
-    eventually(lambda: cluster.slot(0)[0] == 503, "the slot refuses", 5)
+    eventually(lambda: cluster.slot(0)[0] == 503, "the slot answers 503", 5)
     assert cluster.wait() == 0
 
 
-def test_deaf_workers_keep_their_slots_but_the_cluster_is_not_ready(a_cluster):
+def test_workers_that_are_not_ready_keep_their_slots_but_the_cluster_is_not_ready(a_cluster):
     cluster = a_cluster().ready()
-    (cluster.folder / "deaf").write_text("")
+    (cluster.folder / "not_ready").write_text("")
     _, body, _ = eventually(
         lambda: (answer := cluster.get("/ready"))[0] == 503 and answer, "it is not ready"
     )
-    assert "no worker is ready: deaf: the fake worker was told so" in body
+    assert "no worker is ready: not_ready: the file exists" in body
     assert cluster.metric("app_workers_alive") == 2
     assert cluster.lane(0)
-    (cluster.folder / "deaf").unlink()
+    (cluster.folder / "not_ready").unlink()
     eventually(lambda: cluster.get("/ready")[0] == 200, "it is ready again")
     assert len(cluster.events("child_exited")) == 0
 
 
-def test_somebody_who_says_nothing_to_a_refusing_slot_is_dropped(a_cluster):
+def test_a_silent_connection_to_a_slot_without_a_worker_is_closed(a_cluster):
     import socket
 
     cluster = a_cluster(workers=1)
     cluster.mode.write_text("mute")
     cluster.start()
-    eventually(lambda: cluster.slot(0)[0] == 503, "the slot refuses")
+    eventually(lambda: cluster.slot(0)[0] == 503, "the slot answers 503")
     with socket.create_connection(("127.0.0.1", cluster.base), timeout=10) as silent:
         assert silent.recv(100) == b""
 
@@ -109,18 +109,18 @@ def test_a_hung_worker_is_killed_and_replaced_within_the_heartbeat(a_cluster):
     assert cluster.metric('app_worker_exits_total{outcome="killed"}') == 1
 
 
-def test_a_pause_of_the_supervisor_is_no_fault_of_the_workers(a_cluster):
+def test_a_pause_of_the_supervisor_does_not_count_against_the_workers(a_cluster):
     cluster = a_cluster().ready()
     pids = [cluster.worker_pid(n) for n in range(2)]
     for pid in (cluster.process.pid, *pids):
         os.kill(pid, signal.SIGSTOP)
     try:
-        # The time that passes is the point: longer than a heartbeat may take.
+        # The pause must be longer than the heartbeat timeout of 5 s.
         time.sleep(6.5)
     finally:
         for pid in (cluster.process.pid, *pids):
             os.kill(pid, signal.SIGCONT)
-    eventually(lambda: cluster.events("supervisor_paused"), "the pause is told")
+    eventually(lambda: cluster.events("supervisor_paused"), "the pause is logged")
     assert [cluster.worker_pid(n) for n in range(2)] == pids
     assert cluster.events("child_hung") == []
 
@@ -130,13 +130,13 @@ def test_three_boot_failures_in_a_row_end_the_program_with_the_reason(a_cluster)
     cluster.mode.write_text("boot")
     cluster.start()
     assert cluster.wait() == 3
-    said = cluster.errors()
-    assert "worker w0a failed to boot 3 times in a row" in said
-    assert "the fake worker was told to fail; tell it otherwise" in said
+    errors = cluster.errors()
+    assert "worker w0a failed to boot 3 times in a row" in errors
+    assert "the fake worker fails because of its mode" in errors
     assert len(cluster.events("child_started")) == 3
 
 
-def test_a_worker_that_cannot_even_be_imported_ends_the_program_with_its_last_words(a_cluster):
+def test_a_worker_that_cannot_be_imported_ends_the_program_with_its_last_output(a_cluster):
     cluster = a_cluster(workers=1, environment={"FAKE_WORKER_DIR": ""})
     del cluster.environment["FAKE_WORKER_DIR"]
     cluster.start()

@@ -10,7 +10,7 @@ import threading
 from tests.integration.running import eventually
 
 
-def test_a_roll_moves_every_slot_to_its_other_lane_and_refuses_nobody(a_cluster):
+def test_a_roll_moves_every_slot_to_its_other_lane_and_refuses_no_request(a_cluster):
     cluster = a_cluster(workers=2).ready()
     cluster.mode.write_text("slow")
     refused: list[int] = []
@@ -49,7 +49,7 @@ def test_workers_are_rolled_one_by_one(a_cluster):
         assert times["child_exited", f"w{number}a"] < times["child_started", f"w{number + 1}b"]
 
 
-def test_rolls_that_come_during_a_roll_wait_their_turn(a_cluster):
+def test_a_roll_requested_during_a_roll_waits(a_cluster):
     cluster = a_cluster(workers=1).ready()
     cluster.mode.write_text("slow")
     cluster.signal(signal.SIGHUP)
@@ -65,10 +65,10 @@ def test_a_roll_whose_new_worker_cannot_boot_leaves_the_old_one_serving(a_cluste
     pid = cluster.worker_pid(0)
     cluster.mode.write_text("boot")
     cluster.signal(signal.SIGHUP)
-    event = eventually(lambda: cluster.events("operation_finished"), "the roll is given up")[0]
+    event = eventually(lambda: cluster.events("operation_finished"), "the roll has failed")[0]
     assert event["done"] is False
     assert cluster.worker_pid(0) == pid
-    assert "told to fail" in cluster.events("roll_failed")[0]["reason"]
+    assert "fails because of its mode" in cluster.events("roll_failed")[0]["reason"]
 
 
 def test_a_roll_reads_the_configuration_again_and_refuses_a_bad_one(a_cluster, tmp_path):
@@ -98,10 +98,10 @@ def test_a_worker_that_dies_during_a_roll_is_still_replaced(a_cluster):
     eventually(lambda: cluster.events("operation_finished"), "the roll is done")
     eventually(lambda: cluster.lane(0) and cluster.lane(1), "both slots serve")
     assert cluster.metric("app_workers_alive") == 2
-    eventually(lambda: len(_running(cluster)) == 2, "no worker is left over")
+    eventually(lambda: len(_running(cluster)) == 2, "no extra worker runs")
 
 
-def test_a_stop_during_a_roll_leaves_nobody_behind(a_cluster):
+def test_a_stop_during_a_roll_leaves_no_process(a_cluster):
     cluster = a_cluster(workers=2).ready()
     cluster.mode.write_text("mute")
     cluster.signal(signal.SIGHUP)
@@ -110,7 +110,7 @@ def test_a_stop_during_a_roll_leaves_nobody_behind(a_cluster):
     assert not cluster.survivors()
 
 
-def test_ttin_adds_a_worker_and_ttou_takes_it_away_with_nginx_following(a_cluster):
+def test_ttin_adds_a_worker_and_ttou_removes_it_and_nginx_follows(a_cluster):
     cluster = a_cluster(workers=1, nginx=True).ready()
     assert _lanes_through_nginx(cluster) == {"w0a"}
     cluster.signal(signal.SIGTTIN)
@@ -134,10 +134,10 @@ def test_a_worker_whose_port_is_taken_is_not_added(a_cluster):
     assert cluster.get("/ready")[0] == 200
 
 
-def test_the_last_worker_is_not_taken_away(a_cluster):
+def test_the_last_worker_is_not_removed(a_cluster):
     cluster = a_cluster(workers=1).ready()
     cluster.signal(signal.SIGTTOU)
-    event = eventually(lambda: cluster.events("operation_finished"), "it is looked at")[0]
+    event = eventually(lambda: cluster.events("operation_finished"), "the request is handled")[0]
     assert event["done"] is False
     assert cluster.lane(0) == "w0a"
 

@@ -1,4 +1,4 @@
-"""The program itself, as a user types it: real workers, Valkey and nginx."""
+"""The program as a user starts it: real workers, Valkey and nginx."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ def run(*arguments: str, **more: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-class Terminal:
-    """The program on a terminal of its own."""
+class PseudoTerminal:
+    """The program on a pseudo-terminal."""
 
     def __init__(self, data_dir, *arguments: str) -> None:
         ports = free_ports(6)
@@ -81,8 +81,8 @@ class Terminal:
 def a_terminal(tmp_path):
     opened = []
 
-    def make(*arguments: str) -> Terminal:
-        opened.append(Terminal(tmp_path / "data", *arguments))
+    def make(*arguments: str) -> PseudoTerminal:
+        opened.append(PseudoTerminal(tmp_path / "data", *arguments))
         return opened[-1]
 
     yield make
@@ -95,7 +95,7 @@ def a_terminal(tmp_path):
 def test_a_client_is_served_through_nginx_and_ctrl_c_leaves_nothing(a_terminal, tmp_path):
     terminal = a_terminal()
     terminal.waits_for("2/2 workers ready")
-    for told in (
+    for text in (
         f"ws://127.0.0.1:{terminal.public}/connection/websocket",
         "admin    http://127.0.0.1:",
         "workers  2 at 127.0.0.1:",
@@ -103,7 +103,7 @@ def test_a_client_is_served_through_nginx_and_ctrl_c_leaves_nothing(a_terminal, 
         "insecure mode",
         "loopback only",
     ):
-        assert told in terminal.screen
+        assert text in terminal.screen
     url = f"ws://127.0.0.1:{terminal.public}/connection/websocket"
     with websockets.sync.client.connect(url) as client:
         client.send('{"id":1,"connect":{}}')
@@ -163,7 +163,7 @@ def test_supervisor_and_workers_log_into_one_file_beside_the_screen(a_terminal, 
     assert "cluster_started" in shown.stdout
 
 
-def test_metrics_through_nginx_are_for_private_addresses(a_terminal):
+def test_metrics_are_served_through_nginx_to_private_addresses(a_terminal):
     terminal = a_terminal()
     terminal.waits_for("2/2 workers ready")
     import urllib.request
@@ -196,7 +196,7 @@ def test_a_killed_nginx_leaves_no_worker_of_its_own_and_comes_back(a_terminal):
     assert terminal.exit_code() == 0
 
 
-def test_without_insecure_mode_and_without_keys_it_refuses_and_says_what_to_set():
+def test_without_insecure_mode_and_without_keys_the_error_says_what_to_set():
     done = run("up")
     assert done.returncode == 78
     assert "client.token.hmac_secret_key" in done.stderr
@@ -204,18 +204,18 @@ def test_without_insecure_mode_and_without_keys_it_refuses_and_says_what_to_set(
     assert len(done.stderr.splitlines()) == 2
 
 
-def test_all_mistakes_of_file_environment_and_flags_are_told_at_once(tmp_path):
+def test_all_mistakes_of_file_environment_and_flags_are_reported_at_once(tmp_path):
     file = tmp_path / "bad.toml"
     file.write_text("[client]\ninsecure = true\nping_intervall = 3\n")
     done = run("up", "--config", str(file), "--port", "99999", WS_CLUSTER_SESSION__TTL="never")
     assert done.returncode == 78
-    for told in (
+    for text in (
         "client.ping_intervall",
         "nearest is client.ping_interval",
         "server.port: 99999",
         "session.ttl",
     ):
-        assert told in done.stderr
+        assert text in done.stderr
 
 
 def test_check_config_tells_good_from_bad(tmp_path):
@@ -240,7 +240,7 @@ def test_the_supervisor_does_not_import_the_worker():
     assert done.stdout == "False\n"
 
 
-def test_another_address_of_the_machine_is_the_public_one_and_workers_stay_on_loopback(tmp_path):
+def test_with_another_host_address_the_workers_still_listen_on_loopback(tmp_path):
     port, admin, base = free_ports(3)
     flags = [
         "--host",
@@ -291,5 +291,5 @@ def test_four_workers_are_ready_in_three_seconds(tmp_path):
     seconds = time.monotonic() - began
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    # 3 s is the promise on an idle machine; this one may be busy with other tests.
+    # The goal is 3 s on an idle machine; this one may be busy with other tests.
     assert seconds < 6

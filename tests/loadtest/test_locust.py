@@ -20,8 +20,9 @@ from loadtest.scenarios import SCENARIOS
 from tests.architecture.tree import ROOT
 from tests.harness.cluster import Cluster
 from tests.harness.processes import free_ports
+from tests.harness.waiting import until
 from tests.loadtest.middleman import Fault, Middleman, double, swallow
-from tests.loadtest.running import locust
+from tests.loadtest.running import locust, read
 
 CLEAN = "lost=0,twice=0,out_of_order=0,unrecoverable=0"
 
@@ -117,9 +118,15 @@ async def test_stages_take_every_scenario_in_turn(cluster: Cluster, tmp_path: Pa
     assert {"connect", "subscribe", "publish", "delivery", "expected rpc", "rpc"} <= set(events)
 
 
+async def acknowledged(folder: Path, count: int) -> None:
+    """Wait until so many publications of the run that is under way were acknowledged."""
+    ledger = folder / "ledger.json"
+    await until(lambda: read(ledger).get("acknowledged", 0) >= count, 60, "it publishes")
+
+
 async def test_an_early_end_by_a_signal_settles_the_account_first(cluster: Cluster, tmp_path: Path):
     async def end(running: asyncio.subprocess.Process) -> None:
-        await asyncio.sleep(3)
+        await acknowledged(tmp_path, 150)
         running.terminate()
 
     words = ("--scenario", "throughput", "-u", "60", "--rate", "200", "--expect", CLEAN)
@@ -160,7 +167,7 @@ async def test_a_worker_that_is_killed_costs_no_publication(cluster: Cluster, tm
     killed: list[int] = []
 
     async def kill(_: dict[str, Any]) -> None:
-        await asyncio.sleep(2)
+        await acknowledged(tmp_path, 50)
         victim = random.choice(cluster.workers())
         os.kill(victim.pid, signal.SIGKILL)
         killed.append(victim.pid)

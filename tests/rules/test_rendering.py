@@ -247,7 +247,7 @@ def test_a_secret_that_is_not_there_is_named(text: str | bytes | None, why: str,
 def test_a_folder_in_place_of_a_secret_is_named(secrets: Path):
     (secrets / "pagerduty_routing_key").unlink()
     (secrets / "pagerduty_routing_key").mkdir()
-    assert "is no file" in preflight(secrets.parent)[0]
+    assert "is not a file" in preflight(secrets.parent)[0]
 
 
 def test_amtool_would_not_have_noticed(secrets: Path):

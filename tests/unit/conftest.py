@@ -1,4 +1,4 @@
-"""Loops for the door's tests and for all others; an operator who types commands."""
+"""Event loops for the tests of the server and for all others; the command line in this process."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.unit.monitor_services import Ask, Services, running
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
-    """uvloop for the doors, whose transports behave in their own way."""
+    """uvloop for the WebSocket server: its transports differ from those of asyncio."""
     if item.path.stem.startswith("test_websocket"):
         return {"uvloop": uvloop.new_event_loop}
     return {"asyncio": asyncio.new_event_loop}

@@ -19,7 +19,7 @@ from cluster.sessions import SessionListener
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
-from tests.contract.twins import MemoryBroker, MemorySessions, MemoryStore
+from tests.contract.fakes import MemoryBroker, MemorySessions, MemoryStore
 from tests.harness.wire import Wire, upgrade_request
 
 WITHIN_SECONDS = 10.0
@@ -44,7 +44,7 @@ class _Wire(Wire):
 
 
 class Caller:
-    """A client on a socket that waits for what it is told."""
+    """A client on a socket that can wait for what it receives."""
 
     def __init__(self) -> None:
         self.heard: list[dict[str, Any]] = []
@@ -63,7 +63,7 @@ class Caller:
         self.wire.send_text(b"\n".join(orjson.dumps(command) for command in commands))
 
     async def until(self, found: Callable[[], T]) -> T:
-        """Wait until something heard makes `found` true; returns what it found."""
+        """Wait until something received makes `found` true; returns what it found."""
         async with asyncio.timeout(WITHIN_SECONDS):
             while not (result := found()):
                 assert not self.wire.ended.is_set() or found(), f"closed {self.wire.close_code}"
@@ -183,7 +183,7 @@ def changed(config: Config, **sections: Any) -> Config:
     return dataclasses.replace(config, **sections)
 
 
-# --- what tests say again and again ---------------------------------------------------------
+# --- steps that many tests share --------------------------------------------------------------
 
 RECOVERABLE = ChannelOptions(history_size=10, history_ttl=60.0, force_recovery=True)
 

@@ -1,4 +1,4 @@
-"""What the door's tests share: handlers, a bare socket, and what comes over it until its end."""
+"""What the tests of the server share: handlers, a raw socket, and reading from it until its end."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
-"""A broker whose every step is taken by hand, and an event loop whose time stands still.
+"""A broker that does each step only when a test asks for it, and an event loop with a manual clock.
 
-The road between the server and the worker is a queue of messages and confirmations; requests on
-the command link wait to be carried out and then to be answered. So a schedule can put anything
-between any two steps, as a network can.
+What the server sends to the worker's subscriptions is a queue of messages and confirmations; requests
+on the command link wait to be executed and then to be answered. So a schedule can put anything between
+any two steps, as a network can.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from cluster.broker import BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import StoreError, StoreUnavailable
 from cluster.protocol import Position, Publication
 
-#: Turns of the loop after which everything that needs no step has happened.
+#: Iterations of the loop after which everything that needs no step has happened.
 TURNS = 12
 
 
@@ -85,7 +85,7 @@ class ScriptedBroker:
         self.listener = listener
         self.streams: dict[str, ScriptedStream] = {}
         self.served: set[str] = set()
-        self.road: deque[tuple[str, Publication | None]] = deque()
+        self.in_flight: deque[tuple[str, Publication | None]] = deque()
         self.wanted: dict[str, list[asyncio.Future[None]]] = {}
         self.unconfirmed: dict[str, int] = {}
         self.was_confirmed: set[str] = set()
@@ -125,7 +125,7 @@ class ScriptedBroker:
     def _serve(self, channel: str) -> None:
         self.served.add(channel)
         self.unconfirmed[channel] = self.unconfirmed.get(channel, 0) + 1
-        self.road.append((channel, None))
+        self.in_flight.append((channel, None))
 
     def unsubscribe(self, channel: str) -> None:
         self.served.discard(channel)
@@ -151,17 +151,17 @@ class ScriptedBroker:
     def publish_now(self, channel: str, *, is_lost: bool) -> None:
         publication = self.stream(channel).publish()
         if channel in self.served and not is_lost:
-            self.road.append((channel, publication))
+            self.in_flight.append((channel, publication))
 
     def send_stray(self, channel: str, publication: Publication) -> None:
         if channel in self.served:
-            self.road.append((channel, publication))
+            self.in_flight.append((channel, publication))
 
     def bring(self, count: int) -> None:
         """One read of the subscription link: confirmations at once, messages batched."""
         batches: dict[str, list[Publication]] = {}
-        for _ in range(min(count, len(self.road))):
-            channel, publication = self.road.popleft()
+        for _ in range(min(count, len(self.in_flight))):
+            channel, publication = self.in_flight.popleft()
             if publication is None:
                 self._confirmed(channel)
             elif channel in self.wanted:
@@ -182,8 +182,8 @@ class ScriptedBroker:
         self.was_confirmed.add(channel)
 
     def break_subscriptions(self) -> None:
-        """The link is gone with what was on it; it comes back and asks for everything again."""
-        self.road.clear()
+        """Lose the link and what was in flight; it is restored and subscribes to everything again."""
+        self.in_flight.clear()
         self.served.clear()
         self.unconfirmed.clear()
         for channel in self.wanted:

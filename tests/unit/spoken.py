@@ -1,4 +1,4 @@
-"""Words for the tests of a connection: what a client says, and what is said to it."""
+"""Helpers for the tests of a connection: commands of a client, and what it is sent."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One client's state machine: connects and subscriptions, their order, limits and codes."""
+"""The state machine of a connection: connects and subscriptions, order, limits and codes."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def connection() -> Connection:
 # --- connect -------------------------------------------------------------------------------
 
 
-def test_a_connect_is_asked_for_and_answered():
+def test_a_connect_is_requested_and_answered():
     connection = make()
     [action] = connection.receive(line(5, "connect", token="t", name="js"))
     assert isinstance(action, machine.Connect)
@@ -59,7 +59,7 @@ def test_a_second_connect_in_the_same_frame_closes_after_the_first_reply():
     assert codes(actions) == [3501]
 
 
-def test_everything_waits_for_the_connect_and_then_runs_in_order():
+def test_all_commands_wait_for_the_connect_and_then_run_in_order():
     connection = make()
     frame = lines(
         line(1, "connect"),
@@ -97,7 +97,7 @@ def test_a_bad_token_closes_with_3500_and_sends_no_reply():
     assert (codes(actions), said(actions)) == ([3500], [])
 
 
-def test_a_connect_that_ends_after_the_client_has_gone_does_nothing():
+def test_a_connect_that_ends_after_the_close_does_nothing():
     connection = make()
     connection.receive(line(1, "connect"))
     connection.disconnect(SHUTDOWN)
@@ -108,12 +108,12 @@ def test_a_connect_that_ends_after_the_client_has_gone_does_nothing():
 # --- subscribe -----------------------------------------------------------------------------
 
 
-def test_subscribes_to_different_channels_run_side_by_side(connection: Connection):
+def test_subscribes_to_different_channels_run_concurrently(connection: Connection):
     frame = lines(line(2, "subscribe", channel="a"), line(3, "subscribe", channel="b"))
     assert [action.id for action in connection.receive(frame)] == [2, 3]  # type: ignore[union-attr]
 
 
-def test_what_follows_a_subscribe_waits_for_it(connection: Connection):
+def test_commands_after_a_subscribe_wait_for_it(connection: Connection):
     connection.receive(line(2, "subscribe", channel="a"))
     assert connection.receive(line(3, "unsubscribe", channel="a")) == []
     assert connection.receive(line(4, "subscribe", channel="b")) == []
@@ -129,7 +129,7 @@ def test_a_second_subscribe_to_the_same_channel_waits_and_is_refused(connection:
     assert error_code(connection.resume()) == 105
 
 
-def test_a_channel_that_is_no_text_closes_with_3501_even_while_another_subscribe_runs(
+def test_a_channel_that_is_not_a_string_closes_with_3501_even_while_another_subscribe_runs(
     connection: Connection,
 ):
     connection.receive(line(2, "subscribe", channel="a"))
@@ -183,12 +183,12 @@ def test_a_server_side_subscription_cannot_be_subscribed_to_or_left(connection: 
 def test_only_one_of_two_subscriptions_to_the_same_channel_is_made(connection: Connection):
     connection.receive(line(2, "subscribe", channel="a"))
     added = connection.subscribe_added("a", {}, is_positioned=True)
-    asked = connection.subscribed(2, "a", {}, is_positioned=True)
-    succeeded = [document for document in said([*added, *asked]) if "error" not in document]
+    requested = connection.subscribed(2, "a", {}, is_positioned=True)
+    succeeded = [document for document in said([*added, *requested]) if "error" not in document]
     assert len(succeeded) == 1
 
 
-def test_server_side_subscriptions_of_the_connect_are_there_at_once():
+def test_server_side_subscriptions_of_the_connect_exist_at_once():
     connection = make()
     connection.receive(lines(line(1, "connect"), line(2, "subscribe", channel="s")))
     actions = enter(connection, server_side={"s": Subscription(True, is_server_side=True)})
@@ -218,7 +218,7 @@ def test_an_empty_channel_closes_with_3501(connection: Connection, method: str):
     assert codes(connection.receive(line(2, method, channel="", data=1))) == [3501]
 
 
-def test_the_server_takes_a_subscription_away_only_if_it_is_there(connection: Connection):
+def test_the_server_ends_a_subscription_only_if_it_exists(connection: Connection):
     assert connection.unsubscribe("a", SERVER_UNSUBSCRIBE) == []
     subscribe(connection, "a")
     leave, push = connection.unsubscribe("a", SERVER_UNSUBSCRIBE)
@@ -226,7 +226,7 @@ def test_the_server_takes_a_subscription_away_only_if_it_is_there(connection: Co
     assert said([push])[0]["push"]["unsubscribe"]["code"] == 2000
 
 
-def test_lost_publications_tell_a_positioned_client_2500(connection: Connection):
+def test_lost_publications_unsubscribe_a_positioned_client_with_2500(connection: Connection):
     subscribe(connection, "a")
     actions = connection.insufficient_state("a", UNSUBSCRIBE_INSUFFICIENT_STATE)
     assert said(actions)[0]["push"]["unsubscribe"]["code"] == 2500
@@ -238,7 +238,7 @@ def test_lost_publications_close_a_server_side_subscriber_with_3010(connection: 
     assert codes(actions) == [3010]
 
 
-def test_lost_publications_are_nothing_to_an_unpositioned_client(connection: Connection):
+def test_lost_publications_do_not_affect_an_unpositioned_client(connection: Connection):
     subscribe(connection, "a", is_positioned=False)
     assert connection.insufficient_state("a", UNSUBSCRIBE_INSUFFICIENT_STATE) == []
     assert connection.insufficient_state("b", UNSUBSCRIBE_INSUFFICIENT_STATE) == []

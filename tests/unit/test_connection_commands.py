@@ -1,4 +1,4 @@
-"""One client's state machine: calls, pings, time and every way to close."""
+"""The state machine of a connection: calls, pings, deadlines and closes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def connection() -> Connection:
 # --- publish, history, rpc, send -----------------------------------------------------------
 
 
-def test_a_publish_is_asked_for_and_answered(connection: Connection):
+def test_a_publish_is_requested_and_answered(connection: Connection):
     [action] = connection.receive(line(2, "publish", channel="a", data={"x": 1}))
     assert action == machine.Publish(2, "a", b'{"x":1}')
     assert said(connection.published(2, None)) == [{"id": 2, "publish": {}}]
@@ -46,7 +46,7 @@ def test_a_publish_without_data_is_refused_with_107(connection: Connection):
     assert error_code(connection.receive(line(2, "publish", channel="a"))) == 107
 
 
-def test_calls_do_not_hold_up_what_follows(connection: Connection):
+def test_calls_do_not_delay_the_commands_that_follow(connection: Connection):
     frame = lines(
         line(2, "publish", channel="a", data=1),
         line(3, "history", channel="a"),
@@ -58,7 +58,7 @@ def test_calls_do_not_hold_up_what_follows(connection: Connection):
 
 
 @pytest.mark.parametrize("method", [1, ["m"], {"m": 1}, True])
-def test_an_rpc_method_that_is_no_text_closes_with_3501(connection: Connection, method: Any):
+def test_an_rpc_method_that_is_not_a_string_closes_with_3501(connection: Connection, method: Any):
     assert codes(connection.receive(line(2, "rpc", method=method))) == [3501]
 
 
@@ -72,7 +72,7 @@ def test_a_send_is_never_replied_to(connection: Connection, data: bytes):
 
 
 @pytest.mark.parametrize("method", ["ping", "presence", "presence_stats"])
-def test_what_is_not_built_is_not_available(connection: Connection, method: str):
+def test_a_method_without_an_implementation_is_not_available(connection: Connection, method: str):
     assert error_code(connection.receive(line(2, method, channel="a"))) == 108
 
 
@@ -85,7 +85,7 @@ def test_a_refresh_without_a_token_closes_with_3501(connection: Connection, toke
     assert codes(connection.receive(line(2, "refresh", token=token))) == [3501]
 
 
-def test_a_refresh_is_asked_for_and_answered(connection: Connection):
+def test_a_refresh_is_requested_and_answered(connection: Connection):
     assert connection.receive(line(2, "refresh", token="t")) == [machine.Refresh(2, "t")]
     assert said(connection.replied(2, "refresh", {})) == [{"id": 2, "refresh": {}}]
 
@@ -103,7 +103,7 @@ def test_answers_after_the_close_are_dropped(connection: Connection):
     assert connection.message({"x": 1}) == []
 
 
-def test_a_client_with_too_much_under_way_is_congested_until_it_is_answered():
+def test_a_client_with_too_many_commands_is_congested_until_they_are_answered():
     connection = make()
     connection.receive(line(1, "connect"))
     waiting = machine.CONGESTED_COMMANDS + 1
@@ -149,7 +149,7 @@ def test_a_missing_pong_closes_with_3012(connection: Connection):
     assert codes(connection.pong_due()) == [3012]
 
 
-def test_a_pong_nobody_asked_for_closes_with_3501(connection: Connection):
+def test_an_unexpected_pong_closes_with_3501(connection: Connection):
     assert codes(connection.receive(b"{}")) == [3501]
 
 
@@ -160,7 +160,7 @@ def test_a_connection_is_not_pinged_before_it_is_connected():
     assert not connection.ping_due()
 
 
-def test_a_client_that_says_nothing_is_stale():
+def test_a_client_that_sends_no_connect_is_stale():
     assert codes(make().stale_due()) == [3502]
 
 

@@ -1,4 +1,4 @@
-"""Any sequence of frames and completions: never an exception, never two replies, always in order."""
+"""Random sequences of messages and results: no exception, one reply each, always in order."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ ODD = st.sampled_from(
 
 
 class OneClient(RuleBasedStateMachine):
-    """Plays the client and the node; remembers what has been asked and what was answered."""
+    """Acts as the client and the node; records requests and answers."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -58,7 +58,7 @@ class OneClient(RuleBasedStateMachine):
         self.was_closed = False
         self.subscribed: set[str] = set()
 
-    # --- what the connection asks for --------------------------------------------------------
+    # --- actions -----------------------------------------------------------------------------
 
     def take(self, actions: list[Any], *, completes: int | None = None) -> None:
         for action in actions:
@@ -199,7 +199,7 @@ class OneClient(RuleBasedStateMachine):
     def is_closed(self, why: Any) -> None:
         self.take(self.connection.disconnect(why))
 
-    # --- what always holds -------------------------------------------------------------------
+    # --- invariants --------------------------------------------------------------------------
 
     @invariant()
     def keeps_the_limit(self) -> None:

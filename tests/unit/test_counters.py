@@ -1,4 +1,4 @@
-"""The worker's counts: everything there from the start, buckets as a histogram wants them."""
+"""The worker's counters: all labels exist from the start, buckets match a histogram."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import CLIENT_ERRORS, DISCONNECTS
-from cluster.metrics import catalogue
+from cluster.methods import METHODS
 from cluster.metrics.counters import Counters, Distribution
 
 EDGES = (0.1, 1.0, 10.0)
 
 
-def test_everything_is_there_at_zero():
+def test_every_label_exists_at_zero():
     counters = Counters()
     for counts in (
         counters.connections_closed, counters.client_errors, counters.errors, counters.commands,
@@ -22,7 +22,7 @@ def test_everything_is_there_at_zero():
         assert set(counts.values()) == {0}
 
 
-def test_every_close_of_the_catalogue_has_its_count_and_any_other_is_other():
+def test_close_codes_outside_the_catalogue_count_as_other():
     counters = Counters()
     for close in DISCONNECTS:
         counters.closed(close.code)
@@ -31,7 +31,7 @@ def test_every_close_of_the_catalogue_has_its_count_and_any_other_is_other():
     assert counters.connections_closed["other"] == 1
 
 
-def test_only_what_clients_did_wrong_is_counted_as_theirs():
+def test_only_faults_of_clients_count_as_client_errors():
     counters = Counters()
     for code in [error.code for error in CLIENT_ERRORS] + [close.code for close in DISCONNECTS]:
         counters.client_error(code)
@@ -40,7 +40,7 @@ def test_only_what_clients_did_wrong_is_counted_as_theirs():
 
 
 def test_every_method_has_a_duration():
-    assert set(Counters().command_duration) == set(catalogue.METHODS)
+    assert set(Counters().command_duration) == set(METHODS)
 
 
 def test_a_value_on_an_edge_belongs_to_its_bucket():

@@ -1,4 +1,4 @@
-"""Local fan-out: who gets what, in which order, and who is told that something is lost."""
+"""Local fan-out: delivery, its order, gaps, and subscribers that miss publications."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def pubs(first: int, last: int) -> list[Publication]:
 
 
 class Reader:
-    """A subscriber that reads what is written to it."""
+    """A subscriber that records what is written to it."""
 
     def __init__(self) -> None:
         self.writes = 0
@@ -52,7 +52,7 @@ def join(hub: Hub, reader: Reader, top: int, epoch: str = E, *, name: str = "c")
 
 
 def filled(hub: Hub, channel: Channel, top: Position, missing: list[Publication]) -> bool:
-    """Fill with a read that began just now, and go on as the node does."""
+    """Fill with a read that begins now, and continue as the node does."""
     is_whole = hub.fill(channel, top, missing, held_before=len(channel.held))
     if not is_whole:
         hub.release(channel)
@@ -69,7 +69,7 @@ def test_only_the_first_joiner_makes_the_channel_new(hub: Hub):
     assert again is channel
 
 
-def test_the_channel_is_forgotten_with_its_last_subscriber(hub: Hub):
+def test_the_channel_is_removed_with_its_last_subscriber(hub: Hub):
     one, two = Reader(), Reader()
     join(hub, one, 0)
     join(hub, two, 0)
@@ -98,7 +98,7 @@ def test_leaving_an_unknown_channel_or_twice_changes_nothing(hub: Hub):
     assert hub.subscriptions == 1
 
 
-def test_what_arrives_for_a_channel_nobody_has_is_dropped(hub: Hub):
+def test_publications_of_a_channel_without_subscribers_are_dropped(hub: Hub):
     assert hub.deliver("c", pubs(1, 3)) is None
 
 
@@ -141,7 +141,7 @@ def test_repeated_and_late_publications_are_dropped(hub: Hub):
     assert reader.got == [4, 5]
 
 
-def test_a_joiner_ahead_of_the_channel_waits_beside_it(hub: Hub):
+def test_a_joiner_ahead_of_the_channel_skips_publications_until_the_channel_catches_up(hub: Hub):
     first, ahead = Reader(), Reader()
     channel = join(hub, first, 2)
     join(hub, ahead, 5)
@@ -163,7 +163,7 @@ def test_a_joiner_ahead_may_leave(hub: Hub):
     assert hub.subscriptions == 1
 
 
-def test_a_joiner_behind_gets_what_passed_while_it_read(hub: Hub):
+def test_a_joiner_behind_gets_the_publications_since_its_read(hub: Hub):
     first, behind = Reader(), Reader()
     channel = join(hub, first, 0)
     joining, _ = hub.join_begin("c", is_positioned=True)
@@ -175,7 +175,7 @@ def test_a_joiner_behind_gets_what_passed_while_it_read(hub: Hub):
     assert channel.tail == []
 
 
-def test_the_tail_is_kept_for_as_long_as_somebody_joins(hub: Hub):
+def test_the_tail_is_kept_while_there_is_a_joiner(hub: Hub):
     readers = [Reader() for _ in range(3)]
     channel = join(hub, readers[0], 0)
     hub.join_begin("c", is_positioned=True)
@@ -202,7 +202,7 @@ def test_a_gap_holds_what_follows_until_it_is_filled(hub: Hub):
     assert not channel.is_held
 
 
-def test_a_gap_that_the_stream_has_trimmed_is_told(hub: Hub):
+def test_a_gap_that_the_stream_has_trimmed_is_reported(hub: Hub):
     reader = Reader()
     channel = join(hub, reader, 0)
     hub.deliver("c", [pub(9)])
@@ -212,7 +212,7 @@ def test_a_gap_that_the_stream_has_trimmed_is_told(hub: Hub):
     assert reader.got == [10]
 
 
-def test_a_channel_that_lost_something_is_held_until_its_subscribers_have_been_told(hub: Hub):
+def test_a_channel_with_a_loss_is_held_until_the_loss_was_reported(hub: Hub):
     reader = Reader()
     channel = join(hub, reader, 0)
     hub.deliver("c", [pub(9)])
@@ -238,14 +238,14 @@ def test_another_epoch_is_a_gap_that_cannot_be_filled(hub: Hub):
     assert not channel.is_held
 
 
-def test_a_stream_that_went_backwards_is_told(hub: Hub):
+def test_a_stream_that_went_backwards_is_reported(hub: Hub):
     channel = join(hub, Reader(), 5)
     assert hub.hold(channel)
     assert not filled(hub, channel, Position(3, E), [])
     assert channel.position == Position(3, E)
 
 
-def test_a_held_channel_with_nothing_missing_goes_on(hub: Hub):
+def test_a_held_channel_with_nothing_missing_continues(hub: Hub):
     reader = Reader()
     channel = join(hub, reader, 2)
     assert hub.hold(channel)
@@ -255,7 +255,7 @@ def test_a_held_channel_with_nothing_missing_goes_on(hub: Hub):
     assert reader.got == [3]
 
 
-def test_what_came_while_the_stream_was_read_follows_the_fill(hub: Hub):
+def test_publications_during_the_read_follow_the_fill(hub: Hub):
     reader = Reader()
     channel = join(hub, reader, 0)
     hub.deliver("c", [pub(2)])
@@ -265,7 +265,7 @@ def test_what_came_while_the_stream_was_read_follows_the_fill(hub: Hub):
     assert not channel.is_held
 
 
-def test_a_second_gap_behind_the_first_wants_another_fill(hub: Hub):
+def test_a_second_gap_after_the_first_needs_another_fill(hub: Hub):
     reader = Reader()
     channel = join(hub, reader, 0)
     hub.deliver("c", [pub(2)])
@@ -296,7 +296,9 @@ def test_a_publication_without_history_is_no_gap(hub: Hub):
     assert channel.position == Position(4, E)
 
 
-def test_too_much_held_back_is_told_as_lost(hub: Hub, monkeypatch: pytest.MonkeyPatch):
+def test_more_buffered_publications_than_the_limit_are_reported_as_lost(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch
+):
     monkeypatch.setattr(hubs, "HELD_LIMIT", 5)
     reader = Reader()
     channel = join(hub, reader, 0)
@@ -306,7 +308,7 @@ def test_too_much_held_back_is_told_as_lost(hub: Hub, monkeypatch: pytest.Monkey
     assert not channel.has_overflown
 
 
-def test_a_joiner_ahead_is_placed_when_its_channel_jumps(hub: Hub):
+def test_a_joiner_ahead_becomes_a_subscriber_when_its_channel_jumps(hub: Hub):
     first, ahead = Reader(), Reader()
     channel = join(hub, first, 0)
     hub.deliver("c", [pub(9)])
@@ -365,7 +367,7 @@ def test_deliveries_are_counted_once_per_recipient_and_publication():
 # --- joiners whose read is old ---------------------------------------------------------------
 
 
-def test_a_joiner_placed_after_a_later_reader_gets_what_lies_between(hub: Hub):
+def test_a_joiner_with_an_earlier_read_gets_the_publications_in_between(hub: Hub):
     late, early = Reader(), Reader()
     channel, _ = hub.join_begin("c", is_positioned=True)
     hub.join_begin("c", is_positioned=True)
@@ -377,7 +379,7 @@ def test_a_joiner_placed_after_a_later_reader_gets_what_lies_between(hub: Hub):
     assert late.got == [6]
 
 
-def test_a_joiner_that_nothing_can_be_given_is_told(hub: Hub):
+def test_a_joiner_that_misses_publications_is_reported(hub: Hub):
     late, early = Reader(), Reader()
     channel, _ = hub.join_begin("c", is_positioned=True)
     hub.join_begin("c", is_positioned=True)
@@ -385,7 +387,7 @@ def test_a_joiner_that_nothing_can_be_given_is_told(hub: Hub):
     assert not hub.join(channel, early, early.write, Position(3, E))
 
 
-def test_a_joiner_whose_channel_jumped_meanwhile_is_told(hub: Hub):
+def test_a_joiner_whose_channel_jumped_meanwhile_is_reported(hub: Hub):
     first, joiner = Reader(), Reader()
     channel = join(hub, first, 3)
     hub.join_begin("c", is_positioned=True)
@@ -394,7 +396,7 @@ def test_a_joiner_whose_channel_jumped_meanwhile_is_told(hub: Hub):
     assert not hub.join(channel, joiner, joiner.write, Position(3, E))
 
 
-def test_a_joiner_of_another_epoch_is_told(hub: Hub):
+def test_a_joiner_of_another_epoch_is_reported(hub: Hub):
     first, joiner = Reader(), Reader()
     channel = join(hub, first, 3)
     hub.join_begin("c", is_positioned=True)

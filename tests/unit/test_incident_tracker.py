@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from cluster.monitor.alertmanager import Alertmanager
+from cluster.alerting.alertmanager import Alertmanager
+from cluster.alerting.prometheus import Prometheus
 from cluster.monitor.incidents.notifications import NotificationSender
 from cluster.monitor.incidents.store import IncidentStore
 from cluster.monitor.incidents.tracker import IncidentTracker, NotificationPolicy
-from cluster.monitor.prometheus import Prometheus
 from tests.unit.monitor_services import Services, running
 
 START = 1_700_000_000.0
@@ -314,11 +314,11 @@ def test_a_silence_in_the_words_of_re2_ends_no_tick(kept: Kept):
 
 def test_a_notification_that_nobody_can_be_told_is_given_up_and_shown(kept: Kept):
     with kept.store.change():
-        kept.store.post("x", "slack", {}, kept.clock.now)
+        kept.store.add_notification("x", "slack", {}, kept.clock.now)
     (kept.folder / "slack").write_text("no address at all")
     kept.after(5)
     assert kept.store.undelivered(kept.clock.now - 60) == []
-    assert kept.store.undelivered(kept.clock.now) == [("slack", "not taken yet")]
+    assert kept.store.undelivered(kept.clock.now) == [("slack", "not delivered yet")]
 
 
 def test_the_silence_of_an_acknowledgement_goes_when_prometheus_has_forgotten_the_alert(kept: Kept):
@@ -417,9 +417,9 @@ def test_a_tick_never_raises(kept: Kept, break_it: Callable[[Services], None]):
 
 def test_a_journal_that_cannot_be_written_does_not_end_the_tracker(kept: Kept):
     fires(kept)
-    kept.store._base.execute("DROP TABLE facts")
+    kept.store._database.execute("DROP TABLE facts")
     kept.after(5)
-    kept.store._base.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
+    kept.store._database.execute("CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL)")
     kept.services.mend("ServiceDown")
     kept.after(5)
     assert kept.states() == [("ServiceDown", "resolved")]

@@ -1,4 +1,4 @@
-"""Which addresses a supervisor's sockets have."""
+"""The addresses of a supervisor's sockets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def opened(**server: Any) -> Config:
 
 
 @pytest.mark.parametrize(("nginx", "host"), [(True, "127.0.0.1"), (False, "0.0.0.0")])
-def test_workers_are_reached_past_nginx_from_this_machine_only(nginx: bool, host: str):
+def test_workers_behind_nginx_listen_on_loopback_only(nginx: bool, host: str):
     listeners = Listeners(opened(host="0.0.0.0", nginx=nginx), 2)
     try:
         listeners.add_slot()

@@ -129,8 +129,8 @@ def test_status_is_one_screen_and_says_what_does_not_answer(
     services.fire("ServiceDown", since=time.time(), instance="a:8001")
     store = IncidentStore(tmp_path)
     with store.change():
-        store.post("x", "pagerduty", {}, time.time())
-        store.failed("x", next_try_at=0, given_up="answered 400")
+        store.add_notification("x", "pagerduty", {}, time.time())
+        store.mark_failed("x", next_try_at=0, given_up="answered 400")
     store.close()
     code, out, err = ask("status", "--admin-url", "http://127.0.0.1:1")
     assert code == 3

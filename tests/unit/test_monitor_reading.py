@@ -80,7 +80,7 @@ def test_logs_put_lines_and_alerts_on_one_axis(ask: Ask, tmp_path: Path):
     store = IncidentStore(tmp_path)
     with store.change():
         number = store.open_incident({"alertname": "ServiceDown"}, {}, 1_700_000_000)
-        store.tell(1_700_000_005, number, "firing", "it is down")
+        store.record(1_700_000_005, number, "firing", "it is down")
     store.close()
     (tmp_path / "log").mkdir()
     (tmp_path / "log" / "alertmanager.log").write_text(
@@ -134,7 +134,7 @@ async def test_following_a_log_shows_what_comes(tmp_path: Path):
     store = IncidentStore(tmp_path)
     with store.change():
         number = store.open_incident({"alertname": "ServiceDown"}, {}, 1000.0)
-        store.tell(1000.0, number, "firing", "long ago")
+        store.record(1000.0, number, "firing", "long ago")
     store.close()
     file = tmp_path / "growing.log"
     file.write_text("2023-11-14T22:13:20Z first\n")
@@ -171,7 +171,7 @@ def test_a_log_that_was_trimmed_is_read_with_its_older_piece(ask: Ask, tmp_path:
 def test_the_response_times_are_those_that_the_tracker_was_told(ask: Ask, tmp_path: Path):
     store = IncidentStore(tmp_path)
     with store.change():
-        store.remember("response_seconds_critical", "600")
+        store.set_fact("response_seconds_critical", "600")
         labels = {"alertname": "ServiceDown", "severity": "critical"}
         number = store.open_incident(labels, {}, time.time() - 900)
         store.set(

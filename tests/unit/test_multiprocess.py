@@ -1,4 +1,4 @@
-"""The workers' families over real multiprocess files, whole and broken."""
+"""The workers' families, read from real multiprocess files, some of them corrupt."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ metrics.flush(counters)
 
 @pytest.fixture
 def write(tmp_path):
-    """A worker of a lane writes, in a process of its own, as prometheus-client wants it."""
+    """Write the files of a lane, in a process of its own, as prometheus-client requires."""
 
     def run(lane: str, connections: int) -> None:
         environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(tmp_path)}
@@ -69,7 +69,7 @@ def test_a_lane_used_again_continues_its_counters(write, lanes):
     assert "app_connections_opened_total 4.0" in text_of(lanes)
 
 
-def test_without_any_worker_what_can_be_zero_is_and_nothing_else(lanes):
+def test_without_any_worker_all_families_except_minima_are_zero(lanes):
     text = text_of(lanes)
     for family in WORKER_FAMILIES:
         is_minimum = family.mode not in ("", "livesum")
@@ -97,7 +97,7 @@ def test_log_events_of_the_supervisor_are_added_to_the_workers(write, lanes):
     ],
     ids=["garbage", "short", "no json", "beyond its end", "negative use", "negative length"],
 )
-def test_a_corrupt_file_is_put_aside_and_the_others_are_read(write, lanes, tmp_path, content):
+def test_a_corrupt_file_is_renamed_and_the_others_are_read(write, lanes, tmp_path, content):
     write("w0a", 2)
     broken = tmp_path / "counter_w9a.db"
     broken.write_bytes(content)
@@ -108,7 +108,7 @@ def test_a_corrupt_file_is_put_aside_and_the_others_are_read(write, lanes, tmp_p
     assert len(lanes.failures) == 1
 
 
-def test_a_file_that_is_only_zeros_is_being_made_and_waits(lanes, tmp_path):
+def test_a_file_of_zeros_was_just_created_and_is_kept(lanes, tmp_path):
     fresh = tmp_path / "counter_w9a.db"
     fresh.write_bytes(b"\0" * 65536)
     text_of(lanes)
@@ -120,7 +120,7 @@ def test_a_file_that_is_only_zeros_is_being_made_and_waits(lanes, tmp_path):
     max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
 )
 @given(st.binary(max_size=200), st.integers(0, 200))
-def test_no_content_whatever_fails_a_scrape_or_never_ends(lanes, tmp_path, content, used):
+def test_no_content_makes_a_scrape_fail_or_hang(lanes, tmp_path, content, used):
     for path in tmp_path.iterdir():
         path.unlink()
     (tmp_path / "counter_w9a.db").write_bytes(content)

@@ -1,4 +1,4 @@
-"""The one nginx template, and what it must never let through."""
+"""The nginx template, and what must never appear in its logs."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ SETTINGS = NginxSettings(
 )
 
 
-def test_every_worker_is_an_upstream_that_is_never_taken_out():
+def test_every_worker_is_an_upstream_that_is_never_marked_as_failed():
     text = render(SETTINGS)
     assert re.findall(r"server (127\.0\.0\.1:81\d\d) max_fails=0;", text) == SETTINGS.workers
     assert "least_conn;" in text
 
 
-def test_the_rules_of_going_on_to_the_next_worker_are_those_of_the_design():
+def test_the_rules_for_the_next_upstream_and_the_timeouts_are_those_of_the_design():
     text = render(SETTINGS)
     assert "proxy_next_upstream error timeout http_503;" in text
     assert "proxy_connect_timeout 1s;" in text
@@ -42,12 +42,12 @@ def test_the_rules_of_going_on_to_the_next_worker_are_those_of_the_design():
     assert "proxy_buffering off;" in text
 
 
-def test_the_access_log_knows_no_arguments():
+def test_the_access_log_contains_no_query_string():
     assert "$request_uri" not in render(SETTINGS)
     assert not re.search(r"\$(args|query_string|request)\b", render(SETTINGS))
 
 
-def test_every_place_of_the_template_is_filled():
+def test_every_placeholder_of_the_template_is_replaced():
     assert "%{" in template_path().read_text()
     assert "%{" not in render(SETTINGS)
 
@@ -100,7 +100,7 @@ def test_nginx_itself_accepts_the_configuration(tmp_path):
     assert done.returncode == 0, done.stderr
 
 
-def test_what_nginx_says_loses_everything_after_a_question_mark(tmp_path):
+def test_everything_after_a_question_mark_is_removed_from_nginx_s_output(tmp_path):
     spec = NginxSpec("nginx", run_dir=tmp_path, listen_fd=0, lock_fd=0, settings=lambda: SETTINGS)
     line = 'request: "GET /connection/websocket?session=5ec2e7&x=1 HTTP/1.1", host: "a"'
-    assert spec.said(line) == 'request: "GET /connection/websocket?… HTTP/1.1", host: "a"'
+    assert spec.loggable(line) == 'request: "GET /connection/websocket?… HTTP/1.1", host: "a"'

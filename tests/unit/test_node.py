@@ -9,6 +9,7 @@ import pytest
 
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config, Namespace
 from cluster.errors import METHOD_NOT_FOUND
+from tests.harness.waiting import until
 from tests.unit.local_worker import (
     RECOVERABLE,
     LocalWorker,
@@ -182,7 +183,7 @@ async def test_a_resumed_subscription_is_filled_even_if_the_store_stays_away_for
         worker.store.append("a", b'{"data":1}', policy, 0)
         worker.store.is_up = False
         worker.node.channels.resumed("a")
-        await asyncio.sleep(0.3)
+        await until(lambda: worker.store.refused >= 2, 10, "the node asks the store again")
         worker.store.append("a", b'{"data":2}', policy, 0)
         worker.store.is_up = True
         await caller.until(lambda: caller.pubs() == [1, 2])
@@ -374,13 +375,18 @@ async def test_channels_that_change_again_and_again_end_as_the_session_says():
         session = (await caller.connect())["data"]["session"]["id"]
         wishes = [("a",), (), ("a", "b"), ("b",), (), ("a",)] * 3
         await asyncio.gather(*(worker.sessions.update(session, channels=one) for one in wishes))
-        [carrier] = worker.server.clients
-        async with asyncio.timeout(10):
-            while set(carrier.connection.channels) != {"a"} or set(worker.node.hub.channels) != {
-                "a"
-            }:
-                await asyncio.sleep(0.01)
+        [client] = worker.server.clients
+        await until(
+            lambda: set(client.connection.channels) == set(worker.node.hub.channels) == {"a"},
+            10,
+            "only channel a is subscribed to",
+        )
         assert worker.node.hub.subscriptions == 1
+
+
+def is_subscribed_by_all(worker: LocalWorker, channel: str) -> bool:
+    hub = worker.node.hub
+    return set(hub.channels) == {channel} and hub.subscriptions == len(worker.server.clients)
 
 
 async def test_a_change_while_a_client_connects_is_not_missed():
@@ -392,8 +398,4 @@ async def test_a_change_while_a_client_connects_is_not_missed():
             caller.say({"id": 1, "connect": {"data": {"session": session}}})
             update = worker.sessions.update(session, channels=(f"c{number}",))
             await asyncio.gather(update, caller.reply(1))
-            async with asyncio.timeout(10):
-                while set(worker.node.hub.channels) != {f"c{number}"} or (
-                    worker.node.hub.subscriptions != len(worker.server.clients)
-                ):
-                    await asyncio.sleep(0.005)
+            await until(lambda: is_subscribed_by_all(worker, f"c{number}"), 10, "the new channel")  # noqa: B023

@@ -1,4 +1,4 @@
-"""What a node does when something cannot be had: it says so, and waits for nothing for ever."""
+"""What a node does when something is unavailable: it answers with an error and never waits for ever."""
 
 from __future__ import annotations
 

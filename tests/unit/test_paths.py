@@ -1,4 +1,4 @@
-"""Directories: private, locked, empty at the start and gone at the end."""
+"""Directories: private, locked, empty at the start and removed at the end."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from cluster.supervisor.paths import Paths, state_dir
 
 
 @pytest.fixture(autouse=True)
-def _short_patience(monkeypatch):
+def _short_lock_timeout(monkeypatch):
     monkeypatch.setattr(module, "_LOCK_SECONDS", 0.1)
 
 
@@ -20,13 +20,13 @@ def test_the_default_is_the_user_s_state_directory(monkeypatch):
     monkeypatch.setenv("XDG_STATE_HOME", "/somewhere")
     assert str(state_dir("")) == "/somewhere/ws-cluster"
     monkeypatch.delenv("XDG_STATE_HOME")
-    monkeypatch.setenv("HOME", "/somebody")
-    assert str(state_dir("")) == "/somebody/.local/state/ws-cluster"
+    monkeypatch.setenv("HOME", "/home-of-user")
+    assert str(state_dir("")) == "/home-of-user/.local/state/ws-cluster"
 
 
-def test_everything_is_private_and_what_does_not_stay_is_taken_away(tmp_path):
+def test_directories_are_private_and_temporary_ones_are_removed(tmp_path):
     paths = Paths(str(tmp_path / "a/b"))
-    valkey = paths.made("valkey", below_run=True)
+    valkey = paths.directory("valkey", below_run=True)
     for path in (paths.data_dir, paths.run_dir, paths.metrics_dir, valkey):
         assert oct(path.stat().st_mode & 0o777) == "0o700"
     paths.close()
@@ -37,13 +37,13 @@ def test_everything_is_private_and_what_does_not_stay_is_taken_away(tmp_path):
 
 def test_two_clusters_do_not_share_a_data_directory(tmp_path):
     first = Paths(str(tmp_path))
-    with pytest.raises(ConfigError, match="another cluster runs on it"):
+    with pytest.raises(ConfigError, match="another cluster uses it"):
         Paths(str(tmp_path))
     first.close()
     Paths(str(tmp_path)).close()
 
 
-def test_a_child_that_holds_the_lock_keeps_a_successor_out(tmp_path):
+def test_a_child_that_holds_the_lock_blocks_the_next_supervisor(tmp_path):
     first = Paths(str(tmp_path))
     inherited = os.dup(first.lock_fd)
     first.close()
@@ -53,7 +53,7 @@ def test_a_child_that_holds_the_lock_keeps_a_successor_out(tmp_path):
     Paths(str(tmp_path)).close()
 
 
-def test_what_a_killed_supervisor_left_is_wiped_by_the_next(tmp_path):
+def test_the_next_supervisor_removes_what_a_killed_one_left(tmp_path):
     first = Paths(str(tmp_path))
     (first.metrics_dir / "counter_w0a.db").write_bytes(b"old")
     (first.run_dir / "stale.sock").write_bytes(b"")
@@ -67,7 +67,7 @@ def test_what_a_killed_supervisor_left_is_wiped_by_the_next(tmp_path):
     second.close()
 
 
-def test_a_killed_supervisor_s_shared_memory_is_swept_by_another_cluster(tmp_path):
+def test_another_cluster_removes_the_shared_memory_of_a_killed_supervisor(tmp_path):
     first = Paths(str(tmp_path / "a"))
     for fd in (first.lock_fd, *(shared._fd for shared in first._shared)):
         os.close(fd)
@@ -76,7 +76,7 @@ def test_a_killed_supervisor_s_shared_memory_is_swept_by_another_cluster(tmp_pat
     second.close()
 
 
-def test_a_cluster_that_runs_is_not_swept(tmp_path):
+def test_the_directories_of_a_running_cluster_are_not_removed(tmp_path):
     first, second = Paths(str(tmp_path / "a")), Paths(str(tmp_path / "b"))
     assert first.metrics_dir.exists()
     first.close()
@@ -85,21 +85,21 @@ def test_a_cluster_that_runs_is_not_swept(tmp_path):
 
 def test_a_long_path_still_leaves_room_for_a_socket(tmp_path):
     paths = Paths(str(tmp_path / ("long" * 30)))
-    path = paths.made("valkey", below_run=True) / "valkey.sock"
+    path = paths.directory("valkey", below_run=True) / "valkey.sock"
     assert len(str(path)) <= 107
     paths.close()
     assert not paths.run_dir.exists()
 
 
 @pytest.mark.parametrize("name", ["access_log", "app_log"])
-def test_a_long_log_is_moved_aside(tmp_path, name):
+def test_a_long_log_is_rotated(tmp_path, name):
     paths = Paths(str(tmp_path))
     file = getattr(paths, name)
     file.write_text("short")
-    paths.trim_logs(most_bytes=200)
+    paths.trim_logs(max_bytes=200)
     assert file.read_text() == "short"
     file.write_text("long" * 100)
-    paths.trim_logs(most_bytes=200)
+    paths.trim_logs(max_bytes=200)
     assert file.read_text() == ""
     assert file.with_suffix(".log.1").read_text() == "long" * 100
     paths.close()

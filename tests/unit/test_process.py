@@ -1,4 +1,4 @@
-"""Processes: how they start, end, and take their groups along."""
+"""Processes: how they start and end, and that their process groups end with them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import psutil
 import pytest
 
 from cluster.children.child import Child, Grace
-from cluster.children.process import Exit, Launch, Reaper, group_ended, spawn
+from cluster.children.process import Exit, Launch, Reaper, kill_group, spawn
 
 SLEEP = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(100)")
 FAMILY = (
@@ -32,7 +32,7 @@ async def reaper():
     reaper.close()
 
 
-async def said(fd: int) -> str:
+async def output(fd: int) -> str:
     while True:
         try:
             return os.read(fd, 1000).decode()
@@ -40,17 +40,17 @@ async def said(fd: int) -> str:
             await asyncio.sleep(0.01)
 
 
-async def test_a_child_leads_its_own_session_and_its_exit_is_heard(reaper):
+async def test_a_child_leads_its_own_session_and_its_exit_is_reported(reaper):
     pid, fd = spawn(launch(*SLEEP))
     exited = reaper.watch(pid)
-    assert await said(fd) == "up\n"
+    assert await output(fd) == "up\n"
     assert os.getsid(pid) == os.getpgid(pid) == pid
     os.kill(pid, signal.SIGTERM)
     assert (await exited).code == -signal.SIGTERM
     os.close(fd)
 
 
-async def test_a_child_that_ends_before_it_is_watched_is_heard_too(reaper):
+async def test_a_child_that_ends_before_it_is_watched_is_reported_too(reaper):
     pid, fd = spawn(launch("/bin/true"))
     os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
     assert (await asyncio.wait_for(reaper.watch(pid), 5)).code == 0
@@ -59,31 +59,31 @@ async def test_a_child_that_ends_before_it_is_watched_is_heard_too(reaper):
 
 async def test_the_rest_of_a_group_ends_with_its_leader(reaper):
     pid, fd = spawn(launch(*FAMILY))
-    other = int(await said(fd))
+    other = int(await output(fd))
     exited = reaper.watch(pid)
     os.kill(pid, signal.SIGKILL)
     await exited
-    # Without a subreaper the orphan is waited for by init; until then it may be a zombie.
-    await group_ended(pid, 2)
+    # Without a subreaper init waits for the orphan; until then it may be a zombie.
+    await kill_group(pid, 2)
     assert not psutil.pid_exists(other) or psutil.Process(other).status() == psutil.STATUS_ZOMBIE
     os.close(fd)
 
 
-async def test_a_program_that_is_not_there_is_an_os_error():
+async def test_a_missing_program_raises_an_os_error():
     files = psutil.Process().num_fds()
     with pytest.raises(OSError, match="No such file"):
         spawn(launch("/nonexistent/program"))
     assert psutil.Process().num_fds() == files
 
 
-def test_an_exit_is_told_in_words():
+def test_an_exit_is_described_in_words():
     assert str(Exit(1, 3)) == "exit code 3"
     assert str(Exit(1, -9)) == "signal SIGKILL"
     assert str(Exit(1, -63)) == "signal 63"
 
 
-class Sleeper:
-    """A kind whose child does what a line of Python says."""
+class PythonSpec:
+    """A child that runs a line of Python."""
 
     name = "sleeper"
     lanes: tuple[str, ...] = ("s",)
@@ -99,11 +99,11 @@ class Sleeper:
         return launch(sys.executable, "-c", self.code)
 
     async def watch(self, child: Child, status_fd: int | None) -> None:
-        while "up" not in child.last_words:
+        while "up" not in child.last_output_line:
             await asyncio.sleep(0.01)
         child.report("ready")
 
-    def said(self, text: str) -> str:
+    def loggable(self, text: str) -> str:
         return text
 
     def ended(self, lane: str) -> None:
@@ -114,8 +114,8 @@ OBEDIENT = "import time; print('up', flush=True); time.sleep(100)"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); print('up', flush=True); time.sleep(100)"
 
 
-async def test_a_child_that_obeys_is_clean_or_crashed_by_its_exit_code(reaper):
-    spec = Sleeper(
+async def test_a_child_that_obeys_its_stop_signal_is_clean(reaper):
+    spec = PythonSpec(
         "import signal, sys, time; signal.signal(15, lambda *_: sys.exit(0));" + OBEDIENT
     )
     child = Child(spec, "s", reaper, lambda _: None)
@@ -126,8 +126,8 @@ async def test_a_child_that_obeys_is_clean_or_crashed_by_its_exit_code(reaper):
     assert (child.shutdown_seconds() or 9) < 5
 
 
-async def test_a_child_that_does_not_obey_is_killed_after_its_grace(reaper):
-    child = Child(Sleeper(STUBBORN), "s", reaper, lambda _: None)
+async def test_a_child_that_ignores_its_stop_signal_is_killed_after_its_grace(reaper):
+    child = Child(PythonSpec(STUBBORN), "s", reaper, lambda _: None)
     assert await child.became_ready()
     assert (await child.stop(Grace(0.2))).code == -signal.SIGKILL
     assert child.outcome == "killed"
@@ -135,8 +135,8 @@ async def test_a_child_that_does_not_obey_is_killed_after_its_grace(reaper):
     assert (child.shutdown_seconds() or 0) >= 0.2
 
 
-async def test_a_grace_that_is_shortened_is_shortened_for_who_waits_already(reaper):
-    child = Child(Sleeper(STUBBORN), "s", reaper, lambda _: None)
+async def test_a_grace_can_be_shortened_while_a_stop_waits_for_it(reaper):
+    child = Child(PythonSpec(STUBBORN), "s", reaper, lambda _: None)
     assert await child.became_ready()
     grace = Grace(100)
     stopping = asyncio.create_task(child.stop(grace))
@@ -145,8 +145,8 @@ async def test_a_grace_that_is_shortened_is_shortened_for_who_waits_already(reap
     assert (await asyncio.wait_for(stopping, 5)).code == -signal.SIGKILL
 
 
-async def test_why_a_child_crashed_is_its_last_words(reaper):
-    child = Child(Sleeper("raise ValueError('no such thing')"), "s", reaper, lambda _: None)
+async def test_the_reason_of_a_crash_is_the_last_line_of_output(reaper):
+    child = Child(PythonSpec("raise ValueError('no such thing')"), "s", reaper, lambda _: None)
     assert not await child.became_ready()
     await child.ended()
     assert child.reason == "ValueError: no such thing (exit code 1)"

@@ -1,7 +1,8 @@
-"""Commands in, replies and frames out: the codec against the protocol page and RFC 6455."""
+"""The codec: decoding commands, encoding replies, pushes and frames (protocol page, RFC 6455)."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import orjson
@@ -11,8 +12,8 @@ from hypothesis import strategies as st
 
 from cluster import protocol
 from cluster.errors import CLIENT_ERRORS, UNSUBSCRIBES, ClientError, Disconnect
+from cluster.methods import METHODS
 from cluster.protocol import (
-    METHODS,
     Command,
     Position,
     Publication,
@@ -22,6 +23,7 @@ from cluster.protocol import (
     push_prefix,
     text_frame,
 )
+from tests.architecture.tree import ROOT
 
 JSON = st.recursive(
     st.none()
@@ -46,7 +48,7 @@ def nested(levels: int) -> bytes:
 
 
 def unframed(data: bytes) -> tuple[int, bytes]:
-    """A server frame taken apart as RFC 6455 §5.2 says, and nothing may be left over."""
+    """Decode one server frame as in RFC 6455 §5.2; the data must contain nothing else."""
     first, size, start = data[0], data[1], 2
     assert size < 128, "a server never masks"
     if size == 126:
@@ -63,7 +65,7 @@ def unframed(data: bytes) -> tuple[int, bytes]:
 
 
 @given(number=IDS, method=st.sampled_from(METHODS), params=st.dictionaries(st.text(), JSON))
-def test_a_command_comes_out_as_it_was_written(number: int, method: str, params: dict[str, Any]):
+def test_a_command_is_decoded_as_it_was_encoded(number: int, method: str, params: dict[str, Any]):
     [command] = decode(orjson.dumps({"id": number, method: params}))
     assert command == Command(number, method, params)
 
@@ -84,7 +86,7 @@ def test_an_empty_line_is_malformed(payload: bytes):
     "payload",
     [b"{", b"[]", b"1", b"null", b'"x"', b"{}{}", b"{'id':1}", b"\x00", b'{"id":1,"rpc":{}}\n{'],
 )
-def test_what_is_no_command_closes_with_3501(payload: bytes):
+def test_malformed_input_closes_with_3501(payload: bytes):
     assert closes_with(3501, payload)
 
 
@@ -100,18 +102,18 @@ def test_an_escaped_lone_surrogate_is_malformed_json_not_bad_utf_8():
 
 
 @pytest.mark.parametrize("number", [b"-1", b"4294967296", b"1.0", b"true", b'"1"', b"[]", b"1e3"])
-def test_an_id_that_is_no_uint32_closes_with_3501(number: bytes):
+def test_an_id_that_is_not_a_uint32_closes_with_3501(number: bytes):
     assert closes_with(3501, b'{"id":%b,"rpc":{}}' % number)
 
 
-def test_the_largest_id_is_taken():
+def test_the_largest_id_is_accepted():
     assert decode(b'{"id":4294967295,"rpc":{}}')[0].id == 2**32 - 1
 
 
 @pytest.mark.parametrize(
     "payload", [b"{}", b'{"id":0}', b'{"subscribe":{"channel":"a"}}', b'{"x":1}']
 )
-def test_whatever_has_no_id_and_is_no_send_is_a_pong(payload: bytes):
+def test_a_command_without_an_id_that_is_not_send_is_a_pong(payload: bytes):
     assert decode(payload) == [protocol.PONG]
 
 
@@ -138,7 +140,7 @@ def test_unknown_fields_are_ignored():
 
 
 @given(st.binary(max_size=200))
-def test_any_bytes_are_commands_or_a_disconnect(payload: bytes):
+def test_any_bytes_decode_to_commands_or_a_disconnect(payload: bytes):
     try:
         assert decode(payload)
     except Disconnect as why:
@@ -146,7 +148,7 @@ def test_any_bytes_are_commands_or_a_disconnect(payload: bytes):
 
 
 @given(st.dictionaries(st.sampled_from(["id", *METHODS]), JSON))
-def test_any_json_is_read_or_refused_with_a_code(document: dict[str, Any]):
+def test_any_json_is_read_or_rejected_with_a_code(document: dict[str, Any]):
     readers = {
         "connect": protocol.connect_request,
         "subscribe": protocol.subscribe_request,
@@ -189,7 +191,7 @@ def test_a_subscribe_with_a_wrong_type_closes_with_3501(params: dict[str, Any]):
     assert caught.value.code == 3501
 
 
-def test_a_whole_subscribe_is_read():
+def test_all_parameters_of_a_subscribe_are_read():
     request = protocol.subscribe_request(
         {"channel": "a", "token": "t", "recover": True, "offset": 5, "epoch": "e",
          "positioned": True, "recoverable": True, "flag": 3, "delta": "fossil"}
@@ -198,7 +200,7 @@ def test_a_whole_subscribe_is_read():
 
 
 @pytest.mark.parametrize(("flag", "rejects"), [(0, False), (1, False), (2, True), (3, True)])
-def test_the_second_bit_of_the_flag_asks_for_an_error_instead(flag: int, rejects: bool):
+def test_the_second_bit_of_the_flag_requests_an_error_instead(flag: int, rejects: bool):
     assert protocol.subscribe_request({"channel": "a", "flag": flag}).rejects_unrecovered is rejects
 
 
@@ -237,11 +239,11 @@ def test_data_stays_the_same_json_and_holds_no_newline(data: Any):
     assert orjson.loads(written) == orjson.loads(orjson.dumps(data))
 
 
-def test_data_as_deep_as_can_be_written_passes():
+def test_data_nested_as_deeply_as_can_be_encoded_is_accepted():
     assert protocol.data_json({"data": orjson.loads(nested(254))}) == nested(254)
 
 
-def test_data_that_can_be_read_but_not_written_is_a_bad_request():
+def test_data_that_can_be_decoded_but_not_encoded_is_a_bad_request():
     [command] = decode(b'{"id":1,"publish":{"channel":"a","data":%b}}' % nested(1000))
     with pytest.raises(ClientError) as caught:
         protocol.publish_request(command.params)
@@ -249,7 +251,7 @@ def test_data_that_can_be_read_but_not_written_is_a_bad_request():
 
 
 @pytest.mark.parametrize("levels", [2000, 30_000])
-def test_data_too_deep_to_be_read_closes_with_3501(levels: int):
+def test_data_nested_too_deeply_to_be_decoded_closes_with_3501(levels: int):
     assert closes_with(3501, b'{"id":1,"publish":{"channel":"a","data":%b}}' % nested(levels))
 
 
@@ -361,3 +363,13 @@ def test_publications_in_a_reply_are_the_same_json_as_in_a_push():
     publication = Publication(2, "e", b'{"data":{"t":1}}')
     written = orjson.dumps({"p": protocol.publications_json([publication])})
     assert orjson.loads(written) == {"p": [{"data": {"t": 1}, "offset": 2}]}
+
+
+def test_no_other_module_of_the_cluster_encodes_frames():
+    header = re.compile(r"\b0x8[1-9A-Fa-f]\b|to_bytes\([28], \"big\"\)|\\x8[0-9A-Fa-f]")
+    found = [
+        str(path.relative_to(ROOT))
+        for path in sorted((ROOT / "cluster").rglob("*.py"))
+        if header.search(path.read_text())
+    ]
+    assert found == ["cluster/protocol.py"]

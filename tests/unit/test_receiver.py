@@ -152,16 +152,16 @@ async def test_the_switch_raises_one_alarm_for_a_silence_and_tells_its_end():
         told.append((kind, document["state"]))
 
     switch = DeadMansSwitch(300, tell)
-    await switch.look(10_000)
+    await switch.check(10_000)
     assert told == [], "what was never there cannot stop"
-    await switch.heard(10_000)
-    await switch.look(10_300)
+    await switch.beat(10_000)
+    await switch.check(10_300)
     assert told == []
-    await switch.look(10_301)
-    await switch.look(10_900)
+    await switch.check(10_301)
+    await switch.check(10_900)
     assert told == [("deadman", "alarm")]
-    await switch.heard(11_000)
-    await switch.heard(11_060)
+    await switch.beat(11_000)
+    await switch.beat(11_060)
     assert told == [("deadman", "alarm"), ("deadman", "ended")]
 
 

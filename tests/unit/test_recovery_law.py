@@ -1,4 +1,4 @@
-"""The recovery law: whoever holds a position gets the stream from there, or is told that it cannot.
+"""The recovery law: a client with a position gets the stream from there, or an answer that it cannot.
 
 For any schedule of publications, losses, delays, joins, leaves, trims, epoch changes, broken links
 and resubscribes, every positioned subscription is written exactly what its stream holds after its
@@ -26,7 +26,7 @@ from cluster.node.node import Node
 from cluster.protocol import Position, Publication
 from cluster.sessions import Session
 from cluster.websocket.client import WebSocketClient
-from tests.contract.twins import MemorySessions, MemoryStore, Record
+from tests.contract.fakes import MemorySessions, MemoryStore, Record
 from tests.unit.scripted import ScriptedBroker, StillLoop
 
 CONFIG = Config(
@@ -43,7 +43,7 @@ FAULTS = ("reads fail", "link breaks", "stream trimmed", "epoch changes", "stray
 
 
 class Transport:
-    """Collects what a carrier writes."""
+    """Collects what a client's connection writes."""
 
     def __init__(self) -> None:
         self.written: list[bytes] = []
@@ -90,7 +90,7 @@ class Held:
 
 @dataclass
 class Client:
-    carrier: WebSocketClient
+    websocket: WebSocketClient
     transport: Transport
     number: int = 1
     held: dict[str, Held] = field(default_factory=dict)
@@ -112,7 +112,7 @@ def frames(data: bytes) -> list[tuple[int, bytes]]:
 
 
 class Law(RuleBasedStateMachine):
-    """A worker, its clients, and a store that does what the schedule says."""
+    """A worker, its clients, and a store driven by the schedule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -211,7 +211,7 @@ class Law(RuleBasedStateMachine):
 
     def send(self, client: Client, **command: Any) -> int:
         number, client.number = client.number, client.number + 1
-        client.carrier.feed_data((WSMsgType.TEXT, orjson.dumps({"id": number, **command}), ""), 0)
+        client.websocket.feed_data((WSMsgType.TEXT, orjson.dumps({"id": number, **command}), ""), 0)
         return number
 
     @precondition(lambda self: len(self.clients) < 4)
@@ -219,10 +219,10 @@ class Law(RuleBasedStateMachine):
     def connects(self, is_shared: bool, wants: bool) -> None:
         async def build() -> Client:
             connection = Connection("c", channel_limit=9, counters=self.host.counters)
-            carrier = WebSocketClient(self.host, connection, url_session="", native_pings=False)
+            websocket = WebSocketClient(self.host, connection, url_session="", native_pings=False)
             transport = Transport()
-            carrier.begin(transport, 65536, 1 << 20)  # type: ignore[arg-type]
-            return Client(carrier, transport)
+            websocket.begin(transport, 65536, 1 << 20)  # type: ignore[arg-type]
+            return Client(websocket, transport)
 
         client = self.loop.run_until_complete(build())
         self.clients.append(client)
@@ -258,7 +258,7 @@ class Law(RuleBasedStateMachine):
                 client.known["c"] = client.held.pop("c")
         else:
             self.clients.remove(client)
-            self.loop.run_until_complete(self._step(client.carrier.connection_lost, None))
+            self.loop.run_until_complete(self._step(client.websocket.connection_lost, None))
         self.settle()
 
     # --- the store -------------------------------------------------------------------------------
@@ -374,7 +374,7 @@ def test_a_client_that_still_joins_another_channel_is_told_when_the_first_one_ju
     law.publishes("s1", [True, True, True], is_brought=False)
     law.broker.stream("s1").entries.clear()
     law.publishes("s1", [False], is_brought=False)
-    # Takes its place in s1 from what the worker knows, and waits for s2.
+    # Gets its position in s1 from what the worker knows, and waits for s2.
     law.connects(is_shared=True, wants=False)
     assert len(law.clients) == 2
     law.brings(1)

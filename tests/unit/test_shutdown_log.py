@@ -1,4 +1,4 @@
-"""What a whole stop leaves to the next start."""
+"""The shutdown log: written at a stop, read at the next start."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def test_a_line_cut_short_is_skipped(tmp_path):
     assert ShutdownLog(path).read() == [CLEAN]
 
 
-def test_no_file_is_no_shutdown_and_clearing_twice_is_fine(tmp_path):
+def test_a_missing_file_has_no_shutdowns_and_can_be_cleared(tmp_path):
     shutdown_log = ShutdownLog(tmp_path / "j")
     assert shutdown_log.read() == []
     shutdown_log.append(CLEAN)

@@ -1,4 +1,4 @@
-"""Memory of a cgroup of either version, and of no cgroup at all."""
+"""Memory with cgroup v1, cgroup v2 and without a cgroup; resource usage of a process."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def kernel(tmp_path):
     return write
 
 
-def test_version_2_leaves_reclaimable_cache_out(kernel):
+def test_v2_does_not_count_reclaimable_cache(kernel):
     files = {
         "app/memory.current": "5000\n",
         "app/memory.max": "10000\n",
@@ -39,17 +39,17 @@ def test_version_2_leaves_reclaimable_cache_out(kernel):
     assert kernel("0::/app\n", files) == system.MemoryUsage(3500, 10000)
 
 
-def test_version_2_in_a_container_is_the_root_of_the_mount(kernel):
+def test_v2_in_a_container_reads_the_root_of_the_mount(kernel):
     files = {"memory.current": "5000", "memory.max": "10000", "memory.stat": ""}
     assert kernel("0::/../host/path\n", files) == system.MemoryUsage(5000, 10000)
 
 
-def test_version_2_without_a_limit_is_limited_by_the_machine(kernel):
+def test_v2_without_a_limit_is_limited_by_the_machine(kernel):
     files = {"memory.current": "5000", "memory.max": "max\n", "memory.stat": ""}
     assert kernel("0::/\n", files) == system.MemoryUsage(5000, 1000 * 1024)
 
 
-def test_version_1_leaves_reclaimable_cache_out(kernel):
+def test_v1_does_not_count_reclaimable_cache(kernel):
     files = {
         "memory/a/memory.usage_in_bytes": "5000",
         "memory/a/memory.limit_in_bytes": "9000",
@@ -58,7 +58,7 @@ def test_version_1_leaves_reclaimable_cache_out(kernel):
     assert kernel("4:memory:/a\n0::/\n", files) == system.MemoryUsage(4000, 9000)
 
 
-def test_version_1_without_a_limit_in_a_container_is_the_machine_s(kernel):
+def test_v1_without_a_limit_in_a_container_is_limited_by_the_machine(kernel):
     files = {
         "memory/memory.usage_in_bytes": "5000",
         "memory/memory.limit_in_bytes": NO_LIMIT_V1,
@@ -67,11 +67,11 @@ def test_version_1_without_a_limit_in_a_container_is_the_machine_s(kernel):
     assert kernel("4:memory:/docker/xyz\n", files) == system.MemoryUsage(4000, 1000 * 1024)
 
 
-def test_without_a_cgroup_it_is_the_machine(kernel):
+def test_without_a_cgroup_the_machine_s_memory_is_used(kernel):
     assert kernel("", {}) == system.MemoryUsage(600 * 1024, 1000 * 1024)
 
 
-def test_a_process_is_described_and_one_that_is_gone_is_not():
+def test_a_process_that_has_ended_has_no_usage():
     own = system.process(os.getpid())
     assert own is not None
     assert own.resident_bytes > 1 << 20

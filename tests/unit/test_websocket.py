@@ -1,4 +1,4 @@
-"""The door on a real socket: handshakes, admission, frames, pings, and every way to end."""
+"""The WebSocket server on a real socket: handshakes, admission, frames and sessions."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import pytest
 
 from cluster.config import SessionConfig
 from tests.harness import wire
+from tests.harness.waiting import until
 from tests.harness.wire import HandshakeRefused, frame, upgrade_request
 from tests.unit.local_worker import LocalWorker, changed, configured
 from tests.unit.raw_socket import QUICK, close_code, echo, ended, raw
@@ -178,9 +179,7 @@ async def test_more_connections_than_the_limit_are_sent_elsewhere():
         first = await worker.caller()
         await refused_with_503(worker, "connection_limit")
         first.wire.abort()
-        async with asyncio.timeout(10):
-            while worker.server.clients:
-                await asyncio.sleep(0.01)
+        await until(lambda: not worker.server.clients, 10, "no client is left")
         await (await worker.caller()).connect()
 
 
@@ -252,9 +251,7 @@ async def test_a_short_connection_that_left_nothing_takes_its_session_along():
         assert len(worker.store.sessions) == 1
         caller.wire.close()
         await caller.closed()
-        async with asyncio.timeout(10):
-            while worker.server.clients:
-                await asyncio.sleep(0.01)
+        await until(lambda: not worker.server.clients, 10, "no client is left")
         assert worker.store.sessions == {}
 
 
@@ -266,9 +263,7 @@ async def test_a_longer_connection_leaves_its_session():
         caller.say({"id": 2, "rpc": {}}, {"id": 3, "rpc": {}})
         await caller.reply(3)
         caller.wire.close()
-        async with asyncio.timeout(10):
-            while worker.server.clients:
-                await asyncio.sleep(0.01)
+        await until(lambda: not worker.server.clients, 10, "no client is left")
         [record] = worker.store.sessions.values()
         assert record.session.messages == 2
 
@@ -287,9 +282,7 @@ async def test_too_many_connects_in_progress_send_new_clients_elsewhere():
         callers = [await worker.caller() for _ in range(8)]
         for caller in callers:
             caller.say({"id": 1, "connect": {}})
-        async with asyncio.timeout(10):
-            while not worker.node.is_overrun:
-                await asyncio.sleep(0.01)
+        await until(lambda: worker.node.is_overrun, 10, "two connects are in progress")
         with pytest.raises(HandshakeRefused) as refused:
             await worker.caller()
         assert refused.value.status == 503
@@ -318,9 +311,7 @@ async def test_commands_that_waited_count_as_messages_too():
         caller.say({"id": 4, "subscribe": {"channel": "b"}}, {"id": 5, "rpc": {}})
         await caller.reply(5)
         caller.wire.close()
-        async with asyncio.timeout(10):
-            while worker.server.clients:
-                await asyncio.sleep(0.01)
+        await until(lambda: not worker.server.clients, 10, "no client is left")
         [record] = worker.store.sessions.values()
         assert record.session.messages == 4
 

@@ -15,6 +15,7 @@ from cluster.connection import Connection
 from cluster.errors import SERVER_UNSUBSCRIBE
 from cluster.websocket.client import WebSocketClient
 from tests.harness import wire
+from tests.harness.waiting import until
 from tests.harness.wire import frame, upgrade_request
 from tests.unit.local_worker import Caller, LocalWorker, configured
 
@@ -22,10 +23,8 @@ QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.15, "stale_clos
 
 
 async def empty(worker: LocalWorker) -> None:
-    """Wait until the door has let go of every socket."""
-    async with asyncio.timeout(10):
-        while worker.server.clients:
-            await asyncio.sleep(0.01)
+    """Wait until the server has closed every client."""
+    await until(lambda: not worker.server.clients, 10, "no client is left")
 
 
 async def raw_client(
@@ -112,7 +111,7 @@ async def slow_client(worker: LocalWorker) -> Caller:
 
 
 async def flood(worker: LocalWorker, stop: asyncio.Event, *, size: int = 30_000) -> None:
-    """Publish into the channel until told to stop."""
+    """Publish into the channel until `stop` is set."""
     speaker = await worker.caller()
     await speaker.connect()
     number = 1
@@ -132,15 +131,13 @@ def buffered(worker: LocalWorker) -> int:
     return max(sizes, default=0)
 
 
-async def test_a_client_that_does_not_read_is_closed_and_the_others_never_notice():
+async def test_a_client_that_does_not_read_is_closed_and_the_others_do_not_notice():
     async with LocalWorker(configured(queue_max_size=65536)).open() as worker:
         slow, quick = await slow_client(worker), await slow_client(worker)
         slow.wire.stop_reading()
         stop = asyncio.Event()
         task = asyncio.ensure_future(flood(worker, stop))
-        async with asyncio.timeout(20):
-            while not worker.counters.connections_closed["3008"]:
-                await asyncio.sleep(0.01)
+        await until(lambda: bool(worker.counters.connections_closed["3008"]), 20, "a slow client")
         seen = len(quick.pubs())
         await quick.until(lambda: len(quick.pubs()) > seen + 3)
         stop.set()
@@ -160,7 +157,7 @@ async def test_a_client_that_reads_a_little_and_then_no_more_is_closed_too():
         async with asyncio.timeout(20):
             while buffered(worker) < 300_000:
                 await asyncio.sleep(0)
-            # It takes a gulp whenever it is about to be called slow, and then stops for good.
+            # It reads a little each time before it counts as slow, and then stops for good.
             for _ in range(5):
                 slow.wire.resume_reading()
                 await asyncio.sleep(0.005)
@@ -242,18 +239,19 @@ async def test_a_client_that_vanishes_leaves_everything():
 
 async def test_a_client_that_vanishes_while_it_subscribes_leaves_everything():
     async with LocalWorker(configured()).open() as worker:
+        tasks = asyncio.all_tasks()
         for _ in range(20):
             caller = await worker.caller()
             caller.say({"id": 1, "connect": {}}, {"id": 2, "subscribe": {"channel": "a"}})
             await asyncio.sleep(0)
             caller.wire.abort()
         await empty(worker)
-        await asyncio.sleep(0.05)
+        await until(lambda: asyncio.all_tasks() <= tasks, 10, "every command has ended")
         assert worker.node.hub.channels == {}
         assert worker.sessions.held == {}
 
 
-async def test_publishing_to_sockets_that_have_just_been_reset_harms_nobody():
+async def test_publishing_to_sockets_that_have_just_been_reset_harms_no_other():
     async with LocalWorker(configured()).open() as worker:
         staying = await slow_client(worker)
         leaving = [await slow_client(worker) for _ in range(30)]
@@ -282,7 +280,7 @@ async def test_the_server_takes_a_subscription_away_on_a_live_socket():
 # --- the drain -----------------------------------------------------------------------------------
 
 
-async def test_a_drain_is_paced_over_its_window_and_tells_everybody_3001():
+async def test_a_drain_is_paced_over_its_window_and_closes_every_client_with_3001():
     async with LocalWorker(configured()).open() as worker:
         callers = [await worker.caller() for _ in range(40)]
         for caller in callers:
@@ -300,7 +298,7 @@ async def test_a_drain_is_paced_over_its_window_and_tells_everybody_3001():
         assert min(per_fifth) >= 3, per_fifth
 
 
-async def test_a_hurried_drain_closes_everybody_at_once():
+async def test_a_hurried_drain_closes_every_client_at_once():
     async with LocalWorker(configured()).open() as worker:
         callers = [await worker.caller() for _ in range(20)]
         hurry = asyncio.Event()
@@ -311,7 +309,7 @@ async def test_a_hurried_drain_closes_everybody_at_once():
         assert {(await caller.closed())[0] for caller in callers} == {3001}
 
 
-async def test_a_drain_of_an_empty_door_is_over_at_once():
+async def test_a_drain_of_a_server_without_clients_is_over_at_once():
     async with LocalWorker(configured()).open() as worker:
         await asyncio.wait_for(worker.server.drain(5.0, asyncio.Event()), 1)
 
@@ -348,10 +346,9 @@ async def test_a_closed_connection_leaves_nothing_behind(ending: str):
                 await caller.closed()
         await empty(worker)
         del caller
-        async with asyncio.timeout(10):
-            # The clocks may still hold the last one they looked at.
-            while living(WebSocketClient) > before[0] + 2 or living(Connection) > before[1] + 2:
-                await asyncio.sleep(0.1)
+        # The timers may still refer to the last client they checked.
+        await until(lambda: living(WebSocketClient) <= before[0] + 2, 10, "the clients are freed")
+        await until(lambda: living(Connection) <= before[1] + 2, 10, "the connections are freed")
         assert worker.sessions.held == {}
         assert worker.node.hub.channels == {}
 

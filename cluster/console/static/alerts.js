@@ -1,6 +1,6 @@
-// The indicator, the list of alerts, and the orders: acknowledge, silence, end a silence.
+// The indicator, the list of alerts, and the actions: acknowledge, silence, end a silence.
 import { by, el, moment } from "./dom.js";
-import { forgetKey, hasKey, order, rememberKey } from "./door.js";
+import { act, forgetKey, hasKey, rememberKey } from "./server.js";
 
 const AUTHOR = "ws-cluster-author";
 const FORMS = { active: "for %", pending: "for %", resolved: "% ago" };
@@ -19,10 +19,10 @@ export function showAlerts(report) {
   const badge = counts.critical + counts.warning;
   document.title = badge ? `(${badge}) ws-cluster` : "ws-cluster";
   const wrong = Object.values(errors).map((error) => el("p", { className: "faint wrong" }, error));
-  const held = document.activeElement?.dataset?.held;
+  const focused = document.activeElement?.dataset?.focus;
   by("alert-list").replaceChildren(...wrong, ...(alerts.length ? alerts.map(card) : [el("p", { className: "empty" }, nothing(level))]));
   by("alerts-note").textContent = report.left_out ? `${report.left_out} more are not shown` : "";
-  if (held) [...document.querySelectorAll("[data-held]")].find((e) => e.dataset.held === held)?.focus();
+  if (focused) [...document.querySelectorAll("[data-focus]")].find((e) => e.dataset.focus === focused)?.focus();
 }
 
 export function setWritable(isWritable) {
@@ -36,7 +36,7 @@ export function loseAlerts() {
   by("indicator-text").textContent = "alerts unknown";
 }
 
-const nothing = (level) => (level === "unknown" ? "Nothing is known." : "Nothing is pending or active, and nothing was in the last 15 minutes.");
+const nothing = (level) => (level === "unknown" ? "The state of the alerts is not known." : "No alert is pending or active, and none was active in the last 15 minutes.");
 
 // --- the list ------------------------------------------------------------------------------
 
@@ -52,34 +52,34 @@ function card(alert) {
       extra.length ? el("p", { className: "faint" }, extra.map(([name, value]) => `${name}=${value}`).join("  ")) : null,
       ...alert.silences.map(silence)),
     el("div", { className: "act" }, runbook(alert.runbook),
-      alert.state === "active" && !isAcked ? action(alert, "ack", "Acknowledge") : null,
-      alert.state === "resolved" ? null : action(alert, "silence", "Silence")));
+      alert.state === "active" && !isAcked ? actionButton(alert, "ack", "Acknowledge") : null,
+      alert.state === "resolved" ? null : actionButton(alert, "silence", "Silence")));
 }
 
 function runbook(address) {
   if (!address) return null;
-  // An address of any other kind (javascript:, a path of the sources) is shown, not followed.
+  // Any other address (javascript:, a path in the sources) is shown as text, not as a link.
   if (!/^https?:\/\//i.test(address)) return el("span", { className: "faint" }, address);
   return el("a", { className: "button", href: address, target: "_blank", rel: "noopener noreferrer" }, "Runbook");
 }
 
 function silence(one) {
   const undo = el("button", { type: "button", className: "quiet" }, "End");
-  undo.dataset.held = `end ${one.id}`;
-  undo.addEventListener("click", () => withKey(() => order("unsilence", { id: one.id }).catch(fail)));
+  undo.dataset.focus = `end ${one.id}`;
+  undo.addEventListener("click", () => withKey(() => act("unsilence", { id: one.id }).catch(fail)));
   return el("p", { className: "silence" }, `${one.is_ack ? "✔ acknowledged" : "🔕 silenced"} by ${one.author}: ${one.note} (`,
     moment(one.ends_at, "% left"), ") ", canWrite ? undo : "");
 }
 
-function action(alert, name, text) {
+function actionButton(alert, name, text) {
   if (!canWrite) return null;
   const button = el("button", { type: "button", className: name === "ack" ? "" : "quiet" }, text);
-  button.dataset.held = `${name} ${JSON.stringify(alert.labels)}`;
-  button.addEventListener("click", () => withKey(() => ask(alert, name, text)));
+  button.dataset.focus = `${name} ${JSON.stringify(alert.labels)}`;
+  button.addEventListener("click", () => withKey(() => openDialog(alert, name, text)));
   return button;
 }
 
-// --- orders --------------------------------------------------------------------------------
+// --- actions -------------------------------------------------------------------------------
 
 function withKey(next) {
   if (hasKey()) return next();
@@ -98,43 +98,43 @@ function fail(error) {
   }
 }
 
-function ask(alert, name, text) {
-  by("order-title").textContent = `${text} ${alert.name}`;
-  by("order-text").textContent = name === "ack"
-    ? "Somebody is on it: this alert notifies nobody again until the time is over, and the note tells why."
-    : "No notification until the time is over. The alert itself goes on.";
-  by("order-go").textContent = text;
-  by("order-note").value = "";
-  by("order-author").value = localStorage.getItem(AUTHOR) ?? "";
-  by("order-all").checked = false;
-  by("order-all").parentElement.hidden = name === "ack";
-  by("order-error").hidden = true;
-  by("order").showModal();
-  by("order").querySelector("form").onsubmit = (event) => {
+function openDialog(alert, name, text) {
+  by("action-title").textContent = `${text} ${alert.name}`;
+  by("action-text").textContent = name === "ack"
+    ? "You work on it: this alert sends no more notifications until the time is over. The note says why."
+    : "No notifications until the time is over. The alert itself stays active.";
+  by("action-go").textContent = text;
+  by("action-note").value = "";
+  by("action-author").value = localStorage.getItem(AUTHOR) ?? "";
+  by("action-all").checked = false;
+  by("action-all").parentElement.hidden = name === "ack";
+  by("action-error").hidden = true;
+  by("action").showModal();
+  by("action").querySelector("form").onsubmit = (event) => {
     event.preventDefault();
     send(alert, name);
   };
 }
 
 async function send(alert, name) {
-  const author = by("order-author").value;
-  const labels = by("order-all").checked ? { alertname: alert.labels.alertname } : alert.labels;
+  const author = by("action-author").value;
+  const labels = by("action-all").checked ? { alertname: alert.labels.alertname } : alert.labels;
   localStorage.setItem(AUTHOR, author);
-  by("order-go").disabled = true;
+  by("action-go").disabled = true;
   try {
-    await order(name, { labels, note: by("order-note").value, author, seconds: Number(by("order-seconds").value) });
-    by("order").close();
+    await act(name, { labels, note: by("action-note").value, author, seconds: Number(by("action-seconds").value) });
+    by("action").close();
     by("alerts-note").textContent = name === "ack" ? `${alert.name} is acknowledged` : `${alert.name} is silenced`;
   } catch (error) {
-    by("order-error").textContent = error.message;
-    by("order-error").hidden = false;
+    by("action-error").textContent = error.message;
+    by("action-error").hidden = false;
     fail(error);
   } finally {
-    by("order-go").disabled = false;
+    by("action-go").disabled = false;
   }
 }
 
-by("order-cancel").addEventListener("click", () => by("order").close());
+by("action-cancel").addEventListener("click", () => by("action").close());
 by("key-cancel").addEventListener("click", () => by("key").close());
 by("key-button").addEventListener("click", () => {
   if (!hasKey()) return withKey(() => {});
@@ -145,7 +145,7 @@ by("key").querySelector("form").addEventListener("submit", async (event) => {
   event.preventDefault();
   rememberKey(by("key-value").value.trim());
   try {
-    await order("key", {});
+    await act("key", {});
     by("key").close();
     by("key-value").value = "";
     afterKey?.();

@@ -1,7 +1,7 @@
 // A small client of the Centrifuge JSON protocol: connect, subscribe, publish, recover.
 //
-// It dispatches "state", "log", "publication". What it lost the connection with, it resumes with:
-// every subscription keeps its position, the session its id.
+// It dispatches "state", "log" and "publication". After a lost connection it resumes: every
+// subscription from its position, the session by its id.
 const MIN_DELAY = 500;
 const MAX_DELAY = 20000;
 const PING_GRACE = 10000;
@@ -35,7 +35,7 @@ export class Client extends EventTarget {
     this.#become("disconnected");
   }
 
-  // As if the network had failed: no goodbye, and away for a while.
+  // Like a network failure: no close handshake, and no new connection for a while.
   drop(milliseconds) {
     this.#leave();
     this.#become("connecting");
@@ -51,11 +51,11 @@ export class Client extends EventTarget {
     return this.#command({ publish: { channel, data } });
   }
 
-  #tell(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
+  #emit(type, detail) { this.dispatchEvent(new CustomEvent(type, { detail })); }
 
   #become(state) {
     this.state = state;
-    this.#tell("state", state);
+    this.#emit("state", state);
   }
 
   #leave() {
@@ -64,21 +64,21 @@ export class Client extends EventTarget {
     const socket = this.#socket;
     this.#socket = null;
     socket?.close();
-    this.#waiting.forEach(({ fail }) => fail(new Error("the connection is gone")));
+    this.#waiting.forEach(({ fail }) => fail(new Error("the connection was closed")));
     this.#waiting.clear();
   }
 
   #lost(code, reason) {
     this.#leave();
-    const said = reason ? `${code} ${reason}` : `${code}`;
+    const why = reason ? `${code} ${reason}` : `${code}`;
     if (isTerminal(code)) {
-      this.#tell("log", { kind: "lost", text: `closed for good: ${said}` });
+      this.#emit("log", { kind: "lost", text: `closed for good: ${why}` });
       this.#become("disconnected");
       return;
     }
     const delay = Math.min(MAX_DELAY, MIN_DELAY + Math.random() * MIN_DELAY * 2 ** this.#attempt);
     this.#attempt = Math.min(this.#attempt + 1, 6);
-    this.#tell("log", { kind: "lost", text: `connection lost (${said}), next try in ${Math.round(delay)} ms` });
+    this.#emit("log", { kind: "lost", text: `connection lost (${why}), next try in ${Math.round(delay)} ms` });
     this.#become("connecting");
     this.#retry = setTimeout(() => this.connect(), delay);
   }
@@ -104,13 +104,13 @@ export class Client extends EventTarget {
       this.#pong = connect.pong ?? false;
       const session = connect.data?.session;
       this.#session = session?.id ?? "";
-      this.#tell("log", { kind: "", text: `connected as ${connect.client}${session?.resumed ? ", session resumed" : ""}` });
+      this.#emit("log", { kind: "", text: `connected as ${connect.client}${session?.resumed ? ", session resumed" : ""}` });
       this.#become("connected");
       this.#expectPing();
       for (const channel of this.#subscriptions.keys()) this.#subscribe(channel);
     } catch (error) {
       if (socket !== this.#socket) return;
-      this.#tell("log", { kind: "lost", text: `connect failed: ${error.message}` });
+      this.#emit("log", { kind: "lost", text: `connect failed: ${error.message}` });
       if (error.isFinal) this.disconnect(); else socket.close();
     }
   }
@@ -123,32 +123,32 @@ export class Client extends EventTarget {
       const { subscribe } = await this.#command({ subscribe: request });
       const missed = subscribe.publications ?? [];
       const how = subscribe.was_recovering
-        ? (subscribe.recovered ? `recovered ${missed.length} missed` : "could not recover, history is gone")
+        ? (subscribe.recovered ? `recovered ${missed.length} missed` : "could not recover: the history no longer has the position")
         : (subscribe.recoverable ? "recoverable" : "not recoverable");
-      this.#tell("log", { kind: subscribe.recovered ? "recovered" : "", text: `subscribed to ${channel}: ${how}` });
+      this.#emit("log", { kind: subscribe.recovered ? "recovered" : "", text: `subscribed to ${channel}: ${how}` });
       Object.assign(position, { offset: subscribe.offset ?? 0, epoch: subscribe.epoch ?? "", isRecoverable: subscribe.recoverable ?? false });
       missed.forEach((publication) => this.#publication(channel, publication, true));
     } catch (error) {
-      this.#tell("log", { kind: "lost", text: `subscribe failed: ${error.message}` });
+      this.#emit("log", { kind: "lost", text: `subscribe failed: ${error.message}` });
     }
   }
 
   #publication(channel, publication, isRecovered) {
     const position = this.#subscriptions.get(channel);
     if (position && publication.offset) position.offset = publication.offset;
-    this.#tell("publication", { channel, data: publication.data, offset: publication.offset, isRecovered });
+    this.#emit("publication", { channel, data: publication.data, offset: publication.offset, isRecovered });
   }
 
   async #read(text) {
     this.#expectPing();
     for (const line of text.split("\n").filter(Boolean)) {
-      this.#take(JSON.parse(line));
-      // Whoever awaits this reply goes on before what follows it in the frame is looked at.
+      this.#handle(JSON.parse(line));
+      // Code that awaits this reply runs before the next reply of the frame is handled.
       await null;
     }
   }
 
-  #take(reply) {
+  #handle(reply) {
     if (reply.id) {
       const { done, fail, timer } = this.#waiting.get(reply.id) ?? {};
       this.#waiting.delete(reply.id);
@@ -160,7 +160,7 @@ export class Client extends EventTarget {
       this.#publication(reply.push.channel, reply.push.pub, false);
     } else if (reply.push?.unsubscribe) {
       const { code, reason } = reply.push.unsubscribe;
-      this.#tell("log", { kind: "lost", text: `unsubscribed: ${code} ${reason}` });
+      this.#emit("log", { kind: "lost", text: `unsubscribed: ${code} ${reason}` });
       if (code >= 2500) this.#subscribe(reply.push.channel);
     } else if (!reply.push && this.#pong) {
       this.#send({});

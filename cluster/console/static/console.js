@@ -1,14 +1,14 @@
-// The page: takes what the server sends once a second and shows it.
+// The page: shows what the server sends once a second.
 import { loseAlerts, setWritable, showAlerts } from "./alerts.js";
-import { by, bytes, el, moment, number, refreshTimes, sparkline, stack, stretch } from "./dom.js";
-import { follow } from "./door.js";
+import { by, bytes, duration, el, moment, number, refreshTimes, sparkline, stack } from "./dom.js";
+import { follow } from "./server.js";
 import { showLive } from "./live.js";
 
 const MOST_POINTS = 120;
 const PHASES = ["clients", "broker", "sessions", "exit"];
 const STATES = { ready: "good", starting: "warn", draining: "warn", not_ready: "alarm", failed: "alarm", exited: "alarm", away: "alarm" };
 const TILES = [
-  ["connections", "connections", (n) => `${number(n.opened_per_second)} new/s · ${number(n.capacity)} fit`],
+  ["connections", "connections", (n) => `${number(n.opened_per_second)} new/s · capacity ${number(n.capacity)}`],
   ["sessions", "sessions", (n) => `subscriptions: ${number(n.subscriptions)}`],
   ["messages_out_per_second", "messages/s out", (n) => `${number(n.publications_per_second)} publications/s`],
   ["messages_in_per_second", "messages/s in", () => "commands of clients"],
@@ -27,7 +27,7 @@ function showHello(hello) {
   setWritable(hello.can_write);
 }
 
-// An address of loopback is meant as seen from the server: a browser elsewhere takes its name.
+// A loopback address is the server's: a browser on another machine uses the name of the server.
 function link(anchor, address) {
   anchor.hidden = !/^https?:\/\//i.test(address);
   if (anchor.hidden) return;
@@ -39,7 +39,7 @@ function link(anchor, address) {
 function showNumbers(now) {
   past = [...past, now].slice(-MOST_POINTS);
   const isWell = now.ready;
-  by("state").textContent = isWell ? `ready · up ${stretch(now.up_seconds)}` : `not ready: ${now.reason}`;
+  by("state").textContent = isWell ? `ready · up ${duration(now.up_seconds)}` : `not ready: ${now.reason}`;
   by("state").className = `pill ${isWell ? "good" : "alarm"}`;
   by("numbers").replaceChildren(...TILES.map((tile) => showTile(tile, now)), memoryTile(now));
   by("workers").tBodies[0].replaceChildren(...workers(now.workers));
@@ -80,10 +80,10 @@ function workers(rows) {
     meter(row.cpu == null ? "–" : `${Math.round(row.cpu * 100)} %`, row.cpu ?? 0, row.cpu > 0.9),
     meter(row.resident_bytes ? bytes(row.resident_bytes) : "–", (row.resident_bytes ?? 0) / memory),
     el("td", { className: "n optional" }, row.open_fds == null ? "–" : number(row.open_fds)),
-    el("td", { className: "n optional" }, stretch(row.up_seconds))));
+    el("td", { className: "n optional" }, duration(row.up_seconds))));
 }
 
-// How far the fullest worker is above the mean; of a handful of connections that says nothing.
+// How far the fullest worker is above the mean; not shown for fewer than ten connections a worker.
 function balance(counts) {
   const mean = counts.reduce((sum, count) => sum + count, 0) / counts.length;
   const over = mean > 0 ? Math.round((Math.max(...counts) / mean - 1) * 100) : 0;
@@ -92,7 +92,7 @@ function balance(counts) {
 }
 
 function endings(rows) {
-  if (!rows.length) return [el("tr", {}, el("td", { colSpan: 5, className: "empty" }, "No worker has ended since this cluster runs."))];
+  if (!rows.length) return [el("tr", {}, el("td", { colSpan: 5, className: "empty" }, "No worker has ended since this cluster was started."))];
   const most = Math.max(...rows.map((row) => row.seconds ?? 0));
   return rows.map((row) => {
     const parts = PHASES.filter((name) => row.phases[name] > 0)

@@ -1,4 +1,4 @@
-// Elements and texts. Strings become text nodes, never markup: texts of alerts are anybody's.
+// Elements and texts. Strings become text nodes, never markup: texts of alerts are not trusted.
 const SVG = "http://www.w3.org/2000/svg";
 
 export const by = (id) => document.getElementById(id);
@@ -31,13 +31,13 @@ export function sparkline(values, label) {
 // Parts of a whole side by side; widths are shares of `most`.
 export function stack(parts, most, label) {
   let x = 0;
-  const picture = svg("svg", { class: "phases", viewBox: "0 0 100 8", preserveAspectRatio: "none", role: "img", "aria-label": label });
+  const chart = svg("svg", { class: "phases", viewBox: "0 0 100 8", preserveAspectRatio: "none", role: "img", "aria-label": label });
   for (const { share, style, title } of parts) {
     const width = most > 0 ? (share / most) * 100 : 0;
-    picture.append(svg("rect", { class: style, x, y: 0, width, height: 8 }, svg("title", {}, title)));
+    chart.append(svg("rect", { class: style, x, y: 0, width, height: 8 }, svg("title", {}, title)));
     x += width;
   }
-  return picture;
+  return chart;
 }
 
 const COMPACT = new Intl.NumberFormat("en", { notation: "compact", maximumFractionDigits: 1 });
@@ -51,7 +51,7 @@ export function bytes(value) {
   return `${value.toFixed(value < 10 && unit ? 1 : 0)} ${units[unit]}`;
 }
 
-export function stretch(seconds) {
+export function duration(seconds) {
   const whole = Math.max(0, Math.round(seconds));
   if (whole < 60) return `${whole} s`;
   if (whole < 3600) return `${Math.floor(whole / 60)} min`;
@@ -71,7 +71,7 @@ export function moment(at, form) {
 
 function showTime(element) {
   const away = Math.abs(Date.now() / 1000 - element.dataset.at);
-  element.textContent = element.dataset.form.replace("%", stretch(away));
+  element.textContent = element.dataset.form.replace("%", duration(away));
 }
 
 export function refreshTimes() {

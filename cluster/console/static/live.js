@@ -54,9 +54,9 @@ function start(event) {
     if (detail.kind === "lost" && !hasConnected) write(`if this goes on: client.allowed_origins must name ${location.origin}`, "lost");
   });
   reader.addEventListener("publication", ({ detail }) => {
-    const said = typeof detail.data === "string" ? detail.data : JSON.stringify(detail.data);
-    const place = detail.offset ? ` #${detail.offset}` : "";
-    write(`${detail.isRecovered ? "recovered " : ""}${detail.channel}${place}: ${said}`, detail.isRecovered ? "recovered" : "");
+    const text = typeof detail.data === "string" ? detail.data : JSON.stringify(detail.data);
+    const offset = detail.offset ? ` #${detail.offset}` : "";
+    write(`${detail.isRecovered ? "recovered " : ""}${detail.channel}${offset}: ${text}`, detail.isRecovered ? "recovered" : "");
   });
   writer.addEventListener("state", ({ detail }) => {
     by("live-publish").querySelector("button").disabled = detail !== "connected";

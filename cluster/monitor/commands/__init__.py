@@ -1,1 +1,1 @@
-"""What an operator asks for on the command line: look, silence, read the history, follow the logs."""
+"""The commands of `ws-cluster monitor`: status, silences, history, logs, and those that run until stopped."""

@@ -1,4 +1,4 @@
-"""The parts that run until they are told to end: tracker, stack, receiver."""
+"""The commands that run until a signal ends them: the tracker, the stack, the receiver."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import asyncio
 from argparse import Namespace
 from pathlib import Path
 
-from cluster import log
+from cluster import durations, log
 from cluster.config import LogConfig
 from cluster.errors import BootFailed, ConfigError, Problem
-from cluster.monitor import durations, endpoints
+from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
 
 _LEAST_POLL_SECONDS = 0.2
@@ -17,22 +17,22 @@ _LEAST_POLL_SECONDS = 0.2
 
 def keep(arguments: Namespace) -> int:
     """`monitor keep`."""
-    from cluster.monitor.alertmanager import Alertmanager
+    from cluster.alerting.alertmanager import Alertmanager
+    from cluster.alerting.prometheus import Prometheus
     from cluster.monitor.incidents.notifications import PAGERDUTY_URL, NotificationSender
     from cluster.monitor.incidents.store import TARGET_FACT, IncidentStore
     from cluster.monitor.incidents.tracker import IncidentTracker, NotificationPolicy
-    from cluster.monitor.prometheus import Prometheus
     from cluster.monitor.signals import stop_flag
 
     compress = _compression(arguments)
 
-    def length(name: str) -> float:
+    def compressed(name: str) -> float:
         return _seconds(f"--{name}", getattr(arguments, name.replace("-", "_"))) / compress
 
     policy = NotificationPolicy.of(
-        critical=length("critical-after"),
-        warning=length("warning-after"),
-        poll=max(_LEAST_POLL_SECONDS, length("poll")),
+        critical=compressed("critical-after"),
+        warning=compressed("warning-after"),
+        poll=max(_LEAST_POLL_SECONDS, compressed("poll")),
     )
     sender = NotificationSender(
         pagerduty_url=arguments.pagerduty_url or PAGERDUTY_URL,
@@ -47,7 +47,7 @@ def keep(arguments: Namespace) -> int:
     try:
         for severity, seconds in policy.response_seconds.items():
             with store.change():
-                store.remember(f"{TARGET_FACT}{severity}", str(seconds * compress))
+                store.set_fact(f"{TARGET_FACT}{severity}", str(seconds * compress))
         tracker = IncidentTracker(
             store,
             Prometheus(where.prometheus),
@@ -67,7 +67,7 @@ def keep(arguments: Namespace) -> int:
 def up(arguments: Namespace) -> int:
     """`monitoring up`."""
     from cluster.monitor.stack import up
-    from cluster.monitor.stack.setup import Options
+    from cluster.monitor.stack.setup import StackOptions
 
     def folder(given: str | None) -> Path | None:
         return Path(given).expanduser().absolute() if given else None
@@ -78,7 +78,7 @@ def up(arguments: Namespace) -> int:
         ("--warning-after", arguments.warning_after),
     ):
         _seconds(flag, text)
-    options = Options(
+    options = StackOptions(
         host=arguments.host,
         prometheus_port=arguments.prometheus_port,
         alertmanager_port=arguments.alertmanager_port,

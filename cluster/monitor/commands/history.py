@@ -1,7 +1,7 @@
-"""`monitor history`: incidents from the store, and the rates the reviews ask for.
+"""`monitor history`: incidents from the store, and rates for the reviews.
 
-Targets are the response times: a critical alert is to be acknowledged within 5 minutes, a warning
-within 30, unless the tracker was told otherwise. There is no target for the time to resolve; it is shown.
+Targets are the response times: a critical alert should be acknowledged within 5 minutes, a warning
+within 30, unless the tracker runs with other values. The time to resolve is shown and has no target.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
-from cluster.monitor import durations
+from cluster import durations
+from cluster.errors import UsageError
 from cluster.monitor.commands import status
 from cluster.monitor.endpoints import Endpoints
-from cluster.monitor.faults import NotAnswering
 from cluster.monitor.incidents.store import TARGET_FACT, Incident, IncidentStore
 
 Targets = Mapping[str, float]
@@ -28,11 +28,11 @@ _WEEK_SECONDS: Final = 7 * 86400.0
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """One alert over a time.
+    """One alert over a period.
 
     Attributes:
-        in_target: acknowledged, or over, within the response time; None without a target.
-        median_*_seconds: over those that were acknowledged, or have ended.
+        in_target: acknowledged, or resolved, within the response time; None without a target.
+        median_*_seconds: over those that were acknowledged, or resolved.
     """
 
     alert: str
@@ -49,7 +49,7 @@ class Rate:
 def history(arguments: Namespace) -> int:
     """`monitor history`."""
     marks = arguments.false_positive is not None or arguments.true_positive is not None
-    store = IncidentStore(Endpoints.of(arguments).data_dir, must_exist=True, only_reads=not marks)
+    store = IncidentStore(Endpoints.of(arguments).data_dir, must_exist=True, read_only=not marks)
     try:
         for number, mark in ((arguments.false_positive, 1), (arguments.true_positive, 0)):
             if number is not None:
@@ -79,9 +79,9 @@ def history(arguments: Namespace) -> int:
 
 
 def targets_of(store: IncidentStore) -> Targets:
-    """The response times by severity that the tracker of this store holds to."""
-    told = {name: store.fact(f"{TARGET_FACT}{name}") for name in TARGET_SECONDS}
-    return {name: float(told[name] or seconds) for name, seconds in TARGET_SECONDS.items()}
+    """The response times by severity that the tracker of this store uses."""
+    stored = {name: store.fact(f"{TARGET_FACT}{name}") for name in TARGET_SECONDS}
+    return {name: float(stored[name] or seconds) for name, seconds in TARGET_SECONDS.items()}
 
 
 def _mark(store: IncidentStore, number: int, mark: int) -> int:
@@ -89,7 +89,7 @@ def _mark(store: IncidentStore, number: int, mark: int) -> int:
     with store.change():
         store.set(number, is_false_positive=mark)
         kind = "false_positive" if mark else "true_positive"
-        store.tell(time.time(), number, kind, "marked by hand")
+        store.record(time.time(), number, kind, "marked by hand")
     word = "a" if mark else "no"
     _print(f"incident {number} ({incident.alertname}) is marked as {word} false positive")
     return 0
@@ -99,25 +99,25 @@ def _span(text: str) -> float:
     try:
         return durations.seconds_of(text)
     except ValueError as error:
-        raise NotAnswering(f"--since: {error}") from None
+        raise UsageError(f"--since: {error}") from None
 
 
 def acknowledge_seconds(incident: Incident) -> float | None:
-    """From firing to somebody taking it."""
+    """From firing to the acknowledgement."""
     if incident.acknowledged_at is None or incident.firing_at is None:
         return None
     return max(0.0, incident.acknowledged_at - incident.firing_at)
 
 
 def resolve_seconds(incident: Incident) -> float | None:
-    """From firing to the end."""
+    """From firing to the end of the incident."""
     if incident.resolved_at is None or incident.firing_at is None:
         return None
     return max(0.0, incident.resolved_at - incident.firing_at)
 
 
 def is_in_target(incident: Incident, now: float, targets: Targets = TARGET_SECONDS) -> bool | None:
-    """Whether it was taken, or over, in time; None without a target or while there is time."""
+    """Whether it was acknowledged or resolved in time; None without a target or before it is due."""
     target = targets.get(incident.severity)
     if target is None or incident.firing_at is None:
         return None
@@ -147,13 +147,13 @@ def _show(found: Sequence[Incident], now: float, targets: Targets) -> None:
     rows = [
         (
             str(one.id),
-            durations.shown(one.firing_at or one.active_at),
+            durations.time_for_people(one.firing_at or one.active_at),
             one.severity,
             one.alertname,
             one.labels.get("instance", ""),
             one.state,
-            _length(acknowledge_seconds(one)),
-            _length(resolve_seconds(one)),
+            _shown(acknowledge_seconds(one)),
+            _shown(resolve_seconds(one)),
             {True: "yes", False: "NO", None: ""}[is_in_target(one, now, targets)],
             "false positive" if one.is_false_positive else "",
             " / ".join(t for t in (one.note, one.resolution if one.resolved_by else "") if t),
@@ -163,14 +163,14 @@ def _show(found: Sequence[Incident], now: float, targets: Targets) -> None:
     status.table(
         (
             *("id", "fired", "severity", "alert", "instance", "state"),
-            *("taken after", "over after", "in time", "mark", "note"),
+            *("acknowledged", "resolved", "in time", "mark", "note"),
         ),
         rows,
     )
 
 
-def _length(seconds: float | None) -> str:
-    return "" if seconds is None else durations.stretch(seconds)
+def _shown(seconds: float | None) -> str:
+    return "" if seconds is None else durations.duration_for_people(seconds)
 
 
 def rates(
@@ -186,8 +186,8 @@ def rates(
 
 
 def _rate(name: str, ones: Sequence[Incident], span: float, now: float, targets: Targets) -> Rate:
-    taken = [s for one in ones if (s := acknowledge_seconds(one)) is not None]
-    over = [s for one in ones if (s := resolve_seconds(one)) is not None]
+    acknowledged = [s for one in ones if (s := acknowledge_seconds(one)) is not None]
+    resolved = [s for one in ones if (s := resolve_seconds(one)) is not None]
     judged = [answer for one in ones if (answer := is_in_target(one, now, targets)) is not None]
     return Rate(
         alert=name,
@@ -195,10 +195,10 @@ def _rate(name: str, ones: Sequence[Incident], span: float, now: float, targets:
         firings=len(ones),
         per_week=len(ones) * _WEEK_SECONDS / span if span else 0.0,
         false_positives=sum(one.is_false_positive for one in ones),
-        acknowledged=len(taken),
+        acknowledged=len(acknowledged),
         in_target=sum(judged) if judged else None,
-        median_acknowledge_seconds=statistics.median(taken) if taken else None,
-        median_resolve_seconds=statistics.median(over) if over else None,
+        median_acknowledge_seconds=statistics.median(acknowledged) if acknowledged else None,
+        median_resolve_seconds=statistics.median(resolved) if resolved else None,
     )
 
 
@@ -215,8 +215,8 @@ def _show_rates(made: Sequence[Rate], *, as_json: bool) -> None:
             f"{rate.false_positives} ({100 * rate.false_positives / rate.firings:.0f} %)",
             str(rate.acknowledged),
             "-" if rate.in_target is None else f"{rate.in_target} of {rate.firings}",
-            _length(rate.median_acknowledge_seconds) or "-",
-            _length(rate.median_resolve_seconds) or "-",
+            _shown(rate.median_acknowledge_seconds) or "-",
+            _shown(rate.median_resolve_seconds) or "-",
         )
         for rate in made
     ]
@@ -226,7 +226,7 @@ def _show_rates(made: Sequence[Rate], *, as_json: bool) -> None:
     status.table(
         (
             *("alert", "severity", "firings", "per week", "false positives", "acknowledged"),
-            *("in time", "median to take", "median to end"),
+            *("in time", "median to acknowledge", "median to resolve"),
         ),
         rows,
     )

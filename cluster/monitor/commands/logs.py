@@ -1,11 +1,11 @@
-"""`monitor logs`: what services wrote, and what alerts did, on one time axis.
+"""`monitor logs`: log lines of services and events of alerts, in order of time.
 
 Rules
-- `monitoring up` writes one file per part into <data dir>/log, `ws-cluster up` app.log and nginx's
-  access.log into <its own data dir>/log, which is the state directory unless --cluster-dir says
-  otherwise; without that file the store of systemd is read.
-- A line's time is its own (JSON `ts` or `time`, or at its beginning); a line without one belongs to
-  the line before it.
+- `monitoring up` writes one file per process into <data dir>/log; `ws-cluster up` writes app.log and
+  nginx's access.log into <its own data dir>/log, for which --cluster-dir can be given. Without app.log,
+  systemd's journal is read.
+- A line's time is in the line (JSON `ts` or `time`, or at its beginning); a line without a time has
+  that of the line before it.
 - Alert lines come from the incident store and begin with ALERT.
 """
 
@@ -25,14 +25,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-from cluster.monitor import durations, endpoints
+from cluster import durations
+from cluster.errors import NotFound, UsageError
+from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
-from cluster.monitor.faults import NotAnswering, NotFound
 from cluster.monitor.incidents.store import FILE_NAME, IncidentStore
 
-_PARTS: Final = ("prometheus", "alertmanager", "node_exporter", "receiver", "tracker")
+_STACK: Final = ("prometheus", "alertmanager", "node_exporter", "receiver", "tracker")
 _APP: Final = ("app", "nginx")
-SERVICES: Final = (*_APP, *_PARTS)
+SERVICES: Final = (*_APP, *_STACK)
 _OTHER_NAMES: Final = {
     "websocket-app": "app",
     "websocket": "app",
@@ -41,7 +42,7 @@ _OTHER_NAMES: Final = {
     "monitor": "tracker",
 }
 _LINES: Final = 50
-_LOOK_SECONDS: Final = 0.3
+_POLL_SECONDS: Final = 0.3
 _MOST_READ_BYTES: Final = 64 << 20
 _STARTS_WITH_TIME: Final = re.compile(
     r"^\s*(?:ts=|time=)?\"?(\d{4}-\d\d-\d\d[T ]\d\d:\d\d:\d\d\S*)"
@@ -51,7 +52,7 @@ _UNIT: Final = "ws-cluster"
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line with its time and where it is from."""
+    """One line with its time and its source."""
 
     at: float
     source: str
@@ -83,22 +84,22 @@ def _pattern(text: str | None) -> re.Pattern[str] | None:
     try:
         return re.compile(text) if text else None
     except re.error as error:
-        raise NotAnswering(f"--grep {text!r} is no regular expression: {error}") from None
+        raise UsageError(f"--grep {text!r} is not a regular expression: {error}") from None
 
 
 def _since(text: str) -> float:
     try:
         return durations.seconds_of(text)
     except ValueError as error:
-        raise NotAnswering(f"--since: {error}") from None
+        raise UsageError(f"--since: {error}") from None
 
 
-# --- where lines come from ---------------------------------------------------------------
+# --- sources of lines --------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class _File:
-    """A log file that is appended to, and may be emptied or replaced."""
+    """A log file, which may be truncated or replaced."""
 
     name: str
     path: Path
@@ -108,7 +109,7 @@ class _File:
     has_begun: bool = False
 
     def read(self) -> list[Line]:
-        """What has been added since the last call; at first also the older piece, 64 MiB of each."""
+        """The lines since the last call; at first also the older file, at most 64 MiB of each."""
         if self.has_begun:
             return self._added()
         self.has_begun = True
@@ -138,13 +139,13 @@ class _File:
 
 @dataclass(slots=True)
 class _Unit:
-    """The store of a systemd unit."""
+    """The journal of a systemd unit."""
 
     name: str
     cursor: str = ""
 
     def read(self) -> list[Line]:
-        """What has been added since the last call; the last thousands of lines at first."""
+        """The lines since the last call; at first the last 10,000."""
         command = ["journalctl", "--unit", _UNIT, "--output", "json", "--quiet", "--no-pager"]
         command += ["--after-cursor", self.cursor] if self.cursor else ["--lines", "10000"]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -166,7 +167,7 @@ def _sources(arguments: Namespace, where: Endpoints) -> list[_Source]:
     if arguments.file:
         path = Path(arguments.file).expanduser()
         if not path.is_file():
-            raise NotFound(f"{path} is no file: --file names the log to read")
+            raise NotFound(f"{path} is not a file: --file names the log to read")
         return [_File(name, path)]
     cluster = _cluster_dir(arguments)
     if name == "all":
@@ -189,7 +190,7 @@ def _cluster_dir(arguments: Namespace) -> Path:
 
 
 def _source(name: str, where: Endpoints, cluster: Path) -> _Source | None:
-    folder = (where.data_dir if name in _PARTS else cluster) / "log"
+    folder = (where.data_dir if name in _STACK else cluster) / "log"
     path = folder / ("access.log" if name == "nginx" else f"{name}.log")
     if path.is_file():
         return _File(name, path)
@@ -225,13 +226,13 @@ class _Alerts:
         self._last = 0
 
     def read(self, since: float = 0.0) -> list[Line]:
-        """What happened since the last call."""
+        """The events since the last call."""
         if not (self._folder / FILE_NAME).is_file():
             return []
-        store = IncidentStore(self._folder, only_reads=True)
+        store = IncidentStore(self._folder, read_only=True)
         try:
             found = store.events(since, after_id=self._last)
-            # Not the last of what was found: what is older than `since` is not wanted later either.
+            # Not only the last one found: events older than `since` must not be returned later.
             self._last = max([store.last_event(), *(number for number, _ in found)])
         finally:
             store.close()
@@ -246,11 +247,11 @@ class _Alerts:
         ]
 
 
-# --- one time axis -----------------------------------------------------------------------
+# --- in order of time --------------------------------------------------------------------
 
 
 def time_of(text: str) -> float:
-    """The time a line carries; 0.0 if it carries none."""
+    """The time in a line; 0.0 if there is none."""
     with suppress(ValueError):
         if text.startswith("{"):
             document = json.loads(text)
@@ -275,12 +276,12 @@ def _follow(
     *,
     is_tagged: bool,
 ) -> None:
-    for lines in _arriving(sources, alerts):
+    for lines in _new_lines(sources, alerts):
         _write(lines, pattern, is_tagged=is_tagged)
 
 
-def _arriving(sources: list[_Source], alerts: _Alerts | None) -> Iterator[list[Line]]:
+def _new_lines(sources: list[_Source], alerts: _Alerts | None) -> Iterator[list[Line]]:
     while True:
-        time.sleep(_LOOK_SECONDS)
+        time.sleep(_POLL_SECONDS)
         lines = [line for source in sources for line in source.read()]
         yield lines + (alerts.read() if alerts else [])

@@ -1,13 +1,15 @@
 """Commands that change something: ack, resolve, silence, unsilence.
 
 Rules
-- Alertmanager's silences are the one truth about who has taken what; the tracker sees an
-  acknowledgement there and tells PagerDuty. So these commands work from any machine.
-- Every change carries an author and a note.
+- Acknowledgements are stored in Alertmanager only, as silences; the tracker sees them there and
+  acknowledges PagerDuty's incident. So these commands work from any machine.
+- Every change has an author and a note.
 """
 
 from __future__ import annotations
 
+import getpass
+import os
 import re
 import sys
 import time
@@ -15,27 +17,18 @@ from argparse import Namespace
 from collections.abc import Sequence
 from typing import Final
 
-from cluster.monitor import durations
-from cluster.monitor.alertmanager import (
-    ACK_MARK,
-    ActiveAlert,
-    Alertmanager,
-    Matcher,
-    Silence,
-    exactly,
-    matcher,
-)
-from cluster.monitor.asking import Refused
+from cluster import durations
+from cluster.alerting.alertmanager import ActiveAlert, Alertmanager
+from cluster.alerting.matchers import Matcher, matcher
+from cluster.alerting.prometheus import Prometheus
+from cluster.errors import NotAnswering, NotFound, UsageError
 from cluster.monitor.commands import status
 from cluster.monitor.endpoints import Endpoints
-from cluster.monitor.faults import NotAnswering, NotFound
 from cluster.monitor.incidents import notifications
 from cluster.monitor.incidents.store import FILE_NAME, Incident, IncidentStore, canonical
 from cluster.monitor.incidents.tracker import ALIVE_FACT
-from cluster.monitor.monitor_cli import user
-from cluster.monitor.prometheus import Prometheus
 
-_KEEPER_SILENT_SECONDS: Final = 30.0
+_TRACKER_SILENT_SECONDS: Final = 30.0
 _LONGEST_SECONDS: Final = 366 * 86400.0
 _ID: Final = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -44,47 +37,38 @@ def ack(arguments: Namespace) -> int:
     """`monitor ack`: one silence for each alert that fires under the name, of exactly its labels."""
     where = Endpoints.of(arguments)
     alertmanager = Alertmanager(where.alertmanager)
-    seconds, note, author = _how(arguments)
+    seconds, note, author = _terms(arguments)
     wanted = [Matcher("alertname", arguments.alert), *_matchers(arguments.match)]
     alerts = [a for a in alertmanager.alerts() if all(m.holds(a.labels) for m in wanted)]
     if not alerts:
         raise _nothing_fires(where, arguments.alert, wanted)
-    known = {silence.id: silence for silence in alertmanager.silences()}
     for alert in alerts:
-        _acknowledge(alertmanager, alert, known, seconds=seconds, author=author, note=note)
-    _tell_about_tracker(where)
+        _acknowledge(alertmanager, alert, seconds=seconds, author=author, note=note)
+    _warn_without_tracker(where)
     return 0
 
 
 def _acknowledge(
-    alertmanager: Alertmanager,
-    alert: ActiveAlert,
-    known: dict[str, Silence],
-    *,
-    seconds: float,
-    author: str,
-    note: str,
+    alertmanager: Alertmanager, alert: ActiveAlert, *, seconds: float, author: str, note: str
 ) -> None:
     name = f"{alert.name} {alert.labels.get('instance', '')}".rstrip()
-    held = next((known[i] for i in alert.silenced_by if i in known and known[i].is_ack), None)
     now = time.time()
-    number = alertmanager.silence(
-        exactly(alert.labels), seconds=seconds, author=author, comment=ACK_MARK + note, now=now
+    made, replaced = alertmanager.acknowledge(
+        alert.labels, seconds=seconds, author=author, note=note, now=now
     )
-    if held is not None:
-        _expire(alertmanager, held.id)
-        _print(f"{name}: was acknowledged by {held.author}; now by {author}")
-    until = durations.shown(now + seconds)
-    _print(f"{name}: acknowledged by {author} until {until} (silence {number})")
+    for earlier in replaced:
+        _print(f"{name}: was acknowledged by {earlier.author}; now by {author}")
+    until = durations.time_for_people(now + seconds)
+    _print(f"{name}: acknowledged by {author} until {until} (silence {made})")
 
 
 def _nothing_fires(where: Endpoints, alert: str, wanted: Sequence[Matcher]) -> NotFound:
-    """The sentence that says why there is nothing to acknowledge."""
+    """The error that says why there is nothing to acknowledge."""
     rule = status.named(Prometheus(where.prometheus).rules(), alert)
     if any(a.state == "pending" for a in rule.alerts):
         return NotFound(
             f"{alert} is pending and does not fire yet: there is nothing to acknowledge;"
-            f" `ws-cluster monitor silence {alert} --note …` keeps it quiet"
+            f" `ws-cluster monitor silence {alert} --note …` silences it"
         )
     if any(a.state == "firing" and all(m.holds(a.labels) for m in wanted) for a in rule.alerts):
         return NotFound(
@@ -94,30 +78,30 @@ def _nothing_fires(where: Endpoints, alert: str, wanted: Sequence[Matcher]) -> N
     return NotFound(f"{alert} does not fire for these labels: there is nothing to acknowledge")
 
 
-def _tell_about_tracker(where: Endpoints) -> None:
-    """Say so when nobody will tell PagerDuty."""
+def _warn_without_tracker(where: Endpoints) -> None:
+    """Warn if no tracker runs here that would acknowledge PagerDuty's incident."""
     if not (where.data_dir / FILE_NAME).is_file():
         _warn(
             f"no incident tracker has ever run in {where.data_dir}: if none runs elsewhere, PagerDuty"
-            " is not told; start one with `ws-cluster monitoring up`"
+            " is not notified; start one with `ws-cluster monitoring up`"
         )
         return
-    store = IncidentStore(where.data_dir, only_reads=True)
+    store = IncidentStore(where.data_dir, read_only=True)
     try:
         alive_at = float(store.fact(ALIVE_FACT) or 0)
     finally:
         store.close()
-    if time.time() - alive_at > _KEEPER_SILENT_SECONDS:
+    if time.time() - alive_at > _TRACKER_SILENT_SECONDS:
         _warn(
-            f"the incident tracker has been silent since {durations.shown(alive_at)}: PagerDuty is told"
-            " when it runs again"
+            "the incident tracker has been silent since"
+            f" {durations.time_for_people(alive_at)}: PagerDuty is notified when it runs again"
         )
 
 
 def resolve(arguments: Namespace) -> int:
-    """`monitor resolve`: the incidents of an alert are closed, whatever the condition does."""
+    """`monitor resolve`: closes the incidents of an alert, even if the condition still holds."""
     where = Endpoints.of(arguments)
-    note, author = _note(arguments), arguments.author or user()
+    note, author = _note(arguments), arguments.author or _user()
     store = IncidentStore(where.data_dir, must_exist=True)
     try:
         open_ones = [i for i in store.open_incidents() if i.alertname == arguments.alert]
@@ -128,7 +112,7 @@ def resolve(arguments: Namespace) -> int:
             _close(store, incident, author, note)
     finally:
         store.close()
-    return _say_if_it_holds(where, arguments.alert, open_ones)
+    return _warn_if_still_firing(where, arguments.alert, open_ones)
 
 
 def _close(store: IncidentStore, incident: Incident, author: str, note: str) -> None:
@@ -142,14 +126,14 @@ def _close(store: IncidentStore, incident: Incident, author: str, note: str) -> 
             resolution=f"by hand: {note}",
             owes_resolve=0,
         )
-        store.tell(now, incident.id, "resolved", f"by hand, {author}: {note}")
+        store.record(now, incident.id, "resolved", f"by hand, {author}: {note}")
         for key in incident.dedup_keys:
             name = notifications.notification_name("resolve", incident.id, key)
-            store.post(name, "pagerduty", notifications.resolution(key), now)
+            store.add_notification(name, "pagerduty", notifications.resolution(key), now)
     _print(f"incident {incident.id} ({incident.alertname}) is closed by {author}")
 
 
-def _say_if_it_holds(where: Endpoints, alert: str, closed: Sequence[Incident]) -> int:
+def _warn_if_still_firing(where: Endpoints, alert: str, closed: Sequence[Incident]) -> int:
     try:
         rules = Prometheus(where.prometheus).rules()
     except NotAnswering as error:
@@ -160,8 +144,8 @@ def _say_if_it_holds(where: Endpoints, alert: str, closed: Sequence[Incident]) -
     if still:
         _warn(
             f"the condition of {alert} still holds (value {still[0].value}): Alertmanager goes on"
-            f" notifying; `ws-cluster monitor silence {alert} --note …` keeps it quiet. The incident"
-            " stays closed until the condition has ended and come again"
+            f" notifying; `ws-cluster monitor silence {alert} --note …` stops that. The incident"
+            " stays closed until the condition ends and holds again"
         )
     return 0
 
@@ -172,14 +156,14 @@ def silence(arguments: Namespace) -> int:
     if not arguments.matchers:
         _list(alertmanager)
         return 0
-    seconds, note, author = _how(arguments)
+    seconds, note, author = _terms(arguments)
     matchers = _matchers(arguments.matchers)
     now = time.time()
-    number = alertmanager.silence(matchers, seconds=seconds, author=author, comment=note, now=now)
+    made = alertmanager.silence(matchers, seconds=seconds, author=author, comment=note, now=now)
     count = sum(all(m.holds(a.labels) for m in matchers) for a in alertmanager.alerts())
-    _print(number)
+    _print(made)
     _print(
-        f"silenced until {durations.shown(now + seconds)}: {', '.join(map(str, matchers))}"
+        f"silenced until {durations.time_for_people(now + seconds)}: {', '.join(map(str, matchers))}"
         f" ({count} of the alerts that fire now)"
     )
     return 0
@@ -190,14 +174,14 @@ def _list(alertmanager: Alertmanager) -> None:
         (
             one.id,
             one.state,
-            durations.shown(one.ends_at),
+            durations.time_for_people(one.ends_at),
             one.author,
             "ack" if one.is_ack else "",
             ", ".join(map(str, one.matchers)),
             one.note,
         )
         for one in alertmanager.silences()
-        if one.state != "expired"
+        if one.is_in_force
     ]
     if not rows:
         _print("nothing is silenced")
@@ -206,10 +190,10 @@ def _list(alertmanager: Alertmanager) -> None:
 
 
 def unsilence(arguments: Namespace) -> int:
-    """`monitor unsilence`: by id, or by matchers that a silence has among its own."""
+    """`monitor unsilence`: by id, or every silence that has these matchers among its own."""
     alertmanager = Alertmanager(Endpoints.of(arguments).alertmanager)
-    living = [one for one in alertmanager.silences() if one.state != "expired"]
-    ids = {one.id for one in living}
+    in_force = [one for one in alertmanager.silences() if one.is_in_force]
+    ids = {one.id for one in in_force}
     if any(_ID.fullmatch(word) or word in ids for word in arguments.what):
         unknown = [word for word in arguments.what if word not in ids]
         if unknown:
@@ -217,44 +201,44 @@ def unsilence(arguments: Namespace) -> int:
         chosen = list(arguments.what)
     else:
         wanted = set(_matchers(arguments.what))
-        chosen = [one.id for one in living if wanted <= set(one.matchers)]
+        chosen = [one.id for one in in_force if wanted <= set(one.matchers)]
     if not chosen:
         raise NotFound(
-            f"no silence is {' '.join(arguments.what)} or has these matchers:"
+            f"no silence has the id or the matchers {' '.join(arguments.what)}:"
             " `ws-cluster monitor silence` lists them"
         )
-    for number in chosen:
-        _expire(alertmanager, number)
-        _print(f"silence {number} has ended")
+    for silence_id in chosen:
+        alertmanager.expire(silence_id)
+        _print(f"silence {silence_id} has ended")
     return 0
 
 
-def _expire(alertmanager: Alertmanager, number: str) -> None:
-    try:
-        alertmanager.expire(number)
-    except Refused as refused:
-        if refused.status != 404:
-            raise
+# --- arguments ---------------------------------------------------------------------------
 
 
-# --- what was given ----------------------------------------------------------------------
-
-
-def _how(arguments: Namespace) -> tuple[float, str, str]:
+def _terms(arguments: Namespace) -> tuple[float, str, str]:
     """Duration, note and author."""
     try:
         seconds = durations.seconds_of(arguments.duration)
     except ValueError as error:
-        raise NotAnswering(str(error)) from None
+        raise UsageError(str(error)) from None
     if not 0 < seconds <= _LONGEST_SECONDS:
-        raise NotAnswering(f"--for {arguments.duration}: give more than 0s and at most 366d")
-    return seconds, _note(arguments), arguments.author or user()
+        raise UsageError(f"--for {arguments.duration}: give more than 0s and at most 366d")
+    return seconds, _note(arguments), arguments.author or _user()
+
+
+def _user() -> str:
+    """The name of the user who runs this."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
 
 
 def _note(arguments: Namespace) -> str:
     note = (arguments.note or "").strip()
     if not note:
-        raise NotAnswering("--note is missing or empty: say why, in a few words")
+        raise UsageError("--note is missing or empty: say why, in a few words")
     return note
 
 
@@ -262,7 +246,7 @@ def _matchers(texts: Sequence[str]) -> list[Matcher]:
     try:
         return [matcher(text) for text in texts]
     except ValueError as error:
-        raise NotAnswering(str(error)) from None
+        raise UsageError(str(error)) from None
 
 
 def _print(text: str) -> None:

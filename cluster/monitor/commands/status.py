@@ -1,10 +1,10 @@
-"""Commands that look and change nothing: status, check-alerts, alerts, rules, targets, runbook.
+"""Commands that change nothing: status, check-alerts, alerts, rules, targets, runbook.
 
 Rules
 - An alert that is acknowledged, silenced or inhibited is shown and does not count in the exit code
   of check-alerts; nor does one of severity info or none.
-- What fires is what Prometheus or Alertmanager says; one that has not reached Alertmanager after a
-  while is said to be on its way, because a path that is cut looks like peace.
+- Prometheus says what fires. An alert that has not reached Alertmanager counts and is marked, because
+  without a connection between the two no notification is sent.
 """
 
 from __future__ import annotations
@@ -20,13 +20,14 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Final
 
-from cluster.monitor import durations, endpoints
+from cluster import durations
+from cluster.alerting.alertmanager import Alertmanager, Silence, counterpart
+from cluster.alerting.prometheus import Prometheus, Rule
+from cluster.errors import NotAnswering, NotFound
+from cluster.monitor import endpoints
 from cluster.monitor.admin_client import AdminClient
-from cluster.monitor.alertmanager import Alertmanager, Silence, counterpart
 from cluster.monitor.endpoints import Endpoints
-from cluster.monitor.faults import NotAnswering, NotFound
 from cluster.monitor.incidents.store import IncidentStore
-from cluster.monitor.prometheus import Prometheus, Rule
 
 SEVERITIES: Final = ("critical", "warning", "info", "none")
 _CODES: Final = {"critical": 2, "warning": 1}
@@ -45,7 +46,7 @@ _NUMBERS: Final[Mapping[str, str]] = {
     "client errors/min": f"sum(rate(app_client_errors_total{_APP}[5m])) * 60",
     "restarts 1h": f"sum(increase(app_worker_restarts_total{_APP}[1h]))",
 }
-_AT_THE_DOOR: Final[Mapping[str, str]] = {
+_ADMIN_METRICS: Final[Mapping[str, str]] = {
     "connections": "app_active_connections",
     "capacity": "app_connection_capacity",
     "workers": "app_workers_alive",
@@ -55,7 +56,7 @@ _AT_THE_DOOR: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Firing:
-    """One alert as an operator wants to see it.
+    """One alert as the commands show it.
 
     Attributes:
         state: pending, firing, acknowledged, silenced or inhibited.
@@ -74,32 +75,32 @@ class Firing:
 
     @property
     def counts(self) -> bool:
-        """Whether somebody should act on it now."""
+        """Whether an operator should act on it now."""
         return self.state == "firing"
 
     def line(self, now: float) -> str:
-        """It on one line."""
+        """The alert on one line."""
         where = f" {self.instance}" if self.instance else ""
         note = f" ({self.note})" if self.note else ""
         lost = (
             "" if self.is_at_alertmanager or self.state == "pending" else " [not at Alertmanager]"
         )
-        since = durations.stretch(max(0.0, now - self.since))
+        since = durations.duration_for_people(max(0.0, now - self.since))
         return f"{self.severity:<8} {self.state:<12} {since:>7}  {self.alert}{where}: {self.summary}{note}{lost}"
 
 
 def firing(prometheus: Prometheus, alertmanager: Alertmanager) -> list[Firing]:
-    """Every alert that is pending or fires, the worst first."""
+    """Every alert that is pending or fires, the most severe first."""
     known = {silence.id: silence for silence in alertmanager.silences()}
     active = alertmanager.alerts()
     found = []
     for rule in prometheus.rules():
         for alert in rule.alerts:
-            held = counterpart(alert.labels, active)
+            sent = counterpart(alert.labels, active)
             state, note = alert.state, ""
-            if held is not None and state == "firing":
-                by = [known[name] for name in held.silenced_by if name in known]
-                state, note = _suppression(by, bool(held.inhibited_by))
+            if sent is not None and state == "firing":
+                by = [known[name] for name in sent.silenced_by if name in known]
+                state, note = _suppression(by, bool(sent.inhibited_by))
             found.append(
                 Firing(
                     alert=alert.name,
@@ -111,7 +112,7 @@ def firing(prometheus: Prometheus, alertmanager: Alertmanager) -> list[Firing]:
                     summary=alert.annotations.get("summary", ""),
                     runbook=alert.annotations.get("runbook_url", ""),
                     note=note,
-                    is_at_alertmanager=held is not None,
+                    is_at_alertmanager=sent is not None,
                 )
             )
     return sorted(found, key=lambda one: (_rank(one.severity), not one.counts, one.since))
@@ -153,7 +154,7 @@ def check_alerts(arguments: Namespace) -> int:
     count = sum(one.counts and one.severity in _CODES for one in shown)
     what = "nothing needs attention" if code == 0 else f"{count} need attention"
     now = time.time()
-    # The exit code says it, even if nobody reads on.
+    # The exit code is right even if the reader has closed the output.
     with suppress(BrokenPipeError):
         _print(f"{state.upper()}: {what}")
         for one in shown:
@@ -162,7 +163,7 @@ def check_alerts(arguments: Namespace) -> int:
 
 
 def _check_rules(found: Sequence[Rule]) -> None:
-    """Peace counts only where somebody looked.
+    """Check that every rule was evaluated: without that, no alert means nothing.
 
     Raises:
         NotAnswering: there are no rules, or some were not evaluated.
@@ -207,7 +208,7 @@ def rules(arguments: Namespace) -> int:
             rule.labels.get("severity", ""),
             rule.state,
             rule.health,
-            f"{durations.stretch(now - rule.last_evaluation)} ago"
+            f"{durations.duration_for_people(now - rule.last_evaluation)} ago"
             if rule.last_evaluation
             else "not yet",
             rule.last_error,
@@ -223,8 +224,8 @@ def _show_rule(rule: Rule) -> None:
         "alert": f"{rule.name} ({rule.group})",
         "state": f"{rule.state}, health {rule.health} {rule.last_error}".rstrip(),
         "labels": ", ".join(f"{name}={value}" for name, value in rule.labels.items()),
-        "for": durations.stretch(rule.for_seconds),
-        "evaluated": durations.shown(rule.last_evaluation),
+        "for": durations.duration_for_people(rule.for_seconds),
+        "evaluated": durations.time_for_people(rule.last_evaluation),
         "expression": "\n             ".join(rule.expression.splitlines()),
         "summary": rule.annotations.get("summary", ""),
         "runbook": rule.annotations.get("runbook_url", ""),
@@ -232,14 +233,16 @@ def _show_rule(rule: Rule) -> None:
     for name, fact in facts.items():
         _print(f"{name:<12} {fact}")
     for alert in rule.alerts:
-        _print(f"{alert.state:<12} since {durations.shown(alert.active_at)}, value {alert.value}")
+        _print(
+            f"{alert.state:<12} since {durations.time_for_people(alert.active_at)}, value {alert.value}"
+        )
 
 
 def named(found: Iterable[Rule], name: str) -> Rule:
     """The rule of that name.
 
     Raises:
-        NotFound: if there is none; says which name is close.
+        NotFound: if there is none; the text names the nearest one.
     """
     by_name = {rule.name: rule for rule in found}
     if name in by_name:
@@ -257,7 +260,9 @@ def targets(arguments: Namespace) -> int:
             one.job,
             one.instance,
             one.health,
-            f"{durations.stretch(now - one.last_scrape)} ago" if one.last_scrape else "not yet",
+            f"{durations.duration_for_people(now - one.last_scrape)} ago"
+            if one.last_scrape
+            else "not yet",
             one.url,
             one.last_error,
         )
@@ -283,10 +288,10 @@ def runbook(arguments: Namespace) -> int:
     if is_here and page is not None and not arguments.url:
         _print(page.read_text(encoding="utf-8").rstrip())
         return 0
-    place = str(page) if is_here and "://" not in url else url
-    if not place:
+    address = str(page) if is_here and "://" not in url else url
+    if not address:
         raise NotFound(f"the rule {name} names no runbook: give it a runbook_url")
-    _print(place)
+    _print(address)
     return 0
 
 
@@ -294,11 +299,12 @@ def runbook(arguments: Namespace) -> int:
 
 
 def status(arguments: Namespace) -> int:
-    """`monitor status`: whatever answers is shown; the exit code says whether all did."""
+    """`monitor status`: shows what can be known; the exit code says whether every service answered."""
     where = Endpoints.of(arguments)
     prometheus, alertmanager = Prometheus(where.prometheus), Alertmanager(where.alertmanager)
-    faults = _show_door(AdminClient(where.admin))
-    faults += _show_numbers(prometheus, AdminClient(where.admin))
+    admin = AdminClient(where.admin)
+    faults = _show_cluster(admin)
+    faults += _show_numbers(prometheus, admin)
     faults += _notification_faults(where)
     try:
         found = [one for one in firing(prometheus, alertmanager) if one.severity != "none"]
@@ -315,9 +321,9 @@ def status(arguments: Namespace) -> int:
 
 
 def _notification_faults(where: Endpoints) -> list[str]:
-    """What the tracker could not tell Slack or PagerDuty."""
+    """What the tracker could not deliver to Slack or PagerDuty."""
     try:
-        store = IncidentStore(where.data_dir, only_reads=True)
+        store = IncidentStore(where.data_dir, read_only=True)
     except NotFound:
         return []
     try:
@@ -327,17 +333,17 @@ def _notification_faults(where: Endpoints) -> list[str]:
     if not lost:
         return []
     target, reason = lost[0]
-    said = (
+    fault = (
         f"{len(lost)} notifications of the incident tracker were not delivered; the last one, to"
-        f" {target}: {reason}; `ws-cluster monitor logs tracker` has all"
+        f" {target}: {reason}; `ws-cluster monitor logs tracker` shows all"
     )
-    return [said]
+    return [fault]
 
 
-def _show_door(door: AdminClient) -> list[str]:
+def _show_cluster(admin: AdminClient) -> list[str]:
     try:
-        version = door.health()["version"]
-        state = door.readiness()
+        version = admin.health()["version"]
+        state = admin.readiness()
     except NotAnswering as error:
         _print("cluster      unknown")
         return [str(error)]
@@ -349,18 +355,18 @@ def _show_door(door: AdminClient) -> list[str]:
     return []
 
 
-def _show_numbers(prometheus: Prometheus, door: AdminClient) -> list[str]:
+def _show_numbers(prometheus: Prometheus, admin: AdminClient) -> list[str]:
     try:
         numbers = {name: prometheus.number(query) for name, query in _NUMBERS.items()}
         source = "whole cluster, from Prometheus"
         faults = []
     except NotAnswering as error:
-        faults, source = [str(error)], "this machine only, from its admin door"
+        faults, source = [str(error)], "this machine only, from its admin port"
         try:
-            totals = door.totals()
+            totals = admin.totals()
         except NotAnswering as second:
             return [*faults, str(second)]
-        numbers = {name: totals.get(metric) for name, metric in _AT_THE_DOOR.items()}
+        numbers = {name: totals.get(metric) for name, metric in _ADMIN_METRICS.items()}
     _print(f"numbers      {source}")
     for name, value in numbers.items():
         _print(f"  {name:<18} {_number(value):>10}")
@@ -387,7 +393,7 @@ def _counts(found: Sequence[Firing]) -> str:
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Columns as wide as needed; empty ones at the end are left away."""
+    """Print columns as wide as needed; columns without a value are left out."""
     lines = [tuple(head), *(tuple(row) for row in rows)]
     used = [i for i in range(len(head)) if any(row[i] for row in lines[1:])] or list(
         range(len(head))

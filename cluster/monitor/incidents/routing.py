@@ -1,37 +1,34 @@
-"""Alertmanager's routing tree: who is told of an alert, and under which key.
+"""Alertmanager's routing tree: which receivers an alert goes to, and under which key.
 
 Rules
-- The tree is read from the configuration that Alertmanager itself shows, so it is the one in force.
-- A group's key is `<route>:<labels>` and PagerDuty's `dedup_key` is the sha256 of it; that is how
-  whoever is not Alertmanager can speak about the same incident (alertmanager `dispatch.Route.Key`,
-  `aggrGroup.GroupKey`, `notify.Key.Hash`).
+- The tree is read from the configuration that Alertmanager reports, so it is the one in force.
+- A group's key is `<route>:<labels>` and PagerDuty's `dedup_key` is the sha256 of it; with that key
+  the tracker can acknowledge and resolve the incident that Alertmanager opened (alertmanager
+  `dispatch.Route.Key`, `aggrGroup.GroupKey`, `notify.Key.Hash`).
 """
 
 from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
-from cluster.monitor import durations
-from cluster.monitor.alertmanager import Matcher
+from cluster import durations
+from cluster.alerting.matchers import Matcher, matchers_of
 
 # Alertmanager's own defaults.
 _GROUP_INTERVAL_SECONDS: Final = 300.0
 _REPEAT_INTERVAL_SECONDS: Final = 4 * 3600.0
-_MATCHER: Final = re.compile(
-    r"\s*([a-zA-Z_:][\w:]*)\s*(=~|!~|!=|=)\s*(\"(?:[^\"\\]|\\.)*\"|[^,}]*)"
-)
 _ALL_LABELS: Final = "..."
 
 
 @dataclass(frozen=True, slots=True)
 class NotificationChannel:
-    """One place a receiver tells of alerts in: its kind, and what the configuration says of it."""
+    """One integration of a receiver: its kind (slack, pagerduty, …) and its settings."""
 
     kind: str
     settings: Mapping[str, Any]
@@ -57,7 +54,7 @@ class NotificationGroup:
 
 
 class BrokenRouting(ValueError):
-    """The configuration has no routing tree that can be understood."""
+    """The configuration has no routing tree, or one that cannot be read."""
 
 
 class Routing:
@@ -69,12 +66,12 @@ class Routing:
             self._tree: Mapping[str, Any] = document["route"]
             _check(self._tree)
             self._receivers = {r["name"]: _channels(r) for r in document.get("receivers") or ()}
-            # The longest of the tree: no group waits longer.
+            # The longest of the tree: an upper bound for every group.
             self.group_interval_seconds: Final = max(
-                _lengths(self._tree, "group_interval", _GROUP_INTERVAL_SECONDS)
+                _intervals(self._tree, "group_interval", _GROUP_INTERVAL_SECONDS)
             )
             self.repeat_interval_seconds: Final = max(
-                _lengths(self._tree, "repeat_interval", _REPEAT_INTERVAL_SECONDS)
+                _intervals(self._tree, "repeat_interval", _REPEAT_INTERVAL_SECONDS)
             )
         except (
             yaml.YAMLError,
@@ -87,7 +84,7 @@ class Routing:
             raise BrokenRouting(f"Alertmanager's configuration cannot be read: {error}") from None
 
     def groups(self, labels: Mapping[str, str]) -> list[NotificationGroup]:
-        """Every group an alert with these labels is put in, in the order of the tree."""
+        """Every group of an alert with these labels, in the order of the tree."""
         found = []
         for route_key, node in _matched(self._tree, labels, "", {}):
             names = node["group_by"]
@@ -109,7 +106,7 @@ class Routing:
         ]
 
     def slack_channels(self, labels: Mapping[str, str]) -> list[NotificationChannel]:
-        """Where Slack hears of an alert, each place once."""
+        """The Slack channels an alert is sent to, each once."""
         found = {
             str(channel.settings.get("channel", "")): channel
             for group in self.groups(labels)
@@ -128,16 +125,16 @@ def _channels(receiver: Mapping[str, Any]) -> tuple[NotificationChannel, ...]:
     )
 
 
-def _lengths(node: Mapping[str, Any], name: str, inherited: float) -> Iterator[float]:
+def _intervals(node: Mapping[str, Any], name: str, inherited: float) -> Iterator[float]:
     given = node.get(name)
     own = durations.seconds_of(str(given)) if given else inherited
     yield own
     for child in node.get("routes") or ():
-        yield from _lengths(child, name, own)
+        yield from _intervals(child, name, own)
 
 
 def _check(node: Mapping[str, Any]) -> None:
-    """Look at every route, so that a broken one is noticed now and not when an alert comes by."""
+    """Read every route, so that an error is found now and not at the first alert."""
     for matcher in _matchers(node):
         if matcher.is_regex:
             re.compile(matcher.value)
@@ -148,7 +145,7 @@ def _check(node: Mapping[str, Any]) -> None:
 def _matched(
     node: Mapping[str, Any], labels: Mapping[str, str], above: str, inherited: Mapping[str, Any]
 ) -> list[tuple[str, Mapping[str, Any]]]:
-    """The routes an alert ends at, with their keys; depth first, as Alertmanager goes."""
+    """The routes an alert ends at, with their keys; depth first, like Alertmanager."""
     matchers = _matchers(node)
     if not all(matcher.holds(labels) for matcher in matchers):
         return []
@@ -173,22 +170,8 @@ def _matchers(node: Mapping[str, Any]) -> list[Matcher]:
         for name, value in (node.get("match_re") or {}).items()
     ]
     for text in node.get("matchers") or ():
-        found += _parsed(str(text))
+        found += matchers_of(str(text))
     return sorted(found, key=lambda m: (m.name, m.value, m.is_regex, not m.is_equal))
-
-
-def _parsed(text: str) -> Sequence[Matcher]:
-    """The matchers of one line of `matchers`, which may hold several between braces."""
-    inner = text.strip().removeprefix("{").removesuffix("}")
-    found = []
-    for name, sign, value in _MATCHER.findall(inner):
-        plain = value.strip()
-        if plain.startswith('"'):
-            plain = plain[1:-1].replace('\\"', '"').replace("\\n", "\n").replace("\\\\", "\\")
-        found.append(Matcher(name, plain, "~" in sign, not sign.startswith("!")))
-    if not found:
-        raise ValueError(f"matcher {text!r}")
-    return found
 
 
 def _escaped(value: str) -> str:

@@ -1,12 +1,12 @@
-"""The incident store: what fired, when, who took it, how it ended. One SQLite file.
+"""The incident store: what fired, when, who acknowledged it, how it ended. One SQLite file.
 
 Rules
 - An incident is one alert (one label set) from pending to its end; at most one is open per label
   set. Its states: pending → firing → acknowledged → resolved; pending → cleared if it never fired;
-  acknowledged → firing when the acknowledgement runs out.
-- What others must be told stands in the outbox under a name that exists once, so noticing the same
-  thing twice, or after a restart, tells it once. Delivery itself is at least once.
-- Keeper and commands write at the same time: every change is one transaction.
+  acknowledged → firing when the acknowledgement expires.
+- A notification is in the outbox under a unique name, so seeing the same change twice, or after a
+  restart, adds it once. Delivery itself is at least once.
+- The tracker and the commands write at the same time: every change is one transaction.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
-from cluster.monitor.faults import NotFound
+from cluster.errors import NotFound
 
 OPEN_STATES: Final = ("pending", "firing", "acknowledged")
 FILE_NAME: Final = "incidents.sqlite3"
@@ -86,7 +86,7 @@ CREATE TABLE facts (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 
 @dataclass(frozen=True, slots=True)
 class Incident:
-    """One row of `incidents`; times are Unix seconds, None while they have not come."""
+    """One row of `incidents`; times are Unix seconds, None if it has not happened yet."""
 
     id: int
     labels: Mapping[str, str]
@@ -132,7 +132,7 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Notification:
-    """Something that must be told; `target` says to whom."""
+    """Something to send to `target`: slack, pagerduty or change."""
 
     name: str
     target: str
@@ -146,52 +146,52 @@ def canonical(labels: Mapping[str, str]) -> str:
 
 
 def _connected(name: str, *, uri: bool = False) -> sqlite3.Connection:
-    base = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, uri=uri)
-    base.row_factory = sqlite3.Row
-    return base
+    database = sqlite3.connect(name, timeout=_BUSY_SECONDS, isolation_level=None, uri=uri)
+    database.row_factory = sqlite3.Row
+    return database
 
 
 class IncidentStore:
     """The store in a directory.
 
     Args:
-        must_exist: whether it is no fault of ours if it is not there.
-        only_reads: it is not written, and not held from those who do.
+        must_exist: do not create it.
+        read_only: open it without locking out writers; implies `must_exist`.
 
     Raises:
-        NotFound: if it is not there and must be, or is no store.
+        NotFound: if it does not exist and must, or is not a store.
     """
 
-    def __init__(self, folder: Path, *, must_exist: bool = False, only_reads: bool = False) -> None:
+    def __init__(self, folder: Path, *, must_exist: bool = False, read_only: bool = False) -> None:
         path = folder / FILE_NAME
-        if (must_exist or only_reads) and not path.is_file():
+        if (must_exist or read_only) and not path.is_file():
             raise NotFound(
                 f"no incident store in {folder}: start the tracker with"
                 " `ws-cluster monitoring up`, or name its directory with --data-dir"
             )
         try:
-            if only_reads:
-                self._base = _connected(f"file:{quote(str(path))}?mode=ro", uri=True)
+            if read_only:
+                self._database = _connected(f"file:{quote(str(path))}?mode=ro", uri=True)
                 self._check_version(path)
             else:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-                self._base = _connected(str(path))
+                self._database = _connected(str(path))
                 self._prepare(path)
         except (sqlite3.Error, OSError) as error:
             raise NotFound(f"{path} cannot be used as an incident store: {error}") from None
 
     def _prepare(self, path: Path) -> None:
-        self._base.execute("PRAGMA journal_mode = WAL")
-        self._base.execute("PRAGMA synchronous = NORMAL")
+        self._database.execute("PRAGMA journal_mode = WAL")
+        self._database.execute("PRAGMA synchronous = NORMAL")
         with self.change():
             if self._version() == 0:
                 for statement in _SCHEMA.split(";\n"):
-                    self._base.execute(statement)
-                self._base.execute(f"PRAGMA user_version = {_VERSION}")
+                    self._database.execute(statement)
+                self._database.execute(f"PRAGMA user_version = {_VERSION}")
             self._check_version(path)
 
     def _version(self) -> int:
-        return int(self._base.execute("PRAGMA user_version").fetchone()[0])
+        return int(self._database.execute("PRAGMA user_version").fetchone()[0])
 
     def _check_version(self, path: Path) -> None:
         if self._version() != _VERSION:
@@ -202,26 +202,26 @@ class IncidentStore:
 
     def close(self) -> None:
         """Release the file."""
-        self._base.close()
+        self._database.close()
 
     @contextmanager
     def change(self) -> Iterator[None]:
-        """One transaction: all of it is written, or nothing."""
-        self._base.execute("BEGIN IMMEDIATE")
+        """One transaction: everything is written, or nothing."""
+        self._database.execute("BEGIN IMMEDIATE")
         try:
             yield
         except BaseException:
-            self._base.execute("ROLLBACK")
+            self._database.execute("ROLLBACK")
             raise
-        self._base.execute("COMMIT")
+        self._database.execute("COMMIT")
 
     # --- incidents -----------------------------------------------------------------------
 
     def open_incident(
         self, labels: Mapping[str, str], annotations: Mapping[str, str], active_at: float
     ) -> int:
-        """Begin an incident, pending; returns its id."""
-        row = self._base.execute(
+        """Add an incident in the state pending; returns its id."""
+        row = self._database.execute(
             "INSERT INTO incidents (labels, alertname, severity, team, annotations, state,"
             " active_at) VALUES (?, ?, ?, ?, ?, 'pending', ?)",
             (
@@ -239,7 +239,7 @@ class IncidentStore:
         """Change columns of an incident."""
         names = ", ".join(f"{name} = ?" for name in columns)
         values = [json.dumps(v) if isinstance(v, list | dict) else v for v in columns.values()]
-        self._base.execute(
+        self._database.execute(
             f"UPDATE incidents SET {names} WHERE id = ?",  # noqa: S608 - names are ours
             (*values, incident_id),
         )
@@ -267,22 +267,22 @@ class IncidentStore:
         return self.incidents("state IN ('pending', 'firing', 'acknowledged') ORDER BY id")
 
     def incidents(self, where: str, *values: Any) -> list[Incident]:
-        """The incidents a condition (ours, never a user's text) holds for."""
-        rows = self._base.execute(f"SELECT * FROM incidents WHERE {where}", values)  # noqa: S608
+        """The incidents that fulfil an SQL condition, which is never a user's text."""
+        rows = self._database.execute(f"SELECT * FROM incidents WHERE {where}", values)  # noqa: S608
         return [_incident(row) for row in rows]
 
     # --- acknowledgements ----------------------------------------------------------------
 
-    def note_acknowledgement(self, silence_id: str, incident_id: int) -> None:
+    def record_acknowledgement(self, silence_id: str, incident_id: int) -> None:
         """Remember which silence acknowledges an incident."""
-        self._base.execute(
+        self._database.execute(
             "INSERT OR IGNORE INTO acknowledgements (silence_id, incident_id) VALUES (?, ?)",
             (silence_id, incident_id),
         )
 
-    def is_left_over(self, silence_id: str, incident_id: int) -> bool:
+    def is_of_earlier_incident(self, silence_id: str, incident_id: int) -> bool:
         """Whether a silence acknowledged an earlier incident that has ended, and not this one."""
-        rows = self._base.execute(
+        rows = self._database.execute(
             "SELECT a.incident_id, i.resolved_at FROM acknowledgements a"
             " JOIN incidents i ON i.id = a.incident_id WHERE a.silence_id = ?",
             (silence_id,),
@@ -291,8 +291,8 @@ class IncidentStore:
         return incident_id not in noted and any(row[1] is not None for row in rows)
 
     def ended_acknowledgements(self) -> list[tuple[str, list[Incident]]]:
-        """Silences that still need care and whose incidents have all ended, with those incidents."""
-        rows = self._base.execute(
+        """Silences that are not released and whose incidents have all ended, with those incidents."""
+        rows = self._database.execute(
             "SELECT silence_id, incident_id FROM acknowledgements WHERE silence_id IN ("
             " SELECT a.silence_id FROM acknowledgements a JOIN incidents i ON i.id = a.incident_id"
             " GROUP BY a.silence_id"
@@ -304,23 +304,23 @@ class IncidentStore:
         return list(found.items())
 
     def release(self, silence_id: str) -> None:
-        """Remember that a silence needs no more care."""
-        self._base.execute(
+        """Remember that a silence has ended."""
+        self._database.execute(
             "UPDATE acknowledgements SET is_released = 1 WHERE silence_id = ?", (silence_id,)
         )
 
     # --- events --------------------------------------------------------------------------
 
-    def tell(self, at: float, incident_id: int, kind: str, text: str) -> None:
-        """Write down what happened to an incident."""
-        self._base.execute(
+    def record(self, at: float, incident_id: int, kind: str, text: str) -> None:
+        """Record an event of an incident."""
+        self._database.execute(
             "INSERT INTO events (at, incident_id, kind, text) VALUES (?, ?, ?, ?)",
             (at, incident_id, kind, text),
         )
 
     def events(self, since: float, *, after_id: int = 0) -> list[tuple[int, Event]]:
-        """What happened since then, in order, each with its number."""
-        rows = self._base.execute(
+        """The events since then, in order, each with its number."""
+        rows = self._database.execute(
             "SELECT e.id, e.at, e.incident_id, i.alertname, e.kind, e.text FROM events e"
             " JOIN incidents i ON i.id = e.incident_id WHERE e.at >= ? AND e.id > ?"
             " ORDER BY e.at, e.id",
@@ -330,13 +330,15 @@ class IncidentStore:
 
     def last_event(self) -> int:
         """The number of the last event; 0 if there is none."""
-        return int(self._base.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
+        return int(self._database.execute("SELECT COALESCE(MAX(id), 0) FROM events").fetchone()[0])
 
     # --- outbox --------------------------------------------------------------------------
 
-    def post(self, name: str, target: str, document: Mapping[str, Any], now: float) -> bool:
-        """Put a notification in the outbox; False if one of that name has been there before."""
-        done = self._base.execute(
+    def add_notification(
+        self, name: str, target: str, document: Mapping[str, Any], now: float
+    ) -> bool:
+        """Put a notification into the outbox; False if there has been one of that name."""
+        done = self._database.execute(
             "INSERT OR IGNORE INTO outbox (name, target, document, created_at, next_try_at)"
             " VALUES (?, ?, ?, ?, ?)",
             (name, target, json.dumps(document), now, now),
@@ -344,38 +346,38 @@ class IncidentStore:
         return done.rowcount > 0
 
     def notifications(self, now: float) -> list[Notification]:
-        """What is to be sent now, oldest first."""
-        rows = self._base.execute(
+        """The notifications that are due, oldest first."""
+        rows = self._database.execute(
             "SELECT name, target, document, attempts FROM outbox WHERE sent_at IS NULL"
             " AND given_up = '' AND next_try_at <= ? ORDER BY created_at, rowid",
             (now,),
         )
         return [Notification(r[0], r[1], json.loads(r[2]), r[3]) for r in rows]
 
-    def sent(self, name: str, now: float) -> None:
-        """A notification has been taken."""
-        self._base.execute("UPDATE outbox SET sent_at = ? WHERE name = ?", (now, name))
+    def mark_sent(self, name: str, now: float) -> None:
+        """Record that a notification was delivered."""
+        self._database.execute("UPDATE outbox SET sent_at = ? WHERE name = ?", (now, name))
 
-    def failed(self, name: str, *, next_try_at: float, given_up: str = "") -> None:
-        """A notification has not been taken; with a reason to give up it is not tried again."""
-        self._base.execute(
+    def mark_failed(self, name: str, *, next_try_at: float, given_up: str = "") -> None:
+        """Record a failed attempt; with a reason to give up, there is no other."""
+        self._database.execute(
             "UPDATE outbox SET attempts = attempts + 1, next_try_at = ?, given_up = ?"
             " WHERE name = ?",
             (next_try_at, given_up, name),
         )
 
     def undelivered(self, before: float) -> list[tuple[str, str]]:
-        """Target and reason of notifications that were given up, or still wait since before a time."""
-        rows = self._base.execute(
+        """Target and reason of notifications that were given up, or have waited since before a time."""
+        rows = self._database.execute(
             "SELECT target, given_up FROM outbox WHERE sent_at IS NULL"
             " AND (given_up != '' OR created_at < ?) ORDER BY created_at DESC",
             (before,),
         )
-        return [(row[0], row[1] or "not taken yet") for row in rows]
+        return [(row[0], row[1] or "not delivered yet") for row in rows]
 
     def notification_state(self, name: str) -> str:
         """`sent`, `waiting`, `given up: …` or empty if there is none of that name."""
-        row = self._base.execute(
+        row = self._database.execute(
             "SELECT sent_at, given_up FROM outbox WHERE name = ?", (name,)
         ).fetchone()
         if row is None:
@@ -385,25 +387,25 @@ class IncidentStore:
     # --- facts ---------------------------------------------------------------------------
 
     def fact(self, name: str) -> str:
-        """A fact that was remembered; empty if none."""
-        row = self._base.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
+        """A stored fact; empty if there is none."""
+        row = self._database.execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
         return str(row[0]) if row else ""
 
-    def remember(self, name: str, value: str) -> None:
-        """Remember a fact."""
-        self._base.execute(
+    def set_fact(self, name: str, value: str) -> None:
+        """Store a fact."""
+        self._database.execute(
             "INSERT INTO facts (name, value) VALUES (?, ?)"
             " ON CONFLICT (name) DO UPDATE SET value = excluded.value",
             (name, value),
         )
 
-    def forget_before(self, at: float) -> None:
-        """Take away what ended before then."""
+    def delete_before(self, at: float) -> None:
+        """Delete what ended before then."""
         old = "SELECT id FROM incidents WHERE resolved_at < ?"
         for table in ("events", "acknowledgements"):
-            self._base.execute(f"DELETE FROM {table} WHERE incident_id IN ({old})", (at,))  # noqa: S608
-        self._base.execute("DELETE FROM incidents WHERE resolved_at < ?", (at,))
-        self._base.execute("DELETE FROM outbox WHERE created_at < ?", (at,))
+            self._database.execute(f"DELETE FROM {table} WHERE incident_id IN ({old})", (at,))  # noqa: S608
+        self._database.execute("DELETE FROM incidents WHERE resolved_at < ?", (at,))
+        self._database.execute("DELETE FROM outbox WHERE created_at < ?", (at,))
 
 
 def _incident(row: sqlite3.Row) -> Incident:

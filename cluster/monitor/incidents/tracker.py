@@ -1,16 +1,16 @@
-"""The incident tracker: watches Prometheus and Alertmanager, keeps the store, tells who must know.
+"""The incident tracker: watches Prometheus and Alertmanager, records incidents, sends notifications.
 
-Why it exists: Alertmanager has no acknowledgement, sends no resolve for what is silenced, forgets,
-and stays quiet for up to `repeat_interval` when an alert whose end was silenced fires again (its
-notification log still holds the first firing).
+Why it exists: Alertmanager has no acknowledgement, sends no resolve for what is silenced, keeps no
+history, and sends nothing for up to `repeat_interval` when an alert whose end was silenced fires again
+(its notification log still has the first firing).
 
 Rules
-- One `tick` looks once and writes down what changed; ticking again, or after a restart, changes
-  nothing more. A tick never raises: who cannot be asked says nothing, and nothing is concluded.
+- One `tick` asks once and records what changed; another tick, or one after a restart, changes nothing
+  more. A tick never raises. If a service does not answer, nothing is concluded from that.
 - An incident ends only when its rule was evaluated and the alert was not there.
-- An acknowledgement ends with its incident. Its silence is taken away when the alert fires again,
-  which then pages at once; else when Prometheus and Alertmanager have forgotten the ended alert.
-- Repeats: after the response time of the severity, then after twice as long each time.
+- An acknowledgement ends with its incident. Its silence is ended when the alert fires again, which
+  then pages at once; else when Prometheus and Alertmanager have forgotten the ended alert.
+- Repeats: after the response time of the severity, then each time after twice as long.
 """
 
 from __future__ import annotations
@@ -20,30 +20,31 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from http import HTTPStatus
 from typing import Final, TypeVar
 
 from cluster import log
-from cluster.monitor.alertmanager import ActiveAlert, Alertmanager, Silence, counterpart
-from cluster.monitor.asking import Refused
-from cluster.monitor.faults import NotAnswering
+from cluster.alerting.alertmanager import ActiveAlert, Alertmanager, Silence, counterpart
+from cluster.alerting.prometheus import Alert, Prometheus, Rule
+from cluster.errors import HttpStatusError, NotAnswering
 from cluster.monitor.incidents import notifications
-from cluster.monitor.incidents.notifications import NotificationSender, notification_name
-from cluster.monitor.incidents.outbox import Outbox
+from cluster.monitor.incidents.notifications import (
+    NotificationSender,
+    Outbox,
+    notification_name,
+)
 from cluster.monitor.incidents.routing import BrokenRouting, NotificationChannel, Routing
 from cluster.monitor.incidents.store import Incident, IncidentStore, canonical
-from cluster.monitor.prometheus import Alert, Prometheus, Rule
 
-ALIVE_FACT: Final = "keeper_alive_at"
+ALIVE_FACT: Final = "tracker_alive_at"
 _DEPLOYMENTS: Final = 'max by (version) (app_deployment_timestamp_seconds{job="websocket-app"})'
 _DEPLOYMENT_FACT: Final = "last_deployment_at"
 _NEW_DEPLOYMENT_SECONDS: Final = 300.0
-_FORGET_SECONDS: Final = 400 * 86400.0
-_FORGET_EVERY_SECONDS: Final = 3600.0
-# Prometheus sends an ended alert again and again for so long (rules.resolvedRetention); would its
-# silence end before, Alertmanager would tell of the end.
+_RETENTION_SECONDS: Final = 400 * 86400.0
+_DELETE_EVERY_SECONDS: Final = 3600.0
+# Prometheus repeats an ended alert for this long (rules.resolvedRetention); if its silence ended
+# earlier, Alertmanager would notify of the end.
 _RESENT_SECONDS: Final = 15 * 60.0
-# After a restart Prometheus knows since when an alert is active to the second only.
+# After a restart, Prometheus knows the start of an alert to the second only.
 _SAME_ACTIVATION_SECONDS: Final = 1.5
 
 Answer = TypeVar("Answer")
@@ -51,10 +52,10 @@ Answer = TypeVar("Answer")
 
 @dataclass(frozen=True, slots=True)
 class NotificationPolicy:
-    """How soon somebody must have taken an incident, and how often to look.
+    """How soon an incident must be acknowledged, and how often both services are asked.
 
     Attributes:
-        response_seconds: by severity; an incident of any other severity is never repeated.
+        response_seconds: by severity; incidents of other severities are never repeated.
     """
 
     response_seconds: Mapping[str, float]
@@ -66,16 +67,15 @@ class NotificationPolicy:
 
 
 @dataclass(frozen=True, slots=True)
-class Silenced:
-    """What Alertmanager does with one alert."""
+class Suppression:
+    """Whether Alertmanager notifies of one alert, and the acknowledgement if there is one."""
 
     ack: Silence | None
     is_suppressed: bool
-    starts_at: float
 
 
 class IncidentTracker:
-    """Keeps one store.
+    """Tracks the incidents of one store.
 
     Args:
         clock: Unix time.
@@ -99,32 +99,32 @@ class IncidentTracker:
         self._clock = clock
         self._routes: Routing | None = None
         self._configuration = ""
-        self._away: dict[str, str] = {}
-        self._forget_at = 0.0
+        self._unanswered: dict[str, str] = {}
+        self._delete_at = 0.0
         self._log = log.get_logger()
 
     def run(self, stop: threading.Event) -> None:
-        """Tick until told to stop."""
-        self._log.info("keeper_started", poll_seconds=self._policy.poll_seconds)
+        """Tick until `stop` is set."""
+        self._log.info("tracker_started", poll_seconds=self._policy.poll_seconds)
         while True:
             self.tick()
             if stop.wait(self._policy.poll_seconds):
                 break
-        self._log.info("keeper_stopped")
+        self._log.info("tracker_stopped")
 
     def tick(self) -> None:
-        """Look once, and write down and tell what changed."""
+        """Ask both services once, and record and send what changed."""
         try:
-            self._look()
+            self._tick()
         except sqlite3.Error as error:
-            self._log.error("journal_not_written", reason=str(error))
+            self._log.error("incident_store_not_written", reason=str(error))
         except Exception:  # noqa: BLE001 - as the next line says
-            # What one tick could not do, the next one tries; a tracker that dies tells nobody.
-            self._log.exception("keeper_failed")
+            # The next tick tries again; if the tracker ended here, no notification would be sent.
+            self._log.exception("tracker_tick_failed")
 
-    def _look(self) -> None:
+    def _tick(self) -> None:
         now = self._clock()
-        self._learn_routes()
+        self._read_routes()
         rules = self._asked("prometheus", self._prometheus.rules)
         alerts = self._asked("alertmanager", self._alertmanager.alerts)
         silences = self._asked("alertmanager", self._alertmanager.silences)
@@ -133,34 +133,34 @@ class IncidentTracker:
             if rules:
                 self._compare(rules, alerts or [], silences or [], now)
             if alerts is not None and silences is not None:
-                self._take_acknowledgements(alerts, silences, now)
+                self._check_acknowledgements(alerts, silences, now)
             self._repeat(now)
-            self._settle_debts(now)
-            self._store.remember(ALIVE_FACT, str(now))
-            if now >= self._forget_at:
-                self._forget_at = now + _FORGET_EVERY_SECONDS
-                self._store.forget_before(now - _FORGET_SECONDS)
+            self._send_owed_resolves()
+            self._store.set_fact(ALIVE_FACT, str(now))
+            if now >= self._delete_at:
+                self._delete_at = now + _DELETE_EVERY_SECONDS
+                self._store.delete_before(now - _RETENTION_SECONDS)
         if silences is not None:
-            self._release_silences(silences, now)
-        self._tell_deployments(now)
+            self._end_silences(silences, now)
+        self._send_deployments(now)
         self._outbox.deliver()
 
     # --- asking --------------------------------------------------------------------------
 
     def _asked(self, name: str, ask: Callable[[], Answer]) -> Answer | None:
-        """The answer, or None if there is none; going away and coming back is logged once."""
+        """The answer, or None if there is none; each change between the two is logged once."""
         try:
             answer = ask()
         except NotAnswering as error:
-            if name not in self._away:
+            if name not in self._unanswered:
                 self._log.warning("source_lost", source=name, reason=str(error))
-            self._away[name] = str(error)
+            self._unanswered[name] = str(error)
             return None
-        if self._away.pop(name, None):
+        if self._unanswered.pop(name, None):
             self._log.info("source_back", source=name)
         return answer
 
-    def _learn_routes(self) -> None:
+    def _read_routes(self) -> None:
         text = self._asked("alertmanager", self._alertmanager.configuration)
         if text is None or text == self._configuration:
             return
@@ -171,7 +171,7 @@ class IncidentTracker:
             self._log.error("routes_not_understood", reason=str(error))
 
     def _complete_keys(self) -> None:
-        """Give the incidents their keys that began to fire while the routes were not known."""
+        """Add the keys of incidents that began to fire before the routes were known."""
         for incident in self._store.open_incidents() if self._routes else ():
             keys = self._routes.dedup_keys(incident.labels) if self._routes else []
             if incident.has_fired and not incident.dedup_keys and keys:
@@ -184,19 +184,19 @@ class IncidentTracker:
     ) -> None:
         seen = {canonical(a.labels): a for rule in rules if rule.is_settled for a in rule.alerts}
         for alert in seen.values():
-            fired = self._see(alert, alerts, now)
+            fired = self._record_alert(alert, alerts, now)
             if fired is not None:
-                self._page_if_quiet(fired, silences)
+                self._page_if_unnotified(fired, silences)
         unsettled = {rule.name for rule in rules if not rule.is_settled}
         for incident in self._store.open_incidents():
             if canonical(incident.labels) not in seen and incident.alertname not in unsettled:
                 self._end(incident, silences, now)
 
-    def _see(self, alert: Alert, alerts: list[ActiveAlert], now: float) -> Incident | None:
-        """Write down an alert that is there; returns its incident if it has begun to fire."""
+    def _record_alert(self, alert: Alert, alerts: list[ActiveAlert], now: float) -> Incident | None:
+        """Record an alert that Prometheus has; returns its incident if it has begun to fire."""
         incident = self._store.last_of(alert.labels)
         if incident is None or not incident.is_open:
-            # Closed by hand while the condition goes on holding: the same activation stays closed.
+            # Closed by hand while the condition still holds: the same activation stays closed.
             if incident and abs(incident.active_at - alert.active_at) < _SAME_ACTIVATION_SECONDS:
                 return None
             number = self._store.open_incident(alert.labels, alert.annotations, alert.active_at)
@@ -218,27 +218,27 @@ class IncidentTracker:
         self._note(since, incident.id, alert.name, "firing", summary)
         return self._store.incident(incident.id)
 
-    def _page_if_quiet(self, incident: Incident, silences: list[Silence]) -> None:
-        """Page at once where Alertmanager will not: it thinks that it has told of this alert."""
+    def _page_if_unnotified(self, incident: Incident, silences: list[Silence]) -> None:
+        """Page at once if Alertmanager will not, because its log says that it has notified."""
         found = self._store.incidents(
             "labels = ? AND id < ? AND firing_at IS NOT NULL ORDER BY id DESC LIMIT 1",
             canonical(incident.labels),
             incident.id,
         )
         since = incident.firing_at or 0.0
-        quiet_seconds = self._routes.repeat_interval_seconds if self._routes else 0.0
-        if not found or since - (found[0].resolved_at or 0.0) >= quiet_seconds:
+        unnotified_seconds = self._routes.repeat_interval_seconds if self._routes else 0.0
+        if not found or since - (found[0].resolved_at or 0.0) >= unnotified_seconds:
             return
         was_silenced = found[0].acknowledged_at is not None or found[0].is_suppressed
         if was_silenced and not any(self._covers(s, incident) for s in silences):
             self._page(incident, "again", 0.0)
 
     def _covers(self, silence: Silence, incident: Incident) -> bool:
-        """Whether a silence is meant to keep this incident quiet."""
+        """Whether a silence applies to this incident, and not to an earlier one of the alert."""
         return (
             silence.state == "active"
             and all(matcher.holds(incident.labels) for matcher in silence.matchers)
-            and not (silence.is_ack and self._store.is_left_over(silence.id, incident.id))
+            and not (silence.is_ack and self._store.is_of_earlier_incident(silence.id, incident.id))
         )
 
     def _end(self, incident: Incident, silences: list[Silence], now: float) -> None:
@@ -246,9 +246,9 @@ class IncidentTracker:
             self._store.set(incident.id, state="cleared", resolved_at=now)
             self._note(now, incident.id, incident.alertname, "cleared", "it never fired")
             return
-        # Of what is silenced or inhibited when it ends, Alertmanager tells nobody; the silence may
-        # have come since we last looked.
-        is_untold = (
+        # Alertmanager sends no end of what is silenced or inhibited; the silence may be newer than
+        # the last tick.
+        owes_resolve = (
             incident.acknowledged_at is not None
             or incident.is_suppressed
             or any(self._covers(silence, incident) for silence in silences)
@@ -258,14 +258,14 @@ class IncidentTracker:
             state="resolved",
             resolved_at=now,
             resolution="the condition ended",
-            owes_resolve=int(is_untold),
+            owes_resolve=int(owes_resolve),
         )
         lasted = f"after {now - (incident.firing_at or now):.0f} s"
         self._note(now, incident.id, incident.alertname, "resolved", lasted)
 
     # --- acknowledged --------------------------------------------------------------------
 
-    def _take_acknowledgements(
+    def _check_acknowledgements(
         self, alerts: list[ActiveAlert], silences: list[Silence], now: float
     ) -> None:
         known = {silence.id: silence for silence in silences}
@@ -274,24 +274,28 @@ class IncidentTracker:
                 continue
             alert = counterpart(incident.labels, alerts)
             if alert is not None:
-                self._judge(incident, _silenced(alert, known), now)
+                self._compare_acknowledgement(incident, _suppression(alert, known), now)
 
-    def _judge(self, incident: Incident, silenced: Silenced, now: float) -> None:
-        if incident.is_suppressed != silenced.is_suppressed:
-            self._store.set(incident.id, is_suppressed=int(silenced.is_suppressed))
-        if silenced.ack is not None and self._store.is_left_over(silenced.ack.id, incident.id):
+    def _compare_acknowledgement(
+        self, incident: Incident, suppression: Suppression, now: float
+    ) -> None:
+        if incident.is_suppressed != suppression.is_suppressed:
+            self._store.set(incident.id, is_suppressed=int(suppression.is_suppressed))
+        if suppression.ack is not None and self._store.is_of_earlier_incident(
+            suppression.ack.id, incident.id
+        ):
             return
-        if silenced.ack is not None:
-            self._store.note_acknowledgement(silenced.ack.id, incident.id)
+        if suppression.ack is not None:
+            self._store.record_acknowledgement(suppression.ack.id, incident.id)
             if incident.state == "firing":
-                self._acknowledge(incident, silenced.ack)
-        elif incident.state == "acknowledged" and not silenced.is_suppressed:
+                self._acknowledge(incident, suppression.ack)
+        elif incident.state == "acknowledged" and not suppression.is_suppressed:
             self._store.set(incident.id, state="firing", unacknowledged_since=now, repeats=0)
-            text = "the acknowledgement ran out and the alert still fires"
+            text = "the acknowledgement expired and the alert still fires"
             self._note(now, incident.id, incident.alertname, "ack_expired", text)
 
     def _acknowledge(self, incident: Incident, ack: Silence) -> None:
-        # A silence may have been there before the alert.
+        # The silence may be older than the alert.
         at = max(ack.starts_at, incident.firing_at or 0.0)
         self._store.set(
             incident.id,
@@ -303,9 +307,9 @@ class IncidentTracker:
         self._note(at, incident.id, incident.alertname, "acknowledged", f"{ack.author}: {ack.note}")
         for key in incident.dedup_keys:
             name = notification_name("acknowledge", incident.id, ack.id, key)
-            self._outbox.post(name, "pagerduty", notifications.acknowledgement(key))
+            self._outbox.add(name, "pagerduty", notifications.acknowledgement(key))
 
-    # --- repeats and debts ---------------------------------------------------------------
+    # --- repeats and resolves ------------------------------------------------------------
 
     def _repeat(self, now: float) -> None:
         for incident in self._store.open_incidents():
@@ -323,17 +327,17 @@ class IncidentTracker:
                 self._store.set(incident.id, repeats=due)
 
     def _page(self, incident: Incident, reason: str, waited: float) -> None:
-        told = self._routes.slack_channels(incident.labels) if self._routes else []
-        channels: list[NotificationChannel | None] = [*told] or [None]
+        known = self._routes.slack_channels(incident.labels) if self._routes else []
+        channels: list[NotificationChannel | None] = [*known] or [None]
         for channel in channels:
-            where = channel.settings.get("channel", "") if channel is not None else ""
-            name = notification_name("slack", reason, incident.id, where)
-            self._outbox.post(name, "slack", notifications.slack_again(incident, channel, waited))
+            title = channel.settings.get("channel", "") if channel is not None else ""
+            name = notification_name("slack", reason, incident.id, title)
+            self._outbox.add(name, "slack", notifications.slack_again(incident, channel, waited))
         for key in incident.dedup_keys:
             name = notification_name("pagerduty", reason, incident.id, key)
-            self._outbox.post(name, "pagerduty", notifications.page_again(incident, key, waited))
+            self._outbox.add(name, "pagerduty", notifications.page_again(incident, key, waited))
 
-    def _settle_debts(self, now: float) -> None:
+    def _send_owed_resolves(self) -> None:
         """Resolve PagerDuty's incidents whose last alert has ended."""
         held = {
             key
@@ -345,12 +349,12 @@ class IncidentTracker:
             if held.isdisjoint(incident.dedup_keys):
                 for key in incident.dedup_keys:
                     name = notification_name("resolve", incident.id, key)
-                    self._outbox.post(name, "pagerduty", notifications.resolution(key))
+                    self._outbox.add(name, "pagerduty", notifications.resolution(key))
                 self._store.set(incident.id, owes_resolve=0)
 
-    def _release_silences(self, silences: list[Silence], now: float) -> None:
-        """Take away the silences of acknowledged incidents that have ended."""
-        in_force = {silence.id for silence in silences if silence.state != "expired"}
+    def _end_silences(self, silences: list[Silence], now: float) -> None:
+        """End the silences of acknowledged incidents that have ended."""
+        in_force = {silence.id for silence in silences if silence.is_in_force}
         interval = self._routes.group_interval_seconds if self._routes else 0.0
         grace = _RESENT_SECONDS + 2 * interval
         for silence_id, incidents in self._store.ended_acknowledgements():
@@ -359,30 +363,29 @@ class IncidentTracker:
             ended_at = max(incident.resolved_at or 0.0 for incident in incidents)
             if not fires_again and now < ended_at + grace:
                 continue
-            # If not, it has ended by itself, or somebody ended it.
-            if silence_id in in_force and not self._is_expired(silence_id):
+            # If it is not in force, it has expired or was ended by hand.
+            if silence_id in in_force and not self._has_expired(silence_id):
                 continue
             with self._store.change():
                 self._store.release(silence_id)
             self._log.info("silence_released", silence=silence_id, alert=incidents[0].alertname)
 
-    def _is_expired(self, silence_id: str) -> bool:
+    def _has_expired(self, silence_id: str) -> bool:
         """End a silence; False if it has to be tried again."""
         try:
             self._alertmanager.expire(silence_id)
-        except Refused as refused:
-            if refused.status != HTTPStatus.NOT_FOUND:
-                self._log.warning("silence_not_ended", silence=silence_id, reason=str(refused))
-                return False
+        except HttpStatusError as error:
+            self._log.warning("silence_not_ended", silence=silence_id, reason=str(error))
+            return False
         except NotAnswering:
             return False
         return True
 
     # --- deployments ---------------------------------------------------------------------
 
-    def _tell_deployments(self, now: float) -> None:
-        """One change event per deployment; those from before the store began are not told."""
-        if not self._outbox.knows("change"):
+    def _send_deployments(self, now: float) -> None:
+        """Send one change event per deployment; none for those older than the store."""
+        if not self._outbox.has("change"):
             return
         samples = self._asked("prometheus", lambda: self._prometheus.query(_DEPLOYMENTS))
         for sample in sorted(samples or [], key=lambda s: s.value):
@@ -390,25 +393,22 @@ class IncidentTracker:
             last = float(self._store.fact(_DEPLOYMENT_FACT) or now - _NEW_DEPLOYMENT_SECONDS)
             if at > last:
                 with self._store.change():
-                    self._outbox.post(
+                    self._outbox.add(
                         notification_name("deployment", version, at),
                         "change",
                         notifications.deployment(version, at),
                     )
-                    self._store.remember(_DEPLOYMENT_FACT, str(at))
-
-    # --- telling -------------------------------------------------------------------------
+                    self._store.set_fact(_DEPLOYMENT_FACT, str(at))
 
     def _note(self, at: float, incident_id: int, alert: str, kind: str, text: str) -> None:
-        self._store.tell(at, incident_id, kind, text)
+        self._store.record(at, incident_id, kind, text)
         self._log.info("incident_changed", incident=incident_id, alert=alert, kind=kind, text=text)
 
 
-def _silenced(alert: ActiveAlert, known: Mapping[str, Silence]) -> Silenced:
+def _suppression(alert: ActiveAlert, known: Mapping[str, Silence]) -> Suppression:
     by = [known[name] for name in alert.silenced_by if name in known]
     acks = sorted((s for s in by if s.is_ack and s.state == "active"), key=lambda s: s.starts_at)
-    return Silenced(
+    return Suppression(
         ack=acks[0] if acks else None,
         is_suppressed=bool(alert.silenced_by or alert.inhibited_by),
-        starts_at=alert.starts_at,
     )

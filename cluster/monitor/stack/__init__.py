@@ -1,1 +1,1 @@
-"""Prometheus, Alertmanager and what belongs to them: set up, started and watched beside a cluster."""
+"""Prometheus, Alertmanager, node_exporter, the tracker and the stand-in receiver, run beside a cluster."""

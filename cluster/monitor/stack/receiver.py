@@ -1,19 +1,20 @@
 """A stand-in for Slack, PagerDuty and a dead man's switch that keeps what it received.
 
-Doors
+Routes
 - POST /slack/…: an incoming webhook. POST /v2/enqueue and /v2/change/enqueue: PagerDuty Events v2.
   POST /watchdog: Alertmanager's webhook, for the dead man's switch.
-- GET /received[?kind=slack][&after=ID][&alert=NAME][&wait=SECONDS]: what came, oldest first; with
-  `wait` the answer is held back until there is something. DELETE /received forgets it.
-- GET /incidents: PagerDuty's incidents by `dedup_key`. GET /watchdog: whether the heartbeat lives;
-  when it stops, an alarm of the kind `deadman` is received, and one more when it is back.
-- POST /fail?status=503&times=3[&kind=slack]: answer the next notifications like that, of one kind or
-  of all; times=0 ends it. GET /fail: what is in force. GET /health.
+- GET /received[?kind=slack][&after=ID][&alert=NAME][&wait=SECONDS]: notifications, oldest first; with
+  `wait` the answer is delayed until there is one. DELETE /received deletes them.
+- GET /incidents: PagerDuty's incidents by `dedup_key`. GET /watchdog: whether the heartbeat arrives;
+  when it stops, a notification of the kind `deadman` is received, and one more when it is back.
+- POST /fail?status=503&times=3[&kind=slack]: answer the next notifications with that status, of one kind
+  or of all; times=0 ends it. GET /fail: how many are left. GET /health.
 
 Rules
-- It answers as the real ones do (200 `ok`, 202, 400 with their words) and refuses what they refuse.
-- It keeps the last `_MOST_KEPT` in memory and all in a file of JSON lines that is cut when it grows.
-- It checks no key: it is not to be reached from elsewhere.
+- It answers like Slack and PagerDuty (200 `ok`, 202, 400 with their error texts) and refuses what they
+  refuse.
+- It keeps the last `_MOST_KEPT` in memory and all in a file of JSON lines, which is rotated when it grows.
+- It checks no key: do not make it reachable from other machines.
 """
 
 from __future__ import annotations
@@ -46,10 +47,10 @@ Json = dict[str, Any]
 
 
 class Received:
-    """What came, bounded in memory and in its file.
+    """The notifications received, bounded in memory and in their file.
 
     Args:
-        file: where it is written down, one JSON document per line; None for memory only.
+        file: one JSON document per line; None for memory only.
     """
 
     def __init__(self, file: Path | None) -> None:
@@ -58,18 +59,18 @@ class Received:
         self._arrived = asyncio.Condition()
         self._last_id = 0
         self.incidents: dict[str, Json] = {}
-        self.heard_at = 0.0
+        self.last_heartbeat_at = 0.0
         self._read()
 
     def _read(self) -> None:
-        """Take up what an earlier run wrote down."""
+        """Read what an earlier run wrote."""
         if self._file is None or not self._file.is_file():
             return
         with self._file.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
                 with suppress(ValueError, KeyError, TypeError):
                     entry = json.loads(line)
-                    self._take(entry)
+                    self._keep(entry)
                     self._last_id = max(self._last_id, int(entry["id"]))
 
     async def add(self, kind: str, path: str, document: Json) -> None:
@@ -84,20 +85,20 @@ class Received:
             "alerts": sorted(_alert_names(document)) or known.get("alerts", []),
             "document": document,
         }
-        self._take(entry)
+        self._keep(entry)
         self._write(entry)
         async with self._arrived:
             self._arrived.notify_all()
 
-    def _take(self, entry: Json) -> None:
+    def _keep(self, entry: Json) -> None:
         self._kept.append(entry)
         if entry["kind"] == "pagerduty":
-            self._follow(entry)
+            self._update_incident(entry)
         elif entry["kind"] == "watchdog":
-            self.heard_at = entry["at"]
+            self.last_heartbeat_at = entry["at"]
 
-    def _follow(self, entry: Json) -> None:
-        """What PagerDuty would make of an event."""
+    def _update_incident(self, entry: Json) -> None:
+        """Apply an event to its incident, as PagerDuty does."""
         document = entry["document"]
         key, action = document["dedup_key"], document["event_action"]
         incident = self.incidents.get(key)
@@ -128,7 +129,7 @@ class Received:
                 out.write(json.dumps(entry, ensure_ascii=False) + "\n")
 
     def select(self, *, kind: str, alert: str, after: int) -> list[Json]:
-        """What came after a number, of a kind and about an alert if these are given."""
+        """The notifications after an id, of a kind and about an alert if these are given."""
         return [
             entry
             for entry in self._kept
@@ -138,14 +139,14 @@ class Received:
         ]
 
     async def wait(self, wanted: Callable[[], list[Json]], seconds: float) -> list[Json]:
-        """What is wanted, as soon as there is any; nothing when the time is up."""
+        """The notifications wanted, as soon as there is one; none when the time is up."""
         with suppress(TimeoutError):
             async with asyncio.timeout(seconds), self._arrived:
                 await self._arrived.wait_for(lambda: bool(wanted()))
         return wanted()
 
-    def forget(self) -> None:
-        """Forget all of it, the file too."""
+    def clear(self) -> None:
+        """Delete all notifications, the file too."""
         self._kept.clear()
         self.incidents.clear()
         if self._file is not None:
@@ -153,7 +154,7 @@ class Received:
 
 
 def _alert_names(document: Json) -> set[str]:
-    """The alerts a notification is about, as far as it says."""
+    """The alerts a notification is about, as far as its texts name them."""
     found = {
         str(alert["labels"].get("alertname", ""))
         for alert in document.get("alerts") or ()
@@ -169,11 +170,11 @@ def _alert_names(document: Json) -> set[str]:
     return (found | {name for name in names if name[:1].isupper() and name.isalnum()}) - {""}
 
 
-# --- what the real ones refuse -----------------------------------------------------------
+# --- what Slack and PagerDuty refuse -----------------------------------------------------
 
 
 def slack_fault(document: object) -> str:
-    """Slack's word for what is wrong with a message; empty if nothing is."""
+    """Slack's error code for a message; empty if the message is valid."""
     if not isinstance(document, dict):
         return "invalid_payload"
     attachments = document.get("attachments", [])
@@ -185,7 +186,7 @@ def slack_fault(document: object) -> str:
 
 
 def event_faults(document: object) -> list[str]:
-    """What PagerDuty would say is wrong with an event."""
+    """PagerDuty's error texts for an event."""
     if not isinstance(document, dict):
         return ["the body must be a JSON object"]
     faults = [] if document.get("routing_key") else ["'routing_key' is missing or blank"]
@@ -198,7 +199,7 @@ def event_faults(document: object) -> list[str]:
 
 
 def change_faults(document: object) -> list[str]:
-    """What PagerDuty would say is wrong with a change event."""
+    """PagerDuty's error texts for a change event."""
     if not isinstance(document, dict):
         return ["the body must be a JSON object"]
     faults = [] if document.get("routing_key") else ["'routing_key' is missing or blank"]
@@ -216,11 +217,11 @@ def _payload_faults(payload: object, required: tuple[str, ...]) -> list[str]:
     return faults
 
 
-# --- the doors ---------------------------------------------------------------------------
+# --- routes ------------------------------------------------------------------------------
 
 
 class StandInReceiver:
-    """The HTTP side of it."""
+    """The HTTP server of the stand-in."""
 
     def __init__(self, received: Received, heartbeat_seconds: float = HEARTBEAT_SECONDS) -> None:
         self._received = received
@@ -228,7 +229,7 @@ class StandInReceiver:
         self._switch = DeadMansSwitch(heartbeat_seconds, received.add)
 
     def app(self) -> web.Application:
-        """An application that answers all of its doors."""
+        """The application with all routes."""
         app = web.Application(client_max_size=_MOST_BODY_BYTES)
         router = app.router
         router.add_post("/slack", self._slack)
@@ -239,7 +240,7 @@ class StandInReceiver:
         router.add_post("/fail", self._fail)
         router.add_get("/fail", self._show_failures)
         router.add_get("/received", self._show)
-        router.add_delete("/received", self._forget)
+        router.add_delete("/received", self._clear)
         router.add_get("/incidents", self._incidents)
         router.add_get("/watchdog", self._watchdog)
         router.add_get("/health", self._health)
@@ -287,9 +288,9 @@ class StandInReceiver:
     async def _heartbeat(self, request: web.Request) -> web.Response:
         document = await _document(request)
         if not isinstance(document, dict) or not isinstance(document.get("alerts"), list):
-            return web.Response(status=400, text="no Alertmanager webhook: no list of alerts")
+            return web.Response(status=400, text="not an Alertmanager webhook: no list of alerts")
         await self._received.add("watchdog", request.path, document)
-        await self._switch.heard(self._received.heard_at)
+        await self._switch.beat(self._received.last_heartbeat_at)
         return web.Response(text="ok")
 
     async def _fail(self, request: web.Request) -> web.Response:
@@ -314,7 +315,7 @@ class StandInReceiver:
         statuses = self._failures.get(kind)
         if not statuses:
             return None
-        return web.Response(status=statuses.pop(), text="as was asked with /fail")
+        return web.Response(status=statuses.pop(), text="this failure was requested with /fail")
 
     async def _show(self, request: web.Request) -> web.Response:
         query = request.query
@@ -330,19 +331,19 @@ class StandInReceiver:
 
         return web.json_response(await self._received.wait(wanted, seconds))
 
-    async def _forget(self, request: web.Request) -> web.Response:
-        self._received.forget()
+    async def _clear(self, request: web.Request) -> web.Response:
+        self._received.clear()
         return web.Response(text="ok")
 
     async def _incidents(self, request: web.Request) -> web.Response:
         return web.json_response(self._received.incidents)
 
     async def _watchdog(self, request: web.Request) -> web.Response:
-        heard_at = self._received.heard_at
-        age = time.time() - heard_at if heard_at else None
+        last_at = self._received.last_heartbeat_at
+        age = time.time() - last_at if last_at else None
         is_alive = age is not None and age < self._switch.limit_seconds
         return web.json_response(
-            {"is_alive": is_alive, "heard_at": heard_at or None, "age_seconds": age}
+            {"is_alive": is_alive, "heard_at": last_at or None, "age_seconds": age}
         )
 
     async def _health(self, request: web.Request) -> web.Response:
@@ -350,7 +351,7 @@ class StandInReceiver:
 
 
 async def _document(request: web.Request) -> object:
-    """The JSON of a body; None if it is none. Slack also takes it as the form field `payload`."""
+    """The JSON of a body; None if it is not JSON. Slack also accepts the form field `payload`."""
     try:
         if request.content_type == "application/x-www-form-urlencoded":
             form: Mapping[str, Any] = await request.post()
@@ -369,7 +370,7 @@ async def serve(host: str, port: int, file: Path | None, heartbeat_seconds: floa
     """Serve until SIGTERM or SIGINT.
 
     Raises:
-        OSError: if the port is not to be had.
+        OSError: if it cannot listen on the port.
     """
     stop = signals.stop_event()
     runner = web.AppRunner(

@@ -1,11 +1,11 @@
-"""The one tool that makes variants of docker/: for one machine, for compressed time, with addresses.
+"""Renders variants of docker/: for one machine, for compressed time, with other addresses.
 
 Rules
-- docker/ holds the only copy that a person writes; a variant is rendered anew and never edited.
-- Compressed time scales together whatever is a length of time: ranges, subqueries, offsets, `for`,
-  waits, repeats and every number before the comment `# seconds`. Thresholds stay as they are.
-  Prometheus scrapes and evaluates at the same pace, yet at most once a second.
-- What a profile does not name stays as docker/ has it.
+- docker/ is the only copy that is written by hand; a variant is rendered again and never edited.
+- Compressed time divides every duration: ranges, subqueries, offsets, `for`, waits, repeats and every
+  number before the comment `# seconds`. Thresholds stay as they are. Prometheus scrapes and evaluates
+  faster by the same factor, but at most once a second.
+- What a profile does not set stays as it is in docker/.
 - A malformed file, or a compression under which a range would hold too few samples to have a rate,
   is a `ConfigError`: one sentence, exit code 78.
 """
@@ -21,6 +21,8 @@ from typing import Any, Final
 
 import yaml
 
+from cluster import durations
+from cluster.durations import PROMETHEUS_DURATION
 from cluster.errors import ConfigError, Problem
 
 RUNBOOKS: Final = "docs/runbooks"
@@ -36,35 +38,33 @@ _LEAST_INTERVAL_SECONDS: Final = 1.0
 _SCRAPE_TIMEOUT_SECONDS: Final = 10.0
 _NOTE: Final = "# Rendered from docker/{name}: change that and render again.\n"
 
-_UNITS: Final = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800, "y": 31536000}
-_DURATION: Final = re.compile(r"(?:\d+(?:ms|[smhdwy]))+|0")
-_PART: Final = re.compile(r"(\d+)(ms|[smhdwy])")
+_DURATION: Final = re.compile(rf"{PROMETHEUS_DURATION}|0")
 _EXPRESSION: Final = re.compile(
-    r"""(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)
+    rf"""(?P<text>"(?:\\.|[^"\\])*"|'(?:\\.|[^'\\])*'|`[^`]*`)
       | (?P<seconds>\b\d+(?:\.\d+)?)(?P<mark>[ \t]*\#[ \t]*seconds\b[^\n]*)
       | (?P<comment>\#[^\n]*)
-      | (?P<duration>\b(?:\d+(?:ms|[smhdwy]))+\b)""",
+      | (?P<duration>\b{PROMETHEUS_DURATION}\b)""",
     re.VERBOSE,
 )
-_RANGE: Final = re.compile(r"\[\s*((?:\d+(?:ms|[smhdwy]))+)\s*\]")
+_RANGE: Final = re.compile(rf"\[\s*({PROMETHEUS_DURATION})\s*\]")
 _RULE_TIMES: Final = ("for", "keep_firing_for")
 _WAITS: Final = ("group_wait", "group_interval", "repeat_interval", "resolve_timeout")
 
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """What a variant has otherwise than docker/; empty means: as it is there.
+    """The differences between a variant and docker/; an empty value means no difference.
 
     Attributes:
         compress: how many times faster time passes.
-        runbook_base_url: what stands in place of docs/runbooks in every runbook_url.
-        websocket_apps: `host:port` of the admin doors, to be found in a file instead of DNS.
+        runbook_base_url: replaces docs/runbooks in every runbook_url.
+        websocket_apps: `host:port` of the admin ports, discovered by a file instead of DNS.
         prometheus: `host:port` at which Prometheus scrapes itself.
-        alertmanager: `host:port` that is sent alerts, and scraped.
+        alertmanager: `host:port` to which alerts are sent, and which is scraped.
         node_exporter: `host:port`.
-        secrets_dir: where the secret files are; their names stay.
-        pagerduty_url: where events are sent.
-        dead_mans_switch_url: where the Watchdog is sent.
+        secrets_dir: the folder of the secret files; their names stay.
+        pagerduty_url: the address of the Events API.
+        dead_mans_switch_url: the address to which the Watchdog is sent.
     """
 
     compress: float = 1.0
@@ -80,11 +80,11 @@ class Profile:
 
 @dataclass(frozen=True, slots=True)
 class Rendered:
-    """What was written, and how Prometheus is to be started with it.
+    """The files written, and the flags with which to start Prometheus.
 
     Attributes:
-        targets: the file in which Prometheus finds the admin doors; None if it asks the DNS.
-        prometheus_flags: those of its flags that are lengths of time, in compressed time.
+        targets: the file in which Prometheus finds the admin ports; None if it uses DNS.
+        prometheus_flags: flags that are durations, in compressed time.
     """
 
     directory: Path
@@ -100,7 +100,7 @@ def render(source_dir: Path, target_dir: Path, *, profile: Profile) -> Rendered:
     """Write a variant of the files of `source_dir` into `target_dir`.
 
     Raises:
-        ConfigError: a file is missing or malformed, or the profile cannot be kept.
+        ConfigError: a file is missing or malformed, or the profile is not possible.
     """
     if profile.compress < 1:
         raise _wrong("compress", str(profile.compress), "give 1 or more")
@@ -117,7 +117,7 @@ def render(source_dir: Path, target_dir: Path, *, profile: Profile) -> Rendered:
     _write(target_dir / RULES_FILE, rules)
     _write(target_dir / ALERTMANAGER_FILE, alertmanager)
     for name in further:
-        # Constants: no length of time is in them.
+        # They hold constants and no duration.
         (target_dir / name).write_bytes((source_dir / name).read_bytes())
     (target_dir / TEMPLATES).mkdir(exist_ok=True)
     for template in sorted((source_dir / TEMPLATES).glob("*.tmpl")):
@@ -134,7 +134,7 @@ def render(source_dir: Path, target_dir: Path, *, profile: Profile) -> Rendered:
 
 
 def _further_rules(prometheus: dict[str, Any], source_dir: Path) -> list[str]:
-    """Rule files beside the alerts that are there; what is not is left out of the variant."""
+    """The other rule files that exist; those that do not are left out of the variant."""
     named = prometheus.get("rule_files") or []
     found = [one for one in named if one != RULES_FILE and (source_dir / one).is_file()]
     prometheus["rule_files"] = [one for one in named if one == RULES_FILE or one in found]
@@ -145,7 +145,7 @@ def preflight(directory: Path) -> list[str]:
     """What is wrong with the secret files that alertmanager.yml in `directory` names.
 
     Returns:
-        One sentence per file; nothing if all is well. `amtool check-config` looks at none of them.
+        One sentence per file with a mistake. `amtool check-config` does not read these files.
 
     Raises:
         ConfigError: alertmanager.yml is missing or malformed.
@@ -160,18 +160,22 @@ def preflight(directory: Path) -> list[str]:
     ]
 
 
-# --- lengths of time ---------------------------------------------------------------------
+# --- durations ---------------------------------------------------------------------------
 
 
 def seconds(duration: str) -> float:
-    """A duration as Prometheus writes it, such as `1m30s`, in seconds."""
+    """The seconds of a duration as it is in Prometheus's files, such as `1m30s`.
+
+    Raises:
+        ConfigError: if it is not one; fractions and numbers without a unit are none there.
+    """
     if not _DURATION.fullmatch(duration):
         raise _wrong("duration", repr(duration), "write it like 30s, 5m or 1h30m")
-    return sum(int(number) * _UNITS[unit] for number, unit in _PART.findall(duration))
+    return durations.seconds_of(duration)
 
 
 def duration_text(length_seconds: float) -> str:
-    """Seconds as a duration; what is shorter than a millisecond becomes one."""
+    """Seconds as a duration in whole milliseconds, at least one unless it is 0."""
     milliseconds = round(length_seconds * 1000)
     if length_seconds > 0 and milliseconds == 0:
         milliseconds = 1
@@ -179,7 +183,7 @@ def duration_text(length_seconds: float) -> str:
 
 
 def compressed(expression: str, compress: float) -> str:
-    """A PromQL expression in which every length of time is divided by `compress`."""
+    """A PromQL expression in which every duration is divided by `compress`."""
 
     def scaled(found: re.Match[str]) -> str:
         if found["duration"]:
@@ -196,7 +200,7 @@ def _scaled(duration: str, compress: float) -> str:
 
 
 def _interval(duration: str, compress: float) -> str:
-    """An interval at which work is done: not shorter than a second, unless it already is."""
+    """A compressed interval, not shorter than a second unless the original is."""
     least = min(_LEAST_INTERVAL_SECONDS, seconds(duration))
     return duration_text(max(least, seconds(duration) / compress))
 
@@ -229,7 +233,7 @@ def _rules(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
 
 
 def _rules_of(document: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    with _Understood(RULES_FILE, "promtool check rules"):
+    with _WellFormed(RULES_FILE, "promtool check rules"):
         for group in document["groups"]:
             for rule in group["rules"]:
                 _ = rule["expr"]
@@ -262,7 +266,7 @@ def _without_text(found: re.Match[str]) -> str:
 
 
 def _prometheus(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
-    with _Understood(PROMETHEUS_FILE, "promtool check config"):
+    with _WellFormed(PROMETHEUS_FILE, "promtool check config"):
         pace = document["global"]
         for key in ("scrape_interval", "evaluation_interval"):
             pace[key] = _interval(pace[key], profile.compress)
@@ -298,7 +302,7 @@ def _alertmanager(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
         elif key.endswith("_file") and profile.secrets_dir is not None:
             holder[key] = str(profile.secrets_dir / Path(value).name)
 
-    with _Understood(ALERTMANAGER_FILE, "amtool check-config"):
+    with _WellFormed(ALERTMANAGER_FILE, "amtool check-config"):
         _each_text(document, change)
         if profile.pagerduty_url:
             document["global"]["pagerduty_url"] = profile.pagerduty_url
@@ -325,11 +329,11 @@ def _each_text(node: Any, visit: Callable[[dict[str, Any], str, str], None]) -> 
 def _secrets(alertmanager: Mapping[str, Any], directory: Path) -> list[tuple[str, Path]]:
     found: list[tuple[str, Path]] = []
 
-    def take(_: dict[str, Any], key: str, value: str) -> None:
+    def collect(_: dict[str, Any], key: str, value: str) -> None:
         if key.endswith("_file"):
             found.append((key, directory / value))
 
-    _each_text(alertmanager, take)
+    _each_text(alertmanager, collect)
     return found
 
 
@@ -337,7 +341,7 @@ def _fault_of_secret(path: Path, *, is_url: bool) -> str:
     if not path.exists():
         return "does not exist"
     if not path.is_file():
-        return "is no file"
+        return "is not a file"
     try:
         secret = path.read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError):
@@ -354,8 +358,8 @@ def _fault_of_secret(path: Path, *, is_url: bool) -> str:
 # --- reading and writing -----------------------------------------------------------------
 
 
-class _Understood:
-    """Turns a document of another form than expected into one sentence."""
+class _WellFormed:
+    """Turns the exceptions of a malformed document into one sentence."""
 
     def __init__(self, name: str, checker: str) -> None:
         self._name = name
@@ -366,7 +370,9 @@ class _Understood:
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         if isinstance(error, KeyError | IndexError | TypeError | AttributeError):
-            raise _wrong(self._name, "its form", f"ask `{self._checker}` what is wrong") from error
+            raise _wrong(
+                self._name, "its form", f"run `{self._checker}` to see what is wrong"
+            ) from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -384,7 +390,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes text of several lines as such, so that a person can read a rendered rule."""
+    """Writes multi-line text as a block, so that a rendered rule is readable."""
 
 
 def _text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:

@@ -1,6 +1,6 @@
-"""What `monitoring up` checks and writes before it starts anything, and the parts it starts.
+"""What `monitoring up` checks and writes before it starts anything, and the children it starts.
 
-Rule: whatever can be wrong is found here: ports, secrets, files, a directory that is in use.
+Rule: every mistake is found here: ports, secrets, files, a directory that is in use.
 """
 
 from __future__ import annotations
@@ -19,35 +19,34 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster.errors import ConfigError, DependencyMissing, Problem
+from cluster.alerting.http import HttpService
+from cluster.alerting.prometheus import Prometheus
+from cluster.errors import ConfigError, DependencyMissing, NotAnswering, NotFound, Problem
 from cluster.monitor import endpoints
-from cluster.monitor.asking import Service
-from cluster.monitor.faults import NotAnswering, NotFound
 from cluster.monitor.incidents.store import IncidentStore
 from cluster.monitor.incidents.tracker import ALIVE_FACT
-from cluster.monitor.prometheus import Prometheus
 from cluster.monitor.stack.processes import StackProcess
 from cluster.monitor.stack.receiver import HEARTBEAT_SECONDS
 from cluster.monitor.stack.render import APP_JOB, Profile, Rendered, preflight, render
 
-# The stand-in wants some key, as PagerDuty does, and takes any.
 _LEAST_HEARTBEAT_SECONDS: Final = 10.0
 _CHANGE_KEY: Final = "pagerduty_change_key"
+# The stand-in requires a key, as PagerDuty does, and accepts any.
 _STAND_IN_KEY: Final = "stand-in"
 _COMPLAINT: Final = re.compile(r"error|parse|invalid|unknown|undefined", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
-    """What `monitoring up` was told.
+class StackOptions:
+    """The options of `monitoring up`.
 
     Attributes:
-        apps: `host:port` of the admin doors to scrape.
-        rules_dir: where alert_rules.yml and the others are; docker/ unless given.
-        secrets_dir: where Slack's address and PagerDuty's key are; empty for the stand-in's.
-        root: the directory node_exporter takes for the file system's root.
+        apps: `host:port` of the admin ports to scrape.
+        rules_dir: the folder of alert_rules.yml and the other files; docker/ unless given.
+        secrets_dir: the folder with Slack's address and PagerDuty's key; None for the stand-in's.
+        root: the root directory of the file system for node_exporter.
         compress: how much faster time passes, for drills.
-        critical_after, warning_after: when the tracker repeats what nobody has taken.
+        critical_after, warning_after: when the tracker repeats what is not acknowledged.
         dead_mans_switch_url: where the Watchdog is sent; empty for the stand-in on this machine.
     """
 
@@ -81,10 +80,10 @@ class Options:
 
 
 def locked(folder: Path) -> int:
-    """Take a data directory; returns the descriptor that holds it.
+    """Lock a data directory; returns the descriptor that holds the lock.
 
     Raises:
-        ConfigError: if it cannot be written or is taken.
+        ConfigError: if it cannot be written or is locked.
     """
     try:
         (folder / "log").mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -101,7 +100,7 @@ def locked(folder: Path) -> int:
     return lock
 
 
-def _ports(options: Options) -> dict[str, int]:
+def _ports(options: StackOptions) -> dict[str, int]:
     ports = {
         "--prometheus-port": options.prometheus_port,
         "--alertmanager-port": options.alertmanager_port,
@@ -112,8 +111,8 @@ def _ports(options: Options) -> dict[str, int]:
     return ports
 
 
-def check_ports(options: Options) -> None:
-    """Find out whether every port is to be had.
+def check_ports(options: StackOptions) -> None:
+    """Check that every port is free.
 
     Raises:
         ConfigError: names all that are not.
@@ -133,12 +132,12 @@ def check_ports(options: Options) -> None:
                 )
                 problems.append(Problem(flag, str(port), reason))
     if len(set(_ports(options).values())) < len(_ports(options)):
-        problems.append(Problem("ports", "the same one twice", "give each part its own"))
+        problems.append(Problem("ports", "the same one twice", "give each process its own"))
     if problems:
         raise ConfigError(problems)
 
 
-def rendered_files(options: Options) -> Rendered:
+def rendered_files(options: StackOptions) -> Rendered:
     """Write the configuration of this machine.
 
     Raises:
@@ -168,23 +167,23 @@ def rendered_files(options: Options) -> Rendered:
     if missing:
         problems = [Problem("--secrets-dir", str(secrets), reason) for reason in missing]
         raise ConfigError(problems)
-    _examine(source, "promtool", "check", "config", str(rendered.prometheus))
-    _examine(source, "amtool", "check-config", str(rendered.alertmanager))
+    _check_with_tool(source, "promtool", "check", "config", str(rendered.prometheus))
+    _check_with_tool(source, "amtool", "check-config", str(rendered.alertmanager))
     return rendered
 
 
 def _optional_faults(secrets: Path) -> list[str]:
-    """What is wrong with the secret that may be left out, and must not be left empty."""
+    """What is wrong with the optional secret, which may be missing and must not be empty."""
     file = secrets / _CHANGE_KEY
     try:
-        text = file.read_text(encoding="utf-8") if file.exists() else "none is wanted"
+        text = file.read_text(encoding="utf-8") if file.exists() else "not used"
     except (OSError, ValueError) as error:
-        return [f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is no text'})"]
+        return [f"{file} cannot be read ({getattr(error, 'strerror', None) or 'it is not text'})"]
     return [] if text.strip() else [f"{file} is empty: write the key into it, or remove it"]
 
 
-def _examine(source: Path, *command: str) -> None:
-    """Let the tool that comes with a program say what is wrong with its files, if it is there."""
+def _check_with_tool(source: Path, *command: str) -> None:
+    """Check files with the tool that comes with their program, if it is installed."""
     if shutil.which(command[0]) is None:
         return
     done = subprocess.run(
@@ -192,12 +191,12 @@ def _examine(source: Path, *command: str) -> None:
     )
     if done.returncode != 0:
         lines = [line.strip() for line in (done.stderr + done.stdout).splitlines()]
-        told = [line for line in lines if _COMPLAINT.search(line)] or lines
-        raise _wrong(str(source), "what is written there", f"{command[0]} says: {told[-1]}")
+        complaints = [line for line in lines if _COMPLAINT.search(line)] or lines
+        raise _wrong(str(source), "its content", f"{command[0]} says: {complaints[-1]}")
 
 
-def _stand_in_secrets(options: Options, stand_in: str) -> Path:
-    """Secret files that lead to the stand-in."""
+def _stand_in_secrets(options: StackOptions, stand_in: str) -> Path:
+    """Write secret files with the addresses of the stand-in."""
     folder = options.data_dir / "secrets"
     folder.mkdir(mode=0o700, exist_ok=True)
     secrets = {
@@ -214,20 +213,22 @@ def _wrong(key: str, value: str, allowed: str) -> ConfigError:
     return ConfigError([Problem(key, value, allowed)])
 
 
-# --- the parts ---------------------------------------------------------------------------
+# --- the children ------------------------------------------------------------------------
 
 
-def parts_of(options: Options, found: dict[str, str], rendered: Rendered) -> list[StackProcess]:
-    """All parts in the order they are started; they end in the opposite one."""
+def children_of(
+    options: StackOptions, found: dict[str, str], rendered: Rendered
+) -> list[StackProcess]:
+    """All children in the order of their start; they end in the opposite order."""
     data = options.data_dir
     prometheus = options.url(options.prometheus_port)
     alertmanager = options.url(options.alertmanager_port)
     receiver = options.url(options.receiver_port)
 
-    def part(name: str, command: Sequence[str], ready_url: str) -> StackProcess:
-        return StackProcess(name, command, data / "log" / f"{name}.log", _answers(ready_url))
+    def child(name: str, command: Sequence[str], ready_url: str) -> StackProcess:
+        return StackProcess(name, command, data / "log" / f"{name}.log", _responds(ready_url))
 
-    parts = [part("receiver", _receiver_command(options), f"{receiver}/health")]
+    children = [child("receiver", _receiver_command(options), f"{receiver}/health")]
     if options.with_node_exporter:
         node = options.url(options.node_exporter_port)
         command = [
@@ -236,7 +237,7 @@ def parts_of(options: Options, found: dict[str, str], rendered: Rendered) -> lis
             f"--path.rootfs={options.root}",
             "--log.format=json",
         ]
-        parts.append(part("node_exporter", command, f"{node}/"))
+        children.append(child("node_exporter", command, f"{node}/"))
     command = [
         found["prometheus"],
         f"--config.file={rendered.prometheus}",
@@ -246,10 +247,10 @@ def parts_of(options: Options, found: dict[str, str], rendered: Rendered) -> lis
         "--log.format=json",
         *rendered.prometheus_flags,
     ]
-    parts.append(part("prometheus", command, f"{prometheus}/-/ready"))
+    children.append(child("prometheus", command, f"{prometheus}/-/ready"))
     if options.compress > 1:
-        parts[-1].is_ready = _FirstLook(
-            parts[-1], prometheus, rendered.alert_rules, len(options.apps)
+        children[-1].is_ready = _FirstScrape(
+            children[-1], prometheus, rendered.alert_rules, len(options.apps)
         )
     command = [
         found["alertmanager"],
@@ -260,14 +261,14 @@ def parts_of(options: Options, found: dict[str, str], rendered: Rendered) -> lis
         "--cluster.listen-address=",
         "--log.format=json",
     ]
-    parts.append(part("alertmanager", command, f"{alertmanager}/-/ready"))
+    children.append(child("alertmanager", command, f"{alertmanager}/-/ready"))
     tracker = StackProcess(
         "tracker", _tracker_command(options, rendered), data / "log/tracker.log", _has_ticked(data)
     )
-    return [*parts, tracker]
+    return [*children, tracker]
 
 
-def _receiver_command(options: Options) -> list[str]:
+def _receiver_command(options: StackOptions) -> list[str]:
     command = [sys.executable, "-m", "cluster", "monitoring", "receive", "--host", options.host]
     command += ["--port", str(options.receiver_port)]
     heartbeat = max(_LEAST_HEARTBEAT_SECONDS, HEARTBEAT_SECONDS / options.compress)
@@ -275,7 +276,7 @@ def _receiver_command(options: Options) -> list[str]:
     return [*command, "--file", str(options.data_dir / "received.jsonl")]
 
 
-def _tracker_command(options: Options, rendered: Rendered) -> list[str]:
+def _tracker_command(options: StackOptions, rendered: Rendered) -> list[str]:
     command = [sys.executable, "-m", "cluster", "monitor", "keep"]
     command += ["--data-dir", str(options.data_dir)]
     command += ["--prometheus-url", options.url(options.prometheus_port)]
@@ -298,26 +299,26 @@ def _tracker_command(options: Options, rendered: Rendered) -> list[str]:
     return command
 
 
-def _answers(url: str) -> Callable[[], bool]:
-    def asked() -> bool:
+def _responds(url: str) -> Callable[[], bool]:
+    def is_ready() -> bool:
         try:
-            Service("it", url).text("")
+            HttpService("the child", url).text("")
         except NotAnswering:
             return False
         return True
 
-    return asked
+    return is_ready
 
 
-class _FirstLook:
-    """Finds Prometheus ready when it has scraped every app, and only then gives it the rules.
+class _FirstScrape:
+    """Whether Prometheus is ready: it has scraped every app, and only then is given the rules.
 
-    Prometheus begins to scrape five seconds after its start, however compressed time is: without
-    this, whatever fires on absence would fire, and be told, at every start.
+    Prometheus begins to scrape five seconds after its start, however much time is compressed: without
+    this, alerts on absent metrics would fire, and notify, at every start.
     """
 
-    def __init__(self, part: StackProcess, url: str, rules: Path, apps: int) -> None:
-        self._part = part
+    def __init__(self, child: StackProcess, url: str, rules: Path, apps: int) -> None:
+        self._child = child
         self._prometheus = Prometheus(url)
         self._rules = rules
         self._hidden = rules.with_suffix(".waiting")
@@ -334,24 +335,24 @@ class _FirstLook:
             return False
         if len(scrapes) >= self._apps and min(scrapes) > 0:
             self._hidden.replace(self._rules)
-            self._part.reload()
+            self._child.reload()
         return False
 
 
 def _has_ticked(data: Path) -> Callable[[], bool]:
-    """Whether the tracker has looked since now."""
-    begun = time.time()
+    """A check whether the tracker has completed a tick since this call."""
+    started_at = time.time()
 
-    def asked() -> bool:
+    def is_ready() -> bool:
         try:
-            store = IncidentStore(data, only_reads=True)
+            store = IncidentStore(data, read_only=True)
         except NotFound:
             return False
         try:
-            return float(store.fact(ALIVE_FACT) or 0) >= begun
+            return float(store.fact(ALIVE_FACT) or 0) >= started_at
         except sqlite3.Error:
             return False
         finally:
             store.close()
 
-    return asked
+    return is_ready

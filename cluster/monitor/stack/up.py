@@ -2,9 +2,9 @@
 
 Rules
 - Everything is checked before anything is started: programs, ports, secrets, configuration.
-- A part that does not become ready ends the command with what it said last; one that dies later is
-  started again, after a second, then two, up to thirty; a minute of health forgives all.
-- SIGTERM or SIGINT ends all parts, the tracker first, and leaves no process.
+- A child that does not become ready ends the command, with the last line of its log. One that dies
+  later is started again, after 1 s, then 2 s, up to 30 s; after a minute of running the delay is reset.
+- SIGTERM or SIGINT ends all children, the tracker first, and leaves no process.
 - One data directory serves one `monitoring up` at a time.
 """
 
@@ -18,35 +18,35 @@ import time
 from contextlib import suppress
 from typing import Final, TextIO
 
-from cluster.errors import BootFailed
-from cluster.monitor import durations, endpoints
+from cluster import durations
+from cluster.errors import BootFailed, NotAnswering
+from cluster.monitor import endpoints
 from cluster.monitor.admin_client import AdminClient
-from cluster.monitor.faults import NotAnswering
 from cluster.monitor.stack import processes, setup
 from cluster.monitor.stack.processes import StackProcess
 from cluster.monitor.stack.render import Rendered
-from cluster.monitor.stack.setup import Options
+from cluster.monitor.stack.setup import StackOptions
 
 _BOOT_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
-_LOOK_SECONDS: Final = 0.05
+_POLL_SECONDS: Final = 0.05
 _WATCH_SECONDS: Final = 1.0
 _LONGEST_PAUSE_SECONDS: Final = 30.0
-# Who has run for so long begins to count anew.
+# After running this long, earlier failures of a child no longer count.
 _HEALTHY_SECONDS: Final = 60.0
 _TRIM_SECONDS: Final = 60.0
-# A cluster that is started anew, elsewhere or otherwise, may have another name.
+# A cluster that is restarted with another configuration may have another name.
 _RENAME_SECONDS: Final = 30.0
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
 
-def run(options: Options, out: TextIO = sys.stdout) -> int:
-    """Run all parts until told to end.
+def run(options: StackOptions, out: TextIO = sys.stdout) -> int:
+    """Run all children until a signal ends them.
 
     Raises:
-        DependencyMissing: a program is not there.
-        ConfigError: a port is taken, a secret is missing, a file is malformed.
-        BootFailed: a part does not start.
+        DependencyMissing: a program is not installed.
+        ConfigError: a port is in use, a secret is missing, a file is malformed.
+        BootFailed: a child does not start.
     """
     found = processes.find(
         [n for n in processes.KNOWN if options.with_node_exporter or n != "node_exporter"]
@@ -56,27 +56,24 @@ def run(options: Options, out: TextIO = sys.stdout) -> int:
         setup.check_ports(options)
         rendered = setup.rendered_files(options)
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        return _Stack(options, setup.parts_of(options, found, rendered), rendered, out).run()
+        return _Stack(options, setup.children_of(options, found, rendered), rendered, out).run()
     finally:
         os.close(lock)
 
 
 def pause_seconds(failures: int) -> float:
-    """How long to wait before a part is started again."""
+    """How long to wait before a child is started again."""
     return float(min(_LONGEST_PAUSE_SECONDS, 2.0 ** min(failures, 8)))
 
 
-# --- their life --------------------------------------------------------------------------
-
-
 class _Stack:
-    """All parts, from the first start to the last end."""
+    """All children, from the first start to the last end."""
 
     def __init__(
-        self, options: Options, parts: list[StackProcess], rendered: Rendered, out: TextIO
+        self, options: StackOptions, children: list[StackProcess], rendered: Rendered, out: TextIO
     ) -> None:
         self._options = options
-        self._parts = parts
+        self._children = children
         self._rendered = rendered
         self._out = out
         self._trimmed_at = time.monotonic()
@@ -86,40 +83,40 @@ class _Stack:
     def run(self) -> int:
         try:
             self._name_targets()
-            for part in self._parts:
-                if not self._boot(part):
+            for child in self._children:
+                if not self._boot(child):
                     return 0
-            self._publish()
-            while not self._is_told_to_stop(_WATCH_SECONDS):
-                self._look_after()
+            self._announce()
+            while not self._has_stop_signal(_WATCH_SECONDS):
+                self._check_children()
         finally:
             self._stop()
         return 0
 
-    def _boot(self, part: StackProcess) -> bool:
-        """Start a part and wait until it is ready; False if told to stop meanwhile."""
+    def _boot(self, child: StackProcess) -> bool:
+        """Start a child and wait until it is ready; False if a signal says stop meanwhile."""
         deadline = time.monotonic() + _BOOT_SECONDS
         try:
-            part.start()
+            child.start()
         except OSError as error:
-            raise BootFailed(f"{part.name} cannot be started: {error.strerror}") from None
-        while not (part.is_running and part.is_ready()):
-            if part.exit_code is not None or time.monotonic() > deadline:
-                how = "ended" if part.exit_code is not None else "is not ready"
+            raise BootFailed(f"{child.name} cannot be started: {error.strerror}") from None
+        while not (child.is_running and child.is_ready()):
+            if child.exit_code is not None or time.monotonic() > deadline:
+                how = "ended" if child.exit_code is not None else "is not ready"
                 raise BootFailed(
-                    f"{part.name} {how}; it said: {part.last_words() or 'nothing'}"
-                    f" (its log is {part.log})"
+                    f"{child.name} {how}; the last line of its log {child.log}:"
+                    f" {child.last_words() or 'nothing'}"
                 )
-            if self._is_told_to_stop(_LOOK_SECONDS):
+            if self._has_stop_signal(_POLL_SECONDS):
                 return False
         return True
 
-    def _is_told_to_stop(self, seconds: float) -> bool:
-        """Wait for a signal, at most so long; whether it says stop."""
+    def _has_stop_signal(self, seconds: float) -> bool:
+        """Wait for a signal, at most so many seconds; whether it says stop."""
         found = signal.sigtimedwait(_SIGNALS, seconds)
         return found is not None and found.si_signo != signal.SIGCHLD
 
-    def _publish(self) -> None:
+    def _announce(self) -> None:
         options = self._options
         addresses = {
             "prometheus": options.url(options.prometheus_port),
@@ -129,54 +126,54 @@ class _Stack:
         }
         endpoints.write_addresses(options.data_dir, addresses)
         receiver = addresses["receiver"]
-        told = f"{receiver} (stand-in)" if options.uses_stand_in else "Slack and PagerDuty"
+        notified = f"{receiver} (stand-in)" if options.uses_stand_in else "Slack and PagerDuty"
         facts = {
             "prometheus": addresses["prometheus"],
             "alerts": addresses["alertmanager"],
-            "told": told,
+            "notifies": notified,
             "switch": f"{receiver}/watchdog",
             "scrapes": ", ".join(options.apps),
-            "state": str(options.data_dir),
+            "data": str(options.data_dir),
         }
         if options.compress != 1:
             facts["note"] = (
-                f"time is compressed: {durations.stretch(options.compress)} pass per second"
+                f"time is compressed: {durations.duration_for_people(options.compress)} per second"
             )
         lines = "\n".join(f"  {name:<11}{fact}" for name, fact in facts.items())
-        self._say(f"ws-cluster monitoring is ready\n{lines}\n")
+        self._print(f"ws-cluster monitoring is ready\n{lines}\n")
 
-    def _look_after(self) -> None:
+    def _check_children(self) -> None:
         now = time.monotonic()
-        for part in self._parts:
-            if part.is_running:
-                if now - part.started_at > _HEALTHY_SECONDS:
-                    part.failures = 0
+        for child in self._children:
+            if child.is_running:
+                if now - child.started_at > _HEALTHY_SECONDS:
+                    child.failures = 0
                 continue
-            if not part.start_again_at:
-                pause = pause_seconds(part.failures)
-                part.failures += 1
-                part.start_again_at = now + pause
-                self._say(
-                    f"{part.name} ended with {part.exit_code} and is started again in {pause:g} s;"
-                    f" its log is {part.log}\n"
+            if not child.start_again_at:
+                pause = pause_seconds(child.failures)
+                child.failures += 1
+                child.start_again_at = now + pause
+                self._print(
+                    f"{child.name} ended with {child.exit_code} and is started again in {pause:g} s;"
+                    f" its log is {child.log}\n"
                 )
-            elif now >= part.start_again_at:
-                part.start_again_at = 0.0
+            elif now >= child.start_again_at:
+                child.start_again_at = 0.0
                 with suppress(OSError):
-                    part.start()
+                    child.start()
         if now - self._trimmed_at > _TRIM_SECONDS:
             self._trimmed_at = now
-            for part in self._parts:
-                part.trim_log()
+            for child in self._children:
+                child.trim_log()
         self._name_targets()
 
     def _name_targets(self) -> None:
-        """Give each target the name its own logs carry, as soon as it says which, and when that changes."""
+        """Give each target the instance name of its own logs, when it is known and when it changes."""
         now = time.monotonic()
         for app in self._options.apps:
             if now < self._name_again_at.get(app, 0.0):
                 continue
-            # Who has no name yet is asked again at once: Prometheus waits for it.
+            # A target without a name is asked again at once: Prometheus waits for it.
             self._name_again_at[app] = now + (_RENAME_SECONDS if app in self._instances else 0.0)
             with suppress(NotAnswering):
                 name = str(AdminClient(f"http://{app}").health().get("instance", app))
@@ -192,20 +189,20 @@ class _Stack:
             {"targets": [app], "labels": {"instance": self._instances.get(app, app)}}
             for app in self._options.apps
         ]
-        waiting = self._rendered.targets.with_suffix(".new")
-        waiting.write_text(json.dumps(groups) + "\n", encoding="utf-8")
-        waiting.replace(self._rendered.targets)
+        new = self._rendered.targets.with_suffix(".new")
+        new.write_text(json.dumps(groups) + "\n", encoding="utf-8")
+        new.replace(self._rendered.targets)
 
     def _stop(self) -> None:
-        """End all parts, the last started first."""
-        endpoints.forget_addresses(self._options.data_dir)
+        """End all children, the last started first."""
+        endpoints.remove_addresses(self._options.data_dir)
         deadline = time.monotonic() + _STOP_SECONDS
-        for part in reversed(self._parts):
-            part.terminate()
-        for part in reversed(self._parts):
-            part.wait(deadline)
+        for child in reversed(self._children):
+            child.terminate()
+        for child in reversed(self._children):
+            child.wait(deadline)
 
-    def _say(self, text: str) -> None:
+    def _print(self, text: str) -> None:
         with suppress(OSError, ValueError):
             self._out.write(text)
             self._out.flush()

@@ -17,12 +17,11 @@ from typing import Any, Final
 
 import psutil
 
+from cluster.alerting.alertmanager import Alertmanager
+from cluster.alerting.http import HttpService
+from cluster.alerting.prometheus import Prometheus
 from cluster.children.binaries import valkey_program
-from cluster.errors import BootFailed
-from cluster.monitor.alertmanager import Alertmanager
-from cluster.monitor.asking import Service
-from cluster.monitor.faults import NotAnswering
-from cluster.monitor.prometheus import Prometheus
+from cluster.errors import BootFailed, NotAnswering
 from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
 from loadtest.drilling.environment.privileges import Privilege, memory_group, small_disk
 from loadtest.drilling.undo import UndoLog
@@ -92,8 +91,8 @@ class Components:
         return Alertmanager(self.addresses.alertmanager)
 
     @property
-    def receiver(self) -> Service:
-        return Service("the receiver", self.addresses.receiver)
+    def receiver(self) -> HttpService:
+        return HttpService("the receiver", self.addresses.receiver)
 
 
 class Environment(Components):
@@ -321,7 +320,7 @@ class Environment(Components):
 def is_ready(admin_url: str) -> bool:
     """Whether a cluster says that it is ready."""
     with suppress(NotAnswering):
-        Service("the cluster", admin_url).text("/ready")
+        HttpService("the cluster", admin_url).text("/ready")
         return True
     return False
 
@@ -329,7 +328,7 @@ def is_ready(admin_url: str) -> bool:
 def alive(environment: Environment) -> int:
     """How many workers are ready, as the cluster itself says now; 0 if it does not answer."""
     with suppress(NotAnswering):
-        page = Service("the cluster", environment.addresses.admin).text("/metrics")
+        page = HttpService("the cluster", environment.addresses.admin).text("/metrics")
         if found := re.search(r"^app_workers_alive (\d+)", page, re.MULTILINE):
             return int(found[1])
     return 0

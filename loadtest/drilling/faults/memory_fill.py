@@ -6,7 +6,7 @@ import re
 import sys
 from typing import Final
 
-from cluster.monitor.asking import Service
+from cluster.alerting.http import HttpService
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 from loadtest.drilling.faults.simulated import memory_is_full
 
@@ -32,7 +32,7 @@ def fill(
         memory_is_full(injector, share, growth_per_s, most or share, because=group.why_not)
         return
     # Asked here and now: what Prometheus has may be of before the last memory_hog ended.
-    page = Service("the cluster", injector.environment.addresses.admin).text("/metrics")
+    page = HttpService("the cluster", injector.environment.addresses.admin).text("/metrics")
     used, limit = (_value(page, name) for name in ("working_set", "limit"))
     held = [share * limit - used, growth_per_s * limit, (most or share) * limit - used]
     command = [

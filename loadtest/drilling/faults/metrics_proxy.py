@@ -11,8 +11,8 @@ import threading
 from collections.abc import Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
-from cluster.monitor.asking import Service
-from cluster.monitor.faults import NotAnswering
+from cluster.alerting.http import HttpService
+from cluster.errors import NotAnswering
 
 
 class MetricsProxy:
@@ -28,7 +28,7 @@ class MetricsProxy:
     def __init__(self, url: str, values: Mapping[str, float]) -> None:
         self.values = dict(values)
         self.added: dict[str, float] = {}
-        self._source = Service("the exporter", url)
+        self._source = HttpService("the exporter", url)
         metrics_proxy = self
 
         class Handler(BaseHTTPRequestHandler):

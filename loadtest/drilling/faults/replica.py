@@ -6,7 +6,7 @@ import json
 from contextlib import suppress
 from typing import Any, Final
 
-from cluster.monitor.asking import Service
+from cluster.alerting.http import HttpService
 from loadtest.drilling.environment.cluster import Environment, is_ready
 from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
 from loadtest.drilling.faults.injector import FaultInjector
@@ -63,7 +63,7 @@ class Replica:
             )
         )
         self._program.wait_until(lambda: is_ready(f"http://{self._admin}"), _SECONDS)
-        instance = Service("the replica", f"http://{self._admin}").get("/health")["instance"]
+        instance = HttpService("the replica", f"http://{self._admin}").get("/health")["instance"]
         self._change_targets([{"targets": [self._admin], "labels": {"instance": instance}}])
         self._injector.wait_until(
             self._is_scraped, _SECONDS, "Prometheus scrapes the second replica"

@@ -6,7 +6,7 @@ import json
 import subprocess
 from typing import Any, Final
 
-from cluster.monitor.faults import NotAnswering
+from cluster.errors import NotAnswering
 from loadtest.drilling.environment.cluster import Components
 from loadtest.drilling.environment.drill_processes import this
 from loadtest.drilling.environment.load import ROOT

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from cluster.monitor.prometheus import Rule
+from cluster.alerting.prometheus import Rule
 from loadtest.drilling.steps.diagnosis import comparison
 
 # How close to the threshold counts as just below it.

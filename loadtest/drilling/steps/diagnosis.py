@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from cluster.alerting.alertmanager import ActiveAlert
+from cluster.alerting.prometheus import Prometheus, Rule
+from cluster.errors import NotAnswering
 from cluster.monitor import endpoints
-from cluster.monitor.alertmanager import ActiveAlert
-from cluster.monitor.faults import NotAnswering
-from cluster.monitor.prometheus import Prometheus, Rule
 from cluster.monitor.stack.render import RULES_FILE, compressed, seconds
 from loadtest.drilling.environment.cluster import Components
 from loadtest.drilling.receivers import Place

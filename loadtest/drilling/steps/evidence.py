@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cluster.monitor.prometheus import Rule
+from cluster.alerting.prometheus import Rule
 from loadtest.drilling.environment.cluster import Components
 
 

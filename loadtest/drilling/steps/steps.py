@@ -15,9 +15,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Final, Protocol
 
-from cluster.errors import ClusterError
-from cluster.monitor.faults import NotAnswering
-from cluster.monitor.prometheus import Rule
+from cluster.alerting.prometheus import Rule
+from cluster.errors import ClusterError, NotAnswering
 from loadtest.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted

@@ -1,4 +1,4 @@
-"""A stage for a story: a cluster, a crowd in its channels, publishers at work, and a ledger over it all."""
+"""A cluster with subscribers in its channels, publishers at work, and a ledger of every publication."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from tests.harness.cluster import REPOSITORY, Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.ledger import Report
 
-# STORY_SIZE=<subscribers>x<channels>x<workers>x<publishes per second> replaces the small size.
-_SMALL = os.environ.get("STORY_SIZE", "200x10x4x40")
+# LOAD_SIZE=<subscribers>x<channels>x<workers>x<publishes per second> replaces the small size.
+_SMALL = os.environ.get("LOAD_SIZE", "200x10x4x40")
 SMALL = Size(*map(int, _SMALL.split("x")))
-# For stories whose point is not the number of workers.
+# For tests that do not depend on the number of workers.
 PAIR = Size(subscribers=100, channels=10, workers=2, publishes_per_second=40)
 FULL = Size(subscribers=2000, channels=50, workers=4, publishes_per_second=200)
 
@@ -31,7 +31,7 @@ every_size = pytest.mark.parametrize(
 
 
 @contextlib.asynccontextmanager
-async def stage(
+async def cluster_under_load(
     directory: Path,
     size: Size,
     *,
@@ -39,7 +39,7 @@ async def stage(
     redis_urls: tuple[str, ...] = (),
     source: Path = REPOSITORY,
 ) -> AsyncIterator[tuple[Cluster, Crowd]]:
-    """Start a cluster of the size's workers and let its crowd in; a failure carries the facts."""
+    """Start a cluster of this size with its clients; a failure carries what the clients saw."""
     cluster = Cluster(
         directory / "run",
         workers=size.workers,
@@ -48,7 +48,7 @@ async def stage(
         source=source,
     )
     async with cluster:
-        crowd = Crowd(cluster.door, size)
+        crowd = Crowd(cluster.client_port, size)
         try:
             await crowd.gather()
             crowd.begin_publishing()
@@ -68,7 +68,7 @@ def assert_no_traceback(cluster: Cluster) -> None:
 
 
 async def assert_nothing_lost(crowd: Crowd, within: float = 30.0) -> Report:
-    """Everybody is back, publications flow, and then the ledger knows no fault."""
+    """Wait until all clients are back and publications flow; then the ledger has no fault."""
     await crowd.traffic(within)
     report = await crowd.settle(within)
     assert crowd.outside() == []

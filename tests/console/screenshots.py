@@ -1,4 +1,4 @@
-"""Take the pictures of docs/console.md anew: `python -m tests.console.pictures docs/img`."""
+"""Take the screenshots of docs/console.md: `python -m tests.console.screenshots docs/img`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from tests.console.browser import Visit, chromium, visit
+from tests.console.console_cluster import ConsoleCluster, config_for
 from tests.console.fake_monitoring import FakeMonitoring
-from tests.console.stage import Stage, config_for
 from tests.harness.cluster import Cluster
 
 WIDE = {"viewport": {"width": 1280, "height": 900}}
@@ -24,7 +24,7 @@ SCREENS: dict[str, dict[str, Any]] = {
 
 
 def provoke(monitoring: FakeMonitoring) -> None:
-    """A bad night."""
+    """Several alerts at once."""
     monitoring.fire(
         "HighErrorRate", "critical", seconds=200,
         summary="High error rate detected", description="Error rate is 42 errors per minute",
@@ -41,7 +41,7 @@ def provoke(monitoring: FakeMonitoring) -> None:
     monitoring.resolved.append((labels, time.time() - 400))
 
 
-async def talk(seen: Visit) -> None:
+async def use_live_client(seen: Visit) -> None:
     """Let the live client publish, lose its connection and recover."""
     await seen.page.click("#live-connect button[type=submit]")
     await seen.shows("#live-log", "subscribed")
@@ -50,34 +50,34 @@ async def talk(seen: Visit) -> None:
         await seen.page.click("#live-publish button")
         await seen.shows("#live-log", f": hello {number}")
     await seen.page.click("#live-drop")
-    for text in ("said while away", "and again"):
+    for text in ("sent while away", "and again"):
         await seen.page.fill("#live-message", text)
         await seen.page.click("#live-publish button")
     await seen.shows("#live-log .recovered", "and again")
 
 
-async def acknowledge(seen: Visit, picture: Path) -> None:
+async def acknowledge(seen: Visit, file: Path) -> None:
     await seen.page.click("text=Acknowledge")
-    await seen.page.fill("#order-note", "on it: rolling back 1.4")
-    await seen.page.fill("#order-author", "kim")
-    await seen.page.screenshot(path=str(picture))
-    await seen.page.click("#order-go")
+    await seen.page.fill("#action-note", "rolling back 1.4")
+    await seen.page.fill("#action-author", "kim")
+    await seen.page.screenshot(path=str(file))
+    await seen.page.click("#action-go")
     await seen.shows("#alert-list", "acknowledged by kim")
 
 
 async def main(folder: Path) -> None:
-    """Take every picture."""
+    """Take every screenshot."""
     with FakeMonitoring() as monitoring, tempfile.TemporaryDirectory() as directory:
         config = config_for(monitoring)
         async with Cluster(Path(directory), workers=2, config=config) as cluster:
             await cluster.roll()
             provoke(monitoring)
-            url = Stage(cluster, monitoring).url()
+            url = ConsoleCluster(cluster, monitoring).url()
             async with chromium() as browser:
                 for name, options in SCREENS.items():
                     async with visit(browser, url, **options) as seen:
                         await seen.shows("#alert-list", "HighErrorRate")
-                        await talk(seen)
+                        await use_live_client(seen)
                         await seen.page.evaluate("scrollTo(0, 0)")
                         await seen.page.screenshot(path=str(folder / f"{name}.png"), full_page=True)
                         if name == "console-light":

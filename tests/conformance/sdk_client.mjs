@@ -1,4 +1,4 @@
-// The npm SDK on strings: one JSON command per line in, answers and events out.
+// The npm SDK under remote control: one JSON command per line in, answers and events out.
 //
 // In:  {"id": 1, "do": "publish", "client": "ann", "channel": "news", "data": 5}
 // Out: {"id": 1, "ok": {...}} or {"id": 1, "error": {"code": 108, "message": "..."}}

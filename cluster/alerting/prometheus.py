@@ -1,7 +1,6 @@
-"""What Prometheus knows: rules and their alerts, targets, the value of an expression.
+"""The HTTP API of Prometheus: rules and their alerts, targets, the value of an expression.
 
-Rule: an answer is taken apart here and nowhere else; one that has not the documented shape is
-`NotAnswering`, never a KeyError further up.
+Rule: a function builds a request and reads its answer, without I/O; `Prometheus` sends them and blocks.
 """
 
 from __future__ import annotations
@@ -10,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from cluster.monitor import durations
-from cluster.monitor.asking import Service
+from cluster import durations
+from cluster.alerting.http import HttpRequest, HttpService, as_json
 
 _HINT: Final = "start it with `ws-cluster monitoring up`, or give its address with --prometheus-url"
 
@@ -40,7 +39,7 @@ class Rule:
     """One alerting rule as Prometheus evaluates it.
 
     Attributes:
-        is_settled: whether its list of alerts means something: it was evaluated, without error.
+        is_settled: whether its list of alerts can be relied on: it was evaluated, without error.
     """
 
     name: str
@@ -80,58 +79,66 @@ class Sample:
     value: float = 0.0
 
 
+def rules_request() -> HttpRequest[list[Rule]]:
+    """Every alerting rule with its alerts, in the order of the rule files."""
+    return HttpRequest("GET", "/api/v1/rules", as_json(_rules), {"type": "alert"})
+
+
+def targets_request() -> HttpRequest[list[Target]]:
+    """Every active scrape target."""
+    return HttpRequest("GET", "/api/v1/targets", as_json(_targets), {"state": "active"})
+
+
+def query_request(expression: str) -> HttpRequest[list[Sample]]:
+    """The instant vector of an expression."""
+    return HttpRequest("GET", "/api/v1/query", as_json(_samples), {"query": expression})
+
+
 class Prometheus:
-    """The HTTP API of a Prometheus at `url`."""
+    """A Prometheus at `url`."""
 
     def __init__(self, url: str) -> None:
-        self.service: Final = Service("Prometheus", url.rstrip("/"), _HINT)
+        self.service: Final = HttpService("Prometheus", url.rstrip("/"), _HINT)
 
     def rules(self) -> list[Rule]:
         """Every alerting rule with its alerts, in the order of the rule files."""
-        path = "/api/v1/rules"
-        data = self._data(path, {"type": "alert"})
-        try:
-            return [
-                _rule(group["name"], rule)
-                for group in data["groups"]
-                for rule in group["rules"]
-                if rule["type"] == "alerting"
-            ]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self.service.malformed(path, repr(error)) from None
+        return self.service.ask(rules_request())
 
     def targets(self) -> list[Target]:
         """Every active scrape target."""
-        path = "/api/v1/targets"
-        data = self._data(path, {"state": "active"})
-        try:
-            return [_target(one) for one in data["activeTargets"]]
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise self.service.malformed(path, repr(error)) from None
+        return self.service.ask(targets_request())
 
     def query(self, expression: str) -> list[Sample]:
         """The instant vector of an expression."""
-        path = "/api/v1/query"
-        data = self._data(path, {"query": expression})
-        try:
-            return [Sample(one["metric"], float(one["value"][1])) for one in data["result"]]
-        except (KeyError, TypeError, ValueError, IndexError) as error:
-            raise self.service.malformed(path, repr(error)) from None
+        return self.service.ask(query_request(expression))
 
     def number(self, expression: str) -> float | None:
         """The only value of an expression; None if there is none."""
         samples = self.query(expression)
         return samples[0].value if samples else None
 
-    def is_ready(self) -> bool:
-        """Whether it serves; raises if it cannot be asked."""
-        return "ready" in self.service.text("/-/ready").lower()
 
-    def _data(self, path: str, params: dict[str, str]) -> Any:
-        answer = self.service.get(path, params)
-        if not isinstance(answer, dict) or answer.get("status") != "success":
-            raise self.service.malformed(path, "no status success")
-        return answer.get("data")
+def _data(answer: Any) -> Any:
+    if not isinstance(answer, dict) or answer.get("status") != "success":
+        raise ValueError("no status success")
+    return answer.get("data")
+
+
+def _rules(answer: Any) -> list[Rule]:
+    return [
+        _rule(group["name"], rule)
+        for group in _data(answer)["groups"]
+        for rule in group["rules"]
+        if rule["type"] == "alerting"
+    ]
+
+
+def _targets(answer: Any) -> list[Target]:
+    return [_target(one) for one in _data(answer)["activeTargets"]]
+
+
+def _samples(answer: Any) -> list[Sample]:
+    return [Sample(one["metric"], float(one["value"][1])) for one in _data(answer)["result"]]
 
 
 def _rule(group: str, rule: dict[str, Any]) -> Rule:

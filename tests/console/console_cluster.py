@@ -1,4 +1,4 @@
-"""A running cluster with its console, as a test speaks to it."""
+"""A running cluster with its console, and the requests that tests send to it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tests.console.fake_monitoring import FakeMonitoring
 from tests.harness.cluster import Cluster
 
 VIEWERS = 6
-ORDER = {
+ACK = {
     "labels": {"alertname": "HighErrorRate", "severity": "critical", "team": "websocket"},
     "note": "on it",
     "author": "kim",
@@ -23,7 +23,7 @@ ORDER = {
 
 
 def config_for(monitoring: FakeMonitoring) -> dict[str, Any]:
-    """What a cluster needs to ask that monitoring, and to let its own page connect."""
+    """The configuration of a cluster that uses this monitoring and lets its own page connect."""
     return {
         "client": {"allowed_origins": ["http://127.0.0.1:*"]},
         "console": {
@@ -38,7 +38,7 @@ def config_for(monitoring: FakeMonitoring) -> dict[str, Any]:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer whose body is JSON or text."""
+    """One HTTP answer."""
 
     status: int
     headers: dict[str, str]
@@ -46,25 +46,25 @@ class Answer:
 
     @property
     def error(self) -> str:
-        """The sentence of a refusal."""
+        """The sentence in the body of an error."""
         return str(json.loads(self.text)["error"])
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
-    """A cluster, what it asks, and ways to ask it."""
+class ConsoleCluster:
+    """A cluster and its fake monitoring."""
 
     cluster: Cluster
     monitoring: FakeMonitoring
 
     @property
     def key(self) -> str:
-        """The key this development run made."""
+        """The key that this development run generated."""
         return (self.cluster.directory / "data" / "admin.key").read_text().strip()
 
     @property
     def bearer(self) -> dict[str, str]:
-        """What carries it."""
+        """The header with the key."""
         return {"Authorization": f"Bearer {self.key}"}
 
     def url(self, *, through_nginx: bool = False, has_key: bool = True) -> str:
@@ -73,11 +73,11 @@ class Stage:
         return f"http://127.0.0.1:{port}/" + (f"#key={self.key}" if has_key else "")
 
     async def get(self, path: str, *, port: int = 0, **headers: str) -> Answer:
-        """One GET at the admin door."""
+        """Send a GET to the admin port, or to another."""
         return await asyncio.to_thread(self._ask, "GET", path, None, headers, port)
 
     async def post(self, path: str, document: Any, **headers: str) -> Answer:
-        """One POST of JSON at the admin door."""
+        """Send a POST of JSON to the admin port."""
         named = {"Content-Type": "application/json", **headers}
         return await asyncio.to_thread(self._ask, "POST", path, document, named, 0)
 

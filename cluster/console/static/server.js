@@ -1,9 +1,9 @@
-// What is asked of the server: one stream of events, and orders that carry the key.
+// Requests to the server: one stream of events, and actions that carry the key.
 const STORED = "ws-cluster-key";
 const RETRY_MILLISECONDS = 2000;
 const SILENCE_MILLISECONDS = 15000;
 
-// The link of a development run ends in #key=…: taken over, and away from the address bar.
+// The link of a development run ends in #key=…: it is stored and removed from the address bar.
 function takeLinkedKey() {
   const linked = new URLSearchParams(location.hash.slice(1)).get("key");
   if (!linked) return false;
@@ -21,7 +21,7 @@ export const rememberKey = (key) => sessionStorage.setItem(STORED, key);
 function headers(more = {}) {
   const key = sessionStorage.getItem(STORED);
   if (!key) return more;
-  // A header holds bytes: those of the key as UTF-8.
+  // A header is bytes: the key is encoded as UTF-8.
   return { ...more, Authorization: `Bearer ${String.fromCharCode(...new TextEncoder().encode(key))}` };
 }
 
@@ -33,8 +33,8 @@ async function sentence(response) {
   }
 }
 
-// Gives an order; throws an Error whose message is a sentence, and whose status is the answer's.
-export async function order(name, body) {
+// Sends an action; throws an Error with a sentence as its message and the status of the answer.
+export async function act(name, body) {
   const response = await fetch(`console/${name}`, {
     method: "POST", headers: headers({ "Content-Type": "application/json" }), body: JSON.stringify(body),
   });
@@ -42,7 +42,7 @@ export async function order(name, body) {
   return response.json();
 }
 
-// Follows the events for ever. Not an EventSource: that cannot carry a key.
+// Follows the events without end. EventSource cannot be used: it cannot carry a key.
 export async function follow(on, lost) {
   for (;;) {
     try {

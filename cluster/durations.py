@@ -1,7 +1,8 @@
-"""Points and stretches of time as people and programs write them.
+"""Durations and points in time, read and written: the one parser of durations.
 
-Rules: inside the program a point in time is Unix seconds (float), a stretch is seconds; shown
-times are UTC, as those of the logs.
+Rules
+- Inside the program a point in time is Unix seconds (float), a duration is seconds.
+- Times are shown in UTC, as in the logs.
 """
 
 from __future__ import annotations
@@ -10,15 +11,25 @@ import re
 from datetime import UTC, datetime
 from typing import Final
 
-_UNITS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
-_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdw])")
+#: One duration as Prometheus and Alertmanager write it in their files: whole numbers, each with a unit.
+PROMETHEUS_DURATION: Final = r"(?:\d+(?:ms|[smhdwy]))+"
+_UNITS: Final = {
+    "ms": 0.001,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+    "w": 604800.0,
+    "y": 31536000.0,
+}
+_PART: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|[smhdwy])")
 
 
 def seconds_of(text: str) -> float:
-    """The seconds of a stretch such as `90s`, `2h`, `1h30m`, `7d`, or a bare number of seconds.
+    """The seconds of a duration such as `90s`, `2h`, `1h30m`, `7d`, or a bare number of seconds.
 
     Raises:
-        ValueError: if it is none; the text says what is allowed.
+        ValueError: if it is not a duration, negative or infinite; the text says what is allowed.
     """
     parts = _PART.findall(text)
     if parts and "".join(number + unit for number, unit in parts) == text:
@@ -28,12 +39,12 @@ def seconds_of(text: str) -> float:
     except ValueError:
         seconds = -1.0
     if not 0 <= seconds < float("inf"):
-        raise ValueError(f"{text!r} is no duration: write one such as 90s, 30m, 2h or 7d")
+        raise ValueError(f"{text!r} is not a duration: write one such as 90s, 30m, 2h or 7d")
     return seconds
 
 
-def stretch(seconds: float) -> str:
-    """A stretch as people read it: `45s`, `12m`, `3h20m`, `2d4h`."""
+def duration_for_people(seconds: float) -> str:
+    """A duration, rounded for reading: `45s`, `12m`, `3h20m`, `2d4h`."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole}s"
@@ -49,7 +60,7 @@ def unix(text: str) -> float:
     """The Unix time of an RFC 3339 timestamp; 0.0 for Go's zero time.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a timestamp.
     """
     moment = datetime.fromisoformat(text)
     if moment.year < 1970:
@@ -58,12 +69,12 @@ def unix(text: str) -> float:
 
 
 def rfc3339(at: float) -> str:
-    """A point in time as Alertmanager wants it."""
+    """A point in time as Alertmanager expects it."""
     return datetime.fromtimestamp(at, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-def shown(at: float | None) -> str:
-    """A point in time on a screen; a dash for none."""
+def time_for_people(at: float | None) -> str:
+    """A point in time for a terminal; a dash for none."""
     if not at:
         return "-"
     return datetime.fromtimestamp(at, UTC).strftime("%Y-%m-%d %H:%M:%SZ")

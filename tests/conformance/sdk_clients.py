@@ -1,6 +1,6 @@
-"""The official clients on strings: the npm SDK in a Node process, the PyPI SDK in this one.
+"""The official clients under remote control: the npm SDK in a Node process, the PyPI SDK in this one.
 
-Both obey the same verbs and report the same events, so one set of tests examines the server with each.
+Both take the same commands and report the same events, so one set of tests runs with each.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Events:
         self._changed = asyncio.Event()
 
     def add(self, event: Json) -> None:
-        """Append one event and wake who waits."""
+        """Append one event and wake the waiting tests."""
         self.all.append(event)
         self._changed.set()
 
@@ -59,16 +59,16 @@ class Events:
         return self.of(event, **facts)[times - 1]
 
 
-class Puppet(Protocol):
+class Sdk(Protocol):
     """One SDK that may hold several named clients.
 
-    Verbs: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, disconnect.
+    Commands: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, disconnect.
     """
 
     events: Events
 
     async def do(self, verb: str, client: str, **facts: Any) -> Json:
-        """Carry out one verb.
+        """Carry out one command.
 
         Raises:
             Refused: the SDK's promise was rejected.
@@ -76,8 +76,8 @@ class Puppet(Protocol):
         ...
 
 
-class NodePuppet:
-    """The npm SDK behind puppet.mjs."""
+class JavaScriptSdk:
+    """The npm SDK behind sdk_client.mjs."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.events = Events()
@@ -98,7 +98,7 @@ class NodePuppet:
         return result
 
     async def listen(self) -> None:
-        """Sort what the process says into answers and events, until it ends."""
+        """Read answers and events from the process until it ends."""
         assert self._process.stdout is not None
         async for line in self._process.stdout:
             message = json.loads(line)
@@ -109,22 +109,22 @@ class NodePuppet:
 
 
 @contextlib.asynccontextmanager
-async def node_puppet() -> AsyncIterator[Puppet]:
+async def javascript_sdk() -> AsyncIterator[Sdk]:
     """Start Node with the npm SDK, and end it."""
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "centrifuge").exists():
         pytest.skip("needs node and the packages of tests/conformance: run 'make test'")
     process = await asyncio.create_subprocess_exec(
         node,
-        str(HERE / "puppet.mjs"),
+        str(HERE / "sdk_client.mjs"),
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=16 * 1024 * 1024,
     )
-    puppet = NodePuppet(process)
-    listening = asyncio.create_task(puppet.listen())
+    sdk = JavaScriptSdk(process)
+    listening = asyncio.create_task(sdk.listen())
     try:
-        yield puppet
+        yield sdk
     finally:
         assert process.stdin is not None
         process.stdin.close()
@@ -183,7 +183,7 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[
         self._tell("error", code=ctx.code, message=str(ctx.error))
 
 
-class PythonPuppet:
+class PythonSdk:
     """The PyPI SDK in this process."""
 
     def __init__(self) -> None:
@@ -205,7 +205,7 @@ class PythonPuppet:
 
     async def _connect(self, name: str, url: str, options: Json | None = None) -> None:
         tell = self._teller(client=name)
-        # `proxy=None`: an environment's HTTP proxy has no say in loopback.
+        # `proxy=None`: an HTTP proxy of the environment is not used on loopback.
         names = {"maxServerPingDelay": "max_server_ping_delay", "data": "data"}
         given = {names[key]: value for key, value in (options or {}).items()}
         if "max_server_ping_delay" in given:
@@ -249,14 +249,14 @@ class PythonPuppet:
 
 
 @contextlib.asynccontextmanager
-async def python_puppet() -> AsyncIterator[Puppet]:
-    """The PyPI SDK, whose clients are disconnected at the end."""
-    puppet = PythonPuppet()
+async def python_sdk() -> AsyncIterator[Sdk]:
+    """The PyPI SDK; its clients are disconnected at the end."""
+    sdk = PythonSdk()
     try:
-        yield puppet
+        yield sdk
     finally:
-        for client in puppet.clients.values():
+        for client in sdk.clients.values():
             await client.disconnect()
 
 
-PUPPETS = {"js": node_puppet, "python": python_puppet}
+SDKS = {"js": javascript_sdk, "python": python_sdk}

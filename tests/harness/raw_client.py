@@ -1,4 +1,4 @@
-"""A client without manners, and a way to hold that what it did was counted."""
+"""A WebSocket client that may break every rule, and a check that what it did was counted."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tests.harness.wire import TEXT, Wire, frame, open_wire
 
 Json = dict[str, Any]
 CONNECT = b'{"id":1,"connect":{}}'
-# What provokes quick answers of the server's clocks, and small limits.
+# Short time limits, so that a test sees them pass, and small limits of size.
 STALE_AFTER, PING_EVERY, PONG_WITHIN = 1.0, 2.0, 1.0
 STRICT_CONFIG: Json = {
     "client": {
@@ -29,8 +29,8 @@ def text(document: object) -> bytes:
     return frame(TEXT, json.dumps(document).encode())
 
 
-class Rude:
-    """A raw WebSocket and all it was sent."""
+class RawClient:
+    """A raw WebSocket and every document it received."""
 
     def __init__(self, port: int) -> None:
         self.port = port
@@ -45,7 +45,7 @@ class Rude:
         self.wire.abort()
 
     def _message(self, opcode: int, payload: bytes) -> None:
-        assert opcode == TEXT, "the server speaks text in JSON mode"
+        assert opcode == TEXT, "the server sends text frames in JSON mode"
         self.documents += [json.loads(line) for line in payload.split(b"\n") if line]
 
     async def answered(self, number: int, within: float = 5.0) -> Json:
@@ -58,7 +58,7 @@ class Rude:
         return replies()[0]
 
     async def connected(self) -> None:
-        """Send a good connect and take its reply."""
+        """Send a valid connect and wait for its reply."""
         self.wire.send_text(CONNECT)
         assert "connect" in await self.answered(1)
 
@@ -76,7 +76,7 @@ async def total(cluster: Cluster, name: str, **labels: str) -> float:
 
 
 class Counted:
-    """Holds that a series grows by the end of the block; workers flush about once a second."""
+    """Asserts that a series has grown by the end of the block; workers flush about once a second."""
 
     def __init__(self, cluster: Cluster, name: str, by: float = 1, **labels: str) -> None:
         self.cluster, self.name, self.by, self.labels = cluster, name, by, labels

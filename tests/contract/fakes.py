@@ -1,8 +1,8 @@
-"""In-memory twins of the broker and the sessions: the same promises, no server.
+"""In-memory fakes of the broker and the sessions: the same contract, no server.
 
-One `MemoryStore` stands for the server; every worker has its own `MemoryBroker` and
-`MemorySessions` before it. Whatever a server would answer comes on a later turn of the event
-loop, in the order of the requests.
+One `MemoryStore` takes the part of the server; every worker has its own `MemoryBroker` and
+`MemorySessions` on it. Replies come on a later iteration of the event loop, in the order of the
+requests, as those of a server do.
 """
 
 from __future__ import annotations
@@ -52,10 +52,11 @@ def _now_ms() -> float:
 
 
 class MemoryStore:
-    """What a server keeps; `is_up` and `cut` play its faults."""
+    """What a server stores; `is_up` and `cut` simulate its faults, `refused` counts the reads it refused."""
 
     def __init__(self) -> None:
         self.is_up = True
+        self.refused = 0
         self.streams: dict[str, Stream] = {}
         self.brokers: list[MemoryBroker] = []
         self.sessions: dict[str, Record] = {}
@@ -113,7 +114,7 @@ class MemoryStore:
         }
 
     def cut(self) -> None:
-        """Break every subscription; they come back on a later turn."""
+        """Break every subscription; they are restored on a later iteration of the loop."""
         for broker in self.brokers:
             broker.lose_subscriptions()
 
@@ -209,6 +210,7 @@ class MemoryBroker:
     ) -> StreamRead:
         await asyncio.sleep(0)
         if not self.store.is_up:
+            self.store.refused += 1
             raise StoreUnavailable("the store is away")
         return self.store.read(channel, history, since, limit, reverse)
 
@@ -287,7 +289,7 @@ class MemorySessions:
             record.expires_ms = _now_ms() + self._ttl_ms
 
     async def flush(self) -> None:
-        """Nothing is ever under way."""
+        """No write is ever pending."""
 
     async def renew(self) -> None:
         await asyncio.sleep(0)
@@ -341,6 +343,6 @@ class MemorySessions:
         self._listener.session_changed(session)
 
 
-def _twins_fit(broker: MemoryBroker, sessions: MemorySessions) -> tuple[Broker, Sessions]:
-    """mypy holds the twins to the protocols."""
+def _fakes_fit(broker: MemoryBroker, sessions: MemorySessions) -> tuple[Broker, Sessions]:
+    """mypy checks the fakes against the protocols."""
     return broker, sessions
