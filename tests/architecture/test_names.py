@@ -92,6 +92,7 @@ USUAL: Final = (
     Usual("letters and digits|letters, digits", "the alphabet"),
     Usual("stages?", "Locust's name for the parts of a LoadTestShape", "loadtest/stages.py"),
     Usual("stages?", "Locust's name for the parts of a LoadTestShape", "loadtest/shapes.py"),
+    Usual("^stages$|ramp, stages", "the name of this shape on the command line", "loadtest/locust"),
     Usual(
         "^mend$|provoke and mend", "a key of a target file on disk", "loadtest/drilling/target.py"
     ),

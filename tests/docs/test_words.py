@@ -18,7 +18,7 @@ WORDS = PRIVATE | {r"whoever": "if a client, a process that"}
 # Where a word has its usual meaning in a page.
 USUAL = {
     r"\bwheels?\b": "a Python package in the form of a wheel",
-    r"systemd's journal": "the log of the machine",
+    r"systemd's journal|journal of the systemd unit": "the log of the machine",
     r"`stages`": "the name of a shape on Locust's command line",
     r"--stages\b": "an option, which keeps its name",
     r"(?m)^mend = .*$|`mend`": "a key of a target file, which keeps its name",
