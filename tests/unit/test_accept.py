@@ -324,6 +324,28 @@ async def test_a_kept_alive_connection_is_asked_to_go_elsewhere_by_a_draining_wo
         writer.close()
 
 
+async def test_a_request_in_progress_is_finished_by_a_shutdown():
+    started, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow(request: web.Request) -> web.Response:
+        started.set()
+        await may_end.wait()
+        return web.Response(text="done")
+
+    worker = LocalWorker(configured())
+    worker.routes.append(web.get("/hello", slow))
+    async with worker.open():
+        reader, writer = await raw(worker)
+        writer.write(OTHER)
+        await started.wait()
+        # After the shutdown has begun: nothing is awaited before it.
+        asyncio.get_running_loop().call_soon(may_end.set)
+    head, body = await response(reader)
+    assert (head.split()[1], body) == (b"200", b"done")
+    assert await ended(reader) == b""
+    writer.close()
+
+
 async def test_a_client_that_leaves_in_the_middle_of_the_head_leaves_nothing():
     async with LocalWorker(configured(**QUICK)).open() as worker:
         _, writer = await raw(worker)
