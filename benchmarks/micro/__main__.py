@@ -2,7 +2,7 @@
 
 from benchmarks.micro import handshake, resp
 from benchmarks.micro.comparison import machine, table
-from benchmarks.places import RESULTS, pin_to_server_core
+from benchmarks.paths import RESULTS, pin_to_server_core
 
 HEAD = """\
 # Micro benchmarks

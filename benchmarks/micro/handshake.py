@@ -16,7 +16,7 @@ from aiohttp import web
 
 from benchmarks.micro.comparison import Figure, Way, machine, measured, table
 from benchmarks.micro.connector import PATH
-from benchmarks.places import LOAD_CORE, REPOSITORY, pin_to_server_core
+from benchmarks.paths import LOAD_CORE, REPOSITORY, pin_to_server_core
 from cluster import log
 from cluster.config import BrokerConfig, ClientConfig, Config, LogConfig
 from cluster.metrics.counters import Counters

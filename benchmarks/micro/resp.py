@@ -19,7 +19,7 @@ import uvloop
 
 from benchmarks.micro.comparison import Figure, Way, machine, measured, table
 from benchmarks.micro.feeder import CHANNEL
-from benchmarks.places import LOAD_CORE, REPOSITORY, pin_to_server_core
+from benchmarks.paths import LOAD_CORE, REPOSITORY, pin_to_server_core
 from benchmarks.servers import valkey
 from cluster.config.redis_url import Address
 from cluster.resp.link import Link
