@@ -45,10 +45,18 @@ class Router:
 
     Args:
         urls: one server or cluster, or several servers as shards.
+        discovery: names the masters instead of the URLs.
     """
 
-    def __init__(self, urls: Sequence[str], *, timeout_seconds: float) -> None:
-        self._discovery: Discovery = StaticDiscovery([Address.from_url(url) for url in urls])
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        timeout_seconds: float,
+        discovery: Discovery | None = None,
+    ) -> None:
+        addresses = [Address.from_url(url) for url in urls]
+        self._discovery = discovery or StaticDiscovery(addresses)
         self._timeout_seconds = timeout_seconds
         self.is_cluster = False
         self.shards: list[Shard] = []
@@ -72,7 +80,11 @@ class Router:
             seed = await self._first_up()
             if await _is_cluster(seed.commands):
                 await self._enter_cluster(seed)
-        # In a cluster the map is followed from here on, also while a master is away.
+        if self._discovery.can_change and self._refresher is None:
+            self._refresher = asyncio.get_running_loop().create_task(
+                self._keep_fresh(), name="topology"
+            )
+        # What can change is followed from here on, also while a master is away.
         await self._wait_all_up()
 
     async def _first_up(self) -> Shard:
@@ -98,9 +110,6 @@ class Router:
         self.is_cluster = True
         with contextlib.suppress(StoreUnavailable):
             self._use(await self._discovery.masters(self.shards))
-        self._refresher = asyncio.get_running_loop().create_task(
-            self._keep_fresh(), name="topology"
-        )
         self.refresh()
 
     def _unreachable(self, shard: Shard) -> StoreUnavailable:
@@ -217,7 +226,9 @@ class Router:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await self._refresh_wanted.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._discovery.recheck_seconds):
+                    await self._refresh_wanted.wait()
             self._refresh_wanted.clear()
             try:
                 self._use(await self._discovery.masters(self.shards))
