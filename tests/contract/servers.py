@@ -1,4 +1,4 @@
-"""Real servers for the exam: one process each, an own directory, gone with the fixture."""
+"""Real servers for the contract tests: one process each with its own directory, ended with the fixture."""
 
 from __future__ import annotations
 
@@ -196,7 +196,7 @@ class Cluster:
         for first, last, (_, port, *_rest), *_others in self.nodes[0].ask("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == int(port))
-        raise AssertionError(f"nobody owns slot {slot}")
+        raise AssertionError(f"no node owns slot {slot}")
 
     def move(self, slot: int) -> Server:
         """Give a slot, with its keys, to another node; returns the new owner."""
