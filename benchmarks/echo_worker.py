@@ -1,8 +1,8 @@
 """One worker of ours with an application's `rpc` handler, without a supervisor.
 
-`ws-cluster up` has no place for handlers yet; `cluster.worker.run` takes them. So this program does
-the little that a supervisor does for a worker: it binds the socket, and gives it a status pipe (which
-nobody reads: the worker drops what does not fit) and a directory for its metrics.
+`ws-cluster up` has no option for handlers yet; `cluster.worker.run` has a parameter. So this program does
+the little that a supervisor does for a worker: it binds the socket, and provides a status pipe (which
+nothing reads: the worker drops what does not fit) and a directory for its metrics.
 """
 
 import argparse
@@ -12,7 +12,7 @@ import sys
 import tempfile
 from typing import Any
 
-from benchmarks.places import BENCHMARKS
+from benchmarks.paths import BENCHMARKS
 
 
 def echo(_user: str, data: Any) -> Any:

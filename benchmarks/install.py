@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from benchmarks.places import BENCHMARKS, PEERS, make_cache
+from benchmarks.paths import BENCHMARKS, PEERS, make_cache
 
 NODE_AT_LEAST = 20
 
@@ -37,26 +37,26 @@ def _need(tool: str, why: str) -> str:
 
 
 def _once(name: str, inputs: Sequence[Path], build: Callable[[Path], None]) -> Path:
-    """Build into the cache's `name` unless the same inputs were built before; returns the place."""
+    """Build into the cache's `name` unless the same inputs were built before; returns that directory."""
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in inputs)).hexdigest()
-    place = make_cache() / name
-    stamp = place / ".stamp"
+    target = make_cache() / name
+    stamp = target / ".stamp"
     if not stamp.exists() or stamp.read_text() != digest:
-        print(f"installing {name} into {place}", file=sys.stderr)
-        shutil.rmtree(place, ignore_errors=True)
-        place.mkdir()
-        build(place)
+        print(f"installing {name} into {target}", file=sys.stderr)
+        shutil.rmtree(target, ignore_errors=True)
+        target.mkdir()
+        build(target)
         stamp.write_text(digest)
-    return place
+    return target
 
 
 def python_peers() -> Path:
     """Return the interpreter of an environment that holds the Python peers."""
     lock = BENCHMARKS / "requirements-peers.txt"
 
-    def build(place: Path) -> None:
-        _run(sys.executable, "-m", "venv", place)
-        pip = (place / "bin/python", "-m", "pip", "--disable-pip-version-check", "--quiet")
+    def build(target: Path) -> None:
+        _run(sys.executable, "-m", "venv", target)
+        pip = (target / "bin/python", "-m", "pip", "--disable-pip-version-check", "--quiet")
         _run(*pip, "install", "--require-hashes", "--requirement", lock)
 
     return _once("python", [lock], build) / "bin/python"
@@ -72,10 +72,10 @@ def socketio() -> Path:
     sources = [PEERS / "socketio" / name for name in ("package.json", "package-lock.json")]
     server = PEERS / "socketio/server.mjs"
 
-    def build(place: Path) -> None:
+    def build(target: Path) -> None:
         for source in (*sources, server):
-            shutil.copy(source, place)
-        _run(npm, "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=place)
+            shutil.copy(source, target)
+        _run(npm, "ci", "--no-audit", "--no-fund", "--loglevel=error", cwd=target)
 
     return _once("socketio", [*sources, server], build)
 
@@ -85,10 +85,10 @@ def go_library() -> Path:
     go = _need("go", "a Go toolchain builds centrifugal/centrifuge")
     folder = PEERS / "golib"
     sources = [folder / name for name in ("main.go", "go.mod", "go.sum")]
-    place = _once(
-        "golib", sources, lambda place: _run(go, "build", "-o", place / "server", ".", cwd=folder)
+    target = _once(
+        "golib", sources, lambda target: _run(go, "build", "-o", target / "server", ".", cwd=folder)
     )
-    return place / "server"
+    return target / "server"
 
 
 def has_compiler() -> bool:
@@ -101,7 +101,7 @@ def floor() -> tuple[str | Path, ...]:
     if compiler is None:
         return (sys.executable, BENCHMARKS / "floor/floor.py")
     source = BENCHMARKS / "floor/floor.c"
-    place = _once(
-        "floor", [source], lambda place: _run(compiler, "-O2", source, "-o", place / "floor")
+    target = _once(
+        "floor", [source], lambda target: _run(compiler, "-O2", source, "-o", target / "floor")
     )
-    return (place / "floor",)
+    return (target / "floor",)

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 
-from benchmarks.places import REPOSITORY
+from benchmarks.paths import REPOSITORY
 from benchmarks.processes import HOST, Process, ServerFailed
 from benchmarks.servers import Valkey, start_cluster, sum_of_family, wait_all_ready, workers_of
 
@@ -44,9 +44,9 @@ def start_to_ready(scratch: Path, times: int) -> list[float]:
 
 def _start_once(scratch: Path) -> float:
     begun = time.monotonic()
-    process, _, door, _ = start_cluster(scratch, workers=4, nginx=True, core=None)
+    process, _, admin_port, _ = start_cluster(scratch, workers=4, nginx=True, core=None)
     try:
-        wait_all_ready(process, door, 4)
+        wait_all_ready(process, admin_port, 4)
         return time.monotonic() - begun
     finally:
         process.stop(seconds=15)
@@ -57,35 +57,37 @@ def respawn(scratch: Path, store: Valkey, wanted: int) -> Respawns:
 
     The restart budget of a slot (5 a minute) forbids to kill them all.
     """
-    process, _, door, first = start_cluster(
+    process, _, admin_port, first = start_cluster(
         scratch, workers=MANY_WORKERS, redis_url=store.url, core=None
     )
     try:
-        wait_all_ready(process, door, MANY_WORKERS)
+        wait_all_ready(process, admin_port, MANY_WORKERS)
         ports = list(range(first, first + MANY_WORKERS))
         # Both lanes of every slot must have been used once before files are counted.
-        _roll(process, door)
+        _roll(process, admin_port)
         _connect(ports)
         # What a worker has not flushed yet (about a second) dies with a kill -9: wait for it.
-        _wait_settled(door, CONNECTIONS)
+        _wait_settled(admin_port, CONNECTIONS)
         before = _files(process)
         begun = time.monotonic()
-        _kill_each(process, door)
+        _kill_each(process, admin_port)
         replaced = MANY_WORKERS
         while replaced < wanted:
-            _roll(process, door)
+            _roll(process, admin_port)
             replaced += MANY_WORKERS
         seconds = time.monotonic() - begun
         _connect(ports)
-        return _after(process, door, replaced, before, seconds)
+        return _after(process, admin_port, replaced, before, seconds)
     finally:
         process.stop(seconds=15)
 
 
-def _after(process: Process, door: int, replaced: int, before: int, seconds: float) -> Respawns:
+def _after(
+    process: Process, admin_port: int, replaced: int, before: int, seconds: float
+) -> Respawns:
     expected = 2 * CONNECTIONS
-    _wait_settled(door, expected)
-    scrapes = [_scrape(door) for _ in range(SCRAPES)]
+    _wait_settled(admin_port, expected)
+    scrapes = [_scrape(admin_port) for _ in range(SCRAPES)]
     durations = [duration for duration, _, _ in scrapes]
     return Respawns(
         count=replaced,
@@ -101,31 +103,31 @@ def _after(process: Process, door: int, replaced: int, before: int, seconds: flo
     )
 
 
-def _wait_settled(door: int, expected: int) -> None:
+def _wait_settled(admin_port: int, expected: int) -> None:
     """Wait until each worker has written down what was opened and, once a second, what is open.
 
     A wrong sum shows in the report, not here.
     """
     deadline = time.monotonic() + 5
     while time.monotonic() < deadline:
-        _, opened, active = _scrape(door)
+        _, opened, active = _scrape(admin_port)
         if opened >= expected and not active:
             return
         time.sleep(0.2)
 
 
-def _roll(process: Process, door: int) -> None:
+def _roll(process: Process, admin_port: int) -> None:
     old = set(workers_of(process))
     process.signal(signal.SIGHUP)
     _wait_replaced(process, old)
-    wait_all_ready(process, door, MANY_WORKERS)
+    wait_all_ready(process, admin_port, MANY_WORKERS)
 
 
-def _kill_each(process: Process, door: int) -> None:
+def _kill_each(process: Process, admin_port: int) -> None:
     for pid in workers_of(process):
         subprocess.run(["kill", "-KILL", str(pid)], check=True)
         _wait_replaced(process, {pid})
-    wait_all_ready(process, door, MANY_WORKERS)
+    wait_all_ready(process, admin_port, MANY_WORKERS)
 
 
 def _wait_replaced(process: Process, old: set[int]) -> None:
@@ -158,10 +160,10 @@ def _connect(ports: Sequence[int]) -> None:
         raise ServerFailed(done.stderr.strip())
 
 
-def _scrape(door: int) -> tuple[float, float, float]:
+def _scrape(admin_port: int) -> tuple[float, float, float]:
     """Return milliseconds, connections ever opened, connections open now."""
     begun = time.perf_counter()
-    connection = http.client.HTTPConnection(HOST, door, timeout=10)
+    connection = http.client.HTTPConnection(HOST, admin_port, timeout=10)
     connection.request("GET", "/metrics")
     body = connection.getresponse().read()
     took = (time.perf_counter() - begun) * 1000

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from benchmarks.places import SERVER_CORE
+from benchmarks.paths import SERVER_CORE
 from benchmarks.proc import children
 from benchmarks.raise_limits import raise_open_files
 
@@ -116,7 +116,7 @@ def accepts(port: int) -> bool:
 
 
 def free_ports(count: int = 1) -> int:
-    """Return the first of `count` neighbouring ports that nobody listens on."""
+    """Return the first of `count` neighbouring ports that are free."""
     while True:
         with socket.socket() as probe:
             probe.bind((HOST, 0))

@@ -13,7 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 from benchmarks import install
-from benchmarks.places import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, RESULTS, SERVER_CORE
+from benchmarks.paths import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, RESULTS, SERVER_CORE
 from benchmarks.plan import LOADS, Scale
 from benchmarks.rounds import Book, Median
 from benchmarks.servers import SERVERS
@@ -49,16 +49,16 @@ def _versions() -> dict[str, str]:
         "ws-cluster": own.strip().rpartition(" ")[2] or "unknown",
         "Python": platform.python_version(),
         **{name: metadata.version(name) for name in libraries},
-        "node": _said("node", "--version"),
+        "node": _output_of("node", "--version"),
         "Socket.IO": _locked_node(),
         **_locked_python("python-socketio", "channels", "channels-redis"),
         "centrifuge (Go)": _locked_go(),
-        "go": _said("go", "version").removeprefix("go version "),
+        "go": _output_of("go", "version").removeprefix("go version "),
         "floor": "C" if install.has_compiler() else "Python",
     }
 
 
-def _said(*command: str) -> str:
+def _output_of(*command: str) -> str:
     if shutil.which(command[0]) is None:
         return "absent"
     return subprocess.run(command, capture_output=True, text=True, cwd="/").stdout.strip()
@@ -103,9 +103,9 @@ def write(
         "samples": [asdict(sample) for sample in book.samples],
     }
     (RESULTS / f"{scale.name}.json").write_text(json.dumps(document, indent=1) + "\n")
-    place = RESULTS / f"{scale.name}.md"
-    place.write_text(f"# Measured ({scale.name} run)\n\n{markdown(facts, table, book)}")
-    return place
+    page = RESULTS / f"{scale.name}.md"
+    page.write_text(f"# Measured ({scale.name} run)\n\n{markdown(facts, table, book)}")
+    return page
 
 
 def markdown(facts: Mapping[str, str], table: Sequence[Row], book: Book) -> str:

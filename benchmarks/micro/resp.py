@@ -1,45 +1,45 @@
-"""`python -m benchmarks.micro.resp`: our RESP connection against redis-py's asyncio client.
+"""`python -m benchmarks.micro.resp`: our links to the store against redis-py's asyncio client.
 
-Measured is this process's CPU time per message (receiving) and per publish (an EVALSHA of our
-publish script), on uvloop, against one Valkey on the other core; medians of alternating rounds.
-redis-py is measured as one would use it and, for publishes, with explicit pipelines too.
+Measured is this process's CPU time for each message received and for each publish (an EVALSHA of our
+publish script), on uvloop, against one Valkey on the other core. Both parse with hiredis. redis-py is
+measured as one would use it and, for publishes, with explicit pipelines too.
 """
 
 import asyncio
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import redis.asyncio
 import uvloop
 
+from benchmarks.micro.comparison import Figure, Way, machine, measured, table
 from benchmarks.micro.feeder import CHANNEL
-from benchmarks.places import LOAD_CORE, REPOSITORY, pin_to_server_core
+from benchmarks.paths import LOAD_CORE, REPOSITORY, pin_to_server_core
 from benchmarks.servers import valkey
-from cluster.resp.connection import RespConnection
+from cluster.config.redis_url import Address
+from cluster.resp.link import Link
 from cluster.resp.scripts import PUBLISH
 
 MESSAGES = 30_000
 BATCHES = (1, 32)
 PUBLISHES = 20_000
 IN_FLIGHT = 64
-ROUNDS = 3
-CASE_TIMEOUT_SECONDS = 60
+ROUNDS = 5
 BODY = b'{"data":"' + b"x" * 128 + b'"}'
 KEYS = ("{micro}.meta", "{micro}.stream")
 ARGUMENTS = (BODY, 100, 60_000, 0, "abcdefgh", 0, "{micro}.pub")
 
 
-async def _open(port: int, on_messages: Callable[[list[Any]], None] | None) -> RespConnection:
-    _, connection = await asyncio.get_running_loop().create_connection(
-        lambda: RespConnection(on_lost=lambda: None, on_messages=on_messages), "127.0.0.1", port
-    )
-    return connection
+async def _open(port: int, on_messages: Callable[[list[Any]], None] | None) -> Link:
+    link = Link(Address(port=port), timeout_seconds=5.0, on_messages=on_messages)
+    link.start()
+    await link.wait_up()
+    return link
 
 
 async def _feed(port: int, batch: int) -> None:
@@ -50,23 +50,25 @@ async def _feed(port: int, batch: int) -> None:
     await feeder.wait()
 
 
-async def ours_receive(port: int, batch: int) -> float:
+async def own_receive(port: int, batch: int) -> float:
     received = 0
-    is_done = asyncio.Event()
+    is_subscribed, is_done = asyncio.Event(), asyncio.Event()
 
     def on_messages(messages: list[Any]) -> None:
         nonlocal received
+        is_subscribed.set()
         received += sum(1 for message in messages if message[0] == b"message")
         if received >= MESSAGES:
             is_done.set()
 
-    connection = await _open(port, on_messages)
-    connection.send(("SUBSCRIBE", CHANNEL))
-    await asyncio.sleep(0.1)
+    link = await _open(port, on_messages)
+    link.send(("SUBSCRIBE", CHANNEL))
+    await is_subscribed.wait()
     begun = time.process_time()
     await asyncio.gather(_feed(port, batch), is_done.wait())
-    connection.abort()
-    return (time.process_time() - begun) / MESSAGES * 1e6
+    spent = time.process_time() - begun
+    await link.aclose()
+    return spent / MESSAGES * 1e6
 
 
 async def redis_py_receive(port: int, batch: int) -> float:
@@ -86,18 +88,15 @@ async def redis_py_receive(port: int, batch: int) -> float:
         return (time.process_time() - begun) / MESSAGES * 1e6
 
 
-async def ours_publish(port: int) -> float:
-    connection = await _open(port, None)
-    loaded: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-    connection.submit(("SCRIPT", "LOAD", PUBLISH.text), loaded.set_result)
-    await loaded
+async def own_publish(port: int) -> float:
+    link = await _open(port, None)
     is_done = asyncio.Event()
     sent = answered = 0
 
     def publish() -> None:
         nonlocal sent
         sent += 1
-        connection.submit(("EVALSHA", PUBLISH.sha, 2, *KEYS, *ARGUMENTS), on_reply)
+        link.submit_script(PUBLISH, KEYS, ARGUMENTS, on_reply)
 
     def on_reply(reply: Any) -> None:
         nonlocal answered
@@ -113,8 +112,9 @@ async def ours_publish(port: int) -> float:
     for _ in range(IN_FLIGHT):
         publish()
     await is_done.wait()
-    connection.abort()
-    return (time.process_time() - begun) / PUBLISHES * 1e6
+    spent = time.process_time() - begun
+    await link.aclose()
+    return spent / PUBLISHES * 1e6
 
 
 async def redis_py_publish(port: int) -> float:
@@ -144,37 +144,24 @@ async def redis_py_pipeline(port: int) -> float:
         return (time.process_time() - begun) / PUBLISHES * 1e6
 
 
-def _cases(port: int) -> dict[str, Callable[[], Awaitable[float]]]:
-    cases: dict[str, Callable[[], Awaitable[float]]] = {}
+def ways(port: int) -> list[Way]:
+    made: list[Way] = []
     for batch in BATCHES:
         what = f"receive, {batch} per write"
-        cases[f"{what} | ours"] = partial(ours_receive, port, batch)
-        cases[f"{what} | redis-py listen()"] = partial(redis_py_receive, port, batch)
-    what = f"publish, {IN_FLIGHT} under way"
-    cases[f"{what} | ours"] = partial(ours_publish, port)
-    cases[f"{what} | redis-py, one await each"] = partial(redis_py_publish, port)
-    cases[f"{what} | redis-py, explicit pipeline"] = partial(redis_py_pipeline, port)
-    return cases
+        made.append(Way(what, "our subscription link", partial(own_receive, port, batch)))
+        made.append(Way(what, "redis-py, pubsub.listen()", partial(redis_py_receive, port, batch)))
+    what = f"publish, {IN_FLIGHT} at a time"
+    made.append(Way(what, "our pipelined link", partial(own_publish, port)))
+    made.append(Way(what, "redis-py, explicit pipeline", partial(redis_py_pipeline, port)))
+    made.append(Way(what, "redis-py, one await each", partial(redis_py_publish, port)))
+    return made
 
 
-async def _measure(port: int) -> dict[str, list[float]]:
-    cases = _cases(port)
-    figures: dict[str, list[float]] = {name: [] for name in cases}
-    for _ in range(ROUNDS):
-        for name, case in cases.items():
-            async with asyncio.timeout(CASE_TIMEOUT_SECONDS):
-                figures[name].append(await case())
-    return figures
-
-
-def main() -> None:
-    pin_to_server_core()
+def measure() -> list[Figure]:
     with tempfile.TemporaryDirectory() as scratch, valkey(Path(scratch)) as store:
-        figures = uvloop.run(_measure(store.port))
-    print("| what | who | CPU µs each |\n| --- | --- | --: |")
-    for name, values in figures.items():
-        print(f"| {name} | {median(values):.2f} |")
+        return uvloop.run(measured(ways(store.port), ROUNDS))
 
 
 if __name__ == "__main__":
-    main()
+    pin_to_server_core()
+    print(f"{table(measure())}\n\n{machine()}")

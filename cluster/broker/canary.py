@@ -1,8 +1,8 @@
-"""Is the worker deaf? A message of its own to every master, which it must hear.
+"""Checks that a worker's subscriptions deliver: it sends itself a message through every master.
 
-A subscription can die in silence: the connection stands, publishes work, nothing comes. So each
-worker publishes a canary per master about once a second on a shard channel of its own and listens
-for it. Not heard for `deaf_after_seconds`, the subscription's connection is made anew.
+A subscription can fail without an error: the connection is open, publishes work, nothing arrives. So
+each worker publishes a canary message per master about once a second on a shard channel of its own.
+If none has arrived for `deaf_after_seconds`, the subscription's connection is made anew.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ log = get_logger()
 
 
 class Canary:
-    """Watches the subscriptions of one worker.
+    """Sends canary messages through every master and notes when they arrive.
 
     Args:
         name: unique to this worker among all that share the store.
@@ -43,45 +43,47 @@ class Canary:
         self._interval_seconds = interval_seconds
         self._deaf_after_seconds = deaf_after_seconds
         self._keys: dict[str, str] = {}
-        self._heard_at: dict[str, float] = {}
+        self._received_at: dict[str, float] = {}
         self._reset_at: dict[str, float] = {}
         self._loop = asyncio.get_running_loop()
         self.last_heard_timestamp = time.time()
 
     @property
     def is_deaf(self) -> bool:
-        """Whether a master's canary has not been heard for too long."""
+        """Whether no canary message has arrived from one of the masters for too long."""
         now = self._loop.time()
-        return any(now - heard > self._deaf_after_seconds for heard in self._heard_at.values())
+        return any(
+            now - received > self._deaf_after_seconds for received in self._received_at.values()
+        )
 
     async def run(self) -> None:
-        """Sing until cancelled."""
+        """Send canary messages until cancelled."""
         while True:
-            self._sing()
+            self._send_all()
             await asyncio.sleep(self._interval_seconds)
 
-    def _sing(self) -> None:
+    def _send_all(self) -> None:
         now = self._loop.time()
         self._follow_masters(now)
         for shard in self._router.shards:
             address = str(shard.address)
             key = self._keys[address]
             shard.commands.submit(("SPUBLISH", key, b"canary"), _forget)
-            silent = now - self._heard_at[address]
-            since_reset = now - self._reset_at.get(address, self._heard_at[address])
+            silent = now - self._received_at[address]
+            since_reset = now - self._reset_at.get(address, self._received_at[address])
             if min(silent, since_reset) > self._deaf_after_seconds and shard.subscriptions.is_up:
                 log.error("subscription_silent", server=address, seconds=round(silent, 1))
                 self._reset_at[address] = now
                 shard.subscriptions.reset()
         self._subscriptions.retry_unconfirmed()
-        oldest = min(self._heard_at.values(), default=now)
+        oldest = min(self._received_at.values(), default=now)
         self.last_heard_timestamp = time.time() - (now - oldest)
 
     def _follow_masters(self, now: float) -> None:
         present = {str(shard.address): shard for shard in self._router.shards}
         for address in [address for address in self._keys if address not in present]:
             self._subscriptions.unsubscribe(self._keys.pop(address))
-            self._heard_at.pop(address, None)
+            self._received_at.pop(address, None)
         for address, shard in present.items():
             key = self._keys.get(address)
             if key is not None and self._router.shard_of(key) is shard:
@@ -89,8 +91,8 @@ class Canary:
             if key is not None:
                 self._subscriptions.unsubscribe(key)
             self._keys[address] = key = self._key_on(shard)
-            self._heard_at[address] = now
-            self._subscriptions.subscribe(key, address, self._heard)
+            self._received_at[address] = now
+            self._subscriptions.subscribe(key, address, self._received)
 
     def _key_on(self, shard: Shard) -> str:
         number = 0
@@ -100,9 +102,9 @@ class Canary:
                 return key
             number += 1
 
-    def _heard(self, address: str, payloads: list[bytes]) -> None:
-        self._heard_at[address] = self._loop.time()
+    def _received(self, address: str, payloads: list[bytes]) -> None:
+        self._received_at[address] = self._loop.time()
 
 
 def _forget(reply: Any) -> None:
-    """Ignore the reply: a canary that could not be sent is one that is not heard."""
+    """Ignore the reply: a message that could not be sent does not arrive."""

@@ -1,6 +1,7 @@
-"""Speaking to Redis or Valkey on the hot path: one pipelined connection, kept alive, routed by slot.
+"""The client of Redis or Valkey on the hot path: pipelined connections, kept alive, routed by slot.
 
-`connection` is the wire (RESP2 over asyncio, everything one read brought is one batch), `link`
-keeps one connection to one server alive, `scripts` holds the Lua files, `router` knows which
-server owns a key. Why not redis-py here: docs/adr/0005-own-resp-connection.md.
+`connection` is RESP2 over asyncio, and everything one read brings is one batch. `link` keeps one
+connection to one server alive. A `shard` is a server with two links, `discovery` and `sentinel` find
+the servers, `router` knows which of them owns a key, `subscriptions` are kept over all of them, and
+`scripts` are the Lua files. Why this is not redis-py: docs/adr/0005-own-resp-connection.md.
 """

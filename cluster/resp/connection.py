@@ -1,8 +1,8 @@
 """One RESP connection: commands of one loop turn leave in one write, replies come in order.
 
-Guarantees: replies reach their callbacks in the order of the commands; a connection that ends
-calls back every command under way exactly once with `StoreUnavailable`; nothing is ever sent
-twice. Messages that answer no command (pub/sub) are handed on as one list per read, because a
+Guarantees: replies reach their callbacks in the order of the commands; when a connection ends,
+every command in flight is called back exactly once with `StoreUnavailable`; nothing is ever sent
+twice. Messages that answer no command (pub/sub) are passed on as one list per read, because a
 batch that grows with the load is what makes the fan-out cheap (docs/adr/0005).
 """
 
@@ -21,7 +21,7 @@ from cluster.log import get_logger
 log = get_logger()
 
 Arg = bytes | str | int | float
-#: A reply: what hiredis parsed, or the error that came instead of it.
+#: Gets the reply that hiredis parsed, or the error that came instead of it.
 Done = Callable[[Any], None]
 
 _HIGH_WATER_BYTES = 64 * 1024 * 1024
@@ -69,7 +69,7 @@ class RespConnection(asyncio.Protocol):
             self._queue(_pack(args))
 
     def waiting_since(self) -> float | None:
-        """Loop time since when the server owes a reply, or None."""
+        """Return the loop time since which a reply is awaited, or None."""
         return self._oldest_sent_at if self._pending else None
 
     def abort(self) -> None:
@@ -111,7 +111,7 @@ class RespConnection(asyncio.Protocol):
         pending = self._pending
         while (reply := reader.gets()) is not False:
             _call(pending.popleft(), reply)
-        # The server works in order, so any reply shows that it lives.
+        # The server replies in order, so any reply shows that it is alive.
         self._oldest_sent_at = self._loop.time()
 
     def _read_messages(
@@ -145,7 +145,7 @@ def _pack(args: Sequence[Arg]) -> bytes:
 
 
 def _call(back: Callable[[Any], None], reply: Any) -> None:
-    """Call back; a fault there must not cost everybody the connection."""
+    """Call back; an error in one callback must not end the connection of all others."""
     try:
         back(reply)
     except Exception:

@@ -2,7 +2,7 @@
 
 Rules: a key's hash tag decides its slot (CRC16, 16,384 slots, as Redis Cluster has it), and every
 slot has one master. With several URLs of single servers that is `slot % count`; a Redis Cluster is
-asked for its own map. Another source, such as Sentinel, is another `Discovery`.
+asked for its own map. `cluster.resp.sentinel` has the third source.
 """
 
 from __future__ import annotations
@@ -35,9 +35,11 @@ class Discovery(Protocol):
 
     Attributes:
         can_change: whether a later answer may differ, after a failover or a moved slot.
+        recheck_seconds: how often to ask without a reason; None if a change is always noticed.
     """
 
     can_change: bool
+    recheck_seconds: float | None
 
     async def masters(self, shards: Sequence[Shard]) -> Sequence[Master]:
         """Return the present masters, at least one.
@@ -54,6 +56,7 @@ class StaticDiscovery:
     """The servers of the configuration, as shards by slot."""
 
     can_change = False
+    recheck_seconds: float | None = None
 
     def __init__(self, addresses: Sequence[Address]) -> None:
         self._addresses = addresses
@@ -74,6 +77,7 @@ class ClusterDiscovery:
     """
 
     can_change = True
+    recheck_seconds: float | None = None
 
     def __init__(self, seed: Address, *, timeout_seconds: float) -> None:
         self._seed = seed

@@ -1,10 +1,10 @@
-"""One server kept reachable: connect, authenticate, load the scripts, reconnect with back-off.
+"""A connection to one server that reconnects: authenticate, load the scripts, back off.
 
-Guarantees: a link that is down refuses at once (`StoreUnavailable`), so that callers can say
-"temporary" instead of waiting; a server that owes a reply for longer than `timeout_seconds` is
-given up and connected to again; a command is never repeated here, except after NOSCRIPT, where
-the server has said that nothing was done, and then only if nothing rests on its order: a later one
-of the same key may have been done meanwhile, by a script that somebody else has loaded.
+Guarantees: a link that is down refuses at once (`StoreUnavailable`), so that callers can answer
+"temporary" instead of waiting; if a reply is late by more than `timeout_seconds`, the connection is
+closed and made anew; a command is never repeated here, except after NOSCRIPT, where the server has
+said that nothing was done, and then only if its order does not matter: a later command of the same
+key may have been done meanwhile, if another process has loaded the script.
 """
 
 from __future__ import annotations
@@ -28,11 +28,11 @@ _BACKOFF_LIMIT_SECONDS = 1.0
 
 
 class Link:
-    """A connection to one server that comes back by itself.
+    """A connection to one server that reconnects by itself.
 
     Args:
         on_messages: makes this a link for subscriptions; see `RespConnection`.
-        on_up: awaited-for hook, called each time the server has become reachable.
+        on_up: called each time the server has become reachable.
         on_down: called each time it has been lost.
     """
 
@@ -59,7 +59,7 @@ class Link:
     # --- life ----------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Begin to connect; `wait_up` tells when that has worked."""
+        """Begin to connect; `wait_up` returns when that has worked."""
         self._task = asyncio.get_running_loop().create_task(
             self._run(), name=f"link {self.address}"
         )
@@ -73,12 +73,12 @@ class Link:
         await self._up.wait()
 
     def reset(self) -> None:
-        """Give up the present connection and connect again."""
+        """Close the present connection and connect again."""
         if self._connection is not None:
             self._connection.abort()
 
     async def aclose(self) -> None:
-        """End the link; what was under way is called back with `StoreUnavailable`."""
+        """End the link; commands in flight are called back with `StoreUnavailable`."""
         self._is_closing = True
         if self._task is not None:
             self._task.cancel()
@@ -93,12 +93,12 @@ class Link:
     def submit(self, args: Sequence[Arg], done: Done) -> None:
         """Send a command; see `RespConnection.submit`. Refused at once while the link is down."""
         if self._connection is None or not self._up.is_set():
-            done(StoreUnavailable(f"the store at {self.address} is away"))
+            done(StoreUnavailable(f"the store at {self.address} is not reachable"))
             return
         self._connection.submit(args, done)
 
     def send(self, args: Sequence[Arg]) -> None:
-        """Send a subscribe command; lost without a word while the link is down."""
+        """Send a subscribe command; dropped without an error while the link is down."""
         if self._connection is not None and self._up.is_set():
             self._connection.send(args)
 
@@ -107,8 +107,8 @@ class Link:
     ) -> None:
         """Run a script by its hash.
 
-        If the server does not know it, once more by its text; what keeps its order is refused, and
-        the script loaded for those that follow.
+        If the server does not know the script, it is run again by its text. A script that keeps its
+        order is refused instead, and loaded for the commands that follow.
         """
 
         def again(reply: Any) -> None:
@@ -126,8 +126,8 @@ class Link:
         """Send a command and wait for its reply.
 
         Raises:
-            StoreUnavailable: when nobody knows whether it was done.
-            StoreRefused: when the server said no.
+            StoreUnavailable: if it is not known whether the command was done.
+            StoreRefused: if the server answered with an error.
         """
         return await wait_for(lambda done: self.submit(args, done))
 
@@ -172,11 +172,11 @@ class Link:
                     protocol, address.host, address.port, ssl=address.tls_context()
                 )
             self._connection = connection
-            await self._introduce(connection)
+            await self._set_up(connection)
         self._up.set()
         self._on_up()
 
-    async def _introduce(self, connection: RespConnection) -> None:
+    async def _set_up(self, connection: RespConnection) -> None:
         address = self.address
         commands: list[tuple[Arg, ...]] = []
         if address.password:
@@ -193,7 +193,7 @@ class Link:
         await asyncio.gather(*waits)
 
     async def _watch(self) -> None:
-        """Return when the connection has ended; end it if the server owes a reply too long."""
+        """Return when the connection has ended; end it if a reply is late."""
         loop = asyncio.get_running_loop()
         while not self._lost.is_set():
             with contextlib.suppress(TimeoutError):

@@ -45,10 +45,18 @@ class Router:
 
     Args:
         urls: one server or cluster, or several servers as shards.
+        discovery: names the masters instead of the URLs.
     """
 
-    def __init__(self, urls: Sequence[str], *, timeout_seconds: float) -> None:
-        self._discovery: Discovery = StaticDiscovery([Address.from_url(url) for url in urls])
+    def __init__(
+        self,
+        urls: Sequence[str],
+        *,
+        timeout_seconds: float,
+        discovery: Discovery | None = None,
+    ) -> None:
+        addresses = [Address.from_url(url) for url in urls]
+        self._discovery = discovery or StaticDiscovery(addresses)
         self._timeout_seconds = timeout_seconds
         self.is_cluster = False
         self.shards: list[Shard] = []
@@ -64,7 +72,7 @@ class Router:
         """Connect to every server; returns when all are reachable.
 
         Raises:
-            StoreUnavailable: when one is not reachable within the timeout; it may be tried again.
+            StoreUnavailable: if one is not reachable within the timeout; it may be tried again.
         """
         if not self.shards:
             self._use(await self._discovery.masters(()))
@@ -72,7 +80,11 @@ class Router:
             seed = await self._first_up()
             if await _is_cluster(seed.commands):
                 await self._enter_cluster(seed)
-        # In a cluster the map is followed from here on, also while a master is away.
+        if self._discovery.can_change and self._refresher is None:
+            self._refresher = asyncio.get_running_loop().create_task(
+                self._keep_fresh(), name="topology"
+            )
+        # What can change is followed from here on, also while a master is away.
         await self._wait_all_up()
 
     async def _first_up(self) -> Shard:
@@ -98,9 +110,6 @@ class Router:
         self.is_cluster = True
         with contextlib.suppress(StoreUnavailable):
             self._use(await self._discovery.masters(self.shards))
-        self._refresher = asyncio.get_running_loop().create_task(
-            self._keep_fresh(), name="topology"
-        )
         self.refresh()
 
     def _unreachable(self, shard: Shard) -> StoreUnavailable:
@@ -117,7 +126,7 @@ class Router:
                     raise self._unreachable(shard) from None
 
     async def aclose(self) -> None:
-        """Close every link; what was under way is called back with `StoreUnavailable`."""
+        """Close every link; commands in flight are called back with `StoreUnavailable`."""
         if self._refresher is not None:
             self._refresher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
@@ -142,7 +151,7 @@ class Router:
     def run_script(
         self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
     ) -> None:
-        """Run a script where its first key lives; `done` as in `RespConnection.submit`."""
+        """Run a script on the shard of its first key; `done` as in `RespConnection.submit`."""
         link = self.shard_of(str(keys[0])).commands
         if not self.is_cluster:
             link.submit_script(script, keys, args, done)
@@ -160,11 +169,11 @@ class Router:
     def submit(
         self, key: str, args: Sequence[Arg], done: Done, *, keeps_order: bool = False
     ) -> None:
-        """Send a command where `key` lives; `done` as in `RespConnection.submit`.
+        """Send a command to the shard of `key`; `done` as in `RespConnection.submit`.
 
         Args:
-            keeps_order: it may not be overtaken by a later one, so it is refused instead of followed
-                to another server.
+            keeps_order: a later command may not overtake it, so it is refused instead of sent again to
+                the other server.
         """
         link = self.shard_of(key).commands
         if not self.is_cluster:
@@ -185,7 +194,7 @@ class Router:
         return await wait_for(lambda done: self.run_script(script, keys, args, done))
 
     async def call(self, key: str, *args: Arg) -> Any:
-        """Send a command where `key` lives; raises as `Link.call` does."""
+        """Send a command to the shard of `key`; raises as `Link.call` does."""
         return await wait_for(lambda done: self.submit(key, args, done))
 
     def _redirect(self, reply: Any) -> Link | None:
@@ -217,21 +226,23 @@ class Router:
 
     async def _keep_fresh(self) -> None:
         while True:
-            await self._refresh_wanted.wait()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._discovery.recheck_seconds):
+                    await self._refresh_wanted.wait()
             self._refresh_wanted.clear()
             try:
                 self._use(await self._discovery.masters(self.shards))
             except (StoreError, OSError) as error:
                 log.debug("topology_not_read", reason=str(error))
             except Exception:
-                # Whatever a server answers, the map must go on being followed.
+                # Go on, whatever a server answered: later answers may be right.
                 log.exception("topology_not_understood")
             if not self.is_up:
                 self._refresh_wanted.set()
             await asyncio.sleep(_REFRESH_SECONDS)
 
     def _use(self, masters: Sequence[Master]) -> None:
-        """Connect to masters that are new, leave those that are none any more."""
+        """Connect to new masters, and close the links to servers that are masters no longer."""
         slots: list[Shard | None] = [None] * SLOTS
         present: list[Shard] = []
         for master in masters:

@@ -13,7 +13,7 @@ class Script:
     """One script.
 
     Attributes:
-        keeps_order: two of it for one key must be done in the order in which they were sent.
+        keeps_order: two runs for one key must be done in the order in which they were sent.
     """
 
     name: str
@@ -24,7 +24,7 @@ class Script:
 
 def _load(name: str, *, keeps_order: bool = False) -> Script:
     text = resources.files("cluster").joinpath("lua", f"{name}.lua").read_text("utf-8")
-    # SHA-1 is what EVALSHA asks for; nothing rests on its strength.
+    # EVALSHA takes SHA-1; nothing depends on its strength.
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     return Script(name, text, sha, keeps_order)
 

@@ -1,8 +1,8 @@
-"""Sharded subscriptions of one worker: which shard channels it wants, kept wanted over every break.
+"""The shard channels that one worker subscribes to, kept subscribed when connections break.
 
 Guarantees: a channel is confirmed only when the server has said so; after a broken connection or
-a moved slot every wanted channel is subscribed again and its owner is told (`on_resumed`), so
-that it can compare positions; everything one read brought is handed on as one batch per channel.
+a moved slot every channel is subscribed again and `on_resumed` is called, so that positions can be
+compared; everything one read brought is passed on as one batch per channel.
 One channel per SSUBSCRIBE: a Redis Cluster refuses several slots in one command.
 """
 
@@ -58,7 +58,7 @@ class SlotMap(Protocol):
 
 
 class Subscriptions:
-    """The shard channels that this process wants, over all shards of a router.
+    """The shard channels that this process subscribes to, over all shards of a router.
 
     A `Router` makes its own (`Router.subscriptions`) and calls `messages_received`, `link_up` and
     `slots_moved`.
@@ -77,7 +77,7 @@ class Subscriptions:
         receiver: Receiver,
         on_resumed: Resumed = lambda name: None,
     ) -> asyncio.Future[None]:
-        """Want a shard channel; the future is done when the server has confirmed it.
+        """Subscribe to a shard channel; the future is done when the server has confirmed it.
 
         Messages may reach `receiver` before the future's callbacks have run.
         """
@@ -96,39 +96,39 @@ class Subscriptions:
         return future
 
     def is_confirmed(self, key: str) -> bool:
-        """Whether a shard channel is wanted and the server has confirmed it."""
+        """Whether a shard channel is subscribed and the server has confirmed it."""
         entry = self._entries.get(key.encode())
         return entry is not None and entry.is_confirmed
 
     def unsubscribe(self, key: str) -> None:
-        """No longer want a shard channel; what still comes is dropped."""
+        """Unsubscribe from a shard channel; what still arrives is dropped."""
         entry = self._entries.pop(key.encode(), None)
         if entry is None:
             return
         entry.shard.subscriptions.send(("SUNSUBSCRIBE", key))
         for waiter in list(entry.waiters or ()):
             if not waiter.done():
-                waiter.set_exception(StoreUnavailable("the subscription was given up"))
+                waiter.set_exception(StoreUnavailable("the subscription was cancelled"))
 
     def retry_unconfirmed(self) -> None:
-        """Ask again for what the server has not confirmed for a while; call about once a second."""
+        """Send again what the server has not confirmed for a while; call about once a second."""
         now = self._loop.time()
         for entry in self._entries.values():
             if not entry.is_confirmed and now - entry.sent_at > _RETRY_SECONDS:
                 entry.shard = self._router.shard_of(entry.key)
-                # What was refused is never confirmed.
+                # A refused subscribe is never confirmed.
                 entry.unconfirmed = 0
                 self._send(entry)
 
     @property
     def unconfirmed(self) -> int:
-        """Wanted channels that the server has not confirmed."""
+        """The number of channels that the server has not confirmed."""
         return sum(1 for entry in self._entries.values() if not entry.is_confirmed)
 
     # --- called by the router ------------------------------------------------------------
 
     def messages_received(self, shard: Shard, messages: list[Any]) -> None:
-        """Hand on the payloads, one batch for each channel, and note what is confirmed."""
+        """Pass on the payloads, one batch for each channel, and note what is confirmed."""
         entries = self._entries
         touched = self._touched
         for message in messages:
@@ -149,7 +149,7 @@ class Subscriptions:
             elif kind == b"ssubscribe":
                 self._confirmed(entry, shard)
             elif kind == b"sunsubscribe" and entry.unconfirmed == 0 and entry.shard is shard:
-                # Unasked for: the slot has moved away from this server.
+                # Not requested by us: the slot has moved away from this server.
                 entry.is_confirmed = False
                 self._router.refresh()
         for entry in touched:

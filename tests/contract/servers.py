@@ -1,4 +1,4 @@
-"""Real servers for the exam: one process each, an own directory, gone with the fixture."""
+"""Real servers for the contract tests: one process each with its own directory, ended with the fixture."""
 
 from __future__ import annotations
 
@@ -36,6 +36,7 @@ class Server:
         self._program = program
         self._directory = directory
         self._options = options
+        self._first: tuple[str, ...] = ()
         self.port = port or free_ports(1)
         self.process: subprocess.Popen[bytes] | None = None
 
@@ -58,7 +59,9 @@ class Server:
         ]
         arguments += ["--dir", str(self._directory), *self._options]
         with (self._directory / "log").open("ab") as log:
-            self.process = subprocess.Popen([self._program, *arguments], stdout=log, stderr=log)
+            self.process = subprocess.Popen(
+                [self._program, *self._first, *arguments], stdout=log, stderr=log
+            )
         deadline = time.monotonic() + _START_SECONDS
         while not self._answers():
             assert time.monotonic() < deadline, f"{self._program} does not answer on {self.port}"
@@ -110,6 +113,27 @@ class Server:
         traceback: TracebackType | None,
     ) -> None:
         self.stop()
+
+
+class Sentinel(Server):
+    """One sentinel that watches one master and decides alone."""
+
+    def __init__(self, program: str, directory: Path, master: Server) -> None:
+        super().__init__(program, directory)
+        self._master = master
+
+    def start(self) -> None:
+        """Write its configuration, which Sentinel rewrites itself, and start it."""
+        self._directory.mkdir(parents=True, exist_ok=True)
+        file = self._directory / "sentinel.conf"
+        file.write_text(
+            f"sentinel monitor main 127.0.0.1 {self._master.port} 1\n"
+            "sentinel down-after-milliseconds main 500\n"
+            "sentinel failover-timeout main 2000\n"
+        )
+        # A file is read only as the first argument.
+        self._first = (str(file), "--sentinel")
+        super().start()
 
 
 def _fields(info: bytes) -> dict[str, str]:
@@ -172,7 +196,7 @@ class Cluster:
         for first, last, (_, port, *_rest), *_others in self.nodes[0].ask("CLUSTER", "SLOTS"):
             if first <= slot <= last:
                 return next(node for node in self.nodes if node.port == int(port))
-        raise AssertionError(f"nobody owns slot {slot}")
+        raise AssertionError(f"no node owns slot {slot}")
 
     def move(self, slot: int) -> Server:
         """Give a slot, with its keys, to another node; returns the new owner."""

@@ -1,4 +1,4 @@
-"""The canary: a worker that has gone deaf notices it, makes its subscription anew, and hears again."""
+"""The canary: a worker whose subscription delivers nothing notices it and subscribes again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ DEAF_SECONDS = 0.3
 
 
 @contextlib.asynccontextmanager
-async def singing(bench: RedisBench, worker: Worker) -> AsyncIterator[Canary]:
+async def running(bench: RedisBench, worker: Worker) -> AsyncIterator[Canary]:
     canary = Canary(
         worker.parts.router,
         worker.parts.subscriptions,
@@ -36,9 +36,9 @@ async def singing(bench: RedisBench, worker: Worker) -> AsyncIterator[Canary]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-async def test_a_worker_that_hears_itself_is_not_deaf(real: RedisBench):
+async def test_a_worker_that_receives_its_canary_is_not_deaf(real: RedisBench):
     worker = await real.worker()
-    async with singing(real, worker) as canary:
+    async with running(real, worker) as canary:
         began = time.time()
         await until(
             lambda: canary.last_heard_timestamp > began + 2 * DEAF_SECONDS, 5, "it is heard"
@@ -46,26 +46,26 @@ async def test_a_worker_that_hears_itself_is_not_deaf(real: RedisBench):
         assert not canary.is_deaf
 
 
-async def test_two_workers_do_not_hear_each_others_canaries_as_their_own(real: RedisBench):
+async def test_two_workers_do_not_take_each_others_canaries_for_their_own(real: RedisBench):
     one, two = await real.worker(), await real.worker()
-    async with singing(real, one) as first, singing(real, two) as second:
+    async with running(real, one) as first, running(real, two) as second:
         began = time.time()
         for canary in (first, second):
             await until(lambda: canary.last_heard_timestamp > began + 4 * DEAF_SECONDS, 10, "heard")  # noqa: B023
             assert not canary.is_deaf
 
 
-async def test_a_deaf_subscription_is_noticed_made_anew_and_hears_again(real: RedisBench):
+async def test_a_subscription_that_delivers_nothing_is_noticed_and_made_anew(real: RedisBench):
     async with FaultProxy(real.servers[0].port) as proxy:
         url = f"redis://127.0.0.1:{proxy.port}"
         worker = await real.worker(urls=[url], listens_to_sessions=False)
         await worker.subscribe()
-        async with singing(real, worker) as canary:
-            await until(lambda: bool(canary._heard_at), 5, "it has begun")
+        async with running(real, worker) as canary:
+            await until(lambda: bool(canary._received_at), 5, "it has begun")
             connections = proxy.accepted
             deafen_subscriptions(proxy, real.servers[0])
             await until(lambda: canary.is_deaf, 5, "it is deaf")
-            await until(lambda: not canary.is_deaf, 5, "it hears again")
+            await until(lambda: not canary.is_deaf, 5, "messages arrive again")
             assert proxy.accepted > connections
             assert worker.recorder.resumptions == ["c"]
             await worker.publish()
@@ -84,17 +84,17 @@ def deafen_subscriptions(proxy: FaultProxy, server: Server) -> None:
 
 async def test_a_server_that_is_paused_makes_the_worker_deaf_until_it_goes_on(own: RedisBench):
     worker = await own.worker()
-    async with singing(own, worker) as canary:
-        await until(lambda: bool(canary._heard_at), 5, "it has begun")
+    async with running(own, worker) as canary:
+        await until(lambda: bool(canary._received_at), 5, "it has begun")
         own.servers[0].ask("CLIENT", "PAUSE", "800", "ALL")
         await until(lambda: canary.is_deaf, 5, "it is deaf")
-        await until(lambda: not canary.is_deaf, 5, "it hears again")
+        await until(lambda: not canary.is_deaf, 5, "messages arrive again")
 
 
 async def test_every_master_of_a_cluster_is_listened_to(clustered: RedisBench):
     worker = await clustered.worker()
-    async with singing(clustered, worker) as canary:
-        await until(lambda: len(canary._heard_at) == 3, 5, "all masters are known")
+    async with running(clustered, worker) as canary:
+        await until(lambda: len(canary._received_at) == 3, 5, "all masters are known")
         began = time.time()
         await until(lambda: canary.last_heard_timestamp > began + 3 * DEAF_SECONDS, 10, "heard")
         assert not canary.is_deaf

@@ -55,18 +55,18 @@ async def test_sessions_live_on_all_masters(clustered: RedisBench):
 async def test_after_a_slot_has_moved_everything_follows_it(
     cluster: Cluster, clustered: RedisBench
 ):
-    speaker, listener = await clustered.worker(), await clustered.worker()
+    publisher, listener = await clustered.worker(), await clustered.worker()
     await listener.subscribe("moving")
-    await keep_publishing(speaker, "moving", 0, 3)
+    await keep_publishing(publisher, "moving", 0, 3)
     await listener.recorder.until(lambda: listener.recorder.offsets("moving") == [1, 2, 3])
     new = await asyncio.to_thread(cluster.move, slot_of(clustered, "moving"))
-    await keep_publishing(speaker, "moving", 3, 1)
+    await keep_publishing(publisher, "moving", 3, 1)
     await listener.recorder.until(lambda: "moving" in listener.recorder.resumptions)
-    await keep_publishing(speaker, "moving", 4, 3)
+    await keep_publishing(publisher, "moving", 4, 3)
     await listener.recorder.until(lambda: body(6) in listener.recorder.bodies("moving"))
     read = await listener.broker.read("moving", KEEP, limit=-1)
     assert [one.body for one in read.publications] == [body(number) for number in range(7)]
-    owner = speaker.parts.router.shard_of(f"{{{clustered.prefix}:moving}}.pub")
+    owner = publisher.parts.router.shard_of(f"{{{clustered.prefix}:moving}}.pub")
     assert owner.address.port == new.port
 
 

@@ -1,4 +1,4 @@
-"""A real server that goes away, forgets, refuses or speaks another layout."""
+"""A real server that stops, loses its data, refuses commands or has payloads of another layout."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The wire to the store: URLs, order, and callbacks that must not cost anybody the connection."""
+"""The connection to the store: URLs, order, and callbacks that fail."""
 
 from __future__ import annotations
 
@@ -235,7 +235,7 @@ def broken(reply: Any) -> None:
     raise RuntimeError("a fault of the caller's")
 
 
-async def test_a_callback_that_fails_costs_nobody_else_the_connection():
+async def test_a_callback_that_fails_does_not_end_the_connection_of_the_others():
     heard = Heard()
     connection, transport = connected(heard)
     for done in (broken, heard.replies.append, broken, heard.replies.append):
@@ -257,7 +257,7 @@ async def test_everything_one_read_brought_is_one_batch():
     assert [len(batch) for batch in heard.messages] == [3, 1]
 
 
-async def test_replies_and_messages_on_one_connection_are_told_apart():
+async def test_replies_and_messages_on_one_connection_are_distinguished():
     heard = Heard()
     connection, _ = connected(heard, subscribes=True)
     connection.submit(("PING",), heard.replies.append)

@@ -5,21 +5,21 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from benchmarks.load.clients import Opening, Sink, Tally
-from benchmarks.load.dialects import Dialect
+from benchmarks.load.clients import Counters, Opening, Sink
+from benchmarks.load.protocols import WireProtocol
 
 OPENING_TIMEOUT_SECONDS = 20.0
 
 
 @dataclass(slots=True)
-class Crew:
+class ConnectionPool:
     """All connections of one run, spread over the ports in turn."""
 
-    dialect: Dialect
+    protocol: WireProtocol
     host: str
     ports: Sequence[int]
     at_once: int = 64
-    tally: Tally = field(default_factory=Tally)
+    counters: Counters = field(default_factory=Counters)
     parts: list[Sink] = field(default_factory=list)
     opening_seconds: list[float] = field(default_factory=list)
 
@@ -35,11 +35,11 @@ class Crew:
             TimeoutError, OSError: when one of them cannot be opened.
         """
         gate = asyncio.Semaphore(self.at_once)
-        doors = ports or self.ports
+        targets = ports or self.ports
 
         async def one(index: int, channel: str, part: Sink) -> None:
             async with gate:
-                await self._open_one(doors[index % len(doors)], channel, part)
+                await self._open_one(targets[index % len(targets)], channel, part)
 
         first = len(self.parts)
         self.parts += [part for _, part in wanted]
@@ -51,17 +51,17 @@ class Crew:
         begun = time.perf_counter()
         async with asyncio.timeout(OPENING_TIMEOUT_SECONDS):
             _, opening = await asyncio.get_running_loop().create_connection(
-                lambda: Opening(self.dialect, self.host, channel, part), self.host, port
+                lambda: Opening(self.protocol, self.host, channel, part), self.host, port
             )
             await opening.opened
         self.opening_seconds.append(time.perf_counter() - begun)
 
     async def close(self) -> None:
         """Drop every connection; what the server does about it is no longer counted."""
-        self.tally.is_over = True
+        self.counters.is_over = True
         for part in self.parts:
             if part.transport is not None:
                 part.transport.abort()
         self.parts.clear()
         await asyncio.sleep(0.05)
-        self.tally.is_over = False
+        self.counters.is_over = False

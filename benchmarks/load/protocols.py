@@ -1,7 +1,7 @@
-"""How each server is spoken to: the steps that open a connection, a publish, a call.
+"""The application protocol of each server: the steps that open a connection, a publish, a call.
 
-A dialect is data and three short functions; it knows no socket. `ping` and `pong` are what the
-server asks and the client answers in between.
+A `WireProtocol` is data and three short functions, without I/O. `ping` is what the server may send in
+between, and `pong` what the client answers.
 """
 
 from collections.abc import Callable
@@ -10,14 +10,14 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Step:
-    """Say `say` (nothing when empty), then wait for a message that contains `until`."""
+    """Send `send` (nothing if it is empty), then wait for a message that contains `until`."""
 
-    say: bytes
+    send: bytes
     until: bytes
 
 
 @dataclass(frozen=True, slots=True)
-class Dialect:
+class WireProtocol:
     path: str
     ping: bytes
     pong: bytes
@@ -77,16 +77,16 @@ def _channels_call(number: int, data: bytes) -> bytes:
     return b'{"type":"echo","id":%d,"data":%b}' % (number, data)
 
 
-DIALECTS = {
-    "centrifuge": Dialect(
+PROTOCOLS = {
+    "centrifuge": WireProtocol(
         "/connection/websocket", b"{}", b"{}",
         _centrifuge_opening, _centrifuge_publish, _centrifuge_call,
     ),
-    "socketio": Dialect(
+    "socketio": WireProtocol(
         "/socket.io/?EIO=4&transport=websocket", b"2", b"3",
         _socketio_opening, _socketio_publish, _socketio_call,
     ),
-    "channels": Dialect("/ws", b"", b"", _channels_opening, _channels_publish, _channels_call),
-    # The floor speaks no protocol: it accepts, and sends the same bytes to everybody.
-    "floor": Dialect("", b"", b"", lambda _: (), lambda *_: b"", lambda *_: b""),
+    "channels": WireProtocol("/ws", b"", b"", _channels_opening, _channels_publish, _channels_call),
+    # The floor has no protocol: it accepts connections and sends the same bytes to all of them.
+    "floor": WireProtocol("", b"", b"", lambda _: (), lambda *_: b"", lambda *_: b""),
 }  # fmt: skip

@@ -1,0 +1,77 @@
+"""A real Sentinel: the master is found, and after a failover the new one is used."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cluster.config.redis_url import Address
+from cluster.errors import StoreUnavailable
+from cluster.resp.router import Router
+from cluster.resp.sentinel import SentinelDiscovery
+from tests.contract.conftest import program
+from tests.contract.servers import Sentinel, Server
+from tests.harness.processes import free_ports
+from tests.harness.waiting import until
+
+KEY = "{sentinel}.pub"
+
+
+@pytest.fixture
+def master(tmp_path: Path) -> Iterator[Server]:
+    with Server(program("redis"), tmp_path / "master") as running:
+        yield running
+
+
+@pytest.fixture
+def replica(tmp_path: Path, master: Server) -> Iterator[Server]:
+    options = ("--replicaof", f"127.0.0.1 {master.port}")
+    with Server(program("redis"), tmp_path / "replica", options=options) as running:
+        yield running
+
+
+@pytest.fixture
+def sentinel(tmp_path: Path, master: Server, replica: Server) -> Iterator[Sentinel]:
+    with Sentinel(program("redis"), tmp_path / "sentinel", master) as running:
+        yield running
+
+
+def router_of(*ports: int, name: str = "main") -> Router:
+    hosts = [("127.0.0.1", port) for port in ports]
+    discovery = SentinelDiscovery(hosts, name, Address(), timeout_seconds=1.0, recheck_seconds=0.2)
+    return Router((), timeout_seconds=2.0, discovery=discovery)
+
+
+async def test_after_a_failover_the_new_master_is_used(
+    sentinel: Sentinel, master: Server, replica: Server
+):
+    # The first sentinel is not there: the next one is asked.
+    router = router_of(free_ports(1), sentinel.port)
+    heard: list[bytes] = []
+    try:
+        await router.start()
+        assert [shard.address.port for shard in router.shards] == [master.port]
+        await router.subscriptions.subscribe(KEY, "c", lambda _, payloads: heard.extend(payloads))
+        await until(
+            lambda: sentinel.ask("SENTINEL", "replicas", "main") != [], 20, "the replica is known"
+        )
+        master.stop()
+        await until(
+            lambda: [shard.address.port for shard in router.shards] == [replica.port],
+            30,
+            "the new master is used",
+        )
+        await until(lambda: router.subscriptions.is_confirmed(KEY), 10, "it is subscribed again")
+        await router.call(KEY, "SPUBLISH", KEY, b"after")
+        await until(lambda: heard == [b"after"], 10, "the publication arrives")
+    finally:
+        await router.aclose()
+
+
+async def test_a_master_that_sentinel_does_not_know_cannot_be_started_with(sentinel: Sentinel):
+    router = router_of(sentinel.port, name="other")
+    with pytest.raises(StoreUnavailable, match="names no master other"):
+        await router.start()
+    await router.aclose()
