@@ -87,6 +87,8 @@ def _begin(environment: Environment, **_: Any) -> None:
     context = LoadContext(environment)
     _contexts[:] = [context]
     _agree(environment, context)
+    # gevent's timers count from the loop's cached time: after a slow start -t would be over at once.
+    gevent.get_hub().loop.update_now()
 
 
 def _agree(environment: Environment, context: LoadContext) -> None:

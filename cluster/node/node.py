@@ -137,10 +137,12 @@ class Node:
             raise INTERNAL.fresh() from None
         finally:
             self._connects_waiting -= 1
+        subscribed: list[Subscribed] = []
         try:
-            subscribed = await self.subscriptions.prepare_server_side(
-                session.channels, request.subs
-            )
+            if session.channels:
+                subscribed = await self.subscriptions.prepare_server_side(
+                    session.channels, request.subs
+                )
         except BaseException:
             self.sessions.detach(session, client, may_end=not session.is_resumed)
             raise

@@ -173,7 +173,14 @@ def _parser() -> Parser:
         metavar="DIR",
         help="where drill.json, drill.xml and drill.html are written (drill-report)",
     )
-    add("--environments", type=count, default=2, metavar="N", help="clusters side by side (2)")
+    add(
+        "--stages",
+        dest="environments",
+        type=count,
+        default=2,
+        metavar="N",
+        help="clusters side by side (2)",
+    )
     add("--together", type=count, default=3, metavar="N", help="drills at a time on each (3)")
     add("--target", type=Path, metavar="FILE", help="a running cluster, described in TOML")
     add("--yes", action="store_true", help="do not ask before a production target is broken")

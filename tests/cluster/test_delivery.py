@@ -1,4 +1,4 @@
-"""Publications cross from worker to worker, with history and without."""
+"""Publications reach the subscribers of other workers, with history and without."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ async def test_a_whole_restart_on_the_same_data_loses_nothing(tmp_path: Path, si
 
 @pytest.mark.alone
 async def test_what_was_accepted_is_published_before_the_end(tmp_path: Path):
-    """The store stands still when SIGTERM comes, and more is on its way to it than sockets hold."""
+    """The store is stopped when SIGTERM comes, and more is on its way to it than sockets buffer."""
     big = b"x" * 50_000
     per_client = 200
     config = {

@@ -112,7 +112,7 @@ async def version_at(port: int) -> str:
 
 
 async def test_an_old_and_a_new_version_share_one_store_during_a_roll(tmp_path: Path):
-    """An upgrade in place: the files change under a running supervisor, then HUP brings them in.
+    """An upgrade in place: the files change under a running supervisor, then HUP loads them.
 
     Until there is a second layout, the older version differs in its version string only; what the story
     holds is that workers of two builds serve one crowd from one store at the same time.

@@ -1,4 +1,4 @@
-"""What the official clients ask of a server, asked by themselves."""
+"""The official clients run against the server: every command, their errors, and recovery."""
 
 from __future__ import annotations
 
@@ -57,16 +57,16 @@ async def test_a_channel_without_history_has_no_position(sdk: Sdk, url: str):
     assert (subscribed["positioned"], subscribed["recoverable"]) == (False, False)
 
 
-async def test_recovery_is_granted_to_who_asks_where_it_is_allowed(
-    sdk: Sdk, url: str, channel: str
-):
+async def test_recovery_is_granted_on_request_where_it_is_allowed(sdk: Sdk, url: str, channel: str):
     await sdk.do("connect", "ann", url=url)
     asked = f"asked:{channel}"
     await sdk.do("subscribe", "ann", channel=asked, options={"recoverable": True})
     assert (await sdk.events.seen("subscribed", channel=asked))["recoverable"] is True
 
 
-async def test_everybody_and_the_publisher_receive_a_publication(sdk: Sdk, url: str, channel: str):
+async def test_every_subscriber_and_the_publisher_receive_a_publication(
+    sdk: Sdk, url: str, channel: str
+):
     for name in ("ann", "bob"):
         await enter(sdk, url, name, channel)
     data = {"text": "grüße\n", "n": [1, 2.5, None]}
@@ -144,7 +144,7 @@ async def test_an_unknown_namespace_ends_the_subscription_with_102(sdk: Sdk, url
 async def test_pings_keep_an_idle_client_and_its_pongs_keep_the_server(
     sdk: Sdk, url: str, cluster: Cluster
 ):
-    """Without pings the SDK would leave after 1.8 s, without pongs the server after 1.5 s."""
+    """Without pings the SDK would close after 1.8 s, without pongs the server after 1.5 s."""
     before = (await cluster.metrics()).total("app_connections_closed_total", code="3012")
     await sdk.do("connect", "ann", url=url, options={"maxServerPingDelay": 800})
     await sdk.events.seen("connected")

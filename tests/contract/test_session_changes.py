@@ -15,7 +15,7 @@ from tests.harness.waiting import until
 
 
 class Slow(RedisSessions):
-    """Its replies to an attach lie about until they are let go."""
+    """Its replies to an attach are held until the test releases them."""
 
     def __init__(self, worker: Worker, prefix: str, recorder: Recorder) -> None:
         super().__init__(
@@ -64,7 +64,7 @@ async def test_a_change_while_the_subscription_was_broken_is_read_when_it_is_bac
 
 @pytest.mark.parametrize("answer", ["CLUSTERDOWN The cluster is down", "", "NOPERM no"])
 async def test_a_change_that_cannot_be_read_yet_is_read_later(real: RedisBench, answer: str):
-    """The subscription is back before its store answers: "" stands for a command link that is away."""
+    """The subscription is back before its store answers; "" means that the command link is down."""
     one, two = await real.worker(), await real.worker(listens_to_sessions=False)
     made = await one.sessions.attach("ann", None, "h")
     held = await two.sessions.attach("ann", made.id, "g")
@@ -91,7 +91,7 @@ async def test_a_change_that_cannot_be_read_yet_is_read_later(real: RedisBench, 
 
 
 class OneAway(RedisSessions):
-    """The first bucket that is renewed cannot be."""
+    """The first bucket that is renewed is refused."""
 
     refused = ""
 

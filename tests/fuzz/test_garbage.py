@@ -85,7 +85,7 @@ def payload(chance: random.Random) -> bytes:
 
 
 def finish(connection: Connection, action: Any, chance: random.Random) -> list[Any]:
-    """Play the node: complete what an action asks for."""
+    """Complete an action as the node would."""
     name = type(action).__name__
     if name == "Connect":
         return connection.connected(action.id, {}, user="", info=None, expires_at=0, server_side={})
@@ -114,7 +114,7 @@ def test_no_garbage_makes_a_connection_raise(seed: int):
 
 
 def hostile_bytes(chance: random.Random) -> bytes:
-    """Something on the wire: frames of every kind, whole, torn, unmasked, or no frames at all."""
+    """Bytes for the socket: frames of every kind, whole, torn, unmasked, or no frames at all."""
     kind = chance.randrange(10)
     if kind < 5:
         return frame(wire.TEXT, payload(chance))

@@ -262,7 +262,7 @@ class Cluster:
         return parse_metrics(answer.body.decode())
 
     async def shows(self, name: str, value: float, within: float = 10.0, **labels: str) -> Metrics:
-        """Scrape until a family's sum has this value; workers add up about once a second."""
+        """Scrape until a family's sum has this value; workers flush about once a second."""
         last = await self.metrics()
         deadline = time.monotonic() + within
         while last.total(name, **labels) != value:

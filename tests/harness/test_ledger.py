@@ -1,4 +1,4 @@
-"""The ledger notices every kind of fault, and sees none where there is none."""
+"""The ledger notices every kind of fault, and reports none where there is none."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_refused_publication_must_not_arrive():
     assert kinds(deliver(ledger, 1)) == {"foreign"}
 
 
-def test_a_publication_nobody_sent_is_foreign():
+def test_a_publication_that_was_never_sent_is_foreign():
     assert kinds(deliver(booked(1), 1, 9)) == {"foreign"}
 
 

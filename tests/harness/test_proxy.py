@@ -1,4 +1,4 @@
-"""The fault proxy spoils the network in each of its ways, and heals it."""
+"""The fault proxy injects each of its faults and restores the network."""
 
 from __future__ import annotations
 

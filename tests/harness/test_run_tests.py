@@ -1,4 +1,4 @@
-"""`make test` in CI: a failed test gets a second run, alone; nothing else is forgiven."""
+"""`make test` in CI: a failed test gets a second run, alone; every other failure fails the run."""
 
 from __future__ import annotations
 

@@ -214,7 +214,7 @@ async def test_fragments_and_native_pings_between_them_are_put_together(
 
 
 async def many_commands(cluster: Cluster, neighbour: Client, count: int) -> None:
-    """Pipeline commands, read every answer, and watch what the neighbour feels meanwhile."""
+    """Pipeline commands, read every answer, and measure how long the neighbour has to wait meanwhile."""
     answers = 0
 
     def message(opcode: int, payload: bytes) -> None:

@@ -29,6 +29,7 @@ async def locust(
     host: str,
     folder: Path,
     *words: str,
+    file: str = "loadtest/locustfile.py",
     meanwhile: Callable[[dict[str, Any]], Awaitable[None]] | None = None,
     ending: Callable[[asyncio.subprocess.Process], Awaitable[None]] | None = None,
 ) -> Ended:
@@ -36,11 +37,12 @@ async def locust(
 
     Args:
         words: further arguments.
+        file: the locustfile.
         meanwhile: called once with the ledger of that moment, when users are connected.
         ending: called once with the process, when users are connected.
     """
     path = folder / "ledger.json"
-    command = [sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py", "--headless"]
+    command = [sys.executable, "-m", "locust", "-f", file, "--headless"]
     command += ["--only-summary", "--host", host, "--ledger-file", str(path), *words]
     running = await asyncio.create_subprocess_exec(
         *command,

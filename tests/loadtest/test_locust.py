@@ -110,6 +110,34 @@ async def test_every_scenario_runs_clean(cluster: Cluster, tmp_path: Path, scena
         assert name in ended.ledger["events"] or scenario == "slow-readers", ended.text
 
 
+SLOW_TO_START = """
+import time
+
+end = time.monotonic() + 3.5
+while time.monotonic() < end:
+    pass
+
+from loadtest.locustfile import *
+"""
+
+
+async def test_a_run_that_is_slow_to_start_lasts_as_long_as_any(cluster: Cluster, tmp_path: Path):
+    file = tmp_path / "slow.py"
+    file.write_text(SLOW_TO_START)
+    words = (
+        "--scenario",
+        "throughput",
+        "-u",
+        "6",
+        "-t",
+        "3s",
+        "--expect",
+        f"{CLEAN},acknowledged=5",
+    )
+    ended = await locust(host(cluster), tmp_path, *words, file=str(file))
+    assert ended.code == 0, ended.text
+
+
 async def test_stages_take_every_scenario_in_turn(cluster: Cluster, tmp_path: Path):
     words = ("--shape", "stages", "--step-seconds", "2", "-u", "6", "--expect", CLEAN)
     ended = await locust(host(cluster), tmp_path, *words)

@@ -1,4 +1,4 @@
-"""One worker's server, node and hub in this process, on a real socket, before an in-memory store."""
+"""One worker's server, node and hub in this process, on a real socket, with an in-memory store."""
 
 from __future__ import annotations
 

@@ -53,7 +53,7 @@ class StillLoop(asyncio.SelectorEventLoop):
 
 
 class ScriptedStream:
-    """One channel on the server; `log` remembers every publication there ever was."""
+    """One channel on the server; `log` has every publication ever made."""
 
     def __init__(self) -> None:
         self.epoch = secrets.token_hex(4)
@@ -79,7 +79,7 @@ class ScriptedStream:
 
 
 class ScriptedBroker:
-    """See `cluster.broker.Broker`; nothing happens until one of the steps below is taken."""
+    """See `cluster.broker.Broker`; nothing happens until a test calls one of the steps below."""
 
     def __init__(self, listener: BrokerListener) -> None:
         self.listener = listener

@@ -1,4 +1,4 @@
-"""What a worker's clients may do: positions, recovery, histories, rules, sessions, over a socket."""
+"""What a worker's clients can do over a socket: positions, recovery, histories, permissions, sessions."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ async def test_a_client_that_missed_nothing_has_recovered():
     [(1, None), (99, None), (15, "other"), (0, "_")],
     ids=["trimmed", "beyond the top", "another epoch", "the sentinel"],
 )
-async def test_a_position_that_is_gone_is_unrecovered_and_starts_at_the_top(
+async def test_a_position_that_was_lost_is_unrecovered_and_starts_at_the_top(
     offset: int, epoch: str | None
 ):
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
@@ -103,7 +103,7 @@ async def test_more_than_the_limit_is_not_recovered():
         assert len(three["subscribe"]["publications"]) == 3
 
 
-async def test_a_client_that_wants_to_know_is_told_112():
+async def test_a_client_that_asks_for_a_lost_position_gets_error_112():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await published(caller, 2)
@@ -150,7 +150,7 @@ async def test_what_the_subscription_lost_is_filled_from_the_stream():
         await caller.until(lambda: caller.pubs() == [1, 2, 3])
 
 
-async def test_what_the_stream_lost_too_is_told_and_the_client_may_come_back():
+async def test_what_the_stream_lost_too_is_reported_and_the_client_may_resubscribe():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a")
@@ -271,7 +271,7 @@ async def test_a_namespace_has_its_own_options():
         assert (await ask(caller, "subscribe", channel="other"))["subscribe"] == {}
 
 
-async def test_without_insecure_mode_and_without_a_token_nobody_comes_in():
+async def test_without_insecure_mode_a_connect_needs_a_token():
     async with LocalWorker(Config(client=ClientConfig())).open() as worker:
         caller = await worker.caller()
         caller.say({"id": 1, "connect": {}})

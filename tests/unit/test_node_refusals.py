@@ -47,7 +47,7 @@ async def test_a_client_whose_session_s_channel_cannot_be_subscribed_connects_ag
         assert (await caller.closed())[0] == 3010
 
 
-async def test_a_gap_that_the_store_refuses_to_fill_is_told_and_not_waited_for_for_ever():
+async def test_a_gap_that_the_store_refuses_to_fill_is_reported_and_not_waited_for_for_ever():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
         await ask(caller, "subscribe", channel="a", recoverable=True)

@@ -55,7 +55,7 @@ class Transport:
         """No buffer, no limit."""
 
     def close(self) -> None:
-        """The model forgets the client."""
+        """The model drops the client."""
 
     def get_write_buffer_size(self) -> int:
         return 0
@@ -65,7 +65,7 @@ class Transport:
 
 
 class LawOwner:
-    """Stands where the server stands."""
+    """Takes the part of the server."""
 
     def __init__(self, node: Node, counters: Counters) -> None:
         self.node = node
@@ -362,7 +362,7 @@ TestLaw.settings = settings(
 )  # fmt: skip
 
 
-def test_a_client_that_still_joins_another_channel_is_told_when_the_first_one_jumps():
+def test_a_client_that_still_joins_another_channel_is_notified_when_the_first_one_jumps():
     law = Law()
     law.connects(is_shared=False, wants=False)
     law.runs_smoothly()

@@ -20,7 +20,7 @@ from tests.unit.raw_socket import QUICK, close_code, echo, ended, raw
 # --- the handshake -------------------------------------------------------------------------
 
 
-async def test_a_client_connects_subscribes_publishes_and_hears():
+async def test_a_client_connects_subscribes_publishes_and_receives():
     async with LocalWorker(configured()).open() as worker:
         caller = await worker.caller()
         connected = await caller.connect(name="js")
@@ -35,7 +35,7 @@ async def test_a_client_connects_subscribes_publishes_and_hears():
         assert (len(worker.server.clients), worker.node.hub.subscriptions) == (1, 1)
 
 
-async def test_frames_right_behind_the_handshake_are_heard():
+async def test_frames_right_behind_the_handshake_are_read():
     async with LocalWorker(configured()).open() as worker:
         reader, writer = await raw(worker)
         commands = b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"a"}}'

@@ -21,7 +21,7 @@ from typing import Any, Final
 from loadtest.drilling import undo
 from loadtest.drilling.undo import UndoLog
 
-ROOT: Final = Path(__file__).resolve().parents[2]
+ROOT: Final = Path(__file__).resolve().parents[3]
 _READY_SECONDS: Final = 60.0
 _END_SECONDS: Final = 60.0
 _LOOK_SECONDS: Final = 0.2
