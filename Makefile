@@ -1,4 +1,4 @@
-# `make help` says what there is. Needed: git, make, bash and Python >= 3.11 with venv.
+# `make help` lists the targets. Needed: git, make, bash and Python >= 3.11 with venv.
 # Everything is installed into $(VENV) from the locks under requirements/; stamps keep re-runs quick.
 
 SHELL := bash
@@ -11,7 +11,7 @@ PYTHON ?= $(shell scripts/find-python.sh)
 VENV ?= .venv
 CONFIG ?= development.toml
 ARGS ?=
-# Most tests wait most of the time: more of them at once than there are cores.
+# Most tests wait most of the time: run more of them at once than there are cores.
 JOBS ?= 3
 
 bin := $(VENV)/bin
@@ -28,7 +28,7 @@ help: ## Show this list
 	@echo
 	@echo "  PYTHON=python3.12   the interpreter the environment is made with"
 	@echo "  CONFIG=my.toml      the configuration of make run"
-	@echo "  ARGS='-k recover'   handed to ws-cluster, pytest or the benchmarks"
+	@echo "  ARGS='-k recover'   passed to ws-cluster, pytest or the benchmarks"
 
 .PHONY: run
 run: $(stamps)/package ## Start a cluster in the foreground; Ctrl-C drains and stops it
@@ -47,7 +47,7 @@ test-system:
 	@scripts/test-system.sh
 
 .PHONY: check
-check: $(stamps)/test $(stamps)/package ## Lint, format, types, layers: what CI checks
+check: $(stamps)/test $(stamps)/package ## Lint, format, types, import layers: what CI checks
 	$(bin)/ruff check $(sources)
 	$(bin)/ruff format --check $(sources)
 	$(bin)/mypy
@@ -72,7 +72,7 @@ bench-full: $(stamps)/package ## All peers, all loads, five rounds
 	@exec $(bin)/python -m benchmarks --full --write-docs $(ARGS)
 
 .PHONY: drill
-drill: test-system $(stamps)/loadtest $(stamps)/package ## Let every alert fire and end, in compressed time
+drill: test-system $(stamps)/loadtest $(stamps)/package ## Make every alert fire and resolve, in compressed time
 	@exec timeout --foreground 15m $(bin)/ws-cluster drill --all $(ARGS)
 
 .PHONY: drill-short
@@ -81,7 +81,7 @@ drill-short: test-system $(stamps)/loadtest $(stamps)/package ## What CI runs: e
 	@exec timeout --foreground 4m $(bin)/ws-cluster soak --minutes 30
 
 .PHONY: drill-production
-drill-production: test-system $(stamps)/loadtest $(stamps)/package ## Every alert in its real durations: about an hour
+drill-production: test-system $(stamps)/loadtest $(stamps)/package ## Every alert with its real durations: about an hour
 	@exec timeout --foreground 120m $(bin)/ws-cluster drill --all --profile production --stages 6 --together 4 $(ARGS)
 
 .PHONY: soak
@@ -89,7 +89,7 @@ soak: test-system $(stamps)/loadtest $(stamps)/package ## Twenty real minutes of
 	@exec $(bin)/ws-cluster soak --profile production $(ARGS)
 
 .PHONY: lock
-lock: ## Write requirements/*.txt anew (ARGS=--upgrade for newer versions)
+lock: ## Write requirements/*.txt again (ARGS=--upgrade for newer versions)
 	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)
 
 .PHONY: clean

@@ -95,7 +95,7 @@ class NotFound(ExitError):
 
 
 class UsageError(ExitError):
-    """An argument of a monitor command cannot be understood; 2 would say that a critical alert fires."""
+    """An argument of a monitor command cannot be understood."""
 
     exit_code = 3
 

@@ -8,7 +8,7 @@
 # `make run`, waits until /ready says so, sends what Ctrl-C sends, and looks for processes and files
 # that were left. `test` runs `make test` as root, so that apt may be used. RUN_ARGS are handed to
 # ws-cluster (other ports on a machine where 8000 is taken), MIRROR to debootstrap.
-# Mounts and processes live in namespaces of their own and end with this script.
+# Mounts and processes are in namespaces of their own and end with this script.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 
@@ -143,8 +143,8 @@ esac
 INSIDE
 
 echo "== $what"
-# A process namespace: whatever is left over dies with its first process. A mount namespace:
-# nothing is mounted for anybody else.
+# A process namespace: leftover processes end with its first process. A mount namespace: the mounts
+# are invisible outside.
 timeout --foreground 2400 unshare --mount --pid --fork --propagation private bash -c '
     set -e
     mount -t proc proc "$1/proc"

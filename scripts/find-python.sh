@@ -4,7 +4,7 @@ set -euo pipefail
 
 usable='import sys, venv, ensurepip; sys.exit(sys.version_info < (3, 11))'
 for name in python3 python3.13 python3.12 python3.11 python3.14; do
-    # The answer of a run, not of `command -v`: version managers put shims of absent versions on PATH.
+    # Run it instead of `command -v`: version managers put shims of missing versions on PATH.
     if "$name" -c "$usable" >/dev/null 2>&1 </dev/null; then
         echo "$name"
         exit 0

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Write requirements/*.txt: exact versions with the hashes of every file, for every platform and
-# Python >= 3.11, and without the address of an index (pip's own configuration decides that).
+# Python >= 3.11, and without the address of an index (pip's configuration has it).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# A thin door to `ws-cluster monitor`: runbooks name it, and it finds the program by itself.
+# Run `ws-cluster monitor` from the project's environment, or else from PATH.
 #
 #   scripts/monitor.sh check-alerts
 #   scripts/monitor.sh logs alertmanager

@@ -1,7 +1,7 @@
-"""Write docs/reference/ from the code, or say with --check which page differs from it.
+"""Write docs/reference/ from the code; with --check, report the pages that differ.
 
 Rules
-- A page holds what the code holds, in the code's order; nothing is written there by hand.
+- A page lists what the code declares, in the code's order; no page is edited by hand.
 - The pages are the same under every Python and terminal that the project supports.
 """
 
@@ -79,10 +79,10 @@ def metrics() -> str:
     """Every metric family, from `cluster.metrics.catalogue`."""
     return page(
         "Metrics",
-        "Served by the admin door at `/metrics`; through nginx to private addresses only.\n"
+        "Served by the admin port at `/metrics`; through nginx to private addresses only.\n"
         "Every series exists at 0 from the first scrape, unless its label values are “as seen”.",
-        "## Kept by the workers\n\nSummed over workers at scrape; a gauge says how its workers are"
-        " put together. A worker that\nis replaced continues its counters.",
+        "## Kept by the workers\n\nSummed over workers at scrape; a gauge declares how its workers are"
+        " combined. A replaced worker\ncontinues its counters.",
         _families(catalogue.WORKER_FAMILIES),
         "## Kept by the supervisor",
         _families(catalogue.SUPERVISOR_FAMILIES),
@@ -175,7 +175,7 @@ def configuration() -> str:
     names = [(code(o.key), code(_environment(o.key))) for o in options(config.Config())]
     return page(
         "Configuration",
-        "One file, TOML or JSON, given with `--config`. The environment overrules it, flags overrule\n"
+        "One file, TOML or JSON, given with `--config`. The environment overrides it, flags override\n"
         "the environment. A duration is a number of seconds or a text such as `25s`, `500ms` or"
         " `720h`.\nA secret may be given as `<name>_file`, the path of a file that holds it, and is"
         " printed as `***`.\nAll mistakes are reported at once; an unknown key is a mistake.",
@@ -231,7 +231,7 @@ def _reaction(code_: int) -> str:
 
 # --- command line ------------------------------------------------------------------------
 
-# How wide --help sets its columns differs between versions of Python: only the words are taken.
+# The column widths of --help differ between versions of Python: only the words are used.
 ENTRY: Final = re.compile(r"^ {2,4}(\S+(?: \S+)*?)(?: {2,}(\S.*))?$")
 
 
@@ -249,7 +249,7 @@ def _help(*command: str) -> list[str]:
 
 
 def _entries(lines: list[str]) -> list[tuple[str, str]]:
-    """Options or commands with what they do; a text may go on in the lines below."""
+    """Options or commands with what they do; a text may continue on the next lines."""
     found: list[tuple[str, str]] = []
     for line in lines:
         if match := ENTRY.match(line):
@@ -294,7 +294,7 @@ class _Writers:
 
     Attributes:
         names: local names bound to a method of a logger, with the levels it may be.
-        forwarders: functions that log an event they were given, with its place and the levels.
+        forwarders: functions that log an event passed to them, with its argument's index and the levels.
     """
 
     names: dict[str, list[str]]
@@ -328,17 +328,17 @@ def _writers(tree: ast.Module) -> _Writers:
 
 
 def _written(call: ast.Call, writers: _Writers) -> tuple[ast.expr | None, list[str]]:
-    """The expression that says which event a call writes, and at which levels."""
+    """The expression with the event that a call writes, and the levels."""
     name = call.func.attr if isinstance(call.func, ast.Attribute) else ""
     if isinstance(call.func, ast.Name):
         name = call.func.id
         if name in writers.names:
             return (call.args[0] if call.args else None), writers.names[name]
     if name in writers.forwarders:
-        place, levels = writers.forwarders[name]
-        return (call.args[place] if len(call.args) > place else None), levels
+        index, levels = writers.forwarders[name]
+        return (call.args[index] if len(call.args) > index else None), levels
     if isinstance(call.func, ast.Attribute) and name == "log" and len(call.args) > 1:
-        return call.args[1], ["as it was said"]
+        return call.args[1], ["as received"]
     if isinstance(call.func, ast.Attribute) and name in LEVELS:
         return (call.args[0] if call.args else None), [name]
     return None, []
@@ -351,10 +351,10 @@ def _events_of(path: Path) -> Iterator[tuple[str, str, str, str]]:
     for call in ast.walk(tree):
         if not isinstance(call, ast.Call):
             continue
-        said, levels = _written(call, writers)
+        event, levels = _written(call, writers)
         fields_ = ", ".join(f"`{k.arg}`" for k in call.keywords if k.arg)
         level = " or ".join(sorted({one.replace("exception", "error") for one in levels}))
-        for node in ast.walk(said) if said is not None else ():
+        for node in ast.walk(event) if event is not None else ():
             if isinstance(node, ast.Constant) and EVENT.fullmatch(str(node.value)):
                 yield str(node.value), level, module, fields_
 
@@ -366,7 +366,7 @@ def events() -> str:
     return page(
         "Log events",
         "One line per event, JSON when not on a terminal; `instance` and `worker` are bound where"
-        " they apply.\nerror: somebody must act; warning: the program coped; info: life cycle.",
+        " they apply.\nerror: a person must act; warning: the program recovered; info: life cycle.",
         table(("event", "level", "from", "fields"), sorted(rows)),
     )
 

@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
-# Make sure that the programs the tests start are there: Debian's redis-server (the stores are
+# Make sure that the programs the tests start are installed: Debian's redis-server (the stores are
 # tested against it beside Valkey), node and npm (the official JavaScript SDK is a test client),
 # curl (the examples of the documentation use it), Prometheus, Alertmanager and node_exporter (the
-# alert rules are tested with the real ones), jq (the seed's commands use it), Chromium (the console is looked at with it).
-# Installs them through apt as root or with a sudo that asks nothing; else lists what is missing.
-# A service that was not there before is neither started nor left enabled.
+# alert rules are tested with the real ones), jq (the seed's commands use it), Chromium (the console is tested in it).
+# Installs them through apt as root or with a sudo that needs no password; otherwise lists what is
+# missing. A newly installed service is neither started nor left enabled.
 set -euo pipefail
 export PATH="$PATH:/usr/sbin:/sbin"
 

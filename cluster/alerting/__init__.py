@@ -4,5 +4,5 @@
 conditions on labels in silences and routes. `http` sends a request and blocks, `async_http` sends it
 from an event loop.
 
-Rule: URLs, request documents and the reading of answers stand here and nowhere else.
+Rule: URLs, request documents and the reading of answers are in this package only.
 """

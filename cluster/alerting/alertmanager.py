@@ -51,7 +51,7 @@ class Silence:
 
     @property
     def is_in_force(self) -> bool:
-        """Whether it holds alerts, or will."""
+        """Whether it is active or pending."""
         return self.state != "expired"
 
     @property
@@ -83,21 +83,22 @@ class ActiveAlert:
         return self.labels.get("severity", "")
 
 
-def counterpart(labels: Mapping[str, str], active: Sequence[ActiveAlert]) -> ActiveAlert | None:
-    """Alertmanager's alert for one of Prometheus' alerts.
+class AlertIndex:
+    """Finds Alertmanager's alert for one of Prometheus' alerts.
 
     It has the same labels, and beside them the external labels of Prometheus, which every alert has.
     """
-    everywhere = (
-        frozenset.intersection(*(frozenset(one.labels.items()) for one in active))
-        if active
-        else frozenset()
-    )
-    wanted = {*labels.items()}
-    for one in active:
-        if {*one.labels.items()} == wanted:
-            return one
-    return next((one for one in active if {*one.labels.items()} == wanted | everywhere), None)
+
+    def __init__(self, active: Sequence[ActiveAlert]) -> None:
+        self._by_labels = {frozenset(one.labels.items()): one for one in active}
+        self._everywhere = frozenset[tuple[str, str]]()
+        if self._by_labels:
+            self._everywhere = frozenset.intersection(*self._by_labels)
+
+    def find(self, labels: Mapping[str, str]) -> ActiveAlert | None:
+        """The alert with these labels; None if Alertmanager has none."""
+        wanted = frozenset(labels.items())
+        return self._by_labels.get(wanted) or self._by_labels.get(wanted | self._everywhere)
 
 
 def earlier_acknowledgements(
@@ -106,16 +107,27 @@ def earlier_acknowledgements(
     """The acknowledgements in force that were given for exactly this alert.
 
     Args:
-        labels: of the alert, with or without the external labels of Prometheus.
+        labels: of the alert. Labels may be missing if no other active alert matches without them,
+            such as the external labels of Prometheus.
     """
-    alert = counterpart(labels, active)
+    index = AlertIndex(active)
+
+    def only_alert(named: Mapping[str, str]) -> ActiveAlert | None:
+        """The alert with these labels, or else the only one that an acknowledgement of them matches."""
+        if (found := index.find(named)) is not None:
+            return found
+        matchers = exactly(named)
+        matched = [one for one in active if all(m.holds(one.labels) for m in matchers)]
+        return matched[0] if len(matched) == 1 else None
+
+    alert = only_alert(labels)
 
     def is_given_for_it(silence: Silence) -> bool:
         asked = silence.literal_labels
         if asked is None:
             return False
         named = {name: value for name, value in asked.items() if value}
-        return named == labels or (alert is not None and counterpart(named, active) is alert)
+        return named == labels or (alert is not None and only_alert(named) is alert)
 
     return [s for s in silences if s.is_ack and s.is_in_force and is_given_for_it(s)]
 

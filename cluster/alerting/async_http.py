@@ -2,7 +2,7 @@
 
 Rules
 - A request has one deadline for all of it. If it is cancelled, its connection is closed.
-- Redirects are not followed, and no proxy of the environment is used.
+- Unlike with `HttpService`, redirects are not followed and no proxy of the environment is used.
 """
 
 from __future__ import annotations

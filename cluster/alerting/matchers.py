@@ -1,7 +1,7 @@
 """Conditions on labels, as silences, routes and `amtool` have them.
 
-Rule: a silence holds every alert that has its labels, and others beside. The alert of a whole service
-has no instance: `exactly` demands that, or the silence would hold each replica's alert, too.
+Rule: matchers with the labels of one alert also match alerts with further labels. The alert of a whole
+service has no instance: `exactly` requires that, or its silence would match each replica's alert, too.
 """
 
 from __future__ import annotations

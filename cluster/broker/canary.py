@@ -12,7 +12,8 @@ import time
 from typing import Any
 
 from cluster.log import get_logger
-from cluster.resp.router import Router, Shard
+from cluster.resp.router import Router
+from cluster.resp.shard import Shard
 from cluster.resp.subscriptions import Subscriptions
 
 log = get_logger()

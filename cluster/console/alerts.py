@@ -21,9 +21,9 @@ from typing import Any, Final
 
 from cluster.alerting.alertmanager import (
     ActiveAlert,
+    AlertIndex,
     Silence,
     alerts_request,
-    counterpart,
     silences_request,
 )
 from cluster.alerting.async_http import AsyncHttpService
@@ -153,8 +153,10 @@ def _document(answers: Answers) -> Document:
     links = {rule.name: rule.annotations.get("runbook_url", "") for rule in answers.rules}
     resolved = [_resolved(sample, links) for sample in answers.resolved]
     alerts = now + [alert for alert in resolved if _key(alert) not in known]
+    index = AlertIndex(answers.alerts)
     for alert in alerts:
-        alert["silences"] = [_silence(one) for one in _silences_of(alert["labels"], answers)]
+        silences = _silences_of(alert["labels"], index, answers.silences)
+        alert["silences"] = [_silence(one) for one in silences]
     alerts = [a for a in alerts if (a["severity"], a["state"]) != ("none", "active")]
     alerts.sort(key=_rank)
     counts = _counts(alerts)
@@ -176,16 +178,18 @@ def _rank(alert: Document) -> tuple[int, int, float]:
     return _ORDER[alert["state"]], severity, -alert["since"]
 
 
-def _silences_of(labels: Mapping[str, str], answers: Answers) -> list[Silence]:
+def _silences_of(
+    labels: Mapping[str, str], index: AlertIndex, silences: Sequence[Silence]
+) -> list[Silence]:
     """The silences on an alert: those Alertmanager names, and those whose labels are its own.
 
     Regular expressions are RE2's: for a silence with one, only Alertmanager's word counts.
     """
-    known = counterpart(labels, answers.alerts)
+    known = index.find(labels)
     named = known.silenced_by if known is not None else ()
     return [
         silence
-        for silence in answers.silences
+        for silence in silences
         if silence.id in named
         or (silence.literal_labels is not None and all(m.holds(labels) for m in silence.matchers))
     ]

@@ -80,7 +80,7 @@ async def acknowledge(service: AsyncHttpService, request: SilenceRequest, *, now
 async def make_silence(service: AsyncHttpService, request: SilenceRequest, *, now: float) -> str:
     """Make a silence; returns its id.
 
-    A name alone holds every alert of that name; more labels hold the alert that has exactly them.
+    A name alone silences every alert of that name; more labels silence the alert with exactly these.
 
     Raises:
         NotAnswering: if Alertmanager did not make it.

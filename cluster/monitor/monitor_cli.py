@@ -66,9 +66,9 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
         " for Slack and PagerDuty on this machine.",
         epilog=_UP_EPILOG,
     )
-    parts = monitoring.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_up(parts)
-    _add_receive(parts)
+    stack = monitoring.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_up(stack)
+    _add_receive(stack)
 
 
 def _run(module: str, name: str) -> Callable[[argparse.Namespace], int]:

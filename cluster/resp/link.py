@@ -13,10 +13,9 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
-from urllib.parse import parse_qs, unquote, urlsplit
 
+from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.connection import Arg, Done, RespConnection
@@ -26,56 +25,6 @@ log = get_logger()
 
 _BACKOFF_FIRST_SECONDS = 0.05
 _BACKOFF_LIMIT_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Address:
-    """Where a server listens and how to authenticate; `password` never enters a log.
-
-    Attributes:
-        path: a unix socket's path, then host and port mean nothing.
-    """
-
-    host: str = "127.0.0.1"
-    port: int = 6379
-    path: str = ""
-    username: str = ""
-    password: str = ""
-    database: int = 0
-    tls: bool = False
-
-    def __str__(self) -> str:
-        return f"unix:{self.path}" if self.path else f"{self.host}:{self.port}"
-
-    def at(self, host: str, port: int) -> Address:
-        """The same credentials at another node of the cluster."""
-        return Address(host, port, "", self.username, self.password, self.database, self.tls)
-
-    @classmethod
-    def from_url(cls, url: str) -> Address:
-        """Read `redis://`, `rediss://` or `unix://` as redis-py spells them.
-
-        Raises:
-            ValueError: when the scheme, port or database is not one of these.
-        """
-        parts = urlsplit(url)
-        if parts.scheme not in {"redis", "rediss", "valkey", "valkeys", "unix"}:
-            raise ValueError("the URL must begin with redis://, rediss:// or unix://")
-        username = unquote(parts.username or "")
-        password = unquote(parts.password or "")
-        if parts.scheme == "unix":
-            database = int(parse_qs(parts.query).get("db", ["0"])[0])
-            return cls(
-                path=unquote(parts.path), username=username, password=password, database=database
-            )
-        return cls(
-            host=parts.hostname or "127.0.0.1",
-            port=parts.port or 6379,
-            username=username,
-            password=password,
-            database=int(parts.path.strip("/") or "0"),
-            tls=parts.scheme in {"rediss", "valkeys"},
-        )
 
 
 class Link:
@@ -220,7 +169,7 @@ class Link:
                 _, connection = await loop.create_unix_connection(protocol, address.path)
             else:
                 _, connection = await loop.create_connection(
-                    protocol, address.host, address.port, ssl=address.tls or None
+                    protocol, address.host, address.port, ssl=address.tls_context()
                 )
             self._connection = connection
             await self._introduce(connection)
@@ -233,6 +182,8 @@ class Link:
         if address.password:
             user = (address.username,) if address.username else ()
             commands.append(("AUTH", *user, address.password))
+        if address.client_name:
+            commands.append(("CLIENT", "SETNAME", address.client_name))
         if address.database:
             commands.append(("SELECT", address.database))
         if self._on_messages is None:

@@ -1,87 +1,62 @@
-"""Which server owns a key: one server, several as shards by slot, or a Redis Cluster.
+"""Commands go to the server that owns their key, wherever that is at the moment.
 
-Rules: a key's hash tag decides its slot (CRC16, 16,384 slots, as Redis Cluster has it), and the
-slot decides the shard: with several URLs `slot % count`, in a cluster by the cluster's own map.
-In a cluster the URLs are its seeds. Every shard has two links, one for commands and one for
-subscriptions. A MOVED answer means that nothing was done, so following it is not a repeat; but a
-later command may have gone the new way already, so what must keep its order is refused instead.
+Rules: `Discovery` says which masters there are and which slots each owns; one that can change is
+followed as soon as a server is lost or contradicts the map. The URLs of a Redis Cluster are its
+seeds. A MOVED answer means that nothing was done, so following it is not a repeat; but a later
+command may have gone the new way already, so what must keep its order is refused instead.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from redis.crc import key_slot
 
+from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.connection import Arg, Done
-from cluster.resp.link import Address, Link, wait_for
+from cluster.resp.discovery import (
+    SLOTS,
+    ClusterDiscovery,
+    Discovery,
+    Master,
+    StaticDiscovery,
+)
+from cluster.resp.link import Link, wait_for
 from cluster.resp.scripts import Script
+from cluster.resp.shard import Shard
+from cluster.resp.subscriptions import Subscriptions
 
 log = get_logger()
 
-_SLOTS = 16_384
 _REFRESH_SECONDS = 0.5
 
 
-class Shard:
-    """One server (a master) with its link for commands and its link for subscriptions."""
-
-    def __init__(self, address: Address, router: Router, timeout_seconds: float) -> None:
-        self.address = address
-        self.commands = Link(
-            address,
-            timeout_seconds=timeout_seconds,
-            on_up=lambda: router.command_link_changed(self),
-            on_down=lambda: router.command_link_changed(self),
-        )
-        self.subscriptions = Link(
-            address,
-            timeout_seconds=timeout_seconds,
-            on_up=lambda: router.subscription_link_changed(self),
-            on_down=lambda: router.subscription_link_changed(self),
-            on_messages=lambda messages: router.on_messages(self, messages),
-        )
-
-    def start(self) -> None:
-        self.commands.start()
-        self.subscriptions.start()
-
-    @property
-    def is_up(self) -> bool:
-        return self.commands.is_up and self.subscriptions.is_up
-
-    async def aclose(self) -> None:
-        await self.commands.aclose()
-        await self.subscriptions.aclose()
-
-
 class Router:
-    """The shards and the way to them.
+    """The shards of a store, the slot map, and the subscriptions kept over both.
 
-    Set `on_messages`, `on_subscriptions_up` and `on_moved` before `start`: they are the broker's
-    ears. `on_moved` is called when slots have moved to another shard.
+    Attributes:
+        is_cluster: whether the servers are the masters of one Redis Cluster, which answer MOVED.
+        subscriptions: the shard channels this process wants; see `Subscriptions`.
 
     Args:
         urls: one server or cluster, or several servers as shards.
     """
 
     def __init__(self, urls: Sequence[str], *, timeout_seconds: float) -> None:
-        self._addresses = [Address.from_url(url) for url in urls]
+        self._discovery: Discovery = StaticDiscovery([Address.from_url(url) for url in urls])
         self._timeout_seconds = timeout_seconds
-        self.shards: list[Shard] = []
         self.is_cluster = False
+        self.shards: list[Shard] = []
         self._slots: list[Shard] = []
         self._refresh_wanted = asyncio.Event()
         self._refresher: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
-        self.on_messages: Callable[[Shard, list[Any]], None] = lambda shard, messages: None
-        self.on_subscriptions_up: Callable[[Shard], None] = lambda shard: None
-        self.on_moved: Callable[[], None] = lambda: None
+        self.subscriptions = Subscriptions(self)
 
     # --- life ----------------------------------------------------------------------------
 
@@ -92,10 +67,8 @@ class Router:
             StoreUnavailable: when one is not reachable within the timeout; it may be tried again.
         """
         if not self.shards:
-            self.shards = [Shard(one, self, self._timeout_seconds) for one in self._addresses]
-            for shard in self.shards:
-                shard.start()
-        if not self.is_cluster:
+            self._use(await self._discovery.masters(()))
+        if not self._discovery.can_change:
             seed = await self._first_up()
             if await _is_cluster(seed.commands):
                 await self._enter_cluster(seed)
@@ -103,7 +76,7 @@ class Router:
         await self._wait_all_up()
 
     async def _first_up(self) -> Shard:
-        """Whichever of the servers is reachable first."""
+        """Return the server that is reachable first."""
         waits = {asyncio.ensure_future(one.commands.wait_up()): one for one in self.shards}
         try:
             done, _ = await asyncio.wait(
@@ -113,22 +86,24 @@ class Router:
             for wait in waits:
                 wait.cancel()
         if not done:
-            raise self._nobody(self.shards[0])
+            raise self._unreachable(self.shards[0])
         return waits[done.pop()]
 
     async def _enter_cluster(self, seed: Shard) -> None:
-        """All URLs are seeds of one cluster: whoever answers knows the others."""
+        """Go on with the node that has answered: it knows the others."""
         others = [shard for shard in self.shards if shard is not seed]
         self.shards = [seed]
         self._close_soon(others)
+        self._discovery = ClusterDiscovery(seed.address, timeout_seconds=self._timeout_seconds)
         self.is_cluster = True
-        await self._refresh()
+        with contextlib.suppress(StoreUnavailable):
+            self._use(await self._discovery.masters(self.shards))
         self._refresher = asyncio.get_running_loop().create_task(
             self._keep_fresh(), name="topology"
         )
         self.refresh()
 
-    def _nobody(self, shard: Shard) -> StoreUnavailable:
+    def _unreachable(self, shard: Shard) -> StoreUnavailable:
         return StoreUnavailable(
             f"no Redis or Valkey answers at {shard.address} within {self._timeout_seconds:g} s"
         )
@@ -139,7 +114,7 @@ class Router:
                 try:
                     await asyncio.wait_for(link.wait_up(), self._timeout_seconds)
                 except TimeoutError:
-                    raise self._nobody(shard) from None
+                    raise self._unreachable(shard) from None
 
     async def aclose(self) -> None:
         """Close every link; what was under way is called back with `StoreUnavailable`."""
@@ -162,8 +137,7 @@ class Router:
         """The shard that owns a key (of which only the hash tag counts)."""
         if len(self.shards) == 1:
             return self.shards[0]
-        slot = key_slot(key.encode())
-        return self._slots[slot] if self.is_cluster else self.shards[slot % len(self.shards)]
+        return self._slots[key_slot(key.encode())]
 
     def run_script(
         self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
@@ -219,31 +193,26 @@ class Router:
             return None
         self.refresh()
         host, port = str(reply).split()[2].rsplit(":", 1)
-        shard = self._shard_at(host, int(port))
+        shard = self._shard_at(self.shards[0].address.at(host, int(port)))
         return shard.commands if shard is not None and shard.commands.is_up else None
 
-    def _shard_at(self, host: str, port: int) -> Shard | None:
-        for shard in self.shards:
-            if (shard.address.host, shard.address.port) == (host, port):
-                return shard
-        return None
+    def _shard_at(self, address: Address) -> Shard | None:
+        return next((shard for shard in self.shards if shard.address == address), None)
 
     # --- changes -------------------------------------------------------------------------
 
-    def command_link_changed(self, shard: Shard) -> None:
-        """Called by a shard's link."""
-        if self.is_cluster and not shard.commands.is_up:
-            self.refresh()
+    def messages_received(self, shard: Shard, messages: list[Any]) -> None:
+        self.subscriptions.messages_received(shard, messages)
 
-    def subscription_link_changed(self, shard: Shard) -> None:
-        """Called by a shard's link."""
-        if shard.subscriptions.is_up:
-            self.on_subscriptions_up(shard)
-        elif self.is_cluster:
+    def subscriptions_up(self, shard: Shard) -> None:
+        self.subscriptions.link_up(shard)
+
+    def link_lost(self, shard: Shard) -> None:
+        if self._discovery.can_change:
             self.refresh()
 
     def refresh(self) -> None:
-        """Ask the cluster for its map soon (a failover or a moved slot)."""
+        """Ask for the masters soon, after a failover or a moved slot."""
         self._refresh_wanted.set()
 
     async def _keep_fresh(self) -> None:
@@ -251,7 +220,7 @@ class Router:
             await self._refresh_wanted.wait()
             self._refresh_wanted.clear()
             try:
-                await self._refresh()
+                self._use(await self._discovery.masters(self.shards))
             except (StoreError, OSError) as error:
                 log.debug("topology_not_read", reason=str(error))
             except Exception:
@@ -261,55 +230,33 @@ class Router:
                 self._refresh_wanted.set()
             await asyncio.sleep(_REFRESH_SECONDS)
 
-    async def _refresh(self) -> None:
-        ranges = await self._ask_slots()
-        if ranges is None:
-            return
-        slots: list[Shard | None] = [None] * _SLOTS
+    def _use(self, masters: Sequence[Master]) -> None:
+        """Connect to masters that are new, leave those that are none any more."""
+        slots: list[Shard | None] = [None] * SLOTS
         present: list[Shard] = []
-        for first, last, host, port in ranges:
-            shard = self._shard_at(host, port)
+        for master in masters:
+            shard = self._shard_at(master.address)
             if shard is None:
-                shard = Shard(self._addresses[0].at(host, port), self, self._timeout_seconds)
+                shard = Shard(master.address, self, self._timeout_seconds)
                 shard.start()
-                self.shards.append(shard)
-            if shard not in present:
-                present.append(shard)
-            slots[first : last + 1] = [shard] * (last - first + 1)
-        if not present:
-            return
+            present.append(shard)
+            for owned in master.slots:
+                slots[owned.start : owned.stop : owned.step] = [shard] * len(owned)
+        # A slot that no master owns is asked for at any of them, which refuses it.
         settled = [shard if shard is not None else present[0] for shard in slots]
-        gone = [shard for shard in self.shards if shard not in present]
+        left = [shard for shard in self.shards if shard not in present]
         has_moved = settled != self._slots
         self.shards = present
         self._slots = settled
-        self._close_soon(gone)
+        self._close_soon(left)
         if has_moved:
-            self.on_moved()
+            self.subscriptions.slots_moved()
 
     def _close_soon(self, shards: Sequence[Shard]) -> None:
         for shard in shards:
             task = asyncio.get_running_loop().create_task(shard.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
-
-    async def _ask_slots(self) -> list[tuple[int, int, str, int]] | None:
-        for shard in self.shards:
-            if not shard.commands.is_up:
-                continue
-            with contextlib.suppress(StoreError, TimeoutError):
-                async with asyncio.timeout(self._timeout_seconds):
-                    reply = await shard.commands.call("CLUSTER", "SLOTS")
-                return [
-                    (
-                        int(first),
-                        int(last),
-                        (node[0] or b"").decode() or shard.address.host,
-                        int(node[1]),
-                    )
-                    for first, last, node, *_ in reply
-                ]
-        return None
 
 
 async def _is_cluster(link: Link) -> bool:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 from cluster.errors import StoreRefused, StoreUnavailable
 from cluster.log import get_logger
-from cluster.resp.router import Router, Shard
+from cluster.resp.shard import Shard
 
 log = get_logger()
 
@@ -47,17 +47,28 @@ class _Entry:
         self.was_confirmed = False
 
 
-class Subscriptions:
-    """The wanted shard channels over all shards of a router."""
+class SlotMap(Protocol):
+    """What subscriptions need of the router."""
 
-    def __init__(self, router: Router) -> None:
+    def shard_of(self, key: str) -> Shard:
+        """Return the shard that owns a key."""
+
+    def refresh(self) -> None:
+        """Read the map again soon, because a server contradicted it."""
+
+
+class Subscriptions:
+    """The shard channels that this process wants, over all shards of a router.
+
+    A `Router` makes its own (`Router.subscriptions`) and calls `messages_received`, `link_up` and
+    `slots_moved`.
+    """
+
+    def __init__(self, router: SlotMap) -> None:
         self._router = router
         self._entries: dict[bytes, _Entry] = {}
         self._touched: list[_Entry] = []
         self._loop = asyncio.get_running_loop()
-        router.on_messages = self._receive
-        router.on_subscriptions_up = self._link_up
-        router.on_moved = self._moved
 
     def subscribe(
         self,
@@ -114,15 +125,10 @@ class Subscriptions:
         """Wanted channels that the server has not confirmed."""
         return sum(1 for entry in self._entries.values() if not entry.is_confirmed)
 
-    # --- what the links bring ------------------------------------------------------------
+    # --- called by the router ------------------------------------------------------------
 
-    def _send(self, entry: _Entry) -> None:
-        entry.sent_at = self._loop.time()
-        if entry.shard.subscriptions.is_up:
-            entry.unconfirmed += 1
-            entry.shard.subscriptions.send(("SSUBSCRIBE", entry.key))
-
-    def _receive(self, shard: Shard, messages: list[Any]) -> None:
+    def messages_received(self, shard: Shard, messages: list[Any]) -> None:
+        """Hand on the payloads, one batch for each channel, and note what is confirmed."""
         entries = self._entries
         touched = self._touched
         for message in messages:
@@ -151,6 +157,32 @@ class Subscriptions:
             entry.receiver(entry.name, payloads)
         touched.clear()
 
+    def link_up(self, shard: Shard) -> None:
+        """Subscribe again to everything of a shard whose connection is new."""
+        for entry in self._entries.values():
+            if entry.shard is shard:
+                entry.is_confirmed = False
+                entry.unconfirmed = 0
+                self._send(entry)
+
+    def slots_moved(self) -> None:
+        """Subscribe at its new owner to every channel whose slot has moved."""
+        for entry in self._entries.values():
+            shard = self._router.shard_of(entry.key)
+            if entry.shard is not shard or not entry.is_confirmed:
+                entry.shard = shard
+                entry.is_confirmed = False
+                entry.unconfirmed = 0
+                self._send(entry)
+
+    # --- one channel ---------------------------------------------------------------------
+
+    def _send(self, entry: _Entry) -> None:
+        entry.sent_at = self._loop.time()
+        if entry.shard.subscriptions.is_up:
+            entry.unconfirmed += 1
+            entry.shard.subscriptions.send(("SSUBSCRIBE", entry.key))
+
     def _confirmed(self, entry: _Entry, shard: Shard) -> None:
         if entry.shard is not shard:
             return
@@ -165,19 +197,3 @@ class Subscriptions:
         if entry.was_confirmed:
             entry.on_resumed(entry.name)
         entry.was_confirmed = True
-
-    def _link_up(self, shard: Shard) -> None:
-        for entry in self._entries.values():
-            if entry.shard is shard:
-                entry.is_confirmed = False
-                entry.unconfirmed = 0
-                self._send(entry)
-
-    def _moved(self) -> None:
-        for entry in self._entries.values():
-            shard = self._router.shard_of(entry.key)
-            if entry.shard is not shard or not entry.is_confirmed:
-                entry.shard = shard
-                entry.is_confirmed = False
-                entry.unconfirmed = 0
-                self._send(entry)

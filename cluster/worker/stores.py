@@ -10,7 +10,6 @@ from cluster.broker.redis_broker import RedisBroker
 from cluster.config import Config
 from cluster.metrics.counters import Counters
 from cluster.resp.router import Router
-from cluster.resp.subscriptions import Subscriptions
 from cluster.sessions import SessionListener
 from cluster.sessions.redis_sessions import RedisSessions
 
@@ -32,7 +31,7 @@ class RedisStores:
         self._config = config
         self._counters = counters
         self._router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
-        self._subscriptions = Subscriptions(self._router)
+        self._subscriptions = self._router.subscriptions
         self.canary = Canary(
             self._router,
             self._subscriptions,

@@ -86,12 +86,15 @@ class Usual:
 
 USUAL: Final = (
     Usual("nginx[_-]wheel", "a package on PyPI, and the program in it"),
-    Usual("_(?:of|from)_wheel", "a Python package in the form of a wheel", "cluster/children/"),
+    Usual("_(?:in|of|from)_wheel", "a Python package in the form of a wheel", "cluster/children/"),
     Usual("timing[_ ]?wheel", "the usual name of this data structure"),
     Usual("journal_mode", "a pragma of SQLite"),
     Usual("letters and digits|letters, digits", "the alphabet"),
     Usual("stages?", "Locust's name for the parts of a LoadTestShape", "loadtest/stages.py"),
     Usual("stages?", "Locust's name for the parts of a LoadTestShape", "loadtest/shapes.py"),
+    Usual(
+        "^mend$|provoke and mend", "a key of a target file on disk", "loadtest/drilling/target.py"
+    ),
     Usual("^nobody$", "the Unix user of that name", "cluster/children/nginx.py"),
 )
 

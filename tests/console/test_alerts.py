@@ -177,6 +177,22 @@ async def test_a_second_acknowledgement_replaces_the_first(
     assert [one["author"] for one in alert["silences"]] == ["lee"]
 
 
+@pytest.mark.parametrize("names_alone", [(True, False), (False, True), (True, True)])
+async def test_acknowledgements_by_name_and_by_labels_replace_each_other(
+    console: Console, monitoring: FakeMonitoring, names_alone: tuple[bool, bool]
+):
+    monitoring.fire("HighErrorRate", "critical")
+    monitoring.fire("HighErrorRate", "critical", instance="a:8001")
+    for is_alone in names_alone:
+        await console.acknowledge(
+            **({"labels": {"alertname": "HighErrorRate"}} if is_alone else {})
+        )
+    states = [silence["status"]["state"] for silence in monitoring.silences]
+    assert states == ["expired", "active"]
+    counts = (await console.report())["counts"]
+    assert (counts["critical"], counts["acknowledged"]) == (1, 1)
+
+
 async def test_an_acknowledgement_of_another_replica_stays(
     console: Console, monitoring: FakeMonitoring
 ):

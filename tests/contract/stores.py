@@ -15,7 +15,6 @@ from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
 from cluster.resp.router import Router
-from cluster.resp.subscriptions import Subscriptions
 from cluster.sessions import Session, Sessions
 from cluster.sessions.redis_sessions import RedisSessions
 from cluster.sessions.statistics import SessionStatistics
@@ -152,7 +151,7 @@ class RedisParts:
         self, urls: list[str], prefix: str, recorder: Recorder, counters: Counters
     ) -> None:
         self.router = Router(urls, timeout_seconds=TIMEOUT_SECONDS)
-        self.subscriptions = Subscriptions(self.router)
+        self.subscriptions = self.router.subscriptions
         self.counters = counters
         self.broker = RedisBroker(
             self.router, self.subscriptions, prefix=prefix, listener=recorder, counters=counters

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.metrics.counters import Counters
-from cluster.resp.link import Address, Link
+from cluster.resp.link import Link
 from cluster.resp.router import Router
 from tests.contract.conftest import program
 from tests.contract.servers import Server

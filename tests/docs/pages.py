@@ -1,16 +1,16 @@
 """The documentation as data: pages, fenced blocks, links.
 
-How a block is held (`test_examples.py` does it):
+How `test_examples.py` tests a block:
 
 - ```console: the lines that begin with `$ ` are run by bash in the top folder beside a running
-  cluster; the other lines must be found in the output, in this order, `…` standing for any text.
+  cluster; the other lines must be found in the output, in this order; `…` matches any text.
 - ```python and ```js: run as programs beside a running cluster.
 - ```toml and ```json: a configuration that `ws-cluster check-config` accepts.
 - ```nginx: the inside of an `http` block that `nginx -t` accepts.
 - ```text, ```mermaid: nothing to run.
-- Any other, and any that cannot be run, has `<!-- not run: why -->` on the line before it.
+- Any other block, and a block that cannot be run, has `<!-- not run: why -->` on the line before it.
 
-The ports 8000, 8001 and 8101… stand for those of the cluster under test.
+The ports 8000, 8001 and 8101… are replaced by those of the cluster under test.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ class Block:
 
 
 def pages() -> list[Path]:
-    """Every Markdown page that a reader may meet."""
+    """Every Markdown page of the top folder and of docs/."""
     found = [path for path in files() if path.suffix == ".md"]
     return [p for p in found if p.parent == ROOT or p.relative_to(ROOT).parts[0] == "docs"]
 

@@ -1,4 +1,4 @@
-"""The reader of the pages reads what is there: otherwise an example would pass unseen."""
+"""The parser of the pages finds every block: otherwise an example would not be tested."""
 
 from __future__ import annotations
 

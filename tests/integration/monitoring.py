@@ -1,6 +1,6 @@
-"""Starts `ws-cluster monitoring up` and asks it, its receiver and the monitor command, as people do.
+"""Runs `ws-cluster monitoring up`, and asks it, its receiver and the monitor commands.
 
-Guarantee: after `stop` nothing that it started is left.
+Guarantee: after `stop` no process that it started is left.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from tests.harness.processes import children, command_line, end, family, free_po
 from tests.harness.waiting import until, until_async
 
 READY_WITHIN = 60.0
-PARTS = ("prometheus", "alertmanager", "node_exporter", "receiver", "tracker")
+CHILDREN = ("prometheus", "alertmanager", "node_exporter", "receiver", "tracker")
 
 
 class Monitoring:
-    """One `monitoring up`; ready inside the block."""
+    """One `monitoring up`, which is ready inside the block."""
 
     def __init__(self, directory: Path, *, apps: tuple[int, ...], compress: float = 1.0) -> None:
         self.directory = directory
@@ -41,7 +41,7 @@ class Monitoring:
         self.process: subprocess.Popen[bytes] | None = None
         self._seen: set[int] = set()
 
-    # --- life ------------------------------------------------------------------------------
+    # --- start and stop ------------------------------------------------------------------------------
 
     def command(self) -> list[str]:
         words = [sys.executable, "-m", "cluster", "monitoring", "up"]
@@ -110,7 +110,7 @@ class Monitoring:
     ) -> None:
         await self.stop()
         if error is not None:
-            error.add_note(f"-- the monitoring's log --\n{self.log()}\n{self.part_log('tracker')}")
+            error.add_note(f"-- the monitoring's log --\n{self.log()}\n{self.child_log('tracker')}")
 
     # --- questions -------------------------------------------------------------------------
 
@@ -121,12 +121,12 @@ class Monitoring:
     def log(self) -> str:
         return self.log_path.read_text() if self.log_path.exists() else ""
 
-    def part_log(self, name: str) -> str:
+    def child_log(self, name: str) -> str:
         path = self.data_dir / "log" / f"{name}.log"
         return path.read_text() if path.exists() else ""
 
-    def part(self, name: str) -> int:
-        """The process id of a part."""
+    def child(self, name: str) -> int:
+        """The process id of a child."""
         wanted = {"tracker": "keep", "receiver": "receive"}.get(name, name.replace("_", "-"))
         assert self.process is not None
         for pid in children(self.process.pid):
@@ -184,12 +184,12 @@ class Monitoring:
             found[:] = [e for e in every if re.search(pattern, text_of(e))]
             return bool(found)
 
-        await until_async(is_there, within, f"{kind} hears of {alert}: {pattern}")
+        await until_async(is_there, within, f"{kind} receives {alert}: {pattern}")
         return found[0]
 
 
 def text_of(entry: dict[str, Any]) -> str:
-    """What a person would read in a notification, with its channel or action before it."""
+    """The text of a notification, after its channel or action."""
     document = entry["document"]
     head = document.get("channel") or document.get("event_action") or ""
     parts = [document.get("text"), (document.get("payload") or {}).get("summary")]

@@ -1,6 +1,6 @@
-"""Alerts from their cause to their receivers and back, with the real programs, in compressed time.
+"""Alerts from their cause to their receivers and to their end, with the real programs, in compressed time.
 
-One alert of each severity, one of the infrastructure team, and one that is acknowledged in between.
+One alert of each severity, one of the infrastructure team, and one that is acknowledged meanwhile.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from tests.integration.monitoring import Monitoring, text_of
 
 COMPRESS = 15
 WITHIN = 90.0
-# Alertmanager's group_interval in compressed time: an end is told within one of them.
+# Alertmanager's group_interval in compressed time: an end is sent within one of them.
 GROUP_INTERVAL = 300 / COMPRESS
 
 
 class Replica:
-    """A second replica of the service, as Prometheus sees one: a page of metrics that can go away."""
+    """A second replica of the service for Prometheus: a page of metrics that can be stopped."""
 
     def __init__(self) -> None:
         self.port = free_ports(1)
@@ -55,7 +55,7 @@ class Replica:
 
 
 @asynccontextmanager
-async def stage(folder: Path) -> AsyncIterator[tuple[Cluster, Monitoring, Replica]]:
+async def environment(folder: Path) -> AsyncIterator[tuple[Cluster, Monitoring, Replica]]:
     """A cluster, a second replica and the monitoring."""
     replica = Replica()
     await replica.start()
@@ -101,19 +101,19 @@ async def info(monitoring: Monitoring) -> None:
 
 
 async def infrastructure(monitoring: Monitoring) -> None:
-    """A node_exporter that hangs: both the service's team and the infrastructure team hear of it."""
-    places = (("#infrastructure-alerts", ":gear:"), ("#websocket-alerts", ":warning:"))
-    node = monitoring.part("node_exporter")
+    """A node_exporter that hangs: the service's team and the infrastructure team are both notified."""
+    receivers = (("#infrastructure-alerts", ":gear:"), ("#websocket-alerts", ":warning:"))
+    node = monitoring.child("node_exporter")
     os.kill(node, signal.SIGSTOP)
     try:
-        for channel, icon in places:
+        for channel, icon in receivers:
             entry = await monitoring.arrives(
                 "slack", "NodeExporterDown", rf"{channel} .*\[FIRING", WITHIN
             )
             assert_slack(entry, channel=channel, icon=icon, is_firing=True)
     finally:
         os.kill(node, signal.SIGCONT)
-    for channel, icon in places:
+    for channel, icon in receivers:
         entry = await monitoring.arrives(
             "slack", "NodeExporterDown", rf"{channel} .*\[RESOLVED", WITHIN
         )
@@ -121,8 +121,8 @@ async def infrastructure(monitoring: Monitoring) -> None:
 
 
 async def acknowledged(monitoring: Monitoring, replica: Replica) -> dict[str, Any]:
-    """A critical alert with an acknowledgement in the middle; returns what PagerDuty heard first."""
-    assert await monitoring.received("pagerduty", "") == [], "the start pages nobody"
+    """A critical alert with an acknowledgement in the middle; returns PagerDuty's first event."""
+    assert await monitoring.received("pagerduty", "") == [], "the start does not page"
     after = max((e["id"] for e in await monitoring.received("", "")), default=0)
     await replica.stop()
     trigger = await monitoring.arrives("pagerduty", "ServiceDown", "^trigger", WITHIN, after)
@@ -131,7 +131,7 @@ async def acknowledged(monitoring: Monitoring, replica: Replica) -> dict[str, An
     assert_slack(entry, channel="#websocket-oncall", icon=":rotating_light:", is_firing=True)
     done = await monitoring.ask("check-alerts")
     assert done.returncode == 2, done
-    done = await monitoring.ask("ack", "ServiceDown", "--note", "looking", "--author", "ann")
+    done = await monitoring.ask("ack", "ServiceDown", "--note", "on it now", "--author", "ann")
     assert done.returncode == 0, done
     assert done.stderr == ""
     await monitoring.arrives("pagerduty", "ServiceDown", "^acknowledge", WITHIN, after)
@@ -142,8 +142,8 @@ async def acknowledged(monitoring: Monitoring, replica: Replica) -> dict[str, An
     return {**trigger, "resolved_at": resolve["at"]}
 
 
-async def comes_back(monitoring: Monitoring, replica: Replica) -> None:
-    """What was acknowledged fires again: Alertmanager is quiet, the keeper pages, and repeats."""
+async def fires_again(monitoring: Monitoring, replica: Replica) -> None:
+    """An acknowledged alert fires again: Alertmanager sends nothing, the tracker pages, and repeats."""
     after = max(e["id"] for e in await monitoring.received("", ""))
     await replica.stop()
     entry = await monitoring.arrives("slack", "ServiceDown", "fires again", WITHIN, after)
@@ -158,14 +158,14 @@ async def comes_back(monitoring: Monitoring, replica: Replica) -> None:
 
 
 async def warning(monitoring: Monitoring) -> None:
-    """Clients that say nothing: throughput is low, as long as they are there."""
+    """Clients that send nothing: throughput is low while they are connected."""
     entry = await monitoring.arrives("slack", "LowMessageThroughput", r"\[FIRING", 2 * WITHIN)
     assert_slack(entry, channel="#websocket-alerts", icon=":warning:", is_firing=True)
     assert await monitoring.received("pagerduty", "LowMessageThroughput") == []
 
 
 async def critical(monitoring: Monitoring, cluster: Cluster, client: Client) -> Client:
-    """The last client leaves: somebody is paged; one comes back: it is over, everywhere."""
+    """The last client leaves: PagerDuty is triggered; another connects: the incident ends everywhere."""
     after = max((e["id"] for e in await monitoring.received("", "")), default=0)
     await client.close()
     trigger = await monitoring.arrives(
@@ -189,10 +189,10 @@ async def critical(monitoring: Monitoring, cluster: Cluster, client: Client) -> 
 
 
 @pytest.mark.slow
-# Under three minutes is asked for.
+# The requirement is less than three minutes.
 @pytest.mark.timeout(180)
 async def test_alerts_of_every_kind_reach_their_receivers_and_end_there(tmp_path: Path):
-    async with stage(tmp_path) as (cluster, monitoring, replica):
+    async with environment(tmp_path) as (cluster, monitoring, replica):
         client = await Client(cluster.client_port).start()
         async with asyncio.TaskGroup() as together:
             together.create_task(info(monitoring))
@@ -200,18 +200,18 @@ async def test_alerts_of_every_kind_reach_their_receivers_and_end_there(tmp_path
             acked = together.create_task(acknowledged(monitoring, replica))
             together.create_task(warning(monitoring))
         client = await critical(monitoring, cluster, client)
-        await _nobody_heard_of_the_end(monitoring, acked.result())
-        await comes_back(monitoring, replica)
-        await _the_journal_knows(monitoring)
+        await _no_end_was_sent(monitoring, acked.result())
+        await fires_again(monitoring, replica)
+        await _history_shows_them(monitoring)
         await client.close()
         assert await monitoring.stop() == 0
         assert monitoring.left == []
 
 
-async def _nobody_heard_of_the_end(monitoring: Monitoring, acked: dict[str, Any]) -> None:
-    """Alertmanager says nothing of the end of what is silenced; it has had its chances."""
-    chances = acked["resolved_at"] + 2 * GROUP_INTERVAL
-    await until_async(lambda: _later(chances), 3 * GROUP_INTERVAL, "two group intervals went by")
+async def _no_end_was_sent(monitoring: Monitoring, acked: dict[str, Any]) -> None:
+    """Alertmanager sends no end of what is silenced, not even after two group intervals."""
+    deadline = acked["resolved_at"] + 2 * GROUP_INTERVAL
+    await until_async(lambda: _later(deadline), 3 * GROUP_INTERVAL, "two group intervals went by")
     later = await monitoring.received("slack", "ServiceDown", acked["id"])
     assert [text_of(entry) for entry in later if "RESOLVED" in text_of(entry)] == []
 
@@ -220,12 +220,12 @@ async def _later(moment: float) -> bool:
     return time.time() > moment
 
 
-async def _the_journal_knows(monitoring: Monitoring) -> None:
+async def _history_shows_them(monitoring: Monitoring) -> None:
     done = await monitoring.ask("history", "--since", "1h")
     assert done.returncode == 0, done
     for name in ("ServiceDown", "NoActiveConnections", "LowMessageThroughput", "NodeExporterDown"):
         assert name in done.stdout
-    assert "looking" in done.stdout
+    assert "on it now" in done.stdout
     heartbeat = await monitoring.get("/watchdog")
     assert heartbeat["is_alive"]
     assert await monitoring.received("change", "")

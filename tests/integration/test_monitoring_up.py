@@ -1,4 +1,4 @@
-"""`ws-cluster monitoring up`: what it refuses to start with, and that it leaves nothing behind."""
+"""`ws-cluster monitoring up`: what it refuses to start with, and that it leaves no process."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ import pytest_asyncio
 from tests.harness.cluster import REPOSITORY
 from tests.harness.processes import family, free_ports, is_running
 from tests.harness.waiting import until, until_async
-from tests.integration.monitoring import PARTS, Monitoring, environment
+from tests.integration.monitoring import CHILDREN, Monitoring, environment
 
 
 def refused(
     one: Monitoring, *more: str, env: dict[str, str] | None = None
 ) -> subprocess.CompletedProcess[str]:
-    """Run it where it must not start."""
+    """Run it with something that prevents the start."""
     one.directory.mkdir(parents=True, exist_ok=True)
     return subprocess.run(
         [*one.command(), *more],
@@ -46,7 +46,7 @@ def one(tmp_path: Path) -> Monitoring:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def running(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Monitoring]:
-    """A monitoring in compressed time without any cluster: ServiceDown fires for good reason."""
+    """A monitoring in compressed time without a cluster, so that ServiceDown fires."""
     folder = tmp_path_factory.mktemp("monitoring")
     async with Monitoring(folder, apps=(free_ports(1),), compress=15) as monitoring:
         yield monitoring
@@ -64,7 +64,7 @@ def test_missing_programs_are_named_with_their_packages(one: Monitoring, tmp_pat
     )
 
 
-def test_only_what_is_needed_is_missed(one: Monitoring, tmp_path: Path):
+def test_only_programs_that_are_needed_are_named(one: Monitoring, tmp_path: Path):
     for name in ("prometheus", "alertmanager"):
         (tmp_path / name).symlink_to("/bin/true")
     done = refused(one, env={"PATH": str(tmp_path)})
@@ -74,11 +74,11 @@ def test_only_what_is_needed_is_missed(one: Monitoring, tmp_path: Path):
     assert done.returncode != 69
 
 
-def test_every_port_that_is_taken_is_named(one: Monitoring):
+def test_every_port_in_use_is_named(one: Monitoring):
     with socket.socket() as first, socket.socket() as second:
-        for taken, port in ((first, one.prometheus), (second, one.receiver)):
-            taken.bind(("127.0.0.1", port))
-            taken.listen()
+        for listener, port in ((first, one.prometheus), (second, one.receiver)):
+            listener.bind(("127.0.0.1", port))
+            listener.listen()
         done = refused(one)
     assert done.returncode == 78
     assert f"--prometheus-port: {one.prometheus} is not allowed" in done.stderr
@@ -142,13 +142,13 @@ def test_a_folder_without_rules_is_refused(one: Monitoring, tmp_path: Path):
 
 
 @pytest.mark.parametrize("factor", ["0.5", "-1", "nan", "inf", "500"])
-def test_a_compression_that_cannot_be_kept_is_refused(one: Monitoring, factor: str):
+def test_an_impossible_compression_is_refused(one: Monitoring, factor: str):
     done = refused(one, "--compress", factor)
     assert done.returncode == 78
     assert "compress" in done.stderr
 
 
-# --- its life ------------------------------------------------------------------------------
+# --- while it runs ------------------------------------------------------------------------------
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -186,7 +186,7 @@ async def test_silences_are_made_shown_and_ended_at_a_real_alertmanager(running:
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_resolve_by_hand_says_that_the_condition_still_holds(running: Monitoring):
+async def test_resolve_by_hand_warns_that_the_condition_still_holds(running: Monitoring):
     await until_async(lambda: running.firing("ServiceDown"), 60, "ServiceDown fires")
     await running.arrives("pagerduty", "ServiceDown", "^trigger", 60)
     done = await running.ask("resolve", "ServiceDown", "--note", "no cluster here")
@@ -198,14 +198,14 @@ async def test_resolve_by_hand_says_that_the_condition_still_holds(running: Moni
 
 
 @pytest.mark.asyncio(loop_scope="module")
-async def test_a_part_that_dies_is_started_again(running: Monitoring):
-    old = running.part("alertmanager")
+async def test_a_child_that_dies_is_started_again(running: Monitoring):
+    old = running.child("alertmanager")
     os.kill(old, signal.SIGKILL)
 
     async def is_back() -> bool:
         with contextlib.suppress(LookupError, OSError, AssertionError):
             await running.get("/api/v2/status", running.alertmanager)
-            return running.part("alertmanager") != old
+            return running.child("alertmanager") != old
         return False
 
     await until_async(is_back, 30, "Alertmanager is back")
@@ -213,8 +213,8 @@ async def test_a_part_that_dies_is_started_again(running: Monitoring):
 
 
 @pytest.mark.asyncio(loop_scope="module")
-@pytest.mark.parametrize("name", PARTS)
-async def test_every_part_has_its_log(running: Monitoring, name: str):
+@pytest.mark.parametrize("name", CHILDREN)
+async def test_every_child_has_its_log(running: Monitoring, name: str):
     done = await running.ask("logs", name, "--no-alerts")
     assert done.returncode == 0, done
     if name != "receiver":
@@ -230,11 +230,11 @@ async def test_it_ends_cleanly_and_leaves_no_process(one: Monitoring, number: in
     assert "Traceback" not in one.log()
 
 
-async def test_its_parts_die_with_it_even_if_it_is_killed(one: Monitoring):
+async def test_its_children_end_with_it_even_if_it_is_killed(one: Monitoring):
     await one.start()
     assert one.process is not None
-    parts = family(one.process.pid)
-    assert len(parts) >= len(PARTS)
+    processes = family(one.process.pid)
+    assert len(processes) >= len(CHILDREN)
     one.process.kill()
-    await until(lambda: not any(map(is_running, parts)), 15, "every part has ended")
+    await until(lambda: not any(map(is_running, processes)), 15, "every process has ended")
     await one.stop()

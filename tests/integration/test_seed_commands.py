@@ -1,4 +1,4 @@
-"""Every command of docs/seed-commands.md and docs/operations.md shows what the page says."""
+"""Every command of docs/seed-commands.md and docs/operations.md prints what the page shows."""
 
 from __future__ import annotations
 
@@ -36,10 +36,10 @@ async def stack(
         monitoring.data_dir = state / "ws-cluster" / "monitoring"
         async with monitoring:
 
-            async def heard() -> bool:
+            async def is_alive() -> bool:
                 return bool((await monitoring.get("/watchdog"))["is_alive"])
 
-            await until_async(heard, 30, "the dead man's switch has heard of the Watchdog")
+            await until_async(is_alive, 30, "the dead man's switch has received the Watchdog")
             yield cluster, monitoring, {"XDG_STATE_HOME": str(state), "VENV": str(program(folder))}
 
 
@@ -54,7 +54,7 @@ def program(folder: Path) -> Path:
 
 @pytest.mark.asyncio(loop_scope="module")
 @pytest.mark.parametrize("block", EXAMPLES, ids=str)
-async def test_a_command_shows_what_the_page_says(
+async def test_a_command_prints_what_the_page_shows(
     block: Block, stack: tuple[Cluster, Monitoring, dict[str, str]]
 ):
     cluster, monitoring, environment = stack

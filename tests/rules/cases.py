@@ -1,4 +1,4 @@
-"""Every alert's courses of events, in the order of docker/alert_rules.yml."""
+"""Every alert's cases, in the order of docker/alert_rules.yml."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the alerts about quality, and those about the monitoring itself, do in the course of events."""
+"""The cases of the alerts about quality, and of those about the monitoring itself."""
 
 from __future__ import annotations
 

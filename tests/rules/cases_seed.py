@@ -1,7 +1,7 @@
-"""What the eleven given alerts do in the course of events.
+"""The cases of the eleven given alerts.
 
-Just above and just below a threshold is 4 % off it where the value is a rate (a rate on the
-threshold is 10.000000000000002), and exactly on it where the value is a gauge.
+Just above and just below a threshold means 4 % off it if the value is a rate (a rate on the threshold
+is 10.000000000000002), and exactly on it if the value is a gauge.
 """
 
 from __future__ import annotations

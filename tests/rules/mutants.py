@@ -1,13 +1,13 @@
-"""Wrong versions of each rule, one small mistake each: do the cases notice?
+"""Wrong versions of each rule, one small mistake each, that the cases must notice.
 
-`python -m tests.rules.mutants` tries all and prints the kill rate; with names of alerts, theirs.
+`python -m tests.rules.mutants` tries all and prints how many are noticed; names of alerts restrict it.
 
 Rules
-- Changed are thresholds and every other number (± 10 %; whole numbers up to 10 by one), comparisons,
-  windows (half and double), `for` (one step less, one more), and beyond that: aggregations, set
-  operators, `or vector(0)` left away, scope of labels left away.
-- A mutant that no case can notice stands in survivors.py with its reason; one that is listed there
-  and dies is reported, too.
+- A mutant changes one of: a number (± 10 %; whole numbers up to 10 by one), a comparison, a window
+  (half and double), `for` (one step less, one more), an aggregation or a set operator; or it removes
+  `or vector(0)` or a label matcher.
+- A mutant that no case can notice is listed in survivors.py with its reason; a listed mutant that is
+  noticed is reported too.
 """
 
 from __future__ import annotations
@@ -134,7 +134,7 @@ def is_noticed(mutant: Mutant) -> bool:
 
 
 @dataclass(frozen=True)
-class Tally:
+class MutationResult:
     killed: int
     survived: tuple[tuple[str, str], ...]
 
@@ -151,8 +151,8 @@ class Tally:
         )
 
 
-def attempt(tried: Sequence[Mutant], *, side_by_side: int = 2) -> Tally:
-    """Try mutants; promtool runs beside itself."""
+def attempt(tried: Sequence[Mutant], *, side_by_side: int = 2) -> MutationResult:
+    """Try mutants, several promtool processes at a time."""
     with ThreadPoolExecutor(side_by_side) as pool:
         noticed = list(pool.map(is_noticed, tried))
     survived = tuple(
@@ -160,15 +160,15 @@ def attempt(tried: Sequence[Mutant], *, side_by_side: int = 2) -> Tally:
         for mutant, dead in zip(tried, noticed, strict=True)
         if not dead
     )
-    return Tally(sum(noticed), survived)
+    return MutationResult(sum(noticed), survived)
 
 
 def main(names: Sequence[str]) -> int:
-    tally = attempt([mutant for name in names or CASES for mutant in mutants(name)])
-    for alert, change in tally.survived:
+    result = attempt([mutant for name in names or CASES for mutant in mutants(name)])
+    for alert, change in result.survived:
         print(f"survived: {alert}: {change}: {SURVIVORS.get((alert, change), 'UNEXPLAINED')}")
-    print(tally)
-    return 1 if tally.unexplained else 0
+    print(result)
+    return 1 if result.unexplained else 0
 
 
 if __name__ == "__main__":

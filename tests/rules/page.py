@@ -24,33 +24,32 @@ _HEAD = """# Alerts
 
 <!-- Written by `python -m tests.rules.page` from docker/alert_rules.yml and tests/rules/. -->
 
-{count} alerts, all of them in `docker/alert_rules.yml`. Critical ones page within 5 minutes, warnings
-are answered within 30, the others are read. Each is proven by unit tests to fire, to stay quiet just
-below its threshold, to wait exactly its time, to cope with series that vanish and with several
-replicas, and to resolve (`tests/rules/`), and by a drill that provokes it for real
-(`loadtest/drills/`). The name of each leads to its runbook; the panel shows its number, once the
-dashboards are here.
+{count} alerts, all of them in `docker/alert_rules.yml`. Acknowledge a critical alert within 5
+minutes and a warning within 30; the others are for information. Unit tests (`tests/rules/`) check that
+each alert fires, does not fire just below its threshold, waits exactly its time, handles series that
+vanish and several replicas, and resolves. A drill (`loadtest/drills/`) provokes each one in a real
+cluster. The name links to the runbook; the panel will show the value, once the dashboards exist.
 
-Are the unit tests any good? `python -m tests.rules.mutants` makes one small mistake at a time in a rule: a
-threshold, a comparison, a window, a `for`, an aggregation. Of {mutants} mistakes the tests notice {noticed}; the
-other {survivors} cannot be noticed by anybody, each for a reason in `tests/rules/survivors.py`.
+The unit tests are tested too: `python -m tests.rules.mutants` makes one small mistake at a time in a rule: a
+threshold, a comparison, a window, a `for`, an aggregation. Of {mutants} mistakes the tests notice {noticed}; no
+test can notice the other {survivors}, each for a reason in `tests/rules/survivors.py`.
 """
 
 _GIVEN = """## The given eleven
 
-Name, severity, team, threshold and time are kept; the expressions had flaws, each of which a test
-demonstrates with the given expression itself.
+Name, severity, team, threshold and `for` are those of the specification. Its expressions had flaws; a
+test demonstrates each with the given expression.
 """
 
-_INHIBITED = """## What is held back
+_INHIBITED = """## Inhibition
 
-An alert is held back only where another that fires says the same, at least as loudly, to the same
-team. `docker/alertmanager.yml` argues for each.
+An alert is inhibited only if another firing alert reports the same, with at least the same severity, to
+the same team. `docker/alertmanager.yml` gives the reason for each.
 """
 
 _RECORDED = """## Recording rules
 
-What dashboards and alerts share.
+Expressions that dashboards and alerts share.
 """
 
 
@@ -121,7 +120,7 @@ def page() -> str:
             "## Beyond them\n",
             _further(alerts),
             _INHIBITED,
-            table(("while this fires", "this is held back"), held),
+            table(("while this fires", "this is inhibited"), held),
             _RECORDED,
             table(("name", "expression"), recorded),
         )

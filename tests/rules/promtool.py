@@ -34,7 +34,7 @@ def _groups(path: Path) -> str:
 
 
 def groups(path: Path = RULES) -> list[dict[str, Any]]:
-    """The rule groups of a file: a copy to change at will."""
+    """The rule groups of a file, as a copy that may be changed."""
     return list(yaml.safe_load(_groups(path))["groups"])
 
 
@@ -67,7 +67,7 @@ def _sample(rule: Rule, state: str, labels: Mapping[str, str]) -> dict[str, Any]
 
 
 def as_test(case: Case, rule: Rule, *, compress: float = 1.0) -> dict[str, Any]:
-    """One course of events as promtool wants it."""
+    """One case in the format of promtool."""
     name = rule["alert"]
     test: dict[str, Any] = {
         "name": f"{name}: {case.name}",
@@ -135,12 +135,12 @@ def run(path: Path) -> subprocess.CompletedProcess[str]:
 
 
 def metrics_of(expression: str) -> set[str]:
-    """The metrics of the application that an expression reads; recorded ones are not meant."""
+    """The metrics of the application that an expression reads, without recorded ones."""
     return set(re.findall(r"(?<![\w:])app_\w+(?![\w:])", expression))
 
 
 def matched_labels_of(expression: str) -> list[tuple[str, str, str]]:
-    """Metric, label and value for every label of an application's metric that is asked for."""
+    """Metric, label and value of every label matcher on a metric of the application."""
     found = []
     for metric, matchers in re.findall(r"(?<![\w:])(app_\w+)\{([^}]*)\}", expression):
         for label, values in re.findall(r'(\w+)=~?"([^"]*)"', matchers):

@@ -1,7 +1,7 @@
-"""The eleven alerts as they were given, word for word, and courses of events that show their flaws.
+"""The eleven alerts as they were given, word for word, and cases that show their flaws.
 
-`expr`, `wait`, `severity` and `team` are the given document's; `flaw` and `ours` are what docs/alerts.md
-says about them. In each demonstration the given rule is seen to be wrong, and ours to be right.
+`expr`, `wait`, `severity` and `team` are those of the given document; `flaw` and `ours` are the texts of
+docs/alerts.md. Each demonstration shows that the given rule is wrong and ours is right.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ At = Mapping[str, Sequence[Seen]]
 
 @dataclass(frozen=True, slots=True)
 class Demonstration:
-    """What happens, what the given rule makes of it, and what ours does."""
+    """What happens, and the alerts of the given rule and of ours."""
 
     name: str
     series: Sequence[Series]
@@ -59,8 +59,8 @@ def _a(state: list[Seen], **labels: str) -> list[Seen]:
 GIVEN: dict[str, Given] = {
     "NoActiveConnections": Given(
         "app_active_connections == 0", "60s", "critical", "websocket",
-        "One idle replica of a busy cluster pages; and it is silent in the very outage that it"
-        " describes, because the series are gone then.",
+        "One idle replica of a busy cluster pages; and it does not fire in the outage that it"
+        " describes, because there are no series then.",
         "The sum over the cluster, and 0 where there is no series.",
         [Demonstration("one idle replica",
                        [*_connections("a", value=0), *_connections("b", value=500)],
@@ -79,9 +79,9 @@ GIVEN: dict[str, Given] = {
         'up{job="websocket-app"} == 0', "30s", "critical", "websocket",
         "A target that leaves DNS discovery has no `up` at all; and a supervisor whose workers"
         " are all dead still answers the scrape.",
-        "Also without a living worker, and one alert for the whole as long as no replica is"
+        "Also without a live worker, and one alert for the whole cluster while no replica is"
         " healthy.",
-        [Demonstration("the container is gone from the DNS",
+        [Demonstration("the container disappears from the DNS",
                        [app("up", hold(1, "1m"), gone("5m")),
                         app("app_workers_alive", hold(2, "1m"), gone("5m"))],
                        {"5m": []}, {"5m": firing()}),
@@ -118,11 +118,11 @@ GIVEN: dict[str, Given] = {
         "Fires in every idle night and for the quieter of two directions; without a series it"
         " cannot fire at all.",
         "The sum, 0 where there is none, and only while clients are connected.",
-        [Demonstration("nobody is there",
+        [Demonstration("no client is connected",
                        [app("app_messages_total", hold(0, "30m"), direction="in"),
                         app("app_active_connections", hold(0, "30m"))],
                        {"20m": _a(firing(), direction="in")}, {"20m": []}),
-         Demonstration("clients are there, the counters are not",
+         Demonstration("clients are connected, the counters are missing",
                        [app("app_messages_total", hold(0, "1m"), gone("29m"), direction="in"),
                         app("app_active_connections", hold(9, "30m"))],
                        {"20m": []}, {"20m": firing()})]),
@@ -150,13 +150,13 @@ GIVEN: dict[str, Given] = {
         "The number is the whole cluster's and every replica exports it: as many alerts as"
         " replicas.",
         "The maximum over replicas: one alert.",
-        [Demonstration("two replicas tell the same",
+        [Demonstration("two replicas export the same",
                        [app("app_sessions_tracked", hold(1500, "10m"), instance=i) for i in "ab"],
                        {"9m": [*_a(firing()), *_a(firing(), instance="b")]}, {"9m": firing()})]),
     "HighCPUUsage": Given(
         '100 - (avg by(instance) (irate(node_cpu_seconds_total{mode="idle"}[5m])) * 100) > 80',
         "5m", "warning", "infrastructure",
-        "`irate` looks at two samples: one idle scrape starts `for` again on a host that is busy"
+        "`irate` uses two samples: one idle scrape starts `for` again on a host that is busy"
         " 94 % of the time.",
         "`rate` over the window.",
         [Demonstration("one idle scrape in four minutes",
@@ -170,9 +170,9 @@ GIVEN: dict[str, Given] = {
     "HighDiskUsage": Given(
         '(node_filesystem_avail_bytes{mountpoint="/"} / node_filesystem_size_bytes{mountpoint="/"})'
         " * 100 < 10", "5m", "warning", "infrastructure",
-        "Its value is what is free, and the text calls it usage; a mount that is listed twice"
+        "Its value is the free space, and the text calls it usage; a mount that is listed twice"
         " alerts twice.",
-        "What is used, the maximum by mount point.",
+        "The used space, the maximum by mount point.",
         [Demonstration("a root that is listed twice",
                        [of("node", f"node_filesystem_{kind}_bytes", hold(value, "10m"),
                            mountpoint="/", device=device)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 _CONTINUOUS = (
-    "the value is computed in floating point and no course of events puts it on the threshold"
-    " dependably: 10 a minute is 10.000000000000002"
+    "the value is computed in floating point, and no case can put it exactly on the threshold:"
+    " 10 a minute is 10.000000000000002"
 )
 _NOT_NEGATIVE = "a sum of what is never negative is 0 exactly when its maximum is"
 _ONE_SERIES = "an instance, or a rule group, has one series of it: every aggregation gives the same"
-_OTHER_SIDE = "the other operand still asks for it, and only what both have is matched"
-_WHOLE = "restarts are whole: two read as 2.03 at most and three as 3 at least"
+_OTHER_SIDE = "the other operand still has the matcher, and only series of both are matched"
+_WHOLE = "restarts are whole numbers: two read as 2.03 at most and three as 3 at least"
 
 _LAG = "instance:app_event_loop_lag_seconds:p99_rate5m: "
 _RATIO = "job:app_error_ratio:rate"

@@ -1,4 +1,4 @@
-"""What a real Alertmanager holds back, and what it does not."""
+"""What a real Alertmanager inhibits, and what it does not."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from tests.rules.test_routes import configuration, inhibited
 
 WITHIN_SECONDS = 30
 
-# What fires at once -> which of it is held back.
+# What fires at the same time -> which of it is inhibited.
 SITUATIONS: dict[str, tuple[list[tuple[str, str]], list[tuple[str, str]]]] = {
     "no replica is healthy": (
         [("ServiceDown", ""), ("ServiceDown", "a"), ("NoActiveConnections", "")],
         [("NoActiveConnections", "")],
     ),
-    "one replica is down and nobody is connected": (
+    "one replica is down and no client is connected": (
         [("ServiceDown", "a"), ("NoActiveConnections", ""), ("ReplicaLost", "")],
         [("ReplicaLost", "")],
     ),
@@ -116,7 +116,7 @@ def alertmanager(tmp_path: Path) -> Iterator[str]:
         process.wait(WITHIN_SECONDS)
 
 
-def test_only_what_is_said_elsewhere_is_held_back(situation: str, alertmanager: str):
+def test_only_what_another_alert_reports_is_inhibited(situation: str, alertmanager: str):
     alerts = promtool.alerts()
     fire, held = SITUATIONS[situation]
     sent = [

@@ -1,4 +1,4 @@
-"""Central logging: what Alloy reads of a line is there, what Loki gets is what it lets in."""
+"""Central logging: Alloy reads fields that a line has, and Loki accepts the labels that it gets."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ LABELS = {"service", "instance", "level"}
 
 
 def block(name: str) -> str:
-    """What stands between the braces of a block without inner blocks of its own."""
+    """The text between the braces of a block that contains no other blocks."""
     found = re.search(rf"^\t?{re.escape(name)} \{{\n(.*?)^\t?\}}", ALLOY, re.MULTILINE | re.DOTALL)
     assert found, f"docker/alloy/config.alloy has no block {name}"
     return found[1]
@@ -48,7 +48,7 @@ def test_a_stream_has_three_labels_and_loki_lets_no_more_in():
     assert LOKI["limits_config"]["discover_service_name"] == []
 
 
-def test_alloy_tells_loki_where_it_listens():
+def test_alloy_pushes_to_the_port_on_which_loki_listens():
     url = re.search(r'url += "http://loki:(\d+)/loki/api/v1/push"', block('loki.write "loki"'))
     assert url
     assert int(url[1]) == LOKI["server"]["http_listen_port"]
@@ -59,7 +59,7 @@ def test_a_line_s_time_is_of_the_form_that_alloy_reads():
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?Z", line()["ts"])
 
 
-def test_what_is_kept_goes_after_its_time():
+def test_loki_deletes_logs_after_thirty_days():
     assert LOKI["compactor"]["retention_enabled"] is True
     assert LOKI["limits_config"]["retention_period"] == "720h"
     assert LOKI["compactor"]["delete_request_store"] in LOKI["common"]["storage"]

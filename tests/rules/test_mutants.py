@@ -15,8 +15,8 @@ SAMPLE = 60
 
 def test_a_sample_of_mistakes_is_noticed():
     every = [m for alert in CASES if alert != "ErrorBudgetFastBurn" for m in mutants(alert)]
-    tally = attempt(random.Random(SAMPLE).sample(every, SAMPLE))
-    assert tally.unexplained == []
+    result = attempt(random.Random(SAMPLE).sample(every, SAMPLE))
+    assert result.unexplained == []
 
 
 def test_every_explained_survivor_is_a_mutant():
@@ -27,7 +27,7 @@ def test_every_explained_survivor_is_a_mutant():
 @pytest.mark.full
 @pytest.mark.timeout(900)
 def test_every_mistake_is_noticed_or_explained():
-    tally = attempt([m for alert in CASES for m in mutants(alert)])
-    print(tally)
-    assert tally.unexplained == []
-    assert set(SURVIVORS) == set(tally.survived), "an explained survivor is noticed by now"
+    result = attempt([m for alert in CASES for m in mutants(alert)])
+    print(result)
+    assert result.unexplained == []
+    assert set(SURVIVORS) == set(result.survived), "an explained survivor is noticed by now"

@@ -1,4 +1,4 @@
-"""Variants of docker/ are valid, and compressed time compresses every length of time."""
+"""Variants of docker/ are valid, and compressed time divides every duration."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def document(path: Path) -> dict:
 
 
 def durations_of(node: object, path: str = "") -> list[tuple[str, float]]:
-    """Every length of time in a document that is no expression, and where."""
+    """Every duration of a document outside expressions, with its path."""
     if isinstance(node, dict):
         return [d for key, value in node.items() for d in durations_of(value, f"{path}.{key}")]
     if isinstance(node, list):

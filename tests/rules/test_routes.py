@@ -23,7 +23,7 @@ ONCALL, TEAM, INFRASTRUCTURE, DEADMAN = (
     "dead-mans-switch",
 )
 
-# Written out by hand: what the given routing tree means for each.
+# Written by hand, not derived: the receivers of each alert by the given routing tree.
 RECEIVERS = {
     "NoActiveConnections": [ONCALL],
     "HighErrorRate": [ONCALL],
@@ -158,7 +158,7 @@ def test_a_notification_lists_each_instance(tmp_path: Path):
         return {
             "status": status,
             "labels": {"alertname": "ServiceDown", "instance": instance},
-            "annotations": {"description": f"{instance} is away", "summary": "Down"},
+            "annotations": {"description": f"{instance} is down", "summary": "Down"},
             "startsAt": "2024-05-06T07:08:09Z",
             "endsAt": "2024-05-06T07:18:09Z",
             "generatorURL": "http://p/",
@@ -185,14 +185,14 @@ def test_a_notification_lists_each_instance(tmp_path: Path):
     assert shown("slack.title") == "[FIRING:2] ServiceDown (critical, websocket)"
     assert shown("slack.text").splitlines() == [
         "*Down*",
-        "• a:1 is away (`a:1`), since 2024-05-06 07:08:09 UTC",
-        "• b:1 is away (`b:1`), since 2024-05-06 07:08:09 UTC",
+        "• a:1 is down (`a:1`), since 2024-05-06 07:08:09 UTC",
+        "• b:1 is down (`b:1`), since 2024-05-06 07:08:09 UTC",
         "Resolved:",
-        "• c:1 is away (`c:1`), since 2024-05-06 07:08:09 UTC",
+        "• c:1 is down (`c:1`), since 2024-05-06 07:08:09 UTC",
         "Runbook: https://r.example/ServiceDown",
     ]
     assert shown("slack.title_link") == "https://r.example/ServiceDown"
-    assert shown("pagerduty.description") == "ServiceDown: Down (a:1 is away)"
+    assert shown("pagerduty.description") == "ServiceDown: Down (a:1 is down)"
     assert shown("alert.instances") == "a:1, b:1, c:1"
 
 
@@ -204,11 +204,11 @@ def inhibited(rules: list[dict]) -> Iterator[tuple[str, str]]:
             yield source, target
 
 
-def test_nothing_critical_is_held_back_by_less_and_nobody_misses_what_held_it_back():
-    alerts, loudness = promtool.alerts(), ["info", "warning", "critical"]
+def test_an_alert_is_inhibited_only_by_one_of_its_severity_or_above_for_the_same_team():
+    alerts, severities = promtool.alerts(), ["info", "warning", "critical"]
     pairs = list(inhibited(configuration()["inhibit_rules"]))
     assert pairs
     for source, target in pairs:
         by, held = (alerts[name]["labels"]["severity"] for name in (source, target))
-        assert loudness.index(by) >= loudness.index(held)
+        assert severities.index(by) >= severities.index(held)
         assert alerts[source]["labels"]["team"] == alerts[target]["labels"]["team"]

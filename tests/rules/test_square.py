@@ -1,7 +1,7 @@
-"""The square of alerts: each has a unit test, a runbook, a panel and a drill.
+"""Every alert has four parts: a unit test, a runbook, a panel and a drill.
 
-What is not there yet is declared pending in docker/square.yml, by name. A declaration that is no
-longer true fails as well.
+What does not exist yet is declared pending in docker/square.yml, by name. A declaration that is no
+longer true fails too.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from tests.rules import promtool
 from tests.rules.cases import CASES
 
 SQUARE = yaml.safe_load((ROOT / "docker" / "square.yml").read_text())
-CORNERS = ("runbooks", "panels", "drills")
+PARTS = ("runbooks", "panels", "drills")
 
 
 def runbooks() -> set[str]:
@@ -26,7 +26,7 @@ def runbooks() -> set[str]:
 
 
 def panels() -> set[str]:
-    """What the dashboards say they show: each panel names itself `panel:<name>` somewhere in its JSON."""
+    """The panels of the dashboards: each has `panel:<name>` somewhere in its JSON."""
     dashboards = [p for p in files() if p.suffix == ".json" and "grafana" in p.parts]
     text = " ".join(json.dumps(json.loads(p.read_text())) for p in dashboards)
     return set(re.findall(r"panel:([a-z0-9-]+)", text))
@@ -38,14 +38,14 @@ def drills() -> set[str]:
     return {path.stem for path in files() if path.parent == folder and path.suffix == ".py"}
 
 
-def wanted(corner: str) -> set[str]:
-    if corner == "runbooks":
+def wanted(part: str) -> set[str]:
+    if part == "runbooks":
         return set(SQUARE["alerts"])
-    return {entry[corner.removesuffix("s")] for entry in SQUARE["alerts"].values()}
+    return {entry[part.removesuffix("s")] for entry in SQUARE["alerts"].values()}
 
 
-def present(corner: str) -> set[str]:
-    return {"runbooks": runbooks, "panels": panels, "drills": drills}[corner]()
+def present(part: str) -> set[str]:
+    return {"runbooks": runbooks, "panels": panels, "drills": drills}[part]()
 
 
 def test_every_alert_is_in_the_square_with_a_panel_and_a_drill():
@@ -62,14 +62,14 @@ def test_every_alert_has_a_drill_of_its_own():
     assert len(set(names)) == len(names)
 
 
-@pytest.mark.parametrize("corner", CORNERS)
-def test_a_corner_is_there_or_declared_pending(corner: str):
-    missing = wanted(corner) - present(corner) - set(SQUARE["pending"][corner])
-    assert missing == set(), f"write these {corner}, or declare them pending in docker/square.yml"
+@pytest.mark.parametrize("part", PARTS)
+def test_a_part_exists_or_is_declared_pending(part: str):
+    missing = wanted(part) - present(part) - set(SQUARE["pending"][part])
+    assert missing == set(), f"write these {part}, or declare them pending in docker/square.yml"
 
 
-@pytest.mark.parametrize("corner", CORNERS)
-def test_nothing_is_pending_that_is_there_or_that_nobody_wants(corner: str):
-    pending = set(SQUARE["pending"][corner])
-    assert pending & present(corner) == set(), "take these off the pending list"
-    assert pending - wanted(corner) == set(), "nobody wants these"
+@pytest.mark.parametrize("part", PARTS)
+def test_nothing_is_pending_that_exists_or_that_no_alert_needs(part: str):
+    pending = set(SQUARE["pending"][part])
+    assert pending & present(part) == set(), "take these off the pending list"
+    assert pending - wanted(part) == set(), "no alert needs these"

@@ -1,11 +1,11 @@
-"""Series as they pass in time, and what an alert is seen to do: the words the cases are written in.
+"""Series over time, and the states of an alert: what the cases are written in.
 
 Rules
-- Virtual time: a sample every 15 s, as docker/prometheus.yml scrapes (every minute where a case
-  goes over half a day). In compressed time the same
-  samples stand closer together, so one case holds for every compression.
+- Virtual time: a sample every 15 s, as docker/prometheus.yml scrapes (every minute if a case lasts
+  more than half a day). In compressed time the same samples are closer together, so one case holds
+  for every compression.
 - A counter climbs by a rate per real second (thresholds are per real second in every variant); a
-  gauge drifts per virtual minute; a moment is a time stamp.
+  gauge drifts per virtual minute; a moment is a timestamp.
 """
 
 from __future__ import annotations
@@ -27,44 +27,44 @@ def length(duration: str) -> int:
 
 
 @dataclass(slots=True)
-class Tape:
-    """The samples of one series while they are written."""
+class Samples:
+    """The samples of one series, while a case writes them."""
 
     compress: float
     step: int = STEP_SECONDS
-    samples: list[str] = field(default_factory=list)
+    values: list[str] = field(default_factory=list)
     last: float = 0.0
 
     @property
     def now(self) -> int:
-        return len(self.samples) * self.step
+        return len(self.values) * self.step
 
     def put(self, value: float) -> None:
         self.last = value
-        self.samples.append(f"{value:.12g}")
+        self.values.append(f"{value:.12g}")
 
 
-Piece = Callable[[Tape], None]
+Piece = Callable[[Samples], None]
 
 
-def _each(duration: str, write: Callable[[Tape], None]) -> Piece:
-    def piece(tape: Tape) -> None:
-        for _ in range(length(duration) // tape.step):
-            write(tape)
+def _each(duration: str, write: Callable[[Samples], None]) -> Piece:
+    def piece(samples: Samples) -> None:
+        for _ in range(length(duration) // samples.step):
+            write(samples)
 
     return piece
 
 
 def hold(value: float, duration: str) -> Piece:
-    return _each(duration, lambda tape: tape.put(value))
+    return _each(duration, lambda samples: samples.put(value))
 
 
 def climb(per_second: float, duration: str) -> Piece:
     """A counter at this rate; its first sample ever is 0."""
 
-    def write(tape: Tape) -> None:
-        step = per_second * tape.step / tape.compress
-        tape.put(tape.last + step if tape.samples else 0.0)
+    def write(samples: Samples) -> None:
+        step = per_second * samples.step / samples.compress
+        samples.put(samples.last + step if samples.values else 0.0)
 
     return _each(duration, write)
 
@@ -72,33 +72,37 @@ def climb(per_second: float, duration: str) -> Piece:
 def add(count: float, duration: str) -> Piece:
     """A counter that jumps and then stays."""
 
-    def piece(tape: Tape) -> None:
-        tape.last += count
-        _each(duration, lambda tape: tape.put(tape.last))(tape)
+    def piece(samples: Samples) -> None:
+        samples.last += count
+        _each(duration, lambda samples: samples.put(samples.last))(samples)
 
     return piece
 
 
 def drift(per_minute: float, duration: str) -> Piece:
-    """A gauge that goes on from where it is."""
-    return _each(duration, lambda tape: tape.put(tape.last + per_minute * tape.step / 60))
+    """A gauge that changes from its last value."""
+    return _each(
+        duration, lambda samples: samples.put(samples.last + per_minute * samples.step / 60)
+    )
 
 
 def moment(at: str, duration: str) -> Piece:
-    """A time stamp that stays."""
-    return _each(duration, lambda tape: tape.put(length(at) / tape.compress))
+    """A timestamp that stays the same."""
+    return _each(duration, lambda samples: samples.put(length(at) / samples.compress))
 
 
 def clock(behind: str, duration: str) -> Piece:
-    """A time stamp that goes along, some time behind."""
-    return _each(duration, lambda tape: tape.put((tape.now - length(behind)) / tape.compress))
+    """A timestamp that advances with the time, some time behind it."""
+    return _each(
+        duration, lambda samples: samples.put((samples.now - length(behind)) / samples.compress)
+    )
 
 
 def gone(duration: str) -> Piece:
-    """The series ends with a staleness marker, as when its target goes."""
+    """The series ends with a staleness marker, as when its target disappears."""
 
-    def piece(tape: Tape) -> None:
-        tape.samples += ["stale"] + ["_"] * (length(duration) // tape.step - 1)
+    def piece(samples: Samples) -> None:
+        samples.values += ["stale"] + ["_"] * (length(duration) // samples.step - 1)
 
     return piece
 
@@ -110,10 +114,10 @@ class Series:
     pieces: tuple[Piece, ...]
 
     def values(self, compress: float, step: int) -> str:
-        tape = Tape(compress, step)
+        samples = Samples(compress, step)
         for piece in self.pieces:
-            piece(tape)
-        return " ".join(tape.samples)
+            piece(samples)
+        return " ".join(samples.values)
 
     def __str__(self) -> str:
         labels = ", ".join(f'{key}="{value}"' for key, value in self.labels.items())
@@ -148,11 +152,11 @@ def firing(**labels: str) -> list[Seen]:
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """One course of events.
+    """One sequence of events, and the alerts that follow.
 
     Attributes:
         kinds: which of the six questions it answers.
-        at: virtual time to the alerts that are seen then; an empty list is quiet.
+        at: virtual time to the alerts that exist then; an empty list means none.
         says: virtual time and description of the only alert that fires then.
     """
 

@@ -1,6 +1,6 @@
-"""A Prometheus, an Alertmanager and a sender in one small server, for answers real ones seldom give.
+"""A fake Prometheus, Alertmanager and notification target, for answers that real ones seldom give.
 
-It holds the documents it answers with; a test changes them. Whatever is posted is kept.
+A test changes the documents it answers with. Every POST is recorded.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def moment(at: float) -> str:
 
 
 class Services:
-    """What the server answers, and what it was told."""
+    """What the server answers, and what was posted to it."""
 
     def __init__(self) -> None:
         self.alerts: dict[str, list[dict[str, Any]]] = {}
         self.severities: dict[str, str] = {}
         self.health: dict[str, str] = {}
-        self.held: list[dict[str, Any]] = []
+        self.active: list[dict[str, Any]] = []
         self.silences: dict[str, dict[str, Any]] = {}
         self.deployments: dict[str, float] = {}
         self.configuration = ROUTES
@@ -58,7 +58,7 @@ class Services:
         self.refuses_to_expire = 0
         self.url = ""
 
-    # --- what a test does ------------------------------------------------------------------
+    # --- what a test changes ------------------------------------------------------------------
 
     def rule(self, name: str, severity: str = "critical", health: str = "ok") -> None:
         self.alerts.setdefault(name, [])
@@ -66,7 +66,13 @@ class Services:
         self.health[name] = health
 
     def fire(
-        self, name: str, *, since: float, state: str = "firing", held: bool = True, **labels: str
+        self,
+        name: str,
+        *,
+        since: float,
+        state: str = "firing",
+        at_alertmanager: bool = True,
+        **labels: str,
     ) -> dict[str, str]:
         severity = self.severities.setdefault(name, "critical")
         self.health.setdefault(name, "ok")
@@ -80,14 +86,14 @@ class Services:
         }
         others = [a for a in self.alerts.get(name, []) if a["labels"] != every]
         self.alerts[name] = [*others, alert]
-        self.held = [a for a in self.held if a["labels"] != every]
-        if held and state == "firing":
-            self.held.append({"labels": every, "annotations": {}, "startsAt": moment(since)})
+        self.active = [a for a in self.active if a["labels"] != every]
+        if at_alertmanager and state == "firing":
+            self.active.append({"labels": every, "annotations": {}, "startsAt": moment(since)})
         return every
 
-    def mend(self, name: str) -> None:
+    def resolve(self, name: str) -> None:
         self.alerts[name] = []
-        self.held = [a for a in self.held if a["labels"]["alertname"] != name]
+        self.active = [a for a in self.active if a["labels"]["alertname"] != name]
 
     def silence(self, matchers: dict[str, str], comment: str, *, since: float) -> str:
         number = f"silence-{len(self.silences) + 1}"
@@ -105,7 +111,7 @@ class Services:
         }
         return number
 
-    def told(self, path: str) -> list[Any]:
+    def posted_to(self, path: str) -> list[Any]:
         """What was posted below a path."""
         return [document for where, document in self.posted if where.startswith(path)]
 
@@ -146,7 +152,7 @@ class Services:
             ]
             return {"status": "success", "data": {"resultType": "vector", "result": result}}
         if path == "/api/v2/alerts":
-            return [self._held(alert) for alert in self.held]
+            return [self._active(alert) for alert in self.active]
         if path == "/api/v2/silences":
             return list(self.silences.values())
         if path == "/api/v2/status":
@@ -167,7 +173,7 @@ class Services:
             "lastEvaluation": moment(time.time()),
         }
 
-    def _held(self, alert: dict[str, Any]) -> dict[str, Any]:
+    def _active(self, alert: dict[str, Any]) -> dict[str, Any]:
         by = [
             number
             for number, silence in self.silences.items()

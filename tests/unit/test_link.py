@@ -10,8 +10,9 @@ from typing import Any
 import hiredis
 import pytest
 
+from cluster.config.redis_url import Address
 from cluster.errors import StoreRefused
-from cluster.resp.link import Address, Link
+from cluster.resp.link import Link
 from cluster.resp.scripts import PUBLISH, SESSION_ATTACH, Script
 
 WITHIN_SECONDS = 10

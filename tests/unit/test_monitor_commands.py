@@ -39,7 +39,7 @@ def test_what_is_pending_does_not_count_and_is_shown(ask: Ask, services: Service
 
 
 @pytest.mark.parametrize(("comment", "state"), [("ack: on it", "acknowledged"), ("x", "silenced")])
-def test_what_somebody_has_taken_does_not_count(
+def test_what_is_acknowledged_or_silenced_does_not_count(
     ask: Ask, services: Services, comment: str, state: str
 ):
     labels = services.fire("ServiceDown", since=time.time() - 60)
@@ -52,13 +52,13 @@ def test_what_somebody_has_taken_does_not_count(
 def test_an_alert_that_has_not_reached_alertmanager_counts_and_says_so(
     ask: Ask, services: Services
 ):
-    services.fire("ServiceDown", since=time.time() - 60, held=False)
+    services.fire("ServiceDown", since=time.time() - 60, at_alertmanager=False)
     code, out, _ = ask("check-alerts")
     assert code == 2
     assert "not at Alertmanager" in out
 
 
-def test_check_alerts_speaks_json(ask: Ask, services: Services):
+def test_check_alerts_prints_json(ask: Ask, services: Services):
     services.fire("ServiceDown", since=time.time() - 60, instance="a:8001")
     code, out, _ = ask("check-alerts", "--json")
     document = json.loads(out)
@@ -86,7 +86,7 @@ def test_check_alerts_speaks_json(ask: Ask, services: Services):
         ("/api/v2/silences", (410, b"gone"), "answered 410"),
     ],
 )
-def test_a_service_that_talks_nonsense_is_one_sentence_and_3(
+def test_a_service_with_a_malformed_answer_is_one_sentence_and_3(
     ask: Ask, services: Services, path: str, answer: tuple[int, bytes], says: str
 ):
     services.answers[path] = answer
@@ -97,21 +97,21 @@ def test_a_service_that_talks_nonsense_is_one_sentence_and_3(
     assert "Traceback" not in err
 
 
-def test_peace_without_rules_or_without_an_evaluation_is_unknown(ask: Ask, services: Services):
+def test_without_rules_or_without_an_evaluation_the_state_is_unknown(ask: Ask, services: Services):
     services.health["SlowShutdownTime"] = "err"
     code, _, err = ask("check-alerts")
     assert code == 3
     assert "has not evaluated SlowShutdownTime" in err
     services.fire("ServiceDown", since=time.time())
-    assert ask("check-alerts")[0] == 2, "what is critical is known in any case"
+    assert ask("check-alerts")[0] == 2, "a critical alert counts in any case"
     services.alerts.clear()
-    services.held.clear()
+    services.active.clear()
     code, out, _ = ask("check-alerts", "--json")
     assert (code, json.loads(out)["state"]) == (3, "unknown")
     assert "no alert rules" in out
 
 
-def test_whoever_reads_only_the_first_line_still_gets_the_exit_code(
+def test_the_exit_code_is_right_for_a_reader_of_the_first_line_only(
     services: Services, tmp_path: Path
 ):
     for number in range(3000):
@@ -142,32 +142,30 @@ def test_status_is_one_screen_and_says_what_does_not_answer(
     assert "http://127.0.0.1:1 cannot be reached" in err
 
 
-def test_a_service_that_is_not_there_is_one_sentence_and_3(
+def test_a_service_that_does_not_listen_is_one_sentence_and_3(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
-    nobody = ["--prometheus-url", "http://127.0.0.1:1", "--data-dir", str(tmp_path)]
-    assert main(["monitor", "rules", *nobody]) == 3
+    closed = ["--prometheus-url", "http://127.0.0.1:1", "--data-dir", str(tmp_path)]
+    assert main(["monitor", "rules", *closed]) == 3
     err = capsys.readouterr().err
     assert "Prometheus at http://127.0.0.1:1 cannot be reached (Connection refused)" in err
     assert "ws-cluster monitoring up" in err
 
 
-def test_an_address_that_is_none_is_said_to_be_none(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-):
+def test_an_invalid_address_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     for address in ("localhost:9090", "ftp://x", "http://[broken"):
         assert main(["monitor", "rules", "--prometheus-url", address]) == 3
         assert "is no address of Prometheus" in capsys.readouterr().err
 
 
-def test_unknown_is_said_in_json_too(ask: Ask, services: Services):
+def test_unknown_is_printed_as_json_too(ask: Ask, services: Services):
     services.answers["/api/v2/alerts"] = (500, b"")
     code, out, _ = ask("check-alerts", "--json")
     assert code == 3
     assert json.loads(out)["state"] == "unknown"
 
 
-def test_a_command_line_that_makes_no_sense_is_3_and_not_a_critical_alert(ask: Ask):
+def test_an_invalid_command_line_is_3_and_not_a_critical_alert(ask: Ask):
     assert ask("check-alerts", "--jason")[0] == 3
     assert ask("ack", "ServiceDown")[0] == 3
     assert ask("ack", "ServiceDown", "--note", " ")[0] == 3
@@ -193,7 +191,7 @@ def test_ack_silences_exactly_what_fires(ask: Ask, services: Services):
     assert "no incident tracker" in err
 
 
-def test_a_second_ack_takes_over_from_the_first(ask: Ask, services: Services):
+def test_a_second_ack_replaces_the_first(ask: Ask, services: Services):
     services.fire("ServiceDown", since=time.time())
     ask("ack", "ServiceDown", "--note", "on it", "--author", "ann")
     _, out, _ = ask("ack", "ServiceDown", "--note", "mine", "--author", "bob")
@@ -225,7 +223,7 @@ def test_ack_of_what_is_pending_says_so(ask: Ask, services: Services):
     assert "pending" in err
 
 
-def journal_with_incident(folder: Path, labels: dict[str, str]) -> None:
+def store_with_incident(folder: Path, labels: dict[str, str]) -> None:
     store = IncidentStore(folder)
     with store.change():
         number = store.open_incident(labels, {}, time.time() - 100)
@@ -233,11 +231,11 @@ def journal_with_incident(folder: Path, labels: dict[str, str]) -> None:
     store.close()
 
 
-def test_resolve_closes_the_incident_and_says_if_the_condition_holds(
+def test_resolve_closes_the_incident_and_warns_if_the_condition_holds(
     ask: Ask, services: Services, tmp_path: Path
 ):
     labels = services.fire("ServiceDown", since=time.time())
-    journal_with_incident(tmp_path, labels)
+    store_with_incident(tmp_path, labels)
     code, out, err = ask("resolve", "ServiceDown", "--note", "known", "--author", "ann")
     assert code == 0
     assert "incident 1 (ServiceDown) is closed by ann" in out
@@ -249,7 +247,7 @@ def test_resolve_closes_the_incident_and_says_if_the_condition_holds(
     assert ask("resolve", "ServiceDown", "--note", "again")[0] == 1
 
 
-def test_resolve_without_a_journal_says_how_to_get_one(ask: Ask):
+def test_resolve_without_an_incident_store_says_how_to_get_one(ask: Ask):
     code, _, err = ask("resolve", "ServiceDown", "--note", "x")
     assert code == 1
     assert "monitoring up" in err

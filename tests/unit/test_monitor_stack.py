@@ -1,4 +1,4 @@
-"""The parts of a monitoring that run on: pauses before a restart, and the names of targets."""
+"""A running stack: pauses before a restart, and the names of targets."""
 
 from __future__ import annotations
 
@@ -19,28 +19,28 @@ from cluster.monitor.stack.up import pause_seconds
 @pytest.mark.parametrize(
     ("failures", "seconds"), [(0, 1), (1, 2), (4, 16), (5, 30), (2000, 30), (10**6, 30)]
 )
-def test_a_part_that_never_stays_up_is_waited_for_for_half_a_minute_at_most(
+def test_a_child_that_keeps_ending_is_started_again_after_half_a_minute_at_most(
     failures: int, seconds: float
 ):
     assert pause_seconds(failures) == seconds
 
 
-class Door(BaseHTTPRequestHandler):
+class AdminPort(BaseHTTPRequestHandler):
     name = "first:8001"
 
     def do_GET(self) -> None:
-        body = json.dumps({"status": "ok", "version": "1", "instance": Door.name}).encode()
+        body = json.dumps({"status": "ok", "version": "1", "instance": AdminPort.name}).encode()
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
 
     def log_message(self, *arguments: Any) -> None:
-        """Say nothing."""
+        """Write nothing."""
 
 
-def test_a_target_has_the_name_that_its_logs_carry_also_after_it_has_changed(tmp_path: Path):
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+def test_a_target_has_the_instance_name_of_its_logs_also_after_a_change(tmp_path: Path):
+    server = ThreadingHTTPServer(("127.0.0.1", 0), AdminPort)
     Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
     app = f"127.0.0.1:{server.server_port}"
     targets = tmp_path / "websocket-app.json"
@@ -56,7 +56,7 @@ def test_a_target_has_the_name_that_its_logs_carry_also_after_it_has_changed(tmp
     try:
         one._name_targets()
         assert shown() == "first:8001"
-        Door.name = "second:8001"
+        AdminPort.name = "second:8001"
         one._name_targets()
         assert shown() == "first:8001", "it is not asked all the time"
         one._name_again_at[app] = 0.0

@@ -1,4 +1,4 @@
-"""The stand-in answers as Slack and PagerDuty do, refuses what they refuse, and keeps the rest."""
+"""The stand-in answers like Slack and PagerDuty, refuses what they refuse, and keeps the rest."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ async def received(client: TestClient, query: str = "") -> list[dict[str, Any]]:
     return found
 
 
-async def test_slack_says_ok(client: TestClient):
+async def test_slack_answers_ok(client: TestClient):
     answer = await client.post("/slack/services/a", json={"attachments": [{"title": "X"}]})
     assert (answer.status, await answer.text()) == (200, "ok")
     answer = await client.post("/slack", data={"payload": '{"text": "hello"}'})
@@ -53,7 +53,7 @@ async def test_slack_says_ok(client: TestClient):
         (b'{"attachments": "x"}', "invalid_attachments"),
     ],
 )
-async def test_slack_refuses_in_its_words(client: TestClient, body: bytes, says: str):
+async def test_slack_refuses_with_its_error_codes(client: TestClient, body: bytes, says: str):
     answer = await client.post("/slack", data=body, headers={"Content-Type": "application/json"})
     assert (answer.status, await answer.text()) == (400, says)
     assert await received(client) == []
@@ -90,7 +90,7 @@ async def test_pagerduty_follows_an_incident(client: TestClient):
         ({"event_action": "resolve", "dedup_key": ""}, "dedup_key"),
     ],
 )
-async def test_pagerduty_refuses_an_event_that_is_not_whole(
+async def test_pagerduty_refuses_an_incomplete_event(
     client: TestClient, change: dict[str, Any], says: str
 ):
     answer = await client.post("/v2/enqueue", json={**TRIGGER, **change})
@@ -108,7 +108,7 @@ async def test_change_events_need_a_key_and_a_summary(client: TestClient):
     assert len(await received(client, "?kind=change")) == 1
 
 
-async def test_the_dead_mans_switch_knows_when_it_last_heard(client: TestClient):
+async def test_the_dead_mans_switch_shows_its_last_heartbeat(client: TestClient):
     before = await (await client.get("/watchdog")).json()
     assert before == {"is_alive": False, "heard_at": None, "age_seconds": None}
     alerts = {"alerts": [{"labels": {"alertname": "Watchdog"}}]}
@@ -117,7 +117,7 @@ async def test_the_dead_mans_switch_knows_when_it_last_heard(client: TestClient)
     assert (await client.post("/watchdog", json=[])).status == 400
 
 
-async def test_who_asks_may_wait_for_what_comes(client: TestClient):
+async def test_a_request_may_wait_for_a_notification(client: TestClient):
     waiting = asyncio.create_task(received(client, "?kind=slack&wait=20"))
     await client.post("/v2/enqueue", json=TRIGGER)
     await client.post("/slack", json={"text": "hello"})
@@ -126,7 +126,7 @@ async def test_who_asks_may_wait_for_what_comes(client: TestClient):
     assert await received(client, f"?after={one['id']}&wait=0.05") == []
 
 
-async def test_it_fails_when_it_is_told_to(client: TestClient):
+async def test_it_fails_on_request(client: TestClient):
     assert (await client.post("/fail?status=503&times=1")).status == 200
     assert (await client.post("/slack", json={"text": "hello"})).status == 503
     assert (await client.post("/slack", json={"text": "hello"})).status == 200
@@ -145,27 +145,27 @@ async def test_it_fails_for_one_kind_only(client: TestClient):
     assert "slack|pagerduty|change" in await refused.text()
 
 
-async def test_the_switch_raises_one_alarm_for_a_silence_and_tells_its_end():
-    told: list[tuple[str, str]] = []
+async def test_the_switch_raises_one_alarm_for_a_silence_and_reports_its_end():
+    sent: list[tuple[str, str]] = []
 
-    async def tell(kind: str, path: str, document: dict[str, Any]) -> None:
-        told.append((kind, document["state"]))
+    async def notify(kind: str, path: str, document: dict[str, Any]) -> None:
+        sent.append((kind, document["state"]))
 
-    switch = DeadMansSwitch(300, tell)
+    switch = DeadMansSwitch(300, notify)
     await switch.check(10_000)
-    assert told == [], "what was never there cannot stop"
+    assert sent == [], "there is no alarm before the first heartbeat"
     await switch.beat(10_000)
     await switch.check(10_300)
-    assert told == []
+    assert sent == []
     await switch.check(10_301)
     await switch.check(10_900)
-    assert told == [("deadman", "alarm")]
+    assert sent == [("deadman", "alarm")]
     await switch.beat(11_000)
     await switch.beat(11_060)
-    assert told == [("deadman", "alarm"), ("deadman", "ended")]
+    assert sent == [("deadman", "alarm"), ("deadman", "ended")]
 
 
-async def test_what_came_survives_a_restart(client: TestClient, tmp_path: Path):
+async def test_notifications_survive_a_restart(client: TestClient, tmp_path: Path):
     await client.post("/v2/enqueue", json=TRIGGER)
     again = Received(tmp_path / "received.jsonl")
     assert len(again.select(kind="", alert="", after=0)) == 1

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.errors import StoreRefused, StoreUnavailable
+from cluster.config import load
+from cluster.config.redis_url import Address
+from cluster.errors import ConfigError, StoreRefused, StoreUnavailable
 from cluster.resp.connection import RespConnection
-from cluster.resp.link import Address
 from cluster.resp.scripts import SCRIPTS
 
 
@@ -74,17 +77,99 @@ def test_a_url_is_read_as_redis_py_reads_it(url: str, wanted: Address):
 
 
 @pytest.mark.parametrize(
-    "url", ["http://h", "h:6379", "", "redis://h:port", "redis://h/x", "redis://h:99999"]
+    ("url", "wanted"),
+    [
+        ("redis://h?db=2", Address("h", database=2)),
+        ("redis://h?protocol=2", Address("h")),
+        ("redis://h?client_name=ws", Address("h", client_name="ws")),
+        ("redis://u:p@ss@h", Address("h", username="u", password="p@ss")),
+        ("redis://:a%23b%2Fc@h", Address("h", password="a#b/c")),
+        ("unix:///run/v%20w.sock", Address(path="/run/v w.sock")),
+        (
+            "rediss://h?ssl_cert_reqs=none&ssl_check_hostname=no",
+            Address(
+                "h",
+                tls=True,
+                tls_options=(("ssl_cert_reqs", "none"), ("ssl_check_hostname", False)),
+            ),
+        ),
+    ],
 )
-def test_a_url_that_is_none_is_refused(url: str):
-    with pytest.raises(ValueError, match=r"."):
+def test_an_option_that_redis_py_knows_is_used(url: str, wanted: Address):
+    assert Address.from_url(url) == wanted
+
+
+@pytest.mark.parametrize(
+    ("url", "sentence"),
+    [
+        ("http://h", "redis, rediss, valkey, valkeys, unix"),
+        ("h:6379", "redis, rediss"),
+        ("", "redis, rediss"),
+        ("redis://h:port", "port"),
+        ("redis://h:99999", "port"),
+        ("redis://h:0", "port"),
+        ("redis://h/x", "number of the database"),
+        ("redis://h/1/2", "number of the database"),
+        ("redis://h?db=x", "option db"),
+        ("redis://h?db=-1", "database from 0"),
+        ("redis://h/1?db=2", "not as both"),
+        ("redis://h?db=1&db=2", "option db once"),
+        ("redis://h?db=", "option db once"),
+        ("redis://h?protocol=3", "RESP3"),
+        ("redis://h?socket_timeout=3", r"broker\.timeout"),
+        ("redis://h?max_connections=3", "only these options"),
+        ("redis://h?ssl_ca_certs=/x", "rediss://"),
+        ("redis://h?password=s3cret", "before the host"),
+        ("rediss://h?ssl_password=s3cret", "not encrypted"),
+        ("rediss://h?ssl_ca_certs=/none/here", "No such file"),
+        ("rediss://h?ssl_cert_reqs=perhaps", "perhaps"),
+        ("rediss://h?ssl_min_version=tls", "option ssl_min_version"),
+        ("unix://run/v.sock", "three slashes"),
+        ("unix://", "three slashes"),
+    ],
+)
+def test_a_url_that_cannot_be_used_is_refused_with_what_to_change(url: str, sentence: str):
+    with pytest.raises(ValueError, match=sentence):
         Address.from_url(url)
+
+
+@pytest.mark.parametrize("special", "#/?[]")
+@pytest.mark.parametrize("rest", ["@h:7000/0", "@h", "@h:7000/0?db=1"])
+@pytest.mark.parametrize("scheme", ["redis", "rediss", "valkey", "unix"])
+def test_a_password_that_is_not_encoded_is_refused_and_never_shown(
+    special: str, rest: str, scheme: str
+):
+    for password in (f"12{special}s3cret", f"s3cret{special}34", f"{special}s3cret=1"):
+        try:
+            address = Address.from_url(f"{scheme}://ann:{password}{rest}")
+        except ValueError as error:
+            shown = "".join(traceback.format_exception(error))
+            assert "s3cret" not in shown
+            assert "percent-encode" in str(error) or "three slashes" in str(error)
+        else:
+            # Nothing is lost if the URL can be read as it was meant.
+            assert (address.host, address.password) == ("h", password)
+
+
+@given(st.text(min_size=1).filter(lambda text: "\x00" not in text))
+def test_a_percent_encoded_password_is_used_as_it_is(password: str):
+    assert Address.from_url(f"redis://:{quote(password, safe='')}@h").password == password
 
 
 def test_an_address_is_shown_without_its_password():
     address = Address.from_url("redis://user:s3cret@h:7000")
     assert str(address) == "h:7000"
+    assert "s3cret" not in repr(address)
     assert str(Address.from_url("unix:///run/v.sock")) == "unix:/run/v.sock"
+
+
+def test_a_url_of_the_configuration_is_refused_without_its_password():
+    for url in ("redis://:s3#cret@h", "redis://:s3", "redis://h?password=s3cret", "redis://:s3@"):
+        with pytest.raises(ConfigError) as refused:
+            load(flags={"client.insecure": True, "broker.redis_urls": [url]})
+        [problem] = refused.value.problems
+        assert problem.key == "broker.redis_urls"
+        assert "s3" not in str(problem)
 
 
 def test_another_node_gets_the_same_credentials():

@@ -40,7 +40,7 @@ def test_a_critical_alert_is_paged_under_the_hash_of_its_group():
     assert [c.settings["channel"] for c in routes.slack_channels(labels)] == ["#websocket-oncall"]
 
 
-def test_an_alert_that_no_route_takes_stays_at_the_root():
+def test_an_alert_without_a_matching_route_stays_at_the_root():
     [group] = Routing(ROUTES).groups({"alertname": "A", "severity": "info"})
     assert group.receiver == "websocket-team"
     assert group.key == '{}:{alertname="A", severity="info"}'
@@ -62,6 +62,6 @@ def test_routes_nest_inherit_and_continue():
 
 
 @pytest.mark.parametrize("text", ["", "route: [", "a: 1", "route: {matchers: [1], receiver: x}"])
-def test_a_tree_that_cannot_be_understood_is_said_to_be_broken(text: str):
+def test_a_tree_that_cannot_be_read_is_broken(text: str):
     with pytest.raises(BrokenRouting):
         Routing(text).groups({})

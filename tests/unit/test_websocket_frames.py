@@ -82,7 +82,7 @@ async def test_a_call_whose_result_cannot_be_written_is_still_answered(handler):
 
 
 async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up():
-    async with LocalWorker(configured(**QUICK)).open() as worker:
+    async with LocalWorker(configured()).open() as worker:
         caller = await worker.caller()
         await caller.connect()
         batch = b"\n".join(

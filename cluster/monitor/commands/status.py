@@ -21,7 +21,7 @@ from dataclasses import asdict, dataclass
 from typing import Final
 
 from cluster import durations
-from cluster.alerting.alertmanager import Alertmanager, Silence, counterpart
+from cluster.alerting.alertmanager import AlertIndex, Alertmanager, Silence
 from cluster.alerting.prometheus import Prometheus, Rule
 from cluster.errors import NotAnswering, NotFound
 from cluster.monitor import endpoints
@@ -92,11 +92,11 @@ class Firing:
 def firing(prometheus: Prometheus, alertmanager: Alertmanager) -> list[Firing]:
     """Every alert that is pending or fires, the most severe first."""
     known = {silence.id: silence for silence in alertmanager.silences()}
-    active = alertmanager.alerts()
+    index = AlertIndex(alertmanager.alerts())
     found = []
     for rule in prometheus.rules():
         for alert in rule.alerts:
-            sent = counterpart(alert.labels, active)
+            sent = index.find(alert.labels)
             state, note = alert.state, ""
             if sent is not None and state == "firing":
                 by = [known[name] for name in sent.silenced_by if name in known]

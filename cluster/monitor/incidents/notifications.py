@@ -5,7 +5,7 @@ Rules
   `trigger` with a known key only adds to the incident.
 - A notification of one name is added once; delivery is at least once.
 - A notification that fails is sent again after a delay that doubles up to five minutes. One that is
-  refused for good (4xx but 429) is given up and logged as an error.
+  refused for good (4xx except 429) is given up and logged as an error.
 - Secrets (Slack's address, PagerDuty's keys) are read from their files when a notification is sent;
   they are never in the store or in a log line.
 """

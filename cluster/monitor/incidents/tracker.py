@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import Final, TypeVar
 
 from cluster import log
-from cluster.alerting.alertmanager import ActiveAlert, Alertmanager, Silence, counterpart
+from cluster.alerting.alertmanager import ActiveAlert, AlertIndex, Alertmanager, Silence
 from cluster.alerting.prometheus import Alert, Prometheus, Rule
 from cluster.errors import HttpStatusError, NotAnswering
 from cluster.monitor.incidents import notifications
@@ -182,9 +182,10 @@ class IncidentTracker:
     def _compare(
         self, rules: list[Rule], alerts: list[ActiveAlert], silences: list[Silence], now: float
     ) -> None:
+        index = AlertIndex(alerts)
         seen = {canonical(a.labels): a for rule in rules if rule.is_settled for a in rule.alerts}
         for alert in seen.values():
-            fired = self._record_alert(alert, alerts, now)
+            fired = self._record_alert(alert, index, now)
             if fired is not None:
                 self._page_if_unnotified(fired, silences)
         unsettled = {rule.name for rule in rules if not rule.is_settled}
@@ -192,7 +193,7 @@ class IncidentTracker:
             if canonical(incident.labels) not in seen and incident.alertname not in unsettled:
                 self._end(incident, silences, now)
 
-    def _record_alert(self, alert: Alert, alerts: list[ActiveAlert], now: float) -> Incident | None:
+    def _record_alert(self, alert: Alert, index: AlertIndex, now: float) -> Incident | None:
         """Record an alert that Prometheus has; returns its incident if it has begun to fire."""
         incident = self._store.last_of(alert.labels)
         if incident is None or not incident.is_open:
@@ -204,7 +205,7 @@ class IncidentTracker:
             incident = self._store.incident(number)
         if alert.state != "firing" or incident.has_fired:
             return None
-        known = counterpart(alert.labels, alerts)
+        known = index.find(alert.labels)
         since = known.starts_at if known and alert.active_at <= known.starts_at < now else now
         self._store.set(
             incident.id,
@@ -269,10 +270,11 @@ class IncidentTracker:
         self, alerts: list[ActiveAlert], silences: list[Silence], now: float
     ) -> None:
         known = {silence.id: silence for silence in silences}
+        index = AlertIndex(alerts)
         for incident in self._store.open_incidents():
             if not incident.has_fired:
                 continue
-            alert = counterpart(incident.labels, alerts)
+            alert = index.find(incident.labels)
             if alert is not None:
                 self._compare_acknowledgement(incident, _suppression(alert, known), now)
 

@@ -1,0 +1,52 @@
+"""One server of the store: a link for commands, a link for subscriptions, and one listener of both."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from cluster.config.redis_url import Address
+from cluster.resp.link import Link
+
+
+class ShardListener(Protocol):
+    """Gets the events of a shard, on the event loop."""
+
+    def messages_received(self, shard: Shard, messages: list[Any]) -> None:
+        """The subscription link read messages; `messages` is everything that one read brought."""
+
+    def subscriptions_up(self, shard: Shard) -> None:
+        """The subscription link connected, and the server knows no subscription of it."""
+
+    def link_lost(self, shard: Shard) -> None:
+        """One of the two links lost its connection."""
+
+
+class Shard:
+    """One server (a master) with its link for commands and its link for subscriptions."""
+
+    def __init__(self, address: Address, listener: ShardListener, timeout_seconds: float) -> None:
+        self.address = address
+        self.commands = Link(
+            address,
+            timeout_seconds=timeout_seconds,
+            on_down=lambda: listener.link_lost(self),
+        )
+        self.subscriptions = Link(
+            address,
+            timeout_seconds=timeout_seconds,
+            on_up=lambda: listener.subscriptions_up(self),
+            on_down=lambda: listener.link_lost(self),
+            on_messages=lambda messages: listener.messages_received(self, messages),
+        )
+
+    def start(self) -> None:
+        self.commands.start()
+        self.subscriptions.start()
+
+    @property
+    def is_up(self) -> bool:
+        return self.commands.is_up and self.subscriptions.is_up
+
+    async def aclose(self) -> None:
+        await self.commands.aclose()
+        await self.subscriptions.aclose()
