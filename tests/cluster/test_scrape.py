@@ -28,14 +28,15 @@ async def test_scrape_sums_workers(tmp_path: Path):
         for channel, client in zip(crowd.channels, crowd.publishers, strict=True):
             assert await crowd.publish_once(client, channel)
         all_clients = len(crowd.clients)
-        first = await cluster.shows("app_active_connections", all_clients)
-        assert first.total("app_subscriptions") == SIZE.subscribers
-        assert first.total("app_connections_opened_total") == all_clients
-        assert first.total("app_commands_total", method="connect") == all_clients
-        assert first.total("app_commands_total", method="publish") == SIZE.channels
-        assert first.total("app_publications_total") == SIZE.channels
-        assert first.total("app_workers_alive") == SIZE.workers
+        # Each worker flushes on its own, so no one scrape has to have all of them.
+        await cluster.shows("app_active_connections", all_clients)
+        await cluster.shows("app_subscriptions", SIZE.subscribers)
+        await cluster.shows("app_connections_opened_total", all_clients)
+        await cluster.shows("app_commands_total", all_clients, method="connect")
+        await cluster.shows("app_commands_total", SIZE.channels, method="publish")
+        await cluster.shows("app_workers_alive", SIZE.workers)
         await cluster.shows("app_sessions_tracked", all_clients)
+        first = await cluster.shows("app_publications_total", SIZE.channels)
         through_nginx = await cluster.get("/metrics", cluster.port)
         assert through_nginx.status == 200
         assert b"app_active_connections" in through_nginx.body
@@ -44,12 +45,12 @@ async def test_scrape_sums_workers(tmp_path: Path):
         os.kill(victim.pid, signal.SIGKILL)
         await until(lambda: not is_running(victim.pid), 5, "the worker has ended")
         await until(lambda: crowd.outside() == [], 30, "its clients are back")
-        second = await cluster.shows("app_active_connections", all_clients)
-        for name in COUNTERS:
-            assert second.total(name) >= first.total(name), name
+        await cluster.shows("app_active_connections", all_clients)
         moved = sum(crowd.moves(0.0)[n] * n for n in crowd.moves(0.0))
         opened = "app_connections_opened_total"
-        assert second.total(opened) == first.total(opened) + moved
+        second = await cluster.shows(opened, first.total(opened) + moved)
+        for name in COUNTERS:
+            assert second.total(name) >= first.total(name), name
 
         await cluster.roll()
         await until(lambda: crowd.outside() == [], 30, "every client is back")

@@ -245,11 +245,13 @@ async def many_commands(cluster: Cluster, neighbour: Client, count: int) -> None
     wire.close()
 
 
+@pytest.mark.alone
 async def test_many_tiny_commands_are_all_answered(cluster: Cluster, neighbour: Client):
     async with Counted(cluster, "app_commands_total", by=50_000, method="rpc"):
         await many_commands(cluster, neighbour, 50_000)
 
 
+@pytest.mark.alone
 async def test_refusals_leave_no_memory_behind(cluster: Cluster, neighbour: Client):
     [worker] = cluster.workers()
     # The same load first: its peak stays with the allocator, and is no leak.
