@@ -1,7 +1,7 @@
 """The client of Redis or Valkey on the hot path: pipelined connections, kept alive, routed by slot.
 
-`connection` is RESP2 over asyncio, and everything one read brings is one batch. `link` keeps one
-connection to one server alive. A `shard` is a server with two links, `discovery` and `sentinel` find
+`link` is RESP2 over asyncio, everything one read brings as one batch, and keeps a connection to one server
+open. A `shard` is a server with two links, `discovery` and `sentinel` find
 the servers, `router` knows which of them owns a key, `subscriptions` are kept over all of them, and
 `scripts` are the Lua files. Why this is not redis-py: docs/adr/0005-own-resp-connection.md.
 """

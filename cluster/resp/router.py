@@ -18,7 +18,6 @@ from redis.crc import key_slot
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
-from cluster.resp.connection import Arg, Done
 from cluster.resp.discovery import (
     SLOTS,
     ClusterDiscovery,
@@ -26,7 +25,7 @@ from cluster.resp.discovery import (
     Master,
     StaticDiscovery,
 )
-from cluster.resp.link import Link, wait_for
+from cluster.resp.link import Arg, Done, Link, wait_for
 from cluster.resp.scripts import Script
 from cluster.resp.shard import Shard
 from cluster.resp.subscriptions import Subscriptions

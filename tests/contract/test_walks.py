@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import dataclasses
+import re
 import sys
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from cluster.websocket.accept import Acceptor
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
 from cluster.worker.stores import RedisStores
+from tests.architecture.tree import ROOT
 from tests.contract.stores import RedisBench
 from tests.harness.waiting import until
 from tests.harness.wire import upgrade_request
@@ -30,8 +32,16 @@ from tests.unit.local_worker import HISTORY, Caller, _Wire, ask, configured
 
 PACKAGE = Path(cluster.__file__).parent
 ASIDE = ("metrics/", "log.py", "errors.py", "config/")
+PAGE = ROOT / "docs/topics/life-of-a-message.md"
 MOST_FILES = 9
 WITHIN = 10.0
+
+
+def documented(walk: str) -> list[str]:
+    """The files of a walk as docs/topics/life-of-a-message.md lists them."""
+    blocks = re.findall(r"(?ms)^```text\n(.*?)^```", PAGE.read_text(encoding="utf-8"))
+    walks = dict(re.findall(r"(?ms)^(\w+) +(.*?)(?=^\w|\Z)", "".join(blocks)))
+    return walks[walk].split()
 
 
 class Steps:
@@ -112,8 +122,8 @@ async def test_a_publication_is_followed_up_in_nine_files(own: RedisBench):
         await ask(caller, "publish", channel="a", data=1)
         with steps.watched():
             await ask(caller, "publish", channel="a", data=2)
-    print("up:", steps.files)
     assert len(steps.files) <= MOST_FILES, steps.files
+    assert sorted(steps.files) == sorted(documented("up"))
 
 
 async def test_a_publication_is_followed_down_in_nine_files(own: RedisBench):
@@ -129,8 +139,8 @@ async def test_a_publication_is_followed_down_in_nine_files(own: RedisBench):
         broker.publish("a", b'{"data":1}', policy, 0, lambda _: done.set())
         with steps.watched():
             await until(lambda: len(caller.heard) > heard, WITHIN, "the publication has arrived")
-    print("down:", steps.files)
     assert len(steps.files) <= MOST_FILES, steps.files
+    assert sorted(steps.files) == sorted(documented("down"))
 
 
 async def test_a_connect_with_a_session_is_followed_in_nine_files(own: RedisBench):
@@ -138,5 +148,5 @@ async def test_a_connect_with_a_session_is_followed_in_nine_files(own: RedisBenc
     async with OneWorker(own).open() as caller:
         with steps.watched():
             await caller.connect()
-    print("connect:", steps.files)
     assert len(steps.files) <= MOST_FILES, steps.files
+    assert sorted(steps.files) == sorted(documented("connect"))

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from cluster.config import load
 from cluster.config.redis_url import Address
 from cluster.errors import ConfigError, StoreRefused, StoreUnavailable
-from cluster.resp.connection import RespConnection
+from cluster.resp.link import RespConnection
 from cluster.resp.scripts import SCRIPTS
 
 
