@@ -242,7 +242,7 @@ def test_resolve_closes_the_incident_and_warns_if_the_condition_holds(
     assert "still holds" in err
     store = IncidentStore(tmp_path)
     assert store.incident(1).state == "resolved"
-    assert store.notification_state("resolve:1:k") == "waiting"
+    assert "resolve:1:k" in [one.name for one in store.notifications(time.time())]
     store.close()
     assert ask("resolve", "ServiceDown", "--note", "again")[0] == 1
 

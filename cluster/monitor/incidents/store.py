@@ -375,15 +375,6 @@ class IncidentStore:
         )
         return [(row[0], row[1] or "not delivered yet") for row in rows]
 
-    def notification_state(self, name: str) -> str:
-        """`sent`, `waiting`, `given up: …` or empty if there is none of that name."""
-        row = self._database.execute(
-            "SELECT sent_at, given_up FROM outbox WHERE name = ?", (name,)
-        ).fetchone()
-        if row is None:
-            return ""
-        return "sent" if row[0] else f"given up: {row[1]}" if row[1] else "waiting"
-
     # --- facts ---------------------------------------------------------------------------
 
     def fact(self, name: str) -> str:
