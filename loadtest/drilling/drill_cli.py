@@ -15,15 +15,14 @@ from pathlib import Path
 from typing import Final
 
 from cluster.errors import ConfigError, ExitError, Problem
-from loadtest.drill import Drill
 from loadtest.drilling.arguments import Parser, count, factor
+from loadtest.drilling.drill import Drill, names
 from loadtest.drilling.environment import machine
 from loadtest.drilling.report import write
 from loadtest.drilling.report.progress import Progress
 from loadtest.drilling.result import RunResult
 from loadtest.drilling.runner import DrillPlan, Runner
 from loadtest.drilling.target import DrillTarget, for_target, read
-from loadtest.drills import names, registered
 
 COMPRESS: Final = 15.0
 # The eleven alerts that were asked for first.
@@ -43,10 +42,17 @@ SEED: Final = (
 _INTERRUPTED_EXIT: Final = 130
 
 
-def drill(words: Sequence[str]) -> int:
-    """Run drills; returns the exit code."""
+def drill(words: Sequence[str], every: Mapping[str, Drill]) -> int:
+    """Run drills.
+
+    Args:
+        every: all drills there are, by alert.
+
+    Returns:
+        The exit code.
+    """
     try:
-        return _drill(_parser().parse_args(words))
+        return _drill(_parser().parse_args(words), every)
     except ConfigError as error:
         for problem in error.problems:
             sys.stderr.write(f"ws-cluster drill: {problem}\n")
@@ -56,8 +62,7 @@ def drill(words: Sequence[str]) -> int:
         return error.exit_code
 
 
-def _drill(arguments: argparse.Namespace) -> int:
-    every = registered()
+def _drill(arguments: argparse.Namespace, every: Mapping[str, Drill]) -> int:
     if arguments.list:
         return _list(every)
     chosen = _chosen(arguments, every)
@@ -180,10 +185,3 @@ def _parser() -> Parser:
     add("--rules-dir", type=Path, metavar="DIR", help="rules and configuration, if not docker/")
     add("--keep", type=Path, metavar="DIR", help="work there, and leave logs and data behind")
     return parser
-
-
-def soak(words: Sequence[str]) -> int:
-    """Run the soak; returns the exit code."""
-    from loadtest.drilling.soak import main
-
-    return main(words)

@@ -21,8 +21,8 @@ from typing import Final, Protocol
 from cluster.errors import BootFailed, ConfigError, Problem
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Rule
-from loadtest.drill import Drill
 from loadtest.drilling import undo
+from loadtest.drilling.drill import Drill, names
 from loadtest.drilling.environment.cluster import Components, Environment
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.result import DrillResult, RunResult
@@ -31,7 +31,6 @@ from loadtest.drilling.steps.deadman import DeadmanSteps
 from loadtest.drilling.steps.steps import DrillSteps
 from loadtest.drilling.target import DrillTarget, TargetEnvironment
 from loadtest.drilling.undo import UndoLog
-from loadtest.drills import names
 
 _LOOK_SECONDS: Final = 0.1
 

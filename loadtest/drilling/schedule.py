@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from loadtest.drill import Drill, Part
+from loadtest.drilling.drill import Drill, Part
 
 
 def disturb(one: Drill, other: Drill, *, is_same_stage: bool) -> bool:

@@ -34,8 +34,8 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from cluster.errors import ConfigError, Problem
-from loadtest.drill import Drill
 from loadtest.drilling import undo
+from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.cluster import Addresses, Components
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 from loadtest.drilling.undo import UndoLog

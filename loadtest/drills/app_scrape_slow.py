@@ -8,8 +8,8 @@ from typing import Final
 
 from prometheus_client.mmap_dict import MmapedDict
 
-from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, Drill, Part
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 
 _STEP: Final = 150

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 
 

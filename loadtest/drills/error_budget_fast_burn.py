@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.corrupt_channel import corrupt, publish
 from loadtest.drilling.faults.injector import FaultInjector

@@ -7,8 +7,8 @@ import signal
 from contextlib import suppress
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 
 # Far below the five seconds after which a worker is taken for hung and replaced.

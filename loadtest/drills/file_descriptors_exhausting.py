@@ -7,8 +7,8 @@ from typing import Final
 
 import psutil
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 

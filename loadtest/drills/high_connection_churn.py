@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, STEADY, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, STEADY, Drill, Part
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.drill import MONITORING, Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.faults.simulated import disk_is_full
 

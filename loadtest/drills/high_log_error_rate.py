@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Final
 
-from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.drill import MONITORING, Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 
 _EVERY_SECONDS: Final = 2.0

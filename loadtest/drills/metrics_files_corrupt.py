@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 
 

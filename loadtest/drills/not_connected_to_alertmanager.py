@@ -6,8 +6,8 @@ import signal
 
 import yaml
 
-from loadtest.drill import Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 
 # It makes all targets the same, which is an error in every evaluation.

@@ -7,8 +7,8 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling.faults.injector import FaultInjector
 
 _CLIENTS: Final = 4

@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling.environment.cluster import WORKERS, alive
 from loadtest.drilling.faults.injector import FaultInjector
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 
-from loadtest.drill import Drill
+from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.cluster import Environment
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.result import DrillResult

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
-from loadtest.drill import Drill
+from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.cluster import Environment
 from loadtest.drilling.result import DrillResult
 from loadtest.drilling.undo import UndoLog

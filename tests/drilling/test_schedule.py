@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling.schedule import ScheduledDrill, disturb, next_drill
 from loadtest.drills import registered
 

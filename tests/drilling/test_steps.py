@@ -10,7 +10,7 @@ import pytest
 
 from cluster.errors import ConfigError
 from cluster.monitor.prometheus import Rule
-from loadtest.drill import IDLE, STEADY
+from loadtest.drilling.drill import IDLE, STEADY
 from loadtest.drilling.environment.cluster import Addresses, Components
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector, Interrupted

@@ -9,10 +9,11 @@ import pytest
 
 from cluster.errors import ConfigError
 from loadtest.drilling import drill_cli
+from loadtest.drilling.drill import names
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 from loadtest.drilling.target import TargetEnvironment, for_target, read
 from loadtest.drilling.undo import UndoLog
-from loadtest.drills import names, registered
+from loadtest.drills import registered
 
 GOOD = """
 name = "staging"
@@ -148,7 +149,7 @@ def test_a_drill_that_wants_our_own_processes_says_so(file: Path):
 
 def test_nobody_is_there_to_say_yes_to_production(file: Path, capsys: pytest.CaptureFixture[str]):
     file.write_text(file.read_text().replace('"compressed"', '"production"'))
-    assert drill_cli.drill(["HighConnectionChurn", "--target", str(file)]) == 78
+    assert drill_cli.drill(["HighConnectionChurn", "--target", str(file)], registered()) == 78
     assert "--yes" in capsys.readouterr().err
 
 
@@ -156,5 +157,5 @@ def test_a_target_that_does_not_answer_is_one_sentence(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     words = ["HighConnectionChurn", "--target", str(file), "--report", str(tmp_path / "report")]
-    assert drill_cli.drill(words) == 3
+    assert drill_cli.drill(words, registered()) == 3
     assert "Prometheus at http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 from cluster.errors import ClusterError
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Rule
-from loadtest.drill import Drill
+from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
 from loadtest.drilling.receivers import Notifications, Place, last_id, places

@@ -12,7 +12,7 @@ Rules
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final
@@ -109,3 +109,8 @@ class Drill:
     def touched(self) -> frozenset[Part]:
         """All parts it takes or uses."""
         return self.takes | self.uses
+
+
+def names(drills: Mapping[str, Drill]) -> Mapping[str, str]:
+    """The names of drills, as docker/square.yml has them, by alert."""
+    return {alert: drill.provoke.__module__.rpartition(".")[2] for alert, drill in drills.items()}
