@@ -29,7 +29,7 @@ from loadtest.ledger import Ledger
 _SETTLE_SECONDS: Final = 10.0
 _QUIET_SECONDS: Final = 0.5
 _REPORTS_SECONDS: Final = 15.0
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 _WRITE_SECONDS: Final = 1.0
 _PATH: Final = "/connection/websocket"
 _WORLDS: Final[WeakKeyDictionary[Environment, LoadContext]] = WeakKeyDictionary()
@@ -144,7 +144,7 @@ class LoadContext:
         deadline = time.monotonic() + _SETTLE_SECONDS
         gevent.sleep(_QUIET_SECONDS)
         while not self.ledger.is_settled() and time.monotonic() < deadline:
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(_POLL_SECONDS)
 
     def settle_workers(self, runner: MasterRunner) -> None:
         """Have every worker settle, and wait for what each says then; once."""
@@ -156,7 +156,7 @@ class LoadContext:
             self.settled: set[str] = set()
             runner.send_message("settle")
             while len(self.settled) < runner.worker_count and time.monotonic() < deadline:
-                gevent.sleep(_LOOK_SECONDS)
+                gevent.sleep(_POLL_SECONDS)
             # What one process published, the subscribers of another may still be waiting for.
             if self.ledger.is_settled() or time.monotonic() >= deadline:
                 return

@@ -16,7 +16,13 @@ from typing import Any, Final
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "drills"
 FILES: Final = ("drill.json", "drill.xml", "drill.html")
-_STEPS: Final = ("pending_s", "firing_s", "notified_s", "acknowledged_s", "resolved_s")
+_STEPS: Final = (
+    "pending_seconds",
+    "firing_seconds",
+    "notified_seconds",
+    "acknowledged_seconds",
+    "resolved_seconds",
+)
 _HEAD: Final = """# The last drill in real durations
 
 <!-- Written by `python scripts/drill_page.py`: drill again instead of editing it. -->

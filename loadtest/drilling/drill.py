@@ -2,8 +2,8 @@
 
 Rules
 - One drill per alert, one file per drill under loadtest/drills/, named as docker/square.yml says.
-- Lengths of time are those of production; on a environment with compressed time they are divided. What
-  takes real time in either is declared as `fixed_s`.
+- Lengths of time are those of production; on an environment with compressed time they are divided. What
+  takes real time in either is declared as `fixed_seconds`.
 - `provoke` breaks things through its injector only: each breakage is written down with its mend
   before it happens, and is mended in the end whatever comes between.
 - `takes` names what the drill spoils for others, `uses` what must be well meanwhile: drills run
@@ -23,10 +23,10 @@ from loadtest.drilling.receivers import Place
 from loadtest.drilling.result import Proof
 
 
-class Part(StrEnum):
+class Component(StrEnum):
     """What a drill can spoil for another one on the same environment."""
 
-    DOOR = "door"
+    PUBLIC_PORT = "public port"
     WORKERS = "workers"
     SUPERVISOR = "supervisor"
     STORE = "store"
@@ -51,15 +51,22 @@ class Part(StrEnum):
 
 
 # What a notification needs on its way.
-MONITORING: Final = frozenset({Part.PROMETHEUS, Part.ALERTMANAGER, Part.SLACK})
+MONITORING: Final = frozenset({Component.PROMETHEUS, Component.ALERTMANAGER, Component.SLACK})
 # What steady load needs besides.
 SERVICE: Final = frozenset(
-    {Part.DOOR, Part.WORKERS, Part.SUPERVISOR, Part.STORE, Part.TRAFFIC, Part.CONNECTIONS}
+    {
+        Component.PUBLIC_PORT,
+        Component.WORKERS,
+        Component.SUPERVISOR,
+        Component.STORE,
+        Component.TRAFFIC,
+        Component.CONNECTIONS,
+    }
 )
 
 
 STEADY: Final = Load("steady", users=6, options=("--channels", "2", "--rate", "4"))
-IDLE: Final = Load("idle", users=4, speaks=False)
+IDLE: Final = Load("idle", users=4, publishes=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,11 +77,11 @@ class Drill:
         breaks: what is broken, one sentence.
         undo: how it is mended, one sentence.
         provoke: breaks it; returns once it is broken.
-        fires_s: from the provocation until the alert fires.
-        resolves_s: from the mending until the alert is inactive.
-        fixed_s: real seconds that `provoke` and `mends` take on any environment.
+        fires_seconds: from the provocation until the alert fires.
+        resolves_seconds: from the mending until the alert is inactive.
+        fixed_seconds: real seconds that `provoke` and `mends` take on any environment.
         prepare: what must stand before the baseline is looked at.
-        below: brings the cause just below the threshold; the alert must stay quiet `below_s`.
+        below: brings the cause just below the threshold; the alert must stay quiet `below_seconds`.
         below_breaks: what `below` does, one sentence.
         is_acknowledged: whether it is acknowledged in the middle with `monitor ack`.
         compress_at_most: the fastest time in which the condition can hold.
@@ -88,16 +95,16 @@ class Drill:
     breaks: str
     undo: str
     provoke: Callable[[FaultInjector], None]
-    fires_s: float
-    resolves_s: float
-    takes: frozenset[Part]
-    uses: frozenset[Part] = MONITORING | SERVICE
-    fixed_s: float = 0.0
+    fires_seconds: float
+    resolves_seconds: float
+    affects: frozenset[Component]
+    needs: frozenset[Component] = MONITORING | SERVICE
+    fixed_seconds: float = 0.0
     proof: Proof = "full"
     prepare: Callable[[FaultInjector], None] | None = None
     below: Callable[[FaultInjector], None] | None = None
     below_breaks: str = ""
-    below_s: float = 0.0
+    below_seconds: float = 0.0
     is_acknowledged: bool = False
     compress_at_most: float = float("inf")
     load: Load | None = field(default=STEADY)
@@ -106,9 +113,9 @@ class Drill:
     is_early: bool = False
 
     @property
-    def touched(self) -> frozenset[Part]:
+    def touched(self) -> frozenset[Component]:
         """All parts it takes or uses."""
-        return self.takes | self.uses
+        return self.affects | self.needs
 
 
 def names(drills: Mapping[str, Drill]) -> Mapping[str, str]:

@@ -1,6 +1,6 @@
 """The command lines of `ws-cluster drill` and `ws-cluster soak`.
 
-Rule: exit codes are 0 everything is proven, 1 a drill failed or an alert has no drill, 3 a environment
+Rule: exit codes are 0 everything is proven, 1 a drill failed or an alert has no drill, 3 an environment
 cannot start, 69 a program is missing, 78 bad input, 130 interrupted.
 """
 

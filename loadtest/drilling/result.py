@@ -26,7 +26,7 @@ STEPS: Final = (
     "alertmanager",
     "notified",
     "acknowledged",
-    "mended",
+    "undone",
     "resolved",
     "resolve_notified",
     "ledger",
@@ -55,7 +55,7 @@ class DrillResult:
         proof: how far the alert can travel: `full` to the receivers, `prometheus` to Prometheus,
             `deadman` to the dead man's switch, which raises the alarm by its silence.
         simulated_because: why the cause was simulated; empty if it was real.
-        moments: Unix time of each step that was reached, by its name in STEPS.
+        step_times: Unix time of each step that was reached, by its name in STEPS.
         failed_at: the step that was not reached; empty if all were.
         why: one sentence: which link of the chain is broken, and what was seen instead.
         below: what was seen while the cause stayed just below the threshold; empty if not tried.
@@ -82,7 +82,7 @@ class DrillResult:
     why: str = ""
     below: str = ""
     is_acknowledged: bool = False
-    moments: dict[str, float] = field(default_factory=dict)
+    step_times: dict[str, float] = field(default_factory=dict)
     notified: list[ReceiverState] = field(default_factory=list)
     resolve_notified: list[ReceiverState] = field(default_factory=list)
     also_fired: list[str] = field(default_factory=list)
@@ -91,7 +91,7 @@ class DrillResult:
 
     def seconds(self, step: str) -> float | None:
         """Seconds from the provocation to a step; None if either was not reached."""
-        provoked, at = self.moments.get("provoked"), self.moments.get(step)
+        provoked, at = self.step_times.get("provoked"), self.step_times.get(step)
         return None if provoked is None or at is None else round(at - provoked, 2)
 
     def to_document(self) -> dict[str, Any]:
@@ -99,10 +99,10 @@ class DrillResult:
         document = asdict(self)
         document["notified"] = [str(receiver) for receiver in self.notified]
         document["resolve_notified"] = [str(receiver) for receiver in self.resolve_notified]
-        timed = ("pending", "firing", "alertmanager", "notified", "acknowledged", "mended")
+        timed = ("pending", "firing", "alertmanager", "notified", "acknowledged", "undone")
         for step in (*timed, "resolved", "resolve_notified"):
             name = "resolve_notified" if step == "resolve_notified" else step
-            document[f"{name}_s"] = self.seconds(step)
+            document[f"{name}_seconds"] = self.seconds(step)
         return document
 
 

@@ -23,16 +23,16 @@ from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Rule
 from loadtest.drilling import undo
 from loadtest.drilling.drill import Drill, names
-from loadtest.drilling.environment.cluster import Components, Environment
+from loadtest.drilling.environment.cluster import Environment, MonitoredCluster
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.result import DrillResult, RunResult
-from loadtest.drilling.schedule import ScheduledDrill, next_drill
+from loadtest.drilling.schedule import ScheduleRow, next_drill
 from loadtest.drilling.steps.deadman import DeadmanSteps
 from loadtest.drilling.steps.steps import DrillSteps
 from loadtest.drilling.target import DrillTarget, TargetEnvironment
 from loadtest.drilling.undo import UndoLog
 
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 
 
 class ProgressListener(Protocol):
@@ -93,13 +93,13 @@ class Runner:
         self._names = names(registered)
         self._stop = threading.Event()
         self._environments: dict[str, Environment | TargetEnvironment] = {}
-        self._threads: list[tuple[threading.Thread, ScheduledDrill, Drill]] = []
+        self._threads: list[tuple[threading.Thread, ScheduleRow, Drill]] = []
 
     def go(self) -> None:
         """Run everything; the run says what was found.
 
         Raises:
-            BootFailed, DependencyMissing: a environment cannot be started.
+            BootFailed, DependencyMissing: an environment cannot be started.
             ConfigError: the directory to keep is in use.
         """
         handlers = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
@@ -108,7 +108,7 @@ class Runner:
             with undo_log:
                 folder = self._folder(undo_log)
                 try:
-                    self._on_stages(folder, undo_log)
+                    self._run_drills(folder, undo_log)
                 finally:
                     self._join()
                     for environment in self._environments.values():
@@ -145,10 +145,10 @@ class Runner:
         undo_log.note(undo.removed(folder))
         return folder
 
-    def _on_stages(self, folder: Path, undo_log: UndoLog) -> None:
+    def _run_drills(self, folder: Path, undo_log: UndoLog) -> None:
         waiting = list(self._plan.drills)
         places = self._places()
-        self._start_stages(places, folder, undo_log)
+        self._start_environments(places, folder, undo_log)
         if self._plan.is_all:
             self._gate()
         while (waiting or self._threads) and not self._stop.is_set():
@@ -157,27 +157,26 @@ class Runner:
                     waiting.remove(drill)
                     self._begin(drill, place)
             self._reap()
-            self._stop.wait(_LOOK_SECONDS)
+            self._stop.wait(_POLL_SECONDS)
 
-    def _places(self) -> list[ScheduledDrill]:
+    def _places(self) -> list[ScheduleRow]:
         """A row for each environment; slower ones for what cannot hold in the fastest time."""
         plan = self._plan
         if plan.target is not None:
-            return [ScheduledDrill(plan.target.name, plan.compress, plan.together)]
+            return [ScheduleRow(plan.target.name, plan.compress, plan.together)]
         count = max(1, min(plan.environments, len(plan.drills)))
         places = [
-            ScheduledDrill(f"environment-{n + 1}", plan.compress, plan.together)
-            for n in range(count)
+            ScheduleRow(f"environment-{n + 1}", plan.compress, plan.together) for n in range(count)
         ]
         slower = {d.compress_at_most for d in plan.drills if d.compress_at_most < plan.compress}
         fast = [d for d in plan.drills if d.compress_at_most >= plan.compress]
         places = places if fast else []
         return places + [
-            ScheduledDrill(f"environment-x{s:g}", s, plan.together) for s in sorted(slower)
+            ScheduleRow(f"environment-x{s:g}", s, plan.together) for s in sorted(slower)
         ]
 
-    def _start_stages(
-        self, places: Sequence[ScheduledDrill], folder: Path, undo_log: UndoLog
+    def _start_environments(
+        self, places: Sequence[ScheduleRow], folder: Path, undo_log: UndoLog
     ) -> None:
         faults: list[Exception] = []
 
@@ -189,7 +188,7 @@ class Runner:
 
         threads = []
         for place in places:
-            environment = self._new_stage(place, folder, undo_log)
+            environment = self._new_environment(place, folder, undo_log)
             self._environments[place.name] = environment
             threads.append(threading.Thread(target=start, args=(environment,), name=place.name))
         if self._plan.target is None:
@@ -203,8 +202,8 @@ class Runner:
         if faults:
             raise faults[0]
 
-    def _new_stage(
-        self, place: ScheduledDrill, folder: Path, undo_log: UndoLog
+    def _new_environment(
+        self, place: ScheduleRow, folder: Path, undo_log: UndoLog
     ) -> Environment | TargetEnvironment:
         plan = self._plan
         if plan.target is not None:
@@ -226,7 +225,7 @@ class Runner:
         }
         self._run.uncovered = sorted(known - set(self._registered))
 
-    def _begin(self, drill: Drill, place: ScheduledDrill) -> None:
+    def _begin(self, drill: Drill, place: ScheduleRow) -> None:
         place.running.append(drill)
         place.has_begun = True
         environment = self._environments[place.name]
@@ -234,7 +233,7 @@ class Runner:
         self._threads.append((thread, place, drill))
         thread.start()
 
-    def _drill(self, drill: Drill, environment: Components) -> None:
+    def _drill(self, drill: Drill, environment: MonitoredCluster) -> None:
         result = _result(drill, self._names[drill.alert], environment)
         self._run.results.append(result)
         self._screen.started(result)
@@ -261,7 +260,7 @@ class Runner:
             thread.join()
 
 
-def _result(drill: Drill, name: str, environment: Components) -> DrillResult:
+def _result(drill: Drill, name: str, environment: MonitoredCluster) -> DrillResult:
     rule = _rule(environment, drill.alert)
     labels = rule.labels if rule is not None else {}
     return DrillResult(
@@ -279,7 +278,7 @@ def _result(drill: Drill, name: str, environment: Components) -> DrillResult:
     )
 
 
-def _rule(environment: Components, alert: str) -> Rule | None:
+def _rule(environment: MonitoredCluster, alert: str) -> Rule | None:
     try:
         return next((rule for rule in environment.prometheus.rules() if rule.name == alert), None)
     except NotAnswering:

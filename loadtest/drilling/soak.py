@@ -38,7 +38,7 @@ from loadtest.drilling.undo import UndoLog
 MAY_FIRE: Final = frozenset({"DeploymentCompleted", "Watchdog"})
 _MINUTES: Final = 20.0
 _BASELINE_SECONDS: Final = 90.0
-_LOOK_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.5
 _REPLACED_SECONDS: Final = 30.0
 _MIXED: Final = Load("mixed", users=40, options=("--rate", "12", "--channels", "8"))
 _EXITS: Final = (
@@ -112,7 +112,7 @@ class Soak:
         self._unanswered = 0
 
     def go(self) -> None:
-        """Start a environment, load it, roll it, crash one worker, and watch."""
+        """Start an environment, load it, roll it, crash one worker, and watch."""
         handlers = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
         undo_log = UndoLog()
         try:
@@ -162,12 +162,12 @@ class Soak:
                 self._look(environment)
                 if events and time.time() > events[0][0]:
                     events.pop(0)[1](injector)
-                injector.wait(_LOOK_SECONDS)
+                injector.wait(_POLL_SECONDS)
             for thread in self._threads:
                 thread.join()
             self._account = load.end()
         finally:
-            self._run.faults += injector.mend()
+            self._run.faults += injector.undo()
 
     def _beside(
         self, name: str, injector: FaultInjector, act: Callable[[FaultInjector], None]
@@ -213,10 +213,10 @@ class Soak:
             if result is None:
                 result = self._results[rule.name] = _result(rule, environment, now)
                 self._run.results.append(result)
-            if rule.alerts and "pending" not in result.moments:
-                result.moments["pending"] = now
-            if rule.state == "firing" and "firing" not in result.moments:
-                result.moments["firing"] = now
+            if rule.alerts and "pending" not in result.step_times:
+                result.step_times["pending"] = now
+            if rule.state == "firing" and "firing" not in result.step_times:
+                result.step_times["firing"] = now
                 result.evidence["prometheus"] = [dict(alert.labels) for alert in rule.alerts]
             if not result.samples or now - result.samples[-1][0] > self._seconds / 60:
                 value = diagnosis.value_of(environment.prometheus, rule.expression)
@@ -225,7 +225,7 @@ class Soak:
 
     def _judge(self, result: DrillResult, now: float) -> None:
         result.ended_at = now
-        fired = "firing" in result.moments
+        fired = "firing" in result.step_times
         if fired and result.alert not in MAY_FIRE:
             result.result, result.failed_at = "failed", "firing"
             result.why = "it fired although the cluster was healthy"
@@ -238,7 +238,7 @@ class Soak:
         """Say in the run what is wrong, and what a person should know."""
         run = self._run
         fired = self._results.get("DeploymentCompleted")
-        if fired is None or "firing" not in fired.moments:
+        if fired is None or "firing" not in fired.step_times:
             run.faults.append("DeploymentCompleted did not fire although the workers were rolled")
         if faults := _MIXED.faults(self._account):
             run.faults.append(f"publications are not accounted for: {faults}")
@@ -246,7 +246,7 @@ class Soak:
         pending = sorted(
             name
             for name, one in self._results.items()
-            if "pending" in one.moments and "firing" not in one.moments
+            if "pending" in one.step_times and "firing" not in one.step_times
         )
         run.notes.append(f"pending for a while: {', '.join(pending) or 'none'}")
         if self._unanswered:
@@ -270,7 +270,7 @@ def _result(rule: Rule, environment: Environment, now: float) -> DrillResult:
         environment=environment.name,
         compress=environment.compress,
         started_at=now,
-        moments={"baseline": now},
+        step_times={"baseline": now},
     )
 
 

@@ -1,4 +1,4 @@
-"""A running cluster as a environment: where its parts are, and the commands that break and mend it.
+"""A running cluster as an environment: where its parts are, and the commands that break and mend it.
 
 The file (TOML):
 
@@ -36,7 +36,7 @@ from urllib.parse import urlsplit
 from cluster.errors import ConfigError, Problem
 from loadtest.drilling import undo
 from loadtest.drilling.drill import Drill
-from loadtest.drilling.environment.cluster import Addresses, Components
+from loadtest.drilling.environment.cluster import Addresses, MonitoredCluster
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 from loadtest.drilling.undo import UndoLog
 
@@ -133,7 +133,7 @@ def _is_url(text: object, schemes: Sequence[str]) -> bool:
     return parts is not None and parts.scheme in schemes and bool(parts.hostname)
 
 
-class TargetEnvironment(Components):
+class TargetEnvironment(MonitoredCluster):
     """A running cluster; nothing of it is started or ended by us.
 
     Args:

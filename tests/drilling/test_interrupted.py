@@ -108,7 +108,7 @@ async def drilling(tmp_path: Path) -> AsyncIterator[Drilling]:
         await one.until_nothing_is_left()
 
 
-async def test_killed_in_the_middle_it_is_mended_by_the_mender(drilling: Drilling):
+async def test_killed_in_the_middle_it_is_mended_by_the_daemon(drilling: Drilling):
     await drilling.until_broken()
     groups = drilling.groups()
     # Also those whose command lines name no folder, such as the undo daemon itself.

@@ -1,6 +1,6 @@
 """One link of the chain is taken away at a time: the drill fails, and says which link it is.
 
-Each has a environment of its own, and all run at the same time: most of it is waiting.
+Each has an environment of its own, and all run at the same time: most of it is waiting.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ def receiver_unreachable(environment: Environment) -> None:
 
 
 def alertmanager_hangs(environment: Environment) -> None:
-    hold(environment.part("alertmanager"))
+    hold(environment.pid_of("alertmanager"))
 
 
 SABOTAGES = (
@@ -149,8 +149,8 @@ def test_a_whole_chain_is_proven(results: Mapping[str, DrillResult]):
         "slack #infrastructure-alerts",
         "slack #websocket-alerts",
     }
-    steps = ["provoked", "pending", "firing", "alertmanager", "mended", "resolved"]
-    assert sorted(steps, key=result.moments.__getitem__) == steps
+    steps = ["provoked", "pending", "firing", "alertmanager", "undone", "resolved"]
+    assert sorted(steps, key=result.step_times.__getitem__) == steps
 
 
 @pytest.mark.parametrize(

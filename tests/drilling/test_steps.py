@@ -11,7 +11,7 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.monitor.prometheus import Rule
 from loadtest.drilling.drill import IDLE, STEADY
-from loadtest.drilling.environment.cluster import Addresses, Components
+from loadtest.drilling.environment.cluster import Addresses, MonitoredCluster
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector, Interrupted
 from loadtest.drilling.receivers import INFRASTRUCTURE, ONCALL, PAGER, TEAM, Notifications, places
@@ -112,8 +112,8 @@ def test_a_drill_that_reaches_fewer_places_is_not_astray_where_its_route_leads()
 # --- what ends in time -----------------------------------------------------------------------
 
 
-class Nowhere(Components):
-    """A environment without parts."""
+class Nowhere(MonitoredCluster):
+    """An environment without parts."""
 
     @property
     def addresses(self) -> Addresses:
@@ -136,7 +136,7 @@ def test_what_still_provokes_ends_when_the_drill_gives_up(tmp_path: Path):
         injector.give_up()
         assert ended.wait(10)
         thread.join()
-        assert injector.mend() == []
+        assert injector.undo() == []
 
 
 def test_what_pulsed_before_the_mending_does_not_pulse_after_it(tmp_path: Path):
@@ -145,7 +145,7 @@ def test_what_pulsed_before_the_mending_does_not_pulse_after_it(tmp_path: Path):
         injector = FaultInjector(parts, "test", threading.Event())
         beats: list[int] = []
         injector.pulse(lambda: beats.append(1), 0.01)
-        assert injector.mend() == []
+        assert injector.undo() == []
         count = len(beats)
         threading.Event().wait(0.1)
         assert len(beats) == count
@@ -164,7 +164,7 @@ def test_an_error_in_a_pulse_is_told_when_it_is_mended(tmp_path: Path):
         injector.pulse(beat, 0.01)
         assert failed.wait(10)
         threading.Event().wait(0.1)
-        [fault] = injector.mend()
+        [fault] = injector.undo()
         assert "ZeroDivisionError" in fault
 
 

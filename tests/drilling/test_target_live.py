@@ -80,7 +80,7 @@ def test_a_drill_killed_in_the_middle_is_mended_by_the_target_s_command(
     finally:
         drill.kill()
         drill.wait()
-    until(lambda: (tmp_path / "mended").exists() and not memory_hog.exists(), 30)
+    until(lambda: (tmp_path / "undone").exists() and not memory_hog.exists(), 30)
 
 
 def test_a_running_cluster_is_broken_proven_and_mended(
@@ -99,7 +99,7 @@ def test_a_running_cluster_is_broken_proven_and_mended(
         "passed",
         "theirs",
     )
-    assert result["acknowledged_s"] > result["firing_s"] > 0
+    assert result["acknowledged_seconds"] > result["firing_seconds"] > 0
     assert set(result["notified"]) == {"slack #websocket-alerts", "slack #infrastructure-alerts"}
-    assert (tmp_path / "mended").exists()
+    assert (tmp_path / "undone").exists()
     assert not Path(f"{environment.disk.path}/memory_hog").exists()

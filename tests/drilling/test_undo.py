@@ -45,7 +45,7 @@ def test_the_last_broken_is_mended_first(tmp_path: Path):
         file.write_text("second")
         numbers.append(undo_log.note(undo.written(file)))
         file.write_text("third")
-        assert undo_log.mend(numbers) == []
+        assert undo_log.undo(numbers) == []
     assert file.read_text() == "first"
 
 
@@ -54,7 +54,7 @@ def test_a_stopped_process_goes_on(sleeper: subprocess.Popen[bytes]):
         number = undo_log.note(undo.signalled(sleeper.pid, signal.SIGCONT))
         os.kill(sleeper.pid, signal.SIGSTOP)
         until(lambda: state(sleeper.pid) == psutil.STATUS_STOPPED)
-        undo_log.mend([number])
+        undo_log.undo([number])
         until(lambda: state(sleeper.pid) != psutil.STATUS_STOPPED)
 
 
@@ -77,8 +77,8 @@ def test_what_cannot_be_mended_is_said_and_the_rest_is_mended(tmp_path: Path):
     file.write_text("x")
     with UndoLog() as undo_log:
         numbers = [undo_log.note(undo.removed(file)), undo_log.note(undo.run(["false"]))]
-        [fault] = undo_log.mend(numbers)
-    assert "could not be mended" in fault
+        [fault] = undo_log.undo(numbers)
+    assert "could not be undone" in fault
     assert not file.exists()
 
 
@@ -93,7 +93,7 @@ with Mends() as undo_log:
     os.kill(pid, signal.SIGSTOP)
     undo_log.note(undo_log.written(file))
     file.write_text("broken")
-    undo_log.mend([undo_log.note(undo_log.removed(file.with_name("mended already")))])
+    undo_log.undo([undo_log.note(undo_log.removed(file.with_name("mended already")))])
     print("broken", flush=True)
     time.sleep(300)
 """
@@ -131,7 +131,7 @@ def test_the_mender_says_what_it_cannot_do():
         timeout=30,
     )
     assert done.returncode == 1
-    assert "could not be mended" in done.stderr
+    assert "could not be undone" in done.stderr
 
 
 def test_a_line_that_was_cut_disarms_nobody(tmp_path: Path):
@@ -151,26 +151,26 @@ def test_a_line_that_was_cut_disarms_nobody(tmp_path: Path):
     assert file.read_text() == "well"
 
 
-def test_what_could_not_be_mended_is_tried_again_by_the_mender(tmp_path: Path):
+def test_what_could_not_be_mended_is_tried_again_by_the_daemon(tmp_path: Path):
     marker = tmp_path / "later"
     command = ["sh", "-c", f"test -e {marker} && touch {tmp_path}/mended"]
     with UndoLog() as undo_log:
         number = undo_log.note(undo.run(command))
-        [fault] = undo_log.mend([number])
-        assert "could not be mended" in fault
+        [fault] = undo_log.undo([number])
+        assert "could not be undone" in fault
         marker.touch()
-    assert (tmp_path / "mended").exists()
+    assert (tmp_path / "undone").exists()
     assert undo_log.faults == []
 
 
 def test_what_is_never_mended_is_a_fault_in_the_end():
     with UndoLog() as undo_log:
         number = undo_log.note(undo.run(["false"]))
-        undo_log.mend([number])
+        undo_log.undo([number])
     assert len(undo_log.faults) == 1
 
 
-def test_nothing_more_is_broken_without_a_mender(tmp_path: Path):
+def test_nothing_more_is_broken_without_a_daemon(tmp_path: Path):
     with UndoLog() as undo_log:
         os.kill(undo_log.pid, signal.SIGKILL)
         until(lambda: not psutil.pid_exists(undo_log.pid) or state(undo_log.pid) == "zombie")

@@ -107,8 +107,7 @@ class _Stack:
             if part.exit_code is not None or time.monotonic() > deadline:
                 how = "ended" if part.exit_code is not None else "is not ready"
                 raise BootFailed(
-                    f"{part.name} {how}; it said: {part.last_words() or 'nothing'}"
-                    f" (its log is {part.log})"
+                    f"{part.name} {how}; it said: {part.last_lines()} (its log is {part.log})"
                 )
             if self._is_told_to_stop(_LOOK_SECONDS):
                 return False
@@ -203,7 +202,7 @@ class _Stack:
         for part in reversed(self._parts):
             part.terminate()
         for part in reversed(self._parts):
-            part.wait(deadline)
+            part.stop(deadline)
 
     def _say(self, text: str) -> None:
         with suppress(OSError, ValueError):

@@ -1,4 +1,4 @@
-"""A environment: a cluster, its store and its monitoring, all of them ours, for drills to break.
+"""An environment: a cluster, its store and its monitoring, all of them ours, for drills to break.
 
 Rules
 - Everything listens on loopback, on ports nobody uses, and keeps its state below one directory.
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ from cluster.monitor.alertmanager import Alertmanager
 from cluster.monitor.asking import Service
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Prometheus
-from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
+from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, ws_cluster
 from loadtest.drilling.environment.privileges import Privilege, memory_group, small_disk
 from loadtest.drilling.undo import UndoLog
 
@@ -47,7 +48,7 @@ _SCALED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the parts of a environment are, as URLs."""
+    """Where the parts of an environment are, as URLs."""
 
     websocket: str
     admin: str
@@ -57,7 +58,7 @@ class Addresses:
     receiver: str
 
 
-class Components:
+class MonitoredCluster:
     """What every environment has, ours or not.
 
     Args:
@@ -96,8 +97,8 @@ class Components:
         return Service("the receiver", self.addresses.receiver)
 
 
-class Environment(Components):
-    """A environment of our own.
+class Environment(MonitoredCluster):
+    """An environment of our own.
 
     Args:
         name: unique in the run; part of file names.
@@ -119,7 +120,7 @@ class Environment(Components):
         self._rules_dir = rules_dir
         first = free_ports(10)
         self.port, self.admin_port, self.worker_port_base = first, first + 1, first + 2
-        self._store_port, self._road_port = first + 5, first + 6
+        self._store_port, self._proxy_port = first + 5, first + 6
         self._monitoring_ports = free_ports(4)
         self._programs: list[DrillProcess] = []
         self.group = Privilege(None, "not tried")
@@ -142,10 +143,10 @@ class Environment(Components):
             DrillProcess(
                 "store_proxy",
                 [
-                    *this()[:1],
+                    sys.executable,
                     "-m",
                     "loadtest.drilling.faults.store_proxy",
-                    str(self._road_port),
+                    str(self._proxy_port),
                     str(self._store_port),
                 ],
                 folder=self.folder,
@@ -185,7 +186,7 @@ class Environment(Components):
 
     def _start_cluster(self) -> DrillProcess:
         self.write_config({})
-        command = this("up", "--config", str(self.config_path), "--workers", str(WORKERS))
+        command = ws_cluster("up", "--config", str(self.config_path), "--workers", str(WORKERS))
         command += ["--port", str(self.port), "--admin-port", str(self.admin_port)]
         command += ["--worker-port-base", str(self.worker_port_base), "--redis-url", self.store_url]
         command += ["--data-dir", str(self.folder / "cluster"), "--host", "127.0.0.1"]
@@ -198,7 +199,7 @@ class Environment(Components):
 
     def _start_monitoring(self) -> DrillProcess:
         first = self._monitoring_ports
-        command = this("monitoring", "up", "--data-dir", str(self.monitoring_dir))
+        command = ws_cluster("monitoring", "up", "--data-dir", str(self.monitoring_dir))
         for number, name in enumerate(("prometheus", "alertmanager", "node-exporter", "receiver")):
             command += [f"--{name}-port", str(first + number)]
         command += ["--app", f"127.0.0.1:{self.admin_port}", "--compress", f"{self.compress:g}"]
@@ -247,7 +248,7 @@ class Environment(Components):
 
     @property
     def store_url(self) -> str:
-        return f"redis://127.0.0.1:{self._road_port}"
+        return f"redis://127.0.0.1:{self._proxy_port}"
 
     @property
     def config_path(self) -> Path:
@@ -282,7 +283,7 @@ class Environment(Components):
         masters = self.cluster.children("nginx: master")
         return [pid for master in masters for pid in self.cluster.children("nginx", below=master)]
 
-    def part(self, name: str) -> int:
+    def pid_of(self, name: str) -> int:
         """The pid of a part of the monitoring: `prometheus`, `alertmanager`, `node_exporter`, …
 
         Raises:
@@ -315,7 +316,7 @@ class Environment(Components):
         import os
         import signal
 
-        os.kill(self.part(part), signal.SIGHUP)
+        os.kill(self.pid_of(part), signal.SIGHUP)
 
 
 def is_ready(admin_url: str) -> bool:

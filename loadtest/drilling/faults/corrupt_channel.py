@@ -26,7 +26,7 @@ def corrupt(injector: FaultInjector, channel: str) -> None:
         _ask(port, "DEL", key)
 
     injector.afterwards(heal)
-    answer = _ask(port, "SET", key, "poison")
+    answer = _ask(port, "SET", key, "corrupt")
     if answer != b"+OK\r\n":
         raise CannotProvoke(f"the store answers {answer!r}")
 
@@ -57,7 +57,7 @@ def publish(url: str, channel: str) -> None:
                     reply = orjson.loads(line)
                     if reply.get("id") == 2:
                         if "error" not in reply:
-                            raise CannotProvoke("the poisoned channel takes publications")
+                            raise CannotProvoke("the corrupt channel accepts publications")
                         return
         finally:
             with suppress(OSError, WebSocketException):

@@ -1,7 +1,7 @@
 """What one drill does on its environment: it breaks, it adds load, it waits; and everything is mended.
 
 Rules
-- Whatever is broken through a injector is written down with its mend before it happens.
+- Whatever is broken through an injector is written down with its mend before it happens.
 - `mend` undoes all of it, the last broken first, and says what could not be.
 - Every wait ends at once when the drill is told to end, by raising `Interrupted`.
 """
@@ -17,12 +17,12 @@ from pathlib import Path
 from typing import Final
 
 from loadtest.drilling import undo
-from loadtest.drilling.environment.cluster import Components, Environment
+from loadtest.drilling.environment.cluster import Environment, MonitoredCluster
 from loadtest.drilling.environment.drill_processes import DrillProcess
 from loadtest.drilling.environment.load import Load, LoadFailed, RunningLoad
-from loadtest.drilling.undo import Mend
+from loadtest.drilling.undo import UndoAction
 
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 
 
 class Interrupted(Exception):
@@ -40,8 +40,8 @@ class FaultInjector:
         stop: set when all drills are to end.
     """
 
-    def __init__(self, parts: Components, name: str, stop: threading.Event) -> None:
-        self.parts = parts
+    def __init__(self, parts: MonitoredCluster, name: str, stop: threading.Event) -> None:
+        self.monitored_cluster = parts
         self.name = name
         self.simulated_because = ""
         self._stop = stop
@@ -52,7 +52,7 @@ class FaultInjector:
         self._pulses: list[threading.Thread] = []
         self._faults: list[str] = []
         self._count = 0
-        self._mending_thread = 0
+        self._undoing_thread = 0
 
     @property
     def environment(self) -> Environment:
@@ -61,17 +61,17 @@ class FaultInjector:
         Raises:
             CannotProvoke: it is somebody else's.
         """
-        if not isinstance(self.parts, Environment):
+        if not isinstance(self.monitored_cluster, Environment):
             raise CannotProvoke(
-                f"{self.parts.name} is not ours: give its commands in the target file"
+                f"{self.monitored_cluster.name} is not ours: give its commands in the target file"
             )
-        return self.parts
+        return self.monitored_cluster
 
     # --- time ------------------------------------------------------------------------------
 
     def seconds(self, production_seconds: float) -> float:
         """A length of time of production, on this environment."""
-        return production_seconds / self.parts.compress
+        return production_seconds / self.monitored_cluster.compress
 
     def wait(self, real_seconds: float) -> None:
         """Sleep.
@@ -79,7 +79,7 @@ class FaultInjector:
         Raises:
             Interrupted: the drill was told to end.
         """
-        if self._mending_thread == threading.get_ident():
+        if self._undoing_thread == threading.get_ident():
             # What mends is not interrupted.
             time.sleep(real_seconds)
             return
@@ -88,7 +88,7 @@ class FaultInjector:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            self._stop.wait(min(left, _LOOK_SECONDS))
+            self._stop.wait(min(left, _POLL_SECONDS))
         raise Interrupted
 
     def give_up(self) -> None:
@@ -106,7 +106,7 @@ class FaultInjector:
         while not look():
             if time.monotonic() > deadline:
                 raise CannotProvoke(f"{what}: not within {real_seconds:g} s")
-            self.wait(_LOOK_SECONDS)
+            self.wait(_POLL_SECONDS)
 
     @property
     def is_over(self) -> bool:
@@ -115,14 +115,14 @@ class FaultInjector:
 
     # --- breaking --------------------------------------------------------------------------
 
-    def note(self, mend: Mend) -> int:
+    def note(self, action: UndoAction) -> int:
         """Write a mend down; break the thing only after this."""
-        number = self.parts.undo_log.note(mend)
+        number = self.monitored_cluster.undo_log.note(action)
         self._noted.append(number)
         return number
 
     def afterwards(self, action: Callable[[], None]) -> None:
-        """Do something before the noted undo_log: for what only we can mend, on a environment of ours."""
+        """Do something before the noted undo_log: for what only we can mend, on an environment of ours."""
         self._afterwards.append(action)
 
     def stop_process(self, *pids: int) -> None:
@@ -176,10 +176,10 @@ class FaultInjector:
         self._count += 1
         return RunningLoad(
             load,
-            host=host or self.parts.addresses.websocket,
-            folder=self.parts.folder,
+            host=host or self.monitored_cluster.addresses.websocket,
+            folder=self.monitored_cluster.folder,
             name=f"{self.name}-{self._count}",
-            undo_log=self.parts.undo_log,
+            undo_log=self.monitored_cluster.undo_log,
         )
 
     def run(self, name: str, command: Sequence[str], *, cgroup: Path | None = None) -> DrillProcess:
@@ -188,11 +188,11 @@ class FaultInjector:
         program = DrillProcess(
             f"{self.name}-{name}-{self._count}",
             command,
-            folder=self.parts.folder,
-            undo_log=self.parts.undo_log,
+            folder=self.monitored_cluster.folder,
+            undo_log=self.monitored_cluster.undo_log,
             cgroup=cgroup,
         )
-        self._noted.append(program.mend)
+        self._noted.append(program.undo_number)
         return program
 
     def simulate(self, because: str) -> None:
@@ -201,24 +201,24 @@ class FaultInjector:
 
     # --- mending ---------------------------------------------------------------------------
 
-    def mend(self) -> list[str]:
+    def undo(self) -> list[str]:
         """Undo everything; returns a sentence for each thing that could not be."""
         self._is_over.set()
         for thread in self._pulses:
             thread.join(30)
         faults, self._faults = self._faults, []
-        self._mending_thread = threading.get_ident()
+        self._undoing_thread = threading.get_ident()
         for action in reversed(self._afterwards):
             try:
                 action()
             except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be mended, too
-                faults.append(f"could not be mended: {error}")
+                faults.append(f"could not be undone: {error}")
         for load in self._loads:
             load.end()
-        faults += self.parts.undo_log.mend(self._noted)
+        faults += self.monitored_cluster.undo_log.undo(self._noted)
         self._pulses, self._afterwards, self._loads, self._noted = [], [], [], []
         self._is_over = threading.Event()
-        self._mending_thread = 0
+        self._undoing_thread = 0
         return faults
 
 

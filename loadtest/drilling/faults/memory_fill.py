@@ -15,13 +15,13 @@ _SECONDS: Final = 60.0
 
 
 def fill(
-    injector: FaultInjector, share: float, *, growth_per_s: float = 0.0, most: float = 0.0
+    injector: FaultInjector, share: float, *, growth_per_second: float = 0.0, most: float = 0.0
 ) -> None:
     """Let a share of the memory limit be used, and then more at a pace.
 
     Args:
         share: of the limit, all processes together.
-        growth_per_s: share of the limit per real second.
+        growth_per_second: share of the limit per real second.
         most: the share at which it stops growing; `share` if 0.
 
     Raises:
@@ -29,12 +29,12 @@ def fill(
     """
     group = injector.environment.group
     if group.path is None:
-        memory_is_full(injector, share, growth_per_s, most or share, because=group.why_not)
+        memory_is_full(injector, share, growth_per_second, most or share, because=group.why_not)
         return
     # Asked here and now: what Prometheus has may be of before the last memory_hog ended.
     page = Service("the cluster", injector.environment.addresses.admin).text("/metrics")
     used, limit = (_value(page, name) for name in ("working_set", "limit"))
-    held = [share * limit - used, growth_per_s * limit, (most or share) * limit - used]
+    held = [share * limit - used, growth_per_second * limit, (most or share) * limit - used]
     command = [
         sys.executable,
         "-m",
@@ -43,7 +43,7 @@ def fill(
     ]
     memory_hog = injector.run("memory_hog", command, cgroup=group.path)
     injector.wait_until(
-        lambda: "memory_hog is held" in memory_hog.last_words(), _SECONDS, "memory_hog is held"
+        lambda: "memory_hog is held" in memory_hog.last_lines(), _SECONDS, "memory_hog is held"
     )
 
 

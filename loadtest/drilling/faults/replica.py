@@ -1,4 +1,4 @@
-"""A second replica of a environment's cluster, on the same store, that comes and goes in discovery."""
+"""A second replica of an environment's cluster, on the same store, that comes and goes in discovery."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cluster.monitor.asking import Service
 from loadtest.drilling.environment.cluster import Environment, is_ready
-from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
+from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, ws_cluster
 from loadtest.drilling.faults.injector import FaultInjector
 
 _SECONDS: Final = 60.0
@@ -53,7 +53,7 @@ class Replica:
         # It takes hardly any clients, so that the cluster's capacity stays what it was.
         document = environment.config({"client": {"insecure": True, "connection_limit": 1}})
         config.write_text(json.dumps(document), encoding="utf-8")
-        command = this("up", "--config", str(config), "--workers", "1", "--no-nginx")
+        command = ws_cluster("up", "--config", str(config), "--workers", "1", "--no-nginx")
         command += ["--port", str(self._port), "--admin-port", str(self._port + 1)]
         command += ["--worker-port-base", str(self._port + 2), "--redis-url", environment.store_url]
         command += ["--data-dir", str(folder / "data"), "--host", "127.0.0.1"]

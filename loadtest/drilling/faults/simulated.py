@@ -23,7 +23,7 @@ _TARGETS: Final = "targets/websocket-app.json"
 
 
 def memory_is_full(
-    injector: FaultInjector, share: float, growth_per_s: float, most: float, *, because: str
+    injector: FaultInjector, share: float, growth_per_second: float, most: float, *, because: str
 ) -> None:
     """The cluster's page says that so much of its memory is used."""
     injector.simulate(because)
@@ -35,7 +35,7 @@ def memory_is_full(
     began = time.monotonic()
 
     def look() -> None:
-        now = min(most, share + growth_per_s * (time.monotonic() - began))
+        now = min(most, share + growth_per_second * (time.monotonic() - began))
         metrics_proxy.values["app_memory_working_set_bytes"] = now * _LIMIT_BYTES
 
     look()
@@ -70,6 +70,6 @@ def disk_is_full(injector: FaultInjector, share: float, *, because: str) -> None
                 job["static_configs"] = [{**target, "labels": {"instance": name}}]
         return yaml.safe_dump(document)
 
-    injector.note(undo.signalled(environment.part("prometheus"), signal.SIGHUP))
+    injector.note(undo.signalled(environment.pid_of("prometheus"), signal.SIGHUP))
     injector.change_file(environment.rendered("prometheus.yml"), through)
     environment.reload("prometheus")

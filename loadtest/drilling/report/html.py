@@ -23,11 +23,11 @@ _TIMED: Final = (
     "firing",
     "notified",
     "acknowledged",
-    "mended",
+    "undone",
     "resolved",
     "resolve_notified",
 )
-_HEADS: Final = ("pending", "firing", "notified", "acked", "mended", "resolved", "told so")
+_HEADS: Final = ("pending", "firing", "notified", "acked", "undone", "resolved", "told so")
 _MOST_EVIDENCE: Final = 20_000
 
 
@@ -119,7 +119,7 @@ def _number(seconds: float | None) -> str:
 
 def _section(result: DrillResult) -> str:
     threshold = _threshold(result)
-    lines = [("broken", result.breaks), ("mended", result.undo), ("proof", result.proof)]
+    lines = [("broken", result.breaks), ("undone", result.undo), ("proof", result.proof)]
     if result.below:
         lines.append(("just below", result.below))
     if result.simulated_because:

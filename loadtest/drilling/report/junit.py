@@ -60,7 +60,7 @@ def _case(suite: ET.Element, kind: str, result: DrillResult) -> None:
         why = _clean(result.why) or "unknown"
         failure = ET.SubElement(case, "failure", {"message": why, "type": result.failed_at or kind})
         failure.text = f"not reached: {result.failed_at}\n{why}"
-    steps = "\n".join(f"{step}: {result.seconds(step)} s" for step in result.moments)
+    steps = "\n".join(f"{step}: {result.seconds(step)} s" for step in result.step_times)
     ET.SubElement(case, "system-out").text = _clean(f"{result.breaks}\n{steps}")
 
 

@@ -45,7 +45,7 @@ class _Axis:
 
 def timeline(result: DrillResult, threshold: float | None = None) -> str:
     """The timeline as an SVG element."""
-    ended = result.ended_at or max([result.started_at, *result.moments.values()])
+    ended = result.ended_at or max([result.started_at, *result.step_times.values()])
     axis = _Axis(result.started_at, ended)
     marks, rows = _marks(result, axis)
     bottom = _MARKS_TOP + rows * _ROW
@@ -67,14 +67,14 @@ def _text(x: float, y: float, words: str, anchor: str = "start", kind: str = "")
 
 def _bands(result: DrillResult, axis: _Axis) -> list[str]:
     """The states, one after the other; a step that was not reached is left out."""
-    moments = {"end": axis.began + axis.seconds, **result.moments}
-    present = [one for one in _STATES if one[0] in moments]
+    step_times = {"end": axis.began + axis.seconds, **result.step_times}
+    present = [one for one in _STATES if one[0] in step_times]
     parts = [_text(_LEFT - 8, _BANDS_TOP + 15, "alert", "end", "lane")]
     for number, (step, _, name) in enumerate(present):
         following = present[number + 1][0] if number + 1 < len(present) else "end"
-        begin, end = axis.x(moments[step]), axis.x(moments[following])
+        begin, end = axis.x(step_times[step]), axis.x(step_times[following])
         width = max(1.0, end - begin)
-        title = f"{name}, from {moments[step] - axis.began:.1f} s"
+        title = f"{name}, from {step_times[step] - axis.began:.1f} s"
         parts.append(
             f'<rect x="{begin:.1f}" y="{_BANDS_TOP}" width="{width:.1f}" height="{_BAND_HEIGHT}"'
             f' class="band {name}"><title>{escape(title)}</title></rect>'
@@ -122,9 +122,9 @@ def _marks(result: DrillResult, axis: _Axis) -> tuple[list[str], int]:
     marks = [(receiver.at, _words(receiver, "firing")) for receiver in result.notified]
     marks += [(receiver.at, _words(receiver, "resolved")) for receiver in result.resolve_notified]
     marks += [
-        (result.moments[step], step)
-        for step in ("acknowledged", "mended")
-        if step in result.moments
+        (result.step_times[step], step)
+        for step in ("acknowledged", "undone")
+        if step in result.step_times
     ]
     parts = [_text(_LEFT - 8, _MARKS_TOP + 12, "told", "end", "lane")]
     ends: list[float] = []

@@ -7,15 +7,14 @@ import subprocess
 from typing import Any, Final
 
 from cluster.monitor.faults import NotAnswering
-from loadtest.drilling.environment.cluster import Components
-from loadtest.drilling.environment.drill_processes import this
-from loadtest.drilling.environment.load import ROOT
+from loadtest.drilling.environment.cluster import MonitoredCluster
+from loadtest.drilling.environment.drill_processes import ROOT, ws_cluster
 
 _SECONDS: Final = 30.0
 
 
-def _monitor(environment: Components, *words: str) -> str:
-    command = this("monitor", *words, "--data-dir", str(environment.monitoring_dir))
+def _monitor(environment: MonitoredCluster, *words: str) -> str:
+    command = ws_cluster("monitor", *words, "--data-dir", str(environment.monitoring_dir))
     command += ["--prometheus-url", environment.addresses.prometheus]
     command += ["--alertmanager-url", environment.addresses.alertmanager]
     done = subprocess.run(
@@ -34,7 +33,7 @@ def _monitor(environment: Components, *words: str) -> str:
     return done.stdout
 
 
-def acknowledge(environment: Components, alert: str) -> None:
+def acknowledge(environment: MonitoredCluster, alert: str) -> None:
     """Say that somebody is on it.
 
     Raises:
@@ -43,12 +42,12 @@ def acknowledge(environment: Components, alert: str) -> None:
     _monitor(environment, "ack", alert, "--note", "a drill", "--author", "drill", "--for", "2h")
 
 
-def unsilence(environment: Components, alert: str) -> None:
+def unsilence(environment: MonitoredCluster, alert: str) -> None:
     """End the silence, if it is still there."""
     _monitor(environment, "unsilence", f"alertname={alert}")
 
 
-def is_closed(environment: Components, alert: str, *, since: float) -> bool | None:
+def is_closed(environment: MonitoredCluster, alert: str, *, since: float) -> bool | None:
     """Whether the store has the acknowledged incident as resolved; None if it has no such one.
 
     Args:

@@ -7,7 +7,7 @@ from typing import Any, Final
 from loadtest.drilling.steps import diagnosis, evidence
 from loadtest.drilling.steps.steps import DrillSteps
 
-_SILENCE_S: Final = 900.0
+_SILENCE_SECONDS: Final = 900.0
 
 
 class DeadmanSteps(DrillSteps):
@@ -22,7 +22,7 @@ class DeadmanSteps(DrillSteps):
         self._reach(
             "baseline",
             beats,
-            _SILENCE_S,
+            _SILENCE_SECONDS,
             lambda: diagnosis.not_notified(
                 self._environment, self._drill.alert, [("webhook", "dead man's switch")]
             ),
@@ -33,7 +33,7 @@ class DeadmanSteps(DrillSteps):
         self._reached("load")
 
     def _alarms(self, state: str) -> list[dict[str, Any]]:
-        after = self._result.moments["provoked"]
+        after = self._result.step_times["provoked"]
         found = self._environment.receiver.get("/received", {"kind": "deadman"})
         return [e for e in found if e["at"] >= after and e["document"].get("state") == state]
 
@@ -45,9 +45,9 @@ class DeadmanSteps(DrillSteps):
         self._reach(
             "firing",
             is_raised,
-            self._drill.fires_s * 1.6,
+            self._drill.fires_seconds * 1.6,
             lambda: "dead man's switch: the heartbeat is away and it raises no alarm",
-            fixed=self._drill.fixed_s,
+            fixed=self._drill.fixed_seconds,
         )
         self._keep("payloads", [entry["document"] for entry in self._alarms("alarm")])
 
@@ -55,8 +55,8 @@ class DeadmanSteps(DrillSteps):
         self._reach(
             "resolved",
             lambda: bool(self._alarms("ended")),
-            self._drill.resolves_s * 1.6,
+            self._drill.resolves_seconds * 1.6,
             lambda: "dead man's switch: the heartbeat should be back and the alarm has not ended",
-            fixed=self._drill.fixed_s,
+            fixed=self._drill.fixed_seconds,
         )
         self._keep("prometheus", evidence.at_prometheus(self._environment, self._drill.alert))

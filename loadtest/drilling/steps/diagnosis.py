@@ -15,7 +15,7 @@ from cluster.monitor.alertmanager import ActiveAlert
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Prometheus, Rule
 from cluster.monitor.stack.render import RULES_FILE, compressed, seconds
-from loadtest.drilling.environment.cluster import Components
+from loadtest.drilling.environment.cluster import MonitoredCluster
 from loadtest.drilling.receivers import Place
 
 _METRIC: Final = re.compile(
@@ -24,7 +24,7 @@ _METRIC: Final = re.compile(
 _DURATION: Final = re.compile(r"\b(?:\d+(?:ms|[smhdwy]))+\b")
 
 
-def missing_rule(environment: Components, alert: str, rules: Iterable[Rule]) -> str:
+def missing_rule(environment: MonitoredCluster, alert: str, rules: Iterable[Rule]) -> str:
     """Why Prometheus does not know the alert."""
     count = len(list(rules))
     return (
@@ -33,7 +33,7 @@ def missing_rule(environment: Components, alert: str, rules: Iterable[Rule]) -> 
     )
 
 
-def not_firing(environment: Components, alert: str, rule: Rule | None) -> str:
+def not_firing(environment: MonitoredCluster, alert: str, rule: Rule | None) -> str:
     """Why an alert does not fire although its cause is there."""
     if rule is None:
         return missing_rule(environment, alert, environment.prometheus.rules())
@@ -55,7 +55,7 @@ def not_firing(environment: Components, alert: str, rule: Rule | None) -> str:
     return f"cause: the rule is well and its condition does not hold; the value is {seen}"
 
 
-def not_at_alertmanager(environment: Components) -> str:
+def not_at_alertmanager(environment: MonitoredCluster) -> str:
     """Why what fires does not reach Alertmanager."""
     try:
         found = environment.prometheus.number("prometheus_notifications_alertmanagers_discovered")
@@ -70,7 +70,7 @@ def not_at_alertmanager(environment: Components) -> str:
     )
 
 
-def not_notified(environment: Components, alert: str, lacking: Iterable[Place]) -> str:
+def not_notified(environment: MonitoredCluster, alert: str, lacking: Iterable[Place]) -> str:
     """Why an alert that Alertmanager has does not reach its receivers."""
     where = ", ".join(" ".join(place) for place in lacking)
     try:

@@ -3,22 +3,22 @@
 from __future__ import annotations
 
 from cluster.monitor.prometheus import Rule
-from loadtest.drilling.environment.cluster import Components
+from loadtest.drilling.environment.cluster import MonitoredCluster
 
 
-def at_prometheus(environment: Components, alert: str) -> object:
+def at_prometheus(environment: MonitoredCluster, alert: str) -> object:
     """The alert as Prometheus gives it; None if it does not."""
     data = environment.prometheus.service.get("/api/v1/alerts")["data"]["alerts"]
     return next((one for one in data if one["labels"]["alertname"] == alert), None)
 
 
-def at_alertmanager(environment: Components, alert: str) -> object:
+def at_alertmanager(environment: MonitoredCluster, alert: str) -> object:
     """The alert as Alertmanager gives it; None if it does not."""
     data = environment.alertmanager.service.get("/api/v2/alerts")
     return next((one for one in data if one["labels"]["alertname"] == alert), None)
 
 
-def is_active_at_alertmanager(environment: Components, alert: str, rule: Rule | None) -> bool:
+def is_active_at_alertmanager(environment: MonitoredCluster, alert: str, rule: Rule | None) -> bool:
     """Whether Alertmanager has the alert, with the labels of its rule, and holds it back from nobody."""
     labels = set(rule.labels.items()) if rule is not None else set()
     return any(

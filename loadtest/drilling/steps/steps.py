@@ -27,16 +27,16 @@ from loadtest.drilling.steps import diagnosis, evidence
 from loadtest.drilling.steps.acknowledge import acknowledge, is_closed, unsilence
 from loadtest.drilling.steps.below_threshold import BelowThreshold, NotBelow
 
-_BASELINE_S: Final = 900.0
+_BASELINE_SECONDS: Final = 900.0
 _SCRAPES: Final = 2
-_ALERTMANAGER_S: Final = 75.0
+_ALERTMANAGER_SECONDS: Final = 75.0
 # group_wait or group_interval, whichever comes first, and a retry.
-_NOTIFY_S: Final = 420.0
-_RESOLVE_NOTIFY_S: Final = 660.0
+_NOTIFY_SECONDS: Final = 420.0
+_RESOLVE_NOTIFY_SECONDS: Final = 660.0
 # Real time that no compression shortens: scrapes, evaluations, a busy machine.
 _SLACK_SECONDS: Final = 30.0
 # Two turns of a group, and some time.
-_FORGOTTEN_S: Final = 750.0
+_FORGOTTEN_SECONDS: Final = 750.0
 _LATE: Final = 1.6
 
 
@@ -74,7 +74,7 @@ class DrillSteps:
         self._slack_seconds = slack_seconds
         self._drill = drill
         self._injector = injector
-        self._environment = injector.parts
+        self._environment = injector.monitored_cluster
         self._result = result
         self._listener = listener
         self._load: RunningLoad | None = None
@@ -133,7 +133,7 @@ class DrillSteps:
             active = any(one.name == alert for one in self._environment.alertmanager.alerts())
             return self._has_past() and self._is_quiet() and not active and not self._is_announced()
 
-        self._reach("baseline", is_clean, _BASELINE_S, self._why_unclean)
+        self._reach("baseline", is_clean, _BASELINE_SECONDS, self._why_unclean)
 
     def _why_unclean(self) -> str:
         if self._rule() is None:
@@ -157,21 +157,24 @@ class DrillSteps:
     def _stay_quiet_under_load(self) -> None:
         alert = self._drill.alert
         self._reach(
-            "load", self._is_quiet, _BASELINE_S, lambda: f"{alert} is active under steady load"
+            "load",
+            self._is_quiet,
+            _BASELINE_SECONDS,
+            lambda: f"{alert} is active under steady load",
         )
 
     def _stay_below(self) -> None:
         """Bring the cause just below the threshold: the alert may not even be pending."""
         assert self._drill.below is not None
         self._drill.below(self._injector)
-        hold = self._injector.seconds(self._drill.below_s)
+        hold = self._injector.seconds(self._drill.below_seconds)
         below = BelowThreshold(hold, hold + self._slack_seconds)
         try:
             while not below.look(self._rule(), self._sample()):
                 self._injector.wait(self._pace)
         except NotBelow as error:
             raise NotReached("below", str(error)) from None
-        self._complain(self._injector.mend())
+        self._complain(self._injector.undo())
         seen = "none" if below.highest is None else f"{below.highest:g}"
         self._result.below = (
             f"{self._drill.below_breaks}: quiet for {hold:.0f} s, highest value {seen}"
@@ -197,14 +200,16 @@ class DrillSteps:
             self._check_provocation("pending")
             rule = self._rule()
             if rule is not None and rule.alerts:
-                since = max(self._result.moments["provoked"], min(a.active_at for a in rule.alerts))
-                if "pending" not in self._result.moments:
+                since = max(
+                    self._result.step_times["provoked"], min(a.active_at for a in rule.alerts)
+                )
+                if "pending" not in self._result.step_times:
                     self._reached("pending", since)
             return rule is not None and rule.state == "firing"
 
         why = lambda: diagnosis.not_firing(self._environment, drill.alert, self._rule())  # noqa: E731
         step = "firing"
-        self._reach(step, fires, drill.fires_s * _LATE, why, fixed=drill.fixed_s)
+        self._reach(step, fires, drill.fires_seconds * _LATE, why, fixed=drill.fixed_seconds)
         self._keep("prometheus", evidence.at_prometheus(self._environment, drill.alert))
         if drill.proof == "prometheus":
             return
@@ -213,7 +218,7 @@ class DrillSteps:
             lambda: evidence.is_active_at_alertmanager(
                 self._environment, drill.alert, self._rule()
             ),
-            _ALERTMANAGER_S,
+            _ALERTMANAGER_SECONDS,
             lambda: diagnosis.not_at_alertmanager(self._environment),
         )
         self._keep("alertmanager", evidence.at_alertmanager(self._environment, drill.alert))
@@ -228,7 +233,7 @@ class DrillSteps:
         self._reach(
             "notified",
             lambda: not lacking(),
-            _NOTIFY_S,
+            _NOTIFY_SECONDS,
             lambda: (
                 self._notifications.malformed()
                 or diagnosis.not_notified(self._environment, self._drill.alert, lacking())
@@ -236,7 +241,7 @@ class DrillSteps:
         )
         arrived = self._notifications.arrived("firing")
         self._result.notified = list(arrived.values())
-        self._result.moments["notified"] = max(arrived[place].at for place in wanted)
+        self._result.step_times["notified"] = max(arrived[place].at for place in wanted)
 
     def _acknowledge(self) -> None:
         acknowledge(self._environment, self._drill.alert)
@@ -250,7 +255,7 @@ class DrillSteps:
         self._reach(
             "acknowledged",
             is_heard,
-            _NOTIFY_S,
+            _NOTIFY_SECONDS,
             lambda: "tracker: the acknowledgement did not arrive",
         )
 
@@ -258,15 +263,15 @@ class DrillSteps:
         return "acknowledged" if self._is_closed() is not None else ""
 
     def _is_closed(self) -> bool | None:
-        provoked = self._result.moments["provoked"]
+        provoked = self._result.step_times["provoked"]
         return is_closed(self._environment, self._drill.alert, since=provoked)
 
     def _mend(self) -> None:
         if self._provoked is not None:
             self._provoked.join()
         self._check_provocation("provoked")
-        self._complain(self._injector.mend())
-        self._reached("mended")
+        self._complain(self._injector.undo())
+        self._reached("undone")
 
     def _resolve(self) -> None:
         def is_over() -> bool:
@@ -276,9 +281,9 @@ class DrillSteps:
         self._reach(
             "resolved",
             is_over,
-            self._drill.resolves_s * _LATE,
+            self._drill.resolves_seconds * _LATE,
             lambda: "cause: it was mended and the alert still fires: " + self._value_text(),
-            fixed=self._drill.fixed_s,
+            fixed=self._drill.fixed_seconds,
         )
 
     def _resolve_notified(self) -> None:
@@ -296,13 +301,13 @@ class DrillSteps:
         self._reach(
             "resolve_notified",
             is_told,
-            _RESOLVE_NOTIFY_S,
+            _RESOLVE_NOTIFY_SECONDS,
             lambda: "receiver: it is over, and nobody was told",
         )
         arrived = self._notifications.arrived("resolved")
         self._result.resolve_notified = list(arrived.values())
         if wanted:
-            self._result.moments["resolve_notified"] = max(arrived[place].at for place in wanted)
+            self._result.step_times["resolve_notified"] = max(arrived[place].at for place in wanted)
         self._check_astray()
 
     def _check_astray(self) -> None:
@@ -325,11 +330,11 @@ class DrillSteps:
         self._reached("ledger")
 
     def _leave(self) -> None:
-        """Mend and end what is left, and write down what was seen."""
+        """UndoAction and end what is left, and write down what was seen."""
         self._injector.give_up()
         if self._provoked is not None:
             self._provoked.join(60)
-        faults = self._injector.mend()
+        faults = self._injector.undo()
         if self._load is not None:
             self._load.end()
         with suppress(ClusterError, NotAnswering, OSError, subprocess.SubprocessError):
@@ -339,7 +344,7 @@ class DrillSteps:
             self._keep("payloads", [entry["document"] for entry in self._notifications.entries()])
         if faults:
             self._result.result = "failed"
-            self._result.failed_at = self._result.failed_at or "mended"
+            self._result.failed_at = self._result.failed_at or "undone"
             self._result.why = " ".join(filter(None, [self._result.why, *faults]))
         self._result.ended_at = time.time()
 
@@ -373,28 +378,28 @@ class DrillSteps:
             if time.monotonic() > deadline:
                 raise NotReached(step, f"{away or why()} (waited {limit:.0f} s)")
             self._injector.wait(self._pace)
-        if step not in self._result.moments:
+        if step not in self._result.step_times:
             self._reached(step)
 
     def _reached(self, step: str, at: float | None = None) -> None:
-        self._result.moments[step] = at or time.time()
+        self._result.step_times[step] = at or time.time()
         self._listener.stepped(self._result, step)
 
     def _next_step(self) -> str:
         from loadtest.drilling.result import STEPS
 
-        return next((step for step in STEPS if step not in self._result.moments), "ledger")
+        return next((step for step in STEPS if step not in self._result.step_times), "ledger")
 
     def _check_provocation(self, step: str) -> None:
         if self._provocation_fault is not None:
             error = self._provocation_fault
             if isinstance(error, Interrupted):
                 raise error
-            raise NotReached(step, f"cause: it could not be provoked: {_said(error)}")
+            raise NotReached(step, f"cause: it could not be provoked: {_text_of(error)}")
 
     def _complain(self, faults: list[str]) -> None:
         if faults:
-            raise NotReached("mended", " ".join(faults))
+            raise NotReached("undone", " ".join(faults))
 
     def _is_announced(self) -> bool:
         """Whether somebody still believes that it fires, as another drill's side effect.
@@ -403,7 +408,7 @@ class DrillSteps:
         then not at all. What was silenced meanwhile has no end that is told.
         """
         told_at = self._notifications.announced_at()
-        return time.time() - told_at < self._injector.seconds(_FORGOTTEN_S)
+        return time.time() - told_at < self._injector.seconds(_FORGOTTEN_SECONDS)
 
     def _is_quiet(self) -> bool:
         rule = self._rule()
@@ -412,7 +417,7 @@ class DrillSteps:
     def _rule(self) -> Rule | None:
         rules = self._environment.prometheus.rules()
         fired = {r.name for r in rules if r.state == "firing"} - {self._drill.alert, "Watchdog"}
-        if "provoked" in self._result.moments:
+        if "provoked" in self._result.step_times:
             self._result.also_fired = sorted({*self._result.also_fired, *fired})
         return next((rule for rule in rules if rule.name == self._drill.alert), None)
 
@@ -443,6 +448,6 @@ class DrillSteps:
         self._result.evidence[name] = found
 
 
-def _said(error: Exception) -> str:
+def _text_of(error: Exception) -> str:
     """An error as its own words, or by its kind if it has none."""
     return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)
