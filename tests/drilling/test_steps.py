@@ -139,7 +139,7 @@ def test_what_still_provokes_ends_when_the_drill_gives_up(tmp_path: Path):
         assert injector.undo() == []
 
 
-def test_what_pulsed_before_the_mending_does_not_pulse_after_it(tmp_path: Path):
+def test_what_pulsed_before_the_undo_does_not_pulse_after_it(tmp_path: Path):
     with UndoLog() as undo_log:
         parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
         injector = FaultInjector(parts, "test", threading.Event())
@@ -151,7 +151,7 @@ def test_what_pulsed_before_the_mending_does_not_pulse_after_it(tmp_path: Path):
         assert len(beats) == count
 
 
-def test_an_error_in_a_pulse_is_told_when_it_is_mended(tmp_path: Path):
+def test_an_error_in_a_pulse_is_told_when_it_is_undone(tmp_path: Path):
     with UndoLog() as undo_log:
         parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
         injector = FaultInjector(parts, "test", threading.Event())

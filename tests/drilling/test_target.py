@@ -123,12 +123,12 @@ def injector(file: Path, alert: str, undo_log: UndoLog):
     return drill, FaultInjector(environment, "test", threading.Event())
 
 
-def test_its_commands_break_and_mend(file: Path):
+def test_its_commands_break_and_undo(file: Path):
     with UndoLog() as undo_log:
         drill, one = injector(file, "NoActiveConnections", undo_log)
         drill.provoke(one)
         assert (file.parent / "state").read_text() == "stopped\n"
-        assert one.mend() == []
+        assert one.undo() == []
     assert (file.parent / "state").read_text() == "started\n"
     assert "echo stopped" in drill.breaks
 
