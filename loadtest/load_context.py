@@ -122,17 +122,17 @@ class LoadContext:
         """Fire an event for an error that was intended: a success."""
         self.measured(f"expected {name}", seconds, None)
 
-    def delivery(self, sent_at: float, *, is_other_door: bool) -> None:
+    def delivery(self, sent_at: float, *, is_other_host: bool) -> None:
         """A publication arrived; every so many are Locust events, all are in the ledger.
 
         Args:
-            is_other_door: whether it was sent through another of the hosts that were given.
+            is_other_host: whether it was sent through another of the hosts that were given.
         """
         seconds = time.time() - sent_at
         self.ledger.latencies.add(seconds)
         self.delivered += 1
         if self.delivered % self.options.sample == 0:
-            self.measured("delivery other door" if is_other_door else "delivery", seconds, None)
+            self.measured("delivery other host" if is_other_host else "delivery", seconds, None)
 
     # --- the end ---------------------------------------------------------------------------
 

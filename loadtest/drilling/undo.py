@@ -207,7 +207,9 @@ def _file_limit(action: UndoAction) -> None:
 
     if is_same(action["pid"], action["started"]):
         with suppress(ProcessLookupError):
-            resource.prlimit(action["pid"], resource.RLIMIT_NOFILE, (action["soft"], action["hard"]))
+            resource.prlimit(
+                action["pid"], resource.RLIMIT_NOFILE, (action["soft"], action["hard"])
+            )
 
 
 def _priority(action: UndoAction) -> None:
@@ -322,4 +324,6 @@ class UndoLog:
 
 
 def _about(action: UndoAction) -> str:
-    return str(action.get("path") or action.get("pid") or action.get("command") or action.get("url"))
+    return str(
+        action.get("path") or action.get("pid") or action.get("command") or action.get("url")
+    )
