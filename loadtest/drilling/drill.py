@@ -1,13 +1,13 @@
-"""The form of a drill: what it breaks, and how far its alert must travel.
+"""What a drill is: its fault, and how far its alert must travel.
 
 Rules
-- One drill per alert, one file per drill under loadtest/drills/, named as docker/square.yml says.
-- Lengths of time are those of production; on an environment with compressed time they are divided. What
-  takes real time in either is declared as `fixed_seconds`.
-- `provoke` breaks things through its injector only: each breakage is written down with its mend
-  before it happens, and is mended in the end whatever comes between.
-- `takes` names what the drill spoils for others, `uses` what must be well meanwhile: drills run
-  side by side on one environment if nobody takes what another takes or uses.
+- There is one drill per alert and one file per drill under loadtest/drills/, named as in docker/square.yml.
+- Durations are those of production; in an environment with compressed time they are divided. What takes
+  real time in any environment is declared as `fixed_seconds`.
+- `provoke` injects faults through its injector only, which logs how to undo each fault before it
+  happens, so that every fault is undone whatever happens.
+- `affects` names the components that the fault disturbs, `needs` those that must work meanwhile. Drills
+  run at the same time in one environment if none affects what another affects or needs.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from typing import Final
 
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector
-from loadtest.drilling.receivers import Place
+from loadtest.drilling.receivers import Receiver
 from loadtest.drilling.result import Proof
 
 
 class Component(StrEnum):
-    """What a drill can spoil for another one on the same environment."""
+    """A component that a drill can disturb for another drill in the same environment."""
 
     PUBLIC_PORT = "public port"
     WORKERS = "workers"
@@ -46,13 +46,13 @@ class Component(StrEnum):
     SLACK = "slack"
     NODE_EXPORTER = "node_exporter"
     DISK = "disk"
-    # Shared by every environment of this machine.
+    # Shared by all environments of this machine.
     MACHINE = "machine"
 
 
-# What a notification needs on its way.
+# What a notification depends on.
 MONITORING: Final = frozenset({Component.PROMETHEUS, Component.ALERTMANAGER, Component.SLACK})
-# What steady load needs besides.
+# What steady load depends on besides.
 SERVICE: Final = frozenset(
     {
         Component.PUBLIC_PORT,
@@ -74,21 +74,21 @@ class Drill:
     """How one alert is proven.
 
     Attributes:
-        breaks: what is broken, one sentence.
-        undo: how it is mended, one sentence.
-        provoke: breaks it; returns once it is broken.
-        fires_seconds: from the provocation until the alert fires.
-        resolves_seconds: from the mending until the alert is inactive.
-        fixed_seconds: real seconds that `provoke` and `mends` take on any environment.
-        prepare: what must stand before the baseline is looked at.
-        below: brings the cause just below the threshold; the alert must stay quiet `below_seconds`.
-        below_breaks: what `below` does, one sentence.
+        breaks: the fault, in one sentence.
+        undo: how the fault is undone, in one sentence.
+        provoke: injects the fault; returns once it is there.
+        fires_seconds: from the fault until the alert fires.
+        resolves_seconds: from the undo until the alert is inactive.
+        fixed_seconds: real seconds that `provoke` and its undo take in any environment.
+        prepare: what must run before the baseline.
+        below: brings the metric just below the threshold; the alert must stay inactive for `below_seconds`.
+        below_breaks: what `below` did, in one sentence.
         is_acknowledged: whether it is acknowledged in the middle with `monitor ack`.
         compress_at_most: the fastest time in which the condition can hold.
-        load: what goes on meanwhile; None for nothing.
-        is_by_load: whether load alone provokes it, so that it can be done to any cluster.
-        reaches: where it is announced, if not everywhere its severity and team say.
-        is_early: whether it must come before others have left their traces in long windows.
+        load: the load meanwhile; None for none.
+        is_by_load: whether load alone causes it, so that any cluster can be drilled.
+        reaches: the receivers it must reach, if not all those of its severity and team.
+        is_early: whether it must run before other drills have changed the metrics of long windows.
     """
 
     alert: str
@@ -109,12 +109,12 @@ class Drill:
     compress_at_most: float = float("inf")
     load: Load | None = field(default=STEADY)
     is_by_load: bool = False
-    reaches: tuple[Place, ...] | None = None
+    reaches: tuple[Receiver, ...] | None = None
     is_early: bool = False
 
     @property
     def touched(self) -> frozenset[Component]:
-        """All parts it takes or uses."""
+        """All components it affects or needs."""
         return self.affects | self.needs
 
 

@@ -17,7 +17,7 @@ TEAM: Final = ("slack", "#websocket-alerts")
 INFRASTRUCTURE: Final = ("slack", "#infrastructure-alerts")
 PAGER: Final = ("pagerduty", "trigger")
 
-Place = tuple[str, str]
+Receiver = tuple[str, str]
 
 # As the seed gives them.
 _ICONS: Final = {
@@ -27,9 +27,9 @@ _ICONS: Final = {
 }
 
 
-def places(severity: str, team: str) -> list[Place]:
+def receivers_of(severity: str, team: str) -> list[Receiver]:
     """Where an alert of this severity and team is announced."""
-    found: list[Place] = []
+    found: list[Receiver] = []
     if severity == "critical":
         found += [ONCALL, PAGER]
     if severity == "warning":
@@ -58,14 +58,14 @@ class Notifications:
         found: list[dict[str, Any]] = self._receiver.get("/received", params)
         return [entry for entry in found if entry["kind"] in ("slack", "pagerduty")]
 
-    def arrived(self, state: str) -> dict[Place, ReceiverState]:
+    def arrived(self, state: str) -> dict[Receiver, ReceiverState]:
         """Where it was announced in a state: `firing`, `acknowledged` or `resolved`."""
-        found: dict[Place, ReceiverState] = {}
+        found: dict[Receiver, ReceiverState] = {}
         for entry in self.entries():
             if _state(entry) == state and not _fault(entry):
-                kind, place = _place(entry)
-                key = PAGER if kind == "pagerduty" else (kind, place)
-                found.setdefault(key, ReceiverState(kind, place, entry["at"]))
+                kind, address = _receiver_of(entry)
+                key = PAGER if kind == "pagerduty" else (kind, address)
+                found.setdefault(key, ReceiverState(kind, address, entry["at"]))
         return found
 
     def malformed(self) -> str:
@@ -74,16 +74,16 @@ class Notifications:
 
     def announced_at(self) -> float:
         """When it was last announced somewhere that has not heard of its end; 0 if nowhere."""
-        last: dict[Place, tuple[str, float]] = {}
+        last: dict[Receiver, tuple[str, float]] = {}
         for entry in self.entries():
-            kind, place = _place(entry)
+            kind, address = _receiver_of(entry)
             if state := _state(entry):
-                key = PAGER if kind == "pagerduty" else (kind, place)
+                key = PAGER if kind == "pagerduty" else (kind, address)
                 last[key] = state, float(entry["at"])
         return max((at for state, at in last.values() if state != "resolved"), default=0.0)
 
 
-def _place(entry: Mapping[str, Any]) -> Place:
+def _receiver_of(entry: Mapping[str, Any]) -> Receiver:
     document = entry["document"]
     if entry["kind"] == "pagerduty":
         return "pagerduty", str(document.get("event_action"))

@@ -38,11 +38,11 @@ class ReceiverState:
     """Where a notification arrived: `slack` with its channel, `pagerduty` with its action, …"""
 
     kind: str
-    place: str
+    address: str
     at: float
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.place}".strip()
+        return f"{self.kind} {self.address}".strip()
 
 
 @dataclass(slots=True)

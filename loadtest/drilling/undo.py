@@ -1,12 +1,12 @@
-"""How whatever a drill broke is mended, written down before it is broken.
+"""How every fault of a drill is undone, logged before the fault is injected.
 
 Rules
-- A mend is data, so that another process can carry it out: the undo daemon outlives us, and when we are
-  killed it mends what is still open, the last broken first.
-- A mend is carried out at most once by us; one that failed is tried again by the undo daemon in the end.
-  Carried out again it does no harm.
-- Nothing is broken without an undo daemon that lives.
-- A process is named by its pid and the time it started, so that no other is ever hit.
+- An undo action is data, so that another process can carry it out: the undo daemon outlives this process,
+  and if this process is killed, it carries out the actions that are still open, the last one first.
+- This process carries out an action at most once; the undo daemon tries one that failed again in the end.
+  Every action is idempotent.
+- No fault is injected unless the undo daemon runs.
+- A process is identified by its pid and its start time, so that no other process is ever signalled.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _POLL_SECONDS: Final = 0.05
 _HTTP_SECONDS: Final = 5.0
 
 
-# --- the kinds of mends --------------------------------------------------------------------
+# --- the kinds of undo actions -------------------------------------------------------------
 
 
 def signalled(pid: int, number: int) -> UndoAction:
@@ -42,7 +42,7 @@ def signalled(pid: int, number: int) -> UndoAction:
 
 
 def ended(pid: int) -> UndoAction:
-    """End a process we started: TERM, and KILL if it stays."""
+    """End a process that the drill started: TERM, and KILL if it does not end."""
     return {"do": "end", "pid": pid, "started": started(pid)}
 
 
@@ -52,7 +52,7 @@ def written(path: Path) -> UndoAction:
 
 
 def removed(path: Path) -> UndoAction:
-    """Remove a file or a directory that we make."""
+    """Remove a file or a directory that the drill makes."""
     return {"do": "remove", "path": str(path)}
 
 
@@ -62,12 +62,12 @@ def removed_all(folder: Path, pattern: str) -> UndoAction:
 
 
 def unmounted(path: Path) -> UndoAction:
-    """Unmount what we mount, and remove the directory."""
+    """Unmount a file system that the drill mounts, and remove the directory."""
     return {"do": "unmount", "path": str(path)}
 
 
 def posted(url: str) -> UndoAction:
-    """Ask one question over HTTP with POST."""
+    """Send an HTTP POST without a body."""
     return {"do": "post", "url": url}
 
 
@@ -88,7 +88,7 @@ def priority(pid: int) -> UndoAction:
 
 
 def started(pid: int) -> int:
-    """When a process started, in ticks since the boot of the machine; 0 if it is gone."""
+    """When a process started, in ticks since the boot of the machine; 0 if it has ended."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8")
     except OSError:
@@ -97,7 +97,7 @@ def started(pid: int) -> int:
 
 
 def is_same(pid: int, since: int) -> bool:
-    """Whether the process is the one that started then, and no corpse."""
+    """Whether the process is the one that started then, and no zombie."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
     except OSError:
@@ -109,7 +109,7 @@ def is_same(pid: int, since: int) -> bool:
 
 
 def carry_out(action: UndoAction) -> None:
-    """Carry out a mend; what is mended already is left alone.
+    """Carry out an undo action; it does nothing if the fault is undone already.
 
     Raises:
         OSError, subprocess.SubprocessError: it cannot be done.
@@ -126,7 +126,7 @@ def _signal(action: UndoAction) -> None:
 def _end(action: UndoAction) -> None:
     pid, since = action["pid"], action["started"]
     deadline = time.monotonic() + _END_SECONDS
-    # What is stopped hears no TERM.
+    # A stopped process does not handle TERM.
     for number in (signal.SIGCONT, signal.SIGTERM):
         if is_same(pid, since):
             with suppress(ProcessLookupError):
@@ -157,7 +157,7 @@ def _remove(action: UndoAction) -> None:
 
 
 def _remove_cgroup(path: Path) -> None:
-    """A control group is removed when its last process is gone, a moment after that has ended."""
+    """A control group can be removed only a moment after its last process has ended."""
     deadline = time.monotonic() + _END_SECONDS
     while path.is_dir():
         try:
@@ -197,7 +197,7 @@ def _run(action: UndoAction) -> None:
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         timeout=_COMMAND_SECONDS,
-        # Ctrl-C is for the drill, not for what undo_log.
+        # Ctrl-C is for the drill, not for a command that undoes.
         start_new_session=True,
     )
 
@@ -232,18 +232,18 @@ _ACTIONS: Final = {
 }
 
 
-# --- the list of what is open --------------------------------------------------------------
+# --- the log of open actions ---------------------------------------------------------------
 
 
 class UndoDaemonGone(OSError):
-    """Nobody would mend if we died, so nothing more is broken."""
+    """The undo daemon has ended, so no more faults are injected."""
 
 
 class UndoLog:
-    """All that is broken now, known to the undo daemon, too. A context manager; safe for threads.
+    """The open undo actions, which the undo daemon knows, too. A context manager; safe for threads.
 
     Attributes:
-        faults: a sentence for each thing that was not mended in the end.
+        faults: a sentence for each fault that was not undone in the end.
     """
 
     def __init__(self) -> None:
@@ -267,7 +267,7 @@ class UndoLog:
         with suppress(OSError):
             self._daemon.stdin.close()
         if self._daemon.wait() != 0:
-            self.faults += failed or ["the undo daemon could not mend everything: see above"]
+            self.faults += failed or ["the undo daemon could not undo everything: see above"]
 
     @property
     def pid(self) -> int:
@@ -275,14 +275,14 @@ class UndoLog:
         return self._daemon.pid
 
     def note(self, action: UndoAction) -> int:
-        """Write a mend down; break the thing only after this. Returns its number.
+        """Log an undo action; inject the fault only after this. Returns its number.
 
         Raises:
-            UndoDaemonGone: the undo daemon does not live.
+            UndoDaemonGone: if the undo daemon has ended.
         """
         with self._lock:
             if self._daemon.poll() is not None:
-                raise UndoDaemonGone("the undo daemon has ended: nothing more is broken")
+                raise UndoDaemonGone("the undo daemon has ended: no more faults are injected")
             self._last += 1
             self._open[self._last] = action
             self._send({"number": self._last, "undo": dict(action)})
@@ -300,20 +300,20 @@ class UndoLog:
             except (OSError, subprocess.SubprocessError, ValueError) as error:
                 faults.append(f"could not be undone ({action['do']} {_about(action)}): {error}")
                 with self._lock:
-                    # The undo daemon keeps it, and tries again when we have ended.
+                    # The undo daemon keeps it, and tries again when this process has ended.
                     self._open.pop(number, None)
             else:
                 self.forget(number)
         return faults
 
     def forget(self, number: int) -> None:
-        """It is mended already."""
+        """Its fault is undone already."""
         with self._lock:
             self._open.pop(number, None)
             self._send({"number": number})
 
     def undo_all(self) -> list[str]:
-        """Carry out all that is open."""
+        """Carry out all open actions."""
         return self.undo(list(self._open))
 
     def _send(self, document: Mapping[str, Any]) -> None:

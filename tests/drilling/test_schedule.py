@@ -48,10 +48,10 @@ def test_the_machine_is_one_for_all_stages():
 
 def test_the_longest_that_can_begin_begins_first():
     long, short = drill("long", Component.DISK, fires_seconds=900), drill("short", Component.STORE)
-    place = ScheduleRow("one", 15, together=2)
-    assert next_drill([short, long], place, [place]) is long
-    place.running.append(drill("x", Component.DISK))
-    assert next_drill([short, long], place, [place]) is short
+    row = ScheduleRow("one", 15, together=2)
+    assert next_drill([short, long], row, [row]) is long
+    row.running.append(drill("x", Component.DISK))
+    assert next_drill([short, long], row, [row]) is short
 
 
 def test_what_must_come_early_comes_before_longer_ones():
@@ -59,19 +59,19 @@ def test_what_must_come_early_comes_before_longer_ones():
         drill("early", Component.STORE, is_early=True),
         drill("long", Component.DISK, fires_seconds=9000),
     )
-    place = ScheduleRow("one", 15, together=2)
-    assert next_drill([long, early], place, [place]) is early
-    place.has_begun = True
-    assert next_drill([long, early], place, [place]) is long
+    row = ScheduleRow("one", 15, together=2)
+    assert next_drill([long, early], row, [row]) is early
+    row.has_begun = True
+    assert next_drill([long, early], row, [row]) is long
 
 
 def test_what_cannot_hold_in_fast_time_waits_for_a_slower_stage():
     slow = drill("slow", Component.DISK, compress_at_most=5)
-    fast_place, slow_place = ScheduleRow("fast", 15, 2), ScheduleRow("slow", 5, 2)
-    places = [fast_place, slow_place]
-    assert next_drill([slow], fast_place, places) is None
-    assert next_drill([slow], slow_place, places) is slow
-    assert next_drill([drill("any", Component.STORE)], slow_place, places) is None
+    fast_row, slow_row = ScheduleRow("fast", 15, 2), ScheduleRow("slow", 5, 2)
+    rows = [fast_row, slow_row]
+    assert next_drill([slow], fast_row, rows) is None
+    assert next_drill([slow], slow_row, rows) is slow
+    assert next_drill([drill("any", Component.STORE)], slow_row, rows) is None
 
 
 def test_every_drill_of_the_project_that_needs_load_says_what_it_needs():

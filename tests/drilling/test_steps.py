@@ -14,7 +14,14 @@ from loadtest.drilling.drill import IDLE, STEADY
 from loadtest.drilling.environment.cluster import Addresses, MonitoredCluster
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector, Interrupted
-from loadtest.drilling.receivers import INFRASTRUCTURE, ONCALL, PAGER, TEAM, Notifications, places
+from loadtest.drilling.receivers import (
+    INFRASTRUCTURE,
+    ONCALL,
+    PAGER,
+    TEAM,
+    Notifications,
+    receivers_of,
+)
 from loadtest.drilling.result import RunResult
 from loadtest.drilling.runner import DrillPlan, Runner
 from loadtest.drilling.undo import UndoLog
@@ -94,8 +101,8 @@ def test_notifications_as_the_seed_wants_them_have_arrived():
 def test_a_notification_of_the_wrong_form_has_not_arrived_and_is_named(
     entry: dict[str, Any], says: str
 ):
-    places, fault = arrived(entry)
-    assert places == set()
+    receivers, fault = arrived(entry)
+    assert receivers == set()
     assert says in fault
 
 
@@ -106,7 +113,7 @@ def test_the_end_of_an_alert_needs_no_icon():
 def test_a_drill_that_reaches_fewer_places_is_not_astray_where_its_route_leads():
     drill = registered()["NotificationsFailing"]
     assert drill.reaches == (PAGER,)
-    assert {ONCALL, INFRASTRUCTURE} <= set(places("critical", "infrastructure"))
+    assert {ONCALL, INFRASTRUCTURE} <= set(receivers_of("critical", "infrastructure"))
 
 
 # --- what ends in time -----------------------------------------------------------------------

@@ -1,9 +1,9 @@
-"""What one drill does on its environment: it breaks, it adds load, it waits; and everything is mended.
+"""Injects the faults of one drill into its environment, adds load, waits, and undoes everything.
 
 Rules
-- Whatever is broken through an injector is written down with its mend before it happens.
-- `mend` undoes all of it, the last broken first, and says what could not be.
-- Every wait ends at once when the drill is told to end, by raising `Interrupted`.
+- The undo log knows how to undo each fault before the fault is injected.
+- `undo` undoes all of them, the last one first, and returns what could not be undone.
+- Every wait ends at once if the drill is interrupted, by raising `Interrupted`.
 """
 
 from __future__ import annotations
@@ -26,15 +26,15 @@ _POLL_SECONDS: Final = 0.1
 
 
 class Interrupted(Exception):
-    """The drill was told to end."""
+    """The drill was interrupted."""
 
 
 class CannotProvoke(Exception):
-    """What a drill wants to break is not there; the text says what."""
+    """The fault cannot be injected; the text says why."""
 
 
 class FaultInjector:
-    """One drill's hands.
+    """Injects the faults of one drill, and undoes them.
 
     Args:
         stop: set when all drills are to end.
@@ -56,31 +56,31 @@ class FaultInjector:
 
     @property
     def environment(self) -> Environment:
-        """The environment, if it is one of ours, whose processes may be broken.
+        """The environment, if the drill started it and may disturb its processes.
 
         Raises:
-            CannotProvoke: it is somebody else's.
+            CannotProvoke: if it is a target, which the drill did not start.
         """
         if not isinstance(self.monitored_cluster, Environment):
             raise CannotProvoke(
-                f"{self.monitored_cluster.name} is not ours: give its commands in the target file"
+                f"{self.monitored_cluster.name} was not started by the drill: give commands in the target file"
             )
         return self.monitored_cluster
 
     # --- time ------------------------------------------------------------------------------
 
     def seconds(self, production_seconds: float) -> float:
-        """A length of time of production, on this environment."""
+        """A duration of production, in this environment."""
         return production_seconds / self.monitored_cluster.compress
 
     def wait(self, real_seconds: float) -> None:
         """Sleep.
 
         Raises:
-            Interrupted: the drill was told to end.
+            Interrupted: if the drill was interrupted.
         """
         if self._undoing_thread == threading.get_ident():
-            # What mends is not interrupted.
+            # An undo is not interrupted.
             time.sleep(real_seconds)
             return
         deadline = time.monotonic() + real_seconds
@@ -92,7 +92,7 @@ class FaultInjector:
         raise Interrupted
 
     def give_up(self) -> None:
-        """Let what still provokes end at its next wait."""
+        """Let a provocation that still runs end at its next wait."""
         self._is_over.set()
 
     def wait_until(self, look: Callable[[], bool], real_seconds: float, what: str) -> None:
@@ -100,7 +100,7 @@ class FaultInjector:
 
         Raises:
             CannotProvoke: it is not within so many seconds.
-            Interrupted: the drill was told to end.
+            Interrupted: if the drill was interrupted.
         """
         deadline = time.monotonic() + real_seconds
         while not look():
@@ -110,26 +110,26 @@ class FaultInjector:
 
     @property
     def is_over(self) -> bool:
-        """Whether what was broken is being mended."""
+        """Whether the faults are being undone."""
         return self._is_over.is_set() or self._stop.is_set()
 
-    # --- breaking --------------------------------------------------------------------------
+    # --- faults ----------------------------------------------------------------------------
 
     def note(self, action: UndoAction) -> int:
-        """Write a mend down; break the thing only after this."""
+        """Log an undo action; inject the fault only after this."""
         number = self.monitored_cluster.undo_log.note(action)
         self._noted.append(number)
         return number
 
     def afterwards(self, action: Callable[[], None]) -> None:
-        """Do something before the noted undo_log: for what only we can mend, on an environment of ours."""
+        """Call `action` before the logged undo actions: for an undo that only this process can do."""
         self._afterwards.append(action)
 
     def stop_process(self, *pids: int) -> None:
-        """Hold processes with STOP until they are mended.
+        """Stop processes with SIGSTOP until the undo.
 
         Raises:
-            CannotProvoke: there is none.
+            CannotProvoke: if there is none.
         """
         if not pids:
             raise CannotProvoke("there is no process to stop")
@@ -138,13 +138,13 @@ class FaultInjector:
             os.kill(pid, signal.SIGSTOP)
 
     def change_file(self, path: Path, change: Callable[[str], str]) -> None:
-        """Write a file otherwise until it is mended."""
+        """Change a file until the undo."""
         self.note(undo.written(path))
         path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
     def pulse(self, beat: Callable[[], None], every_seconds: float) -> None:
-        """Do something again and again until it is mended; an error ends it and is told then."""
-        # Its own: a later provocation must not set going again a pulse that was slow to end.
+        """Call `beat` again and again until the undo, which reports an error that ended it."""
+        # Its own event: a later provocation must not restart a pulse that was slow to end.
         is_over = self._is_over
 
         def run() -> None:
@@ -154,17 +154,17 @@ class FaultInjector:
                     is_over.wait(every_seconds)
             except Exception as error:  # noqa: BLE001 - whatever it is, the drill says it
                 if not (is_over.is_set() or self._stop.is_set()):
-                    self._faults.append(f"what provokes it ended: {error!r}")
+                    self._faults.append(f"the provocation ended: {error!r}")
 
         thread = threading.Thread(target=run, name=f"{self.name} pulse", daemon=True)
         self._pulses.append(thread)
         thread.start()
 
     def add_load(self, load: Load, *, host: str = "") -> RunningLoad:
-        """Add load until it is mended; returns once its users are connected.
+        """Add load until the undo; returns once its users are connected.
 
         Raises:
-            LoadFailed: they do not connect.
+            LoadFailed: if they do not connect.
         """
         running = self.start_load(load, host=host)
         self._loads.append(running)
@@ -183,7 +183,7 @@ class FaultInjector:
         )
 
     def run(self, name: str, command: Sequence[str], *, cgroup: Path | None = None) -> DrillProcess:
-        """Run a program until it is mended."""
+        """Run a program until the undo."""
         self._count += 1
         program = DrillProcess(
             f"{self.name}-{name}-{self._count}",
@@ -196,13 +196,13 @@ class FaultInjector:
         return program
 
     def simulate(self, because: str) -> None:
-        """Say that the cause is not real, and why."""
+        """Record that the fault is simulated, and why."""
         self.simulated_because = because
 
-    # --- mending ---------------------------------------------------------------------------
+    # --- undo ------------------------------------------------------------------------------
 
     def undo(self) -> list[str]:
-        """Undo everything; returns a sentence for each thing that could not be."""
+        """Undo everything; returns a sentence for each fault that could not be undone."""
         self._is_over.set()
         for thread in self._pulses:
             thread.join(30)
@@ -211,7 +211,7 @@ class FaultInjector:
         for action in reversed(self._afterwards):
             try:
                 action()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be mended, too
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be undone, too
                 faults.append(f"could not be undone: {error}")
         for load in self._loads:
             load.end()

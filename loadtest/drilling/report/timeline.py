@@ -148,8 +148,8 @@ def _marks(result: DrillResult, axis: _Axis) -> tuple[list[str], int]:
 
 def _words(receiver: ReceiverState, state: str) -> str:
     if receiver.kind == "pagerduty":
-        return f"PagerDuty {receiver.place}"
-    return f"Slack {receiver.place} {state}"
+        return f"PagerDuty {receiver.address}"
+    return f"Slack {receiver.address} {state}"
 
 
 def _ticks(axis: _Axis, bottom: float) -> list[str]:

@@ -16,7 +16,7 @@ from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Prometheus, Rule
 from cluster.monitor.stack.render import RULES_FILE, compressed, seconds
 from loadtest.drilling.environment.cluster import MonitoredCluster
-from loadtest.drilling.receivers import Place
+from loadtest.drilling.receivers import Receiver
 
 _METRIC: Final = re.compile(
     r"\b((?:app|node|alertmanager|prometheus|scrape)_\w+|up)\b(?=\s*[{\[)]|\s)"
@@ -70,9 +70,9 @@ def not_at_alertmanager(environment: MonitoredCluster) -> str:
     )
 
 
-def not_notified(environment: MonitoredCluster, alert: str, lacking: Iterable[Place]) -> str:
+def not_notified(environment: MonitoredCluster, alert: str, lacking: Iterable[Receiver]) -> str:
     """Why an alert that Alertmanager has does not reach its receivers."""
-    where = ", ".join(" ".join(place) for place in lacking)
+    where = ", ".join(" ".join(receiver) for receiver in lacking)
     try:
         found = [one for one in environment.alertmanager.alerts() if one.name == alert]
         failures = environment.prometheus.query(
@@ -84,7 +84,7 @@ def not_notified(environment: MonitoredCluster, alert: str, lacking: Iterable[Pl
         return f"Alertmanager: it holds the alert back: {held}"
     told = sorted({receiver for one in found for receiver in one.receivers})
     failed = {sample.labels.get("integration", ""): sample.value for sample in failures}
-    kinds = {place[0] for place in lacking}
+    kinds = {receiver[0] for receiver in lacking}
     if broken := {kind: failed[kind] for kind in kinds if kind in failed}:
         counts = ", ".join(f"{kind} {count:g} times" for kind, count in broken.items())
         return f"receiver: nothing arrived at {where}; deliveries failed ({counts})"

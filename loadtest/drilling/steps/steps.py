@@ -21,7 +21,7 @@ from cluster.monitor.prometheus import Rule
 from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
-from loadtest.drilling.receivers import Notifications, Place, last_id, places
+from loadtest.drilling.receivers import Notifications, Receiver, last_id, receivers_of
 from loadtest.drilling.result import DrillResult
 from loadtest.drilling.steps import diagnosis, evidence
 from loadtest.drilling.steps.acknowledge import acknowledge, is_closed, unsilence
@@ -224,11 +224,11 @@ class DrillSteps:
         self._keep("alertmanager", evidence.at_alertmanager(self._environment, drill.alert))
 
     def _notify(self) -> None:
-        wanted = self._places()
+        wanted = self._receivers()
 
         def lacking() -> list[tuple[str, str]]:
             arrived = self._notifications.arrived("firing")
-            return [place for place in wanted if place not in arrived]
+            return [receiver for receiver in wanted if receiver not in arrived]
 
         self._reach(
             "notified",
@@ -241,7 +241,7 @@ class DrillSteps:
         )
         arrived = self._notifications.arrived("firing")
         self._result.notified = list(arrived.values())
-        self._result.step_times["notified"] = max(arrived[place].at for place in wanted)
+        self._result.step_times["notified"] = max(arrived[receiver].at for receiver in wanted)
 
     def _acknowledge(self) -> None:
         acknowledge(self._environment, self._drill.alert)
@@ -287,16 +287,16 @@ class DrillSteps:
         )
 
     def _resolve_notified(self) -> None:
-        wanted = self._places()
+        wanted = self._receivers()
         if self._drill.is_acknowledged:
             # Alertmanager sends no resolve for what is silenced: the tracker does, to the pager.
-            wanted = [place for place in wanted if place[0] == "pagerduty"]
+            wanted = [receiver for receiver in wanted if receiver[0] == "pagerduty"]
 
         def is_told() -> bool:
             arrived = self._notifications.arrived("resolved")
             if self._drill.is_acknowledged and not self._is_closed():
                 return False
-            return all(place in arrived for place in wanted)
+            return all(receiver in arrived for receiver in wanted)
 
         self._reach(
             "resolve_notified",
@@ -307,16 +307,18 @@ class DrillSteps:
         arrived = self._notifications.arrived("resolved")
         self._result.resolve_notified = list(arrived.values())
         if wanted:
-            self._result.step_times["resolve_notified"] = max(arrived[place].at for place in wanted)
+            self._result.step_times["resolve_notified"] = max(
+                arrived[receiver].at for receiver in wanted
+            )
         self._check_astray()
 
     def _check_astray(self) -> None:
         """Whoever is told of what is not theirs stops listening."""
         result = self._result
-        allowed = {*self._places(), *places(result.severity, result.team)}
+        allowed = {*self._receivers(), *receivers_of(result.severity, result.team)}
         astray = self._notifications.arrived("firing").keys() - allowed
         if astray:
-            where = ", ".join(sorted(" ".join(place) for place in astray))
+            where = ", ".join(sorted(" ".join(receiver) for receiver in astray))
             raise NotReached("notified", f"route: it was announced at {where} too")
 
     def _settle(self) -> None:
@@ -434,10 +436,10 @@ class DrillSteps:
             samples.append((now, value))
         return samples[-1][1] if samples else None
 
-    def _places(self) -> list[Place]:
+    def _receivers(self) -> list[Receiver]:
         if self._drill.reaches is not None:
             return list(self._drill.reaches)
-        return places(self._result.severity, self._result.team)
+        return receivers_of(self._result.severity, self._result.team)
 
     def _value_text(self) -> str:
         rule = self._rule()
