@@ -93,8 +93,8 @@ def test_notifications_as_the_seed_wants_them_have_arrived():
     [
         (slack("#websocket-oncall", ":warning:"), "#websocket-oncall has the icon ':warning:'"),
         (pager(payload={"severity": "warning"}), "the severity 'warning' instead of 'critical'"),
-        (pager(dedup_key=""), "told no dedup_key"),
-        (pager(routing_key=None), "told no routing_key"),
+        (pager(dedup_key=""), "got no dedup_key"),
+        (pager(routing_key=None), "got no routing_key"),
     ],
     ids=["icon", "severity", "dedup key", "routing key"],
 )

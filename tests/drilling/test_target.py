@@ -49,7 +49,7 @@ def problems(path: Path) -> str:
 
 def test_a_target_that_is_not_marked_is_refused(file: Path):
     file.write_text(file.read_text().replace("drillable = true", "drillable = false"))
-    assert "drillable = true if this cluster may be broken" in problems(file)
+    assert "drillable = true if faults may be injected" in problems(file)
 
 
 def test_all_mistakes_are_said_at_once(file: Path):
@@ -81,7 +81,7 @@ def test_a_drill_that_cannot_hold_at_the_target_s_pace_is_refused(file: Path):
     every = registered()
     with pytest.raises(ConfigError) as caught:
         for_target([every["AppScrapeSlow"]], read(file), names(every))
-    assert "at most 5 times faster" in str(caught.value.problems[0])
+    assert "a compress of at most 5" in str(caught.value.problems[0])
 
 
 def test_without_its_journal_nothing_is_acknowledged(file: Path):
@@ -143,7 +143,7 @@ def test_a_command_that_fails_is_said_with_its_words(file: Path):
 def test_a_drill_that_wants_our_own_processes_says_so(file: Path):
     with UndoLog() as undo_log:
         _, one = injector(file, "NoActiveConnections", undo_log)
-        with pytest.raises(CannotProvoke, match="staging is not ours"):
+        with pytest.raises(CannotProvoke, match="staging was not started by the drill"):
             registered()["NodeExporterDown"].provoke(one)
 
 

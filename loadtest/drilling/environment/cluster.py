@@ -1,9 +1,9 @@
-"""An environment: a cluster, its store and its monitoring, all of them ours, for drills to break.
+"""An environment: a cluster, its store and its monitoring, started for drills.
 
 Rules
-- Everything listens on loopback, on ports nobody uses, and keeps its state below one directory.
-- Each program and each thing made on the machine is known to the undo daemon first.
-- `close` ends all of it; what a drill has broken is mended before.
+- Everything listens on loopback, on free ports, and keeps its state below one directory.
+- The undo daemon knows each program and each resource of the machine.
+- `close` ends all of it, after the drills have undone their faults.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _CHANNEL: Final = {
     "allow_positioning": True,
     "allow_recovery": True,
 }
-# Lengths of time of the service that have to keep up with compressed time, and how short each may get.
+# Durations of the service that are compressed, too, and the shortest value of each.
 _SCALED: Final = {
     ("client", "ping_interval"): (25.0, 3.0),
     ("client", "pong_timeout"): (8.0, 2.0),
@@ -48,7 +48,7 @@ _SCALED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the parts of an environment are, as URLs."""
+    """The URLs of an environment."""
 
     websocket: str
     admin: str
@@ -59,7 +59,7 @@ class Addresses:
 
 
 class MonitoredCluster:
-    """What every environment has, ours or not.
+    """A cluster with its monitoring, started by the drill or not.
 
     Args:
         name: unique in the run; part of file names.
@@ -68,7 +68,7 @@ class MonitoredCluster:
 
     Attributes:
         monitoring_dir: the data directory of its `monitoring up`.
-        extras: what a drill has added for good, by name.
+        extras: what a drill has added for later drills, by name.
     """
 
     def __init__(self, name: str, *, folder: Path, compress: float, undo_log: UndoLog) -> None:
@@ -81,7 +81,7 @@ class MonitoredCluster:
 
     @property
     def addresses(self) -> Addresses:
-        """Where its parts are."""
+        """Its URLs."""
         raise NotImplementedError
 
     @property
@@ -98,11 +98,11 @@ class MonitoredCluster:
 
 
 class Environment(MonitoredCluster):
-    """An environment of our own.
+    """An environment that the drill starts and ends.
 
     Args:
         name: unique in the run; part of file names.
-        folder: made, and removed in the end.
+        folder: its state; made by `start`.
         compress: how many times faster time passes.
         rules_dir: rules and configuration, if not the project's own.
     """
@@ -129,11 +129,11 @@ class Environment(MonitoredCluster):
     # --- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything; ready when the first scrapes and evaluations have been done.
+        """Start everything; returns after the first scrapes and evaluations.
 
         Raises:
-            BootFailed: a part does not start.
-            DependencyMissing: a program is not there.
+            BootFailed: if a program does not start.
+            DependencyMissing: if a program is not installed.
         """
         self.folder.mkdir(parents=True)
         self.group = memory_group(f"ws-drill-{self.port}", _MEMORY_BYTES, self.undo_log)
@@ -157,12 +157,12 @@ class Environment(MonitoredCluster):
         self.monitoring = self._start_monitoring()
 
     def add(self, program: DrillProcess) -> DrillProcess:
-        """Let a program end with the environment."""
+        """End a program with the environment."""
         self._programs.append(program)
         return program
 
     def start_store(self) -> DrillProcess:
-        """Start the store on the data that is there."""
+        """Start the store with its existing data."""
         data = self.folder / "store"
         data.mkdir(exist_ok=True)
         command = [valkey_program(), "--port", str(self._store_port), "--bind", "127.0.0.1"]
@@ -178,10 +178,10 @@ class Environment(MonitoredCluster):
 
         with (
             suppress(OSError),
-            socket.create_connection(("127.0.0.1", self._store_port), 1) as store_proxy,
+            socket.create_connection(("127.0.0.1", self._store_port), 1) as connection,
         ):
-            store_proxy.sendall(b"PING\r\n")
-            return store_proxy.recv(64) == b"+PONG\r\n"
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64) == b"+PONG\r\n"
         return False
 
     def _start_cluster(self) -> DrillProcess:
@@ -218,11 +218,11 @@ class Environment(MonitoredCluster):
         for program in reversed(self._programs):
             program.end()
 
-    # --- where things are ------------------------------------------------------------------
+    # --- addresses and files ---------------------------------------------------------------
 
     @property
     def addresses(self) -> Addresses:
-        """Where the parts are."""
+        """Its URLs."""
         first = self._monitoring_ports
         return Addresses(
             websocket=f"ws://127.0.0.1:{self.port}/connection/websocket",
@@ -234,7 +234,7 @@ class Environment(MonitoredCluster):
         )
 
     def worker_url(self, slot: int) -> str:
-        """A worker's own door."""
+        """The WebSocket URL of a worker's own port."""
         return f"ws://127.0.0.1:{self.worker_port_base + slot}/connection/websocket"
 
     def rendered(self, name: str) -> Path:
@@ -243,7 +243,7 @@ class Environment(MonitoredCluster):
 
     @property
     def store_port(self) -> int:
-        """The store itself, past the store_proxy."""
+        """The port of the store itself, without the proxy."""
         return self._store_port
 
     @property
@@ -255,7 +255,7 @@ class Environment(MonitoredCluster):
         return self.folder / "config.json"
 
     def config(self, over: dict[str, Any]) -> dict[str, Any]:
-        """The cluster's configuration, with some options otherwise."""
+        """The cluster's configuration, with some options overridden."""
         base: dict[str, Any] = {
             "client": {"insecure": True, "queue_max_size": 65536},
             "channel": {"without_namespace": dict(_CHANNEL)},
@@ -274,20 +274,20 @@ class Environment(MonitoredCluster):
     # --- its processes ---------------------------------------------------------------------
 
     def workers(self, slot: int | None = None) -> list[int]:
-        """Pids of the workers, or of one slot's."""
+        """Pids of the workers, or of the workers of one slot."""
         words = ["worker", "--slot"] if slot is None else [f"worker --slot {slot}"]
         return self.cluster.children(*words)
 
     def nginx_workers(self) -> list[int]:
-        """Pids of nginx's processes that serve."""
+        """Pids of the worker processes of nginx."""
         masters = self.cluster.children("nginx: master")
         return [pid for master in masters for pid in self.cluster.children("nginx", below=master)]
 
     def pid_of(self, name: str) -> int:
-        """The pid of a part of the monitoring: `prometheus`, `alertmanager`, `node_exporter`, …
+        """The pid of a service of the monitoring: `prometheus`, `alertmanager`, `node_exporter`, …
 
         Raises:
-            BootFailed: it does not run.
+            BootFailed: if it does not run.
         """
         words = {
             "prometheus": ("--config.file=", "prometheus.yml"),
@@ -304,7 +304,7 @@ class Environment(MonitoredCluster):
         """Where the workers' metric files are.
 
         Raises:
-            BootFailed: no worker runs.
+            BootFailed: if no worker runs.
         """
         for pid in self.workers():
             with suppress(psutil.NoSuchProcess):
@@ -312,7 +312,7 @@ class Environment(MonitoredCluster):
         raise BootFailed(f"no worker of {self.name} runs")
 
     def reload(self, part: str) -> None:
-        """Let Prometheus or Alertmanager read its configuration again."""
+        """Reload the configuration of Prometheus or Alertmanager."""
         import os
         import signal
 

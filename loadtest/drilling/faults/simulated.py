@@ -1,6 +1,6 @@
-"""What is simulated where the machine lacks a right, by a metrics_proxy before the exporter's page.
+"""Faults that are simulated by a proxy before the exporter, if a privilege is missing.
 
-Rule: a drill that comes here says so: it ends as `simulated`, with the reason.
+Rule: a drill that uses them ends as `simulated`, with the reason.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _TARGETS: Final = "targets/websocket-app.json"
 def memory_is_full(
     injector: FaultInjector, share: float, growth_per_second: float, most: float, *, because: str
 ) -> None:
-    """The cluster's page says that so much of its memory is used."""
+    """Report that a share of the cluster's memory is used."""
     injector.simulate(because)
     environment = injector.environment
     metrics_proxy = MetricsProxy(
@@ -34,12 +34,12 @@ def memory_is_full(
     injector.afterwards(metrics_proxy.close)
     began = time.monotonic()
 
-    def look() -> None:
+    def update() -> None:
         now = min(most, share + growth_per_second * (time.monotonic() - began))
         metrics_proxy.values["app_memory_working_set_bytes"] = now * _LIMIT_BYTES
 
-    look()
-    injector.pulse(look, _BEAT_SECONDS)
+    update()
+    injector.pulse(update, _BEAT_SECONDS)
 
     def through(text: str) -> str:
         groups = json.loads(text)
@@ -50,7 +50,7 @@ def memory_is_full(
 
 
 def disk_is_full(injector: FaultInjector, share: float, *, because: str) -> None:
-    """node_exporter's page says that so much of the root is used."""
+    """Report that a share of the root file system is used."""
     injector.simulate(because)
     environment = injector.environment
     root = '{device="drill",fstype="tmpfs",mountpoint="/"}'

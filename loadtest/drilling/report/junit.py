@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from loadtest.drilling.result import DrillResult, RunResult
 
-# What XML 1.0 has no place for (its section 2.2).
+# Characters that XML 1.0 does not allow (section 2.2).
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 

@@ -1,4 +1,4 @@
-"""The operator's own command, in the middle of a drill: acknowledge, look at the store, unsilence."""
+"""Runs the operator's commands during a drill: acknowledge, read the incident history, unsilence."""
 
 from __future__ import annotations
 
@@ -34,24 +34,24 @@ def _monitor(environment: MonitoredCluster, *words: str) -> str:
 
 
 def acknowledge(environment: MonitoredCluster, alert: str) -> None:
-    """Say that somebody is on it.
+    """Acknowledge the alert.
 
     Raises:
-        NotAnswering: the command fails.
+        NotAnswering: if the command fails.
     """
     _monitor(environment, "ack", alert, "--note", "a drill", "--author", "drill", "--for", "2h")
 
 
 def unsilence(environment: MonitoredCluster, alert: str) -> None:
-    """End the silence, if it is still there."""
+    """End the silence of the alert, if there is one."""
     _monitor(environment, "unsilence", f"alertname={alert}")
 
 
 def is_closed(environment: MonitoredCluster, alert: str, *, since: float) -> bool | None:
-    """Whether the store has the acknowledged incident as resolved; None if it has no such one.
+    """Whether the acknowledged incident is resolved in the incident store; None if there is none.
 
     Args:
-        since: Unix time before which nobody can have acknowledged this incident.
+        since: Unix time; earlier acknowledgements belong to another incident.
     """
     text = _monitor(environment, "history", "--alert", alert, "--since", "1d", "--json")
     incidents: list[dict[str, Any]] = json.loads(text)

@@ -1,4 +1,4 @@
-"""The way of the one alert that always fires: its silence is the alarm, at the dead man's switch."""
+"""The steps of the alert that always fires: when it stops, the dead man's switch raises an alarm."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _SILENCE_SECONDS: Final = 900.0
 
 
 class DeadmanSteps(DrillSteps):
-    """Watchdog: firing before and after; in between the switch has to notice that it is silent."""
+    """Watchdog: it fires before and after; in between the switch must notice that it has stopped."""
 
     def _baseline(self) -> None:
         def beats() -> bool:
@@ -29,7 +29,7 @@ class DeadmanSteps(DrillSteps):
         )
 
     def _stay_quiet_under_load(self) -> None:
-        """It fires whatever the load."""
+        """It always fires: there is nothing to wait for."""
         self._reached("load")
 
     def _alarms(self, state: str) -> list[dict[str, Any]]:
@@ -46,7 +46,7 @@ class DeadmanSteps(DrillSteps):
             "firing",
             is_raised,
             self._drill.fires_seconds * 1.6,
-            lambda: "dead man's switch: the heartbeat is away and it raises no alarm",
+            lambda: "dead man's switch: the heartbeat has stopped and no alarm was raised",
             fixed=self._drill.fixed_seconds,
         )
         self._keep("payloads", [entry["document"] for entry in self._alarms("alarm")])
@@ -56,7 +56,7 @@ class DeadmanSteps(DrillSteps):
             "resolved",
             lambda: bool(self._alarms("ended")),
             self._drill.resolves_seconds * 1.6,
-            lambda: "dead man's switch: the heartbeat should be back and the alarm has not ended",
+            lambda: "dead man's switch: the fault was undone and the alarm has not ended",
             fixed=self._drill.fixed_seconds,
         )
         self._keep("prometheus", evidence.at_prometheus(self._environment, self._drill.alert))

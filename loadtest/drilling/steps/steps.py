@@ -1,9 +1,9 @@
-"""One drill from a clean baseline to a clean ledger, step by step, each with the moment it was reached.
+"""The steps of one drill, from a clean baseline to a clean ledger, with the time of each.
 
 Rules
-- Every step has a deadline; whatever is not reached in time names the broken link of the chain.
-- What was broken is mended whatever happens, and the drill fails if it could not be.
-- Times are what Prometheus, Alertmanager and the receivers say, where they say it.
+- Every step has a deadline; a step that is not reached in time names the broken link of the chain.
+- Every fault is undone whatever happens, and the drill fails if one could not be undone.
+- Times are those of Prometheus, Alertmanager and the receivers, where they report them.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ _NOTIFY_SECONDS: Final = 420.0
 _RESOLVE_NOTIFY_SECONDS: Final = 660.0
 # Real time that no compression shortens: scrapes, evaluations, a busy machine.
 _SLACK_SECONDS: Final = 30.0
-# Two turns of a group, and some time.
+# Two group intervals, and some time.
 _FORGOTTEN_SECONDS: Final = 750.0
 _LATE: Final = 1.6
 
 
 class StepListener(Protocol):
-    """Who is told how a drill goes on."""
+    """Is notified of the progress of a drill."""
 
     def stepped(self, result: DrillResult, step: str) -> None:
         """A step was reached."""
@@ -59,7 +59,7 @@ class DrillSteps:
     """One drill on one environment.
 
     Args:
-        slack_seconds: real time beyond what each step takes, which no compression shortens.
+        slack_seconds: real time added to the deadline of each step, which compression does not shorten.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class DrillSteps:
         self._notifications = Notifications(self._environment.receiver, drill.alert, 0)
 
     def run(self) -> None:
-        """Go all the way; the result says how far it went."""
+        """Run all steps; the result says which were reached."""
         result = self._result
         try:
             self._go()
@@ -97,7 +97,7 @@ class DrillSteps:
         except (ClusterError, NotAnswering, CannotProvoke, LoadFailed, OSError) as error:
             result.failed_at, result.why = self._next_step(), f"{error}"
         finally:
-            self._leave()
+            self._finish()
 
     def _go(self) -> None:
         drill = self._drill
@@ -116,7 +116,7 @@ class DrillSteps:
             self._notify()
         if drill.is_acknowledged:
             self._acknowledge()
-        self._mend()
+        self._undo()
         self._resolve()
         if drill.proof == "full":
             self._resolve_notified()
@@ -127,24 +127,29 @@ class DrillSteps:
     def _baseline(self) -> None:
         alert = self._drill.alert
         if self._rule() is None:
-            raise NotReached("baseline", self._why_unclean())
+            raise NotReached("baseline", self._why_not_clean())
 
         def is_clean() -> bool:
             active = any(one.name == alert for one in self._environment.alertmanager.alerts())
-            return self._has_past() and self._is_quiet() and not active and not self._is_announced()
+            return (
+                self._has_history()
+                and self._is_quiet()
+                and not active
+                and not self._is_unresolved()
+            )
 
-        self._reach("baseline", is_clean, _BASELINE_SECONDS, self._why_unclean)
+        self._reach("baseline", is_clean, _BASELINE_SECONDS, self._why_not_clean)
 
-    def _why_unclean(self) -> str:
+    def _why_not_clean(self) -> str:
         if self._rule() is None:
             rules = self._environment.prometheus.rules()
             return diagnosis.missing_rule(self._environment, self._drill.alert, rules)
-        if not self._has_past():
+        if not self._has_history():
             return f"Prometheus has not scraped every target {_SCRAPES} times"
-        return f"{self._drill.alert} is active before anything is broken"
+        return f"{self._drill.alert} is active before the fault is injected"
 
-    def _has_past(self) -> bool:
-        """Whether every target was scraped before: a counter first seen after a fault has no rate."""
+    def _has_history(self) -> bool:
+        """Whether every target was scraped twice: a counter first seen after a fault has no rate."""
         scrapes = self._environment.prometheus.number("min(count_over_time(up[1h]))")
         return scrapes is not None and scrapes >= _SCRAPES
 
@@ -164,20 +169,20 @@ class DrillSteps:
         )
 
     def _stay_below(self) -> None:
-        """Bring the cause just below the threshold: the alert may not even be pending."""
+        """Bring the value just below the threshold: the alert must not even be pending."""
         assert self._drill.below is not None
         self._drill.below(self._injector)
         hold = self._injector.seconds(self._drill.below_seconds)
         below = BelowThreshold(hold, hold + self._slack_seconds)
         try:
-            while not below.look(self._rule(), self._sample()):
+            while not below.check(self._rule(), self._sample()):
                 self._injector.wait(self._pace)
         except NotBelow as error:
             raise NotReached("below", str(error)) from None
-        self._complain(self._injector.undo())
+        self._raise_faults(self._injector.undo())
         seen = "none" if below.highest is None else f"{below.highest:g}"
         self._result.below = (
-            f"{self._drill.below_breaks}: quiet for {hold:.0f} s, highest value {seen}"
+            f"{self._drill.below_breaks}: inactive for {hold:.0f} s, highest value {seen}"
         )
         self._reached("below")
 
@@ -246,7 +251,7 @@ class DrillSteps:
     def _acknowledge(self) -> None:
         acknowledge(self._environment, self._drill.alert)
 
-        def is_heard() -> bool:
+        def is_notified() -> bool:
             return "acknowledged" in self._incident_words() and (
                 self._result.severity != "critical"
                 or bool(self._notifications.arrived("acknowledged"))
@@ -254,9 +259,9 @@ class DrillSteps:
 
         self._reach(
             "acknowledged",
-            is_heard,
+            is_notified,
             _NOTIFY_SECONDS,
-            lambda: "tracker: the acknowledgement did not arrive",
+            lambda: "incident tracker: the acknowledgement did not arrive",
         )
 
     def _incident_words(self) -> str:
@@ -266,11 +271,11 @@ class DrillSteps:
         provoked = self._result.step_times["provoked"]
         return is_closed(self._environment, self._drill.alert, since=provoked)
 
-    def _mend(self) -> None:
+    def _undo(self) -> None:
         if self._provoked is not None:
             self._provoked.join()
         self._check_provocation("provoked")
-        self._complain(self._injector.undo())
+        self._raise_faults(self._injector.undo())
         self._reached("undone")
 
     def _resolve(self) -> None:
@@ -282,17 +287,17 @@ class DrillSteps:
             "resolved",
             is_over,
             self._drill.resolves_seconds * _LATE,
-            lambda: "cause: it was mended and the alert still fires: " + self._value_text(),
+            lambda: "cause: the fault was undone and the alert still fires: " + self._value_text(),
             fixed=self._drill.fixed_seconds,
         )
 
     def _resolve_notified(self) -> None:
         wanted = self._receivers()
         if self._drill.is_acknowledged:
-            # Alertmanager sends no resolve for what is silenced: the tracker does, to the pager.
+            # Alertmanager sends no resolve for a silenced alert: the tracker does, to PagerDuty.
             wanted = [receiver for receiver in wanted if receiver[0] == "pagerduty"]
 
-        def is_told() -> bool:
+        def is_resolved() -> bool:
             arrived = self._notifications.arrived("resolved")
             if self._drill.is_acknowledged and not self._is_closed():
                 return False
@@ -300,9 +305,9 @@ class DrillSteps:
 
         self._reach(
             "resolve_notified",
-            is_told,
+            is_resolved,
             _RESOLVE_NOTIFY_SECONDS,
-            lambda: "receiver: it is over, and nobody was told",
+            lambda: "receiver: the alert is resolved, and a receiver was not notified of it",
         )
         arrived = self._notifications.arrived("resolved")
         self._result.resolve_notified = list(arrived.values())
@@ -310,16 +315,16 @@ class DrillSteps:
             self._result.step_times["resolve_notified"] = max(
                 arrived[receiver].at for receiver in wanted
             )
-        self._check_astray()
+        self._check_routes()
 
-    def _check_astray(self) -> None:
-        """Whoever is told of what is not theirs stops listening."""
+    def _check_routes(self) -> None:
+        """Fail if a receiver that is not on the route was notified."""
         result = self._result
         allowed = {*self._receivers(), *receivers_of(result.severity, result.team)}
-        astray = self._notifications.arrived("firing").keys() - allowed
-        if astray:
-            where = ", ".join(sorted(" ".join(receiver) for receiver in astray))
-            raise NotReached("notified", f"route: it was announced at {where} too")
+        unexpected = self._notifications.arrived("firing").keys() - allowed
+        if unexpected:
+            where = ", ".join(sorted(" ".join(receiver) for receiver in unexpected))
+            raise NotReached("notified", f"route: {where} was notified, too")
 
     def _settle(self) -> None:
         """End the load: its ledger must account for every publication."""
@@ -331,8 +336,8 @@ class DrillSteps:
                 raise NotReached("ledger", f"service: publications are not accounted for: {faults}")
         self._reached("ledger")
 
-    def _leave(self) -> None:
-        """UndoAction and end what is left, and write down what was seen."""
+    def _finish(self) -> None:
+        """Undo the faults, end the load, and keep the evidence."""
         self._injector.give_up()
         if self._provoked is not None:
             self._provoked.join(60)
@@ -350,7 +355,7 @@ class DrillSteps:
             self._result.why = " ".join(filter(None, [self._result.why, *faults]))
         self._result.ended_at = time.time()
 
-    # --- asking ----------------------------------------------------------------------------
+    # --- queries ---------------------------------------------------------------------------
 
     @property
     def _pace(self) -> float:
@@ -359,19 +364,19 @@ class DrillSteps:
     def _reach(
         self,
         step: str,
-        look: Callable[[], bool],
+        is_reached: Callable[[], bool],
         production_seconds: float,
         why: Callable[[], str],
         *,
         fixed: float = 0.0,
     ) -> None:
-        """Wait until a step is reached; a service that is away is asked again until the deadline."""
+        """Wait until a step is reached; a service that does not answer is asked again until the deadline."""
         limit = self._injector.seconds(production_seconds) + fixed + self._slack_seconds
         deadline = time.monotonic() + limit
         away = ""
         while True:
             try:
-                if look():
+                if is_reached():
                     break
                 away = ""
                 self._sample()
@@ -397,20 +402,20 @@ class DrillSteps:
             error = self._provocation_fault
             if isinstance(error, Interrupted):
                 raise error
-            raise NotReached(step, f"cause: it could not be provoked: {_text_of(error)}")
+            raise NotReached(step, f"cause: the fault could not be injected: {_text_of(error)}")
 
-    def _complain(self, faults: list[str]) -> None:
+    def _raise_faults(self, faults: list[str]) -> None:
         if faults:
             raise NotReached("undone", " ".join(faults))
 
-    def _is_announced(self) -> bool:
-        """Whether somebody still believes that it fires, as another drill's side effect.
+    def _is_unresolved(self) -> bool:
+        """Whether a receiver was notified that it fires, by an earlier drill, and not yet of the end.
 
-        Alertmanager tells of the end with the group's next turn, and of an alert that is back by
-        then not at all. What was silenced meanwhile has no end that is told.
+        Alertmanager notifies of the end at the next group interval, unless the alert fires again by
+        then. It never does for an alert that was silenced meanwhile.
         """
-        told_at = self._notifications.announced_at()
-        return time.time() - told_at < self._injector.seconds(_FORGOTTEN_SECONDS)
+        notified_at = self._notifications.unresolved_at()
+        return time.time() - notified_at < self._injector.seconds(_FORGOTTEN_SECONDS)
 
     def _is_quiet(self) -> bool:
         rule = self._rule()
@@ -424,7 +429,7 @@ class DrillSteps:
         return next((rule for rule in rules if rule.name == self._drill.alert), None)
 
     def _sample(self) -> float | None:
-        """Look at what the alert compares, about once per evaluation; returns what was last seen."""
+        """The value that the alert compares, queried about once per evaluation."""
         now = time.time()
         samples = self._result.samples
         if now - self._sampled_at < max(1.0, 15.0 / self._environment.compress):
@@ -451,5 +456,5 @@ class DrillSteps:
 
 
 def _text_of(error: Exception) -> str:
-    """An error as its own words, or by its kind if it has none."""
+    """The text of an error whose text is for users; the representation of any other."""
     return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)
