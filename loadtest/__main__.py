@@ -18,11 +18,9 @@ def main(words: Sequence[str]) -> int:
 
 def _command(name: str) -> Callable[[Sequence[str]], int] | None:
     if name == "drill":
-        from loadtest.drilling.drill_cli import drill
-
-        return drill
+        return _drill
     if name == "soak":
-        from loadtest.drilling.drill_cli import soak
+        from loadtest.drilling.soak import main as soak
 
         return soak
     if name == "capacity":
@@ -30,6 +28,13 @@ def _command(name: str) -> Callable[[Sequence[str]], int] | None:
 
         return capacity
     return None
+
+
+def _drill(words: Sequence[str]) -> int:
+    from loadtest.drilling.drill_cli import drill
+    from loadtest.drills import registered
+
+    return drill(words, registered())
 
 
 if __name__ == "__main__":

@@ -27,8 +27,8 @@ from loadtest.drilling import undo
 from loadtest.drilling.arguments import Parser
 from loadtest.drilling.environment import machine
 from loadtest.drilling.environment.cluster import is_ready
-from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
-from loadtest.drilling.environment.load import ROOT, Load, LoadFailed, RunningLoad
+from loadtest.drilling.environment.drill_processes import ROOT, DrillProcess, free_ports, ws_cluster
+from loadtest.drilling.environment.load import Load, LoadFailed, RunningLoad
 from loadtest.drilling.undo import UndoLog
 
 _EXITS: Final = (
@@ -192,7 +192,7 @@ class _Measuring:
         )
         load.wait_until_ended(seconds * 30)
         sent = self._sum("app_messages_total", 'direction="out"') - began[0]
-        return sent / max(0.001, self._cpu() - began[1]), load.account()
+        return sent / max(0.001, self._cpu() - began[1]), load.ledger()
 
     def _cpu(self) -> float:
         return self._sum("app_worker_cpu_seconds_total")
@@ -218,7 +218,9 @@ class _Measuring:
         config = self._folder / "config.json"
         document = {"client": {"insecure": True}, "channel": {"without_namespace": _CHANNEL}}
         config.write_text(json.dumps(document), encoding="utf-8")
-        command = this("up", "--config", str(config), "--workers", str(self._arguments.workers))
+        command = ws_cluster(
+            "up", "--config", str(config), "--workers", str(self._arguments.workers)
+        )
         command += ["--host", "127.0.0.1", "--port", str(port), "--admin-port", str(port + 1)]
         command += ["--worker-port-base", str(port + 2), "--data-dir", str(self._folder / "data")]
         cluster = DrillProcess("cluster", command, folder=self._folder, undo_log=self._undo_log)

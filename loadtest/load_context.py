@@ -29,7 +29,7 @@ from loadtest.ledger import Ledger
 _SETTLE_SECONDS: Final = 10.0
 _QUIET_SECONDS: Final = 0.5
 _REPORTS_SECONDS: Final = 15.0
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 _WRITE_SECONDS: Final = 1.0
 _PATH: Final = "/connection/websocket"
 _WORLDS: Final[WeakKeyDictionary[Environment, LoadContext]] = WeakKeyDictionary()
@@ -122,17 +122,17 @@ class LoadContext:
         """Fire an event for an error that was intended: a success."""
         self.measured(f"expected {name}", seconds, None)
 
-    def delivery(self, sent_at: float, *, is_other_door: bool) -> None:
+    def delivery(self, sent_at: float, *, is_other_host: bool) -> None:
         """A publication arrived; every so many are Locust events, all are in the ledger.
 
         Args:
-            is_other_door: whether it was sent through another of the hosts that were given.
+            is_other_host: whether it was sent through another of the hosts that were given.
         """
         seconds = time.time() - sent_at
         self.ledger.latencies.add(seconds)
         self.delivered += 1
         if self.delivered % self.options.sample == 0:
-            self.measured("delivery other door" if is_other_door else "delivery", seconds, None)
+            self.measured("delivery other host" if is_other_host else "delivery", seconds, None)
 
     # --- the end ---------------------------------------------------------------------------
 
@@ -144,7 +144,7 @@ class LoadContext:
         deadline = time.monotonic() + _SETTLE_SECONDS
         gevent.sleep(_QUIET_SECONDS)
         while not self.ledger.is_settled() and time.monotonic() < deadline:
-            gevent.sleep(_LOOK_SECONDS)
+            gevent.sleep(_POLL_SECONDS)
 
     def settle_workers(self, runner: MasterRunner) -> None:
         """Have every worker settle, and wait for what each says then; once."""
@@ -156,7 +156,7 @@ class LoadContext:
             self.settled: set[str] = set()
             runner.send_message("settle")
             while len(self.settled) < runner.worker_count and time.monotonic() < deadline:
-                gevent.sleep(_LOOK_SECONDS)
+                gevent.sleep(_POLL_SECONDS)
             # What one process published, the subscribers of another may still be waiting for.
             if self.ledger.is_settled() or time.monotonic() >= deadline:
                 return

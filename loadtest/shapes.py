@@ -16,7 +16,7 @@ from typing import Any, ClassVar, Final
 
 from locust import LoadTestShape
 
-_EVENTS: Final = ("delivery", "delivery other door", "publish", "connect")
+_EVENTS: Final = ("delivery", "delivery other host", "publish", "connect")
 _STEP_SECONDS: Final = 10.0
 _STEPS: Final = 12
 _BAD_STEPS: Final = 2

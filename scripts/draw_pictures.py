@@ -1,8 +1,8 @@
-"""Draw docs/img/architecture.svg and drill-environment.svg: what runs, and what goes between.
+"""Draw docs/img/architecture.svg and drill-environment.svg: which processes run, and how they communicate.
 
 Rules
-- Pictures are readable on a light and on a dark page: they bring their own background.
-- Drawn by code, so that a change of the worker is a change of a line here.
+- Pictures have a background of their own, so that they are readable on a light and on a dark page.
+- They are drawn by code: a change of the architecture is a change of a line here.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from xml.sax.saxutils import escape
 FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "img"
 WIDTH: Final = 980
 HEIGHT: Final = 520
-STAGE_HEIGHT: Final = 396
+ENVIRONMENT_HEIGHT: Final = 396
 INK: Final = "#1f2933"
 QUIET: Final = "#52606d"
 STYLE: Final = (
@@ -89,7 +89,7 @@ def processes() -> list[str]:
 
 
 def flows() -> list[str]:
-    """What goes between them."""
+    """How they communicate."""
     to_workers = [arrow([(360, 309), (420, 309), (420, y), (478, y)]) for y in (223, 309, 409)]
     to_store = [
         arrow([(778, 309), (726, 309), (726, y), (672, y)], both=True) for y in (223, 309, 409)
@@ -114,38 +114,38 @@ def flows() -> list[str]:
 
 
 def environment() -> list[str]:
-    """What a drill starts, what it breaks, and the way of the alert."""
+    """What a drill starts, where it injects the fault, and the path of the alert."""
     return [
-        f'<rect width="{WIDTH}" height="{STAGE_HEIGHT}" rx="12" fill="#f7f9fb"/>',
+        f'<rect width="{WIDTH}" height="{ENVIRONMENT_HEIGHT}" rx="12" fill="#f7f9fb"/>',
         (
             '<rect x="190" y="24" width="770" height="312" rx="12" fill="#ffffff" '
             'stroke="#9fb3c8" stroke-dasharray="6 4"/>'
         ),
         text(206, 48, "one environment of a drill", "note", "start"),
         box(24, 76, 130, 66, "#e6eaf0", "Locust", "steady load", "and its ledger"),
-        box(24, 196, 130, 66, "#fdeecb", "the drill", "breaks, watches", "mends"),
-        box(24, 306, 130, 66, "#e6eaf0", "the undo daemon", "mends if the", "drill is killed"),
+        box(24, 196, 130, 66, "#fdeecb", "the drill", "injects, watches", "undoes"),
+        box(24, 306, 130, 66, "#e6eaf0", "the undo daemon", "undoes the fault if", "the drill is killed"),
         box(230, 76, 170, 66, "#d9f2e6", "the cluster", "nginx, 2 workers", "store, supervisor"),
         box(480, 76, 170, 66, "#dbe9fb", "Prometheus", "rules of docker/", "time compressed"),
         box(750, 76, 180, 66, "#dbe9fb", "Alertmanager", "routes, silences"),
         box(750, 246, 180, 66, "#f6dede", "stand-ins", "Slack, PagerDuty", "dead man's switch"),
-        box(480, 246, 170, 66, "#dbe9fb", "the keeper", "monitor ack and", "its resolve"),
+        box(480, 246, 170, 66, "#dbe9fb", "incident tracker", "monitor ack and", "its resolve"),
         arrow([(154, 109), (228, 109)], both=True),
         arrow([(478, 109), (402, 109)]),
         text(440, 101, "scrape", "flow"),
         arrow([(650, 109), (748, 109)]),
-        text(699, 101, "fires", "flow"),
+        text(699, 101, "alerts", "flow"),
         arrow([(840, 142), (840, 244)]),
         text(848, 196, "notifies", "flow", "start"),
         arrow([(650, 279), (748, 279)]),
         arrow([(154, 214), (270, 214), (270, 144)]),
-        text(280, 190, "breaks and mends", "flow", "start"),
+        text(280, 190, "injects and undoes", "flow", "start"),
         arrow([(154, 229), (565, 229), (565, 144)], dashed=True),
         arrow([(565, 229), (800, 229), (800, 144)], dashed=True),
         arrow([(154, 244), (440, 244), (440, 326), (840, 326), (840, 314)], dashed=True),
         text(430, 222, "asks", "flow"),
         arrow([(89, 262), (89, 304)], dashed=True),
-        text(97, 288, "journal", "flow", "start"),
+        text(97, 288, "undo log", "flow", "start"),
     ]  # fmt: skip
 
 
@@ -170,9 +170,9 @@ PICTURES: Final = {
         [*frame(), *processes(), *flows()],
     ),
     "drill-environment.svg": svg(
-        STAGE_HEIGHT,
-        "The drill breaks the cluster; Prometheus, Alertmanager and the stand-ins carry the alert;"
-        " the undo daemon mends if the drill is killed.",
+        ENVIRONMENT_HEIGHT,
+        "The drill injects a fault into the cluster; the alert goes through Prometheus and"
+        " Alertmanager to the stand-ins; the undo daemon undoes the fault if the drill is killed.",
         environment(),
     ),
 }

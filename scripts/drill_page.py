@@ -1,22 +1,47 @@
-"""Keep a drill's report in the documentation: `python scripts/drill_page.py REPORT_DIR [LATER_DIR]`.
+"""Write docs/drills/ from the reports of real runs.
 
-Copies drill.json, drill.xml and drill.html to docs/drills/, those of a later run of some alerts to
-docs/drills/later/, and writes README.md from both. What the later run has takes the place of what the
-first one has, and the page says so. tests/docs/test_drills.py holds the page against the files.
+    python scripts/drill_page.py REPORT_DIR [LATER_DIR] [--soak SOAK_DIR]
+
+REPORT_DIR and LATER_DIR are what `ws-cluster drill --report` wrote: a run of all drills, and a later
+run of some of them. SOAK_DIR is what `ws-cluster soak --report` wrote.
+
+Rules
+- summary.json keeps the facts of each run and the times of each alert; README.md is written from it.
+- Where a later run has an alert, the page shows the later result, and says so.
+- Without --soak, the soak that the summary has stays. The reports themselves are not kept.
+- tests/docs/test_drills.py compares the page with the summary, and the summary with the alert rules.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
-import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
 FOLDER: Final = Path(__file__).resolve().parents[1] / "docs" / "drills"
-FILES: Final = ("drill.json", "drill.xml", "drill.html")
-_STEPS: Final = ("pending_s", "firing_s", "notified_s", "acknowledged_s", "resolved_s")
+REPORT: Final = "drill.json"
+SUMMARY: Final = "summary.json"
+_RUN_FACTS: Final = (
+    *("kind", "profile", "compress", "started_at", "ended_at", "target", "machine"),
+    *("uncovered", "faults", "notes", "is_passed", "counts"),
+)
+_STEPS: Final = tuple(
+    f"{step}_seconds"
+    for step in (
+        *("pending", "firing", "alertmanager", "notified", "acknowledged", "undone", "resolved"),
+        "resolve_notified",
+    )
+)
+_ALERT_FACTS: Final = (
+    *("alert", "severity", "result", "simulated_because", "failed_at", "why"),
+    *("notified", *_STEPS),
+)
+_SHOWN: Final = tuple(
+    f"{step}_seconds" for step in ("pending", "firing", "notified", "acknowledged", "resolved")
+)
 _HEAD: Final = """# The last drill in real durations
 
 <!-- Written by `python scripts/drill_page.py`: drill again instead of editing it. -->
@@ -24,16 +49,25 @@ _HEAD: Final = """# The last drill in real durations
 `make drill-production`, {when}: **{good} of {count} alerts proven**, {simulated} simulated, in {minutes:.0f} minutes,
 on {cores} cores ({processor}), {gib:.0f} GiB, Linux {kernel}, Python {python}, {programs}.
 {again}
-Seconds from the moment the cause was provoked. A dash is a step that the alert does not take: one
-that calls nobody is not acknowledged, and what says that Alertmanager is gone cannot be told by it
-([how far an alert can travel](../topics/life-of-a-drill.md#how-far-an-alert-can-travel)). The whole
-report is [drill.html](drill.html), to be opened in a browser; [drill.json](drill.json) has everything that
-was seen, and [how to read it](../how-to/read-a-drill-report.md) is a page of its own.
+Seconds from the moment the fault was injected. A dash is a step that the drill does not have: only
+some drills acknowledge their alert, and Alertmanager cannot notify anyone that it is down itself
+([how far an alert can travel](../topics/life-of-a-drill.md#how-far-an-alert-can-travel)).
+[summary.json](summary.json) has these figures and those of the other steps. The whole report of a run, with a
+timeline and the evidence of each alert, is not kept here: `make drill` and `make drill-production` write it to
+`drill-report/`, and [how to read it](../how-to/read-a-drill-report.md) is a page of its own.
+
+![a report](../img/drill-report.png)
 
 """
 _AGAIN: Final = """
-**Drilled again alone**, in real durations, on {when} ([its report](later/drill.html)), and shown below as it
-went then:
+**Drilled again alone**, in real durations, on {when}, and shown below with the result of that run:
+
+{lines}
+"""
+_SOAK: Final = """
+## The last soak in real time
+
+`make soak`, {when}: {verdict}.
 
 {lines}
 """
@@ -41,43 +75,65 @@ went then:
 Document = dict[str, Any]
 
 
-def page(document: Document, later: Document | None = None) -> str:
-    """The page of a report, and of a later one of some of its alerts."""
-    machine, counts = document["machine"], document["counts"]
+def summary_of(report: Document) -> Document:
+    """The facts of a run, and the times of each of its alerts, oldest first."""
+    alerts = [{name: one[name] for name in _ALERT_FACTS} for one in report["alerts"]]
+    run = {name: report[name] for name in _RUN_FACTS}
+    # A soak proves that nothing fires: it has no times, only names.
+    if report["kind"] == "soak":
+        return {**run, "alerts": sorted(one["alert"] for one in alerts)}
+    return {**run, "alerts": alerts}
+
+
+def page(summary: Document) -> str:
+    """README.md."""
+    first, later, soak = (summary[name] for name in ("first", "later", "soak"))
+    machine, counts = first["machine"], first["counts"]
     head = _HEAD.format(
-        when=_day(document),
+        when=_day(first),
         good=counts["passed"] + counts["simulated"],
         count=sum(counts.values()),
         simulated=counts["simulated"] or "none",
-        minutes=(document["ended_at"] - document["started_at"]) / 60,
+        minutes=(first["ended_at"] - first["started_at"]) / 60,
         cores=machine["cores"],
         processor=machine["processor"],
         gib=machine["memory_bytes"] / (1 << 30),
         kernel=machine["kernel"],
         python=machine["python"],
         programs=" and ".join(machine["programs"].values()),
-        again=_again(document, later) if later is not None else "",
+        again=_again(first, later) if later else "",
     )
-    names = ("alert", "result", *(step.removesuffix("_s") for step in _STEPS), "told")
-    rows = [_row(one) for _, one in sorted(shown(document, later).items())]
-    rule = ("---", "---", *("--:" for _ in _STEPS), "---")
+    names = ("alert", "result", *(step.removesuffix("_seconds") for step in _SHOWN), "notified at")
+    rows = [_row(one) for _, one in sorted(latest(summary).items())]
+    rule = ("---", "---", *("--:" for _ in _SHOWN), "---")
     lines = ["| " + " | ".join(cells) + " |" for cells in (names, rule, *rows)]
-    return head + "\n".join(lines) + "\n"
+    return head + "\n".join(lines) + "\n" + (_soak(soak) if soak else "")
 
 
-def shown(document: Document, later: Document | None) -> dict[str, Document]:
-    """Every alert as it went last."""
-    runs = [document] if later is None else [document, later]
+def latest(summary: Document) -> dict[str, Document]:
+    """The last result of every alert."""
+    runs = [summary["first"], *filter(None, [summary["later"]])]
     return {one["alert"]: one for run in runs for one in run["alerts"]}
 
 
-def _again(document: Document, later: Document) -> str:
-    first = {one["alert"]: one for one in document["alerts"]}
+def missing(summary: Document, alerts: set[str]) -> set[str]:
+    """The alerts of which the summary has no result."""
+    return alerts - latest(summary).keys()
+
+
+def _again(first: Document, later: Document) -> str:
+    before = {one["alert"]: one for one in first["alerts"]}
     lines = [
-        f"- {one['alert']}: {one['result']}; the first time {_how(first[one['alert']])}"
+        f"- {one['alert']}: {one['result']}; the first time {_how(before[one['alert']])}"
         for one in later["alerts"]
     ]
     return _AGAIN.format(when=_day(later), lines="\n".join(lines))
+
+
+def _soak(soak: Document) -> str:
+    verdict = "quiet" if soak["is_passed"] else "not quiet"
+    lines = [f"- {line}" for line in soak["faults"] + soak["notes"]]
+    return _SOAK.format(when=_day(soak), verdict=verdict, lines="\n".join(lines))
 
 
 def _how(one: Document) -> str:
@@ -86,20 +142,34 @@ def _how(one: Document) -> str:
     return f"failed at *{one['failed_at']}*: {one['why']}"
 
 
-def _day(document: Document) -> str:
-    return datetime.fromtimestamp(document["started_at"], UTC).strftime("%Y-%m-%d")
+def _day(run: Document) -> str:
+    return datetime.fromtimestamp(run["started_at"], UTC).strftime("%Y-%m-%d")
 
 
-def _row(one: dict[str, Any]) -> tuple[str, ...]:
-    times = ("–" if one[step] is None else f"{one[step]:.0f}" for step in _STEPS)
-    told = ", ".join(dict.fromkeys(one["notified"])) or "–"
-    return f"[{one['alert']}](../runbooks/{one['alert']}.md)", one["result"], *times, told
+def _row(one: Document) -> tuple[str, ...]:
+    times = ("–" if one[step] is None else f"{one[step]:.0f}" for step in _SHOWN)
+    where = ", ".join(dict.fromkeys(one["notified"])) or "–"
+    return f"[{one['alert']}](../runbooks/{one['alert']}.md)", one["result"], *times, where
 
 
-def kept(folder: Path = FOLDER) -> tuple[Document, Document | None]:
-    """The reports that are kept."""
-    later = folder / "later" / FILES[0]
-    return _read(folder / FILES[0]), _read(later) if later.exists() else None
+def read_summary(folder: Path = FOLDER) -> Document:
+    """The summary that is kept."""
+    return _read(folder / SUMMARY)
+
+
+def text_of(summary: Document) -> str:
+    """summary.json: one line for each alert, so that a change of one is a change of one line."""
+    runs = []
+    for name, run in summary.items():
+        if run is None:
+            runs.append(f'"{name}": null')
+            continue
+        alerts = run["alerts"]
+        head = {key: value for key, value in run.items() if key != "alerts"}
+        facts = json.dumps(head, indent=1, ensure_ascii=False)[:-2]
+        lines = ",\n".join("  " + json.dumps(one, ensure_ascii=False) for one in alerts)
+        runs.append(f'"{name}": {facts},\n "alerts": [\n{lines}\n ]\n}}')
+    return "{\n" + ",\n".join(runs) + "\n}\n"
 
 
 def _read(path: Path) -> Document:
@@ -107,13 +177,30 @@ def _read(path: Path) -> Document:
     return document
 
 
+def write(summary: Document, folder: Path = FOLDER) -> None:
+    """Write summary.json and README.md."""
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SUMMARY).write_text(text_of(summary), encoding="utf-8")
+    (folder / "README.md").write_text(page(summary), encoding="utf-8")
+
+
 def main() -> int:
-    shutil.rmtree(FOLDER, ignore_errors=True)
-    for source, target in zip(sys.argv[1:3], (FOLDER, FOLDER / "later"), strict=False):
-        target.mkdir(parents=True)
-        for name in FILES:
-            shutil.copyfile(Path(source) / name, target / name)
-    (FOLDER / "README.md").write_text(page(*kept()), encoding="utf-8")
+    """Write the page and its summary."""
+    parser = argparse.ArgumentParser(
+        description="Write docs/drills/ from the reports of real runs."
+    )
+    parser.add_argument("report", type=Path)
+    parser.add_argument("later", type=Path, nargs="?")
+    parser.add_argument("--soak", type=Path)
+    arguments = parser.parse_args()
+    found = {
+        name: summary_of(_read(folder / REPORT)) if folder else None
+        for name, folder in vars(arguments).items()
+    }
+    soak = found["soak"]
+    if soak is None and (FOLDER / SUMMARY).exists():
+        soak = read_summary()["soak"]
+    write({"first": found["report"], "later": found["later"], "soak": soak})
     return 0
 
 

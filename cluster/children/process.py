@@ -16,12 +16,13 @@ import ctypes
 import os
 import signal
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import Final
 
-_PR_SET_PDEATHSIG: Final = 1
+from cluster.children.subprocesses import before_exec
+
 _PR_SET_CHILD_SUBREAPER: Final = 36
 _GROUP_POLL_SECONDS: Final = 0.01
 _libc: Final = ctypes.CDLL(None, use_errno=True)
@@ -70,16 +71,6 @@ def become_subreaper() -> None:
     _libc.prctl(_PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
-def _before_exec(parent: int, death_signal: int) -> Callable[[], None]:
-    def prepare() -> None:
-        _libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
-        # The parent may have died between the fork and the line above.
-        if os.getppid() != parent:
-            os._exit(1)
-
-    return prepare
-
-
 def spawn(launch: Launch) -> tuple[int, int]:
     """Start a process; returns its id and the read end of the pipe with its captured output.
 
@@ -97,8 +88,7 @@ def spawn(launch: Launch) -> tuple[int, int]:
             stdout=None if launch.inherits_stdout else writes,
             stderr=writes,
             start_new_session=True,
-            # ctypes and two system calls only: safe after a fork in a process with threads.
-            preexec_fn=_before_exec(os.getpid(), launch.death_signal),  # noqa: PLW1509
+            preexec_fn=before_exec(launch.death_signal),  # noqa: PLW1509
         )
     except BaseException:
         os.close(reads)

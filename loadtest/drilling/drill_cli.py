@@ -1,6 +1,6 @@
 """The command lines of `ws-cluster drill` and `ws-cluster soak`.
 
-Rule: exit codes are 0 everything is proven, 1 a drill failed or an alert has no drill, 3 a environment
+Rule: exit codes are 0 everything is proven, 1 a drill failed or an alert has no drill, 3 an environment
 cannot start, 69 a program is missing, 78 bad input, 130 interrupted.
 """
 
@@ -15,18 +15,17 @@ from pathlib import Path
 from typing import Final
 
 from cluster.errors import ConfigError, ExitError, Problem
-from loadtest.drill import Drill
 from loadtest.drilling.arguments import Parser, count, factor
+from loadtest.drilling.drill import Drill, names
 from loadtest.drilling.environment import machine
 from loadtest.drilling.report import write
 from loadtest.drilling.report.progress import Progress
 from loadtest.drilling.result import RunResult
 from loadtest.drilling.runner import DrillPlan, Runner
 from loadtest.drilling.target import DrillTarget, for_target, read
-from loadtest.drills import names, registered
 
 COMPRESS: Final = 15.0
-# The eleven alerts that were asked for first.
+# The alerts of the first version.
 SEED: Final = (
     "NoActiveConnections",
     "HighErrorRate",
@@ -43,10 +42,17 @@ SEED: Final = (
 _INTERRUPTED_EXIT: Final = 130
 
 
-def drill(words: Sequence[str]) -> int:
-    """Run drills; returns the exit code."""
+def drill(words: Sequence[str], every: Mapping[str, Drill]) -> int:
+    """Run drills.
+
+    Args:
+        every: all drills there are, by alert.
+
+    Returns:
+        The exit code.
+    """
     try:
-        return _drill(_parser().parse_args(words))
+        return _drill(_parser().parse_args(words), every)
     except ConfigError as error:
         for problem in error.problems:
             sys.stderr.write(f"ws-cluster drill: {problem}\n")
@@ -56,8 +62,7 @@ def drill(words: Sequence[str]) -> int:
         return error.exit_code
 
 
-def _drill(arguments: argparse.Namespace) -> int:
-    every = registered()
+def _drill(arguments: argparse.Namespace, every: Mapping[str, Drill]) -> int:
     if arguments.list:
         return _list(every)
     chosen = _chosen(arguments, every)
@@ -97,22 +102,22 @@ def _drill(arguments: argparse.Namespace) -> int:
 
 
 def _target(arguments: argparse.Namespace) -> DrillTarget | None:
-    """The running cluster that was named, if whoever names it means it.
+    """The running cluster that --target names, after the user has confirmed it.
 
     Raises:
-        ConfigError: the file is wrong, or nobody says yes.
+        ConfigError: if the file is wrong, or the target is not confirmed.
     """
     if arguments.target is None:
         return None
     target = read(arguments.target)
     if target.is_production and not arguments.yes:
-        question = f"{target.name} is a production target, and will be broken. Type its name: "
+        question = f"{target.name} is a production target, and faults will be injected into it. Type its name: "
         if not sys.stdin.isatty():
-            reason = "say --yes if it is to be broken: nobody is here to ask"
+            reason = "give --yes to confirm: standard input is not a terminal"
             raise ConfigError([Problem("--target", target.name, reason)])
         if input(question).strip() != target.name:
             raise ConfigError(
-                [Problem("--target", target.name, "its name was not typed: nothing was done")]
+                [Problem("--target", target.name, "its name was not typed: no fault was injected")]
             )
     return target
 
@@ -149,16 +154,16 @@ def _chosen(arguments: argparse.Namespace, every: Mapping[str, Drill]) -> list[D
 def _parser() -> Parser:
     parser = Parser(
         prog="ws-cluster drill",
-        description="Break a cluster in a bounded way, until each alert has travelled from its cause"
-        " to its receivers and back; mend it in any case.",
+        description="Inject a bounded fault for each alert, check that the alert fires, is notified and"
+        " is resolved, and undo the fault in any case.",
         epilog="exit codes: 0 everything is proven, 1 a drill failed or an alert has no drill, 3 a"
         " environment cannot start, 69 a program is missing, 78 bad input, 130 interrupted",
     )
     add = parser.add_argument
     add("alerts", nargs="*", metavar="ALERT", help="names of alerts")
-    add("--all", action="store_true", help="every rule Prometheus has")
-    add("--seed", action="store_true", help="the eleven alerts that were asked for first")
-    add("--list", action="store_true", help="list the drills, and what each breaks")
+    add("--all", action="store_true", help="every alert rule of Prometheus")
+    add("--seed", action="store_true", help="the eleven alerts of the first version")
+    add("--list", action="store_true", help="list the drills and their faults")
     add(
         "--profile",
         choices=("compressed", "production"),
@@ -173,24 +178,14 @@ def _parser() -> Parser:
         metavar="DIR",
         help="where drill.json, drill.xml and drill.html are written (drill-report)",
     )
-    add(
-        "--stages",
-        dest="environments",
-        type=count,
-        default=2,
-        metavar="N",
-        help="clusters side by side (2)",
-    )
+    add("--environments", type=count, default=2, metavar="N", help="clusters at a time (2)")
     add("--together", type=count, default=3, metavar="N", help="drills at a time on each (3)")
     add("--target", type=Path, metavar="FILE", help="a running cluster, described in TOML")
-    add("--yes", action="store_true", help="do not ask before a production target is broken")
+    add(
+        "--yes",
+        action="store_true",
+        help="do not ask before faults are injected into a production target",
+    )
     add("--rules-dir", type=Path, metavar="DIR", help="rules and configuration, if not docker/")
-    add("--keep", type=Path, metavar="DIR", help="work there, and leave logs and data behind")
+    add("--keep", type=Path, metavar="DIR", help="work there, and keep logs and data")
     return parser
-
-
-def soak(words: Sequence[str]) -> int:
-    """Run the soak; returns the exit code."""
-    from loadtest.drilling.soak import main
-
-    return main(words)

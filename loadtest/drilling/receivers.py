@@ -1,7 +1,7 @@
-"""Where a notification has to arrive, and whether it did.
+"""Which receivers must be notified of an alert, and whether they were.
 
-The places are the seed's routing said once more, on purpose without asking Alertmanager: a route
-that was removed there is noticed here.
+The routing of docker/alertmanager.yml is repeated here on purpose, without asking Alertmanager: so a route
+that was removed there is noticed.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ TEAM: Final = ("slack", "#websocket-alerts")
 INFRASTRUCTURE: Final = ("slack", "#infrastructure-alerts")
 PAGER: Final = ("pagerduty", "trigger")
 
-Place = tuple[str, str]
+Receiver = tuple[str, str]
 
-# As the seed gives them.
+# As docker/alertmanager.yml gives them.
 _ICONS: Final = {
     "#websocket-oncall": ":rotating_light:",
     "#websocket-alerts": ":warning:",
@@ -27,9 +27,9 @@ _ICONS: Final = {
 }
 
 
-def places(severity: str, team: str) -> list[Place]:
-    """Where an alert of this severity and team is announced."""
-    found: list[Place] = []
+def receivers_of(severity: str, team: str) -> list[Receiver]:
+    """The receivers of an alert of this severity and team."""
+    found: list[Receiver] = []
     if severity == "critical":
         found += [ONCALL, PAGER]
     if severity == "warning":
@@ -40,12 +40,12 @@ def places(severity: str, team: str) -> list[Place]:
 
 
 def last_id(receiver: HttpService) -> int:
-    """The number of the last notification that came."""
+    """The number of the last notification that arrived."""
     return max((int(entry["id"]) for entry in receiver.get("/received")), default=0)
 
 
 class Notifications:
-    """What the stand-in received of one alert since a moment."""
+    """The notifications of one alert that the stand-in received after a given one."""
 
     def __init__(self, receiver: HttpService, alert: str, after: int) -> None:
         self._receiver = receiver
@@ -53,37 +53,37 @@ class Notifications:
         self._after = after
 
     def entries(self) -> list[dict[str, Any]]:
-        """As they came, oldest first."""
+        """All of them, oldest first."""
         params = {"alert": self._alert, "after": str(self._after)}
         found: list[dict[str, Any]] = self._receiver.get("/received", params)
         return [entry for entry in found if entry["kind"] in ("slack", "pagerduty")]
 
-    def arrived(self, state: str) -> dict[Place, ReceiverState]:
-        """Where it was announced in a state: `firing`, `acknowledged` or `resolved`."""
-        found: dict[Place, ReceiverState] = {}
+    def arrived(self, state: str) -> dict[Receiver, ReceiverState]:
+        """The receivers that were notified of a state: `firing`, `acknowledged` or `resolved`."""
+        found: dict[Receiver, ReceiverState] = {}
         for entry in self.entries():
             if _state(entry) == state and not _fault(entry):
-                kind, place = _place(entry)
-                key = PAGER if kind == "pagerduty" else (kind, place)
-                found.setdefault(key, ReceiverState(kind, place, entry["at"]))
+                kind, address = _receiver_of(entry)
+                key = PAGER if kind == "pagerduty" else (kind, address)
+                found.setdefault(key, ReceiverState(kind, address, entry["at"]))
         return found
 
     def malformed(self) -> str:
-        """What is wrong with the first notification that is not as it should be; empty if none is."""
+        """The fault of the first malformed notification; empty if there is none."""
         return next(filter(None, map(_fault, self.entries())), "")
 
-    def announced_at(self) -> float:
-        """When it was last announced somewhere that has not heard of its end; 0 if nowhere."""
-        last: dict[Place, tuple[str, float]] = {}
+    def unresolved_at(self) -> float:
+        """The time of the last notification whose receiver was not notified of the end; 0 if none."""
+        last: dict[Receiver, tuple[str, float]] = {}
         for entry in self.entries():
-            kind, place = _place(entry)
+            kind, address = _receiver_of(entry)
             if state := _state(entry):
-                key = PAGER if kind == "pagerduty" else (kind, place)
+                key = PAGER if kind == "pagerduty" else (kind, address)
                 last[key] = state, float(entry["at"])
         return max((at for state, at in last.values() if state != "resolved"), default=0.0)
 
 
-def _place(entry: Mapping[str, Any]) -> Place:
+def _receiver_of(entry: Mapping[str, Any]) -> Receiver:
     document = entry["document"]
     if entry["kind"] == "pagerduty":
         return "pagerduty", str(document.get("event_action"))
@@ -98,9 +98,9 @@ def _fault(entry: Mapping[str, Any]) -> str:
     if entry["kind"] == "pagerduty":
         severity = (document.get("payload") or {}).get("severity")
         if severity != "critical":
-            return f"payload: PagerDuty is told the severity {severity!r} instead of 'critical'"
+            return f"payload: PagerDuty got the severity {severity!r} instead of 'critical'"
         lacking = [n for n in ("dedup_key", "routing_key") if not document.get(n)]
-        return f"payload: PagerDuty is told no {' and no '.join(lacking)}" if lacking else ""
+        return f"payload: PagerDuty got no {' and no '.join(lacking)}" if lacking else ""
     channel, icon = str(document.get("channel")), document.get("icon_emoji")
     wanted = _ICONS.get(channel)
     return (

@@ -1,8 +1,8 @@
-"""What a run of drills found: the one form that the runner fills and every report reads.
+"""The results of a run of drills: the runner fills them, every report reads them.
 
 Rules
-- Moments are Unix times; lengths end in `_s` and are seconds since the drill provoked its alert,
-  negative before that. What was not reached is None, never 0.
+- Times are Unix times; durations end in `_seconds` and count from the moment the fault was injected,
+  negative before that. A step that was not reached is None, never 0.
 - `to_document` is the public form of DIR/drill.json; names in it change with the changelog only.
 """
 
@@ -14,7 +14,7 @@ from typing import Any, Final, Literal
 Result = Literal["passed", "failed", "simulated"]
 Proof = Literal["full", "prometheus", "deadman"]
 
-# The way of an alert, in its order; `acknowledged` only where a drill acknowledges, and then
+# The steps of a drill, in order; `acknowledged` only where a drill acknowledges, and then
 # `resolve_notified` is the tracker's resolve at PagerDuty.
 STEPS: Final = (
     "baseline",
@@ -26,7 +26,7 @@ STEPS: Final = (
     "alertmanager",
     "notified",
     "acknowledged",
-    "mended",
+    "undone",
     "resolved",
     "resolve_notified",
     "ledger",
@@ -35,14 +35,14 @@ STEPS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ReceiverState:
-    """Where a notification arrived: `slack` with its channel, `pagerduty` with its action, …"""
+    """A receiver that was notified: `slack` with its channel, `pagerduty` with its action, …"""
 
     kind: str
-    place: str
+    address: str
     at: float
 
     def __str__(self) -> str:
-        return f"{self.kind} {self.place}".strip()
+        return f"{self.kind} {self.address}".strip()
 
 
 @dataclass(slots=True)
@@ -50,19 +50,19 @@ class DrillResult:
     """One drill.
 
     Attributes:
-        breaks: one sentence: what was broken, for a person.
-        undo: one sentence: how it was mended.
+        breaks: one sentence: the fault.
+        undo: one sentence: how the fault was undone.
         proof: how far the alert can travel: `full` to the receivers, `prometheus` to Prometheus,
-            `deadman` to the dead man's switch, which raises the alarm by its silence.
+            `deadman` to the dead man's switch, which raises an alarm when the alert stops.
         simulated_because: why the cause was simulated; empty if it was real.
-        moments: Unix time of each step that was reached, by its name in STEPS.
+        step_times: Unix time of each step that was reached, by its name in STEPS.
         failed_at: the step that was not reached; empty if all were.
-        why: one sentence: which link of the chain is broken, and what was seen instead.
-        below: what was seen while the cause stayed just below the threshold; empty if not tried.
-        also_fired: other alerts that fired meanwhile on the same environment.
-        samples: (Unix time, value or None) of the alert's own expression, for the picture.
+        why: one sentence: which link of the chain is broken, and what was observed instead.
+        below: what was observed while the value was just below the threshold; empty if not tried.
+        also_fired: other alerts that fired meanwhile in the same environment.
+        samples: (Unix time, value or None) of the alert's own expression, for the timeline.
         evidence: `prometheus` and `alertmanager` (the alert as each gave it), `payloads` (as the
-            receivers got them), `ledger` (the load's own account).
+            receivers got them), `ledger` (of the load).
     """
 
     alert: str
@@ -82,7 +82,7 @@ class DrillResult:
     why: str = ""
     below: str = ""
     is_acknowledged: bool = False
-    moments: dict[str, float] = field(default_factory=dict)
+    step_times: dict[str, float] = field(default_factory=dict)
     notified: list[ReceiverState] = field(default_factory=list)
     resolve_notified: list[ReceiverState] = field(default_factory=list)
     also_fired: list[str] = field(default_factory=list)
@@ -90,8 +90,8 @@ class DrillResult:
     evidence: dict[str, Any] = field(default_factory=dict)
 
     def seconds(self, step: str) -> float | None:
-        """Seconds from the provocation to a step; None if either was not reached."""
-        provoked, at = self.moments.get("provoked"), self.moments.get(step)
+        """Seconds from the fault to a step; None if either was not reached."""
+        provoked, at = self.step_times.get("provoked"), self.step_times.get(step)
         return None if provoked is None or at is None else round(at - provoked, 2)
 
     def to_document(self) -> dict[str, Any]:
@@ -99,10 +99,10 @@ class DrillResult:
         document = asdict(self)
         document["notified"] = [str(receiver) for receiver in self.notified]
         document["resolve_notified"] = [str(receiver) for receiver in self.resolve_notified]
-        timed = ("pending", "firing", "alertmanager", "notified", "acknowledged", "mended")
+        timed = ("pending", "firing", "alertmanager", "notified", "acknowledged", "undone")
         for step in (*timed, "resolved", "resolve_notified"):
             name = "resolve_notified" if step == "resolve_notified" else step
-            document[f"{name}_s"] = self.seconds(step)
+            document[f"{name}_seconds"] = self.seconds(step)
         return document
 
 
@@ -115,7 +115,7 @@ class RunResult:
         machine: facts of the machine: cores, memory_bytes, kernel, python, cpu model.
         uncovered: alerts that Prometheus has a rule for and no drill is registered for.
         kind: `drill` or `soak`; a soak has one result per alert that fired or was watched.
-        faults: a sentence for whatever is wrong with the run as a whole; one is enough to fail it.
+        faults: a sentence for each fault of the run as a whole; one is enough to fail it.
     """
 
     profile: str

@@ -1,9 +1,9 @@
-"""All drills of one command: environments are started, drills run side by side, everything is mended.
+"""Runs all drills of one command: starts environments, runs drills at the same time, undoes every fault.
 
 Rules
-- The coverage gate comes first: an alert that Prometheus has and no drill proves fails the run.
-- A first Ctrl-C (or TERM) ends the drills, which mend what they broke; a second one hurries nobody:
-  what is broken is mended in any case, and when we are killed, by the undo daemon.
+- The coverage gate comes first: the run fails if Prometheus has an alert that no drill proves.
+- Ctrl-C (or TERM) ends the drills, which undo their faults; a second Ctrl-C changes nothing. If this
+  process is killed, the undo daemon undoes the faults.
 """
 
 from __future__ import annotations
@@ -20,23 +20,22 @@ from typing import Final, Protocol
 
 from cluster.alerting.prometheus import Rule
 from cluster.errors import BootFailed, ConfigError, NotAnswering, Problem
-from loadtest.drill import Drill
 from loadtest.drilling import undo
-from loadtest.drilling.environment.cluster import Components, Environment
+from loadtest.drilling.drill import Drill, names
+from loadtest.drilling.environment.cluster import Environment, MonitoredCluster
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.result import DrillResult, RunResult
-from loadtest.drilling.schedule import ScheduledDrill, next_drill
+from loadtest.drilling.schedule import ScheduleRow, next_drill
 from loadtest.drilling.steps.deadman import DeadmanSteps
 from loadtest.drilling.steps.steps import DrillSteps
 from loadtest.drilling.target import DrillTarget, TargetEnvironment
 from loadtest.drilling.undo import UndoLog
-from loadtest.drills import names
 
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 
 
 class ProgressListener(Protocol):
-    """Who shows how it goes on."""
+    """Shows the progress of a run."""
 
     def started(self, result: DrillResult) -> None:
         """A drill began."""
@@ -48,7 +47,7 @@ class ProgressListener(Protocol):
         """A drill ended."""
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """A message for the user."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,10 +55,10 @@ class DrillPlan:
     """What to run.
 
     Attributes:
-        environments: how many environments of our own, each a cluster with its monitoring.
-        together: how many drills at a time on each.
+        environments: how many environments to start, each a cluster with its monitoring.
+        together: how many drills at a time in each.
         is_all: whether every rule of Prometheus must have a drill.
-        target: a running cluster, instead of environments of our own.
+        target: a running cluster, instead of environments that are started.
     """
 
     drills: Sequence[Drill]
@@ -76,7 +75,7 @@ class Runner:
     """One run.
 
     Args:
-        registered: every drill there is, by alert: what the coverage gate counts.
+        registered: every drill there is, by alert: for the coverage gate.
     """
 
     def __init__(
@@ -93,14 +92,14 @@ class Runner:
         self._names = names(registered)
         self._stop = threading.Event()
         self._environments: dict[str, Environment | TargetEnvironment] = {}
-        self._threads: list[tuple[threading.Thread, ScheduledDrill, Drill]] = []
+        self._threads: list[tuple[threading.Thread, ScheduleRow, Drill]] = []
 
     def go(self) -> None:
-        """Run everything; the run says what was found.
+        """Run everything; the results are in the run.
 
         Raises:
-            BootFailed, DependencyMissing: a environment cannot be started.
-            ConfigError: the directory to keep is in use.
+            BootFailed, DependencyMissing: an environment cannot be started.
+            ConfigError: if the directory to keep is not empty.
         """
         handlers = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
         undo_log = UndoLog()
@@ -108,7 +107,7 @@ class Runner:
             with undo_log:
                 folder = self._folder(undo_log)
                 try:
-                    self._on_stages(folder, undo_log)
+                    self._run_drills(folder, undo_log)
                 finally:
                     self._join()
                     for environment in self._environments.values():
@@ -126,7 +125,7 @@ class Runner:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it was told to end."""
+        """Whether it was interrupted."""
         return self._stop.is_set()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -145,53 +144,50 @@ class Runner:
         undo_log.note(undo.removed(folder))
         return folder
 
-    def _on_stages(self, folder: Path, undo_log: UndoLog) -> None:
+    def _run_drills(self, folder: Path, undo_log: UndoLog) -> None:
         waiting = list(self._plan.drills)
-        places = self._places()
-        self._start_stages(places, folder, undo_log)
+        rows = self._rows()
+        self._start_environments(rows, folder, undo_log)
         if self._plan.is_all:
             self._gate()
         while (waiting or self._threads) and not self._stop.is_set():
-            for place in places:
-                if drill := next_drill(waiting, place, places):
+            for row in rows:
+                if drill := next_drill(waiting, row, rows):
                     waiting.remove(drill)
-                    self._begin(drill, place)
+                    self._begin(drill, row)
             self._reap()
-            self._stop.wait(_LOOK_SECONDS)
+            self._stop.wait(_POLL_SECONDS)
 
-    def _places(self) -> list[ScheduledDrill]:
-        """A row for each environment; slower ones for what cannot hold in the fastest time."""
+    def _rows(self) -> list[ScheduleRow]:
+        """A row for each environment; slower ones for conditions that cannot hold in the fastest time."""
         plan = self._plan
         if plan.target is not None:
-            return [ScheduledDrill(plan.target.name, plan.compress, plan.together)]
+            return [ScheduleRow(plan.target.name, plan.compress, plan.together)]
         count = max(1, min(plan.environments, len(plan.drills)))
-        places = [
-            ScheduledDrill(f"environment-{n + 1}", plan.compress, plan.together)
-            for n in range(count)
+        rows = [
+            ScheduleRow(f"environment-{n + 1}", plan.compress, plan.together) for n in range(count)
         ]
         slower = {d.compress_at_most for d in plan.drills if d.compress_at_most < plan.compress}
         fast = [d for d in plan.drills if d.compress_at_most >= plan.compress]
-        places = places if fast else []
-        return places + [
-            ScheduledDrill(f"environment-x{s:g}", s, plan.together) for s in sorted(slower)
-        ]
+        rows = rows if fast else []
+        return rows + [ScheduleRow(f"environment-x{s:g}", s, plan.together) for s in sorted(slower)]
 
-    def _start_stages(
-        self, places: Sequence[ScheduledDrill], folder: Path, undo_log: UndoLog
+    def _start_environments(
+        self, rows: Sequence[ScheduleRow], folder: Path, undo_log: UndoLog
     ) -> None:
         faults: list[Exception] = []
 
         def start(environment: Environment | TargetEnvironment) -> None:
             try:
                 environment.start()
-            except Exception as error:  # noqa: BLE001 - raised again where somebody hears it
+            except Exception as error:  # noqa: BLE001 - raised again in the main thread
                 faults.append(error)
 
         threads = []
-        for place in places:
-            environment = self._new_stage(place, folder, undo_log)
-            self._environments[place.name] = environment
-            threads.append(threading.Thread(target=start, args=(environment,), name=place.name))
+        for row in rows:
+            environment = self._new_environment(row, folder, undo_log)
+            self._environments[row.name] = environment
+            threads.append(threading.Thread(target=start, args=(environment,), name=row.name))
         if self._plan.target is None:
             self._screen.note(
                 f"starting {len(threads)} environments: a cluster and its monitoring each"
@@ -203,22 +199,22 @@ class Runner:
         if faults:
             raise faults[0]
 
-    def _new_stage(
-        self, place: ScheduledDrill, folder: Path, undo_log: UndoLog
+    def _new_environment(
+        self, row: ScheduleRow, folder: Path, undo_log: UndoLog
     ) -> Environment | TargetEnvironment:
         plan = self._plan
         if plan.target is not None:
             return TargetEnvironment(plan.target, folder=folder, undo_log=undo_log)
         return Environment(
-            place.name,
-            folder=folder / place.name,
-            compress=place.compress,
+            row.name,
+            folder=folder / row.name,
+            compress=row.compress,
             undo_log=undo_log,
             rules_dir=plan.rules_dir,
         )
 
     def _gate(self) -> None:
-        """Every alert of Prometheus has a drill, or the run fails."""
+        """Record the alerts of Prometheus without a drill, which fail the run."""
         known = {
             r.name
             for environment in self._environments.values()
@@ -226,15 +222,15 @@ class Runner:
         }
         self._run.uncovered = sorted(known - set(self._registered))
 
-    def _begin(self, drill: Drill, place: ScheduledDrill) -> None:
-        place.running.append(drill)
-        place.has_begun = True
-        environment = self._environments[place.name]
+    def _begin(self, drill: Drill, row: ScheduleRow) -> None:
+        row.running.append(drill)
+        row.has_begun = True
+        environment = self._environments[row.name]
         thread = threading.Thread(target=self._drill, args=(drill, environment), name=drill.alert)
-        self._threads.append((thread, place, drill))
+        self._threads.append((thread, row, drill))
         thread.start()
 
-    def _drill(self, drill: Drill, environment: Components) -> None:
+    def _drill(self, drill: Drill, environment: MonitoredCluster) -> None:
         result = _result(drill, self._names[drill.alert], environment)
         self._run.results.append(result)
         self._screen.started(result)
@@ -242,7 +238,7 @@ class Runner:
         steps = DeadmanSteps if drill.proof == "deadman" else DrillSteps
         try:
             steps(drill, injector, result, self._screen).run()
-        except Exception as error:  # noqa: BLE001 - one drill's bug must not end the others' mending
+        except Exception as error:  # noqa: BLE001 - one drill's bug must not stop the undo of the others
             result.result, result.why = "failed", f"the drill itself is broken: {error!r}"
             result.failed_at = result.failed_at or "baseline"
             result.ended_at = time.time()
@@ -250,18 +246,18 @@ class Runner:
 
     def _reap(self) -> None:
         for entry in list(self._threads):
-            thread, place, drill = entry
+            thread, row, drill = entry
             if not thread.is_alive():
                 thread.join()
                 self._threads.remove(entry)
-                place.running.remove(drill)
+                row.running.remove(drill)
 
     def _join(self) -> None:
         for thread, _, _ in self._threads:
             thread.join()
 
 
-def _result(drill: Drill, name: str, environment: Components) -> DrillResult:
+def _result(drill: Drill, name: str, environment: MonitoredCluster) -> DrillResult:
     rule = _rule(environment, drill.alert)
     labels = rule.labels if rule is not None else {}
     return DrillResult(
@@ -279,7 +275,7 @@ def _result(drill: Drill, name: str, environment: Components) -> DrillResult:
     )
 
 
-def _rule(environment: Components, alert: str) -> Rule | None:
+def _rule(environment: MonitoredCluster, alert: str) -> Rule | None:
     try:
         return next((rule for rule in environment.prometheus.rules() if rule.name == alert), None)
     except NotAnswering:

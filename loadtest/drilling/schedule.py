@@ -1,9 +1,9 @@
-"""Which drill runs where and when: side by side, as long as none spoils what another needs.
+"""Which drill runs where and when: at the same time, if none disturbs what another needs.
 
 Rules
-- On one environment nobody takes a part that another takes or uses; of `Part.MACHINE` there is one for all
-  environments together.
-- The longest drill that can begin begins first. Nothing waits that could run.
+- In one environment no drill affects a component that another one affects or needs; `Component.MACHINE` is
+  shared by all environments.
+- The longest drill that can start starts first. No drill waits that could run.
 """
 
 from __future__ import annotations
@@ -11,29 +11,33 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from loadtest.drill import Drill, Part
+from loadtest.drilling.drill import Component, Drill
 
 
-def disturb(one: Drill, other: Drill, *, is_same_stage: bool) -> bool:
+def disturb(one: Drill, other: Drill, *, is_same_environment: bool) -> bool:
     """Whether two drills must not run at the same time."""
-    spoiled = (one.takes & other.touched) | (other.takes & one.touched)
-    return bool(spoiled if is_same_stage else spoiled & {Part.MACHINE})
+    disturbed = (one.affects & other.touched) | (other.affects & one.touched)
+    return bool(disturbed if is_same_environment else disturbed & {Component.MACHINE})
 
 
-def length_s(drill: Drill, compress: float) -> float:
+def length_seconds(drill: Drill, compress: float) -> float:
     """About how long a drill takes, in real seconds."""
     # A notification waits for its group, once to begin and once to end.
     waits = (30.0 + 300.0) if drill.proof == "full" else 60.0
-    return (drill.fires_s + drill.resolves_s + drill.below_s + waits) / compress + drill.fixed_s + 6
+    return (
+        (drill.fires_seconds + drill.resolves_seconds + drill.below_seconds + waits) / compress
+        + drill.fixed_seconds
+        + 6
+    )
 
 
 @dataclass(slots=True)
-class ScheduledDrill:
+class ScheduleRow:
     """One environment's row in the schedule.
 
     Attributes:
-        compress: how fast time passes on it.
-        together: how many drills may run on it at a time.
+        compress: how fast time passes in it.
+        together: how many drills may run in it at a time.
         has_begun: whether a drill has run here.
     """
 
@@ -47,29 +51,29 @@ class ScheduledDrill:
         """Whether a drill may begin here now.
 
         Args:
-            others: what runs on other environments.
+            others: the drills that run in other environments.
         """
         return (
             len(self.running) < self.together
-            and not any(disturb(drill, one, is_same_stage=True) for one in self.running)
-            and not any(disturb(drill, one, is_same_stage=False) for one in others)
+            and not any(disturb(drill, one, is_same_environment=True) for one in self.running)
+            and not any(disturb(drill, one, is_same_environment=False) for one in others)
         )
 
 
-def fits(drill: Drill, place: ScheduledDrill, places: Sequence[ScheduledDrill]) -> bool:
-    """Whether a drill belongs on a environment: on the fastest that its condition can hold on."""
-    speeds = [p.compress for p in places if p.compress <= drill.compress_at_most]
-    return bool(speeds) and place.compress == max(speeds)
+def fits(drill: Drill, row: ScheduleRow, rows: Sequence[ScheduleRow]) -> bool:
+    """Whether an environment is the fastest in which the condition of a drill can hold."""
+    speeds = [p.compress for p in rows if p.compress <= drill.compress_at_most]
+    return bool(speeds) and row.compress == max(speeds)
 
 
 def next_drill(
-    waiting: Sequence[Drill], place: ScheduledDrill, places: Sequence[ScheduledDrill]
+    waiting: Sequence[Drill], row: ScheduleRow, rows: Sequence[ScheduleRow]
 ) -> Drill | None:
-    """What to begin on a environment now; None if nothing can."""
-    others = [drill for other in places if other is not place for drill in other.running]
-    if any(drill.is_early for drill in waiting) and not place.has_begun:
+    """The drill to start in an environment now; None if none can."""
+    others = [drill for other in rows if other is not row for drill in other.running]
+    if any(drill.is_early for drill in waiting) and not row.has_begun:
         waiting = [drill for drill in waiting if drill.is_early] or waiting
-    for drill in sorted(waiting, key=lambda d: (-length_s(d, place.compress), d.alert)):
-        if fits(drill, place, places) and place.can_take(drill, others):
+    for drill in sorted(waiting, key=lambda d: (-length_seconds(d, row.compress), d.alert)):
+        if fits(drill, row, rows) and row.can_take(drill, others):
             return drill
     return None

@@ -1,9 +1,9 @@
-"""`ws-cluster soak`: a healthy cluster under mixed load, rolled and crashed once; nothing may fire.
+"""`ws-cluster soak`: a healthy cluster under mixed load, rolled and crashed once; no alert may fire.
 
 Rules
-- Only DeploymentCompleted may fire, and has to: the reload in the middle is one.
-- An alert that is merely pending is noted and no fault: `for` is there to bear that.
-- The report has the drills' form, with one result per alert.
+- Only DeploymentCompleted may fire, and it must, because of the reload.
+- A pending alert is noted and is no fault: that is what `for` is for.
+- The report has the format of a drill report, with one result per alert.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ from loadtest.drilling.undo import UndoLog
 MAY_FIRE: Final = frozenset({"DeploymentCompleted", "Watchdog"})
 _MINUTES: Final = 20.0
 _BASELINE_SECONDS: Final = 90.0
-_LOOK_SECONDS: Final = 0.5
+_POLL_SECONDS: Final = 0.5
 _REPLACED_SECONDS: Final = 30.0
 _MIXED: Final = Load("mixed", users=40, options=("--rate", "12", "--channels", "8"))
 _EXITS: Final = (
@@ -106,12 +106,12 @@ class Soak:
         self._seconds = seconds
         self._stop = threading.Event()
         self._results: dict[str, DrillResult] = {}
-        self._account: dict[str, Any] = {}
+        self._ledger: dict[str, Any] = {}
         self._threads: list[threading.Thread] = []
         self._unanswered = 0
 
     def go(self) -> None:
-        """Start a environment, load it, roll it, crash one worker, and watch."""
+        """Start an environment, add load, roll the workers, kill one worker, and watch the alerts."""
         handlers = {n: signal.signal(n, self._interrupt) for n in (signal.SIGINT, signal.SIGTERM)}
         undo_log = UndoLog()
         try:
@@ -142,7 +142,7 @@ class Soak:
 
     @property
     def is_interrupted(self) -> bool:
-        """Whether it was told to end."""
+        """Whether it was interrupted."""
         return self._stop.is_set()
 
     def _watch(self, environment: Environment) -> None:
@@ -151,27 +151,27 @@ class Soak:
             load = injector.start_load(_MIXED)
             load.wait_until_connected(injector.wait)
             baseline = _BASELINE_SECONDS + injector.seconds(900)
-            injector.wait_until(lambda: self._is_calm(environment), baseline, "nothing fires")
+            injector.wait_until(lambda: self._is_quiet(environment), baseline, "nothing fires")
             begun = time.time()
             events = [
                 (begun + self._seconds / 3, self._reload),
                 (begun + 2 * self._seconds / 3, self._crash),
             ]
             while time.time() < begun + self._seconds:
-                self._look(environment)
+                self._record(environment)
                 if events and time.time() > events[0][0]:
                     events.pop(0)[1](injector)
-                injector.wait(_LOOK_SECONDS)
+                injector.wait(_POLL_SECONDS)
             for thread in self._threads:
                 thread.join()
-            self._account = load.end()
+            self._ledger = load.end()
         finally:
-            self._run.faults += injector.mend()
+            self._run.faults += injector.undo()
 
-    def _beside(
+    def _in_thread(
         self, name: str, injector: FaultInjector, act: Callable[[FaultInjector], None]
     ) -> None:
-        """Do something while the watch goes on."""
+        """Call `act` in a thread while the alerts are watched."""
         self._run.notes.append(f"{name} after {time.time() - self._run.started_at:.0f} s")
 
         def run() -> None:
@@ -185,13 +185,13 @@ class Soak:
         thread.start()
 
     def _reload(self, injector: FaultInjector) -> None:
-        self._beside("workers were rolled", injector, roll)
+        self._in_thread("workers were rolled", injector, roll)
 
     def _crash(self, injector: FaultInjector) -> None:
-        self._beside("a worker was killed", injector, _kill_one)
+        self._in_thread("a worker was killed", injector, _kill_one)
 
-    def _is_calm(self, environment: Environment) -> bool:
-        """Whether nothing fires: not even the deployment that the start was."""
+    def _is_quiet(self, environment: Environment) -> bool:
+        """Whether no alert fires, not even DeploymentCompleted because of the start."""
         try:
             return all(
                 r.state != "firing" or r.name == "Watchdog" for r in environment.prometheus.rules()
@@ -199,12 +199,12 @@ class Soak:
         except NotAnswering:
             return False
 
-    def _look(self, environment: Environment) -> None:
+    def _record(self, environment: Environment) -> None:
         now = time.time()
         try:
             rules = environment.prometheus.rules()
         except NotAnswering:
-            # It is asked again in a moment; the watch goes on.
+            # It is asked again in the next round.
             self._unanswered += 1
             return
         for rule in rules:
@@ -212,10 +212,10 @@ class Soak:
             if result is None:
                 result = self._results[rule.name] = _result(rule, environment, now)
                 self._run.results.append(result)
-            if rule.alerts and "pending" not in result.moments:
-                result.moments["pending"] = now
-            if rule.state == "firing" and "firing" not in result.moments:
-                result.moments["firing"] = now
+            if rule.alerts and "pending" not in result.step_times:
+                result.step_times["pending"] = now
+            if rule.state == "firing" and "firing" not in result.step_times:
+                result.step_times["firing"] = now
                 result.evidence["prometheus"] = [dict(alert.labels) for alert in rule.alerts]
             if not result.samples or now - result.samples[-1][0] > self._seconds / 60:
                 value = diagnosis.value_of(environment.prometheus, rule.expression)
@@ -224,33 +224,33 @@ class Soak:
 
     def _judge(self, result: DrillResult, now: float) -> None:
         result.ended_at = now
-        fired = "firing" in result.moments
+        fired = "firing" in result.step_times
         if fired and result.alert not in MAY_FIRE:
             result.result, result.failed_at = "failed", "firing"
             result.why = "it fired although the cluster was healthy"
         else:
             result.result = "passed"
 
-    # --- what came of it -------------------------------------------------------------------
+    # --- the verdict -----------------------------------------------------------------------
 
     def judge(self) -> None:
-        """Say in the run what is wrong, and what a person should know."""
+        """Add the faults and the notes to the run."""
         run = self._run
         fired = self._results.get("DeploymentCompleted")
-        if fired is None or "firing" not in fired.moments:
+        if fired is None or "firing" not in fired.step_times:
             run.faults.append("DeploymentCompleted did not fire although the workers were rolled")
-        if faults := _MIXED.faults(self._account):
+        if faults := _MIXED.faults(self._ledger):
             run.faults.append(f"publications are not accounted for: {faults}")
-            run.faults += self._account.get("losses", [])
+            run.faults += self._ledger.get("losses", [])
         pending = sorted(
             name
             for name, one in self._results.items()
-            if "pending" in one.moments and "firing" not in one.moments
+            if "pending" in one.step_times and "firing" not in one.step_times
         )
         run.notes.append(f"pending for a while: {', '.join(pending) or 'none'}")
         if self._unanswered:
             run.notes.append(f"Prometheus did not answer {self._unanswered} times")
-        got, sent = self._account.get("got"), self._account.get("acknowledged")
+        got, sent = self._ledger.get("got"), self._ledger.get("acknowledged")
         run.notes.append(
             f"{len(self._results)} alerts watched for {self._seconds:.0f} s; {sent} published,"
             f" {got} delivered"
@@ -269,7 +269,7 @@ def _result(rule: Rule, environment: Environment, now: float) -> DrillResult:
         environment=environment.name,
         compress=environment.compress,
         started_at=now,
-        moments={"baseline": now},
+        step_times={"baseline": now},
     )
 
 
@@ -283,4 +283,4 @@ def _kill_one(injector: FaultInjector) -> None:
         now = injector.environment.workers()
         return len(now) == len(before) and set(now) != set(before)
 
-    injector.wait_until(is_replaced, _REPLACED_SECONDS, "another worker took its place")
+    injector.wait_until(is_replaced, _REPLACED_SECONDS, "the worker was replaced")

@@ -1,24 +1,25 @@
-"""A running cluster as a environment: where its parts are, and the commands that break and mend it.
+"""A running cluster as an environment: its URLs, and the commands that inject and undo faults.
 
 The file (TOML):
 
     name = "staging"
-    drillable = true                     # without it nothing is broken
+    drillable = true                     # without it no fault is injected
     profile = "production"               # the pace of its rules
     [urls]
     websocket = "ws://…/connection/websocket"
     admin = "http://…:8001"
     prometheus = "http://…:9090"
     alertmanager = "http://…:9093"
-    receiver = "http://…:9099"           # the stand-in, which its Alertmanager has to tell
+    receiver = "http://…:9099"           # the stand-in, which its Alertmanager must notify
     [drills.no_active_connections]
     provoke = "docker compose stop nginx"
     mend = "docker compose start nginx"
 
 Rules
-- What load alone provokes needs no commands; every other drill needs its two.
-- `mend` is written down before `provoke` runs, and runs whatever happens, also when we are killed.
-- Every mistake in the file is reported at once, with what is allowed.
+- A drill that load alone causes needs no commands; every other drill needs both.
+- `mend` undoes the fault. It is logged before `provoke` runs, and runs in any case, also if this process is
+  killed.
+- All mistakes in the file are reported at once, with what is allowed.
 """
 
 from __future__ import annotations
@@ -34,9 +35,9 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from cluster.errors import ConfigError, Problem
-from loadtest.drill import Drill
 from loadtest.drilling import undo
-from loadtest.drilling.environment.cluster import Addresses, Components
+from loadtest.drilling.drill import Drill
+from loadtest.drilling.environment.cluster import Addresses, MonitoredCluster
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 from loadtest.drilling.undo import UndoLog
 
@@ -48,7 +49,7 @@ _LAST_WORDS: Final = 200
 
 @dataclass(frozen=True, slots=True)
 class Commands:
-    """How one drill breaks and mends a running cluster."""
+    """The commands that inject and undo the fault of one drill."""
 
     provoke: str
     mend: str
@@ -56,7 +57,7 @@ class Commands:
 
 @dataclass(frozen=True, slots=True)
 class DrillTarget:
-    """What the file says.
+    """The content of the file.
 
     Attributes:
         compress: how much faster the time of its rules passes; 1 is production.
@@ -75,7 +76,7 @@ def read(path: Path) -> DrillTarget:
     """Read a target file.
 
     Raises:
-        ConfigError: it cannot be read, has mistakes, or is not marked as drillable.
+        ConfigError: if it cannot be read, has mistakes, or is not marked as drillable.
     """
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
@@ -107,7 +108,7 @@ def _problems(document: Mapping[str, Any]) -> Sequence[Problem]:
     if not document.get("name"):
         found.append(Problem("name", "missing", "give the target a name"))
     if document.get("drillable") is not True:
-        reason = "write drillable = true if this cluster may be broken on purpose"
+        reason = "write drillable = true if faults may be injected into this cluster"
         found.append(Problem("drillable", str(document.get("drillable", "missing")), reason))
     if document.get("profile", "production") not in ("production", "compressed"):
         found.append(Problem("profile", str(document["profile"]), "production or compressed"))
@@ -133,7 +134,7 @@ def _is_url(text: object, schemes: Sequence[str]) -> bool:
     return parts is not None and parts.scheme in schemes and bool(parts.hostname)
 
 
-class TargetEnvironment(Components):
+class TargetEnvironment(MonitoredCluster):
     """A running cluster; nothing of it is started or ended by us.
 
     Args:
@@ -146,10 +147,10 @@ class TargetEnvironment(Components):
         self.monitoring_dir = Path(target.data_dir or folder / "nowhere")
 
     def start(self) -> None:
-        """Make sure that it is there.
+        """Check that its services answer.
 
         Raises:
-            NotAnswering: Prometheus, Alertmanager or the receiver cannot be asked.
+            NotAnswering: if Prometheus, Alertmanager or the receiver does not answer.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
         self.prometheus.rules()
@@ -157,11 +158,11 @@ class TargetEnvironment(Components):
         self.receiver.get("/received")
 
     def close(self) -> None:
-        """Leave it as it is."""
+        """Do nothing: the drill did not start it."""
 
     @property
     def addresses(self) -> Addresses:
-        """Where its parts are."""
+        """Its URLs."""
         urls = self.target.urls
         return Addresses(**{name: urls[name] for name in _URLS}, node_exporter="")
 
@@ -169,7 +170,7 @@ class TargetEnvironment(Components):
 def for_target(
     drills: Sequence[Drill], target: DrillTarget, names: Mapping[str, str]
 ) -> list[Drill]:
-    """The drills with the target's own commands.
+    """The drills with the commands of the target.
 
     Args:
         names: of the drills, by alert.
@@ -187,27 +188,21 @@ def for_target(
         name = names[drill.alert]
         commands = target.drills.get(name)
         if drill.compress_at_most < target.compress:
-            reason = (
-                f"{drill.alert} holds where time is at most {drill.compress_at_most:g} times faster"
-            )
+            reason = f"{drill.alert} needs a compress of at most {drill.compress_at_most:g}"
             problems.append(Problem("compress", f"{target.compress:g}", reason))
         elif commands is not None:
             found.append(_with_commands(drill, commands))
         elif drill.is_by_load:
             found.append(drill)
         else:
-            reason = f"{drill.alert} needs commands: how to {_first_words(drill.breaks)}, and back"
+            reason = f"{drill.alert} needs commands that inject and undo this fault: {drill.breaks}"
             problems.append(Problem(f"drills.{name}", "missing", reason))
     if problems:
         raise ConfigError(problems)
     if not target.data_dir:
-        # The store that shows the acknowledgement is out of reach.
+        # The incident store, which shows the acknowledgement, cannot be read.
         return [dataclasses.replace(drill, is_acknowledged=False) for drill in found]
     return found
-
-
-def _first_words(text: str) -> str:
-    return f"bring about that {text}"
 
 
 def _with_commands(drill: Drill, commands: Commands) -> Drill:

@@ -1,7 +1,7 @@
-"""Mends what a drill broke when the drill itself can no longer: `python -m loadtest.drilling.undo_daemon`.
+"""Undoes the faults of a drill that was killed: `python -m loadtest.drilling.undo_daemon`.
 
-It reads what is broken, one JSON object a line, for as long as the drill lives. At the end of its
-input it carries out what is still open, the last broken first, and ends. It hears no Ctrl-C: it has
+It reads undo actions, one JSON object per line, as long as the drill runs. At the end of its input it
+carries out the actions that are still open, the last one first, and ends. Ctrl-C does not reach it: it has
 a session of its own.
 """
 
@@ -13,31 +13,31 @@ import subprocess
 import sys
 from typing import TextIO
 
-from loadtest.drilling.undo import Mend, carry_out
+from loadtest.drilling.undo import UndoAction, carry_out
 
 
 def main(source: TextIO = sys.stdin) -> int:
-    """Read until the end, then mend; returns 1 if something could not be."""
+    """Read until the end, then carry out what is open; returns 1 if an action failed."""
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
-    left: dict[int, Mend] = {}
+    left: dict[int, UndoAction] = {}
     for line in source:
         try:
             document = json.loads(line)
         except ValueError:
-            # The drill died while it wrote: what it was writing down it had not broken yet.
+            # The drill died while it wrote this line, so the fault was not injected yet.
             break
-        if "mend" in document:
-            left[document["number"]] = document["mend"]
+        if "undo" in document:
+            left[document["number"]] = document["undo"]
         else:
             left.pop(document["number"], None)
     code = 0
-    for _, mend in sorted(left.items(), reverse=True):
+    for _, action in sorted(left.items(), reverse=True):
         try:
-            carry_out(mend)
+            carry_out(action)
         except (OSError, subprocess.SubprocessError, ValueError) as error:
             code = 1
-            sys.stderr.write(f"drill: could not be mended: {dict(mend)}: {error}\n")
+            sys.stderr.write(f"drill: could not be undone: {dict(action)}: {error}\n")
     return code
 
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from importlib import import_module
 from pkgutil import iter_modules
 
-from loadtest.drill import Drill
+from loadtest.drilling.drill import Drill
 
 
 def registered() -> Mapping[str, Drill]:
@@ -22,8 +22,3 @@ def registered() -> Mapping[str, Drill]:
             raise ValueError(f"two drills prove {drill.alert}: one of them is {module}")
         found[drill.alert] = drill
     return found
-
-
-def names(drills: Mapping[str, Drill]) -> Mapping[str, str]:
-    """The names of drills, as docker/square.yml has them, by alert."""
-    return {alert: drill.provoke.__module__.rpartition(".")[2] for alert, drill in drills.items()}

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loadtest.drill import Drill, Part
+from loadtest.drilling.drill import Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
 def provoke(injector: FaultInjector) -> None:
-    injector.stop_process(injector.environment.part("alertmanager"))
+    injector.stop_process(injector.environment.pid_of("alertmanager"))
 
 
 DRILL = Drill(
@@ -15,10 +15,10 @@ DRILL = Drill(
     breaks="Alertmanager is stopped (SIGSTOP)",
     undo="Alertmanager goes on (SIGCONT)",
     provoke=provoke,
-    fires_s=165,
-    resolves_s=45,
+    fires_seconds=165,
+    resolves_seconds=45,
     proof="prometheus",
-    takes=frozenset({Part.ALERTMANAGER}),
-    uses=frozenset({Part.PROMETHEUS}),
+    affects=frozenset({Component.ALERTMANAGER}),
+    needs=frozenset({Component.PROMETHEUS}),
     load=None,
 )

@@ -8,8 +8,8 @@ from typing import Final
 
 from prometheus_client.mmap_dict import MmapedDict
 
-from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 
 _STEP: Final = 150
@@ -18,7 +18,7 @@ _MOST: Final = 8000
 # a machine that is now slower, now faster.
 _SLOW_SECONDS: Final = 1.4
 _FAST_SECONDS: Final = 2.2
-_LOOK_S: Final = 30.0
+_POLL_SECONDS: Final = 30.0
 _PATTERN: Final = "histogram_drill*.db"
 
 
@@ -38,7 +38,7 @@ def provoke(injector: FaultInjector) -> None:
             files.take(_STEP // 2)
 
     files.add(4 * _STEP)
-    injector.pulse(keep_slow, max(1.0, injector.seconds(_LOOK_S) / 2))
+    injector.pulse(keep_slow, max(1.0, injector.seconds(_POLL_SECONDS) / 2))
 
 
 class _Files:
@@ -77,11 +77,11 @@ DRILL = Drill(
     breaks="the metric files of thousands of processes lie in the workers' directory",
     undo="they are removed",
     provoke=provoke,
-    fires_s=345,
-    resolves_s=60,
-    fixed_s=60,
-    takes=frozenset({Part.METRIC_FILES, Part.SUPERVISOR}),
-    uses=MONITORING | {Part.WORKERS},
+    fires_seconds=345,
+    resolves_seconds=60,
+    fixed_seconds=60,
+    affects=frozenset({Component.METRIC_FILES, Component.SUPERVISOR}),
+    needs=MONITORING | {Component.WORKERS},
     load=None,
     # A scrape may take no longer than the time between two: faster than this, it is given up first.
     compress_at_most=5,

@@ -5,8 +5,8 @@ from __future__ import annotations
 import os
 import signal
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -21,9 +21,9 @@ DRILL = Drill(
     breaks="a proxy before the store swallows all that one worker's subscriptions are sent",
     undo="the proxy lets everything through again",
     provoke=provoke,
-    fires_s=120,
-    resolves_s=45,
-    fixed_s=20,
-    takes=frozenset({Part.STORE, Part.LOG, Part.TRAFFIC}),
-    uses=MONITORING | (SERVICE - {Part.STORE, Part.TRAFFIC}),
+    fires_seconds=120,
+    resolves_seconds=45,
+    fixed_seconds=20,
+    affects=frozenset({Component.STORE, Component.LOG, Component.TRAFFIC}),
+    needs=MONITORING | (SERVICE - {Component.STORE, Component.TRAFFIC}),
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -15,10 +15,10 @@ DRILL = Drill(
     breaks="the store is paused (SIGSTOP): connections stand and nothing answers",
     undo="the store goes on (SIGCONT)",
     provoke=provoke,
-    fires_s=60,
-    resolves_s=45,
-    fixed_s=20,
-    takes=frozenset({Part.STORE, Part.FAULTS, Part.LOG, Part.TRAFFIC}),
-    uses=MONITORING | (SERVICE - {Part.STORE, Part.TRAFFIC}),
+    fires_seconds=60,
+    resolves_seconds=45,
+    fixed_seconds=20,
+    affects=frozenset({Component.STORE, Component.FAULTS, Component.LOG, Component.TRAFFIC}),
+    needs=MONITORING | (SERVICE - {Component.STORE, Component.TRAFFIC}),
     is_acknowledged=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.faults.roll import roll
@@ -26,9 +26,11 @@ DRILL = Drill(
     breaks="each of two workers takes ten clients at most, and 18 are connected",
     undo="twelve leave, and the limit is taken away",
     provoke=provoke,
-    fires_s=345,
-    resolves_s=60,
-    fixed_s=40,
-    takes=frozenset({Part.CONNECTIONS, Part.WORKERS, Part.VERSIONS, Part.REPLICAS}),
-    uses=MONITORING | (SERVICE - {Part.CONNECTIONS, Part.WORKERS}),
+    fires_seconds=345,
+    resolves_seconds=60,
+    fixed_seconds=40,
+    affects=frozenset(
+        {Component.CONNECTIONS, Component.WORKERS, Component.VERSIONS, Component.REPLICAS}
+    ),
+    needs=MONITORING | (SERVICE - {Component.CONNECTIONS, Component.WORKERS}),
 )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import signal
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -18,9 +18,9 @@ DRILL = Drill(
     breaks="the workers are rolled (HUP) under load",
     undo="nothing is to be mended: the alert ends by itself",
     provoke=provoke,
-    fires_s=60,
-    resolves_s=300,
-    fixed_s=15,
-    takes=frozenset({Part.VERSIONS, Part.WORKERS}),
-    uses=MONITORING | (SERVICE - {Part.WORKERS}),
+    fires_seconds=60,
+    resolves_seconds=300,
+    fixed_seconds=15,
+    affects=frozenset({Component.VERSIONS, Component.WORKERS}),
+    needs=MONITORING | (SERVICE - {Component.WORKERS}),
 )

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.corrupt_channel import corrupt, publish
 from loadtest.drilling.faults.injector import FaultInjector
 
 # Nine a minute: below the ten of HighErrorRate, which would hold this alert back.
 _EVERY_SECONDS: Final = 6.6
-_CHANNEL: Final = "drill-poisoned"
+_CHANNEL: Final = "drill-corrupt"
 
 
 def provoke(injector: FaultInjector) -> None:
@@ -27,11 +27,11 @@ DRILL = Drill(
     undo="the record is removed",
     provoke=provoke,
     # An hour has to hold more than a command per second before there is a share of them.
-    fires_s=900,
-    resolves_s=330,
-    fixed_s=10,
-    takes=frozenset({Part.FAULTS, Part.TRAFFIC}),
-    uses=MONITORING | (SERVICE - {Part.TRAFFIC}),
+    fires_seconds=900,
+    resolves_seconds=330,
+    fixed_seconds=10,
+    affects=frozenset({Component.FAULTS, Component.TRAFFIC}),
+    needs=MONITORING | (SERVICE - {Component.TRAFFIC}),
     load=Load("steady", users=6, options=("--channels", "2", "--rate", "7")),
     is_early=True,
 )

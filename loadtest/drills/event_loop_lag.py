@@ -7,8 +7,8 @@ import signal
 from contextlib import suppress
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 # Far below the five seconds after which a worker is taken for hung and replaced.
@@ -42,8 +42,8 @@ DRILL = Drill(
     breaks="the workers are stopped for 0.7 s every 1.5 s",
     undo="they run on",
     provoke=provoke,
-    fires_s=420,
-    resolves_s=330,
-    takes=frozenset({Part.WORKERS}),
-    uses=MONITORING | (SERVICE - {Part.WORKERS}),
+    fires_seconds=420,
+    resolves_seconds=330,
+    affects=frozenset({Component.WORKERS}),
+    needs=MONITORING | (SERVICE - {Component.WORKERS}),
 )

@@ -7,8 +7,8 @@ from typing import Final
 
 import psutil
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 
@@ -34,10 +34,10 @@ DRILL = Drill(
     breaks="a worker holds 45 clients, and may open eight files more",
     undo="the limit is lifted, and the clients leave",
     provoke=provoke,
-    fires_s=345,
-    resolves_s=45,
-    fixed_s=15,
-    takes=frozenset({Part.WORKERS, Part.CONNECTIONS}),
-    uses=MONITORING | (SERVICE - {Part.WORKERS, Part.CONNECTIONS}),
+    fires_seconds=345,
+    resolves_seconds=45,
+    fixed_seconds=15,
+    affects=frozenset({Component.WORKERS, Component.CONNECTIONS}),
+    needs=MONITORING | (SERVICE - {Component.WORKERS, Component.CONNECTIONS}),
     load=None,
 )

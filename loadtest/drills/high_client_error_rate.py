@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector
 
@@ -16,10 +16,10 @@ DRILL = Drill(
     breaks="five clients call a procedure that is not there, ten times a second together",
     undo="they leave",
     provoke=provoke,
-    fires_s=720,
-    resolves_s=330,
-    fixed_s=10,
-    takes=frozenset({Part.CLIENT_FAULTS}),
-    uses=MONITORING | SERVICE,
+    fires_seconds=720,
+    resolves_seconds=330,
+    fixed_seconds=10,
+    affects=frozenset({Component.CLIENT_FAULTS}),
+    needs=MONITORING | SERVICE,
     is_by_load=True,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, STEADY, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, STEADY, Component, Drill
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector
 
@@ -26,14 +26,14 @@ DRILL = Drill(
     breaks="300 clients a second connect and leave",
     undo="the load ends",
     provoke=provoke,
-    fires_s=420,
-    resolves_s=330,
-    fixed_s=10,
-    takes=frozenset({Part.CONNECTIONS, Part.SESSIONS, Part.MACHINE}),
-    uses=MONITORING | (SERVICE - {Part.CONNECTIONS}),
+    fires_seconds=420,
+    resolves_seconds=330,
+    fixed_seconds=10,
+    affects=frozenset({Component.CONNECTIONS, Component.SESSIONS, Component.MACHINE}),
+    needs=MONITORING | (SERVICE - {Component.CONNECTIONS}),
     load=STEADY,
     below=below,
     below_breaks="92 clients a second came and went",
-    below_s=345,
+    below_seconds=345,
     is_by_load=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -19,9 +19,9 @@ DRILL = Drill(
     breaks="a busy loop runs on each core",
     undo="the loops end",
     provoke=provoke,
-    fires_s=600,
-    resolves_s=330,
-    takes=frozenset({Part.MACHINE}),
-    uses=MONITORING | {Part.NODE_EXPORTER},
+    fires_seconds=600,
+    resolves_seconds=330,
+    affects=frozenset({Component.MACHINE}),
+    needs=MONITORING | {Component.NODE_EXPORTER},
     load=None,
 )

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.faults.simulated import disk_is_full
 
@@ -36,13 +36,13 @@ DRILL = Drill(
     breaks="15 of 16 MB of a small file system are written, which node_exporter takes for the root",
     undo="the file is removed",
     provoke=provoke,
-    fires_s=330,
-    resolves_s=30,
-    takes=frozenset({Part.DISK}),
-    uses=MONITORING | {Part.NODE_EXPORTER},
+    fires_seconds=330,
+    resolves_seconds=30,
+    affects=frozenset({Component.DISK}),
+    needs=MONITORING | {Component.NODE_EXPORTER},
     load=None,
     below=below,
     below_breaks="14 of 16 MB were written (87.5 %)",
-    below_s=60,
+    below_seconds=60,
     is_acknowledged=True,
 )

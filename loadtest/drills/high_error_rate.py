@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -21,9 +21,9 @@ DRILL = Drill(
     breaks="the store is killed (SIGKILL) while clients publish",
     undo="the store is started again with its data",
     provoke=provoke,
-    fires_s=180,
-    resolves_s=330,
-    fixed_s=10,
-    takes=frozenset({Part.STORE, Part.FAULTS, Part.LOG, Part.TRAFFIC}),
-    uses=MONITORING | (SERVICE - {Part.STORE, Part.TRAFFIC}),
+    fires_seconds=180,
+    resolves_seconds=330,
+    fixed_seconds=10,
+    affects=frozenset({Component.STORE, Component.FAULTS, Component.LOG, Component.TRAFFIC}),
+    needs=MONITORING | (SERVICE - {Component.STORE, Component.TRAFFIC}),
 )

@@ -6,7 +6,7 @@ import os
 import signal
 from typing import Final
 
-from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 _EVERY_SECONDS: Final = 2.0
@@ -25,10 +25,10 @@ DRILL = Drill(
     breaks="a reload is asked for every two seconds with a configuration that has a mistake",
     undo="the configuration is corrected",
     provoke=provoke,
-    fires_s=390,
-    resolves_s=330,
-    fixed_s=5,
-    takes=frozenset({Part.LOG, Part.VERSIONS}),
-    uses=MONITORING | {Part.SUPERVISOR},
+    fires_seconds=390,
+    resolves_seconds=330,
+    fixed_seconds=5,
+    affects=frozenset({Component.LOG, Component.VERSIONS}),
+    needs=MONITORING | {Component.SUPERVISOR},
     load=None,
 )

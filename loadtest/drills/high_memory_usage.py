@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.faults.memory_fill import fill
 
@@ -21,14 +21,14 @@ DRILL = Drill(
     breaks="a process in the cluster's control group holds memory until 92 % of its limit are used",
     undo="that process ends",
     provoke=provoke,
-    fires_s=330,
-    resolves_s=30,
-    fixed_s=10,
+    fires_seconds=330,
+    resolves_seconds=30,
+    fixed_seconds=10,
     # Where it is simulated, the list of targets is changed.
-    takes=frozenset({Part.MEMORY, Part.REPLICAS}),
-    uses=MONITORING | {Part.SUPERVISOR},
+    affects=frozenset({Component.MEMORY, Component.REPLICAS}),
+    needs=MONITORING | {Component.SUPERVISOR},
     load=None,
     below=below,
     below_breaks="77 % of the memory limit were used",
-    below_s=60,
+    below_seconds=60,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector
 
@@ -25,15 +25,15 @@ DRILL = Drill(
     breaks="1,011 clients hold a session each",
     undo="they leave, and their sessions expire",
     provoke=provoke,
-    fires_s=330,
-    resolves_s=360,
-    fixed_s=40,
-    takes=frozenset({Part.SESSIONS, Part.CONNECTIONS}),
-    uses=MONITORING | (SERVICE - {Part.CONNECTIONS}),
+    fires_seconds=330,
+    resolves_seconds=360,
+    fixed_seconds=40,
+    affects=frozenset({Component.SESSIONS, Component.CONNECTIONS}),
+    needs=MONITORING | (SERVICE - {Component.CONNECTIONS}),
     load=None,
     below=below,
     below_breaks="950 clients held a session each",
-    below_s=60,
+    below_seconds=60,
     is_acknowledged=True,
     is_by_load=True,
 )

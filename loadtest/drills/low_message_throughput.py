@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import IDLE, MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import IDLE, MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -16,11 +16,11 @@ DRILL = Drill(
     undo="the clients leave",
     provoke=provoke,
     # Traffic of before has to leave the window of five minutes first.
-    fires_s=300 + 630,
-    resolves_s=60,
-    fixed_s=10,
-    takes=frozenset({Part.TRAFFIC}),
-    uses=MONITORING | (SERVICE - {Part.TRAFFIC}),
+    fires_seconds=300 + 630,
+    resolves_seconds=60,
+    fixed_seconds=10,
+    affects=frozenset({Component.TRAFFIC}),
+    needs=MONITORING | (SERVICE - {Component.TRAFFIC}),
     load=None,
     is_by_load=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.faults.memory_fill import fill
 
@@ -15,7 +15,7 @@ _MOST: Final = 0.84
 
 
 def provoke(injector: FaultInjector) -> None:
-    fill(injector, _FROM, growth_per_s=_PER_SECOND * injector.environment.compress, most=_MOST)
+    fill(injector, _FROM, growth_per_second=_PER_SECOND * injector.environment.compress, most=_MOST)
 
 
 DRILL = Drill(
@@ -23,11 +23,11 @@ DRILL = Drill(
     breaks="a process in the cluster's control group holds 62 % of the limit and grows by 0.8 % a minute",
     undo="that process ends",
     provoke=provoke,
-    fires_s=1080,
-    resolves_s=60,
-    fixed_s=10,
+    fires_seconds=1080,
+    resolves_seconds=60,
+    fixed_seconds=10,
     # Where it is simulated, the list of targets is changed.
-    takes=frozenset({Part.MEMORY, Part.REPLICAS}),
-    uses=MONITORING | {Part.SUPERVISOR},
+    affects=frozenset({Component.MEMORY, Component.REPLICAS}),
+    needs=MONITORING | {Component.SUPERVISOR},
     load=None,
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -18,10 +18,10 @@ DRILL = Drill(
     breaks="an empty file stands among the workers' metric files",
     undo="it is taken away, and what was put aside of it",
     provoke=provoke,
-    fires_s=60,
-    resolves_s=330,
-    fixed_s=15,
-    takes=frozenset({Part.METRIC_FILES}),
-    uses=MONITORING | {Part.SUPERVISOR, Part.WORKERS},
+    fires_seconds=60,
+    resolves_seconds=330,
+    fixed_seconds=15,
+    affects=frozenset({Component.METRIC_FILES}),
+    needs=MONITORING | {Component.SUPERVISOR, Component.WORKERS},
     load=None,
 )

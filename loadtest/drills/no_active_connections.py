@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -16,9 +16,10 @@ DRILL = Drill(
     undo="nginx goes on (SIGCONT)",
     provoke=provoke,
     # The workers close who does not answer a ping: ping_interval and pong_timeout.
-    fires_s=33 + 75,
-    resolves_s=60,
-    fixed_s=10,
-    takes=frozenset({Part.DOOR, Part.CONNECTIONS}),
-    uses=MONITORING | {Part.WORKERS, Part.SUPERVISOR, Part.STORE, Part.TRAFFIC},
+    fires_seconds=33 + 75,
+    resolves_seconds=60,
+    fixed_seconds=10,
+    affects=frozenset({Component.PUBLIC_PORT, Component.CONNECTIONS}),
+    needs=MONITORING
+    | {Component.WORKERS, Component.SUPERVISOR, Component.STORE, Component.TRAFFIC},
 )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, Drill, Part
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
 def provoke(injector: FaultInjector) -> None:
-    injector.stop_process(injector.environment.part("node_exporter"))
+    injector.stop_process(injector.environment.pid_of("node_exporter"))
 
 
 DRILL = Drill(
@@ -15,9 +15,9 @@ DRILL = Drill(
     breaks="node_exporter is stopped in its tracks (SIGSTOP)",
     undo="node_exporter goes on (SIGCONT)",
     provoke=provoke,
-    fires_s=150,
-    resolves_s=30,
-    takes=frozenset({Part.NODE_EXPORTER}),
-    uses=MONITORING,
+    fires_seconds=150,
+    resolves_seconds=30,
+    affects=frozenset({Component.NODE_EXPORTER}),
+    needs=MONITORING,
     load=None,
 )

@@ -6,8 +6,8 @@ import signal
 
 import yaml
 
-from loadtest.drill import Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -20,7 +20,7 @@ def _without(text: str) -> str:
 def provoke(injector: FaultInjector) -> None:
     environment = injector.environment
     # Mended in the opposite order: first the file, then Prometheus is told.
-    injector.note(undo.signalled(environment.part("prometheus"), signal.SIGHUP))
+    injector.note(undo.signalled(environment.pid_of("prometheus"), signal.SIGHUP))
     injector.change_file(environment.rendered("prometheus.yml"), _without)
     environment.reload("prometheus")
 
@@ -30,11 +30,11 @@ DRILL = Drill(
     breaks="Prometheus is given a configuration without an Alertmanager",
     undo="it gets its own one back",
     provoke=provoke,
-    fires_s=480,
-    resolves_s=45,
-    fixed_s=5,
+    fires_seconds=480,
+    resolves_seconds=45,
+    fixed_seconds=5,
     proof="prometheus",
-    takes=frozenset({Part.ALERTMANAGER, Part.RULES}),
-    uses=frozenset({Part.PROMETHEUS}),
+    affects=frozenset({Component.ALERTMANAGER, Component.RULES}),
+    needs=frozenset({Component.PROMETHEUS}),
     load=None,
 )

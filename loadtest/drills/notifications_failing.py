@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtest.drill import Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.receivers import PAGER
 
@@ -32,11 +32,11 @@ DRILL = Drill(
     breaks="Slack answers every message with 403, while there is something to be told",
     undo="Slack takes messages again",
     provoke=provoke,
-    fires_s=420,
-    resolves_s=930,
-    fixed_s=5,
-    takes=frozenset({Part.SLACK}),
-    uses=frozenset({Part.PROMETHEUS, Part.ALERTMANAGER}),
+    fires_seconds=420,
+    resolves_seconds=930,
+    fixed_seconds=5,
+    affects=frozenset({Component.SLACK}),
+    needs=frozenset({Component.PROMETHEUS, Component.ALERTMANAGER}),
     load=None,
     # It is Slack that cannot be reached.
     reaches=(PAGER,),

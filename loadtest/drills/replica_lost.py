@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.faults.replica import Replica
 
@@ -24,9 +24,9 @@ DRILL = Drill(
     undo="it is started again",
     provoke=provoke,
     prepare=prepare,
-    fires_s=150,
-    resolves_s=45,
-    fixed_s=20,
-    takes=frozenset({Part.REPLICAS, Part.VERSIONS}),
-    uses=MONITORING | SERVICE,
+    fires_seconds=150,
+    resolves_seconds=45,
+    fixed_seconds=20,
+    affects=frozenset({Component.REPLICAS, Component.VERSIONS}),
+    needs=MONITORING | SERVICE,
 )

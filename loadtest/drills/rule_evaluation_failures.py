@@ -5,8 +5,8 @@ from __future__ import annotations
 import signal
 from typing import Final
 
-from loadtest.drill import MONITORING, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 # It makes all targets the same, which is an error in every evaluation.
@@ -21,7 +21,7 @@ _GROUP: Final = """
 def provoke(injector: FaultInjector) -> None:
     environment = injector.environment
     # Mended in the opposite order: first the file, then Prometheus is told.
-    injector.note(undo.signalled(environment.part("prometheus"), signal.SIGHUP))
+    injector.note(undo.signalled(environment.pid_of("prometheus"), signal.SIGHUP))
     injector.change_file(
         environment.rendered("alert_rules.yml"), lambda text: text.rstrip() + _GROUP
     )
@@ -33,10 +33,10 @@ DRILL = Drill(
     breaks="a recording rule is added that fails in every evaluation",
     undo="it is taken away",
     provoke=provoke,
-    fires_s=75,
-    resolves_s=330,
-    fixed_s=5,
-    takes=frozenset({Part.RULES}),
-    uses=MONITORING,
+    fires_seconds=75,
+    resolves_seconds=330,
+    fixed_seconds=5,
+    affects=frozenset({Component.RULES}),
+    needs=MONITORING,
     load=None,
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
@@ -16,9 +16,10 @@ DRILL = Drill(
     breaks="the supervisor and its workers are stopped (SIGSTOP)",
     undo="they go on (SIGCONT)",
     provoke=provoke,
-    fires_s=75,
-    resolves_s=60,
-    fixed_s=5,
-    takes=SERVICE - {Part.STORE} | {Part.REPLICAS, Part.METRIC_FILES, Part.SESSIONS, Part.VERSIONS},
-    uses=MONITORING | {Part.STORE},
+    fires_seconds=75,
+    resolves_seconds=60,
+    fixed_seconds=5,
+    affects=SERVICE - {Component.STORE}
+    | {Component.REPLICAS, Component.METRIC_FILES, Component.SESSIONS, Component.VERSIONS},
+    needs=MONITORING | {Component.STORE},
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector
 
@@ -17,10 +17,10 @@ DRILL = Drill(
     breaks="twelve clients subscribe to a busy channel and read nothing",
     undo="they leave",
     provoke=provoke,
-    fires_s=420,
-    resolves_s=330,
-    fixed_s=15,
-    takes=frozenset({Part.CONNECTIONS}),
-    uses=MONITORING | (SERVICE - {Part.CONNECTIONS}),
+    fires_seconds=420,
+    resolves_seconds=330,
+    fixed_seconds=15,
+    affects=frozenset({Component.CONNECTIONS}),
+    needs=MONITORING | (SERVICE - {Component.CONNECTIONS}),
     is_by_load=True,
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.faults.roll import roll
@@ -32,9 +32,9 @@ DRILL = Drill(
     breaks="the drain window is set to 8 s, clients stop reading, and the workers are rolled twice",
     undo="those clients leave, the drain window is set back, and the workers are rolled once more",
     provoke=provoke,
-    fires_s=345,
-    resolves_s=930,
-    fixed_s=60,
-    takes=frozenset({Part.WORKERS, Part.VERSIONS, Part.LOG}),
-    uses=MONITORING | (SERVICE - {Part.WORKERS}),
+    fires_seconds=345,
+    resolves_seconds=930,
+    fixed_seconds=60,
+    affects=frozenset({Component.WORKERS, Component.VERSIONS, Component.LOG}),
+    needs=MONITORING | (SERVICE - {Component.WORKERS}),
 )

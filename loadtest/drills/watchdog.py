@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from loadtest.drill import Drill, Part
+from loadtest.drilling.drill import Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 
 def provoke(injector: FaultInjector) -> None:
-    injector.stop_process(injector.environment.part("prometheus"))
+    injector.stop_process(injector.environment.pid_of("prometheus"))
 
 
 DRILL = Drill(
@@ -17,11 +17,11 @@ DRILL = Drill(
     provoke=provoke,
     # Alertmanager takes an alert for over that is not sent again for four minutes; then the
     # switch waits for five.
-    fires_s=660,
-    resolves_s=180,
-    fixed_s=15,
+    fires_seconds=660,
+    resolves_seconds=180,
+    fixed_seconds=15,
     proof="deadman",
-    takes=frozenset({Part.PROMETHEUS}),
-    uses=frozenset({Part.ALERTMANAGER}),
+    affects=frozenset({Component.PROMETHEUS}),
+    needs=frozenset({Component.ALERTMANAGER}),
     load=None,
 )

@@ -7,8 +7,8 @@ import sys
 from contextlib import suppress
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
 from loadtest.drilling import undo
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
 _CLIENTS: Final = 4
@@ -39,9 +39,9 @@ DRILL = Drill(
     breaks="four clients flood the worker of slot 0 with commands, as fast as it takes them",
     undo="they leave",
     provoke=provoke,
-    fires_s=450,
-    resolves_s=150,
-    fixed_s=10,
-    takes=frozenset({Part.MACHINE, Part.WORKERS}),
-    uses=MONITORING | (SERVICE - {Part.WORKERS}),
+    fires_seconds=450,
+    resolves_seconds=150,
+    fixed_seconds=10,
+    affects=frozenset({Component.MACHINE, Component.WORKERS}),
+    needs=MONITORING | (SERVICE - {Component.WORKERS}),
 )

@@ -6,13 +6,13 @@ import os
 import signal
 from typing import Final
 
-from loadtest.drill import MONITORING, SERVICE, Drill, Part
+from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.cluster import WORKERS, alive
 from loadtest.drilling.faults.injector import FaultInjector
 
 _KILLS: Final = 4
 _FEW: Final = 2
-_HISTORY_S: Final = 120.0
+_HISTORY_SECONDS: Final = 120.0
 _SECONDS: Final = 60.0
 
 
@@ -23,7 +23,7 @@ def provoke(injector: FaultInjector) -> None:
 def below(injector: FaultInjector) -> None:
     # increase() extrapolates to the whole window: of two kills in the first minute of a Prometheus' life
     # it makes two and a half.
-    injector.wait(injector.seconds(_HISTORY_S))
+    injector.wait(injector.seconds(_HISTORY_SECONDS))
     _kill(injector, _FEW)
 
 
@@ -52,12 +52,12 @@ DRILL = Drill(
     breaks="the worker of slot 0 is killed (SIGKILL) four times",
     undo="nobody kills it any more",
     provoke=provoke,
-    fires_s=60,
-    resolves_s=930,
-    fixed_s=30,
-    takes=frozenset({Part.WORKERS, Part.LOG}),
-    uses=MONITORING | (SERVICE - {Part.WORKERS}),
+    fires_seconds=60,
+    resolves_seconds=930,
+    fixed_seconds=30,
+    affects=frozenset({Component.WORKERS, Component.LOG}),
+    needs=MONITORING | (SERVICE - {Component.WORKERS}),
     below=below,
     below_breaks="it was killed twice",
-    below_s=60,
+    below_seconds=60,
 )

@@ -140,7 +140,7 @@ class Member(User):
         def delivered(_: str, data: Any, offset: int) -> None:
             if isinstance(data, dict) and "p" in data:
                 counted.take(offset, data["p"], data["n"])
-                self.load_context.delivery(data["t"], is_other_door=data["d"] != self.door)
+                self.load_context.delivery(data["t"], is_other_host=data["d"] != self.door)
 
         one = ClientSubscription(channel, delivered, subscribed, is_recoverable)
         while True:

@@ -21,7 +21,7 @@ from loadtest.centrifuge_client import (
 from loadtest.users.member import Member
 
 _SLOW_BUFFER_BYTES: Final = 4096
-_SLOW_LOOK_SECONDS: Final = 0.2
+_SLOW_POLL_SECONDS: Final = 0.2
 _LONGEST_SLOW_SECONDS: Final = 8.0
 # More than a server's queue and the system's buffers hold for one client.
 _SURELY_TOO_MUCH_BYTES: Final = 16 << 20
@@ -115,7 +115,7 @@ class SlowReader(Member):
     def stall(self) -> None:
         began, published = time.monotonic(), self.load_context.published_bytes
         while not self.load_context.is_ending and time.monotonic() - began < _LONGEST_SLOW_SECONDS:
-            gevent.sleep(_SLOW_LOOK_SECONDS)
+            gevent.sleep(_SLOW_POLL_SECONDS)
             if _is_closed(self.client):
                 self.load_context.expected("slow reader closed", time.monotonic() - began)
                 break

@@ -28,7 +28,9 @@ def lint_imports(folder: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def copy_of_the_code(tmp_path: Path) -> Path:
-    shutil.copytree(ROOT / "cluster", tmp_path / "cluster", ignore=shutil.ignore_patterns("__py*"))
+    for package in ("cluster", "loadtest"):
+        ignored = shutil.ignore_patterns("__py*")
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=ignored)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     return tmp_path
 
@@ -83,3 +85,28 @@ def test_an_import_up_the_layers_inside_a_package_is_noticed(
     assert any(
         line.startswith(contract) and line.endswith("BROKEN") for line in done.stdout.splitlines()
     ), done.stdout
+
+
+def test_a_fault_that_imports_the_runner_is_noticed(copy_of_the_code: Path):
+    roll = copy_of_the_code / "loadtest" / "drilling" / "faults" / "roll.py"
+    roll.write_text(roll.read_text() + "\nimport loadtest.drilling.runner\n")
+    done = lint_imports(copy_of_the_code)
+    assert done.returncode == 1
+    assert "A drill's parts import strictly down BROKEN" in done.stdout
+    assert "No import cycles, at no depth BROKEN" in done.stdout
+
+
+def test_a_module_without_a_layer_in_drilling_is_noticed(copy_of_the_code: Path):
+    newcomer = copy_of_the_code / "loadtest" / "drilling" / "newcomer.py"
+    newcomer.write_text('"""Has no layer yet."""\n')
+    done = lint_imports(copy_of_the_code)
+    assert done.returncode == 1
+    assert "newcomer" in done.stdout
+
+
+def test_a_runner_that_imports_one_drill_is_noticed(copy_of_the_code: Path):
+    runner = copy_of_the_code / "loadtest" / "drilling" / "runner.py"
+    runner.write_text(runner.read_text() + "\nimport loadtest.drills.watchdog\n")
+    done = lint_imports(copy_of_the_code)
+    assert done.returncode == 1
+    assert "what runs them knows no drill BROKEN" in done.stdout

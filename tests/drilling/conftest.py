@@ -1,11 +1,11 @@
-"""Drills on a environment, without a command line."""
+"""Drills on an environment, without a command line."""
 
 from __future__ import annotations
 
 import threading
 import time
 
-from loadtest.drill import Drill
+from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.cluster import Environment
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.result import DrillResult
@@ -24,7 +24,7 @@ class Quiet:
 def run(
     drill: Drill, environment: Environment, *, name: str = "test", slack_seconds: float = 12.0
 ) -> DrillResult:
-    """One drill on a environment; returns how far it got."""
+    """One drill on an environment; returns how far it got."""
     rule = next((rule for rule in environment.prometheus.rules() if rule.name == drill.alert), None)
     labels = rule.labels if rule else {"severity": "warning", "team": "infrastructure"}
     result = DrillResult(

@@ -8,7 +8,8 @@ import sys
 import pytest
 
 from loadtest.drilling import drill_cli
-from loadtest.drills import names, registered
+from loadtest.drilling.drill import names
+from loadtest.drills import registered
 from tests.architecture.tree import ROOT
 from tests.rules import promtool
 from tests.rules.test_square import SQUARE
@@ -39,7 +40,7 @@ def test_one_drill_of_each_severity_is_acknowledged():
 def test_what_makes_no_sense_is_refused(
     words: list[str], says: str, capsys: pytest.CaptureFixture[str]
 ):
-    assert drill_cli.drill(words) == 78
+    assert drill_cli.drill(words, registered()) == 78
     assert says in capsys.readouterr().err
 
 
@@ -60,6 +61,6 @@ def test_a_mistake_of_the_command_line_is_bad_input(words: list[str]):
 
 
 def test_the_list_names_every_drill(capsys: pytest.CaptureFixture[str]):
-    assert drill_cli.drill(["--list"]) == 0
+    assert drill_cli.drill(["--list"], registered()) == 0
     shown = capsys.readouterr().out
     assert all(name in shown for name in registered())

@@ -108,7 +108,7 @@ async def drilling(tmp_path: Path) -> AsyncIterator[Drilling]:
         await one.until_nothing_is_left()
 
 
-async def test_killed_in_the_middle_it_is_mended_by_the_mender(drilling: Drilling):
+async def test_killed_in_the_middle_it_is_undone_by_the_daemon(drilling: Drilling):
     await drilling.until_broken()
     groups = drilling.groups()
     # Also those whose command lines name no folder, such as the undo daemon itself.
@@ -120,7 +120,7 @@ async def test_killed_in_the_middle_it_is_mended_by_the_mender(drilling: Drillin
     await until(lambda: not (cgroups() & groups), 30, "the control groups are gone")
 
 
-async def test_ctrl_c_mends_ends_with_130_and_reports(drilling: Drilling):
+async def test_ctrl_c_undoes_ends_with_130_and_reports(drilling: Drilling):
     await drilling.until_broken()
     drilling.process.send_signal(signal.SIGINT)
     code = await asyncio.to_thread(drilling.process.wait, 60)

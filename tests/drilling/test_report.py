@@ -33,13 +33,13 @@ def result(alert: str = "HighErrorRate") -> DrillResult:
         ended_at=BEGAN + 40,
         result="passed",
     )
-    one.moments = {
+    one.step_times = {
         "baseline": BEGAN + 1,
         "provoked": BEGAN + 2,
         "pending": BEGAN + 4,
         "firing": BEGAN + 12.25,
         "notified": BEGAN + 14,
-        "mended": BEGAN + 15,
+        "undone": BEGAN + 15,
         "resolved": BEGAN + 30,
         "resolve_notified": BEGAN + 33,
     }
@@ -56,7 +56,7 @@ def broken() -> DrillResult:
         "notified",
         "route: \x00nothing arrived at <slack>",
     )
-    del one.moments["notified"], one.moments["resolved"], one.moments["resolve_notified"]
+    del one.step_times["notified"], one.step_times["resolved"], one.step_times["resolve_notified"]
     return one
 
 
@@ -80,10 +80,14 @@ def test_the_document_has_the_promised_form(folder: Path):
     assert document["profile"] == "compressed"
     passed, failed = document["alerts"]
     assert (passed["alert"], passed["result"]) == ("HighErrorRate", "passed")
-    assert (passed["pending_s"], passed["firing_s"], passed["resolved_s"]) == (2.0, 10.25, 28.0)
+    assert (passed["pending_seconds"], passed["firing_seconds"], passed["resolved_seconds"]) == (
+        2.0,
+        10.25,
+        28.0,
+    )
     assert passed["notified"] == ["slack #websocket-oncall"]
     assert passed["evidence"]["prometheus"]["value"] is None
-    assert (failed["result"], failed["failed_at"], failed["resolved_s"]) == (
+    assert (failed["result"], failed["failed_at"], failed["resolved_seconds"]) == (
         "failed",
         "notified",
         None,

@@ -46,4 +46,4 @@ def test_what_this_machine_does_not_allow_is_simulated_and_labelled(
         assert result.result == "simulated", result.why
         assert result.simulated_because == WHY
         assert result.notified
-        assert "resolve_notified" in result.moments
+        assert "resolve_notified" in result.step_times

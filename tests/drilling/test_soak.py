@@ -54,8 +54,8 @@ def soaked(*looks: list[Rule] | None, account: dict[str, Any] | None = None) -> 
     soak = Soak(run, seconds=60)
     environment: Any = SimpleNamespace(prometheus=Prometheus(*looks), name="soak", compress=15)
     for _ in looks:
-        soak._look(environment)
-    soak._account = CLEAN if account is None else account
+        soak._record(environment)
+    soak._ledger = CLEAN if account is None else account
     soak.judge()
     return run
 

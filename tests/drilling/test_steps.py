@@ -10,11 +10,18 @@ import pytest
 
 from cluster.alerting.prometheus import Rule
 from cluster.errors import ConfigError
-from loadtest.drill import IDLE, STEADY
-from loadtest.drilling.environment.cluster import Addresses, Components
+from loadtest.drilling.drill import IDLE, STEADY
+from loadtest.drilling.environment.cluster import Addresses, MonitoredCluster
 from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.injector import FaultInjector, Interrupted
-from loadtest.drilling.receivers import INFRASTRUCTURE, ONCALL, PAGER, TEAM, Notifications, places
+from loadtest.drilling.receivers import (
+    INFRASTRUCTURE,
+    ONCALL,
+    PAGER,
+    TEAM,
+    Notifications,
+    receivers_of,
+)
 from loadtest.drilling.result import RunResult
 from loadtest.drilling.runner import DrillPlan, Runner
 from loadtest.drilling.undo import UndoLog
@@ -86,16 +93,16 @@ def test_notifications_as_the_seed_wants_them_have_arrived():
     [
         (slack("#websocket-oncall", ":warning:"), "#websocket-oncall has the icon ':warning:'"),
         (pager(payload={"severity": "warning"}), "the severity 'warning' instead of 'critical'"),
-        (pager(dedup_key=""), "told no dedup_key"),
-        (pager(routing_key=None), "told no routing_key"),
+        (pager(dedup_key=""), "got no dedup_key"),
+        (pager(routing_key=None), "got no routing_key"),
     ],
     ids=["icon", "severity", "dedup key", "routing key"],
 )
 def test_a_notification_of_the_wrong_form_has_not_arrived_and_is_named(
     entry: dict[str, Any], says: str
 ):
-    places, fault = arrived(entry)
-    assert places == set()
+    receivers, fault = arrived(entry)
+    assert receivers == set()
     assert says in fault
 
 
@@ -106,14 +113,14 @@ def test_the_end_of_an_alert_needs_no_icon():
 def test_a_drill_that_reaches_fewer_places_is_not_astray_where_its_route_leads():
     drill = registered()["NotificationsFailing"]
     assert drill.reaches == (PAGER,)
-    assert {ONCALL, INFRASTRUCTURE} <= set(places("critical", "infrastructure"))
+    assert {ONCALL, INFRASTRUCTURE} <= set(receivers_of("critical", "infrastructure"))
 
 
 # --- what ends in time -----------------------------------------------------------------------
 
 
-class Nowhere(Components):
-    """A environment without parts."""
+class Nowhere(MonitoredCluster):
+    """An environment without parts."""
 
     @property
     def addresses(self) -> Addresses:
@@ -136,22 +143,22 @@ def test_what_still_provokes_ends_when_the_drill_gives_up(tmp_path: Path):
         injector.give_up()
         assert ended.wait(10)
         thread.join()
-        assert injector.mend() == []
+        assert injector.undo() == []
 
 
-def test_what_pulsed_before_the_mending_does_not_pulse_after_it(tmp_path: Path):
+def test_what_pulsed_before_the_undo_does_not_pulse_after_it(tmp_path: Path):
     with UndoLog() as undo_log:
         parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
         injector = FaultInjector(parts, "test", threading.Event())
         beats: list[int] = []
         injector.pulse(lambda: beats.append(1), 0.01)
-        assert injector.mend() == []
+        assert injector.undo() == []
         count = len(beats)
         threading.Event().wait(0.1)
         assert len(beats) == count
 
 
-def test_an_error_in_a_pulse_is_told_when_it_is_mended(tmp_path: Path):
+def test_an_error_in_a_pulse_is_told_when_it_is_undone(tmp_path: Path):
     with UndoLog() as undo_log:
         parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
         injector = FaultInjector(parts, "test", threading.Event())
@@ -164,7 +171,7 @@ def test_an_error_in_a_pulse_is_told_when_it_is_mended(tmp_path: Path):
         injector.pulse(beat, 0.01)
         assert failed.wait(10)
         threading.Event().wait(0.1)
-        [fault] = injector.mend()
+        [fault] = injector.undo()
         assert "ZeroDivisionError" in fault
 
 

@@ -9,10 +9,11 @@ import pytest
 
 from cluster.errors import ConfigError
 from loadtest.drilling import drill_cli
+from loadtest.drilling.drill import names
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 from loadtest.drilling.target import TargetEnvironment, for_target, read
 from loadtest.drilling.undo import UndoLog
-from loadtest.drills import names, registered
+from loadtest.drills import registered
 
 GOOD = """
 name = "staging"
@@ -48,7 +49,7 @@ def problems(path: Path) -> str:
 
 def test_a_target_that_is_not_marked_is_refused(file: Path):
     file.write_text(file.read_text().replace("drillable = true", "drillable = false"))
-    assert "drillable = true if this cluster may be broken" in problems(file)
+    assert "drillable = true if faults may be injected" in problems(file)
 
 
 def test_all_mistakes_are_said_at_once(file: Path):
@@ -80,7 +81,7 @@ def test_a_drill_that_cannot_hold_at_the_target_s_pace_is_refused(file: Path):
     every = registered()
     with pytest.raises(ConfigError) as caught:
         for_target([every["AppScrapeSlow"]], read(file), names(every))
-    assert "at most 5 times faster" in str(caught.value.problems[0])
+    assert "a compress of at most 5" in str(caught.value.problems[0])
 
 
 def test_without_its_journal_nothing_is_acknowledged(file: Path):
@@ -122,12 +123,12 @@ def injector(file: Path, alert: str, undo_log: UndoLog):
     return drill, FaultInjector(environment, "test", threading.Event())
 
 
-def test_its_commands_break_and_mend(file: Path):
+def test_its_commands_break_and_undo(file: Path):
     with UndoLog() as undo_log:
         drill, one = injector(file, "NoActiveConnections", undo_log)
         drill.provoke(one)
         assert (file.parent / "state").read_text() == "stopped\n"
-        assert one.mend() == []
+        assert one.undo() == []
     assert (file.parent / "state").read_text() == "started\n"
     assert "echo stopped" in drill.breaks
 
@@ -142,13 +143,13 @@ def test_a_command_that_fails_is_said_with_its_words(file: Path):
 def test_a_drill_that_wants_our_own_processes_says_so(file: Path):
     with UndoLog() as undo_log:
         _, one = injector(file, "NoActiveConnections", undo_log)
-        with pytest.raises(CannotProvoke, match="staging is not ours"):
+        with pytest.raises(CannotProvoke, match="staging was not started by the drill"):
             registered()["NodeExporterDown"].provoke(one)
 
 
 def test_nobody_is_there_to_say_yes_to_production(file: Path, capsys: pytest.CaptureFixture[str]):
     file.write_text(file.read_text().replace('"compressed"', '"production"'))
-    assert drill_cli.drill(["HighConnectionChurn", "--target", str(file)]) == 78
+    assert drill_cli.drill(["HighConnectionChurn", "--target", str(file)], registered()) == 78
     assert "--yes" in capsys.readouterr().err
 
 
@@ -156,5 +157,5 @@ def test_a_target_that_does_not_answer_is_one_sentence(
     file: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     words = ["HighConnectionChurn", "--target", str(file), "--report", str(tmp_path / "report")]
-    assert drill_cli.drill(words) == 3
+    assert drill_cli.drill(words, registered()) == 3
     assert "Prometheus at http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err

@@ -52,7 +52,7 @@ data_dir = "{environment.monitoring_dir}"
 {lines}
 [drills.high_disk_usage]
 provoke = "head -c 15728640 /dev/zero > {memory_hog}"
-mend = "rm -f {memory_hog}; touch {tmp_path}/mended"
+mend = "rm -f {memory_hog}; touch {tmp_path}/undone"
 """)
     return file
 
@@ -69,7 +69,7 @@ def drilling(target: Path, report: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def test_a_drill_killed_in_the_middle_is_mended_by_the_target_s_command(
+def test_a_drill_killed_in_the_middle_is_undone_by_the_target_s_command(
     environment: Environment, target: Path, tmp_path: Path
 ):
     memory_hog = Path(f"{environment.disk.path}/memory_hog")
@@ -80,10 +80,10 @@ def test_a_drill_killed_in_the_middle_is_mended_by_the_target_s_command(
     finally:
         drill.kill()
         drill.wait()
-    until(lambda: (tmp_path / "mended").exists() and not memory_hog.exists(), 30)
+    until(lambda: (tmp_path / "undone").exists() and not memory_hog.exists(), 30)
 
 
-def test_a_running_cluster_is_broken_proven_and_mended(
+def test_a_running_cluster_is_broken_proven_and_undone(
     environment: Environment, target: Path, tmp_path: Path
 ):
     drill = drilling(target, tmp_path / "report")
@@ -99,7 +99,7 @@ def test_a_running_cluster_is_broken_proven_and_mended(
         "passed",
         "theirs",
     )
-    assert result["acknowledged_s"] > result["firing_s"] > 0
+    assert result["acknowledged_seconds"] > result["firing_seconds"] > 0
     assert set(result["notified"]) == {"slack #websocket-alerts", "slack #infrastructure-alerts"}
-    assert (tmp_path / "mended").exists()
+    assert (tmp_path / "undone").exists()
     assert not Path(f"{environment.disk.path}/memory_hog").exists()

@@ -1,4 +1,4 @@
-"""Whatever is broken is mended: by the drill, or by the undo daemon when the drill is gone."""
+"""Every injected fault is undone: by the drill, or by the undo daemon if the drill is killed."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def until(look, seconds: float = 10.0) -> None:
         time.sleep(0.02)
 
 
-def test_the_last_broken_is_mended_first(tmp_path: Path):
+def test_the_last_broken_is_undone_first(tmp_path: Path):
     file = tmp_path / "config"
     file.write_text("first")
     with UndoLog() as undo_log:
@@ -45,7 +45,7 @@ def test_the_last_broken_is_mended_first(tmp_path: Path):
         file.write_text("second")
         numbers.append(undo_log.note(undo.written(file)))
         file.write_text("third")
-        assert undo_log.mend(numbers) == []
+        assert undo_log.undo(numbers) == []
     assert file.read_text() == "first"
 
 
@@ -54,15 +54,15 @@ def test_a_stopped_process_goes_on(sleeper: subprocess.Popen[bytes]):
         number = undo_log.note(undo.signalled(sleeper.pid, signal.SIGCONT))
         os.kill(sleeper.pid, signal.SIGSTOP)
         until(lambda: state(sleeper.pid) == psutil.STATUS_STOPPED)
-        undo_log.mend([number])
+        undo_log.undo([number])
         until(lambda: state(sleeper.pid) != psutil.STATUS_STOPPED)
 
 
 def test_a_process_of_another_time_with_the_same_number_is_let_alone(
     sleeper: subprocess.Popen[bytes],
 ):
-    mend = {**undo.ended(sleeper.pid), "started": 1}
-    undo.carry_out(mend)
+    action = {**undo.ended(sleeper.pid), "started": 1}
+    undo.carry_out(action)
     assert sleeper.poll() is None
 
 
@@ -72,13 +72,13 @@ def test_a_stopped_process_can_be_ended(sleeper: subprocess.Popen[bytes]):
     assert not undo.is_same(sleeper.pid, undo.started(sleeper.pid))
 
 
-def test_what_cannot_be_mended_is_said_and_the_rest_is_mended(tmp_path: Path):
+def test_what_cannot_be_undone_is_said_and_the_rest_is_undone(tmp_path: Path):
     file = tmp_path / "left"
     file.write_text("x")
     with UndoLog() as undo_log:
         numbers = [undo_log.note(undo.removed(file)), undo_log.note(undo.run(["false"]))]
-        [fault] = undo_log.mend(numbers)
-    assert "could not be mended" in fault
+        [fault] = undo_log.undo(numbers)
+    assert "could not be undone" in fault
     assert not file.exists()
 
 
@@ -86,20 +86,20 @@ PROGRAM = """
 import os, signal, sys, time
 from pathlib import Path
 from loadtest.drilling import undo
-from loadtest.drilling.undo import Mends
+from loadtest.drilling.undo import UndoLog
 pid, file = int(sys.argv[1]), Path(sys.argv[2])
-with Mends() as undo_log:
-    undo_log.note(undo_log.signalled(pid, signal.SIGCONT))
+with UndoLog() as undo_log:
+    undo_log.note(undo.signalled(pid, signal.SIGCONT))
     os.kill(pid, signal.SIGSTOP)
-    undo_log.note(undo_log.written(file))
+    undo_log.note(undo.written(file))
     file.write_text("broken")
-    undo_log.mend([undo_log.note(undo_log.removed(file.with_name("mended already")))])
+    undo_log.undo([undo_log.note(undo.removed(file.with_name("undone already")))])
     print("broken", flush=True)
     time.sleep(300)
 """
 
 
-def test_the_mender_mends_when_the_drill_is_killed(
+def test_the_undo_daemon_undoes_all_when_the_drill_is_killed(
     tmp_path: Path, sleeper: subprocess.Popen[bytes]
 ):
     file = tmp_path / "config"
@@ -119,8 +119,8 @@ def test_the_mender_mends_when_the_drill_is_killed(
     until(lambda: file.read_text() == "whole")
 
 
-def test_the_mender_says_what_it_cannot_do():
-    broken = {"number": 1, "mend": undo.run(["false"])}
+def test_the_undo_daemon_says_what_it_cannot_do():
+    broken = {"number": 1, "undo": undo.run(["false"])}
     done = subprocess.run(
         [sys.executable, "-m", "loadtest.drilling.undo_daemon"],
         input=json.dumps(broken) + "\n",
@@ -131,14 +131,14 @@ def test_the_mender_says_what_it_cannot_do():
         timeout=30,
     )
     assert done.returncode == 1
-    assert "could not be mended" in done.stderr
+    assert "could not be undone" in done.stderr
 
 
 def test_a_line_that_was_cut_disarms_nobody(tmp_path: Path):
-    """The drill died while it wrote down the next mend."""
+    """The drill died while it wrote down the next entry."""
     file = tmp_path / "file"
     file.write_text("well")
-    line = json.dumps({"number": 1, "mend": dict(undo.written(file))})
+    line = json.dumps({"number": 1, "undo": dict(undo.written(file))})
     file.write_text("broken")
     done = subprocess.run(
         [sys.executable, "-m", "loadtest.drilling.undo_daemon"],
@@ -151,26 +151,26 @@ def test_a_line_that_was_cut_disarms_nobody(tmp_path: Path):
     assert file.read_text() == "well"
 
 
-def test_what_could_not_be_mended_is_tried_again_by_the_mender(tmp_path: Path):
+def test_what_could_not_be_undone_is_tried_again_by_the_daemon(tmp_path: Path):
     marker = tmp_path / "later"
-    command = ["sh", "-c", f"test -e {marker} && touch {tmp_path}/mended"]
+    command = ["sh", "-c", f"test -e {marker} && touch {tmp_path}/undone"]
     with UndoLog() as undo_log:
         number = undo_log.note(undo.run(command))
-        [fault] = undo_log.mend([number])
-        assert "could not be mended" in fault
+        [fault] = undo_log.undo([number])
+        assert "could not be undone" in fault
         marker.touch()
-    assert (tmp_path / "mended").exists()
+    assert (tmp_path / "undone").exists()
     assert undo_log.faults == []
 
 
-def test_what_is_never_mended_is_a_fault_in_the_end():
+def test_what_is_never_undone_is_a_fault_in_the_end():
     with UndoLog() as undo_log:
         number = undo_log.note(undo.run(["false"]))
-        undo_log.mend([number])
+        undo_log.undo([number])
     assert len(undo_log.faults) == 1
 
 
-def test_nothing_more_is_broken_without_a_mender(tmp_path: Path):
+def test_nothing_more_is_broken_without_a_daemon(tmp_path: Path):
     with UndoLog() as undo_log:
         os.kill(undo_log.pid, signal.SIGKILL)
         until(lambda: not psutil.pid_exists(undo_log.pid) or state(undo_log.pid) == "zombie")

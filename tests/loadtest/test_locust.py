@@ -63,10 +63,10 @@ async def test_steady_load_meets_its_limits(cluster: Cluster, tmp_path: Path):
         "subscribe",
         "publish",
         "delivery",
-        "delivery other door",
+        "delivery other host",
     }
     assert "lost: 0, at most 0: met" in ended.text
-    assert "delivery other door" in report.read_text()
+    assert "delivery other host" in report.read_text()
     with Path(f"{table}_stats.csv").open() as rows:
         assert "publish" in {row["Name"] for row in csv.DictReader(rows)}
 

@@ -105,7 +105,7 @@ class _Stack:
                 how = "ended" if child.exit_code is not None else "is not ready"
                 raise BootFailed(
                     f"{child.name} {how}; the last line of its log {child.log}:"
-                    f" {child.last_words() or 'nothing'}"
+                    f" {child.last_lines()}"
                 )
             if self._has_stop_signal(_POLL_SECONDS):
                 return False
@@ -200,7 +200,7 @@ class _Stack:
         for child in reversed(self._children):
             child.terminate()
         for child in reversed(self._children):
-            child.wait(deadline)
+            child.stop(deadline)
 
     def _print(self, text: str) -> None:
         with suppress(OSError, ValueError):

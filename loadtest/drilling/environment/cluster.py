@@ -1,15 +1,16 @@
-"""A environment: a cluster, its store and its monitoring, all of them ours, for drills to break.
+"""An environment: a cluster, its store and its monitoring, started for drills.
 
 Rules
-- Everything listens on loopback, on ports nobody uses, and keeps its state below one directory.
-- Each program and each thing made on the machine is known to the undo daemon first.
-- `close` ends all of it; what a drill has broken is mended before.
+- Everything listens on loopback, on free ports, and keeps its state below one directory.
+- The undo daemon knows each program and each resource of the machine.
+- `close` ends all of it, after the drills have undone their faults.
 """
 
 from __future__ import annotations
 
 import json
 import re
+import sys
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +23,7 @@ from cluster.alerting.http import HttpService
 from cluster.alerting.prometheus import Prometheus
 from cluster.children.binaries import valkey_program
 from cluster.errors import BootFailed, NotAnswering
-from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
+from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, ws_cluster
 from loadtest.drilling.environment.privileges import Privilege, memory_group, small_disk
 from loadtest.drilling.undo import UndoLog
 
@@ -35,7 +36,7 @@ _CHANNEL: Final = {
     "allow_positioning": True,
     "allow_recovery": True,
 }
-# Lengths of time of the service that have to keep up with compressed time, and how short each may get.
+# Durations of the service that are compressed, too, and the shortest value of each.
 _SCALED: Final = {
     ("client", "ping_interval"): (25.0, 3.0),
     ("client", "pong_timeout"): (8.0, 2.0),
@@ -46,7 +47,7 @@ _SCALED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Addresses:
-    """Where the parts of a environment are, as URLs."""
+    """The URLs of an environment."""
 
     websocket: str
     admin: str
@@ -56,8 +57,8 @@ class Addresses:
     receiver: str
 
 
-class Components:
-    """What every environment has, ours or not.
+class MonitoredCluster:
+    """A cluster with its monitoring, started by the drill or not.
 
     Args:
         name: unique in the run; part of file names.
@@ -66,7 +67,7 @@ class Components:
 
     Attributes:
         monitoring_dir: the data directory of its `monitoring up`.
-        extras: what a drill has added for good, by name.
+        extras: what a drill has added for later drills, by name.
     """
 
     def __init__(self, name: str, *, folder: Path, compress: float, undo_log: UndoLog) -> None:
@@ -79,7 +80,7 @@ class Components:
 
     @property
     def addresses(self) -> Addresses:
-        """Where its parts are."""
+        """Its URLs."""
         raise NotImplementedError
 
     @property
@@ -95,12 +96,12 @@ class Components:
         return HttpService("the receiver", self.addresses.receiver)
 
 
-class Environment(Components):
-    """A environment of our own.
+class Environment(MonitoredCluster):
+    """An environment that the drill starts and ends.
 
     Args:
         name: unique in the run; part of file names.
-        folder: made, and removed in the end.
+        folder: its state; made by `start`.
         compress: how many times faster time passes.
         rules_dir: rules and configuration, if not the project's own.
     """
@@ -118,7 +119,7 @@ class Environment(Components):
         self._rules_dir = rules_dir
         first = free_ports(10)
         self.port, self.admin_port, self.worker_port_base = first, first + 1, first + 2
-        self._store_port, self._road_port = first + 5, first + 6
+        self._store_port, self._proxy_port = first + 5, first + 6
         self._monitoring_ports = free_ports(4)
         self._programs: list[DrillProcess] = []
         self.group = Privilege(None, "not tried")
@@ -127,11 +128,11 @@ class Environment(Components):
     # --- life ------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Start everything; ready when the first scrapes and evaluations have been done.
+        """Start everything; returns after the first scrapes and evaluations.
 
         Raises:
-            BootFailed: a part does not start.
-            DependencyMissing: a program is not there.
+            BootFailed: if a program does not start.
+            DependencyMissing: if a program is not installed.
         """
         self.folder.mkdir(parents=True)
         self.group = memory_group(f"ws-drill-{self.port}", _MEMORY_BYTES, self.undo_log)
@@ -141,10 +142,10 @@ class Environment(Components):
             DrillProcess(
                 "store_proxy",
                 [
-                    *this()[:1],
+                    sys.executable,
                     "-m",
                     "loadtest.drilling.faults.store_proxy",
-                    str(self._road_port),
+                    str(self._proxy_port),
                     str(self._store_port),
                 ],
                 folder=self.folder,
@@ -155,12 +156,12 @@ class Environment(Components):
         self.monitoring = self._start_monitoring()
 
     def add(self, program: DrillProcess) -> DrillProcess:
-        """Let a program end with the environment."""
+        """End a program with the environment."""
         self._programs.append(program)
         return program
 
     def start_store(self) -> DrillProcess:
-        """Start the store on the data that is there."""
+        """Start the store with its existing data."""
         data = self.folder / "store"
         data.mkdir(exist_ok=True)
         command = [valkey_program(), "--port", str(self._store_port), "--bind", "127.0.0.1"]
@@ -176,15 +177,15 @@ class Environment(Components):
 
         with (
             suppress(OSError),
-            socket.create_connection(("127.0.0.1", self._store_port), 1) as store_proxy,
+            socket.create_connection(("127.0.0.1", self._store_port), 1) as connection,
         ):
-            store_proxy.sendall(b"PING\r\n")
-            return store_proxy.recv(64) == b"+PONG\r\n"
+            connection.sendall(b"PING\r\n")
+            return connection.recv(64) == b"+PONG\r\n"
         return False
 
     def _start_cluster(self) -> DrillProcess:
         self.write_config({})
-        command = this("up", "--config", str(self.config_path), "--workers", str(WORKERS))
+        command = ws_cluster("up", "--config", str(self.config_path), "--workers", str(WORKERS))
         command += ["--port", str(self.port), "--admin-port", str(self.admin_port)]
         command += ["--worker-port-base", str(self.worker_port_base), "--redis-url", self.store_url]
         command += ["--data-dir", str(self.folder / "cluster"), "--host", "127.0.0.1"]
@@ -197,7 +198,7 @@ class Environment(Components):
 
     def _start_monitoring(self) -> DrillProcess:
         first = self._monitoring_ports
-        command = this("monitoring", "up", "--data-dir", str(self.monitoring_dir))
+        command = ws_cluster("monitoring", "up", "--data-dir", str(self.monitoring_dir))
         for number, name in enumerate(("prometheus", "alertmanager", "node-exporter", "receiver")):
             command += [f"--{name}-port", str(first + number)]
         command += ["--app", f"127.0.0.1:{self.admin_port}", "--compress", f"{self.compress:g}"]
@@ -216,11 +217,11 @@ class Environment(Components):
         for program in reversed(self._programs):
             program.end()
 
-    # --- where things are ------------------------------------------------------------------
+    # --- addresses and files ---------------------------------------------------------------
 
     @property
     def addresses(self) -> Addresses:
-        """Where the parts are."""
+        """Its URLs."""
         first = self._monitoring_ports
         return Addresses(
             websocket=f"ws://127.0.0.1:{self.port}/connection/websocket",
@@ -232,7 +233,7 @@ class Environment(Components):
         )
 
     def worker_url(self, slot: int) -> str:
-        """A worker's own door."""
+        """The WebSocket URL of a worker's own port."""
         return f"ws://127.0.0.1:{self.worker_port_base + slot}/connection/websocket"
 
     def rendered(self, name: str) -> Path:
@@ -241,19 +242,19 @@ class Environment(Components):
 
     @property
     def store_port(self) -> int:
-        """The store itself, past the store_proxy."""
+        """The port of the store itself, without the proxy."""
         return self._store_port
 
     @property
     def store_url(self) -> str:
-        return f"redis://127.0.0.1:{self._road_port}"
+        return f"redis://127.0.0.1:{self._proxy_port}"
 
     @property
     def config_path(self) -> Path:
         return self.folder / "config.json"
 
     def config(self, over: dict[str, Any]) -> dict[str, Any]:
-        """The cluster's configuration, with some options otherwise."""
+        """The cluster's configuration, with some options overridden."""
         base: dict[str, Any] = {
             "client": {"insecure": True, "queue_max_size": 65536},
             "channel": {"without_namespace": dict(_CHANNEL)},
@@ -272,20 +273,20 @@ class Environment(Components):
     # --- its processes ---------------------------------------------------------------------
 
     def workers(self, slot: int | None = None) -> list[int]:
-        """Pids of the workers, or of one slot's."""
+        """Pids of the workers, or of the workers of one slot."""
         words = ["worker", "--slot"] if slot is None else [f"worker --slot {slot}"]
         return self.cluster.children(*words)
 
     def nginx_workers(self) -> list[int]:
-        """Pids of nginx's processes that serve."""
+        """Pids of the worker processes of nginx."""
         masters = self.cluster.children("nginx: master")
         return [pid for master in masters for pid in self.cluster.children("nginx", below=master)]
 
-    def part(self, name: str) -> int:
-        """The pid of a part of the monitoring: `prometheus`, `alertmanager`, `node_exporter`, …
+    def pid_of(self, name: str) -> int:
+        """The pid of a service of the monitoring: `prometheus`, `alertmanager`, `node_exporter`, …
 
         Raises:
-            BootFailed: it does not run.
+            BootFailed: if it does not run.
         """
         words = {
             "prometheus": ("--config.file=", "prometheus.yml"),
@@ -302,7 +303,7 @@ class Environment(Components):
         """Where the workers' metric files are.
 
         Raises:
-            BootFailed: no worker runs.
+            BootFailed: if no worker runs.
         """
         for pid in self.workers():
             with suppress(psutil.NoSuchProcess):
@@ -310,11 +311,11 @@ class Environment(Components):
         raise BootFailed(f"no worker of {self.name} runs")
 
     def reload(self, part: str) -> None:
-        """Let Prometheus or Alertmanager read its configuration again."""
+        """Reload the configuration of Prometheus or Alertmanager."""
         import os
         import signal
 
-        os.kill(self.part(part), signal.SIGHUP)
+        os.kill(self.pid_of(part), signal.SIGHUP)
 
 
 def is_ready(admin_url: str) -> bool:

@@ -1,11 +1,13 @@
-"""Programs a environment is made of: started in a session of their own, found again, known to the undo daemon."""
+"""The programs of an environment, each known to the undo daemon.
+
+Rule: they have no death signal. Drills run in threads, a death signal belongs to the thread that
+forks, and a program may have to outlive its drill; the undo daemon ends what a killed drill leaves.
+"""
 
 from __future__ import annotations
 
-import os
 import random
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -14,21 +16,22 @@ from typing import Final
 
 import psutil
 
+from cluster.children.subprocesses import Subprocess
 from cluster.errors import BootFailed
 from loadtest.drilling import undo
-from loadtest.drilling.environment.load import ROOT
 from loadtest.drilling.undo import UndoLog
 
-# Below the ports that the kernel gives to clients, which may be taken at any moment.
+ROOT: Final = Path(__file__).resolve().parents[3]
+# Below the ports that the kernel gives to clients, which may be in use at any moment.
 _LOWEST_PORT: Final = 20000
 _HIGHEST_PORT: Final = 32000
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 _TAIL_LINES: Final = 8
 _given: set[int] = set()
 
 
 def free_ports(count: int) -> int:
-    """The first of `count` ports in a row that nobody listens on; each is given once."""
+    """The first of `count` consecutive ports that are free; each port is given out once."""
     for _ in range(1000):
         first = random.randrange(_LOWEST_PORT, _HIGHEST_PORT - count)
         wanted = range(first, first + count)
@@ -48,16 +51,20 @@ def _is_free(port: int) -> bool:
     return True
 
 
-def this(*words: str) -> list[str]:
+def ws_cluster(*words: str) -> list[str]:
     """The command line of `ws-cluster …` with this interpreter."""
     return [sys.executable, "-m", "cluster", *words]
 
 
-class DrillProcess:
-    """One program of a environment.
+class DrillProcess(Subprocess):
+    """One program of an environment, started when it is made.
 
     Args:
-        cgroup: a control group it and its children live in; None for ours.
+        folder: where its log is written.
+        cgroup: a control group that it and its children are in; None for this process's.
+
+    Attributes:
+        undo_number: the entry in the undo log that ends it.
     """
 
     def __init__(
@@ -70,74 +77,65 @@ class DrillProcess:
         cgroup: Path | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.name = name
-        self.log = folder / f"{name}.log"
-        self._undo_log = undo_log
         if cgroup is not None:
             # The shell joins before it becomes the program, so no child is ever outside.
             joined = 'echo $$ > "$0/cgroup.procs" && exec "$@"'
             command = ["/bin/sh", "-c", joined, str(cgroup), *command]
-        with self.log.open("ab") as log:
-            self._process = subprocess.Popen(
-                list(command),
-                cwd=ROOT,
-                env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
-                | dict(environment or {}),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-            )
-        self.mend = undo_log.note(undo.ended(self._process.pid))
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
+        variables = {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"} | dict(environment or {})
+        super().__init__(
+            name,
+            command,
+            log=folder / f"{name}.log",
+            environment=variables,
+            cwd=ROOT,
+            death_signal=None,
+        )
+        self._undo_log = undo_log
+        self.start()
+        self.undo_number = undo_log.note(undo.ended(self.pid))
 
     def wait_until(self, is_ready: Callable[[], bool], seconds: float) -> None:
         """Return when it is ready.
 
         Raises:
-            BootFailed: it ended or is not within so many seconds; carries its last words.
+            BootFailed: if it ended, or is not ready in time; with the last lines of its log.
         """
         deadline = time.monotonic() + seconds
         while not is_ready():
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                how = "is not ready" if self._process.returncode is None else "ended"
-                raise BootFailed(f"{self.name} {how}; it said: {self.last_words()}")
-            time.sleep(_LOOK_SECONDS)
-
-    def last_words(self) -> str:
-        """The end of its log, on one line."""
-        lines = self.log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return " | ".join(line.strip() for line in lines[-_TAIL_LINES:]) or "nothing"
+            if not self.is_running or time.monotonic() > deadline:
+                how = "is not ready" if self.exit_code is None else "ended"
+                raise BootFailed(f"{self.name} {how}; it said: {self.last_lines(_TAIL_LINES)}")
+            time.sleep(_POLL_SECONDS)
 
     def end(self) -> None:
-        """End it as an operator does; killed if it stays."""
-        self._undo_log.mend([self.mend])
-        self._process.poll()
+        """Send it SIGTERM, and SIGKILL if it does not end."""
+        self._undo_log.undo([self.undo_number])
+        _ = self.exit_code
 
     def kill(self) -> None:
         """End it as kill -9 does."""
-        self._process.kill()
-        self._process.wait()
-        self._undo_log.forget(self.mend)
+        super().kill()
+        self.forget()
 
-    # --- its family ------------------------------------------------------------------------
+    def forget(self) -> None:
+        """It has ended: the undo daemon need not end it."""
+        self._undo_log.forget(self.undo_number)
+
+    # --- its children ----------------------------------------------------------------------
 
     def children(self, *words: str, below: int | None = None) -> list[int]:
-        """Pids of its children, or another's, whose command line holds all of these words."""
+        """Pids of its children, or another process's, whose command line has all of these words."""
         found = []
         try:
-            family = psutil.Process(below or self.pid).children()
+            children = psutil.Process(below or self.pid).children()
         except psutil.NoSuchProcess:
             return []
-        for process in family:
+        for process in children:
             try:
                 line = " ".join(process.cmdline())
-                is_gone = process.status() == psutil.STATUS_ZOMBIE
+                is_zombie = process.status() == psutil.STATUS_ZOMBIE
             except psutil.NoSuchProcess:
                 continue
-            if not is_gone and all(word in line for word in words):
+            if not is_zombie and all(word in line for word in words):
                 found.append(process.pid)
         return sorted(found)

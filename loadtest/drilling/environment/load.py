@@ -1,16 +1,16 @@
-"""Locust as a program of its own: the load that goes on while something is broken.
+"""Locust as a process of its own: the load that goes on while a fault is injected.
 
 Rules
 - Locust replaces the sockets of its process by gevent's, so it never runs inside the drill.
-- A load is ready when its ledger says that its users are connected; it ends by SIGTERM, settles its
-  ledger and writes it down.
-- Each load has channels of its own, so that one drill's account never holds another's publications.
+- A load is ready when its ledger says that its users are connected. It is ended by SIGTERM, and then
+  settles its ledger and writes it.
+- Each load has channels of its own, so that the ledger of one drill never counts the publications of
+  another.
 """
 
 from __future__ import annotations
 
 import json
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -18,13 +18,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from loadtest.drilling import undo
+from loadtest.drilling.environment.drill_processes import ROOT, DrillProcess
 from loadtest.drilling.undo import UndoLog
 
-ROOT: Final = Path(__file__).resolve().parents[3]
 _READY_SECONDS: Final = 60.0
 _END_SECONDS: Final = 60.0
-_LOOK_SECONDS: Final = 0.2
+_POLL_SECONDS: Final = 0.2
 _TAIL_LINES: Final = 5
 
 
@@ -38,7 +37,7 @@ class Load:
         spawn_rate: users started per second.
         options: further arguments of the load test, such as `--rate 300`.
         is_accounted: whether its ledger must be clean in the end.
-        speaks: whether somebody publishes, so that a ledger without publications is a fault.
+        publishes: whether its users publish, so that a ledger without publications is a fault.
     """
 
     scenario: str
@@ -46,25 +45,25 @@ class Load:
     spawn_rate: float = 50.0
     options: tuple[str, ...] = ()
     is_accounted: bool = True
-    speaks: bool = True
+    publishes: bool = True
 
-    def faults(self, account: Mapping[str, Any]) -> dict[str, Any]:
-        """What is wrong with the ledger it left; empty if nothing is, or it is not looked at."""
+    def faults(self, ledger: Mapping[str, Any]) -> dict[str, Any]:
+        """What is wrong with the ledger it wrote; empty if nothing is, or if it need not be clean."""
         if not self.is_accounted:
             return {}
         names = ("lost", "twice", "out_of_order", "unrecoverable")
-        # No account at all is a fault, too.
-        found = {name: account.get(name, "not accounted for") for name in names}
+        # A missing ledger is a fault, too.
+        found = {name: ledger.get(name, "not accounted for") for name in names}
         faults = {name: value for name, value in found.items() if value != 0}
-        if account.get("is_final") is not True:
+        if ledger.get("is_final") is not True:
             faults["is_final"] = False
-        if self.speaks and not account.get("acknowledged"):
+        if self.publishes and not ledger.get("acknowledged"):
             faults["acknowledged"] = 0
         return faults
 
 
 class LoadFailed(Exception):
-    """The load test ended or did not connect; the text says what it said last."""
+    """The load test ended or did not connect; the text has the last lines of its log."""
 
 
 class RunningLoad:
@@ -72,30 +71,21 @@ class RunningLoad:
 
     Args:
         folder: where its ledger and its log are written.
-        name: unique on the environment.
+        name: unique in the environment.
     """
 
     def __init__(
         self, load: Load, *, host: str, folder: Path, name: str, undo_log: UndoLog
     ) -> None:
         self.load = load
-        self._undo_log = undo_log
-        self._ledger = folder / f"{name}.ledger.json"
-        self._log = folder / f"{name}.log"
+        self._ledger_file = folder / f"{name}.ledger.json"
         command = [sys.executable, "-m", "locust", "-f", str(ROOT / "loadtest" / "locustfile.py")]
         command += ["--headless", "--only-summary", "--host", host, "--scenario", load.scenario]
         command += ["-u", str(load.users), "-r", f"{load.spawn_rate:g}"]
-        command += ["--ledger-file", str(self._ledger), "--channel-prefix", f"{name}-"]
-        with self._log.open("wb") as log:
-            self._process = subprocess.Popen(
-                [*command, *load.options],
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                cwd=ROOT,
-                start_new_session=True,
-            )
-        self._mend = undo_log.note(undo.ended(self._process.pid))
+        command += ["--ledger-file", str(self._ledger_file), "--channel-prefix", f"{name}-"]
+        self._process = DrillProcess(
+            name, [*command, *load.options], folder=folder, undo_log=undo_log
+        )
 
     def wait_until_connected(self, wait: Callable[[float], None]) -> None:
         """Return when its users are connected.
@@ -104,54 +94,42 @@ class RunningLoad:
             wait: sleeps so many seconds, or raises when the drill is to end.
 
         Raises:
-            LoadFailed: it ended, or they are not within a minute.
+            LoadFailed: if it ended, or they are not connected within a minute.
         """
         deadline = time.monotonic() + _READY_SECONDS
-        while int(self.account().get("connected", 0)) < self.load.users:
-            if self._process.poll() is not None or time.monotonic() > deadline:
-                raise LoadFailed(f"the load test {self._how()}; it said: {self._last_words()}")
-            wait(_LOOK_SECONDS)
+        while int(self.ledger().get("connected", 0)) < self.load.users:
+            if not self._process.is_running or time.monotonic() > deadline:
+                said = self._process.last_lines(_TAIL_LINES)
+                raise LoadFailed(f"the load test {self._how()}; it said: {said}")
+            wait(_POLL_SECONDS)
 
     def wait_until_ended(self, seconds: float) -> None:
         """Return when a load that ends by itself has ended.
 
         Raises:
-            LoadFailed: it has not within so many seconds.
+            LoadFailed: if it has not within so many seconds.
         """
-        try:
-            self._process.wait(seconds)
-        except subprocess.TimeoutExpired:
+        if not self._process.wait(time.monotonic() + seconds):
             self.end()
-            raise LoadFailed(f"the load test did not end within {seconds:g} s") from None
-        self._undo_log.forget(self._mend)
+            raise LoadFailed(f"the load test did not end within {seconds:g} s")
+        self._process.forget()
 
     def _how(self) -> str:
-        if self._process.returncode is None:
+        if self._process.exit_code is None:
             return f"did not connect {self.load.users} users within {_READY_SECONDS:g} s"
-        return f"ended with {self._process.returncode}"
+        return f"ended with {self._process.exit_code}"
 
-    def account(self) -> dict[str, Any]:
-        """Its ledger as it was last written; empty if it was not yet."""
+    def ledger(self) -> dict[str, Any]:
+        """Its ledger as it was last written; empty if it has not been yet."""
         try:
-            document = json.loads(self._ledger.read_text(encoding="utf-8"))
+            document = json.loads(self._ledger_file.read_text(encoding="utf-8"))
         except (OSError, ValueError):
             return {}
         return document if isinstance(document, dict) else {}
 
     def end(self) -> dict[str, Any]:
         """End it and return its settled ledger."""
-        if self._process.poll() is None:
-            self._process.terminate()
-            try:
-                self._process.wait(_END_SECONDS)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._undo_log.forget(self._mend)
-        return self.account()
-
-    def _last_words(self) -> str:
-        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
-        return (
-            " | ".join(line.strip() for line in lines[-_TAIL_LINES:] if line.strip()) or "nothing"
-        )
+        self._process.terminate()
+        self._process.stop(time.monotonic() + _END_SECONDS)
+        self._process.forget()
+        return self.ledger()

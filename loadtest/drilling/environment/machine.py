@@ -1,4 +1,4 @@
-"""Facts of the machine, which stand beside every figure that was measured on it."""
+"""Describes the machine: every figure that was measured on it is reported with this."""
 
 from __future__ import annotations
 

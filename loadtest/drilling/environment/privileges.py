@@ -1,9 +1,9 @@
-"""What the machine lets us make for real: a control group for memory, a small file system.
+"""Resources that need a privilege: a control group for memory, a small file system.
 
 Rules
-- Each is tried, not guessed from a user id; whoever lacks the right gets the reason as a sentence,
-  and the drill that needs it is simulated and says so.
-- Each is written down with its mend before it is made.
+- Each is tried, not guessed from the user id. If it fails, the reason is kept as a sentence, and the fault
+  that needs it is simulated and says so.
+- The undo log knows how to remove each before it is made.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DISK_BYTES: Final = 16 << 20
 
 @dataclass(frozen=True, slots=True)
 class Privilege:
-    """A directory that was made; or None and why not."""
+    """A directory that was made, or None and the reason."""
 
     path: Path | None
     why_not: str = ""
@@ -73,5 +73,5 @@ def small_disk(path: Path, undo_log: UndoLog) -> Privilege:
     if done is not None and done.returncode == 0:
         return Privilege(path)
     undo_log.forget(number)
-    whose = "" if os.geteuid() == 0 else "; only root may"
+    whose = "" if os.geteuid() == 0 else "; only root may do that"
     return Privilege(None, f"no small file system could be mounted ({why}{whose})")

@@ -1,4 +1,4 @@
-"""One channel's record in the store is broken, so that publishing to it fails and nothing else does."""
+"""Corrupts the record of one channel in the store, so that only publishing to that channel fails."""
 
 from __future__ import annotations
 
@@ -15,52 +15,52 @@ _SECONDS: Final = 10.0
 
 
 def corrupt(injector: FaultInjector, channel: str) -> None:
-    """Put a text where the channel's record belongs, until it is mended.
+    """Replace the record of a channel by a string, until the undo.
 
     Raises:
-        CannotProvoke: the store does not take it.
+        CannotProvoke: if the store refuses it.
     """
     key, port = f"{{ws:{channel}}}.meta", injector.environment.store_port
 
-    def heal() -> None:
+    def remove() -> None:
         _ask(port, "DEL", key)
 
-    injector.afterwards(heal)
-    answer = _ask(port, "SET", key, "poison")
+    injector.afterwards(remove)
+    answer = _ask(port, "SET", key, "corrupt")
     if answer != b"+OK\r\n":
         raise CannotProvoke(f"the store answers {answer!r}")
 
 
 def _ask(port: int, *words: str) -> bytes:
-    with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as store_proxy:
-        parts = b"".join(b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode()) for w in words)
-        store_proxy.sendall(b"*%d\r\n%s" % (len(words), parts))
-        return store_proxy.recv(4096)
+    with socket.create_connection(("127.0.0.1", port), timeout=_SECONDS) as connection:
+        arguments = b"".join(b"$%d\r\n%s\r\n" % (len(w.encode()), w.encode()) for w in words)
+        connection.sendall(b"*%d\r\n%s" % (len(words), arguments))
+        return connection.recv(4096)
 
 
 def publish(url: str, channel: str) -> None:
-    """Publish once, and take the refusal.
+    """Publish once, and expect an error.
 
     Raises:
-        CannotProvoke: it was not refused, or there was no answer.
+        CannotProvoke: if there was no error, or no reply.
     """
     try:
-        store_proxy = create_connection(url, timeout=_SECONDS, suppress_origin=True)
+        connection = create_connection(url, timeout=_SECONDS, suppress_origin=True)
         try:
-            store_proxy.send(orjson.dumps({"id": 1, "connect": {}}).decode())
-            store_proxy.recv()
-            store_proxy.send(
+            connection.send(orjson.dumps({"id": 1, "connect": {}}).decode())
+            connection.recv()
+            connection.send(
                 orjson.dumps({"id": 2, "publish": {"channel": channel, "data": 1}}).decode()
             )
             while True:
-                for line in str(store_proxy.recv()).splitlines():
+                for line in str(connection.recv()).splitlines():
                     reply = orjson.loads(line)
                     if reply.get("id") == 2:
                         if "error" not in reply:
-                            raise CannotProvoke("the poisoned channel takes publications")
+                            raise CannotProvoke("the corrupt channel accepts publications")
                         return
         finally:
             with suppress(OSError, WebSocketException):
-                store_proxy.close()
+                connection.close()
     except (OSError, WebSocketException) as error:
-        raise CannotProvoke(f"the publisher was cut off: {error}") from None
+        raise CannotProvoke(f"the publisher was disconnected: {error}") from None

@@ -1,8 +1,8 @@
-"""A client that costs a worker much and itself little: `python -m loadtest.drilling.faults.flood PORT`.
+"""A client that costs a worker much CPU and itself little: `python -m loadtest.drilling.faults.flood PORT`.
 
-It connects and sends frames of more than a thousand commands that need nothing but the worker: made
-once, written again and again, as fast as it takes them. When it is closed, for a late pong or for reading
-too slowly, it comes back: over minutes that happens to whoever never rests.
+It connects and sends a prebuilt frame of more than a thousand commands that need only the worker, again
+and again, as fast as the worker reads them. If the server closes it, for a late pong or for reading too
+slowly, it reconnects: within minutes that happens to a client that never pauses.
 """
 
 from __future__ import annotations
@@ -33,33 +33,33 @@ def frame(payload: bytes) -> bytes:
     return head + _KEY + payload
 
 
-# An empty object is the protocol's ping; this is the server's frame of it, and our answer.
+# An empty object is the protocol's ping; this is the server's frame of it, and the client's answer.
 _PING: Final = b"\x81\x02{}"
 _PONG: Final = frame(b"{}")
 
 
 def connected(port: int) -> socket.socket:
-    """A connection that is through the handshake and the connect command.
+    """A connection after the handshake and the connect command.
 
     Raises:
-        OSError: the worker refuses it.
+        OSError: if the worker refuses it.
     """
-    store_proxy = socket.create_connection(("127.0.0.1", port), timeout=10)
+    connection = socket.create_connection(("127.0.0.1", port), timeout=10)
     key = base64.b64encode(os.urandom(16)).decode()
-    store_proxy.sendall(
+    connection.sendall(
         f"GET /connection/websocket HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nUpgrade: websocket\r\n"
         f"Connection: Upgrade\r\nSec-WebSocket-Key: {key}\r\nSec-WebSocket-Version: 13\r\n\r\n".encode()
     )
-    answer = store_proxy.recv(4096)
+    answer = connection.recv(4096)
     if b" 101 " not in answer:
         raise ConnectionRefusedError(f"the worker answered {answer[:60]!r}")
-    store_proxy.sendall(frame(b'{"id":1,"connect":{}}'))
-    store_proxy.recv(4096)
-    return store_proxy
+    connection.sendall(frame(b'{"id":1,"connect":{}}'))
+    connection.recv(4096)
+    return connection
 
 
 def main(port: int) -> None:
-    """Send until ended from outside."""
+    """Send until the process is killed."""
     while True:
         with suppress(OSError):
             _flood(port)
@@ -67,29 +67,29 @@ def main(port: int) -> None:
 
 
 def _flood(port: int) -> None:
-    store_proxy = connected(port)
+    connection = connected(port)
     try:
-        _send(store_proxy)
+        _send(connection)
     finally:
-        store_proxy.close()
+        connection.close()
 
 
-def _send(store_proxy: socket.socket) -> None:
-    store_proxy.settimeout(None)
+def _send(connection: socket.socket) -> None:
+    connection.settimeout(None)
     batch = frame(b"\n".join([_COMMAND] * (_FRAME_BYTES // (len(_COMMAND) + 1))))
     is_pinged = threading.Event()
-    threading.Thread(target=_read, args=(store_proxy, is_pinged), daemon=True).start()
+    threading.Thread(target=_read, args=(connection, is_pinged), daemon=True).start()
     while True:
-        store_proxy.sendall(batch)
+        connection.sendall(batch)
         if is_pinged.is_set():
             is_pinged.clear()
-            store_proxy.sendall(_PONG)
+            connection.sendall(_PONG)
 
 
-def _read(store_proxy: socket.socket, is_pinged: threading.Event) -> None:
-    """Whoever does not read is closed, and whoever answers no ping, or answers unasked."""
+def _read(connection: socket.socket, is_pinged: threading.Event) -> None:
+    """The server closes a client that does not read, does not answer pings, or sends unrequested pongs."""
     with suppress(OSError):
-        while data := store_proxy.recv(1 << 20):
+        while data := connection.recv(1 << 20):
             if _PING in data:
                 is_pinged.set()
 

@@ -1,9 +1,9 @@
-"""What one drill does on its environment: it breaks, it adds load, it waits; and everything is mended.
+"""Injects the faults of one drill into its environment, adds load, waits, and undoes everything.
 
 Rules
-- Whatever is broken through a injector is written down with its mend before it happens.
-- `mend` undoes all of it, the last broken first, and says what could not be.
-- Every wait ends at once when the drill is told to end, by raising `Interrupted`.
+- The undo log knows how to undo each fault before the fault is injected.
+- `undo` undoes all of them, the last one first, and returns what could not be undone.
+- Every wait ends at once if the drill is interrupted, by raising `Interrupted`.
 """
 
 from __future__ import annotations
@@ -17,31 +17,31 @@ from pathlib import Path
 from typing import Final
 
 from loadtest.drilling import undo
-from loadtest.drilling.environment.cluster import Components, Environment
+from loadtest.drilling.environment.cluster import Environment, MonitoredCluster
 from loadtest.drilling.environment.drill_processes import DrillProcess
 from loadtest.drilling.environment.load import Load, LoadFailed, RunningLoad
-from loadtest.drilling.undo import Mend
+from loadtest.drilling.undo import UndoAction
 
-_LOOK_SECONDS: Final = 0.1
+_POLL_SECONDS: Final = 0.1
 
 
 class Interrupted(Exception):
-    """The drill was told to end."""
+    """The drill was interrupted."""
 
 
 class CannotProvoke(Exception):
-    """What a drill wants to break is not there; the text says what."""
+    """The fault cannot be injected; the text says why."""
 
 
 class FaultInjector:
-    """One drill's hands.
+    """Injects the faults of one drill, and undoes them.
 
     Args:
         stop: set when all drills are to end.
     """
 
-    def __init__(self, parts: Components, name: str, stop: threading.Event) -> None:
-        self.parts = parts
+    def __init__(self, parts: MonitoredCluster, name: str, stop: threading.Event) -> None:
+        self.monitored_cluster = parts
         self.name = name
         self.simulated_because = ""
         self._stop = stop
@@ -52,35 +52,35 @@ class FaultInjector:
         self._pulses: list[threading.Thread] = []
         self._faults: list[str] = []
         self._count = 0
-        self._mending_thread = 0
+        self._undoing_thread = 0
 
     @property
     def environment(self) -> Environment:
-        """The environment, if it is one of ours, whose processes may be broken.
+        """The environment, if the drill started it and may disturb its processes.
 
         Raises:
-            CannotProvoke: it is somebody else's.
+            CannotProvoke: if it is a target, which the drill did not start.
         """
-        if not isinstance(self.parts, Environment):
+        if not isinstance(self.monitored_cluster, Environment):
             raise CannotProvoke(
-                f"{self.parts.name} is not ours: give its commands in the target file"
+                f"{self.monitored_cluster.name} was not started by the drill: give commands in the target file"
             )
-        return self.parts
+        return self.monitored_cluster
 
     # --- time ------------------------------------------------------------------------------
 
     def seconds(self, production_seconds: float) -> float:
-        """A length of time of production, on this environment."""
-        return production_seconds / self.parts.compress
+        """A duration of production, in this environment."""
+        return production_seconds / self.monitored_cluster.compress
 
     def wait(self, real_seconds: float) -> None:
         """Sleep.
 
         Raises:
-            Interrupted: the drill was told to end.
+            Interrupted: if the drill was interrupted.
         """
-        if self._mending_thread == threading.get_ident():
-            # What mends is not interrupted.
+        if self._undoing_thread == threading.get_ident():
+            # An undo is not interrupted.
             time.sleep(real_seconds)
             return
         deadline = time.monotonic() + real_seconds
@@ -88,11 +88,11 @@ class FaultInjector:
             left = deadline - time.monotonic()
             if left <= 0:
                 return
-            self._stop.wait(min(left, _LOOK_SECONDS))
+            self._stop.wait(min(left, _POLL_SECONDS))
         raise Interrupted
 
     def give_up(self) -> None:
-        """Let what still provokes end at its next wait."""
+        """Let a provocation that still runs end at its next wait."""
         self._is_over.set()
 
     def wait_until(self, look: Callable[[], bool], real_seconds: float, what: str) -> None:
@@ -100,36 +100,36 @@ class FaultInjector:
 
         Raises:
             CannotProvoke: it is not within so many seconds.
-            Interrupted: the drill was told to end.
+            Interrupted: if the drill was interrupted.
         """
         deadline = time.monotonic() + real_seconds
         while not look():
             if time.monotonic() > deadline:
                 raise CannotProvoke(f"{what}: not within {real_seconds:g} s")
-            self.wait(_LOOK_SECONDS)
+            self.wait(_POLL_SECONDS)
 
     @property
     def is_over(self) -> bool:
-        """Whether what was broken is being mended."""
+        """Whether the faults are being undone."""
         return self._is_over.is_set() or self._stop.is_set()
 
-    # --- breaking --------------------------------------------------------------------------
+    # --- faults ----------------------------------------------------------------------------
 
-    def note(self, mend: Mend) -> int:
-        """Write a mend down; break the thing only after this."""
-        number = self.parts.undo_log.note(mend)
+    def note(self, action: UndoAction) -> int:
+        """Log an undo action; inject the fault only after this."""
+        number = self.monitored_cluster.undo_log.note(action)
         self._noted.append(number)
         return number
 
     def afterwards(self, action: Callable[[], None]) -> None:
-        """Do something before the noted undo_log: for what only we can mend, on a environment of ours."""
+        """Call `action` before the logged undo actions: for an undo that only this process can do."""
         self._afterwards.append(action)
 
     def stop_process(self, *pids: int) -> None:
-        """Hold processes with STOP until they are mended.
+        """Stop processes with SIGSTOP until the undo.
 
         Raises:
-            CannotProvoke: there is none.
+            CannotProvoke: if there is none.
         """
         if not pids:
             raise CannotProvoke("there is no process to stop")
@@ -138,13 +138,13 @@ class FaultInjector:
             os.kill(pid, signal.SIGSTOP)
 
     def change_file(self, path: Path, change: Callable[[str], str]) -> None:
-        """Write a file otherwise until it is mended."""
+        """Change a file until the undo."""
         self.note(undo.written(path))
         path.write_text(change(path.read_text(encoding="utf-8")), encoding="utf-8")
 
     def pulse(self, beat: Callable[[], None], every_seconds: float) -> None:
-        """Do something again and again until it is mended; an error ends it and is told then."""
-        # Its own: a later provocation must not set going again a pulse that was slow to end.
+        """Call `beat` again and again until the undo, which reports an error that ended it."""
+        # Its own event: a later provocation must not restart a pulse that was slow to end.
         is_over = self._is_over
 
         def run() -> None:
@@ -154,17 +154,17 @@ class FaultInjector:
                     is_over.wait(every_seconds)
             except Exception as error:  # noqa: BLE001 - whatever it is, the drill says it
                 if not (is_over.is_set() or self._stop.is_set()):
-                    self._faults.append(f"what provokes it ended: {error!r}")
+                    self._faults.append(f"the provocation ended: {error!r}")
 
         thread = threading.Thread(target=run, name=f"{self.name} pulse", daemon=True)
         self._pulses.append(thread)
         thread.start()
 
     def add_load(self, load: Load, *, host: str = "") -> RunningLoad:
-        """Add load until it is mended; returns once its users are connected.
+        """Add load until the undo; returns once its users are connected.
 
         Raises:
-            LoadFailed: they do not connect.
+            LoadFailed: if they do not connect.
         """
         running = self.start_load(load, host=host)
         self._loads.append(running)
@@ -176,49 +176,49 @@ class FaultInjector:
         self._count += 1
         return RunningLoad(
             load,
-            host=host or self.parts.addresses.websocket,
-            folder=self.parts.folder,
+            host=host or self.monitored_cluster.addresses.websocket,
+            folder=self.monitored_cluster.folder,
             name=f"{self.name}-{self._count}",
-            undo_log=self.parts.undo_log,
+            undo_log=self.monitored_cluster.undo_log,
         )
 
     def run(self, name: str, command: Sequence[str], *, cgroup: Path | None = None) -> DrillProcess:
-        """Run a program until it is mended."""
+        """Run a program until the undo."""
         self._count += 1
         program = DrillProcess(
             f"{self.name}-{name}-{self._count}",
             command,
-            folder=self.parts.folder,
-            undo_log=self.parts.undo_log,
+            folder=self.monitored_cluster.folder,
+            undo_log=self.monitored_cluster.undo_log,
             cgroup=cgroup,
         )
-        self._noted.append(program.mend)
+        self._noted.append(program.undo_number)
         return program
 
     def simulate(self, because: str) -> None:
-        """Say that the cause is not real, and why."""
+        """Record that the fault is simulated, and why."""
         self.simulated_because = because
 
-    # --- mending ---------------------------------------------------------------------------
+    # --- undo ------------------------------------------------------------------------------
 
-    def mend(self) -> list[str]:
-        """Undo everything; returns a sentence for each thing that could not be."""
+    def undo(self) -> list[str]:
+        """Undo everything; returns a sentence for each fault that could not be undone."""
         self._is_over.set()
         for thread in self._pulses:
             thread.join(30)
         faults, self._faults = self._faults, []
-        self._mending_thread = threading.get_ident()
+        self._undoing_thread = threading.get_ident()
         for action in reversed(self._afterwards):
             try:
                 action()
-            except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be mended, too
-                faults.append(f"could not be mended: {error}")
+            except Exception as error:  # noqa: BLE001 - whatever it is, the rest has to be undone, too
+                faults.append(f"could not be undone: {error}")
         for load in self._loads:
             load.end()
-        faults += self.parts.undo_log.mend(self._noted)
+        faults += self.monitored_cluster.undo_log.undo(self._noted)
         self._pulses, self._afterwards, self._loads, self._noted = [], [], [], []
         self._is_over = threading.Event()
-        self._mending_thread = 0
+        self._undoing_thread = 0
         return faults
 
 

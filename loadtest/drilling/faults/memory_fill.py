@@ -1,4 +1,4 @@
-"""Memory of the cluster's control group is filled by a process beside it, or simulated."""
+"""Fills the memory of the cluster's control group with another process, or simulates that."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ _SECONDS: Final = 60.0
 
 
 def fill(
-    injector: FaultInjector, share: float, *, growth_per_s: float = 0.0, most: float = 0.0
+    injector: FaultInjector, share: float, *, growth_per_second: float = 0.0, most: float = 0.0
 ) -> None:
-    """Let a share of the memory limit be used, and then more at a pace.
+    """Use a share of the memory limit, and then more at a given rate.
 
     Args:
         share: of the limit, all processes together.
-        growth_per_s: share of the limit per real second.
+        growth_per_second: share of the limit per real second.
         most: the share at which it stops growing; `share` if 0.
 
     Raises:
-        CannotProvoke: what is used cannot be told.
+        CannotProvoke: if the cluster does not export its memory metrics.
     """
     group = injector.environment.group
     if group.path is None:
-        memory_is_full(injector, share, growth_per_s, most or share, because=group.why_not)
+        memory_is_full(injector, share, growth_per_second, most or share, because=group.why_not)
         return
-    # Asked here and now: what Prometheus has may be of before the last memory_hog ended.
+    # Read directly: the value in Prometheus may be older than the end of the last memory_hog.
     page = HttpService("the cluster", injector.environment.addresses.admin).text("/metrics")
     used, limit = (_value(page, name) for name in ("working_set", "limit"))
-    held = [share * limit - used, growth_per_s * limit, (most or share) * limit - used]
+    held = [share * limit - used, growth_per_second * limit, (most or share) * limit - used]
     command = [
         sys.executable,
         "-m",
@@ -43,12 +43,14 @@ def fill(
     ]
     memory_hog = injector.run("memory_hog", command, cgroup=group.path)
     injector.wait_until(
-        lambda: "memory_hog is held" in memory_hog.last_words(), _SECONDS, "memory_hog is held"
+        lambda: "the memory is allocated" in memory_hog.last_lines(),
+        _SECONDS,
+        "the memory is allocated",
     )
 
 
 def _value(page: str, name: str) -> float:
     found = re.search(_VALUE.format(name), page, re.MULTILINE)
     if found is None:
-        raise CannotProvoke(f"the cluster does not say its memory's {name}")
+        raise CannotProvoke(f"the cluster exports no memory {name}")
     return float(found[1])

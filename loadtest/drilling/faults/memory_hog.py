@@ -1,7 +1,7 @@
 """A process that holds memory: `python -m loadtest.drilling.faults.memory_hog START_BYTES BYTES_PER_SECOND MOST_BYTES`.
 
-It touches what it holds, so that it counts, grows at a pace, and stays at most so large until it is
-ended. It prints a line when it first holds START_BYTES.
+It writes to the memory so that it counts as used, grows at a constant rate up to MOST_BYTES, and runs
+until it is ended. It prints a line when it first holds START_BYTES.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def main(words: list[str]) -> None:
             held.append(b"\x01" * _PIECE)
         if not began:
             began = time.monotonic()
-            print("memory_hog is held", flush=True)  # noqa: T201 - whoever started it waits for this
+            print("the memory is allocated", flush=True)  # noqa: T201 - memory_fill waits for this line
         time.sleep(_BEAT_SECONDS)
 
 

@@ -1,7 +1,7 @@
-"""A page of metrics seen through a metrics_proxy: the simulation for a machine that lacks a right.
+"""A proxy that changes some values of an exporter's metrics: the simulation if a privilege is missing.
 
-Prometheus is pointed at the metrics_proxy instead of the exporter; everything is passed on as it is, but for
-the values that are said. A drill that uses it is labelled simulated, with the reason.
+Prometheus scrapes the proxy instead of the exporter; all other metrics are passed on unchanged. A drill
+that uses it is labelled as simulated, with the reason.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ from cluster.errors import NotAnswering
 
 
 class MetricsProxy:
-    """Serves `url`'s metrics on a port of its own, with other values for some.
+    """Serves the metrics of `url` on a port of its own, with some values replaced.
 
     Args:
-        values: by the beginning of a line, up to its value: `app_memory_limit_bytes`.
+        values: by metric name: `app_memory_limit_bytes`.
 
     Attributes:
-        added: series that the page does not have, with their values.
+        added: series to add, with their values.
     """
 
     def __init__(self, url: str, values: Mapping[str, float]) -> None:
         self.values = dict(values)
         self.added: dict[str, float] = {}
         self._source = HttpService("the exporter", url)
-        metrics_proxy = self
+        proxy = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 try:
-                    page = metrics_proxy.seen(metrics_proxy._source.text("/metrics"))
+                    page = proxy.rewritten(proxy._source.text("/metrics"))
                 except NotAnswering:
                     self.send_error(503)
                     return
@@ -46,14 +46,14 @@ class MetricsProxy:
                 self.wfile.write(body)
 
             def log_message(self, *_: object) -> None:
-                """Say nothing."""
+                """Log nothing."""
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 
-    def seen(self, page: str) -> str:
-        """The page with the values that are said."""
+    def rewritten(self, page: str) -> str:
+        """The page with the replaced and added values."""
         for beginning, value in self.values.items():
             pattern = rf"^({re.escape(beginning)}(?:\{{[^\n]*\}})?) [^\n]*$"
             page = re.sub(pattern, rf"\g<1> {value!r}", page, flags=re.MULTILINE)
@@ -61,6 +61,6 @@ class MetricsProxy:
         return page + added
 
     def close(self) -> None:
-        """Serve no more."""
+        """Stop serving."""
         self._server.shutdown()
         self._server.server_close()

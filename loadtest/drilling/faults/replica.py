@@ -1,4 +1,4 @@
-"""A second replica of a environment's cluster, on the same store, that comes and goes in discovery."""
+"""A second replica of the cluster on the same store, added to and removed from service discovery."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from cluster.alerting.http import HttpService
 from loadtest.drilling.environment.cluster import Environment, is_ready
-from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, this
+from loadtest.drilling.environment.drill_processes import DrillProcess, free_ports, ws_cluster
 from loadtest.drilling.faults.injector import FaultInjector
 
 _SECONDS: Final = 60.0
@@ -18,8 +18,8 @@ _TARGETS: Final = "targets/websocket-app.json"
 class Replica:
     """One worker without nginx.
 
-    It belongs to its environment, not to a drill: whoever asks how many there were in the last hour must
-    not be told of one that is gone.
+    It belongs to its environment, not to a drill: the rule compares with the number of replicas in the last
+    hour, so a replica must not disappear with its drill.
     """
 
     def __init__(self, injector: FaultInjector) -> None:
@@ -41,19 +41,19 @@ class Replica:
         return f"127.0.0.1:{self._port + 1}"
 
     def start(self) -> None:
-        """Start it, put it into discovery, and wait until Prometheus has scraped it.
+        """Start it, add it to discovery, and wait until Prometheus has scraped it.
 
         Raises:
-            BootFailed, CannotProvoke: it does not start or is not scraped.
+            BootFailed, CannotProvoke: if it does not start or is not scraped.
         """
         environment = self._environment
         folder = environment.folder / "replica"
         folder.mkdir(exist_ok=True)
         config = folder / "config.json"
-        # It takes hardly any clients, so that the cluster's capacity stays what it was.
+        # It accepts one client only, so that the capacity of the cluster hardly changes.
         document = environment.config({"client": {"insecure": True, "connection_limit": 1}})
         config.write_text(json.dumps(document), encoding="utf-8")
-        command = this("up", "--config", str(config), "--workers", "1", "--no-nginx")
+        command = ws_cluster("up", "--config", str(config), "--workers", "1", "--no-nginx")
         command += ["--port", str(self._port), "--admin-port", str(self._port + 1)]
         command += ["--worker-port-base", str(self._port + 2), "--redis-url", environment.store_url]
         command += ["--data-dir", str(folder / "data"), "--host", "127.0.0.1"]
@@ -77,9 +77,9 @@ class Replica:
         return sum(t.job == "websocket-app" for t in self._environment.prometheus.targets()) == 1
 
     def stop(self) -> None:
-        """Take it out of discovery and stop it."""
+        """Remove it from discovery and stop it."""
         self._change_targets([])
-        # Else Prometheus would see it die before it hears that it is gone.
+        # Otherwise a scrape would fail before discovery removes the target.
         self._injector.wait_until(self._is_alone, _SECONDS, "Prometheus scrapes one replica only")
         if self._program is not None:
             self._program.end()

@@ -1,4 +1,4 @@
-"""A rolling reload, from the signal until every worker is another one and the cluster is ready."""
+"""A rolling reload, from the signal until every worker is replaced and the cluster is ready."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def roll(injector: FaultInjector) -> None:
     """Roll the workers.
 
     Raises:
-        CannotProvoke: they are not all replaced within 90 s.
+        CannotProvoke: if they are not all replaced within 90 s.
     """
     environment = injector.environment
     old = set(environment.workers())

@@ -1,6 +1,6 @@
-"""What is simulated where the machine lacks a right, by a metrics_proxy before the exporter's page.
+"""Faults that are simulated by a proxy before the exporter, if a privilege is missing.
 
-Rule: a drill that comes here says so: it ends as `simulated`, with the reason.
+Rule: a drill that uses them ends as `simulated`, with the reason.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _TARGETS: Final = "targets/websocket-app.json"
 
 
 def memory_is_full(
-    injector: FaultInjector, share: float, growth_per_s: float, most: float, *, because: str
+    injector: FaultInjector, share: float, growth_per_second: float, most: float, *, because: str
 ) -> None:
-    """The cluster's page says that so much of its memory is used."""
+    """Report that a share of the cluster's memory is used."""
     injector.simulate(because)
     environment = injector.environment
     metrics_proxy = MetricsProxy(
@@ -34,12 +34,12 @@ def memory_is_full(
     injector.afterwards(metrics_proxy.close)
     began = time.monotonic()
 
-    def look() -> None:
-        now = min(most, share + growth_per_s * (time.monotonic() - began))
+    def update() -> None:
+        now = min(most, share + growth_per_second * (time.monotonic() - began))
         metrics_proxy.values["app_memory_working_set_bytes"] = now * _LIMIT_BYTES
 
-    look()
-    injector.pulse(look, _BEAT_SECONDS)
+    update()
+    injector.pulse(update, _BEAT_SECONDS)
 
     def through(text: str) -> str:
         groups = json.loads(text)
@@ -50,7 +50,7 @@ def memory_is_full(
 
 
 def disk_is_full(injector: FaultInjector, share: float, *, because: str) -> None:
-    """node_exporter's page says that so much of the root is used."""
+    """Report that a share of the root file system is used."""
     injector.simulate(because)
     environment = injector.environment
     root = '{device="drill",fstype="tmpfs",mountpoint="/"}'
@@ -70,6 +70,6 @@ def disk_is_full(injector: FaultInjector, share: float, *, because: str) -> None
                 job["static_configs"] = [{**target, "labels": {"instance": name}}]
         return yaml.safe_dump(document)
 
-    injector.note(undo.signalled(environment.part("prometheus"), signal.SIGHUP))
+    injector.note(undo.signalled(environment.pid_of("prometheus"), signal.SIGHUP))
     injector.change_file(environment.rendered("prometheus.yml"), through)
     environment.reload("prometheus")

@@ -1,9 +1,9 @@
-"""The store_proxy between a cluster and its store, with one fault: a worker that no longer hears.
+"""A proxy between a cluster and its store, with one fault: a worker whose subscriptions are silent.
 
-`python -m loadtest.drilling.faults.store_proxy LISTEN_PORT STORE_PORT` forwards both ways. SIGUSR1 swallows what
-the store says to the subscriptions of one worker, from now on and on every new connection, while
-its requests still arrive: a subscription that is silently dead. SIGUSR2 ends it by closing what was
-swallowed. A worker is known by its canary, to which each subscribes first.
+`python -m loadtest.drilling.faults.store_proxy LISTEN_PORT STORE_PORT` forwards both ways. After SIGUSR1
+it drops everything that the store sends to the subscriptions of one worker, also on new connections, while
+the worker's requests still arrive: the subscription is silently dead. SIGUSR2 ends that by closing the
+connections that lost data. A worker is identified by its canary channel, to which it subscribes first.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHUNK_BYTES: Final = 65536
 
 
 class StoreProxy:
-    """All connections, and the name of the worker that is deaf."""
+    """All connections, and the name of the worker whose subscriptions are dropped."""
 
     def __init__(self, store_port: int) -> None:
         self._store_port = store_port
@@ -29,18 +29,18 @@ class StoreProxy:
         self.deaf: bytes | None = None
 
     def deafen(self) -> None:
-        """Choose a worker that is connected, and let it hear nothing."""
+        """Choose a connected worker, and drop what the store sends to it."""
         names = sorted(pair.worker for pair in self._pairs if pair.worker)
         self.deaf = names[0] if names else None
 
-    def heal(self) -> None:
-        """Let everybody hear; what was swallowed is lost, so its connections end."""
+    def restore(self) -> None:
+        """Forward everything again; connections that lost data are closed."""
         self.deaf = None
         for pair in list(self._pairs):
-            if pair.has_swallowed:
+            if pair.has_dropped:
                 pair.abort()
 
-    async def carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Forward one connection until either side ends."""
         try:
             onward = await asyncio.open_connection("127.0.0.1", self._store_port)
@@ -61,7 +61,7 @@ Ends = tuple[asyncio.StreamReader, asyncio.StreamWriter]
 class _Pair:
     def __init__(self, store_proxy: StoreProxy, worker: Ends, store: Ends) -> None:
         self.worker: bytes | None = None
-        self.has_swallowed = False
+        self.has_dropped = False
         self._store_proxy = store_proxy
         self._worker = worker
         self._store = store
@@ -80,11 +80,11 @@ class _Pair:
     async def _requests(self) -> None:
         while data := await self._worker[0].read(_CHUNK_BYTES):
             if self.worker is None:
-                self._look(data)
+                self._find_worker(data)
             self._store[1].write(data)
             await self._store[1].drain()
 
-    def _look(self, data: bytes) -> None:
+    def _find_worker(self, data: bytes) -> None:
         if found := _CANARY.search(self._tail + data):
             self.worker = found[1]
         self._tail = (self._tail + data)[-_KEPT_BYTES:]
@@ -92,7 +92,7 @@ class _Pair:
     async def _answers(self) -> None:
         while data := await self._store[0].read(_CHUNK_BYTES):
             if self.worker is not None and self.worker == self._store_proxy.deaf:
-                self.has_swallowed = True
+                self.has_dropped = True
                 continue
             self._worker[1].write(data)
             await self._worker[1].drain()
@@ -107,14 +107,13 @@ async def _serve(port: int, store_port: int) -> None:
     loop = asyncio.get_running_loop()
     stop = asyncio.Event()
     loop.add_signal_handler(signal.SIGUSR1, store_proxy.deafen)
-    loop.add_signal_handler(signal.SIGUSR2, store_proxy.heal)
+    loop.add_signal_handler(signal.SIGUSR2, store_proxy.restore)
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    server = await asyncio.start_server(store_proxy.carry, "127.0.0.1", port)
+    server = await asyncio.start_server(store_proxy.forward, "127.0.0.1", port)
     await stop.wait()
     server.close()
 
 
 if __name__ == "__main__":
-    # Whoever is stopped in the middle of a connection is: nothing is written down here.
     asyncio.run(_serve(int(sys.argv[1]), int(sys.argv[2])))

@@ -1,6 +1,6 @@
 """A run as one page of HTML: a verdict, a table, and a timeline for each alert.
 
-It holds everything it shows: no script, nothing from elsewhere. What came from outside is escaped.
+The page is self-contained: no script, no external resource. All values are escaped.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ _TIMED: Final = (
     "firing",
     "notified",
     "acknowledged",
-    "mended",
+    "undone",
     "resolved",
     "resolve_notified",
 )
-_HEADS: Final = ("pending", "firing", "notified", "acked", "mended", "resolved", "told so")
+_HEADS: Final = ("pending", "firing", "notified", "acked", "undone", "resolved", "resolve notified")
 _MOST_EVIDENCE: Final = 20_000
 
 
@@ -96,8 +96,8 @@ def _table(results: list[DrillResult]) -> str:
     heads = "".join(f"<th scope=col>{head}</th>" for head in _HEADS)
     rows = "\n".join(_row(result) for result in results)
     return f"""<div class="scroll"><table>
-<caption>Seconds from the moment the cause was provoked</caption>
-<thead><tr><th scope=col>result</th><th scope=col>alert</th><th scope=col>severity</th>{heads}<th scope=col>told</th></tr></thead>
+<caption>Seconds from the moment the fault was injected</caption>
+<thead><tr><th scope=col>result</th><th scope=col>alert</th><th scope=col>severity</th>{heads}<th scope=col>notified at</th></tr></thead>
 <tbody>
 {rows}
 </tbody></table></div>"""
@@ -105,11 +105,11 @@ def _table(results: list[DrillResult]) -> str:
 
 def _row(result: DrillResult) -> str:
     cells = "".join(f"<td class=number>{_number(result.seconds(step))}</td>" for step in _TIMED)
-    told = ", ".join(dict.fromkeys(str(receiver) for receiver in result.notified)) or "–"
+    where = ", ".join(dict.fromkeys(str(receiver) for receiver in result.notified)) or "–"
     return (
         f'<tr class="{result.result}"><td>{_MARK[result.result]} {result.result}</td>'
         f'<td><a href="#{escape(result.alert)}">{escape(result.alert)}</a></td>'
-        f"<td>{escape(result.severity)}</td>{cells}<td>{escape(told)}</td></tr>"
+        f"<td>{escape(result.severity)}</td>{cells}<td>{escape(where)}</td></tr>"
     )
 
 
@@ -119,7 +119,7 @@ def _number(seconds: float | None) -> str:
 
 def _section(result: DrillResult) -> str:
     threshold = _threshold(result)
-    lines = [("broken", result.breaks), ("mended", result.undo), ("proof", result.proof)]
+    lines = [("fault", result.breaks), ("undo", result.undo), ("proof", result.proof)]
     if result.below:
         lines.append(("just below", result.below))
     if result.simulated_because:

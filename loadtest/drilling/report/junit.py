@@ -8,7 +8,7 @@ from xml.etree import ElementTree as ET
 
 from loadtest.drilling.result import DrillResult, RunResult
 
-# What XML 1.0 has no place for (its section 2.2).
+# Characters that XML 1.0 does not allow (section 2.2).
 _FORBIDDEN: Final = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 
@@ -60,7 +60,7 @@ def _case(suite: ET.Element, kind: str, result: DrillResult) -> None:
         why = _clean(result.why) or "unknown"
         failure = ET.SubElement(case, "failure", {"message": why, "type": result.failed_at or kind})
         failure.text = f"not reached: {result.failed_at}\n{why}"
-    steps = "\n".join(f"{step}: {result.seconds(step)} s" for step in result.moments)
+    steps = "\n".join(f"{step}: {result.seconds(step)} s" for step in result.step_times)
     ET.SubElement(case, "system-out").text = _clean(f"{result.breaks}\n{steps}")
 
 

@@ -1,8 +1,8 @@
-"""How it goes on, for a person at a terminal; one line per drill for everybody else.
+"""The progress of a run: a live table in a terminal, one line per drill elsewhere.
 
 Rules
-- A terminal gets a table that is drawn anew; anything else gets plain lines, nothing drawn twice.
-- NO_COLOR is respected (rich does it). Drills call from threads of their own.
+- A terminal gets a table that is redrawn; any other output gets plain lines.
+- NO_COLOR is respected (rich does it). Drills call it from their own threads.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class Progress:
             self._console.print(f"          {result.simulated_because}", markup=False)
 
     def note(self, text: str) -> None:
-        """Something a person should know."""
+        """A message for the user."""
         self._console.print(text, style="dim", markup=False, highlight=False)
 
     def summary(self) -> str:

@@ -1,6 +1,6 @@
 """The report of a run: drill.json for programs, drill.xml for CI (JUnit), drill.html for people.
 
-Each file is written whole or not at all.
+Each file is written atomically.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def read(folder: Path) -> dict[str, Any]:
 
 
 def finite(value: Any) -> Any:
-    """The value without what JSON has no word for: such numbers become null."""
+    """The value with NaN and infinities, which JSON does not have, replaced by null."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

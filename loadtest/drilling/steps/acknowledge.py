@@ -1,4 +1,4 @@
-"""The operator's own command, in the middle of a drill: acknowledge, look at the store, unsilence."""
+"""Runs the operator's commands during a drill: acknowledge, read the incident history, unsilence."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ import subprocess
 from typing import Any, Final
 
 from cluster.errors import NotAnswering
-from loadtest.drilling.environment.cluster import Components
-from loadtest.drilling.environment.drill_processes import this
-from loadtest.drilling.environment.load import ROOT
+from loadtest.drilling.environment.cluster import MonitoredCluster
+from loadtest.drilling.environment.drill_processes import ROOT, ws_cluster
 
 _SECONDS: Final = 30.0
 
 
-def _monitor(environment: Components, *words: str) -> str:
-    command = this("monitor", *words, "--data-dir", str(environment.monitoring_dir))
+def _monitor(environment: MonitoredCluster, *words: str) -> str:
+    command = ws_cluster("monitor", *words, "--data-dir", str(environment.monitoring_dir))
     command += ["--prometheus-url", environment.addresses.prometheus]
     command += ["--alertmanager-url", environment.addresses.alertmanager]
     done = subprocess.run(
@@ -34,25 +33,25 @@ def _monitor(environment: Components, *words: str) -> str:
     return done.stdout
 
 
-def acknowledge(environment: Components, alert: str) -> None:
-    """Say that somebody is on it.
+def acknowledge(environment: MonitoredCluster, alert: str) -> None:
+    """Acknowledge the alert.
 
     Raises:
-        NotAnswering: the command fails.
+        NotAnswering: if the command fails.
     """
     _monitor(environment, "ack", alert, "--note", "a drill", "--author", "drill", "--for", "2h")
 
 
-def unsilence(environment: Components, alert: str) -> None:
-    """End the silence, if it is still there."""
+def unsilence(environment: MonitoredCluster, alert: str) -> None:
+    """End the silence of the alert, if there is one."""
     _monitor(environment, "unsilence", f"alertname={alert}")
 
 
-def is_closed(environment: Components, alert: str, *, since: float) -> bool | None:
-    """Whether the store has the acknowledged incident as resolved; None if it has no such one.
+def is_closed(environment: MonitoredCluster, alert: str, *, since: float) -> bool | None:
+    """Whether the acknowledged incident is resolved in the incident store; None if there is none.
 
     Args:
-        since: Unix time before which nobody can have acknowledged this incident.
+        since: Unix time; earlier acknowledgements belong to another incident.
     """
     text = _monitor(environment, "history", "--alert", alert, "--since", "1d", "--json")
     incidents: list[dict[str, Any]] = json.loads(text)

@@ -1,7 +1,7 @@
-"""Just below the threshold an alert must stay quiet: held there for a while, and looked at all the time.
+"""Checks that an alert stays inactive while its value is just below the threshold.
 
-Rule: far below the threshold every rule is quiet. Time counts only from the moment in which the value
-that the alert compares is near it; where an alert is no simple comparison, from the beginning.
+Rule: far below the threshold every rule is inactive. So time counts only from the moment at which the value
+that the alert compares is near the threshold; if the expression is no simple comparison, from the start.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ NEAR: Final = 0.75
 
 
 class NotBelow(Exception):
-    """The alert woke up, or the value never came near."""
+    """The alert became active, or the value never came near the threshold."""
 
 
 class BelowThreshold:
     """One wait just below a threshold.
 
     Args:
-        hold_seconds: how long the alert must stay quiet.
-        patience_seconds: how long the value may take to come near.
+        hold_seconds: how long the alert must stay inactive.
+        patience_seconds: how long the value may take to come near the threshold.
     """
 
     def __init__(
@@ -42,14 +42,14 @@ class BelowThreshold:
         self._gives_up_at = clock() + patience_seconds
         self._ends_at: float | None = None
 
-    def look(self, rule: Rule | None, value: float | None) -> bool:
-        """Take one look; returns whether it has been quiet for long enough.
+    def check(self, rule: Rule | None, value: float | None) -> bool:
+        """Check once; returns whether it has been inactive for long enough.
 
         Raises:
-            NotBelow: it is pending or fires, or was not brought near in time.
+            NotBelow: if it is pending or firing, or the value did not come near in time.
         """
         if rule is not None and rule.alerts:
-            raise NotBelow(f"threshold: the alert is {rule.state} although the cause is below it")
+            raise NotBelow(f"threshold: the alert is {rule.state} although the value is below it")
         if value is not None:
             self.highest = value if self.highest is None else max(self.highest, value)
         found = comparison(rule.expression) if rule is not None else None
@@ -60,7 +60,9 @@ class BelowThreshold:
         if self._clock() > self._gives_up_at:
             seen = "no value" if self.highest is None else f"{self.highest:g} at most"
             threshold = found[2] if found is not None else 0.0
-            raise NotBelow(f"cause: it was not brought near the threshold {threshold:g}: {seen}")
+            raise NotBelow(
+                f"cause: the value did not come near the threshold {threshold:g}: {seen}"
+            )
         return False
 
     def _is_near(self, threshold: float) -> bool:

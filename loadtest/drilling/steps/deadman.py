@@ -1,4 +1,4 @@
-"""The way of the one alert that always fires: its silence is the alarm, at the dead man's switch."""
+"""The steps of the alert that always fires: when it stops, the dead man's switch raises an alarm."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, Final
 from loadtest.drilling.steps import diagnosis, evidence
 from loadtest.drilling.steps.steps import DrillSteps
 
-_SILENCE_S: Final = 900.0
+_SILENCE_SECONDS: Final = 900.0
 
 
 class DeadmanSteps(DrillSteps):
-    """Watchdog: firing before and after; in between the switch has to notice that it is silent."""
+    """Watchdog: it fires before and after; in between the switch must notice that it has stopped."""
 
     def _baseline(self) -> None:
         def beats() -> bool:
@@ -22,18 +22,18 @@ class DeadmanSteps(DrillSteps):
         self._reach(
             "baseline",
             beats,
-            _SILENCE_S,
+            _SILENCE_SECONDS,
             lambda: diagnosis.not_notified(
                 self._environment, self._drill.alert, [("webhook", "dead man's switch")]
             ),
         )
 
     def _stay_quiet_under_load(self) -> None:
-        """It fires whatever the load."""
+        """It always fires: there is nothing to wait for."""
         self._reached("load")
 
     def _alarms(self, state: str) -> list[dict[str, Any]]:
-        after = self._result.moments["provoked"]
+        after = self._result.step_times["provoked"]
         found = self._environment.receiver.get("/received", {"kind": "deadman"})
         return [e for e in found if e["at"] >= after and e["document"].get("state") == state]
 
@@ -45,9 +45,9 @@ class DeadmanSteps(DrillSteps):
         self._reach(
             "firing",
             is_raised,
-            self._drill.fires_s * 1.6,
-            lambda: "dead man's switch: the heartbeat is away and it raises no alarm",
-            fixed=self._drill.fixed_s,
+            self._drill.fires_seconds * 1.6,
+            lambda: "dead man's switch: the heartbeat has stopped and no alarm was raised",
+            fixed=self._drill.fixed_seconds,
         )
         self._keep("payloads", [entry["document"] for entry in self._alarms("alarm")])
 
@@ -55,8 +55,8 @@ class DeadmanSteps(DrillSteps):
         self._reach(
             "resolved",
             lambda: bool(self._alarms("ended")),
-            self._drill.resolves_s * 1.6,
-            lambda: "dead man's switch: the heartbeat should be back and the alarm has not ended",
-            fixed=self._drill.fixed_s,
+            self._drill.resolves_seconds * 1.6,
+            lambda: "dead man's switch: the fault was undone and the alarm has not ended",
+            fixed=self._drill.fixed_seconds,
         )
         self._keep("prometheus", evidence.at_prometheus(self._environment, self._drill.alert))

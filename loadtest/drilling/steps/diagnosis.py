@@ -1,7 +1,7 @@
-"""Which link of the chain is broken, when an alert did not get further.
+"""Finds the broken link of the chain when a step was not reached.
 
 The chain: cause, metric, rule file, expression, threshold, Prometheus, Alertmanager, route, receiver.
-Each question is asked from the far end of what was reached, and answered with what was seen.
+Each function starts at the last step that was reached, and returns a sentence with what it observed.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from cluster.alerting.prometheus import Prometheus, Rule
 from cluster.errors import NotAnswering
 from cluster.monitor import endpoints
 from cluster.monitor.stack.render import RULES_FILE, compressed, seconds
-from loadtest.drilling.environment.cluster import Components
-from loadtest.drilling.receivers import Place
+from loadtest.drilling.environment.cluster import MonitoredCluster
+from loadtest.drilling.receivers import Receiver
 
 _METRIC: Final = re.compile(
     r"\b((?:app|node|alertmanager|prometheus|scrape)_\w+|up)\b(?=\s*[{\[)]|\s)"
@@ -24,8 +24,8 @@ _METRIC: Final = re.compile(
 _DURATION: Final = re.compile(r"\b(?:\d+(?:ms|[smhdwy]))+\b")
 
 
-def missing_rule(environment: Components, alert: str, rules: Iterable[Rule]) -> str:
-    """Why Prometheus does not know the alert."""
+def missing_rule(environment: MonitoredCluster, alert: str, rules: Iterable[Rule]) -> str:
+    """Why Prometheus has no such alert."""
     count = len(list(rules))
     return (
         f"rule file: Prometheus has {count} alerting rules and none is called {alert}: is"
@@ -33,8 +33,8 @@ def missing_rule(environment: Components, alert: str, rules: Iterable[Rule]) -> 
     )
 
 
-def not_firing(environment: Components, alert: str, rule: Rule | None) -> str:
-    """Why an alert does not fire although its cause is there."""
+def not_firing(environment: MonitoredCluster, alert: str, rule: Rule | None) -> str:
+    """Why an alert does not fire although its fault was injected."""
     if rule is None:
         return missing_rule(environment, alert, environment.prometheus.rules())
     if rule.health != "ok":
@@ -52,11 +52,11 @@ def not_firing(environment: Components, alert: str, rule: Rule | None) -> str:
     seen = "no value" if value is None else f"{value:g}"
     if rule.state == "pending":
         return f"rule: it is pending and does not fire; the value is {seen}"
-    return f"cause: the rule is well and its condition does not hold; the value is {seen}"
+    return f"cause: the rule is intact and its condition does not hold; the value is {seen}"
 
 
-def not_at_alertmanager(environment: Components) -> str:
-    """Why what fires does not reach Alertmanager."""
+def not_at_alertmanager(environment: MonitoredCluster) -> str:
+    """Why a firing alert does not reach Alertmanager."""
     try:
         found = environment.prometheus.number("prometheus_notifications_alertmanagers_discovered")
         errors = environment.prometheus.number("sum(prometheus_notifications_errors_total)")
@@ -64,15 +64,15 @@ def not_at_alertmanager(environment: Components) -> str:
     except NotAnswering as error:
         return f"Alertmanager: {error}"
     if not found:
-        return "Prometheus: it knows no Alertmanager"
+        return "Prometheus: it has discovered no Alertmanager"
     return (
         f"Prometheus: it has {found:g} Alertmanagers and {errors or 0:g} failed deliveries to them"
     )
 
 
-def not_notified(environment: Components, alert: str, lacking: Iterable[Place]) -> str:
+def not_notified(environment: MonitoredCluster, alert: str, lacking: Iterable[Receiver]) -> str:
     """Why an alert that Alertmanager has does not reach its receivers."""
-    where = ", ".join(" ".join(place) for place in lacking)
+    where = ", ".join(" ".join(receiver) for receiver in lacking)
     try:
         found = [one for one in environment.alertmanager.alerts() if one.name == alert]
         failures = environment.prometheus.query(
@@ -80,18 +80,18 @@ def not_notified(environment: Components, alert: str, lacking: Iterable[Place]) 
         )
     except NotAnswering as error:
         return f"Alertmanager: {error}"
-    if held := _held_back(found):
-        return f"Alertmanager: it holds the alert back: {held}"
-    told = sorted({receiver for one in found for receiver in one.receivers})
+    if held := _suppression(found):
+        return f"Alertmanager: the alert is suppressed: {held}"
+    routed = sorted({receiver for one in found for receiver in one.receivers})
     failed = {sample.labels.get("integration", ""): sample.value for sample in failures}
-    kinds = {place[0] for place in lacking}
+    kinds = {receiver[0] for receiver in lacking}
     if broken := {kind: failed[kind] for kind in kinds if kind in failed}:
         counts = ", ".join(f"{kind} {count:g} times" for kind, count in broken.items())
         return f"receiver: nothing arrived at {where}; deliveries failed ({counts})"
-    return f"route: nothing arrived at {where}; Alertmanager routes the alert to {', '.join(told) or 'nobody'}"
+    return f"route: nothing arrived at {where}; Alertmanager routes the alert to {', '.join(routed) or 'no receiver'}"
 
 
-def _held_back(alerts: Iterable[ActiveAlert]) -> str:
+def _suppression(alerts: Iterable[ActiveAlert]) -> str:
     for one in alerts:
         if one.inhibited_by:
             return f"inhibited by another alert ({one.inhibited_by[0]})"
@@ -111,7 +111,7 @@ def missing_metrics(prometheus: Prometheus, expression: str) -> list[str]:
 
 
 def value_of(prometheus: Prometheus, expression: str) -> float | None:
-    """The value that an alert compares; the whole expression's if it is no simple comparison."""
+    """The value that an alert compares, or that of the expression if it is no simple comparison."""
     found = comparison(expression)
     try:
         samples = prometheus.query(found[0] if found else expression)
@@ -137,16 +137,16 @@ def comparison(expression: str) -> tuple[str, str, float] | None:
 def _without_depth(text: str) -> str:
     """The text outside all parentheses."""
     depth, kept = 0, []
-    for notification in text:
-        depth += notification == "("
+    for character in text:
+        depth += character == "("
         if depth == 0:
-            kept.append(notification)
-        depth -= notification == ")"
+            kept.append(character)
+        depth -= character == ")"
     return "".join(kept)
 
 
 def _plain(expression: str) -> str:
-    """On one line, without comments, and every length of time in seconds."""
+    """The expression on one line, without comments, with every duration in seconds."""
     text = re.sub(r"\s+", " ", re.sub(r"#[^\n]*", "", expression))
     text = _DURATION.sub(lambda found: f"{seconds(found[0]):g}s", text)
     return text.replace("( ", "(").replace(" )", ")").strip()

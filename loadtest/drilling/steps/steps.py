@@ -1,9 +1,9 @@
-"""One drill from a clean baseline to a clean ledger, step by step, each with the moment it was reached.
+"""The steps of one drill, from a clean baseline to a clean ledger, with the time of each.
 
 Rules
-- Every step has a deadline; whatever is not reached in time names the broken link of the chain.
-- What was broken is mended whatever happens, and the drill fails if it could not be.
-- Times are what Prometheus, Alertmanager and the receivers say, where they say it.
+- Every step has a deadline; a step that is not reached in time names the broken link of the chain.
+- Every fault is undone whatever happens, and the drill fails if one could not be undone.
+- Times are those of Prometheus, Alertmanager and the receivers, where they report them.
 """
 
 from __future__ import annotations
@@ -17,30 +17,30 @@ from typing import Final, Protocol
 
 from cluster.alerting.prometheus import Rule
 from cluster.errors import ClusterError, NotAnswering
-from loadtest.drill import Drill
+from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
-from loadtest.drilling.receivers import Notifications, Place, last_id, places
+from loadtest.drilling.receivers import Notifications, Receiver, last_id, receivers_of
 from loadtest.drilling.result import DrillResult
 from loadtest.drilling.steps import diagnosis, evidence
 from loadtest.drilling.steps.acknowledge import acknowledge, is_closed, unsilence
 from loadtest.drilling.steps.below_threshold import BelowThreshold, NotBelow
 
-_BASELINE_S: Final = 900.0
+_BASELINE_SECONDS: Final = 900.0
 _SCRAPES: Final = 2
-_ALERTMANAGER_S: Final = 75.0
+_ALERTMANAGER_SECONDS: Final = 75.0
 # group_wait or group_interval, whichever comes first, and a retry.
-_NOTIFY_S: Final = 420.0
-_RESOLVE_NOTIFY_S: Final = 660.0
+_NOTIFY_SECONDS: Final = 420.0
+_RESOLVE_NOTIFY_SECONDS: Final = 660.0
 # Real time that no compression shortens: scrapes, evaluations, a busy machine.
 _SLACK_SECONDS: Final = 30.0
-# Two turns of a group, and some time.
-_FORGOTTEN_S: Final = 750.0
+# Two group intervals, and some time.
+_FORGOTTEN_SECONDS: Final = 750.0
 _LATE: Final = 1.6
 
 
 class StepListener(Protocol):
-    """Who is told how a drill goes on."""
+    """Is notified of the progress of a drill."""
 
     def stepped(self, result: DrillResult, step: str) -> None:
         """A step was reached."""
@@ -58,7 +58,7 @@ class DrillSteps:
     """One drill on one environment.
 
     Args:
-        slack_seconds: real time beyond what each step takes, which no compression shortens.
+        slack_seconds: real time added to the deadline of each step, which compression does not shorten.
     """
 
     def __init__(
@@ -73,7 +73,7 @@ class DrillSteps:
         self._slack_seconds = slack_seconds
         self._drill = drill
         self._injector = injector
-        self._environment = injector.parts
+        self._environment = injector.monitored_cluster
         self._result = result
         self._listener = listener
         self._load: RunningLoad | None = None
@@ -83,7 +83,7 @@ class DrillSteps:
         self._notifications = Notifications(self._environment.receiver, drill.alert, 0)
 
     def run(self) -> None:
-        """Go all the way; the result says how far it went."""
+        """Run all steps; the result says which were reached."""
         result = self._result
         try:
             self._go()
@@ -96,7 +96,7 @@ class DrillSteps:
         except (ClusterError, NotAnswering, CannotProvoke, LoadFailed, OSError) as error:
             result.failed_at, result.why = self._next_step(), f"{error}"
         finally:
-            self._leave()
+            self._finish()
 
     def _go(self) -> None:
         drill = self._drill
@@ -115,7 +115,7 @@ class DrillSteps:
             self._notify()
         if drill.is_acknowledged:
             self._acknowledge()
-        self._mend()
+        self._undo()
         self._resolve()
         if drill.proof == "full":
             self._resolve_notified()
@@ -126,24 +126,29 @@ class DrillSteps:
     def _baseline(self) -> None:
         alert = self._drill.alert
         if self._rule() is None:
-            raise NotReached("baseline", self._why_unclean())
+            raise NotReached("baseline", self._why_not_clean())
 
         def is_clean() -> bool:
             active = any(one.name == alert for one in self._environment.alertmanager.alerts())
-            return self._has_past() and self._is_quiet() and not active and not self._is_announced()
+            return (
+                self._has_history()
+                and self._is_quiet()
+                and not active
+                and not self._is_unresolved()
+            )
 
-        self._reach("baseline", is_clean, _BASELINE_S, self._why_unclean)
+        self._reach("baseline", is_clean, _BASELINE_SECONDS, self._why_not_clean)
 
-    def _why_unclean(self) -> str:
+    def _why_not_clean(self) -> str:
         if self._rule() is None:
             rules = self._environment.prometheus.rules()
             return diagnosis.missing_rule(self._environment, self._drill.alert, rules)
-        if not self._has_past():
+        if not self._has_history():
             return f"Prometheus has not scraped every target {_SCRAPES} times"
-        return f"{self._drill.alert} is active before anything is broken"
+        return f"{self._drill.alert} is active before the fault is injected"
 
-    def _has_past(self) -> bool:
-        """Whether every target was scraped before: a counter first seen after a fault has no rate."""
+    def _has_history(self) -> bool:
+        """Whether every target was scraped twice: a counter first seen after a fault has no rate."""
         scrapes = self._environment.prometheus.number("min(count_over_time(up[1h]))")
         return scrapes is not None and scrapes >= _SCRAPES
 
@@ -156,24 +161,27 @@ class DrillSteps:
     def _stay_quiet_under_load(self) -> None:
         alert = self._drill.alert
         self._reach(
-            "load", self._is_quiet, _BASELINE_S, lambda: f"{alert} is active under steady load"
+            "load",
+            self._is_quiet,
+            _BASELINE_SECONDS,
+            lambda: f"{alert} is active under steady load",
         )
 
     def _stay_below(self) -> None:
-        """Bring the cause just below the threshold: the alert may not even be pending."""
+        """Bring the value just below the threshold: the alert must not even be pending."""
         assert self._drill.below is not None
         self._drill.below(self._injector)
-        hold = self._injector.seconds(self._drill.below_s)
+        hold = self._injector.seconds(self._drill.below_seconds)
         below = BelowThreshold(hold, hold + self._slack_seconds)
         try:
-            while not below.look(self._rule(), self._sample()):
+            while not below.check(self._rule(), self._sample()):
                 self._injector.wait(self._pace)
         except NotBelow as error:
             raise NotReached("below", str(error)) from None
-        self._complain(self._injector.mend())
+        self._raise_faults(self._injector.undo())
         seen = "none" if below.highest is None else f"{below.highest:g}"
         self._result.below = (
-            f"{self._drill.below_breaks}: quiet for {hold:.0f} s, highest value {seen}"
+            f"{self._drill.below_breaks}: inactive for {hold:.0f} s, highest value {seen}"
         )
         self._reached("below")
 
@@ -196,14 +204,16 @@ class DrillSteps:
             self._check_provocation("pending")
             rule = self._rule()
             if rule is not None and rule.alerts:
-                since = max(self._result.moments["provoked"], min(a.active_at for a in rule.alerts))
-                if "pending" not in self._result.moments:
+                since = max(
+                    self._result.step_times["provoked"], min(a.active_at for a in rule.alerts)
+                )
+                if "pending" not in self._result.step_times:
                     self._reached("pending", since)
             return rule is not None and rule.state == "firing"
 
         why = lambda: diagnosis.not_firing(self._environment, drill.alert, self._rule())  # noqa: E731
         step = "firing"
-        self._reach(step, fires, drill.fires_s * _LATE, why, fixed=drill.fixed_s)
+        self._reach(step, fires, drill.fires_seconds * _LATE, why, fixed=drill.fixed_seconds)
         self._keep("prometheus", evidence.at_prometheus(self._environment, drill.alert))
         if drill.proof == "prometheus":
             return
@@ -212,22 +222,22 @@ class DrillSteps:
             lambda: evidence.is_active_at_alertmanager(
                 self._environment, drill.alert, self._rule()
             ),
-            _ALERTMANAGER_S,
+            _ALERTMANAGER_SECONDS,
             lambda: diagnosis.not_at_alertmanager(self._environment),
         )
         self._keep("alertmanager", evidence.at_alertmanager(self._environment, drill.alert))
 
     def _notify(self) -> None:
-        wanted = self._places()
+        wanted = self._receivers()
 
         def lacking() -> list[tuple[str, str]]:
             arrived = self._notifications.arrived("firing")
-            return [place for place in wanted if place not in arrived]
+            return [receiver for receiver in wanted if receiver not in arrived]
 
         self._reach(
             "notified",
             lambda: not lacking(),
-            _NOTIFY_S,
+            _NOTIFY_SECONDS,
             lambda: (
                 self._notifications.malformed()
                 or diagnosis.not_notified(self._environment, self._drill.alert, lacking())
@@ -235,12 +245,12 @@ class DrillSteps:
         )
         arrived = self._notifications.arrived("firing")
         self._result.notified = list(arrived.values())
-        self._result.moments["notified"] = max(arrived[place].at for place in wanted)
+        self._result.step_times["notified"] = max(arrived[receiver].at for receiver in wanted)
 
     def _acknowledge(self) -> None:
         acknowledge(self._environment, self._drill.alert)
 
-        def is_heard() -> bool:
+        def is_notified() -> bool:
             return "acknowledged" in self._incident_words() and (
                 self._result.severity != "critical"
                 or bool(self._notifications.arrived("acknowledged"))
@@ -248,24 +258,24 @@ class DrillSteps:
 
         self._reach(
             "acknowledged",
-            is_heard,
-            _NOTIFY_S,
-            lambda: "tracker: the acknowledgement did not arrive",
+            is_notified,
+            _NOTIFY_SECONDS,
+            lambda: "incident tracker: the acknowledgement did not arrive",
         )
 
     def _incident_words(self) -> str:
         return "acknowledged" if self._is_closed() is not None else ""
 
     def _is_closed(self) -> bool | None:
-        provoked = self._result.moments["provoked"]
+        provoked = self._result.step_times["provoked"]
         return is_closed(self._environment, self._drill.alert, since=provoked)
 
-    def _mend(self) -> None:
+    def _undo(self) -> None:
         if self._provoked is not None:
             self._provoked.join()
         self._check_provocation("provoked")
-        self._complain(self._injector.mend())
-        self._reached("mended")
+        self._raise_faults(self._injector.undo())
+        self._reached("undone")
 
     def _resolve(self) -> None:
         def is_over() -> bool:
@@ -275,43 +285,45 @@ class DrillSteps:
         self._reach(
             "resolved",
             is_over,
-            self._drill.resolves_s * _LATE,
-            lambda: "cause: it was mended and the alert still fires: " + self._value_text(),
-            fixed=self._drill.fixed_s,
+            self._drill.resolves_seconds * _LATE,
+            lambda: "cause: the fault was undone and the alert still fires: " + self._value_text(),
+            fixed=self._drill.fixed_seconds,
         )
 
     def _resolve_notified(self) -> None:
-        wanted = self._places()
+        wanted = self._receivers()
         if self._drill.is_acknowledged:
-            # Alertmanager sends no resolve for what is silenced: the tracker does, to the pager.
-            wanted = [place for place in wanted if place[0] == "pagerduty"]
+            # Alertmanager sends no resolve for a silenced alert: the tracker does, to PagerDuty.
+            wanted = [receiver for receiver in wanted if receiver[0] == "pagerduty"]
 
-        def is_told() -> bool:
+        def is_resolved() -> bool:
             arrived = self._notifications.arrived("resolved")
             if self._drill.is_acknowledged and not self._is_closed():
                 return False
-            return all(place in arrived for place in wanted)
+            return all(receiver in arrived for receiver in wanted)
 
         self._reach(
             "resolve_notified",
-            is_told,
-            _RESOLVE_NOTIFY_S,
-            lambda: "receiver: it is over, and nobody was told",
+            is_resolved,
+            _RESOLVE_NOTIFY_SECONDS,
+            lambda: "receiver: the alert is resolved, and a receiver was not notified of it",
         )
         arrived = self._notifications.arrived("resolved")
         self._result.resolve_notified = list(arrived.values())
         if wanted:
-            self._result.moments["resolve_notified"] = max(arrived[place].at for place in wanted)
-        self._check_astray()
+            self._result.step_times["resolve_notified"] = max(
+                arrived[receiver].at for receiver in wanted
+            )
+        self._check_routes()
 
-    def _check_astray(self) -> None:
-        """Whoever is told of what is not theirs stops listening."""
+    def _check_routes(self) -> None:
+        """Fail if a receiver that is not on the route was notified."""
         result = self._result
-        allowed = {*self._places(), *places(result.severity, result.team)}
-        astray = self._notifications.arrived("firing").keys() - allowed
-        if astray:
-            where = ", ".join(sorted(" ".join(place) for place in astray))
-            raise NotReached("notified", f"route: it was announced at {where} too")
+        allowed = {*self._receivers(), *receivers_of(result.severity, result.team)}
+        unexpected = self._notifications.arrived("firing").keys() - allowed
+        if unexpected:
+            where = ", ".join(sorted(" ".join(receiver) for receiver in unexpected))
+            raise NotReached("notified", f"route: {where} was notified, too")
 
     def _settle(self) -> None:
         """End the load: its ledger must account for every publication."""
@@ -323,12 +335,12 @@ class DrillSteps:
                 raise NotReached("ledger", f"service: publications are not accounted for: {faults}")
         self._reached("ledger")
 
-    def _leave(self) -> None:
-        """Mend and end what is left, and write down what was seen."""
+    def _finish(self) -> None:
+        """Undo the faults, end the load, and keep the evidence."""
         self._injector.give_up()
         if self._provoked is not None:
             self._provoked.join(60)
-        faults = self._injector.mend()
+        faults = self._injector.undo()
         if self._load is not None:
             self._load.end()
         with suppress(ClusterError, NotAnswering, OSError, subprocess.SubprocessError):
@@ -338,11 +350,11 @@ class DrillSteps:
             self._keep("payloads", [entry["document"] for entry in self._notifications.entries()])
         if faults:
             self._result.result = "failed"
-            self._result.failed_at = self._result.failed_at or "mended"
+            self._result.failed_at = self._result.failed_at or "undone"
             self._result.why = " ".join(filter(None, [self._result.why, *faults]))
         self._result.ended_at = time.time()
 
-    # --- asking ----------------------------------------------------------------------------
+    # --- queries ---------------------------------------------------------------------------
 
     @property
     def _pace(self) -> float:
@@ -351,19 +363,19 @@ class DrillSteps:
     def _reach(
         self,
         step: str,
-        look: Callable[[], bool],
+        is_reached: Callable[[], bool],
         production_seconds: float,
         why: Callable[[], str],
         *,
         fixed: float = 0.0,
     ) -> None:
-        """Wait until a step is reached; a service that is away is asked again until the deadline."""
+        """Wait until a step is reached; a service that does not answer is asked again until the deadline."""
         limit = self._injector.seconds(production_seconds) + fixed + self._slack_seconds
         deadline = time.monotonic() + limit
         away = ""
         while True:
             try:
-                if look():
+                if is_reached():
                     break
                 away = ""
                 self._sample()
@@ -372,37 +384,37 @@ class DrillSteps:
             if time.monotonic() > deadline:
                 raise NotReached(step, f"{away or why()} (waited {limit:.0f} s)")
             self._injector.wait(self._pace)
-        if step not in self._result.moments:
+        if step not in self._result.step_times:
             self._reached(step)
 
     def _reached(self, step: str, at: float | None = None) -> None:
-        self._result.moments[step] = at or time.time()
+        self._result.step_times[step] = at or time.time()
         self._listener.stepped(self._result, step)
 
     def _next_step(self) -> str:
         from loadtest.drilling.result import STEPS
 
-        return next((step for step in STEPS if step not in self._result.moments), "ledger")
+        return next((step for step in STEPS if step not in self._result.step_times), "ledger")
 
     def _check_provocation(self, step: str) -> None:
         if self._provocation_fault is not None:
             error = self._provocation_fault
             if isinstance(error, Interrupted):
                 raise error
-            raise NotReached(step, f"cause: it could not be provoked: {_said(error)}")
+            raise NotReached(step, f"cause: the fault could not be injected: {_text_of(error)}")
 
-    def _complain(self, faults: list[str]) -> None:
+    def _raise_faults(self, faults: list[str]) -> None:
         if faults:
-            raise NotReached("mended", " ".join(faults))
+            raise NotReached("undone", " ".join(faults))
 
-    def _is_announced(self) -> bool:
-        """Whether somebody still believes that it fires, as another drill's side effect.
+    def _is_unresolved(self) -> bool:
+        """Whether a receiver was notified that it fires, by an earlier drill, and not yet of the end.
 
-        Alertmanager tells of the end with the group's next turn, and of an alert that is back by
-        then not at all. What was silenced meanwhile has no end that is told.
+        Alertmanager notifies of the end at the next group interval, unless the alert fires again by
+        then. It never does for an alert that was silenced meanwhile.
         """
-        told_at = self._notifications.announced_at()
-        return time.time() - told_at < self._injector.seconds(_FORGOTTEN_S)
+        notified_at = self._notifications.unresolved_at()
+        return time.time() - notified_at < self._injector.seconds(_FORGOTTEN_SECONDS)
 
     def _is_quiet(self) -> bool:
         rule = self._rule()
@@ -411,12 +423,12 @@ class DrillSteps:
     def _rule(self) -> Rule | None:
         rules = self._environment.prometheus.rules()
         fired = {r.name for r in rules if r.state == "firing"} - {self._drill.alert, "Watchdog"}
-        if "provoked" in self._result.moments:
+        if "provoked" in self._result.step_times:
             self._result.also_fired = sorted({*self._result.also_fired, *fired})
         return next((rule for rule in rules if rule.name == self._drill.alert), None)
 
     def _sample(self) -> float | None:
-        """Look at what the alert compares, about once per evaluation; returns what was last seen."""
+        """The value that the alert compares, queried about once per evaluation."""
         now = time.time()
         samples = self._result.samples
         if now - self._sampled_at < max(1.0, 15.0 / self._environment.compress):
@@ -428,10 +440,10 @@ class DrillSteps:
             samples.append((now, value))
         return samples[-1][1] if samples else None
 
-    def _places(self) -> list[Place]:
+    def _receivers(self) -> list[Receiver]:
         if self._drill.reaches is not None:
             return list(self._drill.reaches)
-        return places(self._result.severity, self._result.team)
+        return receivers_of(self._result.severity, self._result.team)
 
     def _value_text(self) -> str:
         rule = self._rule()
@@ -442,6 +454,6 @@ class DrillSteps:
         self._result.evidence[name] = found
 
 
-def _said(error: Exception) -> str:
-    """An error as its own words, or by its kind if it has none."""
+def _text_of(error: Exception) -> str:
+    """The text of an error whose text is for users; the representation of any other."""
     return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)
