@@ -48,7 +48,7 @@ _LAST_WORDS: Final = 200
 
 
 @dataclass(frozen=True, slots=True)
-class Commands:
+class DrillCommands:
     """The commands that inject and undo the fault of one drill."""
 
     provoke: str
@@ -69,7 +69,7 @@ class DrillTarget:
     compress: float
     data_dir: str
     urls: Mapping[str, str]
-    drills: Mapping[str, Commands]
+    drills: Mapping[str, DrillCommands]
 
 
 def read(path: Path) -> DrillTarget:
@@ -88,7 +88,7 @@ def read(path: Path) -> DrillTarget:
     if problems:
         raise ConfigError(problems)
     drills = {
-        name: Commands(str(entry["provoke"]), str(entry["mend"]))
+        name: DrillCommands(str(entry["provoke"]), str(entry["mend"]))
         for name, entry in document.get("drills", {}).items()
     }
     return DrillTarget(
@@ -205,7 +205,7 @@ def for_target(
     return found
 
 
-def _with_commands(drill: Drill, commands: Commands) -> Drill:
+def _with_commands(drill: Drill, commands: DrillCommands) -> Drill:
     def provoke(injector: FaultInjector) -> None:
         injector.note(undo.run(["/bin/sh", "-c", commands.mend]))
         done = subprocess.run(
