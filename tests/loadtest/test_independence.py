@@ -35,8 +35,13 @@ def test_nothing_of_the_server_is_imported(path: Path):
         assert [name for name in imported(path) if name.split(".")[0] == "cluster"] == []
 
 
-def test_nobody_outside_the_monitors_rooms_is_imported_by_the_drills():
-    allowed = ("cluster.monitor", "cluster.errors", "cluster.children.binaries")
+def test_the_drills_import_only_the_monitor_errors_and_process_modules():
+    allowed = (
+        "cluster.monitor",
+        "cluster.errors",
+        "cluster.children.binaries",
+        "cluster.children.subprocesses",
+    )
     wrong = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in (ROOT / "loadtest").rglob("*.py")
