@@ -1,4 +1,4 @@
-"""`python -m loadtest drill|soak|capacity …`: what `ws-cluster` starts for these commands."""
+"""`python -m loadtest drill|soak|capacity …`: started by `ws-cluster` for these commands."""
 
 from __future__ import annotations
 

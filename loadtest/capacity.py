@@ -1,10 +1,10 @@
-"""`ws-cluster capacity`: what one machine can carry, measured, for the docs and for the dashboards.
+"""`ws-cluster capacity`: measures the capacity of one machine, for the docs and for the dashboards.
 
 Rules
 - It measures a cluster of its own (or `--target` with its `--admin-url`) under the load test: bytes
   per connection, messages per second per core, and the knee of a ramp.
 - Server figures come from the cluster's own /metrics: CPU is the workers', memory is the workers'.
-- The load runs on the same machine unless a target is given; how busy it was stands beside the knee,
+- The load runs on the same machine unless a target is given; its CPU use is reported with the knee,
   because a load generator at its own limit finds its own knee.
 """
 
@@ -103,7 +103,7 @@ def main(words: Sequence[str]) -> int:
 def _parser() -> argparse.ArgumentParser:
     parser = Parser(
         prog="ws-cluster capacity",
-        description="Measure what this machine can carry, and write it down.",
+        description="Measure the capacity of this machine, and write it to the docs and to recording rules.",
         epilog=_EXITS,
     )
     add = parser.add_argument
@@ -118,7 +118,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     add("--step-seconds", type=float, default=8.0, metavar="S", help="length of a step (8)")
     add("--target", metavar="URL", help="ws://… of a running cluster, instead of one of its own")
-    add("--admin-url", metavar="URL", help="its operator's door; needed with --target")
+    add("--admin-url", metavar="URL", help="its admin port; needed with --target")
     add("--docs", type=Path, default=ROOT / "docs/reference/capacity.md", metavar="FILE")
     add("--rules", type=Path, default=ROOT / "docker/capacity.yml", metavar="FILE")
     return parser
@@ -134,7 +134,7 @@ class _Measuring:
         self._folder = Path(tempfile.mkdtemp(prefix="ws-capacity-"))
         undo_log.note(undo.removed(self._folder))
         self._host = arguments.target or ""
-        self._door = HttpService("the cluster", (arguments.admin_url or "").rstrip("/"))
+        self._admin = HttpService("the cluster", (arguments.admin_url or "").rstrip("/"))
         self._count = 0
 
     def run(self) -> Capacity:
@@ -157,7 +157,7 @@ class _Measuring:
         )
 
     def _bytes_per_connection(self, idle: int) -> float:
-        """What each idle connection adds, once others have used up the memory left over from the boot."""
+        """The memory that each idle connection adds, after other connections have used what was free since the boot."""
         first, connections, memory = self._held(max(1, idle // 5))
         second, more, memory_with_more = self._held(idle)
         for load in (first, second):
@@ -205,9 +205,9 @@ class _Measuring:
         )
 
     def _sum(self, name: str, label: str = "") -> float:
-        """The sum of a family on the cluster's own page."""
+        """The sum of a metric family in the cluster's own metrics."""
         total = 0.0
-        for line in self._door.text("/metrics").splitlines():
+        for line in self._admin.text("/metrics").splitlines():
             series, _, value = line.rpartition(" ")
             if series.partition("{")[0] == name and label in series:
                 total += float(value)
@@ -225,8 +225,8 @@ class _Measuring:
         command += ["--worker-port-base", str(port + 2), "--data-dir", str(self._folder / "data")]
         cluster = DrillProcess("cluster", command, folder=self._folder, undo_log=self._undo_log)
         self._host = f"ws://127.0.0.1:{port}/connection/websocket"
-        self._door = HttpService("the cluster", f"http://127.0.0.1:{port + 1}")
-        cluster.wait_until(lambda: is_ready(self._door.url), _BOOT_SECONDS)
+        self._admin = HttpService("the cluster", f"http://127.0.0.1:{port + 1}")
+        cluster.wait_until(lambda: is_ready(self._admin.url), _BOOT_SECONDS)
 
 
 # --- writing -------------------------------------------------------------------------------

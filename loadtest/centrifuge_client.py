@@ -1,10 +1,10 @@
 """A client of the Centrifuge protocol (JSON, version 2) for load tests, on gevent.
 
 Rules
-- It is independent: nothing of the server's code is used, so that no fault of its codec is mirrored.
-- One greenlet reads; whoever calls waits for the reply with its id. Frames hold several JSON
+- It is independent: it uses no code of the server, so that a fault of the server's codec is found.
+- One greenlet reads; each call waits for the reply with its id. Frames hold several JSON
   documents, one a line, both ways.
-- A connection that breaks is made again after a pause that doubles and is jittered, and its
+- A broken connection is reopened after a pause that doubles and is jittered, and its
   subscriptions are recovered from their positions. What was not answered is `CommandUnanswered`: it may
   have happened or not.
 """
@@ -38,7 +38,7 @@ Delivered = Callable[[str, Any, int], None]
 
 _REPLY_SECONDS: Final = 10.0
 _CONNECT_SECONDS: Final = 15.0
-# The SDKs, too, wait so much longer for a ping than the server says.
+# The SDKs, too, wait this much longer for a ping than the server announces.
 _PING_GRACE_SECONDS: Final = 10.0
 _FIRST_PAUSE_SECONDS: Final = 0.2
 _LONGEST_PAUSE_SECONDS: Final = 5.0
@@ -57,11 +57,11 @@ class CommandRefused(Exception):
 
 
 class CommandUnanswered(Exception):
-    """No reply came; what was asked may have been done or not."""
+    """No reply came; the command may have been executed or not."""
 
 
 class NotSent(CommandUnanswered):
-    """There was no connection to ask on: it was certainly not done."""
+    """There was no connection, so the command was certainly not executed."""
 
 
 class ConnectionClosed(Exception):
@@ -95,7 +95,7 @@ class CentrifugeClient:
 
     Args:
         url: ws://…/connection/websocket.
-        measured: told how long `connect`, `subscribe`, `publish`, `rpc` and `recover` took.
+        measured: called with the duration of each `connect`, `subscribe`, `publish`, `rpc` and `recover`.
     """
 
     def __init__(
@@ -130,7 +130,7 @@ class CentrifugeClient:
         """Connect, and stay connected until `close`.
 
         Raises:
-            OSError, WebSocketException: nobody answers, or with another status than 101.
+            OSError, WebSocketException: if there is no answer, or one with another status than 101.
             Refused, Unanswered, Closed: the connect command was not accepted.
         """
         self._is_wanted = True
@@ -139,11 +139,11 @@ class CentrifugeClient:
             self._reader = gevent.spawn(self._live)
 
     def connect_once(self) -> None:
-        """Connect without a reader; whoever wants to read calls `read_frames`. Raises as `connect`."""
+        """Connect without a reader; the caller reads with `read_frames`. Raises as `connect`."""
         self._open()
 
     def read_frames(self, count: int) -> None:
-        """Read so many frames, and forget them.
+        """Read a number of frames, and discard them.
 
         Raises:
             Closed: the server closed the connection instead.
@@ -208,24 +208,24 @@ class CentrifugeClient:
                 self._take(document)
 
     def close(self) -> None:
-        """Leave, and do not come back."""
+        """Disconnect, and do not reconnect."""
         self._is_wanted = False
         self._drop_socket()
         if self._reader is not None and self._reader is not gevent.getcurrent():
             self._reader.kill(block=False)
 
     def drop(self) -> None:
-        """Lose the connection as a network does; it is made again."""
+        """Drop the connection as a network fault does; it is reopened."""
         if self._socket is not None and self._socket.sock is not None:
             with suppress(OSError):
                 self._socket.sock.shutdown(socket.SHUT_RDWR)
 
     def _drop_socket(self) -> None:
         self.is_connected = False
-        road, self._socket = self._socket, None
-        if road is not None:
+        sock, self._socket = self._socket, None
+        if sock is not None:
             with suppress(OSError, WebSocketException):
-                road.shutdown()
+                sock.shutdown()
         for one in self._subscriptions.values():
             one.is_confirmed = False
         for waiting, _ in self._waiting.values():
@@ -235,7 +235,7 @@ class CentrifugeClient:
     # --- reading ---------------------------------------------------------------------------
 
     def _live(self) -> None:
-        """Read; when the connection breaks, make it again, until it is not wanted any more."""
+        """Read, and reopen a broken connection, until `close`."""
         pause = _FIRST_PAUSE_SECONDS
         while self._is_wanted:
             try:
@@ -253,7 +253,7 @@ class CentrifugeClient:
             except (OSError, WebSocketException, CommandRefused, CommandUnanswered):
                 self._drop_socket()
             except (ValueError, AttributeError, TypeError) as error:
-                # What the server sent is no protocol: that is what a load test is there to find.
+                # The server sent something that is not the protocol: a load test must report that.
                 self._measured("frame", 0.0, error)
                 self._drop_socket()
             if self._is_wanted:
@@ -305,7 +305,7 @@ class CentrifugeClient:
             one.offset = offset
         one.delivered(one.channel, publication.get("data"), offset)
 
-    # --- asking ----------------------------------------------------------------------------
+    # --- commands --------------------------------------------------------------------------
 
     def _send_frame(self, payload: bytes) -> None:
         if self._socket is None:
@@ -375,7 +375,7 @@ class CentrifugeClient:
         return self._timed("history", "history", params)
 
     def send_raw(self, payload: bytes) -> None:
-        """Send a frame as it is."""
+        """Send a frame unchanged."""
         self._send_frame(payload)
 
     # --- subscriptions ---------------------------------------------------------------------
@@ -390,7 +390,7 @@ class CentrifugeClient:
             raise
 
     def unsubscribe(self, channel: str) -> None:
-        """Leave a channel; raises as `ask` does."""
+        """Unsubscribe from a channel; raises as `ask` does."""
         self._subscriptions.pop(channel, None)
         self._timed("unsubscribe", "unsubscribe", {"channel": channel})
 
@@ -400,7 +400,7 @@ class CentrifugeClient:
                 try:
                     self._subscribe(one)
                 except CommandRefused:
-                    # Temporary, such as while the store is away.
+                    # Temporary, for example while the store does not answer.
                     gevent.sleep(random.uniform(0.2, 1.0))
                 except CommandUnanswered:
                     return

@@ -1,14 +1,14 @@
-"""The account of a load test: every publication sent, acknowledged, got, lost, twice, out of order.
+"""The ledger of a load test: publications acknowledged, got, lost, delivered twice, out of order.
 
 Rules
-- A positioned channel numbers its publications without a gap. A subscriber that saw offset 7 and
+- A positioned channel numbers its publications without a gap. A subscriber that got offset 7 and
   then 9 has lost one; one that is behind the channel's top in the end has lost the rest; and a
-  channel that has fewer numbers than were acknowledged has lost them before anybody could get them.
-- A publisher numbers its own, too: the same number under two offsets was published twice, and a
-  number that was acknowledged and is not between those that a subscriber heard has vanished.
-- Where nobody answered, the publication is unknown: it may be in the stream or not.
-- Pure and mergeable: the accounts of several processes add up, whoever published in one and
-  subscribed in another. Times are seconds, passed in.
+  channel that has fewer numbers than were acknowledged has lost them before any subscriber could get them.
+- A publisher numbers its publications, too: the same number under two offsets was published twice, and a
+  number that was acknowledged and is not in the range that a subscriber received is lost.
+- Without a reply the publication is unknown: it may be in the stream or not.
+- Pure and mergeable: the accounts of several processes add up, also if one published and another
+  subscribed. Times are seconds, passed in.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _NOTHING: Final = -1
 
 
 class Latencies:
-    """Durations in buckets that grow by a tenth: small, mergeable, right within five per cent."""
+    """Durations in buckets that grow by a tenth: small, mergeable, exact to five per cent."""
 
     def __init__(self, counts: Mapping[int, int] | None = None) -> None:
         self.counts: Counter[int] = Counter(counts or {})
 
     def add(self, seconds: float) -> None:
-        """Take in one duration."""
+        """Add one duration."""
         self.counts[
             max(0, int(math.log(max(seconds, _SMALLEST_SECONDS) / _SMALLEST_SECONDS, _GROWTH)))
         ] += 1
 
     def quantile(self, share: float) -> float | None:
-        """The duration that so many are not above, in seconds; None if there is none."""
+        """The duration that this share does not exceed, in seconds; None if there is none."""
         wanted = share * sum(self.counts.values())
         seen = 0
         for bucket in sorted(self.counts):
@@ -49,30 +49,30 @@ class Latencies:
 
 
 @dataclass(slots=True)
-class Heard:
-    """The numbers of one publisher that somebody heard: from first to last, without the gaps."""
+class ReceivedRange:
+    """The numbers of one publisher that were received: from first to last, without the gaps."""
 
     first: int
     last: int
     gaps: set[int]
 
     def has(self, number: int) -> bool:
-        """Whether it was heard."""
+        """Whether this number was received."""
         return self.first <= number <= self.last and number not in self.gaps
 
-    def joined(self, other: Heard) -> Heard:
-        """What both together heard, seen from whoever began first."""
-        one, two = sorted((self, other), key=lambda heard: heard.first)
+    def joined(self, other: ReceivedRange) -> ReceivedRange:
+        """The union of both, starting at the lower first number."""
+        one, two = sorted((self, other), key=lambda received: received.first)
         gaps = {number for number in one.gaps if not two.has(number)}
         if two.last > one.last:
             gaps |= {number for number in two.gaps if number > one.last}
-        return Heard(one.first, max(one.last, two.last), gaps)
+        return ReceivedRange(one.first, max(one.last, two.last), gaps)
 
 
 class SubscriberAccount:
-    """What one subscriber of one channel saw, across its reconnects."""
+    """What one subscriber of one channel got, across its reconnects."""
 
-    __slots__ = ("_missing", "got", "heard", "last", "out_of_order", "twice", "unrecoverable")
+    __slots__ = ("_missing", "got", "last", "out_of_order", "received", "twice", "unrecoverable")
 
     def __init__(self) -> None:
         self.last = _NOTHING
@@ -80,21 +80,21 @@ class SubscriberAccount:
         self.twice = 0
         self.out_of_order = 0
         self.unrecoverable = 0
-        self.heard: dict[str, Heard] = {}
+        self.received: dict[str, ReceivedRange] = {}
         self._missing: set[int] = set()
 
     @property
     def lost(self) -> int:
-        """Numbers that were passed over."""
+        """The number of publications that were skipped."""
         return len(self._missing)
 
     @property
     def is_whole(self) -> bool:
-        """Whether it heard everything from its first publication to its last."""
+        """Whether it received everything from its first publication to its last."""
         return not self._missing and not self.unrecoverable
 
     def subscribed(self, offset: int | None, *, is_recovered: bool, was_recovering: bool) -> None:
-        """Begin at a position, or go on from it.
+        """Start at a position, or continue from it.
 
         Args:
             offset: the position the reply gives; None in a channel without positions.
@@ -109,21 +109,21 @@ class SubscriberAccount:
             self.last = offset
 
     def take(self, offset: int, publisher: str, number: int) -> None:
-        """Take in one publication; `offset` 0 is a channel without positions."""
+        """Add one publication; `offset` 0 is a channel without positions."""
         self.got += 1
         if offset and not self._is_new(offset):
             return
-        heard = self.heard.get(publisher)
-        if heard is None:
-            self.heard[publisher] = Heard(number, number, set())
-        elif number == heard.last:
+        received = self.received.get(publisher)
+        if received is None:
+            self.received[publisher] = ReceivedRange(number, number, set())
+        elif number == received.last:
             self.twice += 1
-        elif number < heard.last:
+        elif number < received.last:
             self.out_of_order += 1
-            heard.gaps.discard(number)
+            received.gaps.discard(number)
         else:
-            heard.gaps.update(range(heard.last + 1, number))
-            heard.last = number
+            received.gaps.update(range(received.last + 1, number))
+            received.last = number
 
     def _is_new(self, offset: int) -> bool:
         if self.last == _NOTHING:
@@ -145,15 +145,15 @@ class SubscriberAccount:
 
 @dataclass(slots=True)
 class Account:
-    """One channel, as one process or all of them saw it.
+    """One channel, in one process or in all of them.
 
     Attributes:
-        base: the lowest position at which somebody began.
+        base: the lowest position at which a subscriber started.
         top: the highest offset that anybody saw.
         ends: how many of the present subscribers stand at which offset.
         spoken: the last number of each publisher.
         failed: the numbers of each publisher that were refused or are unknown.
-        heard: what those subscribers who missed nothing heard of each publisher.
+        received: what those subscribers who missed nothing received of each publisher.
     """
 
     acknowledged: int = 0
@@ -169,10 +169,10 @@ class Account:
     ends: Counter[int] = field(default_factory=Counter)
     spoken: dict[str, int] = field(default_factory=dict)
     failed: dict[str, set[int]] = field(default_factory=dict)
-    heard: dict[str, Heard] = field(default_factory=dict)
+    received: dict[str, ReceivedRange] = field(default_factory=dict)
 
     def add(self, other: Account) -> None:
-        """Add what another process saw of the same channel."""
+        """Add the account of another process for the same channel."""
         for name in _SUMS:
             setattr(self, name, getattr(self, name) + getattr(other, name))
         bases = [base for base in (self.base, other.base) if base != _NOTHING]
@@ -181,17 +181,17 @@ class Account:
         self.ends += other.ends
         self.spoken |= other.spoken
         self.failed |= other.failed
-        self.listen(other.heard)
+        self.listen(other.received)
 
-    def listen(self, heard: Mapping[str, Heard]) -> None:
-        """Add what somebody heard."""
-        for publisher, one in heard.items():
-            mine = self.heard.get(publisher)
-            self.heard[publisher] = one if mine is None else mine.joined(one)
+    def listen(self, received: Mapping[str, ReceivedRange]) -> None:
+        """Add the ranges that a subscriber received."""
+        for publisher, one in received.items():
+            mine = self.received.get(publisher)
+            self.received[publisher] = one if mine is None else mine.joined(one)
 
     @property
     def behind(self) -> int:
-        """Publications that somebody present has not got yet."""
+        """Publications that a present subscriber has not got yet."""
         return sum((self.top - end) * count for end, count in self.ends.items() if end >= 0)
 
     @property
@@ -199,19 +199,19 @@ class Account:
         """Acknowledged publications that are not in the stream.
 
         By the stream's own count, which one that is unknown and arrived can hide; and by the
-        publishers' numbers, which say nothing of what was said before anybody listened.
+        publishers' numbers, which do not cover what was published before the first subscriber.
         """
         by_count = 0
         if self.base != _NOTHING and self.ends:
             by_count = self.acknowledged - (max(self.top, self.base) - self.base)
-        return max(0, by_count, sum(map(self._vanished_of, self.heard)))
+        return max(0, by_count, sum(map(self._vanished_of, self.received)))
 
     def _vanished_of(self, publisher: str) -> int:
-        heard, failed = self.heard[publisher], self.failed.get(publisher, set())
-        count = len(heard.gaps - failed)
+        received, failed = self.received[publisher], self.failed.get(publisher, set())
+        count = len(received.gaps - failed)
         if self.ends:
-            # Somebody is there to hear the rest.
-            rest = range(heard.last + 1, self.spoken.get(publisher, heard.last) + 1)
+            # A present subscriber will still get the rest.
+            rest = range(received.last + 1, self.spoken.get(publisher, received.last) + 1)
             count += sum(number not in failed for number in rest)
         return count if publisher in self.spoken else 0
 
@@ -229,7 +229,7 @@ _SUMS: Final = (
 
 
 class Ledger:
-    """All accounts of this process, and what others have reported of theirs."""
+    """All accounts of this process, and those that other processes have reported."""
 
     def __init__(self) -> None:
         self.sent: Counter[str] = Counter()
@@ -260,11 +260,11 @@ class Ledger:
         return one
 
     def began(self, channel: str, offset: int) -> None:
-        """Somebody subscribed for the first time, at this position."""
+        """A subscriber subscribed for the first time, at this position."""
         self._bases[channel] = min(offset, self._bases.get(channel, offset))
 
     def left(self, channel: str, one: SubscriberAccount) -> None:
-        """A subscriber left on purpose: what comes later is not for it."""
+        """A subscriber unsubscribed: later publications do not count for it."""
         self._subscribers[channel].remove(one)
         account = self._left.setdefault(channel, Account())
         _add_subscriber(account, one)
@@ -288,7 +288,7 @@ class Ledger:
         return found
 
     def report(self) -> dict[str, Any]:
-        """What another process needs to add this one's accounts, as JSON."""
+        """The accounts of this process as JSON, for another process."""
         return {
             "latencies": {str(k): v for k, v in self.latencies.counts.items()},
             "channels": {
@@ -297,9 +297,9 @@ class Ledger:
                     "ends": {str(k): v for k, v in account.ends.items()},
                     "spoken": account.spoken,
                     "failed": {name: sorted(numbers) for name, numbers in account.failed.items()},
-                    "heard": {
+                    "received": {
                         name: [one.first, one.last, sorted(one.gaps)]
-                        for name, one in account.heard.items()
+                        for name, one in account.received.items()
                     },
                 }
                 for channel, account in self.accounts().items()
@@ -307,7 +307,7 @@ class Ledger:
         }
 
     def take_report(self, process: str, report: Mapping[str, Any]) -> None:
-        """Take in what another process reports; its last report counts."""
+        """Add the report of another process; it replaces an earlier one."""
         self._reports[process] = report
 
     def merged(self) -> tuple[dict[str, Account], Latencies]:
@@ -321,11 +321,11 @@ class Ledger:
         return found, latencies
 
     def is_settled(self) -> bool:
-        """Whether everybody present has got all there is, and all that was acknowledged is there."""
+        """Whether every present subscriber has got everything, and every acknowledged publication is in its channel."""
         return all(a.behind == 0 and a.vanished == 0 for a in self.merged()[0].values())
 
     def summary(self, *, is_final: bool) -> dict[str, Any]:
-        """The account as a person reads it.
+        """The summary of all accounts.
 
         Args:
             is_final: whether what is still on its way counts as lost.
@@ -350,28 +350,28 @@ class Ledger:
 
 
 def _account(values: Mapping[str, Any]) -> Account:
-    """An account as another process reported it."""
-    told = {
+    """The account that another process reported."""
+    counters = {
         "ends": Counter({int(k): v for k, v in values["ends"].items()}),
         "failed": {name: set(numbers) for name, numbers in values["failed"].items()},
-        "heard": {
-            name: Heard(first, last, set(gaps))
-            for name, (first, last, gaps) in values["heard"].items()
+        "received": {
+            name: ReceivedRange(first, last, set(gaps))
+            for name, (first, last, gaps) in values["received"].items()
         },
     }
-    return Account(**{**values, **told})
+    return Account(**{**values, **counters})
 
 
 def _add_subscriber(account: Account, one: SubscriberAccount) -> None:
     if one.is_whole:
-        account.listen(one.heard)
+        account.listen(one.received)
     for name in ("got", "lost", "twice", "out_of_order", "unrecoverable"):
         setattr(account, name, getattr(account, name) + getattr(one, name))
     account.top = max(account.top, one.last)
 
 
 def _losses(accounts: Mapping[str, Account]) -> list[str]:
-    """Which channel lost how many, and how; one line each."""
+    """One line for each channel that lost publications: how many, and how."""
     ways = {
         "lost": "passed over by subscribers",
         "behind": "not delivered to the end",

@@ -1,9 +1,10 @@
-"""What all users of one process share: options, ledger, counters; and the end of a run.
+"""The state that all users of one process share: options, ledger, counters, and the end of a run.
 
 Rules
 - Every measurement is a Locust event of its own, of type `ws`; an intended error is a success.
-- At the end nobody publishes any more, and what is on its way is waited for, before anybody leaves.
-- In several processes the master asks all for their settled accounts before it stops them.
+- At the end users stop publishing, and the run waits for publications that are on their way before users
+  disconnect.
+- With several processes the master asks all for their settled accounts before it stops them.
 """
 
 from __future__ import annotations
@@ -32,11 +33,11 @@ _REPORTS_SECONDS: Final = 15.0
 _POLL_SECONDS: Final = 0.1
 _WRITE_SECONDS: Final = 1.0
 _PATH: Final = "/connection/websocket"
-_WORLDS: Final[WeakKeyDictionary[Environment, LoadContext]] = WeakKeyDictionary()
+_CONTEXTS: Final[WeakKeyDictionary[Environment, LoadContext]] = WeakKeyDictionary()
 
 
 class LoadContext:
-    """The run as this process sees it."""
+    """One run in this process."""
 
     def __init__(self, environment: Environment) -> None:
         assert environment.parsed_options is not None
@@ -47,10 +48,10 @@ class LoadContext:
         self.name = uuid.uuid4().hex[:8]
         self._cpu_before = 0.0
         self.begin()
-        _WORLDS[environment] = self
+        _CONTEXTS[environment] = self
 
     def begin(self) -> None:
-        """A run begins: nothing is counted yet."""
+        """Start a run with empty counters."""
         self.ledger = Ledger()
         self.is_ending = False
         self.connected = 0
@@ -66,15 +67,15 @@ class LoadContext:
     @staticmethod
     def of(environment: Environment) -> LoadContext:
         """The context of a Locust environment."""
-        return _WORLDS[environment]
+        return _CONTEXTS[environment]
 
-    # --- where and how ---------------------------------------------------------------------
+    # --- hosts and rates------------------------------------------------------------------
 
-    def door(self, number: int) -> tuple[int, str]:
-        """The number and the WebSocket address of the door that a user takes.
+    def host_of(self, number: int) -> tuple[int, str]:
+        """The number and the WebSocket URL of the host that a user connects to.
 
-        Of several hosts, separated by commas, users take one after the other; each turn through the
-        channels begins with the next, so that every channel has users at every door.
+        Users are spread over several hosts, separated by commas, in turn; each pass over the channels starts
+        at the next host, so that every channel has users at every host.
         """
         hosts = str(self.environment.host or "ws://127.0.0.1:8000").split(",")
         turn = (number % self.options.channels + number // self.options.channels) % len(hosts)
@@ -97,10 +98,10 @@ class LoadContext:
         return f"{self.options.channel_prefix}{number % self.options.channels}"
 
     def pace_seconds(self, kind: type, default_rate: float) -> float:
-        """Time between two acts of one user, so that its whole class keeps the rate.
+        """Time between two actions of one user, so that its whole class keeps the rate.
 
         Args:
-            default_rate: acts per second of all users of the class, unless `--rate` says otherwise.
+            default_rate: actions per second of all users of the class, unless `--rate` says otherwise.
         """
         rate = (self.options.rate or default_rate) / self.processes
         return float(max(1, self.present[kind]) / rate)
@@ -137,7 +138,7 @@ class LoadContext:
     # --- the end ---------------------------------------------------------------------------
 
     def settle(self) -> None:
-        """Let nobody publish any more, and wait until everything is in."""
+        """Stop publishing, and wait until everything has arrived."""
         if self.is_ending:
             return
         self.is_ending = True
@@ -147,7 +148,7 @@ class LoadContext:
             gevent.sleep(_POLL_SECONDS)
 
     def settle_workers(self, runner: MasterRunner) -> None:
-        """Have every worker settle, and wait for what each says then; once."""
+        """Have every worker settle, and wait for the report of each; once."""
         if self.is_ending:
             return
         self.is_ending = True
@@ -157,12 +158,12 @@ class LoadContext:
             runner.send_message("settle")
             while len(self.settled) < runner.worker_count and time.monotonic() < deadline:
                 gevent.sleep(_POLL_SECONDS)
-            # What one process published, the subscribers of another may still be waiting for.
+            # Subscribers of one process may still wait for publications of another.
             if self.ledger.is_settled() or time.monotonic() >= deadline:
                 return
 
     def report(self) -> dict[str, Any]:
-        """What a worker tells its master."""
+        """The report of a worker to its master."""
         return {
             "ledger": self.ledger.report(),
             "connected": self.connected,
@@ -170,20 +171,20 @@ class LoadContext:
         }
 
     def take_report(self, process: str, report: Mapping[str, Any]) -> None:
-        """Take in what a worker tells."""
+        """Add the report of a worker."""
         self.ledger.take_report(process, report["ledger"])
         self.remote[process] = {n: report[n] for n in ("connected", "cpu_seconds")}
 
     @property
     def cpu_seconds(self) -> float:
-        """What this process has used since the run began."""
+        """CPU seconds of this process since the run began."""
         return sum(os.times()[:2]) - self._cpu_before
 
     def _all(self, name: str, own: float) -> float:
         return own + sum(values[name] for values in self.remote.values())
 
     def summary(self, *, is_final: bool) -> dict[str, Any]:
-        """The ledger with what else a reader wants to know."""
+        """The summary of the ledger, with counters and events."""
         stats = self.environment.stats
         cpu_seconds = self._all("cpu_seconds", self.cpu_seconds)
         events = {}
@@ -232,7 +233,7 @@ class LoadContext:
 
 
 def websocket_url(host: str) -> str:
-    """A host as Locust takes it, as the address of the WebSocket door."""
+    """The WebSocket URL of a host as given to Locust."""
     scheme, separator, rest = host.partition("://")
     if not separator:
         scheme, rest = "ws", host

@@ -5,7 +5,7 @@ Rules
   LOCUST_USER_CLASSES, are taken instead.
 - The exit code says whether the limits of `--expect` were met; without limits, whether nothing
   failed that was not meant to.
-- In several processes each accounts for its own, and the master adds up.
+- With several processes each keeps a ledger, and the master adds them up.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def _begin(environment: Environment, **_: Any) -> None:
     _raise_file_limit()
     scenario = SCENARIOS[options.scenario]
     if isinstance(environment.runner, WorkerRunner) or options.shape == "stages":
-        # Which of them there are, the master says, or the shape.
+        # The master or the shape says which of them run.
         environment.user_classes = [*USERS]
     elif not getattr(options, "user_classes", None):
         for kind, weight in scenario.weights.items():
@@ -92,7 +92,7 @@ def _begin(environment: Environment, **_: Any) -> None:
 
 
 def _agree(environment: Environment, context: LoadContext) -> None:
-    """What master and workers tell each other beside Locust's own messages."""
+    """The messages between master and workers beside Locust's own."""
     runner = environment.runner
     if isinstance(runner, MasterRunner):
 
@@ -134,7 +134,7 @@ def _start(environment: Environment, **_: Any) -> None:
 
 @events.test_stopping.add_listener
 def _settle(environment: Environment, **_: Any) -> None:
-    """Before anybody leaves, wait for what is on its way."""
+    """Wait for publications on their way before users disconnect."""
     context = LoadContext.of(environment)
     if isinstance(environment.runner, MasterRunner):
         context.settle_workers(environment.runner)
@@ -144,7 +144,7 @@ def _settle(environment: Environment, **_: Any) -> None:
 
 @events.test_stop.add_listener
 def _stopped(environment: Environment, **_: Any) -> None:
-    """With the web page a run ends and the program goes on."""
+    """With the web page the program continues after a run."""
     if environment.web_ui is not None and not isinstance(environment.runner, WorkerRunner):
         _account(LoadContext.of(environment))
 
@@ -170,10 +170,10 @@ def _worker_context() -> LoadContext | None:
 
 @events.quitting.add_listener
 def _end(environment: Environment, **_: Any) -> None:
-    """Write the account and say whether the run met its limits."""
+    """Write the ledger and set the exit code by the limits."""
     if isinstance(environment.runner, WorkerRunner):
         return
-    # Told to end by a signal, Locust comes here before it stops anybody.
+    # After a signal, Locust calls this before it stops users.
     _settle(environment)
     context = LoadContext.of(environment)
     limits_met = _account(context)
@@ -182,7 +182,7 @@ def _end(environment: Environment, **_: Any) -> None:
 
 
 def _account(context: LoadContext) -> bool | None:
-    """Write the final account; returns whether the limits were met, None without any."""
+    """Write the final ledger; returns whether the limits were met, None without any."""
     context.write(is_final=True)
     summary = context.summary(is_final=True)
     ledger = ("sent", "acknowledged", "unknown", "refused", "got", "lost", "twice", "out_of_order")

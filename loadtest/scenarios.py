@@ -1,4 +1,4 @@
-"""The scenarios by name: which users, how many unless it is said, and what for."""
+"""The scenarios by name: their users, and how many by default."""
 
 from __future__ import annotations
 
@@ -42,14 +42,16 @@ def _scenario(
 
 
 SCENARIOS: Final[Mapping[str, Scenario]] = {
-    "steady": _scenario("a few members who talk gently and miss nothing", {ChatMember: 1}, 10, 50),
+    "steady": _scenario(
+        "a few members that publish slowly and miss nothing", {ChatMember: 1}, 10, 50
+    ),
     "idle": _scenario("clients that are connected and silent", {Idle: 1}, 10, 100),
     "connections": _scenario(
-        "many listeners, few words", {Subscriber: 49, ChatMember: 1}, 2000, 200
+        "many subscribers, few publications", {Subscriber: 49, ChatMember: 1}, 2000, 200
     ),
-    "churn": _scenario("clients that come and go", {Comer: 1}, 30, 100),
+    "churn": _scenario("clients that connect and leave", {Comer: 1}, 30, 100),
     "throughput": _scenario(
-        "one channel with many listeners and a broadcaster",
+        "one channel with many subscribers and a broadcaster",
         {Subscriber: 1},
         200,
         100,

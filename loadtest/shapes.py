@@ -1,10 +1,10 @@
-"""How many users there are over time: ramp until the knee, spike, soak, steps of churn.
+"""The number of users over time: ramp until the knee, spike, soak, steps of churn.
 
 Rules
 - A shape is chosen with `--shape`; without one, `-u` and `-r` hold.
 - The ramp stops raising when p99 or the share of errors has passed its limit twice in a row, goes
   back to the last load that was well, and that is the capacity.
-- What decides is pure (`Ramp`): fed with what was seen, it says how many users come next.
+- The decision is pure (`Ramp`): from the measurements it returns the next number of users.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _SPIKE: Final = ((15.0, 0.2), (20.0, 1.0), (20.0, 0.2))
 
 @dataclass(slots=True)
 class Ramp:
-    """Raises the load by a step as long as it is well.
+    """Raises the load by a step as long as the limits are met.
 
     Attributes:
         step: users more at each step.
@@ -47,7 +47,7 @@ class Ramp:
     history: list[tuple[int, float | None, float]] = field(default_factory=list)
 
     def next(self, p99_ms: float | None, error_share: float) -> int | None:
-        """How many users come next; None at the end.
+        """The next number of users; None at the end.
 
         Args:
             p99_ms: of the step that ends; None if nothing was measured.
@@ -150,7 +150,7 @@ class SpikeShape(LoadTestShape):
 
 
 class SoakShape(LoadTestShape):
-    """`--shape soak`: all of `-u`, which breathe by a third over five minutes, for `--soak-seconds`."""
+    """`--shape soak`: all of `-u`, varied by a third over five minutes, for `--soak-seconds`."""
 
     use_common_options: ClassVar[bool] = True
     period_seconds = 300.0
@@ -166,7 +166,7 @@ class SoakShape(LoadTestShape):
 
 
 class ChurnShape(LoadTestShape):
-    """`--shape churn`: all users leave and come back, every twenty seconds."""
+    """`--shape churn`: all users disconnect and reconnect every twenty seconds."""
 
     use_common_options: ClassVar[bool] = True
     period_seconds = 20.0

@@ -3,7 +3,7 @@
 Rules
 - A user class has a weight in one scenario and another in the next, and Locust reads it from the
   class: it is set when a stage begins.
-- Between two stages everybody leaves: Locust only ever adds users of the classes it is given.
+- Between two stages all users disconnect: Locust only adds users of the classes it is given.
 """
 
 from __future__ import annotations

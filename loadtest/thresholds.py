@@ -1,6 +1,6 @@
-"""What a run must reach, as `--expect p99_ms=250,lost=0` says it.
+"""The limits of a run, as given by `--expect p99_ms=250,lost=0`.
 
-Rule: `lost`, `twice`, `errors` and other counts and times are at most what is said; the names in
+Rule: `lost`, `twice`, `errors` and other counts and times must be at most the limit; the names in
 `AT_LEAST` are at least that.
 """
 
@@ -35,13 +35,13 @@ class Threshold:
     value: float
 
     def is_met(self, seen: float | None) -> bool:
-        """Whether a value keeps it; what was not measured does not."""
+        """Whether a value meets it; a value that was not measured does not."""
         if seen is None:
             return False
         return seen >= self.value if self.name in AT_LEAST else seen <= self.value
 
     def verdict(self, seen: float | None) -> str:
-        """One line: the limit and what was seen."""
+        """One line: the limit and the measured value."""
         word = "at least" if self.name in AT_LEAST else "at most"
         shown = "not measured" if seen is None else f"{seen:g}"
         result = "met" if self.is_met(seen) else "NOT MET"
@@ -70,7 +70,7 @@ def parse(text: str) -> list[Threshold]:
 
 
 def seen(summary: Mapping[str, Any], name: str) -> float | None:
-    """What a run's summary says of a limit's name; None if it was not measured."""
+    """The measured value of a limit; None if it was not measured."""
     events, seconds = summary["events"], summary["seconds"] or 1
     if name == "connects_per_second":
         # Those that worked.

@@ -1,4 +1,4 @@
-"""AlertmanagerDown: Alertmanager hangs, so nobody can be told, of this neither."""
+"""AlertmanagerDown: Alertmanager hangs, so it cannot notify anyone, not even of this."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ def provoke(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="AlertmanagerDown",
     breaks="Alertmanager is stopped (SIGSTOP)",
-    undo="Alertmanager goes on (SIGCONT)",
+    undo="Alertmanager continues (SIGCONT)",
     provoke=provoke,
     fires_seconds=165,
     resolves_seconds=45,

@@ -15,7 +15,7 @@ from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 _STEP: Final = 150
 _MOST: Final = 8000
 # Between the threshold of one second and the time after which a scrape is given up, with room for
-# a machine that is now slower, now faster.
+# a machine whose speed varies.
 _SLOW_SECONDS: Final = 1.4
 _FAST_SECONDS: Final = 2.2
 _POLL_SECONDS: Final = 30.0
@@ -28,21 +28,21 @@ def provoke(injector: FaultInjector) -> None:
     files = _Files(folder)
 
     def keep_slow() -> None:
-        """As many files as make a scrape slow, on this machine and now."""
+        """Add or remove files until a scrape is slow, but not too slow, on this machine."""
         scrape = injector.environment.prometheus.number(
             'max(scrape_duration_seconds{job="websocket-app"})'
         )
         if scrape is not None and scrape < _SLOW_SECONDS:
             files.add(_STEP)
         elif scrape is not None and scrape > _FAST_SECONDS:
-            files.take(_STEP // 2)
+            files.remove(_STEP // 2)
 
     files.add(4 * _STEP)
     injector.pulse(keep_slow, max(1.0, injector.seconds(_POLL_SECONDS) / 2))
 
 
 class _Files:
-    """Files of processes that never were: every value in them is 0, so that no sum changes."""
+    """Metric files of processes that never existed: every value is 0, so that no sum changes."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,12 +53,12 @@ class _Files:
 
     def add(self, count: int) -> None:
         if self._count + count > _MOST:
-            raise CannotProvoke(f"{_MOST} files more do not make a scrape slow")
+            raise CannotProvoke(f"{_MOST} more files do not make a scrape slow")
         for number in range(self._count + 1, self._count + count + 1):
             shutil.copy(self._first, self._folder / f"histogram_drill{number}.db")
         self._count += count
 
-    def take(self, count: int) -> None:
+    def remove(self, count: int) -> None:
         for number in range(self._count, max(0, self._count - count), -1):
             (self._folder / f"histogram_drill{number}.db").unlink(missing_ok=True)
         self._count = max(0, self._count - count)
@@ -74,7 +74,7 @@ def _empty(path: Path) -> None:
 
 DRILL = Drill(
     alert="AppScrapeSlow",
-    breaks="the metric files of thousands of processes lie in the workers' directory",
+    breaks="the metric files of thousands of processes are in the workers' directory",
     undo="they are removed",
     provoke=provoke,
     fires_seconds=345,
@@ -83,6 +83,6 @@ DRILL = Drill(
     affects=frozenset({Component.METRIC_FILES, Component.SUPERVISOR}),
     needs=MONITORING | {Component.WORKERS},
     load=None,
-    # A scrape may take no longer than the time between two: faster than this, it is given up first.
+    # A scrape may not take longer than the scrape interval: in faster time it would time out first.
     compress_at_most=5,
 )

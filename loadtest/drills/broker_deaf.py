@@ -18,8 +18,8 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="BrokerDeaf",
-    breaks="a proxy before the store swallows all that one worker's subscriptions are sent",
-    undo="the proxy lets everything through again",
+    breaks="a proxy before the store drops everything that the store sends to one worker's subscriptions",
+    undo="the proxy forwards everything again",
     provoke=provoke,
     fires_seconds=120,
     resolves_seconds=45,

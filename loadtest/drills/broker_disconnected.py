@@ -12,8 +12,8 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="BrokerDisconnected",
-    breaks="the store is paused (SIGSTOP): connections stand and nothing answers",
-    undo="the store goes on (SIGCONT)",
+    breaks="the store is paused (SIGSTOP): connections stay open and nothing answers",
+    undo="the store continues (SIGCONT)",
     provoke=provoke,
     fires_seconds=60,
     resolves_seconds=45,

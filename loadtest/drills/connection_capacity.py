@@ -1,4 +1,4 @@
-"""ConnectionCapacity: nearly as many clients as fit."""
+"""ConnectionCapacity: nearly as many clients as the limit allows."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from loadtest.drilling.faults.roll import roll
 def provoke(injector: FaultInjector) -> None:
     environment = injector.environment
 
-    def back() -> None:
+    def restore() -> None:
         environment.write_config({})
         roll(injector)
 
-    injector.afterwards(back)
+    injector.afterwards(restore)
     environment.write_config({"client": {"connection_limit": 10}})
     roll(injector)
     injector.add_load(Load("idle", users=12))
@@ -23,8 +23,8 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="ConnectionCapacity",
-    breaks="each of two workers takes ten clients at most, and 18 are connected",
-    undo="twelve leave, and the limit is taken away",
+    breaks="the connection limit of each of two workers is ten, and 18 clients are connected",
+    undo="twelve clients disconnect, and the limit is removed",
     provoke=provoke,
     fires_seconds=345,
     resolves_seconds=60,

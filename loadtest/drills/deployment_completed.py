@@ -1,4 +1,4 @@
-"""DeploymentCompleted: a rolling reload, which is how a deployment looks."""
+"""DeploymentCompleted: a rolling reload, as in a deployment."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def provoke(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="DeploymentCompleted",
     breaks="the workers are rolled (HUP) under load",
-    undo="nothing is to be mended: the alert ends by itself",
+    undo="nothing to undo: the alert ends by itself",
     provoke=provoke,
     fires_seconds=60,
     resolves_seconds=300,

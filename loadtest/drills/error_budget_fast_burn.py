@@ -9,7 +9,7 @@ from loadtest.drilling.environment.load import Load
 from loadtest.drilling.faults.corrupt_channel import corrupt, publish
 from loadtest.drilling.faults.injector import FaultInjector
 
-# Nine a minute: below the ten of HighErrorRate, which would hold this alert back.
+# Nine a minute: below the ten of HighErrorRate, which would inhibit this alert.
 _EVERY_SECONDS: Final = 6.6
 _CHANNEL: Final = "drill-corrupt"
 
@@ -23,7 +23,7 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="ErrorBudgetFastBurn",
-    breaks="one channel's record in the store is broken, and of seven commands a second one in 50 fails",
+    breaks="one channel's record in the store is corrupt, and of seven commands a second one in 50 fails",
     undo="the record is removed",
     provoke=provoke,
     # An hour has to hold more than a command per second before there is a share of them.

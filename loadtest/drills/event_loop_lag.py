@@ -1,4 +1,4 @@
-"""EventLoopLag: workers are held up, again and again."""
+"""EventLoopLag: workers are stopped again and again."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from loadtest.drilling import undo
 from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 
-# Far below the five seconds after which a worker is taken for hung and replaced.
+# Far below the five seconds after which the supervisor replaces a worker that does not answer.
 _HELD_SECONDS: Final = 0.7
 _FREE_SECONDS: Final = 0.8
 
@@ -40,7 +40,7 @@ def _signal(pids: list[int], number: int) -> None:
 DRILL = Drill(
     alert="EventLoopLag",
     breaks="the workers are stopped for 0.7 s every 1.5 s",
-    undo="they run on",
+    undo="they continue",
     provoke=provoke,
     fires_seconds=420,
     resolves_seconds=330,

@@ -1,4 +1,4 @@
-"""FileDescriptorsExhausting: a worker has nearly as many files open as it may."""
+"""FileDescriptorsExhausting: a worker has nearly as many open files as its limit allows."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="FileDescriptorsExhausting",
-    breaks="a worker holds 45 clients, and may open eight files more",
-    undo="the limit is lifted, and the clients leave",
+    breaks="a worker has 45 connections, and its limit allows eight more open files",
+    undo="the limit is reset, and the clients disconnect",
     provoke=provoke,
     fires_seconds=345,
     resolves_seconds=45,

@@ -13,8 +13,8 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="HighClientErrorRate",
-    breaks="five clients call a procedure that is not there, ten times a second together",
-    undo="they leave",
+    breaks="five clients call a procedure that does not exist, ten times a second in total",
+    undo="they disconnect",
     provoke=provoke,
     fires_seconds=720,
     resolves_seconds=330,

@@ -1,4 +1,4 @@
-"""HighConnectionChurn: clients come and go, hundreds a second."""
+"""HighConnectionChurn: hundreds of clients a second connect and disconnect."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def below(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="HighConnectionChurn",
-    breaks="300 clients a second connect and leave",
+    breaks="300 clients a second connect and disconnect",
     undo="the load ends",
     provoke=provoke,
     fires_seconds=420,
@@ -33,7 +33,7 @@ DRILL = Drill(
     needs=MONITORING | (SERVICE - {Component.CONNECTIONS}),
     load=STEADY,
     below=below,
-    below_breaks="92 clients a second came and went",
+    below_breaks="92 clients a second connected and disconnected",
     below_seconds=345,
     is_by_load=True,
 )

@@ -9,7 +9,7 @@ from loadtest.drilling.faults.injector import FaultInjector
 
 
 def provoke(injector: FaultInjector) -> None:
-    # The lowest priority: the cores are never idle, and nobody else has to wait.
+    # At the lowest priority the cores are never idle, and no other process has to wait.
     for number in range(os.cpu_count() or 1):
         injector.run(f"busy-{number}", ["nice", "-n", "19", "sh", "-c", "while :; do :; done"])
 

@@ -1,4 +1,4 @@
-"""HighDiskUsage: the disk that node_exporter takes for the root is nearly full."""
+"""HighDiskUsage: the file system that node_exporter reports as the root is nearly full."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def below(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="HighDiskUsage",
-    breaks="15 of 16 MB of a small file system are written, which node_exporter takes for the root",
+    breaks="15 of 16 MB are written to the small file system that node_exporter reports as the root",
     undo="the file is removed",
     provoke=provoke,
     fires_seconds=330,

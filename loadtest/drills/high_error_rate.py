@@ -1,4 +1,4 @@
-"""HighErrorRate: the store is gone while clients publish."""
+"""HighErrorRate: the store is killed while clients publish."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""HighLogErrorRate: something fails again and again, and says so only in the log."""
+"""HighLogErrorRate: an operation fails again and again, and only the log shows it."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="HighLogErrorRate",
-    breaks="a reload is asked for every two seconds with a configuration that has a mistake",
+    breaks="every two seconds a reload is requested with an invalid configuration",
     undo="the configuration is corrected",
     provoke=provoke,
     fires_seconds=390,

@@ -1,4 +1,4 @@
-"""HighMemoryUsage: something else in the cluster's control group holds the memory."""
+"""HighMemoryUsage: another process in the cluster's control group uses the memory."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ def provoke(injector: FaultInjector) -> None:
 
 
 def below(injector: FaultInjector) -> None:
-    # Others on the same environment need memory, too.
+    # Other drills in the same environment need memory, too.
     fill(injector, 0.77)
 
 
@@ -24,7 +24,7 @@ DRILL = Drill(
     fires_seconds=330,
     resolves_seconds=30,
     fixed_seconds=10,
-    # Where it is simulated, the list of targets is changed.
+    # The simulation changes the list of targets.
     affects=frozenset({Component.MEMORY, Component.REPLICAS}),
     needs=MONITORING | {Component.SUPERVISOR},
     load=None,

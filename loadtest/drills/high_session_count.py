@@ -23,7 +23,7 @@ def below(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="HighSessionCount",
     breaks="1,011 clients hold a session each",
-    undo="they leave, and their sessions expire",
+    undo="they disconnect, and their sessions expire",
     provoke=provoke,
     fires_seconds=330,
     resolves_seconds=360,

@@ -1,4 +1,4 @@
-"""LowMessageThroughput: clients are connected and say nothing."""
+"""LowMessageThroughput: clients are connected and publish nothing."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="LowMessageThroughput",
-    breaks="clients connect, and nobody says anything",
-    undo="the clients leave",
+    breaks="clients connect and publish nothing",
+    undo="the clients disconnect",
     provoke=provoke,
-    # Traffic of before has to leave the window of five minutes first.
+    # Earlier traffic must first leave the window of five minutes.
     fires_seconds=300 + 630,
     resolves_seconds=60,
     fixed_seconds=10,

@@ -8,7 +8,7 @@ from loadtest.drilling.drill import MONITORING, Component, Drill
 from loadtest.drilling.faults.injector import FaultInjector
 from loadtest.drilling.faults.memory_fill import fill
 
-# From 62 % on, 0.8 % more per minute: in an hour full, and below HighMemoryUsage meanwhile.
+# From 62 %, 0.8 % more per minute: full within an hour, and below HighMemoryUsage until then.
 _FROM: Final = 0.62
 _PER_SECOND: Final = 0.008 / 60
 _MOST: Final = 0.84
@@ -26,7 +26,7 @@ DRILL = Drill(
     fires_seconds=1080,
     resolves_seconds=60,
     fixed_seconds=10,
-    # Where it is simulated, the list of targets is changed.
+    # The simulation changes the list of targets.
     affects=frozenset({Component.MEMORY, Component.REPLICAS}),
     needs=MONITORING | {Component.SUPERVISOR},
     load=None,

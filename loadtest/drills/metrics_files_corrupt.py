@@ -1,4 +1,4 @@
-"""MetricsFilesCorrupt: a metric file that is none, as a kill may leave it."""
+"""MetricsFilesCorrupt: a metric file that cannot be read, as a kill may leave it."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="MetricsFilesCorrupt",
-    breaks="an empty file stands among the workers' metric files",
-    undo="it is taken away, and what was put aside of it",
+    breaks="an empty file is among the workers' metric files",
+    undo="the file is removed, and the copy that was set aside",
     provoke=provoke,
     fires_seconds=60,
     resolves_seconds=330,

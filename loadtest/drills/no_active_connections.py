@@ -1,4 +1,4 @@
-"""NoActiveConnections: the door hangs, so nobody stays connected and nobody gets in."""
+"""NoActiveConnections: nginx hangs, so clients are disconnected and none can connect."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ def provoke(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="NoActiveConnections",
     breaks="nginx's processes are stopped (SIGSTOP) while clients are connected through them",
-    undo="nginx goes on (SIGCONT)",
+    undo="nginx continues (SIGCONT)",
     provoke=provoke,
-    # The workers close who does not answer a ping: ping_interval and pong_timeout.
+    # The workers close a connection that does not answer a ping: ping_interval and pong_timeout.
     fires_seconds=33 + 75,
     resolves_seconds=60,
     fixed_seconds=10,

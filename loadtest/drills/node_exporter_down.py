@@ -12,8 +12,8 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="NodeExporterDown",
-    breaks="node_exporter is stopped in its tracks (SIGSTOP)",
-    undo="node_exporter goes on (SIGCONT)",
+    breaks="node_exporter is stopped (SIGSTOP)",
+    undo="node_exporter continues (SIGCONT)",
     provoke=provoke,
     fires_seconds=150,
     resolves_seconds=30,

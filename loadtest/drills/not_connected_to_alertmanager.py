@@ -1,4 +1,4 @@
-"""NotConnectedToAlertmanager: Prometheus has nobody to send alerts to."""
+"""NotConnectedToAlertmanager: Prometheus has no Alertmanager to send alerts to."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def _without(text: str) -> str:
 
 def provoke(injector: FaultInjector) -> None:
     environment = injector.environment
-    # Mended in the opposite order: first the file, then Prometheus is told.
+    # Undone in reverse order: first the file, then the reload.
     injector.note(undo.signalled(environment.pid_of("prometheus"), signal.SIGHUP))
     injector.change_file(environment.rendered("prometheus.yml"), _without)
     environment.reload("prometheus")
@@ -28,7 +28,7 @@ def provoke(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="NotConnectedToAlertmanager",
     breaks="Prometheus is given a configuration without an Alertmanager",
-    undo="it gets its own one back",
+    undo="its configuration is restored",
     provoke=provoke,
     fires_seconds=480,
     resolves_seconds=45,

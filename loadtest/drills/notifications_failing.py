@@ -1,4 +1,4 @@
-"""NotificationsFailing: Slack refuses what it is sent, as with a webhook that was revoked."""
+"""NotificationsFailing: Slack refuses every message, as with a webhook that was revoked."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def provoke(injector: FaultInjector) -> None:
     sent = iter(range(1_000_000))
 
     def announce() -> None:
-        """Something to be told: an alert of its own, which ends by itself."""
+        """An alert to be notified, which ends by itself."""
         labels = {"alertname": f"DrillNotice{next(sent)}", "severity": "info", "team": "websocket"}
         alertmanager.service.post("/api/v2/alerts", [{"labels": labels}])
 
@@ -29,8 +29,8 @@ def provoke(injector: FaultInjector) -> None:
 
 DRILL = Drill(
     alert="NotificationsFailing",
-    breaks="Slack answers every message with 403, while there is something to be told",
-    undo="Slack takes messages again",
+    breaks="Slack answers every message with 403, while an alert has to be notified",
+    undo="Slack accepts messages again",
     provoke=provoke,
     fires_seconds=420,
     resolves_seconds=930,

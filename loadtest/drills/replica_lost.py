@@ -1,4 +1,4 @@
-"""ReplicaLost: one of two replicas is gone, and discovery knows it no more."""
+"""ReplicaLost: one of two replicas has stopped and was removed from discovery."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ def prepare(injector: FaultInjector) -> None:
 
 def provoke(injector: FaultInjector) -> None:
     replica = Replica.of(injector)
-    # It stays afterwards: the rule remembers for an hour how many there were.
+    # It keeps running: the rule compares with the number of replicas in the last hour.
     injector.afterwards(replica.start)
     replica.stop()
 
 
 DRILL = Drill(
     alert="ReplicaLost",
-    breaks="the second of two replicas is stopped and taken out of discovery, as scaling down does",
+    breaks="the second of two replicas is stopped and removed from discovery, as when scaling down",
     undo="it is started again",
     provoke=provoke,
     prepare=prepare,

@@ -20,7 +20,7 @@ _GROUP: Final = """
 
 def provoke(injector: FaultInjector) -> None:
     environment = injector.environment
-    # Mended in the opposite order: first the file, then Prometheus is told.
+    # Undone in reverse order: first the file, then the reload.
     injector.note(undo.signalled(environment.pid_of("prometheus"), signal.SIGHUP))
     injector.change_file(
         environment.rendered("alert_rules.yml"), lambda text: text.rstrip() + _GROUP
@@ -31,7 +31,7 @@ def provoke(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="RuleEvaluationFailures",
     breaks="a recording rule is added that fails in every evaluation",
-    undo="it is taken away",
+    undo="the rule is removed",
     provoke=provoke,
     fires_seconds=75,
     resolves_seconds=330,

@@ -7,14 +7,14 @@ from loadtest.drilling.faults.injector import FaultInjector
 
 
 def provoke(injector: FaultInjector) -> None:
-    # The supervisor first, so that it replaces no worker that does not answer.
+    # The supervisor first, so that it does not replace the workers.
     injector.stop_process(injector.environment.cluster.pid, *injector.environment.workers())
 
 
 DRILL = Drill(
     alert="ServiceDown",
     breaks="the supervisor and its workers are stopped (SIGSTOP)",
-    undo="they go on (SIGCONT)",
+    undo="they continue (SIGCONT)",
     provoke=provoke,
     fires_seconds=75,
     resolves_seconds=60,

@@ -1,4 +1,4 @@
-"""SlowConsumers: clients that do not read what they are sent."""
+"""SlowConsumers: clients that do not read."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ def provoke(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="SlowConsumers",
     breaks="twelve clients subscribe to a busy channel and read nothing",
-    undo="they leave",
+    undo="they disconnect",
     provoke=provoke,
     fires_seconds=420,
     resolves_seconds=330,

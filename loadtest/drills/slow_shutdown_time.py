@@ -15,13 +15,13 @@ _DRAIN_SECONDS: Final = 8.0
 def provoke(injector: FaultInjector) -> None:
     environment = injector.environment
 
-    def back() -> None:
+    def restore() -> None:
         environment.write_config({})
         roll(injector)
 
-    injector.afterwards(back)
+    injector.afterwards(restore)
     environment.write_config({"shutdown": {"drain_window": _DRAIN_SECONDS, "timeout": 12}})
-    # The first roll brings the window, the second one drains by it.
+    # The first roll sets the window, the second one drains with it.
     roll(injector)
     injector.add_load(Load("slow-readers", users=4, is_accounted=False))
     roll(injector)
@@ -30,7 +30,7 @@ def provoke(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="SlowShutdownTime",
     breaks="the drain window is set to 8 s, clients stop reading, and the workers are rolled twice",
-    undo="those clients leave, the drain window is set back, and the workers are rolled once more",
+    undo="those clients disconnect, the drain window is reset, and the workers are rolled once more",
     provoke=provoke,
     fires_seconds=345,
     resolves_seconds=930,

@@ -13,10 +13,10 @@ def provoke(injector: FaultInjector) -> None:
 DRILL = Drill(
     alert="Watchdog",
     breaks="Prometheus is stopped (SIGSTOP)",
-    undo="Prometheus goes on (SIGCONT)",
+    undo="Prometheus continues (SIGCONT)",
     provoke=provoke,
-    # Alertmanager takes an alert for over that is not sent again for four minutes; then the
-    # switch waits for five.
+    # Alertmanager resolves an alert that is not sent again for four minutes; then the switch
+    # waits for five.
     fires_seconds=660,
     resolves_seconds=180,
     fixed_seconds=15,

@@ -21,7 +21,7 @@ def provoke(injector: FaultInjector) -> None:
 
 
 def below(injector: FaultInjector) -> None:
-    # increase() extrapolates to the whole window: of two kills in the first minute of a Prometheus' life
+    # increase() extrapolates to the whole window: of two kills in the first minute after Prometheus started
     # it makes two and a half.
     injector.wait(injector.seconds(_HISTORY_SECONDS))
     _kill(injector, _FEW)
@@ -50,7 +50,7 @@ def _wait_for_another(injector: FaultInjector, old: set[int]) -> None:
 DRILL = Drill(
     alert="WorkerCrashLooping",
     breaks="the worker of slot 0 is killed (SIGKILL) four times",
-    undo="nobody kills it any more",
+    undo="it is not killed again",
     provoke=provoke,
     fires_seconds=60,
     resolves_seconds=930,

@@ -1,1 +1,1 @@
-"""Users of the load test: what one client does, over and over."""
+"""Users of the load test: the actions that one client repeats."""

@@ -1,4 +1,4 @@
-"""Users who talk and listen: members of a channel, broadcasters, subscribers, those who drop out."""
+"""Users that publish and subscribe: members of a channel, broadcasters, subscribers, reconnecting users."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _SMALLEST: Final = 0.0005
 
 
 class ChatMember(Member):
-    """Listens to one channel and says something now and then; all together keep `--rate`."""
+    """Subscribes to one channel and publishes now and then; all users together publish at `--rate`."""
 
     default_rate = 4.0
     _due = 0.0
@@ -28,7 +28,7 @@ class ChatMember(Member):
     def talk(self) -> None:
         pace = self.pace_seconds()
         now = time.monotonic()
-        # The first word comes at a random moment of the pace, so that nobody speaks in chorus.
+        # The first publication is at a random moment of the interval, so that users do not publish in step.
         self._due = self._due + pace if self._due else now + pace * random.random()
         self._due = max(self._due, now - pace)
         self.rest(max(_SMALLEST, self._due - now))
@@ -37,12 +37,12 @@ class ChatMember(Member):
 
 
 class Broadcaster(ChatMember):
-    """Speaks on the first channel to all that listen."""
+    """Publishes to the first channel."""
 
     default_rate = 20.0
 
     def enter(self) -> None:
-        """It knows where the channel stands before it speaks."""
+        """Read the position of the channel before the first publication."""
         channel = self.load_context.channel(0)
         while True:
             try:
@@ -62,7 +62,7 @@ class Broadcaster(ChatMember):
 
 
 class Subscriber(Member):
-    """Listens and says nothing."""
+    """Subscribes and publishes nothing."""
 
     def enter(self) -> None:
         self.subscribe(self.load_context.channel(self.number))
@@ -73,7 +73,7 @@ class Subscriber(Member):
 
 
 class Reconnector(ChatMember):
-    """A member whose connection breaks every now and then, and who recovers what it missed."""
+    """A member whose connection breaks now and then, and which recovers what it missed."""
 
     @task
     def talk(self) -> None:

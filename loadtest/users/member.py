@@ -1,4 +1,4 @@
-"""What every user is made of: one client, its subscriptions in the ledger, and its end."""
+"""The base of every user: one client, its subscriptions in the ledger, and its end."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ class Member(User):
     """A user with one client.
 
     Attributes:
-        default_rate: acts per second of all users of its class, unless `--rate` says otherwise.
-        reads: whether it reads what it is sent.
-        receive_buffer_bytes: of its socket; 0 leaves it to the system.
+        default_rate: actions per second of all users of its class, unless `--rate` says otherwise.
+        reads: whether it reads from its connection.
+        receive_buffer_bytes: of its socket; 0 for the system's default.
     """
 
     abstract = True
@@ -46,7 +46,7 @@ class Member(User):
         self.load_context = LoadContext.of(environment)
         self.number = self.load_context.next_number(type(self))
         self.id = f"{self.load_context.name}-{type(self).__name__}-{self.number}"
-        self.door, self.url = self.load_context.door(self.number)
+        self.host_number, self.url = self.load_context.host_of(self.number)
         self.client = self.new_client()
         self.sent: dict[str, int] = {}
         self._counted: list[tuple[str, SubscriberAccount]] = []
@@ -64,28 +64,28 @@ class Member(User):
         )
 
     def connect_data(self) -> Json | None:
-        """What goes with the connect command."""
+        """The data of the connect command."""
         return None
 
     # --- life ------------------------------------------------------------------------------
 
     def on_start(self) -> None:
-        """Connect and take part; a cluster that refuses for now is asked again."""
+        """Connect and subscribe; a temporary refusal is retried."""
         self.connect()
         self.enter()
         self.arrive()
 
     def arrive(self) -> None:
-        """Be counted."""
+        """Count this user as connected."""
         self._is_present = True
         self.load_context.connected += 1
         self.load_context.present[type(self)] += 1
 
     def connect(self) -> None:
-        """Connect, with patience.
+        """Connect, with retries.
 
         Raises:
-            StopUser: the server refuses for good, or for too long.
+            StopUser: if the server refuses for good, or for too long.
         """
         for _ in range(_TRIES):
             try:
@@ -99,10 +99,10 @@ class Member(User):
         raise StopUser
 
     def enter(self) -> None:
-        """Subscribe, or whatever belongs to being there."""
+        """Subscribe, or what else a user does after connecting."""
 
     def on_stop(self) -> None:
-        """Leave."""
+        """Disconnect."""
         if self.client.closed_with is not None:
             self.load_context.closes[str(self.client.closed_with.code)] += 1
         if self._is_present:
@@ -110,25 +110,25 @@ class Member(User):
             self.load_context.connected -= 1
             self.load_context.present[type(self)] -= 1
         if not self.load_context.is_ending:
-            # What comes from now on is not for us.
+            # Later publications do not count for this user.
             for channel, counted in self._counted:
                 self.load_context.ledger.left(channel, counted)
         self.client.close()
 
     def rest(self, seconds: float) -> None:
-        """Wait; at the end of the run, for its end."""
+        """Wait; when the run is ending, until it has ended."""
         gevent.sleep(seconds)
         while self.load_context.is_ending:
             gevent.sleep(1.0)
 
     def pace_seconds(self) -> float:
-        """Time between two of our acts, so that all of our class together keep the rate."""
+        """Time between two actions of this user, so that its whole class keeps the rate."""
         return self.load_context.pace_seconds(type(self), self.default_rate)
 
     # --- channels --------------------------------------------------------------------------
 
     def subscribe(self, channel: str, *, is_recoverable: bool = True) -> None:
-        """Subscribe, and account for what arrives; tried until it works."""
+        """Subscribe, and count deliveries in the ledger; retried until it works."""
         counted = self.load_context.ledger.subscriber(channel)
         self._counted.append((channel, counted))
 
@@ -140,7 +140,7 @@ class Member(User):
         def delivered(_: str, data: Any, offset: int) -> None:
             if isinstance(data, dict) and "p" in data:
                 counted.take(offset, data["p"], data["n"])
-                self.load_context.delivery(data["t"], is_other_host=data["d"] != self.door)
+                self.load_context.delivery(data["t"], is_other_host=data["d"] != self.host_number)
 
         one = ClientSubscription(channel, delivered, subscribed, is_recoverable)
         while True:
@@ -148,15 +148,15 @@ class Member(User):
                 self.client.subscribe(one)
                 return
             except CommandUnanswered:
-                # It subscribes by itself when it is connected again.
+                # The client subscribes when it is connected again.
                 return
             except CommandRefused:
                 gevent.sleep(_RETRY_SECONDS)
 
     def publish(self, channel: str) -> None:
-        """Publish the next of ours, and account for it."""
+        """Publish the next number of this user, and count it in the ledger."""
         number = self.sent.get(channel, 0) + 1
-        data = {"p": self.id, "n": number, "t": time.time(), "d": self.door}
+        data = {"p": self.id, "n": number, "t": time.time(), "d": self.host_number}
         if (padding := self.load_context.options.payload - 60) > 0:
             data["x"] = "x" * padding
         ledger = self.load_context.ledger
@@ -164,7 +164,7 @@ class Member(User):
         try:
             self.client.publish(channel, data)
         except NotSent:
-            # Nobody heard it: the next one has its number.
+            # It was not sent: the next publication has its number.
             return
         except CommandRefused:
             result = "refused"

@@ -1,4 +1,4 @@
-"""Users who hold, come and go, or call: idle ones, sessions, churn, callers, slow readers."""
+"""Users that do not publish: idle users, session holders, churn, callers, slow readers."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ _SURELY_TOO_MUCH_BYTES: Final = 16 << 20
 
 
 class Idle(Member):
-    """Is connected and says nothing."""
+    """Is connected and sends nothing."""
 
     @task
     def hold(self) -> None:
@@ -36,7 +36,7 @@ class Idle(Member):
 
 
 class SessionHolder(Member):
-    """Holds a session and takes it up again now and then."""
+    """Holds a session and resumes it now and then."""
 
     session = ""
 
@@ -60,7 +60,7 @@ class SessionHolder(Member):
 
 
 class Comer(Member):
-    """Connects, stays a moment, leaves; all together make `--rate` connections per second."""
+    """Connects and disconnects; all users together make `--rate` connections per second."""
 
     default_rate = 100.0
     _due = 0.0
@@ -73,13 +73,13 @@ class Comer(Member):
         pace = self.pace_seconds()
         now = time.monotonic()
         self._due = self._due + pace if self._due else now + pace * random.random()
-        # Who is late hurries, yet not for more than a second's worth.
+        # A user that is late catches up, but by at most one second.
         self._due = max(self._due, now - 1.0)
         self.rest(max(0.0, self._due - now))
         if self.load_context.is_ending:
             return
         client = self.new_client()
-        # Errors are events already.
+        # The client has reported errors as events.
         with suppress(
             OSError, WebSocketException, CommandRefused, CommandUnanswered, ConnectionClosed
         ):
@@ -102,7 +102,7 @@ class Caller(Member):
 
 
 class SlowReader(Member):
-    """Subscribes to a busy channel and reads nothing, until it is closed; then it comes back."""
+    """Subscribes to a busy channel and reads nothing until it is closed; then it reconnects."""
 
     reads = False
     receive_buffer_bytes = _SLOW_BUFFER_BYTES
@@ -121,7 +121,7 @@ class SlowReader(Member):
                 break
         else:
             if self.load_context.published_bytes - published > _SURELY_TOO_MUCH_BYTES:
-                self._complain(time.monotonic() - began)
+                self._report_open(time.monotonic() - began)
         if self.load_context.is_ending:
             self.rest(1.0)
             return
@@ -130,21 +130,21 @@ class SlowReader(Member):
         self.connect()
         self.enter()
 
-    def _complain(self, seconds: float) -> None:
+    def _report_open(self, seconds: float) -> None:
         if not self.load_context.is_ending:
             error = NotClosed("it reads nothing, and is not closed")
             self.load_context.measured("expected slow reader closed", seconds, error)
 
 
 class NotClosed(Exception):
-    """A client that does not read holds memory for ever."""
+    """A client that does not read was not closed, so it holds memory for ever."""
 
 
 def _is_closed(client: CentrifugeClient) -> bool:
-    """Whether the other side has ended the connection, without reading what it sent."""
-    road = client.socket
-    if road is None:
+    """Whether the server has closed the connection, without reading from it."""
+    sock = client.socket
+    if sock is None:
         return True
-    info = road.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
+    info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 8)
     established = 1
     return info[0] != established

@@ -1,4 +1,4 @@
-"""A user who makes mistakes on purpose; each is expected, and one that is not refused is a failure."""
+"""A user that makes mistakes on purpose; each is expected to be refused, and one that is not refused is a failure."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _FLOOD: Final = 200
 
 
 class NotRefused(Exception):
-    """What should have been refused was not."""
+    """A mistake was not refused."""
 
 
 class ErrorMaker(Member):
@@ -46,7 +46,7 @@ class ErrorMaker(Member):
         except NotRefused as error:
             self.load_context.measured(f"expected {kind}", time.perf_counter() - began, error)
         except (OSError, WebSocketException, CommandUnanswered):
-            # The cluster is away for the moment; whether it refuses cannot be told.
+            # The cluster does not answer; whether it refuses is unknown.
             return
         else:
             self.load_context.expected(kind, time.perf_counter() - began)
@@ -59,19 +59,19 @@ class ErrorMaker(Member):
         raise NotRefused(f"{method} was not refused")
 
     def rpc(self) -> None:
-        """A procedure that is not there (108)."""
+        """A procedure that does not exist (108)."""
         self._refuses("rpc", {"method": "not-there", "data": {}})
 
     def channel(self) -> None:
-        """A channel of a namespace that is not there (102)."""
+        """A channel of a namespace that does not exist (102)."""
         self._refuses("subscribe", {"channel": "not-there:channel"})
 
     def frame(self) -> None:
-        """A frame that is no JSON: the connection is closed (3501)."""
+        """A frame that is not JSON: the connection is closed (3501)."""
         self._closes(b"this is no JSON")
 
     def token(self) -> None:
-        """A token that nobody signed: the connection is closed (3500), or it is not looked at."""
+        """A token with an invalid signature: the connection is closed (3500), or the token is ignored."""
         client = CentrifugeClient(self.url, measured=_unmeasured, token="not.a.token")  # noqa: S106 - it is none
         try:
             client.connect_once()
@@ -80,8 +80,8 @@ class ErrorMaker(Member):
         finally:
             client.close()
         if self.load_context.token:
-            # A cluster that wants tokens.
-            raise NotRefused("a token that nobody signed was taken")
+            # A cluster that requires tokens.
+            raise NotRefused("a token with an invalid signature was accepted")
 
     def flood(self) -> None:
         """Hundreds of commands in one frame: all are answered, or the connection is closed."""
@@ -109,7 +109,7 @@ class ErrorMaker(Member):
         raise NotRefused("the connection was not closed")
 
     def _another(self) -> CentrifugeClient:
-        """A connection of its own: what closes it must not close ours."""
+        """Another connection: closing it must not close this user's own."""
         client = CentrifugeClient(self.url, measured=_unmeasured, token=self.load_context.token)
         try:
             client.connect_once()
@@ -119,7 +119,7 @@ class ErrorMaker(Member):
 
 
 def _unmeasured(name: str, seconds: float, error: Exception | None) -> None:
-    """What it takes is part of the mistake."""
+    """Report nothing: errors are part of the mistake."""
 
 
 KINDS: Final[dict[str, Callable[[ErrorMaker], None]]] = {

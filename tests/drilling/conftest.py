@@ -15,7 +15,7 @@ COMPRESS = 30.0
 
 
 class Quiet:
-    """Hears how a drill goes on, and shows nothing."""
+    """A progress listener that shows nothing."""
 
     def stepped(self, result: DrillResult, step: str) -> None:
         return

@@ -64,7 +64,7 @@ def broken() -> DrillResult:
 def run() -> RunResult:
     one = RunResult("compressed", 15.0, BEGAN, "a cluster of its own", {"cores": 2})
     one.results = [result(), broken()]
-    one.uncovered = ["NobodyDrillsMe"]
+    one.uncovered = ["HasNoDrill"]
     one.ended_at = BEGAN + 50
     return one
 
@@ -93,7 +93,7 @@ def test_the_document_has_the_promised_form(folder: Path):
         None,
     )
     assert document["is_passed"] is False
-    assert document["uncovered"] == ["NobodyDrillsMe"]
+    assert document["uncovered"] == ["HasNoDrill"]
 
 
 def test_nothing_half_written_is_left(folder: Path):
@@ -111,7 +111,7 @@ def test_ci_reads_one_case_per_alert_and_a_failure_for_each_that_is_not_proven(f
     }
     assert failures == {
         "HighDiskUsage": "route: �nothing arrived at <slack>",
-        "NobodyDrillsMe": "no drill is registered for this alert",
+        "HasNoDrill": "no drill is registered for this alert",
     }
 
 
@@ -119,7 +119,7 @@ def test_the_page_shows_everything_and_needs_nothing(folder: Path):
     page = (folder / "drill.html").read_text()
     assert "<b>killed</b>" not in page
     assert "&lt;b&gt;killed&lt;/b&gt; &amp; gone" in page
-    assert "NobodyDrillsMe" in page
+    assert "HasNoDrill" in page
     assert page.count("<svg") == 2
     assert "<script" not in page
     assert "src=" not in page
@@ -141,7 +141,7 @@ def test_an_alert_without_any_value_still_has_a_picture():
 
 
 @pytest.mark.parametrize("is_terminal", [False, True])
-def test_the_screen_is_quiet_where_nobody_looks(run: RunResult, is_terminal: bool):
+def test_only_a_terminal_gets_a_live_table(run: RunResult, is_terminal: bool):
     shown = io.StringIO()
     console = Console(file=shown, force_terminal=is_terminal, width=100)
     with Progress(run, planned=2, console=console) as screen:

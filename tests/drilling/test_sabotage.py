@@ -1,4 +1,4 @@
-"""One link of the chain is taken away at a time: the drill fails, and says which link it is.
+"""One link of the chain is removed at a time: the drill fails and names the link.
 
 Each has an environment of its own, and all run at the same time: most of it is waiting.
 """
@@ -37,7 +37,7 @@ def change(environment: Environment, name: str, sabotage: Callable[[dict[str, An
 
 
 def nothing(environment: Environment) -> None:
-    """All is well."""
+    """Change nothing."""
 
 
 def wrong_threshold(environment: Environment) -> None:
@@ -80,8 +80,8 @@ def route_too_many(environment: Environment) -> None:
     def sabotage(document: dict[str, Any]) -> None:
         routes = document["route"]["routes"]
         warning = next(route for route in routes if route["receiver"] == "websocket-team")
-        astray = {**warning, "receiver": "websocket-oncall", "continue": True}
-        routes.insert(routes.index(warning), astray)
+        unexpected = {**warning, "receiver": "websocket-oncall", "continue": True}
+        routes.insert(routes.index(warning), unexpected)
 
     change(environment, "alertmanager.yml", sabotage)
 

@@ -1,4 +1,4 @@
-"""Drills run side by side only where none spoils what another needs."""
+"""Drills run side by side only if none disturbs what another needs."""
 
 from __future__ import annotations
 

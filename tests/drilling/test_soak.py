@@ -83,7 +83,7 @@ def test_an_alert_that_fired_once_is_a_fault_for_good():
     assert (failed.alert, failed.failed_at) == ("HighErrorRate", "firing")
 
 
-def test_a_roll_that_no_alert_told_of_is_a_fault():
+def test_a_roll_without_an_alert_is_a_fault():
     run = soaked([rule("DeploymentCompleted"), rule("HighErrorRate")])
     assert not run.is_passed
     assert "DeploymentCompleted did not fire" in run.faults[0]

@@ -41,7 +41,7 @@ from tests.drilling.test_soak import CLEAN, rule
         (Load("churn", users=1, is_accounted=False), {"lost": 9}, True),
     ],
 )
-def test_a_ledger_is_clean_only_if_it_is_settled_and_somebody_spoke(
+def test_a_ledger_is_clean_only_if_it_is_final_and_has_publications(
     load: Load, change: dict[str, Any], is_clean: bool
 ):
     assert (load.faults({**CLEAN, **change}) == {}) is is_clean
@@ -158,7 +158,7 @@ def test_what_pulsed_before_the_undo_does_not_pulse_after_it(tmp_path: Path):
         assert len(beats) == count
 
 
-def test_an_error_in_a_pulse_is_told_when_it_is_undone(tmp_path: Path):
+def test_an_error_in_a_pulse_is_reported_by_the_undo(tmp_path: Path):
     with UndoLog() as undo_log:
         parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
         injector = FaultInjector(parts, "test", threading.Event())
@@ -201,9 +201,9 @@ def gated(*names: str, keep: Path | None = None) -> Runner:
 
 
 def test_a_rule_of_prometheus_without_a_drill_fails_the_run():
-    runner = gated("HighErrorRate", "NobodyDrillsThis")
+    runner = gated("HighErrorRate", "HasNoDrill")
     runner._gate()
-    assert runner._run.uncovered == ["NobodyDrillsThis"]
+    assert runner._run.uncovered == ["HasNoDrill"]
     assert not runner._run.is_passed
     covered = gated(*registered())
     covered._gate()

@@ -147,7 +147,7 @@ def test_a_drill_that_wants_our_own_processes_says_so(file: Path):
             registered()["NodeExporterDown"].provoke(one)
 
 
-def test_nobody_is_there_to_say_yes_to_production(file: Path, capsys: pytest.CaptureFixture[str]):
+def test_production_without_a_terminal_needs_yes(file: Path, capsys: pytest.CaptureFixture[str]):
     file.write_text(file.read_text().replace('"compressed"', '"production"'))
     assert drill_cli.drill(["HighConnectionChurn", "--target", str(file)], registered()) == 78
     assert "--yes" in capsys.readouterr().err

@@ -21,7 +21,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
 @pytest.fixture(scope="module")
 def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environment]:
-    """Somebody's cluster; the disk of its node_exporter is small where the right is there."""
+    """A running cluster; the disk of its node_exporter is small if the privilege is there."""
     folder = tmp_path_factory.mktemp("theirs")
     with UndoLog() as undo_log:
         one = Environment(

@@ -134,7 +134,7 @@ def test_the_undo_daemon_says_what_it_cannot_do():
     assert "could not be undone" in done.stderr
 
 
-def test_a_line_that_was_cut_disarms_nobody(tmp_path: Path):
+def test_a_line_that_was_cut_is_ignored(tmp_path: Path):
     """The drill died while it wrote down the next entry."""
     file = tmp_path / "file"
     file.write_text("well")

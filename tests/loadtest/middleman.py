@@ -1,4 +1,4 @@
-"""A WebSocket proxy that hands on what it hears and may swallow, double or swap publications.
+"""A WebSocket proxy that forwards publications and may drop, double or swap them.
 
 It is there to show that the load test notices: the faults are ones that the server must never make.
 """
@@ -104,5 +104,5 @@ def _lines(data: str | bytes) -> list[str]:
     return [line for line in text.split("\n") if line]
 
 
-async def _send(road: aiohttp.ClientWebSocketResponse, data: str | bytes) -> None:
-    await (road.send_str(data) if isinstance(data, str) else road.send_bytes(data))
+async def _send(connection: aiohttp.ClientWebSocketResponse, data: str | bytes) -> None:
+    await (connection.send_str(data) if isinstance(data, str) else connection.send_bytes(data))

@@ -70,7 +70,7 @@ async def locust(
 
 
 async def connected(path: Path, running: asyncio.subprocess.Process) -> dict[str, Any]:
-    """The ledger as soon as somebody is connected and something was delivered."""
+    """The ledger as soon as a user is connected and a publication was delivered."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while True:
             seen = read(path)

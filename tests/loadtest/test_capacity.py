@@ -70,13 +70,13 @@ def test_what_is_kept_here_has_the_form_that_is_written_now():
 def test_a_family_is_summed_by_name_and_label():
     text = 'a{x="1"} 2\na{x="2"} 3\nab 9\n# HELP a\n'
     measuring: Any = capacity._Measuring.__new__(capacity._Measuring)
-    measuring._door = SimpleNamespace(text=lambda path: text)
+    measuring._admin = SimpleNamespace(text=lambda path: text)
     assert measuring._sum("a") == 5
     assert measuring._sum("a", 'x="2"') == 3
 
 
 @pytest.mark.parametrize("words", [["--target", "ws://127.0.0.1:9"], ["--admin-url", "http://x"]])
-def test_a_target_needs_both_its_doors(words: list[str]):
+def test_a_target_needs_both_its_urls(words: list[str]):
     command = [sys.executable, "-m", "cluster", "capacity", *words]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 78

@@ -98,7 +98,7 @@ def test_what_was_acknowledged_and_has_no_offset_has_vanished():
     assert final(ledger, "lost") == 1
 
 
-def test_nobody_answered_means_unknown_and_neither_lost_nor_extra():
+def test_no_reply_means_unknown_and_neither_lost_nor_extra():
     ledger = Ledger()
     one = listening(ledger)
     ledger.published("c", "unknown", "p", 1)

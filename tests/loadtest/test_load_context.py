@@ -1,4 +1,4 @@
-"""Addresses: what `--host` may say, and who takes which door."""
+"""Addresses: what `--host` may say, and which user gets which host."""
 
 from __future__ import annotations
 
@@ -24,16 +24,16 @@ def context(host: str, channels: int) -> LoadContext:
         ("ws://one/other/path", "ws://one/other/path"),
     ],
 )
-def test_a_host_becomes_the_address_of_the_websocket_door(host: str, url: str):
+def test_a_host_becomes_the_address_of_the_websocket_endpoint(host: str, url: str):
     assert websocket_url(host) == url
 
 
 @pytest.mark.parametrize("channels", [1, 2, 5, 8])
-def test_every_channel_has_users_at_every_door(channels: int):
+def test_every_channel_has_users_at_every_host(channels: int):
     one = context("ws://a,ws://b", channels)
-    doors = {(number % channels, one.door(number)[0]) for number in range(4 * channels)}
-    assert doors == {(channel, door) for channel in range(channels) for door in (0, 1)}
-    assert {one.door(number)[1] for number in range(4)} == {
+    hosts = {(number % channels, one.host_of(number)[0]) for number in range(4 * channels)}
+    assert hosts == {(channel, host) for channel in range(channels) for host in (0, 1)}
+    assert {one.host_of(number)[1] for number in range(4)} == {
         "ws://a/connection/websocket",
         "ws://b/connection/websocket",
     }

@@ -44,7 +44,7 @@ async def test_every_scenario_can_be_named():
     assert set(SCENARIO_NAMES) == set(SCENARIOS)
 
 
-def doors(cluster: Cluster) -> str:
+def worker_hosts(cluster: Cluster) -> str:
     """The workers' own ports, past nginx."""
     return ",".join(f"ws://127.0.0.1:{cluster.worker_port(slot)}" for slot in range(2))
 
@@ -53,7 +53,13 @@ async def test_steady_load_meets_its_limits(cluster: Cluster, tmp_path: Path):
     report, table = tmp_path / "report.html", tmp_path / "run"
     words = ("--scenario", "steady", "-u", "10", "-t", "5s", "--html", str(report))
     ended = await locust(
-        doors(cluster), tmp_path, *words, "--csv", str(table), "--expect", f"{CLEAN},unknown=0"
+        worker_hosts(cluster),
+        tmp_path,
+        *words,
+        "--csv",
+        str(table),
+        "--expect",
+        f"{CLEAN},unknown=0",
     )
     assert ended.code == 0, ended.text
     assert ended.ledger["acknowledged"] > 10
