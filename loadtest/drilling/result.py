@@ -9,7 +9,7 @@ Rules
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, Protocol
 
 Result = Literal["passed", "failed", "simulated"]
 Proof = Literal["full", "prometheus", "deadman"]
@@ -104,6 +104,13 @@ class DrillResult:
             name = "resolve_notified" if step == "resolve_notified" else step
             document[f"{name}_seconds"] = self.seconds(step)
         return document
+
+
+class StepListener(Protocol):
+    """Is notified of the progress of a drill."""
+
+    def stepped(self, result: DrillResult, step: str) -> None:
+        """A step was reached."""
 
 
 @dataclass(slots=True)

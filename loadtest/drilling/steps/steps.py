@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Final, Protocol
+from typing import Final
 
 from cluster.alerting.prometheus import Rule
 from cluster.errors import ClusterError, NotAnswering
@@ -21,7 +21,7 @@ from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
 from loadtest.drilling.receivers import Notifications, Receiver, last_id, receivers_of
-from loadtest.drilling.result import DrillResult
+from loadtest.drilling.result import DrillResult, StepListener
 from loadtest.drilling.steps import diagnosis, evidence
 from loadtest.drilling.steps.acknowledge import acknowledge, is_closed, unsilence
 from loadtest.drilling.steps.below_threshold import BelowThreshold, NotBelow
@@ -37,13 +37,6 @@ _SLACK_SECONDS: Final = 30.0
 # Two group intervals, and some time.
 _FORGOTTEN_SECONDS: Final = 750.0
 _LATE: Final = 1.6
-
-
-class StepListener(Protocol):
-    """Is notified of the progress of a drill."""
-
-    def stepped(self, result: DrillResult, step: str) -> None:
-        """A step was reached."""
 
 
 class NotReached(Exception):
