@@ -12,10 +12,11 @@ from typing import Any, Final
 
 from cluster.alerting.alertmanager import ActiveAlert
 from cluster.alerting.prometheus import Prometheus, Rule
-from cluster.errors import NotAnswering
+from cluster.errors import ClusterError, NotAnswering
 from cluster.monitor import endpoints
 from cluster.monitor.stack.render import RULES_FILE, compressed, seconds
 from loadtest.drilling.environment.cluster import MonitoredCluster
+from loadtest.drilling.faults.injector import CannotProvoke
 from loadtest.drilling.receivers import Receiver
 
 _METRIC: Final = re.compile(
@@ -174,3 +175,8 @@ def own_expression(alert: str, compress: float) -> str:
 def own_records(compress: float) -> dict[str, str]:
     """The project's recording rules."""
     return {r["record"]: compressed(r["expr"], compress) for r in own_rules() if "record" in r}
+
+
+def text_of(error: Exception) -> str:
+    """The text of an error whose text is for users; the representation of any other."""
+    return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)

@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from cluster.alerting.prometheus import Rule
-from cluster.errors import ClusterError, NotAnswering
+from cluster.errors import NotAnswering
 from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
@@ -394,7 +394,9 @@ class DrillSteps:
             error = self._provocation_fault
             if isinstance(error, Interrupted):
                 raise error
-            raise NotReached(step, f"cause: the fault could not be injected: {_text_of(error)}")
+            raise NotReached(
+                step, f"cause: the fault could not be injected: {diagnosis.text_of(error)}"
+            )
 
     def _raise_faults(self, faults: list[str]) -> None:
         if faults:
@@ -445,8 +447,3 @@ class DrillSteps:
 
     def _keep(self, name: str, found: object) -> None:
         self._result.evidence[name] = found
-
-
-def _text_of(error: Exception) -> str:
-    """The text of an error whose text is for users; the representation of any other."""
-    return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)
