@@ -16,7 +16,7 @@ from contextlib import suppress
 from typing import Final
 
 from cluster.alerting.prometheus import Rule
-from cluster.errors import NotAnswering
+from cluster.errors import ClusterError, NotAnswering
 from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
