@@ -10,12 +10,14 @@ import re
 from collections.abc import Iterable
 from typing import Any, Final
 
+from cluster.errors import ClusterError
 from cluster.monitor import endpoints
 from cluster.monitor.alertmanager import ActiveAlert
 from cluster.monitor.faults import NotAnswering
 from cluster.monitor.prometheus import Prometheus, Rule
 from cluster.monitor.stack.render import RULES_FILE, compressed, seconds
 from loadtest.drilling.environment.cluster import MonitoredCluster
+from loadtest.drilling.faults.injector import CannotProvoke
 from loadtest.drilling.receivers import Receiver
 
 _METRIC: Final = re.compile(
@@ -123,6 +125,12 @@ def value_of(prometheus: Prometheus, expression: str) -> float | None:
     return min(values) if found and found[1] == "<" else max(values)
 
 
+def value_text(prometheus: Prometheus, rule: Rule | None) -> str:
+    """The value that the alert of a rule compares, for a message."""
+    value = None if rule is None else value_of(prometheus, rule.expression)
+    return "no value" if value is None else f"the value is {value:g}"
+
+
 def comparison(expression: str) -> tuple[str, str, float] | None:
     """`left > 5` as ("left", ">", 5.0); None if the expression is no such thing as a whole."""
     text = re.sub(r"#[^\n]*", "", expression).strip()
@@ -150,6 +158,11 @@ def _plain(expression: str) -> str:
     text = re.sub(r"\s+", " ", re.sub(r"#[^\n]*", "", expression))
     text = _DURATION.sub(lambda found: f"{seconds(found[0]):g}s", text)
     return text.replace("( ", "(").replace(" )", ")").strip()
+
+
+def text_of(error: Exception) -> str:
+    """The text of an error that is written for users; the representation of any other."""
+    return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)
 
 
 def own_rules() -> list[dict[str, Any]]:
