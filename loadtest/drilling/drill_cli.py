@@ -156,7 +156,7 @@ def _parser() -> Parser:
         prog="ws-cluster drill",
         description="Inject a bounded fault for each alert, check that the alert fires, is notified and"
         " is resolved, and undo the fault in any case.",
-        epilog="exit codes: 0 everything is proven, 1 a drill failed or an alert has no drill, 3 a"
+        epilog="exit codes: 0 everything is proven, 1 a drill failed or an alert has no drill, 3 an"
         " environment cannot start, 69 a program is missing, 78 bad input, 130 interrupted",
     )
     add = parser.add_argument

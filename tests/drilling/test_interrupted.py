@@ -116,8 +116,8 @@ async def test_killed_in_the_middle_it_is_undone_by_the_daemon(drilling: Drillin
     drilling.process.kill()
     drilling.process.wait()
     await drilling.until_nothing_is_left()
-    await until(lambda: not [one for one in family if is_alive(one)], 30, "all of them are gone")
-    await until(lambda: not (cgroups() & groups), 30, "the control groups are gone")
+    await until(lambda: not [one for one in family if is_alive(one)], 30, "all of them have ended")
+    await until(lambda: not (cgroups() & groups), 30, "the control groups are removed")
 
 
 async def test_ctrl_c_undoes_ends_with_130_and_reports(drilling: Drilling):

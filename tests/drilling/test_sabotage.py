@@ -164,7 +164,7 @@ def test_a_whole_chain_is_proven(results: Mapping[str, DrillResult]):
             "notified",
             ["route: nothing arrived at slack #infrastructure-alerts", "websocket-team"],
         ),
-        (route_too_many, "notified", ["route: pagerduty trigger, slack"]),
+        (route_too_many, "notified", ["route: pagerduty trigger, slack", "notified, too"]),
         (receiver_unreachable, "notified", ["nothing arrived at slack #websocket-alerts"]),
         (alertmanager_hangs, "baseline", ["Alertmanager"]),
     ],

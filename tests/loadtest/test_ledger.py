@@ -192,7 +192,7 @@ def test_accounts_of_two_processes_add_up():
     assert final(here, "got") == 3
     assert here.summary(is_final=True)["p50_ms"] is not None
     here.take_report("there", there.report())
-    assert final(here, "got") == 3, "a later report takes the place of the earlier one"
+    assert final(here, "got") == 3, "a later report replaces the earlier one"
 
 
 @given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8)), st.sets(st.integers(1, 8)))

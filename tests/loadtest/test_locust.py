@@ -231,7 +231,7 @@ async def test_a_publication_that_goes_wrong_is_noticed(
 async def test_a_master_adds_up_what_its_workers_account_for(cluster: Cluster, tmp_path: Path):
     port = str(free_ports(1))
     worker = await asyncio.create_subprocess_exec(
-        # It is not told which scenario: the master is.
+        # It has no scenario: only the master has one.
         *(sys.executable, "-m", "locust", "-f", "loadtest/locustfile.py"),
         *("--worker", "--master-host", "127.0.0.1", "--master-port", port),
         cwd=ROOT,

@@ -124,6 +124,12 @@ def value_of(prometheus: Prometheus, expression: str) -> float | None:
     return min(values) if found and found[1] == "<" else max(values)
 
 
+def value_text(prometheus: Prometheus, rule: Rule | None) -> str:
+    """The value that the alert of a rule compares, for a message."""
+    value = None if rule is None else value_of(prometheus, rule.expression)
+    return "no value" if value is None else f"the value is {value:g}"
+
+
 def comparison(expression: str) -> tuple[str, str, float] | None:
     """`left > 5` as ("left", ">", 5.0); None if the expression is no such thing as a whole."""
     text = re.sub(r"#[^\n]*", "", expression).strip()
@@ -153,6 +159,11 @@ def _plain(expression: str) -> str:
     return text.replace("( ", "(").replace(" )", ")").strip()
 
 
+def text_of(error: Exception) -> str:
+    """The text of an error that is written for users; the representation of any other."""
+    return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)
+
+
 def own_rules() -> list[dict[str, Any]]:
     """The project's own rules."""
     import yaml
@@ -175,8 +186,3 @@ def own_expression(alert: str, compress: float) -> str:
 def own_records(compress: float) -> dict[str, str]:
     """The project's recording rules."""
     return {r["record"]: compressed(r["expr"], compress) for r in own_rules() if "record" in r}
-
-
-def text_of(error: Exception) -> str:
-    """The text of an error whose text is for users; the representation of any other."""
-    return str(error) if isinstance(error, ClusterError | CannotProvoke) else repr(error)

@@ -21,7 +21,7 @@ from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
 from loadtest.drilling.receivers import Notifications, Receiver, last_id, receivers_of
-from loadtest.drilling.result import DrillResult, StepListener
+from loadtest.drilling.result import STEPS, DrillResult
 from loadtest.drilling.steps import diagnosis, evidence
 from loadtest.drilling.steps.acknowledge import acknowledge, is_closed, unsilence
 from loadtest.drilling.steps.below_threshold import BelowThreshold, NotBelow
@@ -244,7 +244,7 @@ class DrillSteps:
         acknowledge(self._environment, self._drill.alert)
 
         def is_notified() -> bool:
-            return "acknowledged" in self._incident_words() and (
+            return self._is_closed() is not None and (
                 self._result.severity != "critical"
                 or bool(self._notifications.arrived("acknowledged"))
             )
@@ -255,9 +255,6 @@ class DrillSteps:
             _NOTIFY_SECONDS,
             lambda: "incident tracker: the acknowledgement did not arrive",
         )
-
-    def _incident_words(self) -> str:
-        return "acknowledged" if self._is_closed() is not None else ""
 
     def _is_closed(self) -> bool | None:
         provoked = self._result.step_times["provoked"]
@@ -279,7 +276,10 @@ class DrillSteps:
             "resolved",
             is_over,
             self._drill.resolves_seconds * _LATE,
-            lambda: "cause: the fault was undone and the alert still fires: " + self._value_text(),
+            lambda: (
+                "cause: the fault was undone and the alert still fires: "
+                + diagnosis.value_text(self._environment.prometheus, self._rule())
+            ),
             fixed=self._drill.fixed_seconds,
         )
 
@@ -385,8 +385,6 @@ class DrillSteps:
         self._listener.stepped(self._result, step)
 
     def _next_step(self) -> str:
-        from loadtest.drilling.result import STEPS
-
         return next((step for step in STEPS if step not in self._result.step_times), "ledger")
 
     def _check_provocation(self, step: str) -> None:
@@ -439,11 +437,6 @@ class DrillSteps:
         if self._drill.reaches is not None:
             return list(self._drill.reaches)
         return receivers_of(self._result.severity, self._result.team)
-
-    def _value_text(self) -> str:
-        rule = self._rule()
-        value = rule and diagnosis.value_of(self._environment.prometheus, rule.expression)
-        return "no value" if value is None else f"the value is {value:g}"
 
     def _keep(self, name: str, found: object) -> None:
         self._result.evidence[name] = found
