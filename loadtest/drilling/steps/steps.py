@@ -21,7 +21,7 @@ from loadtest.drilling.drill import Drill
 from loadtest.drilling.environment.load import LoadFailed, RunningLoad
 from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector, Interrupted
 from loadtest.drilling.receivers import Notifications, Receiver, last_id, receivers_of
-from loadtest.drilling.result import STEPS, DrillResult
+from loadtest.drilling.result import STEPS, DrillResult, StepListener
 from loadtest.drilling.steps import diagnosis, evidence
 from loadtest.drilling.steps.acknowledge import acknowledge, is_closed, unsilence
 from loadtest.drilling.steps.below_threshold import BelowThreshold, NotBelow
