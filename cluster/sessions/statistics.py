@@ -15,7 +15,7 @@ _SWEEP_BATCH = 1000
 class SessionStatistics:
     """The store's numbers about all sessions of the cluster, and the sweep of expired ones.
 
-    Every supervisor runs it; an expired session is counted once, by whoever sweeps it.
+    Every supervisor runs it; an expired session is counted once, by the one that sweeps it.
     """
 
     def __init__(self, router: Router, *, prefix: str) -> None:
