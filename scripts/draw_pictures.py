@@ -124,7 +124,7 @@ def environment() -> list[str]:
         text(206, 48, "one environment of a drill", "note", "start"),
         box(24, 76, 130, 66, "#e6eaf0", "Locust", "steady load", "and its ledger"),
         box(24, 196, 130, 66, "#fdeecb", "the drill", "injects, watches", "undoes"),
-        box(24, 306, 130, 66, "#e6eaf0", "the undo daemon", "undoes the fault if", "the drill is killed"),
+        box(24, 306, 130, 66, "#e6eaf0", "undo daemon", "undoes the fault if", "the drill is killed"),
         box(230, 76, 170, 66, "#d9f2e6", "the cluster", "nginx, 2 workers", "store, supervisor"),
         box(480, 76, 170, 66, "#dbe9fb", "Prometheus", "rules of docker/", "time compressed"),
         box(750, 76, 180, 66, "#dbe9fb", "Alertmanager", "routes, silences"),
