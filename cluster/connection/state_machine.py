@@ -68,7 +68,7 @@ EXPIRED_CLOSE_DELAY_SECONDS = 25.0
 #: With more commands than this waiting or in progress, the owner should stop reading.
 CONGESTED_COMMANDS = 256
 
-#: Maximum number of commands of one connection handled per turn of the event loop.
+#: After this many commands of one connection the next turn of the event loop is waited for.
 COMMANDS_PER_TURN = 64
 
 
@@ -105,17 +105,14 @@ class Connection:
     @property
     def is_congested(self) -> bool:
         """Whether the owner should stop reading from the client for now."""
-        waiting = len(self._waiting) if self._waiting else 0
-        return waiting + self._pending > CONGESTED_COMMANDS or self.has_more
-
-    @property
-    def has_more(self) -> bool:
-        """Whether commands wait only for the next turn's budget; `next_turn` handles them."""
-        return bool(self._waiting) and self.budget <= 0
+        waiting = self._waiting
+        if not waiting:
+            return self._pending > CONGESTED_COMMANDS
+        return self.budget <= 0 or len(waiting) + self._pending > CONGESTED_COMMANDS
 
     @property
     def has_waiting(self) -> bool:
-        """Whether commands wait for a subscribe; `resume` handles them."""
+        """Whether commands wait for a subscribe, or for the next turn."""
         return bool(self._waiting)
 
     # --- from the client -------------------------------------------------------------------
@@ -316,7 +313,7 @@ class Connection:
         return self.answered(number, why, counts=False)
 
     def next_turn(self) -> list[Action]:
-        """Renew the budget at the beginning of a turn, and handle the commands that waited for it."""
+        """Renew the budget, and handle the commands that waited for it."""
         self.budget = COMMANDS_PER_TURN
         return self.resume() if self._waiting else []
 

@@ -14,9 +14,8 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from cluster.connection import COMMANDS_PER_TURN, Action, Connection, State, actions
+from cluster.connection import Action, Connection, actions
 from cluster.errors import (
-    BAD_REQUEST_CLOSE,
     CONNECTION_CLOSED,
     INTERNAL,
     NORMAL,
@@ -44,7 +43,6 @@ class ClientOwner(Protocol):
     node: Node
     counters: Counters
     session_short_lived_seconds: float
-    early_bytes_limit: int
 
     def closing(self, client: WebSocketClient) -> None:
         """A close frame has been written; the socket must be closed soon."""
@@ -62,7 +60,7 @@ class WebSocketClient(FrameProtocol):
     """
 
     __slots__ = (
-        "_counted", "_counters", "_early_bytes", "_native_pings", "_node", "_owner",
+        "_counted", "_counters", "_native_pings", "_node", "_owner",
         "_url_session", "connection", "opened_at", "session", "timer_slot",
     )  # fmt: skip
 
@@ -81,7 +79,6 @@ class WebSocketClient(FrameProtocol):
         self._url_session = url_session
         self._native_pings = native_pings
         self._counted = 0
-        self._early_bytes = 0
         self.connection = connection
         self.session: Session | None = None
         self.opened_at = 0.0
@@ -97,17 +94,6 @@ class WebSocketClient(FrameProtocol):
         return self._is_closing
 
     # --- from the socket -------------------------------------------------------------------
-
-    def data_received(self, data: bytes) -> None:
-        connection = self.connection
-        if not self._is_turn_scheduled:
-            connection.budget = COMMANDS_PER_TURN
-        if connection.state is State.NEW:
-            self._early_bytes += len(data)
-            if self._early_bytes > self._owner.early_bytes_limit:
-                self.fail(BAD_REQUEST_CLOSE)
-                return
-        super().data_received(data)
 
     def receive(self, data: bytes) -> None:
         self._counters.bytes_in += len(data)
@@ -177,9 +163,10 @@ class WebSocketClient(FrameProtocol):
                 self._write_all(frames)
                 _PERFORM[type(action)](self, action)
         self._write_all(frames)
-        if self.connection.has_more:
+        connection = self.connection
+        if connection.budget <= 0 and connection.has_waiting:
             self.schedule_turn()
-        elif self._is_paused and not self._is_turn_scheduled and not self.connection.is_congested:
+        elif self._is_paused and not self._is_turn_scheduled and not connection.is_congested:
             self.resume()
 
     def _frame(self, action: actions.Send) -> bytes:
@@ -250,6 +237,7 @@ class WebSocketClient(FrameProtocol):
             self.perform(self.connection.disconnect(SERVER_ERROR))
 
     def _connect(self, action: actions.Connect) -> None:
+        self._opening = None
         self._run(self._do_connect(action))
 
     async def _do_connect(self, action: actions.Connect) -> None:

@@ -38,26 +38,31 @@ _SLOW_GRACE_SECONDS = 0.05
 _FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
 
 
-class MaskCheck:
-    """Whether a client masks its frames, as the second byte of its first frame tells.
+class Opening:
+    """What is checked of a client's bytes until its connect: they are masked, and they are few.
 
-    aiohttp's reader takes unmasked frames too; RFC 6455 §5.1 says 1002. A client masks always or
-    never, so the first frame decides, whichever piece of the stream that byte comes in.
+    aiohttp's reader accepts unmasked frames too; RFC 6455 §5.1 says 1002. A client masks always or
+    never, so the second byte of its first frame decides, in whichever piece of the stream it comes.
+
+    Args:
+        most_bytes: how many bytes may come before the connect.
     """
 
-    __slots__ = ("_to_come", "is_masked")
+    __slots__ = ("_bytes_left", "_until_mask")
 
-    def __init__(self) -> None:
-        self._to_come = 1
-        self.is_masked = False
+    def __init__(self, most_bytes: int) -> None:
+        self._bytes_left = most_bytes
+        self._until_mask = 1
 
-    def tells(self, data: bytes) -> bool:
-        """Read the next piece of the stream; returns whether `is_masked` is known now."""
-        if len(data) <= self._to_come:
-            self._to_come -= len(data)
-            return False
-        self.is_masked = bool(data[self._to_come] & 0x80)
-        return True
+    def fault(self, data: bytes) -> Disconnect | None:
+        """Check the next piece of the stream; returns why the connection must be closed, or None."""
+        self._bytes_left -= len(data)
+        if self._bytes_left < 0:
+            return BAD_REQUEST_CLOSE
+        at, self._until_mask = self._until_mask, self._until_mask - len(data)
+        if 0 <= at < len(data) and not data[at] & 0x80:
+            return PROTOCOL_ERROR
+        return None
 
 
 class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
@@ -68,14 +73,14 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_is_closing", "_is_paused", "_is_turn_scheduled", "_mask_check", "_ping", "_reader", "_transport", "write",
+        "_is_closing", "_is_paused", "_is_turn_scheduled", "_opening", "_ping", "_reader", "_transport", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
         # The base class's queue stays unused: messages are handled as they are parsed.
         self._reader: WebSocketReader | None = None
         self._transport: asyncio.Transport | None = None
-        self._mask_check: MaskCheck | None = MaskCheck()
+        self._opening: Opening | None = None
         self._is_closing = False
         self._is_paused = False
         self._is_turn_scheduled = False
@@ -88,6 +93,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
         self.write = transport.write
         # One mark for both: the transport then calls each time the buffer passes it.
         transport.set_write_buffer_limits(high=queue_max, low=queue_max)
+        # A connect, with the commands that SDKs send in one message with it.
+        self._opening = Opening(2 * message_size_limit)
         self._reader = WebSocketReader(self, message_size_limit, False, False)
 
     # --- what a subclass handles ---------------------------------------------------------------
@@ -134,11 +141,10 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
         reader = self._reader
         if reader is None:
             return
-        check = self._mask_check
-        if check is not None and check.tells(data):
-            self._mask_check = None
-            if not check.is_masked:
-                self.fail(PROTOCOL_ERROR)
+        if self._opening is not None:
+            why = self._opening.fault(data)
+            if why is not None:
+                self.fail(why)
                 return
         reader.feed_data(data)
         if self._ping is not None:

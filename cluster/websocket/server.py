@@ -88,8 +88,6 @@ class WebSocketServer:
         self.node = node
         self.counters = counters
         self.session_short_lived_seconds = config.session.short_lived
-        # A connect, with what SDKs send in one batch with it.
-        self.early_bytes_limit = 2 * config.websocket.message_size_limit
         self.clients: set[WebSocketClient] = set()
         self._config = config
         self._is_ready = is_ready

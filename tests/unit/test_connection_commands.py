@@ -111,7 +111,7 @@ def test_a_client_with_too_many_commands_is_congested_until_they_are_answered():
     connection.receive(frame)
     assert connection.is_congested
     enter(connection)
-    while connection.has_more:
+    while connection.has_waiting:
         assert connection.is_congested
         connection.next_turn()
     assert connection.is_congested
@@ -130,7 +130,7 @@ def test_only_so_many_commands_are_handled_in_one_turn():
     assert len(connection.receive(frame)) == machine.COMMANDS_PER_TURN
     assert len(connection.next_turn()) == machine.COMMANDS_PER_TURN
     assert len(connection.next_turn()) == 1
-    assert (connection.has_more, connection.is_congested) == (False, False)
+    assert (connection.has_waiting, connection.is_congested) == (False, False)
 
 
 # --- pings, time, closing ------------------------------------------------------------------

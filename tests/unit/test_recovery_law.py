@@ -71,7 +71,6 @@ class LawOwner:
         self.node = node
         self.counters = counters
         self.session_short_lived_seconds = 0.0
-        self.early_bytes_limit = 1 << 20
 
     def closing(self, client: WebSocketClient) -> None:
         """Nothing waits for it."""
