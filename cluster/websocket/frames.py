@@ -27,10 +27,8 @@ from cluster.protocol import native_pong_frame
 
 log = get_logger()
 
-#: Most bytes read from one connection in one turn of the event loop.
+#: Most bytes of one connection that are parsed in one turn of the event loop.
 READ_BYTES = 16_384
-
-_BUFFER = memoryview(bytearray(READ_BYTES))
 
 #: How long the buffer may stay full before the peer counts as one that does not read.
 _SLOW_GRACE_SECONDS = 0.05
@@ -65,7 +63,7 @@ class Opening:
         return None
 
 
-class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
+class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
     """Call `begin` with the socket; a subclass handles the messages.
 
     Attributes:
@@ -73,7 +71,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_is_closing", "_is_paused", "_is_turn_scheduled", "_opening", "_ping", "_reader", "_transport", "write",
+        "_is_closing", "_is_paused", "_is_turn_scheduled", "_opening", "_ping", "_reader",
+        "_transport", "_unread", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -85,6 +84,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
         self._is_paused = False
         self._is_turn_scheduled = False
         self._ping: bytes | None = None
+        self._unread = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
     def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
@@ -125,22 +125,13 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
 
     # --- from the socket -----------------------------------------------------------------------
 
-    def get_buffer(self, sizehint: int) -> memoryview:
-        # One for all connections: what was read is copied before anything else is.
-        return _BUFFER
-
-    def buffer_updated(self, nbytes: int) -> None:
-        self.data_received(bytes(_BUFFER[:nbytes]))
-        if nbytes == READ_BYTES:
-            # There may be more, and libuv would read up to 32 times before it serves another socket.
-            self.pause()
-            self.schedule_turn()
-
     def data_received(self, data: bytes) -> None:
         """Parse what was read, and handle its messages."""
         reader = self._reader
         if reader is None:
             return
+        if len(data) > READ_BYTES:
+            data = self._postpone_rest(data)
         if self._opening is not None:
             why = self._opening.fault(data)
             if why is not None:
@@ -150,6 +141,16 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
         if self._ping is not None:
             ping, self._ping = self._ping, None
             self.write(native_pong_frame(ping))
+
+    def _postpone_rest(self, data: bytes) -> bytes:
+        """Keep all but the first `READ_BYTES` for the turns to come, and read nothing until then.
+
+        uvloop reads 256 KiB at once, and without a pause libuv would do so up to 32 times in this turn.
+        """
+        self.pause()
+        self._unread = data[READ_BYTES:]
+        self.schedule_turn()
+        return data[:READ_BYTES]
 
     def feed_data(self, message: Any, size: int) -> None:
         """Handle one message that the reader has parsed."""
@@ -196,6 +197,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
         self._reader = None
+        self._unread = b""
         self.write = _write_nowhere
 
     # --- to the socket -------------------------------------------------------------------------
@@ -209,6 +211,11 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
     def _begin_turn(self) -> None:
         self._is_turn_scheduled = False
         self.next_turn()
+        if self._unread and not self._is_turn_scheduled:
+            data, self._unread = self._unread, b""
+            self.data_received(data)
+            # Reading goes on in `next_turn`, also if these bytes were no whole message.
+            self.schedule_turn()
 
     def pause(self) -> None:
         """Stop reading until `resume`."""
@@ -217,8 +224,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.BufferedProtocol):
             self._transport.pause_reading()
 
     def resume(self) -> None:
-        """Go on reading."""
-        if self._is_paused and self._transport is not None:
+        """Go on reading, unless bytes that have been read wait to be parsed."""
+        if self._is_paused and self._transport is not None and not self._unread:
             self._is_paused = False
             self._transport.resume_reading()
 
