@@ -178,7 +178,14 @@ def _parser() -> Parser:
         metavar="DIR",
         help="where drill.json, drill.xml and drill.html are written (drill-report)",
     )
-    add("--environments", type=count, default=2, metavar="N", help="clusters at a time (2)")
+    add(
+        "--stages",
+        dest="environments",
+        type=count,
+        default=2,
+        metavar="N",
+        help="number of environments, each a cluster with its monitoring (2)",
+    )
     add("--together", type=count, default=3, metavar="N", help="drills at a time on each (3)")
     add("--target", type=Path, metavar="FILE", help="a running cluster, described in TOML")
     add(

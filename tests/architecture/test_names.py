@@ -96,6 +96,7 @@ USUAL: Final = (
     Usual(
         "^mend$|provoke and mend", "a key of a target file on disk", "loadtest/drilling/target.py"
     ),
+    Usual("^--stages$", "an option of the command line", "loadtest/drilling/drill_cli.py"),
     Usual("^nobody$", "the Unix user of that name", "cluster/children/nginx.py"),
 )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 
@@ -44,9 +45,7 @@ def test_what_makes_no_sense_is_refused(
     assert says in capsys.readouterr().err
 
 
-@pytest.mark.parametrize(
-    "words", [["--compress", "100"], ["--environments", "0"], ["--profile", "fast"]]
-)
+@pytest.mark.parametrize("words", [["--compress", "100"], ["--stages", "0"], ["--profile", "fast"]])
 def test_a_mistake_of_the_command_line_is_bad_input(words: list[str]):
     done = subprocess.run(
         [sys.executable, "-m", "cluster", "drill", *words],
@@ -58,6 +57,27 @@ def test_a_mistake_of_the_command_line_is_bad_input(words: list[str]):
     )
     assert done.returncode == 78
     assert done.stderr.startswith("usage: ws-cluster drill")
+
+
+@pytest.mark.parametrize("target", ["drill", "drill-short", "drill-production", "soak"])
+def test_the_makefile_gives_only_options_that_exist(target: str):
+    recipe = (ROOT / "Makefile").read_text().partition(f"\n{target}: ")[2].partition("\n\n")[0]
+    commands = re.findall(r"ws-cluster (drill|soak) (.+?) ?(?:\$\(ARGS\)|$)", recipe, re.MULTILINE)
+    assert commands
+    for command, options in commands:
+        done = subprocess.run(
+            [sys.executable, "-m", "cluster", command, *options.split(), "--help"],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert done.returncode == 0, done.stderr
+        unknown = set(re.findall(r"--[a-z-]+", options)) - set(
+            re.findall(r"--[a-z-]+", done.stdout)
+        )
+        assert unknown == set()
 
 
 def test_the_list_names_every_drill(capsys: pytest.CaptureFixture[str]):

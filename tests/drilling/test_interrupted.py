@@ -39,7 +39,7 @@ class Drilling:
                 "NodeExporterDown",
                 "HighDiskUsage",
             ]
-            command += ["--environments", "1", "--compress", "30", "--report", str(self.report)]
+            command += ["--stages", "1", "--compress", "30", "--report", str(self.report)]
             self.process = subprocess.Popen(
                 [*command, "--keep", str(self.work)],
                 cwd=ROOT,

@@ -38,7 +38,7 @@ def test_who_takes_what_another_uses_disturbs_it():
     )
 
 
-def test_the_machine_is_one_for_all_stages():
+def test_all_environments_share_one_machine():
     busy, heavy = drill("a", Component.MACHINE), drill("b", Component.MACHINE)
     assert disturb(busy, heavy, is_same_environment=False)
     assert not disturb(

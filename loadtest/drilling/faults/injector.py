@@ -45,7 +45,7 @@ class FaultInjector:
         self.name = name
         self.simulated_because = ""
         self._stop = stop
-        self._noted: list[int] = []
+        self._undo_numbers: list[int] = []
         self._afterwards: list[Callable[[], None]] = []
         self._loads: list[RunningLoad] = []
         self._is_over = threading.Event()
@@ -118,7 +118,7 @@ class FaultInjector:
     def note(self, action: UndoAction) -> int:
         """Log an undo action; inject the fault only after this."""
         number = self.monitored_cluster.undo_log.note(action)
-        self._noted.append(number)
+        self._undo_numbers.append(number)
         return number
 
     def afterwards(self, action: Callable[[], None]) -> None:
@@ -192,7 +192,7 @@ class FaultInjector:
             undo_log=self.monitored_cluster.undo_log,
             cgroup=cgroup,
         )
-        self._noted.append(program.undo_number)
+        self._undo_numbers.append(program.undo_number)
         return program
 
     def simulate(self, because: str) -> None:
@@ -215,8 +215,8 @@ class FaultInjector:
                 faults.append(f"could not be undone: {error}")
         for load in self._loads:
             load.end()
-        faults += self.monitored_cluster.undo_log.undo(self._noted)
-        self._pulses, self._afterwards, self._loads, self._noted = [], [], [], []
+        faults += self.monitored_cluster.undo_log.undo(self._undo_numbers)
+        self._pulses, self._afterwards, self._loads, self._undo_numbers = [], [], [], []
         self._is_over = threading.Event()
         self._undoing_thread = 0
         return faults
