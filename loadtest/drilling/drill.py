@@ -87,6 +87,8 @@ class Drill:
         compress_at_most: the fastest time in which the condition can hold.
         load: the load meanwhile; None for none.
         is_by_load: whether load alone causes it, so that any cluster can be drilled.
+        is_active_without_load: whether the alert fires on a healthy cluster that has no load, so that the
+            load must start before the baseline.
         reaches: the receivers it must reach, if not all those of its severity and team.
         is_early: whether it must run before other drills have changed the metrics of long windows.
     """
@@ -109,6 +111,7 @@ class Drill:
     compress_at_most: float = float("inf")
     load: Load | None = field(default=STEADY)
     is_by_load: bool = False
+    is_active_without_load: bool = False
     reaches: tuple[Receiver, ...] | None = None
     is_early: bool = False
 

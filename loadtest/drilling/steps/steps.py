@@ -95,6 +95,8 @@ class DrillSteps:
         drill = self._drill
         if drill.prepare is not None:
             drill.prepare(self._injector)
+        if drill.is_active_without_load:
+            self._begin_load()
         self._baseline()
         self._start_load()
         if drill.below is not None:
@@ -145,10 +147,13 @@ class DrillSteps:
         scrapes = self._environment.prometheus.number("min(count_over_time(up[1h]))")
         return scrapes is not None and scrapes >= _SCRAPES
 
-    def _start_load(self) -> None:
-        if self._drill.load is not None:
+    def _begin_load(self) -> None:
+        if self._drill.load is not None and self._load is None:
             self._load = self._injector.start_load(self._drill.load)
             self._load.wait_until_connected(self._injector.wait)
+
+    def _start_load(self) -> None:
+        self._begin_load()
         self._stay_quiet_under_load()
 
     def _stay_quiet_under_load(self) -> None:
