@@ -89,10 +89,6 @@ class WebSocketClient(FrameProtocol):
         self.opened_at = time.monotonic()
         self._counters.connections_opened += 1
 
-    @property
-    def is_closing(self) -> bool:
-        return self._is_closing
-
     # --- from the socket -------------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
