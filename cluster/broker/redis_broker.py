@@ -14,7 +14,7 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from cluster.broker import BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import READ_MAX_BYTES, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
@@ -104,21 +104,28 @@ class RedisBroker:
         since: int | None = None,
         limit: int = 0,
         reverse: bool = False,
+        max_bytes: int = READ_MAX_BYTES,
+        is_whole: bool = False,
+        leaves_epoch: bool = True,
     ) -> StreamRead:
         first, last = "-", "+"
         if since is not None and reverse:
             last = f"({since}-0"
         elif since is not None:
             first = f"({since}-0"
-        offset, epoch, entries = await self._router.call_script(
+        offset, epoch, entries, is_cut = await self._router.call_script(
             READ_STREAM,
             (self._key(channel, "meta"), self._key(channel, "stream")),
-            (self._spare_epoch, history.meta_ttl_ms, first, last, limit, int(reverse)),
-        )
+            (
+                self._spare_epoch if leaves_epoch else "", history.meta_ttl_ms, first, last, limit,
+                int(reverse), max_bytes, since if is_whole and since is not None else "",
+            ),
+        )  # fmt: skip
         top = Position(offset, self._used(epoch.decode()))
         return StreamRead(
             top,
             [Publication(int(id_.split(b"-")[0]), top.epoch, fields[1]) for id_, fields in entries],
+            bool(is_cut),
         )
 
     def _used(self, epoch: str) -> str:

@@ -86,6 +86,9 @@ class ClientConfig:
     history_max_publication_limit: int = _integer(
         300, minimum=1, text="publications per history reply"
     )
+    history_max_size: int = _bytes(
+        262144, minimum=1024, text="bytes of publications per history reply, which ends before them"
+    )
     recovery_max_publication_limit: int = _integer(300, minimum=1, text="publications per recovery")
     channel_position_check_delay: float = _seconds(
         40.0,
@@ -162,6 +165,9 @@ class BrokerConfig:
     )
     prefix: str = _string("ws", text="prefix of every key")
     timeout: float = _seconds(4.0, minimum=0.05, text="time a request to the store may take")
+    read_concurrency: int = _integer(
+        64, minimum=1, text="reads of publications that a worker may have in flight; the others wait"
+    )
     canary_interval: float = _seconds(
         1.0, minimum=0.05, text="time between two canary publications"
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,15 @@ class MemoryBench:
     async def break_subscriptions(self) -> None:
         self.store.cut()
 
+    async def streams(self) -> int:
+        return len(self.store.streams)
+
+    async def life_of_position(self, channel: str = "c") -> float:
+        return self.store.streams[channel].meta_end_ms - time.time() * 1000
+
+    async def forget(self) -> None:
+        self.store.streams.clear()
+
     async def aclose(self) -> None:
         """Nothing is open."""
 
@@ -199,6 +209,24 @@ class RedisBench:
     async def break_subscriptions(self) -> None:
         for server in self.servers:
             server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def key(self, channel: str, part: str) -> str:
+        """A key or shard channel of a channel."""
+        return f"{{{self.prefix}:{channel}}}.{part}"
+
+    async def streams(self) -> int:
+        """How many keys there are of channels."""
+        return sum(len(server.ask("KEYS", self.key("*", "*"))) for server in self.servers)
+
+    async def life_of_position(self, channel: str = "c") -> float:
+        """Milliseconds for which a channel's position is kept."""
+        [life] = [server.ask("PTTL", self.key(channel, "meta")) for server in self.servers]
+        return float("inf") if life == -1 else life
+
+    async def forget(self) -> None:
+        """Delete the stream of channel c."""
+        for server in self.servers:
+            server.ask("DEL", self.key("c", "meta"), self.key("c", "stream"))
 
     async def aclose(self) -> None:
         for router in self._routers:
