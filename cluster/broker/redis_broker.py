@@ -1,9 +1,9 @@
 """The broker over Redis or Valkey: streams for history, sharded pub/sub for delivery.
 
-Layout 1: `{prefix:channel}.meta` (hash: o top offset, e epoch), `{prefix:channel}.stream` (id =
-offset), shard channel `{prefix:channel}.pub` with payloads `1:offset:epoch:accepted_ms:body`. All
+Of a channel there are `.meta` (hash: o top offset, e epoch), `.stream` (id = offset), and the shard
+channel `.pub` with payloads `1:offset:epoch:accepted_ms:body`; `cluster.resp.keys` has their names. All
 keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
-payload of another layout is counted and ignored: two versions may share the store during a roll.
+payload of another form is counted and ignored: two versions may share the store during a roll.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from cluster.broker import READ_MAX_BYTES, BrokerListener, HistoryPolicy, Stream
 from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
+from cluster.resp.keys import KIND_CHANNEL
 from cluster.resp.router import Router
 from cluster.resp.scripts import PUBLISH, READ_STREAM
 from cluster.resp.subscriptions import Subscriptions
@@ -29,7 +30,7 @@ class RedisBroker:
     """See `Broker` for the guarantees.
 
     Args:
-        prefix: of every key of this cluster.
+        prefix: of every key of this cluster; see `key_prefix`.
         listener: receives the publications.
     """
 
@@ -44,7 +45,7 @@ class RedisBroker:
     ) -> None:
         self._router = router
         self._subscriptions = subscriptions
-        self._prefix = prefix
+        self._prefix = f"{prefix}:{KIND_CHANNEL}"
         self._listener = listener
         self._counters = counters
         self._spare_epoch = new_epoch()

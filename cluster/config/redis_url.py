@@ -107,6 +107,15 @@ class Address:
         return address
 
 
+def database_of(url: str) -> int:
+    """The number of the database that a store's URL names, 0 if it names none; the URL must be valid."""
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query)).get("db", "")
+    if not given and parts.scheme != "unix":
+        given = parts.path.rstrip("/").rpartition("/")[2]
+    return int(given) if given.isdigit() else 0
+
+
 def _split(url: str) -> SplitResult:
     scheme = url.partition("://")[0]
     if scheme not in REDIS_SCHEMES:

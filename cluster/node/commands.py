@@ -126,7 +126,7 @@ class Commands:
                     since=since.offset if since is not None else None,
                     limit=limit,
                     reverse=request.reverse,
-                    max_bytes=self._config.client.history_max_size,
+                    max_bytes=self._config.client.history_max_publication_bytes,
                     leaves_epoch=False,
                 )
         except (StoreError, TimeoutError) as error:

@@ -1,6 +1,6 @@
 """The sessions over Redis or Valkey.
 
-Layout 1, in 64 buckets by id, each with one hash tag `{prefix:s<bucket>}`: `.session.<id>` (hash:
+In 64 buckets by id, each with one hash tag (`cluster.resp.keys`): `.session.<id>` (hash:
 user, created, messages, version, state, channels, attached), `.sessions` (zset id -> expiry ms,
 which decides), `.counters`, shard channel `.changes` with payloads
 `1:id:version:length of channels:channels` and the state, both JSON.
@@ -22,6 +22,7 @@ import orjson
 
 from cluster.errors import StoreError, StoreRefused
 from cluster.log import get_logger
+from cluster.resp.keys import KIND_SESSIONS
 from cluster.resp.router import Router
 from cluster.resp.scripts import (
     SESSION_ATTACH,
@@ -51,7 +52,7 @@ def _bucket(session_id: str) -> str:
 
 
 def _bucket_tag(prefix: str, session_id: str) -> str:
-    return f"{{{prefix}:s{_bucket(session_id)}}}"
+    return f"{{{prefix}:{KIND_SESSIONS}:{_bucket(session_id)}}}"
 
 
 class _Change(NamedTuple):
@@ -113,7 +114,7 @@ class RedisSessions:
         await asyncio.gather(
             *(
                 self._subscriptions.subscribe(
-                    f"{{{self._prefix}:s{bucket}}}.changes",
+                    f"{{{self._prefix}:{KIND_SESSIONS}:{bucket}}}.changes",
                     str(bucket),
                     self._changed,
                     self._resumed,

@@ -9,6 +9,7 @@ from cluster.broker.canary import Canary
 from cluster.broker.redis_broker import RedisBroker
 from cluster.config import Config
 from cluster.metrics.counters import Counters
+from cluster.resp.keys import check_layout, key_prefix
 from cluster.resp.router import Router
 from cluster.sessions import SessionListener
 from cluster.sessions.redis_sessions import RedisSessions
@@ -29,13 +30,14 @@ class RedisStores:
 
     def __init__(self, config: Config, counters: Counters, *, name: str) -> None:
         self._config = config
+        self._prefix = key_prefix(config.broker)
         self._counters = counters
         self._router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
         self._subscriptions = self._router.subscriptions
         self.canary = Canary(
             self._router,
             self._subscriptions,
-            prefix=config.broker.prefix,
+            prefix=self._prefix,
             name=name,
             interval_seconds=config.broker.canary_interval,
             deaf_after_seconds=config.broker.deaf_after,
@@ -45,7 +47,7 @@ class RedisStores:
         return RedisBroker(
             self._router,
             self._subscriptions,
-            prefix=self._config.broker.prefix,
+            prefix=self._prefix,
             listener=listener,
             counters=self._counters,
         )
@@ -54,7 +56,7 @@ class RedisStores:
         self.sessions = RedisSessions(
             self._router,
             self._subscriptions,
-            prefix=self._config.broker.prefix,
+            prefix=self._prefix,
             ttl_seconds=self._config.session.ttl,
             state_max_size=self._config.session.state_max_size,
             listener=listener,
@@ -74,6 +76,7 @@ class RedisStores:
         """
         await self._router.start()
         async with asyncio.timeout(self._config.broker.timeout):
+            await check_layout(self._router, self._config.broker.prefix)
             await self.sessions.start()
 
     async def aclose(self) -> None:

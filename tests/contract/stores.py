@@ -169,13 +169,21 @@ class RedisParts:
 
 
 class RedisBench:
-    """Workers that use real servers; every bench has a prefix of its own."""
+    """Workers that use real servers; every bench has a prefix of its own, `name` in the configuration."""
 
     kind = "redis"
 
-    def __init__(self, servers: list[Server], *, urls: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        servers: list[Server],
+        *,
+        urls: list[str] | None = None,
+        name: str = "",
+        database: int = 0,
+    ) -> None:
         self.servers = servers
-        self.prefix = f"t{secrets.token_hex(4)}"
+        self.name = name or f"t{secrets.token_hex(4)}"
+        self.prefix = f"{self.name}:{database}"
         self._urls = urls or [server.url for server in servers]
         self._routers: list[Router] = []
 
@@ -212,7 +220,7 @@ class RedisBench:
 
     def key(self, channel: str, part: str) -> str:
         """A key or shard channel of a channel."""
-        return f"{{{self.prefix}:{channel}}}.{part}"
+        return f"{{{self.prefix}:c:{channel}}}.{part}"
 
     async def streams(self) -> int:
         """How many keys there are of channels."""

@@ -1,0 +1,61 @@
+"""The names of keys and shard channels in the store: layout 2.
+
+Every name is `{<prefix>:<database>:<kind>:<name>}.<part>`. The braces are the hash tag: all parts of one
+name are in one slot of a Redis Cluster. The kinds are
+
+    c  a channel, as a client calls it: `.meta`, `.stream`, `.pub`
+    s  a bucket of sessions: `.session.<id>`, `.sessions`, `.counters`, `.changes`
+    i  what only the workers use: `.pub` of a canary
+
+Rules: a prefix holds no colon (`PREFIX`), the database is a number, the kind is one letter, and the name
+comes last. So names that differ in any of the four differ, whatever characters a channel has. The
+database is named because pub/sub is not scoped by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+from cluster.config import BrokerConfig
+from cluster.config.redis_url import database_of
+from cluster.errors import StoreRefused
+from cluster.resp.router import Router
+
+KIND_CHANNEL: Final = "c"
+KIND_SESSIONS: Final = "s"
+KIND_INTERNAL: Final = "i"
+
+
+def key_prefix(config: BrokerConfig) -> str:
+    """The start of every name of a cluster: its prefix and the database.
+
+    If its servers are used with different databases, all of them are named, in order.
+    """
+    return f"{config.prefix}:{_database(config.redis_urls)}"
+
+
+def _database(urls: Sequence[str]) -> str:
+    numbers = [database_of(url) for url in urls] or [0]
+    if len(set(numbers)) == 1:
+        return str(numbers[0])
+    return "-".join(map(str, numbers))
+
+
+async def check_layout(router: Router, prefix: str) -> None:
+    """Refuse to serve beside workers that know only layout 1: neither would get the other's publications.
+
+    Args:
+        prefix: `broker.prefix`, after which layout 1 named everything.
+
+    Raises:
+        StoreRefused: if such workers use the store, with any database.
+        StoreError: if the store cannot say so.
+    """
+    changes = f"{{{prefix}:s0}}.changes"
+    reply = await router.call(changes, "PUBSUB", "SHARDNUMSUB", changes)
+    if reply[1]:
+        raise StoreRefused(
+            f"workers of an earlier version, with key layout 1, use this store with the prefix {prefix}: "
+            "stop all of them first, or give broker.prefix another value"
+        )
