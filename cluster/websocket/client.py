@@ -213,7 +213,7 @@ class WebSocketClient(FrameProtocol):
         lived = time.monotonic() - self.opened_at
         session = self.session
         may_end = (
-            why in (NORMAL, CONNECTION_CLOSED)
+            (why.is_client_fault or why in (NORMAL, CONNECTION_CLOSED, SLOW))
             and session is not None
             and not session.is_resumed
             and lived < self._owner.session_short_lived_seconds
