@@ -163,6 +163,7 @@ class BrokerConfig:
     redis_urls: tuple[str, ...] = _strings(
         text="shards, chosen by channel; if empty, a Valkey is started", is_secret=True
     )
+    redis_password: str = _secret(text="password of the servers whose URL names none")
     prefix: str = _string("ws", text="prefix of every key; letters, digits and -_.")
     timeout: float = _seconds(4.0, minimum=0.05, text="time a request to the store may take")
     read_concurrency: int = _integer(

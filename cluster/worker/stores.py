@@ -8,8 +8,9 @@ from cluster.broker import BrokerListener
 from cluster.broker.canary import Canary
 from cluster.broker.redis_broker import RedisBroker
 from cluster.config import Config
+from cluster.errors import StoreUnavailable
 from cluster.metrics.counters import Counters
-from cluster.resp.keys import check_layout, key_prefix
+from cluster.resp.keys import check_access, check_layout, key_prefix
 from cluster.resp.router import Router
 from cluster.sessions import SessionListener
 from cluster.sessions.redis_sessions import RedisSessions
@@ -72,12 +73,21 @@ class RedisStores:
         """Connect, and subscribe to the changes of sessions; may be tried again.
 
         Raises:
-            StoreError, TimeoutError, OSError: a server cannot be used.
+            StoreError, OSError: a server cannot be used; the text is the server's reason, if it gave one.
         """
         await self._router.start()
-        async with asyncio.timeout(self._config.broker.timeout):
-            await check_layout(self._router, self._config.broker.prefix)
-            await self.sessions.start()
+        try:
+            async with asyncio.timeout(self._config.broker.timeout):
+                await check_layout(self._router, self._config.broker.prefix)
+                await check_access(self._router, self._prefix)
+                await self.sessions.start()
+        except TimeoutError:
+            refusal = self._subscriptions.refusal
+            raise StoreUnavailable(
+                f"the store refuses subscriptions: {refusal}"
+                if refusal
+                else f"the store does not answer within {self._config.broker.timeout:g} s"
+            ) from None
 
     async def aclose(self) -> None:
         """Close every link."""
