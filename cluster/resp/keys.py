@@ -68,22 +68,3 @@ async def check_access(router: Router, prefix: str) -> None:
 def _tag_on(router: Router, shard: Shard, prefix: str) -> str:
     tags = (f"{{{prefix}:{KIND_INTERNAL}:access:{number}}}" for number in count())
     return next(tag for tag in tags if router.shard_of(tag) is shard)
-
-
-async def check_layout(router: Router, prefix: str) -> None:
-    """Refuse to serve beside workers that know only layout 1: neither would get the other's publications.
-
-    Args:
-        prefix: `broker.prefix`, after which layout 1 named everything.
-
-    Raises:
-        StoreRefused: if such workers use the store, with any database.
-        StoreError: if the store cannot say so.
-    """
-    changes = f"{{{prefix}:s0}}.changes"
-    reply = await router.call(changes, "PUBSUB", "SHARDNUMSUB", changes)
-    if reply[1]:
-        raise StoreRefused(
-            f"workers of an earlier version, with key layout 1, use this store with the prefix {prefix}: "
-            "stop all of them first, or give broker.prefix another value"
-        )

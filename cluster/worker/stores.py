@@ -10,7 +10,8 @@ from cluster.broker.redis_broker import RedisBroker
 from cluster.config import Config
 from cluster.errors import StoreUnavailable
 from cluster.metrics.counters import Counters
-from cluster.resp.keys import check_access, check_layout, key_prefix
+from cluster.resp.keys import check_access, key_prefix
+from cluster.resp.layout import check_layout, rename_layout_1
 from cluster.resp.router import Router
 from cluster.sessions import SessionListener
 from cluster.sessions.redis_sessions import RedisSessions
@@ -79,6 +80,7 @@ class RedisStores:
         try:
             async with asyncio.timeout(self._config.broker.timeout):
                 await check_layout(self._router, self._config.broker.prefix)
+                await rename_layout_1(self._router, self._config.broker.prefix, self._prefix)
                 await check_access(self._router, self._prefix)
                 await self.sessions.start()
         except TimeoutError:

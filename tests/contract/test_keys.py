@@ -17,11 +17,13 @@ from cluster.config import BrokerConfig, load
 from cluster.config.redis_url import Address, database_of
 from cluster.errors import ConfigError, StoreRefused
 from cluster.metrics.counters import Counters
+from cluster.protocol import Position
 from cluster.resp.keys import key_prefix
+from cluster.sessions.redis_sessions import _bucket
 from cluster.worker.stores import RedisStores
 from tests.contract.conftest import program
 from tests.contract.servers import Server
-from tests.contract.stores import RedisBench
+from tests.contract.stores import KEEP, RedisBench
 from tests.contract.test_canary import DEAF_SECONDS, running
 from tests.contract.test_walks import OneWorker
 from tests.harness.waiting import until
@@ -179,3 +181,56 @@ async def test_workers_of_this_layout_start_beside_each_other(store: RedisBench)
     finally:
         await one.aclose()
         await two.aclose()
+
+
+def left_by_layout_1(server: Server, name: str) -> None:
+    """Write what a worker of version 0.1 has written: two publications, a session, its index."""
+    ask = server.ask
+    for channel in ("news", "aa:x", "s5", "a}.meta"):
+        ask("HSET", f"{{{name}:{channel}}}.meta", "e", "oldepoch", "o", 2)
+        ask("PEXPIRE", f"{{{name}:{channel}}}.meta", 600_000)
+        for offset in (1, 2):
+            ask("XADD", f"{{{name}:{channel}}}.stream", f"{offset}-0", "d", b'{"data":1}')
+    session, tag = "ab" * 16, f"{{{name}:s{_bucket('ab' * 16)}}}"
+    record = {"user": "ann", "created": 1, "messages": 3, "version": 1, "state": '{"cart":1}'}
+    ask("HSET", f"{tag}.session.{session}", *[word for pair in record.items() for word in pair])
+    ask("PEXPIRE", f"{tag}.session.{session}", 600_000)
+    ask("ZADD", f"{tag}.sessions", 10**14, session)
+    ask("HSET", f"{tag}.counters", "created", 7)
+
+
+async def test_the_first_worker_keeps_what_layout_1_left_on_one_server(own: RedisBench):
+    server = own.servers[0]
+    left_by_layout_1(server, own.name)
+    server.ask("SET", f"{{{own.name}x:news}}.meta", "of another prefix")
+    server.ask("SET", f"{{{own.name}:what", "is no key of ours")
+    one, two = stores(own), stores(own)
+    try:
+        await asyncio.gather(one.start(), two.start())
+        worker = await own.worker()
+        for channel in ("news", "aa:x", "s5", "a}.meta"):
+            read = await worker.broker.read(channel, KEEP, since=0, limit=-1, leaves_epoch=False)
+            assert read.top == Position(2, "oldepoch")
+            assert len(read.publications) == 2
+            assert 0 < server.ask("PTTL", own.key(channel, "meta")) <= KEEP.meta_ttl_ms
+        session = await worker.sessions.attach("ann", "ab" * 16, "h")
+        assert (session.is_resumed, session.messages, session.state) == (True, 3, b'{"cart":1}')
+        assert (await own.statistics())["created"] == 7
+        assert server.ask("EXISTS", f"{{{own.name}x:news}}.meta", f"{{{own.name}:what") == 2
+        old = [key for key in server.ask("KEYS", f"{{{own.name}:*") if b":0:" not in key]
+        assert old == [f"{{{own.name}:what".encode()]
+    finally:
+        await one.aclose()
+        await two.aclose()
+
+
+async def test_a_name_that_is_taken_is_left_as_it_is(own: RedisBench):
+    worker = await own.worker()
+    position = await worker.publish(channel="news")
+    left_by_layout_1(own.servers[0], own.name)
+    new = stores(own)
+    try:
+        await new.start()
+    finally:
+        await new.aclose()
+    assert (await worker.broker.read("news", KEEP)).top == position

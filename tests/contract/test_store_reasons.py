@@ -26,7 +26,8 @@ PAGE = ROOT / "docs/how-to/external-redis.md"
 def rules(prefix: str = "ws", database: int = 0) -> list[str]:
     """The documented ACL rules of the user, for another prefix and database."""
     [block] = re.findall(r"(?ms)^ACL SETUSER ws-cluster (.*?)^```", PAGE.read_text("utf-8"))
-    return str(block).replace("{ws:0:", f"{{{prefix}:{database}:").split()
+    changed = str(block).replace("{ws:0:", f"{{{prefix}:{database}:")
+    return changed.replace("{ws:s", f"{{{prefix}:s").split()
 
 
 @pytest.fixture(params=["valkey", "redis"])
