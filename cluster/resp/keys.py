@@ -7,7 +7,7 @@ name are in one slot of a Redis Cluster. The kinds are
     s  a bucket of sessions: `.session.<id>`, `.sessions`, `.counters`, `.changes`
     i  what only the workers use: `.pub` of a canary, and what `check_access` tries
 
-Rules: a prefix holds no colon (`PREFIX`), the database is a number, the kind is one letter, and the name
+Rules: a prefix holds no colon (`PREFIX`), the database is a number, the kind is one character, and the name
 comes last. So names that differ in any of the four differ, whatever characters a channel has. The
 database is named because pub/sub is not scoped by it.
 """

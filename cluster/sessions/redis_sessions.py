@@ -14,7 +14,7 @@ import random
 import secrets
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -45,6 +45,7 @@ log = get_logger()
 
 _RENEW_BATCH = 200
 _REREAD_SECONDS = 1.0
+_READS_IN_FLIGHT = 32
 
 
 def _bucket(session_id: str) -> str:
@@ -104,6 +105,9 @@ class RedisSessions:
         self._detaching: set[asyncio.Future[None]] = set()
         self._unread: set[str] = set()
         self._reading: asyncio.TimerHandle | None = None
+        self._to_read: deque[str] = deque()
+        self._reads = 0
+        self._is_sending = False
 
     async def start(self) -> None:
         """Subscribe to the changes of every bucket.
@@ -331,12 +335,28 @@ class RedisSessions:
     def _read_unread(self) -> None:
         self._reading = None
         buckets, self._unread = self._unread, set()
-        for name in [name for name in self._held if _bucket(name) in buckets]:
-            key = f"{_bucket_tag(self._prefix, name)}.session.{name}"
-            command = ("HMGET", key, "version", "state", "channels")
-            self._router.submit(key, command, partial(self._read, name))
+        self._to_read.extend(name for name in self._held if _bucket(name) in buckets)
+        self._read_next()
+
+    def _read_next(self) -> None:
+        """Read a few at a time: a store must hold the replies, and a state may be large."""
+        if self._is_sending:
+            return  # A read was refused at once, by this loop.
+        self._is_sending = True
+        try:
+            while self._to_read and self._reads < _READS_IN_FLIGHT:
+                name = self._to_read.popleft()
+                if name in self._held:
+                    self._reads += 1
+                    key = f"{_bucket_tag(self._prefix, name)}.session.{name}"
+                    command = ("HMGET", key, "version", "state", "channels")
+                    self._router.submit(key, command, partial(self._read, name))
+        finally:
+            self._is_sending = False
 
     def _read(self, session_id: str, reply: Any) -> None:
+        self._reads -= 1
+        self._read_next()
         if isinstance(reply, StoreError):
             self._read_failed(_bucket(session_id), reply)
             return

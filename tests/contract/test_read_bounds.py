@@ -125,6 +125,25 @@ async def test_many_recoveries_of_large_streams_make_the_store_hold_little(own: 
         assert memory(own, "used_memory_peak") - used < MOST_BYTES
 
 
+async def test_sessions_that_are_read_again_make_the_store_hold_little(own: RedisBench):
+    count, state = 400, "x" * 60_000
+    server = own.servers[0]
+
+    def reads() -> int:
+        return int(server.ask("INFO", "commandstats")["cmdstat_hmget"]["calls"])
+
+    worker = await own.worker()
+    for number in range(count):
+        session = await worker.sessions.attach("ann", None, number)
+        await worker.sessions.update(session.id, state=state)
+    used, before = memory(own, "used_memory"), reads()
+    # The peak so far is of the updates.
+    assert memory(own, "used_memory_peak") - used < count * len(state) // 4
+    await own.break_subscriptions()
+    await until(lambda: reads() >= before + count, WITHIN, "all of them were read again")
+    assert memory(own, "used_memory_peak") - used < count * len(state) // 4
+
+
 async def test_a_history_read_of_a_channel_never_used_leaves_no_key(own: RedisBench):
     worker = OneWorker(own)
     async with worker.open() as caller:
