@@ -125,6 +125,31 @@ async def test_many_recoveries_of_large_streams_make_the_store_hold_little(own: 
         assert memory(own, "used_memory_peak") - used < MOST_BYTES
 
 
+async def test_a_gap_that_is_larger_than_a_read_is_filled_in_order(own: RedisBench):
+    worker = OneWorker(own)
+    async with worker.open() as caller:
+        await caller.connect()
+        caller.say({"id": 2, "subscribe": {"channel": "a", "recoverable": True}})
+        assert (await caller.reply(2))["subscribe"]["recoverable"]
+        cuts: list[bool] = []
+        broker = worker.node.channels.broker
+        read = broker.read
+
+        async def watched(*words: Any, **more: Any) -> Any:
+            found = await read(*words, **more)
+            cuts.append(found.is_cut)
+            return found
+
+        broker.read = watched  # type: ignore[method-assign]
+        await own.break_subscriptions()
+        await fill(worker.node, "a")
+        await caller.until(lambda: len(caller.pubs()) == PUBLICATIONS)
+        pushes = [one["push"]["pub"]["offset"] for one in caller.heard if "push" in one]
+        assert pushes == list(range(1, PUBLICATIONS + 1))
+        assert sum(cuts) >= 10, "six megabytes in pieces of half a megabyte"
+        assert worker.node.commands._counters.dropped["broker"] == 0
+
+
 async def test_sessions_that_are_read_again_make_the_store_hold_little(own: RedisBench):
     count, state = 400, "x" * 60_000
     server = own.servers[0]
