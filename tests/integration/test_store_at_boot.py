@@ -1,0 +1,73 @@
+"""`ws-cluster up` with a store that it cannot use: it ends, and its last line says why."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.contract.conftest import program
+from tests.contract.servers import Server
+from tests.harness.processes import free_ports
+
+PASSWORD = "hunter-s3cret"
+WITHIN_SECONDS = 120
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[Server]:
+    with Server(program("valkey"), tmp_path / "store") as running:
+        running.ask("ACL", "SETUSER", "ann", "on", f">{PASSWORD}", "~*", "&*", "+@all", "-xadd")
+        yield running
+
+
+def up(url: str, directory: Path) -> tuple[int, str]:
+    """Start a cluster of one worker; returns its exit code and all it has written."""
+    first = free_ports(3)
+    options = {
+        "CLIENT__INSECURE": "true",
+        "BROKER__TIMEOUT": "1",
+        "BROKER__REDIS_URLS": url,
+        "SERVER__NGINX": "false",
+        "SERVER__WORKERS": "1",
+        "SERVER__PORT": str(first),
+        "SERVER__ADMIN_PORT": str(first + 1),
+        "SERVER__WORKER_PORT_BASE": str(first + 2),
+        "SERVER__DATA_DIR": str(directory / "data"),
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster", "up"],
+        env=os.environ | {f"WS_CLUSTER_{name}": value for name, value in options.items()},
+        capture_output=True, text=True, timeout=WITHIN_SECONDS, check=False,
+    )  # fmt: skip
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("user", "password", "reason"),
+    [
+        ("ann", "wr0ng-one", "WRONGPASS"),
+        ("ann", PASSWORD, "xadd"),
+        ("nobody", PASSWORD, "WRONGPASS"),
+    ],
+    ids=["wrong password", "no permission", "unknown user"],
+)
+def test_the_last_line_has_the_servers_reason_and_no_password(
+    server: Server, tmp_path: Path, user: str, password: str, reason: str
+):
+    code, text = up(f"redis://{user}:{password}@127.0.0.1:{server.port}", tmp_path)
+    assert code == 3
+    assert reason in text.strip().splitlines()[-1]
+    assert password not in text
+
+
+def test_a_password_that_is_not_encoded_is_refused_and_not_written(server: Server, tmp_path: Path):
+    code, text = up(f"redis://ann:hunter#s3cret@127.0.0.1:{server.port}", tmp_path)
+    assert code == 78
+    assert "percent-encode" in text
+    assert "hunter" not in text
+    assert "s3cret" not in text
