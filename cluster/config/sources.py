@@ -21,6 +21,10 @@ from cluster.config.reader import STARS, ConfigReader, options_of
 from cluster.errors import ConfigError, Problem
 
 ENV_PREFIX: Final = "WS_CLUSTER_"
+
+#: The configuration of `up --development`.
+DEVELOPMENT_FILE: Final = Path(__file__).resolve().parent / "development.toml"
+
 _MAXIMUM_SECRET_BYTES: Final = 65536
 
 _Tree = dict[str, Any]

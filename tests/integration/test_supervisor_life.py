@@ -192,7 +192,7 @@ def test_a_missing_program_is_reported_with_what_to_do():
         "from cluster.children import binaries\n"
         "binaries._valkey_of_wheel = binaries._nginx_of_wheel = lambda: (_ for _ in ()).throw(ImportError())\n"
         "from cluster.cli import main\n"
-        "raise SystemExit(main(['up', '--config', 'development.toml', '--data-dir', '/nonexistent/x']))\n"
+        "raise SystemExit(main(['up', '--development', '--data-dir', '/nonexistent/x']))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code],

@@ -45,7 +45,7 @@ class PseudoTerminal:
         if self.pid == 0:
             os.chdir(ROOT)
             flags = ["--port", ports[0], "--admin-port", ports[1], "--worker-port-base", ports[2]]
-            flags += ["--config", "development.toml", "--data-dir", data_dir, "--workers", 2]
+            flags += ["--development", "--data-dir", data_dir, "--workers", 2]
             os.execv(sys.executable, [*PROGRAM, "up", *(str(flag) for flag in flags), *arguments])
 
     def read(self) -> str:
@@ -219,8 +219,8 @@ def test_all_mistakes_of_file_environment_and_flags_are_reported_at_once(tmp_pat
 
 
 def test_check_config_tells_good_from_bad(tmp_path):
-    good = run("check-config", "development.toml")
-    assert (good.returncode, good.stdout) == (0, "development.toml is fine\n")
+    good = run("check-config", "cluster/config/development.toml")
+    assert (good.returncode, good.stdout) == (0, "cluster/config/development.toml is fine\n")
     missing = run("check-config", str(tmp_path / "none.toml"))
     assert missing.returncode == 78
     assert "cannot be read: No such file or directory" in missing.stderr
@@ -252,7 +252,7 @@ def test_with_another_host_address_the_workers_still_listen_on_loopback(tmp_path
         "--worker-port-base",
         base,
     ]
-    flags += ["--config", "development.toml", "--data-dir", tmp_path / "data", "--workers", 1]
+    flags += ["--development", "--data-dir", tmp_path / "data", "--workers", 1]
     out = tmp_path / "out"
     with out.open("wb") as file:
         process = subprocess.Popen(
@@ -280,7 +280,7 @@ def test_with_another_host_address_the_workers_still_listen_on_loopback(tmp_path
 def test_four_workers_are_ready_in_three_seconds(tmp_path):
     ports = free_ports(7)
     flags = ["--port", ports[0], "--admin-port", ports[1], "--worker-port-base", ports[2]]
-    flags += ["--config", "development.toml", "--data-dir", tmp_path / "data", "--workers", 4]
+    flags += ["--development", "--data-dir", tmp_path / "data", "--workers", 4]
     out = tmp_path / "out"
     began = time.monotonic()
     with out.open("wb") as file:
