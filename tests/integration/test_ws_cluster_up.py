@@ -14,7 +14,6 @@ import sys
 import time
 
 import psutil
-import psutil
 import pytest
 import websockets.sync.client
 
