@@ -9,7 +9,7 @@ MAKEFLAGS += --no-print-directory
 
 PYTHON ?= $(shell scripts/find-python.sh)
 VENV ?= .venv
-CONFIG ?= development.toml
+CONFIG ?=
 ARGS ?=
 # Most tests wait most of the time: run more of them at once than there are cores.
 JOBS ?= 3
@@ -27,12 +27,12 @@ help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 	@echo
 	@echo "  PYTHON=python3.12   the interpreter the environment is made with"
-	@echo "  CONFIG=my.toml      the configuration of make run"
+	@echo "  CONFIG=my.toml      the configuration of make run, instead of the one for development"
 	@echo "  ARGS='-k recover'   passed to ws-cluster, pytest or the benchmarks"
 
 .PHONY: run
 run: $(stamps)/package ## Start a cluster in the foreground; Ctrl-C drains and stops it
-	@exec $(bin)/ws-cluster up --config $(CONFIG) $(ARGS)
+	@exec $(bin)/ws-cluster up $(if $(CONFIG),--config $(CONFIG),--development) $(ARGS)
 
 .PHONY: test
 test: test-system $(stamps)/test $(stamps)/package $(test_node) ## Install what the tests need and run them

@@ -96,9 +96,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_worker(commands)
     _add_check_config(commands)
     if command not in ("up", "worker"):
-        # The supervisor and its workers do not import the monitoring commands.
-        from cluster import monitor
+        # The supervisor and its workers import no other commands.
+        from cluster import monitor, token_cli
 
+        token_cli.add_commands(commands)
         monitor.add_commands(commands)
     for name, text in _LOADTEST.items():
         commands.add_parser(name, help=text, add_help=False)
@@ -132,7 +133,15 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         help="use this Redis or Valkey instead of an embedded one; give several to shard by channel",
     )
     add("--no-nginx", action="store_false", dest="nginx", default=None, help="run no nginx")
-    add("--config", metavar="FILE", help="TOML or JSON file with options; flags override it")
+    source = up.add_mutually_exclusive_group()
+    source.add_argument(
+        "--config", metavar="FILE", help="TOML or JSON file with options; flags override it"
+    )
+    source.add_argument(
+        "--development",
+        action="store_true",
+        help="insecure mode, on the loopback address only: for trying things out on this machine",
+    )
     add(
         "--data-dir",
         metavar="DIR",
@@ -182,8 +191,10 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
 def _up(arguments: argparse.Namespace) -> int:
     from cluster import supervisor
 
+    file = str(config.DEVELOPMENT_FILE) if arguments.development else arguments.config
+
     def load() -> config.Config:
-        return config.load(arguments.config, env=os.environ, flags=_flags(arguments))
+        return config.load(file, env=os.environ, flags=_flags(arguments))
 
     return supervisor.run(load(), reload=load)
 

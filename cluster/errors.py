@@ -95,7 +95,7 @@ class NotFound(ExitError):
 
 
 class UsageError(ExitError):
-    """An argument of a monitor command cannot be understood."""
+    """An argument of a command cannot be used."""
 
     exit_code = 3
 

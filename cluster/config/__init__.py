@@ -28,9 +28,17 @@ from cluster.config.model import (
 )
 from cluster.config.reader import known_keys
 from cluster.config.redis_url import REDIS_SCHEMES
-from cluster.config.sources import from_json, load, printable, to_json, without_password
+from cluster.config.sources import (
+    DEVELOPMENT_FILE,
+    from_json,
+    load,
+    printable,
+    to_json,
+    without_password,
+)
 
 __all__ = [
+    "DEVELOPMENT_FILE",
     "REDIS_SCHEMES",
     "AdminConfig",
     "BrokerConfig",

@@ -22,6 +22,10 @@ from cluster.config.redis_url import with_password
 from cluster.errors import ConfigError, Problem
 
 ENV_PREFIX: Final = "WS_CLUSTER_"
+
+#: The configuration of `up --development`.
+DEVELOPMENT_FILE: Final = Path(__file__).resolve().parent / "development.toml"
+
 _MAXIMUM_SECRET_BYTES: Final = 65536
 
 _Tree = dict[str, Any]

@@ -110,6 +110,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_recoveries_total", counters.recoveries),
         ("app_stream_reads_total", counters.stream_reads),
         ("app_connections_rejected_total", counters.rejected),
+        ("app_api_requests_total", counters.api_requests),
         ("app_log_events_total", counters.log_events),
     ):
         for label, value in counts.items():

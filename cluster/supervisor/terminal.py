@@ -47,6 +47,12 @@ class StartSummary:
             "store": self.store,
             "state": self.data_dir,
         }
+        if self.key:
+            # Only a development run has such a key.
+            fields["next"] = (
+                "open the admin address in a browser, it has a live client;"
+                " connect an SDK to the public one; Ctrl-C drains and stops"
+            )
         lines = [f"  {name:<{_LABEL_WIDTH}}{text}" for name, text in fields.items()]
         return [*lines, *(f"  {'note':<{_LABEL_WIDTH}}{warning}" for warning in self.warnings)]
 

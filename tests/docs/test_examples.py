@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from cluster.config import DEVELOPMENT_FILE
 from tests.architecture.tree import ROOT
 from tests.docs.pages import Block, all_blocks
 from tests.harness.cluster import Cluster
@@ -31,7 +32,7 @@ def examples(*kinds: str) -> pytest.MarkDecorator:
 async def cluster(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Cluster]:
     """A cluster with the development configuration, as `make run` starts it."""
     one = Cluster(tmp_path_factory.mktemp("docs"), workers=WORKERS)
-    one.config = tomllib.loads((ROOT / "development.toml").read_text())
+    one.config = tomllib.loads(DEVELOPMENT_FILE.read_text())
     async with one:
         yield one
 

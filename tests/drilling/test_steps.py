@@ -146,31 +146,33 @@ def test_what_still_provokes_ends_when_the_drill_gives_up(tmp_path: Path):
         assert injector.undo() == []
 
 
+def pulses(injector: str) -> list[threading.Thread]:
+    """The threads of an injector's pulses that have not ended."""
+    return [thread for thread in threading.enumerate() if thread.name == f"{injector} pulse"]
+
+
 def test_what_pulsed_before_the_undo_does_not_pulse_after_it(tmp_path: Path):
     with UndoLog() as undo_log:
         parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
         injector = FaultInjector(parts, "test", threading.Event())
-        beats: list[int] = []
-        injector.pulse(lambda: beats.append(1), 0.01)
+        has_beaten = threading.Event()
+        injector.pulse(has_beaten.set, 0.01)
+        assert has_beaten.wait(10)
         assert injector.undo() == []
-        count = len(beats)
-        threading.Event().wait(0.1)
-        assert len(beats) == count
+        assert pulses("test") == []
 
 
 def test_an_error_in_a_pulse_is_reported_by_the_undo(tmp_path: Path):
     with UndoLog() as undo_log:
         parts = Nowhere("nowhere", folder=tmp_path, compress=1.0, undo_log=undo_log)
         injector = FaultInjector(parts, "test", threading.Event())
-        failed = threading.Event()
 
         def beat() -> None:
-            failed.set()
             raise ZeroDivisionError
 
         injector.pulse(beat, 0.01)
-        assert failed.wait(10)
-        threading.Event().wait(0.1)
+        for pulse in pulses("test"):
+            pulse.join(10)
         [fault] = injector.undo()
         assert "ZeroDivisionError" in fault
 

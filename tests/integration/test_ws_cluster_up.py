@@ -17,6 +17,7 @@ import psutil
 import pytest
 import websockets.sync.client
 
+from tests.harness.processes import cpu_seconds
 from tests.integration.running import ROOT, eventually, free_ports
 
 PROGRAM = (sys.executable, "-m", "cluster")
@@ -45,7 +46,7 @@ class PseudoTerminal:
         if self.pid == 0:
             os.chdir(ROOT)
             flags = ["--port", ports[0], "--admin-port", ports[1], "--worker-port-base", ports[2]]
-            flags += ["--config", "development.toml", "--data-dir", data_dir, "--workers", 2]
+            flags += ["--development", "--data-dir", data_dir, "--workers", 2]
             os.execv(sys.executable, [*PROGRAM, "up", *(str(flag) for flag in flags), *arguments])
 
     def read(self) -> str:
@@ -219,8 +220,8 @@ def test_all_mistakes_of_file_environment_and_flags_are_reported_at_once(tmp_pat
 
 
 def test_check_config_tells_good_from_bad(tmp_path):
-    good = run("check-config", "development.toml")
-    assert (good.returncode, good.stdout) == (0, "development.toml is fine\n")
+    good = run("check-config", "cluster/config/development.toml")
+    assert (good.returncode, good.stdout) == (0, "cluster/config/development.toml is fine\n")
     missing = run("check-config", str(tmp_path / "none.toml"))
     assert missing.returncode == 78
     assert "cannot be read: No such file or directory" in missing.stderr
@@ -252,7 +253,7 @@ def test_with_another_host_address_the_workers_still_listen_on_loopback(tmp_path
         "--worker-port-base",
         base,
     ]
-    flags += ["--config", "development.toml", "--data-dir", tmp_path / "data", "--workers", 1]
+    flags += ["--development", "--data-dir", tmp_path / "data", "--workers", 1]
     out = tmp_path / "out"
     with out.open("wb") as file:
         process = subprocess.Popen(
@@ -277,10 +278,10 @@ def test_with_another_host_address_the_workers_still_listen_on_loopback(tmp_path
 
 
 @pytest.mark.alone
-def test_four_workers_are_ready_in_three_seconds(tmp_path):
+def test_four_workers_are_ready_after_three_seconds_of_two_cores(tmp_path):
     ports = free_ports(7)
     flags = ["--port", ports[0], "--admin-port", ports[1], "--worker-port-base", ports[2]]
-    flags += ["--config", "development.toml", "--data-dir", tmp_path / "data", "--workers", 4]
+    flags += ["--development", "--data-dir", tmp_path / "data", "--workers", 4]
     out = tmp_path / "out"
     began = time.monotonic()
     with out.open("wb") as file:
@@ -288,8 +289,11 @@ def test_four_workers_are_ready_in_three_seconds(tmp_path):
             [*PROGRAM, "up", *(str(flag) for flag in flags)], cwd=ROOT, stdout=file
         )
     eventually(lambda: '"cluster_started"' in out.read_text(), "it has started")
-    seconds = time.monotonic() - began
+    waited = time.monotonic() - began
+    worked = cpu_seconds(process.pid)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    # The goal is 3 s on an idle machine; this one may be busy with other tests.
-    assert seconds < 6
+    # The goal is 3 s on an idle machine with two cores, which a benchmark measures. Here the machine
+    # may be busy, so the work is bounded, and the wait only generously.
+    assert worked < 6
+    assert waited < 30

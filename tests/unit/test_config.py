@@ -337,6 +337,6 @@ def test_any_value_of_an_option_is_read_or_reported(value):
 
 
 def test_the_development_configuration_is_insecure_and_loopback_only():
-    found = config.load(str(ROOT / "development.toml"))
+    found = config.load(str(config.DEVELOPMENT_FILE))
     assert found.client.insecure
     assert found.server.host == "127.0.0.1"
