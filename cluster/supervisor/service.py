@@ -209,7 +209,8 @@ class Service:
             async with asyncio.timeout(_ROLL_TIMEOUT_SECONDS):
                 return await new.became_ready() and new.is_serving
         except TimeoutError:
-            await self._stop_child(new, Grace(0))
+            new.kill(f"not ready within {_ROLL_TIMEOUT_SECONDS:g} s: {new.reason or new.state}")
+            await self._wait_until_ended(new)
             return False
 
     async def _stop_child(self, child: Child, grace: Grace) -> None:
