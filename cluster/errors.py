@@ -27,6 +27,7 @@ exception that is raised repeatedly keeps the frames of each time.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -283,11 +284,26 @@ class StoreRefused(StoreError):
     @property
     def is_temporary(self) -> bool:
         """Whether a later attempt may succeed, because the error is about a passing state of the server."""
-        return str(self).partition(" ")[0] in _TEMPORARY_REFUSALS
+        return self.kind in _TEMPORARY_REFUSALS
+
+    @property
+    def kind(self) -> str:
+        """The first word of the error, also of one that a script passed on."""
+        text = str(self)
+        word = text.partition(" ")[0]
+        if word == "ERR" and (inner := _SCRIPT_ERROR.search(text)):
+            return inner[1]
+        return word
 
 
-#: First words of error replies of Redis and Valkey while a server starts, a script runs for long, or the
-#: cluster changes. Errors that last until an operator acts are not among them: a full disk, a replica.
+#: How a server before Redis 7 passes on the error of a command in a script.
+_SCRIPT_ERROR: Final = re.compile(r"[Ss]cript.*?: -?([A-Z]{4,}) ", re.DOTALL)
+
+#: First words of error replies of Redis and Valkey while a server starts, a script runs for long, a replica
+#: is promoted, or the cluster changes. Errors that last until an operator acts are not among them.
 _TEMPORARY_REFUSALS: Final = frozenset(
-    {"ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "NOSCRIPT", "TRYAGAIN"}
-)
+    {
+        "ASK", "BUSY", "CLUSTERDOWN", "LOADING", "MASTERDOWN", "MOVED", "NOREPLICAS", "NOSCRIPT",
+        "READONLY", "TRYAGAIN",
+    }
+)  # fmt: skip

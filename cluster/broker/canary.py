@@ -3,14 +3,19 @@
 A subscription can fail without an error: the connection is open, publishes work, nothing arrives. So
 each worker publishes a canary message per master about once a second on a shard channel of its own.
 If none has arrived for `deaf_after_seconds`, the subscription's connection is made anew.
+
+A replica passes messages on, too. So each canary message follows a write that changes nothing, and as
+long as a master refuses it the worker is deaf to it.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
-from typing import Any
+from functools import partial
+from typing import Any, Final
 
+from cluster.errors import StoreError, StoreRefused
 from cluster.log import get_logger
 from cluster.resp.keys import KIND_INTERNAL
 from cluster.resp.router import Router
@@ -18,6 +23,9 @@ from cluster.resp.shard import Shard
 from cluster.resp.subscriptions import Subscriptions
 
 log = get_logger()
+
+#: The key of the write is elsewhere, which says nothing about the master.
+_SLOT_MOVES: Final = frozenset({"ASK", "MOVED", "TRYAGAIN"})
 
 
 class Canary:
@@ -46,12 +54,15 @@ class Canary:
         self._keys: dict[str, str] = {}
         self._received_at: dict[str, float] = {}
         self._reset_at: dict[str, float] = {}
+        self._refused: set[str] = set()
         self._loop = asyncio.get_running_loop()
         self.last_heard_timestamp = time.time()
 
     @property
     def is_deaf(self) -> bool:
-        """Whether no canary message has arrived from one of the masters for too long."""
+        """Whether one of the masters refuses writes, or no canary message has arrived for too long."""
+        if self._refused:
+            return True
         now = self._loop.time()
         return any(
             now - received > self._deaf_after_seconds for received in self._received_at.values()
@@ -69,6 +80,7 @@ class Canary:
         for shard in self._router.shards:
             address = str(shard.address)
             key = self._keys[address]
+            shard.commands.submit(("PEXPIRE", key, 1000), partial(self._written, address))
             shard.commands.submit(("SPUBLISH", key, b"canary"), _forget)
             silent = now - self._received_at[address]
             since_reset = now - self._reset_at.get(address, self._received_at[address])
@@ -85,6 +97,7 @@ class Canary:
         for address in [address for address in self._keys if address not in present]:
             self._subscriptions.unsubscribe(self._keys.pop(address))
             self._received_at.pop(address, None)
+            self._refused.discard(address)
         for address, shard in present.items():
             key = self._keys.get(address)
             if key is not None and self._router.shard_of(key) is shard:
@@ -102,6 +115,15 @@ class Canary:
             if self._router.shard_of(key) is shard:
                 return key
             number += 1
+
+    def _written(self, address: str, reply: Any) -> None:
+        if isinstance(reply, StoreRefused) and reply.kind not in _SLOT_MOVES:
+            if address in self._keys and address not in self._refused:
+                self._refused.add(address)
+                log.warning("store_refuses_writes", server=address, reason=str(reply))
+        elif not isinstance(reply, StoreError) and address in self._refused:
+            self._refused.discard(address)
+            log.info("store_takes_writes", server=address)
 
     def _received(self, address: str, payloads: list[bytes]) -> None:
         self._received_at[address] = self._loop.time()

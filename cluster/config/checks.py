@@ -15,6 +15,7 @@ from urllib.parse import urlsplit
 from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config
 from cluster.config.reader import problem
 from cluster.config.redis_url import REDIS_SCHEMES, Address
+from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import Problem
 
 _LESS_THAN: Final = (
@@ -99,13 +100,21 @@ def _host(config: Config) -> Iterator[Problem]:
 def _redis_urls(config: Config) -> Iterator[Problem]:
     for url in config.broker.redis_urls:
         try:
-            Address.from_url(url)
-            reason = "" if _is_url(url, REDIS_SCHEMES) else "give a host, as in redis://host:6379"
+            reason = _refused_url(url, count=len(config.broker.redis_urls))
         except ValueError as error:
             reason = str(error)
         if reason:
             is_secret = _PLAIN_URL.fullmatch(url) is None
             yield problem("broker.redis_urls", url, reason, is_secret=is_secret)
+
+
+def _refused_url(url: str, *, count: int) -> str:
+    """What to change in a store's URL, "" if nothing; raises a `ValueError` that says so, too."""
+    if is_sentinel_url(url):
+        SentinelAddress.from_url(url)
+        return "give one URL of Sentinel, and no other beside it" if count > 1 else ""
+    Address.from_url(url)
+    return "" if _is_url(url, REDIS_SCHEMES) else "give a host, as in redis://host:6379"
 
 
 def _prefix(config: Config) -> Iterator[Problem]:

@@ -118,11 +118,23 @@ def _string(value: object, limits: _Limits) -> str:
 
 def _strings(value: object, limits: _Limits) -> tuple[str, ...]:
     if isinstance(value, str) and not value.lstrip().startswith("["):
-        value = [word.strip() for word in value.split(",") if word.strip()]
+        value = _joined([word.strip() for word in value.split(",") if word.strip()])
     value = _of_json(value)
     if isinstance(value, (list, tuple)) and all(isinstance(word, str) and word for word in value):
         return tuple(value)
     raise _Wrong("give a list of strings, none of them empty")
+
+
+def _joined(words: list[str]) -> list[str]:
+    """The words of a list; in a URL of Sentinel a comma separates hosts, and the path comes last."""
+    joined: list[str] = []
+    for word in words:
+        is_open = joined and "+sentinel://" in joined[-1] and "://" not in word
+        if is_open and "/" not in joined[-1].partition("://")[2]:
+            joined[-1] += f",{word}"
+        else:
+            joined.append(word)
+    return joined
 
 
 def _of_json(value: object) -> object:

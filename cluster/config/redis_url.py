@@ -112,7 +112,9 @@ def database_of(url: str) -> int:
     """The number of the database that a store's URL names, 0 if it names none; the URL must be valid."""
     parts = urlsplit(url)
     given = dict(parse_qsl(parts.query)).get("db", "")
-    if not given and parts.scheme != "unix":
+    if not given and parts.scheme.endswith("+sentinel"):
+        given = parts.path.strip("/").partition("/")[2]  # After the name of the master.
+    elif not given and parts.scheme != "unix":
         given = parts.path.rstrip("/").rpartition("/")[2]
     return int(given) if given.isdigit() else 0
 
@@ -132,6 +134,7 @@ def _split(url: str) -> SplitResult:
         raise ValueError(
             "give URLs such as redis://host:6379/0 or unix:///path; the schemes are "
             + ", ".join(REDIS_SCHEMES)
+            + ", and redis+sentinel"
         )
     # urlsplit ends the host at the first of / ? #, and takes what follows for a path or an option.
     if "#" in url or re.search(r"[\s\x00-\x1f]", url):

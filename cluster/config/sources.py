@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -195,8 +196,11 @@ def printable(config: Config) -> dict[str, Any]:
 def without_password(url: str) -> str:
     """A URL whose password is stars."""
     parts = urlsplit(url)
+    if "sentinel_password=" in parts.query:
+        query = re.sub(r"(sentinel_password=)[^&]*", rf"\1{STARS}", parts.query)
+        parts = parts._replace(query=query)
     if "@" not in parts.netloc:
-        return url
+        return urlunsplit(parts)
     user = parts.netloc.rpartition("@")[0].partition(":")[0]
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{user}:{STARS}@{host}"))

@@ -6,7 +6,8 @@ in the order of the commands; when it ends, every command in flight is called ba
 because a batch that grows with the load is what makes the fan-out cheap (docs/adr/0005).
 
 Guarantees of a link: while it is down it refuses at once (`StoreUnavailable`), so that callers can answer
-"temporary" instead of waiting; if a reply is late by more than `timeout_seconds`, the connection is
+"temporary" instead of waiting; a server that is a replica, or answers as one or as one that is
+loading, is down; if a reply is late by more than `timeout_seconds`, the connection is
 closed and made anew; a command is never repeated, except after NOSCRIPT, where the server has said
 that nothing was done, and then only if its order does not matter: a later command of the same key may
 have been done meanwhile, if another process has loaded the script.
@@ -37,6 +38,8 @@ Done = Callable[[Any], None]
 _HIGH_WATER_BYTES = 64 * 1024 * 1024
 _BACKOFF_FIRST_SECONDS = 0.05
 _BACKOFF_LIMIT_SECONDS = 1.0
+#: Errors of a server that another one has replaced, or that has no data yet.
+_NOT_A_MASTER = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
 
 
 class RespConnection(asyncio.Protocol):
@@ -45,6 +48,7 @@ class RespConnection(asyncio.Protocol):
     Args:
         on_messages: gets all pub/sub messages of one read; None on a connection for commands.
         on_lost: called once when the connection has ended, after all callbacks.
+        on_refused: gets every error reply, before the callback of its command.
     """
 
     def __init__(
@@ -52,8 +56,14 @@ class RespConnection(asyncio.Protocol):
         *,
         on_lost: Callable[[], None],
         on_messages: Callable[[list[Any]], None] | None = None,
+        on_refused: Callable[[StoreRefused], None] = lambda error: None,
     ) -> None:
-        self._reader = hiredis.Reader(replyError=_refused)
+        def refused(text: str) -> StoreRefused:
+            error = StoreRefused(text)
+            on_refused(error)
+            return error
+
+        self._reader = hiredis.Reader(replyError=refused)
         self._loop = asyncio.get_running_loop()
         self._transport: asyncio.Transport | None = None
         self._out: list[bytes] = []
@@ -173,10 +183,6 @@ def _is_message(reply: Any) -> bool:
     return isinstance(reply, list) and bool(reply) and reply[0] in _MESSAGE_KINDS
 
 
-def _refused(text: str) -> StoreRefused:
-    return StoreRefused(text)
-
-
 class Link:
     """A connection to one server that reconnects by itself.
 
@@ -184,6 +190,12 @@ class Link:
         on_messages: makes this a link for subscriptions; see `RespConnection`.
         on_up: called each time the server has become reachable.
         on_down: called each time it has been lost.
+        on_demoted: called when the server has answered that it takes no writes now; the connection
+            ends, and there is no other until a master answers.
+
+    Attributes:
+        failure: why the last attempt to connect has failed, None if it has not.
+        run_id: the identity of the server's process, None if it is not known.
     """
 
     def __init__(
@@ -193,14 +205,16 @@ class Link:
         timeout_seconds: float,
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
+        on_demoted: Callable[[], None] = lambda: None,
         on_messages: Callable[[list[Any]], None] | None = None,
     ) -> None:
         self.address = address
-        #: Why the last attempt to connect has failed, None if it has not.
         self.failure: Exception | None = None
+        self.run_id: str | None = None
         self._timeout_seconds = timeout_seconds
         self._on_up = on_up
         self._on_down = on_down
+        self._on_demoted = on_demoted
         self._on_messages = on_messages
         self._connection: RespConnection | None = None
         self._lost = asyncio.Event()
@@ -255,12 +269,21 @@ class Link:
             self._connection.send(args)
 
     def submit_script(
-        self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
+        self,
+        script: Script,
+        keys: Sequence[Arg],
+        args: Sequence[Arg],
+        done: Done,
+        *,
+        is_asking: bool = False,
     ) -> None:
         """Run a script by its hash.
 
         If the server does not know the script, it is run again by its text. A script that keeps its
         order is refused instead, and loaded for the commands that follow.
+
+        Args:
+            is_asking: see `ask`.
         """
 
         def again(reply: Any) -> None:
@@ -270,9 +293,17 @@ class Link:
                 self.submit(("SCRIPT", "LOAD", script.text), lambda _: None)
                 done(reply)
             else:
+                if is_asking:
+                    self.ask()
                 self.submit(("EVAL", script.text, len(keys), *keys, *args), done)
 
+        if is_asking:
+            self.ask()
         self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), again)
+
+    def ask(self) -> None:
+        """Let the next command of this turn use a slot that this node is about to get."""
+        self.submit(("ASKING",), lambda _: None)
 
     async def call(self, *args: Arg) -> Any:
         """Send a command and wait for its reply.
@@ -315,7 +346,11 @@ class Link:
         address = self.address
 
         def protocol() -> RespConnection:
-            return RespConnection(on_lost=self._connection_lost, on_messages=self._on_messages)
+            return RespConnection(
+                on_lost=self._connection_lost,
+                on_messages=self._on_messages,
+                on_refused=self._refused,
+            )
 
         async with asyncio.timeout(self._timeout_seconds):
             if address.path:
@@ -344,7 +379,45 @@ class Link:
             commands.extend(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
         commands.append(("PING",))
         waits = [asyncio.ensure_future(_call_over(connection, command)) for command in commands]
-        await asyncio.gather(*waits)
+        info = asyncio.ensure_future(_call_over(connection, ("INFO", "server", "replication")))
+        _, [about] = await asyncio.gather(
+            asyncio.gather(*waits), asyncio.gather(info, return_exceptions=True)
+        )
+        self._check_role(about)
+
+    def _check_role(self, about: Any) -> None:
+        """Read the reply to INFO.
+
+        Raises:
+            StoreRefused: if the server is a replica. A replica in a Redis Cluster is none here: it is
+                left by the map, and it may be a seed.
+        """
+        self.run_id = None
+        if isinstance(about, StoreUnavailable):
+            raise about
+        if isinstance(about, Exception):
+            return  # The user may not ask; the first write will tell.
+        fields = dict(
+            line.split(":", 1)
+            for line in about.decode(errors="replace").split("\r\n")
+            if ":" in line
+        )
+        self.run_id = fields.get("run_id")
+        if fields.get("role") == "slave" and fields.get("redis_mode") != "cluster":
+            raise StoreRefused(
+                f"READONLY it is a replica of {fields.get('master_host')}:{fields.get('master_port')}"
+            )
+
+    def _refused(self, error: StoreRefused) -> None:
+        connection = self._connection
+        if connection is None or not self._up.is_set() or error.kind not in _NOT_A_MASTER:
+            return
+        self._up.clear()
+        log.warning("store_demoted", server=str(self.address), reason=str(error))
+        # Later, because replies that have arrived with this one belong to their commands.
+        asyncio.get_running_loop().call_soon(connection.abort)
+        self._on_demoted()
+        self._on_down()
 
     async def _watch(self) -> None:
         """Return when the connection has ended; end it if a reply is late."""
@@ -364,7 +437,7 @@ class Link:
         self._up.clear()
         self._connection = None
         self._lost.set()
-        if was_up:
+        if was_up and not self._is_closing:
             self._on_down()
 
 

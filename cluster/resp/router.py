@@ -2,8 +2,7 @@
 
 Rules: `Discovery` says which masters there are and which slots each owns; one that can change is
 followed as soon as a server is lost or contradicts the map. The URLs of a Redis Cluster are its
-seeds. A MOVED answer means that nothing was done, so following it is not a repeat; but a later
-command may have gone the new way already, so what must keep its order is refused instead.
+seeds. What its nodes redirect is followed by `Redirects`.
 """
 
 from __future__ import annotations
@@ -11,12 +10,13 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ssl
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from redis.crc import key_slot
 
 from cluster.config.redis_url import Address
+from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.discovery import (
@@ -27,6 +27,7 @@ from cluster.resp.discovery import (
     StaticDiscovery,
 )
 from cluster.resp.link import Arg, Done, Link, wait_for
+from cluster.resp.redirects import Redirects
 from cluster.resp.scripts import Script
 from cluster.resp.shard import Shard
 from cluster.resp.subscriptions import Subscriptions
@@ -34,6 +35,8 @@ from cluster.resp.subscriptions import Subscriptions
 log = get_logger()
 
 _REFRESH_SECONDS = 0.5
+#: How long a node that was named by a redirection may own no slot.
+_GUEST_SECONDS = 60.0
 
 
 class Router:
@@ -46,6 +49,7 @@ class Router:
     Args:
         urls: one server or cluster, or several servers as shards.
         discovery: names the masters instead of the URLs.
+        on_link_lost: called each time a connection to a server is lost, whatever the reason.
     """
 
     def __init__(
@@ -54,9 +58,10 @@ class Router:
         *,
         timeout_seconds: float,
         discovery: Discovery | None = None,
+        on_link_lost: Callable[[], None] = lambda: None,
     ) -> None:
-        addresses = [Address.from_url(url) for url in urls]
-        self._discovery = discovery or StaticDiscovery(addresses)
+        self._discovery = discovery or _discovery_of(urls, timeout_seconds)
+        self._on_link_lost = on_link_lost
         self._timeout_seconds = timeout_seconds
         self.is_cluster = False
         self.shards: list[Shard] = []
@@ -64,6 +69,9 @@ class Router:
         self._refresh_wanted = asyncio.Event()
         self._refresher: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
+        self._redirects = Redirects(self, timeout_seconds=timeout_seconds)
+        # Nodes that were named by a redirection, and since when.
+        self._guests: dict[Shard, float] = {}
         self.subscriptions = Subscriptions(self)
 
     # --- life ----------------------------------------------------------------------------
@@ -136,7 +144,8 @@ class Router:
             self._refresher.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refresher
-        for shard in self.shards:
+        await self._redirects.aclose()
+        for shard in (*self.shards, *self._guests):
             await shard.aclose()
         for task in list(self._closing):
             await task
@@ -157,19 +166,14 @@ class Router:
         self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
     ) -> None:
         """Run a script on the shard of its first key; `done` as in `RespConnection.submit`."""
-        link = self.shard_of(str(keys[0])).commands
         if not self.is_cluster:
-            link.submit_script(script, keys, args, done)
+            self.shard_of(str(keys[0])).commands.submit_script(script, keys, args, done)
             return
 
-        def moved(reply: Any) -> None:
-            target = self._redirect(reply)
-            if target is None or script.keeps_order:
-                done(reply)
-            else:
-                target.submit_script(script, keys, args, done)
+        def send(link: Link, is_asking: bool, answered: Done) -> None:
+            link.submit_script(script, keys, args, answered, is_asking=is_asking)
 
-        link.submit_script(script, keys, args, moved)
+        self._redirects.submit(str(keys[0]), send, done, keeps_order=script.keeps_order)
 
     def submit(
         self, key: str, args: Sequence[Arg], done: Done, *, keeps_order: bool = False
@@ -177,22 +181,18 @@ class Router:
         """Send a command to the shard of `key`; `done` as in `RespConnection.submit`.
 
         Args:
-            keeps_order: a later command may not overtake it, so it is refused instead of sent again to
-                the other server.
+            keeps_order: a later command of the key may not overtake it; see `Redirects`.
         """
-        link = self.shard_of(key).commands
         if not self.is_cluster:
-            link.submit(args, done)
+            self.shard_of(key).commands.submit(args, done)
             return
 
-        def moved(reply: Any) -> None:
-            target = self._redirect(reply)
-            if target is None or keeps_order:
-                done(reply)
-            else:
-                target.submit(args, done)
+        def send(link: Link, is_asking: bool, answered: Done) -> None:
+            if is_asking:
+                link.ask()
+            link.submit(args, answered)
 
-        link.submit(args, moved)
+        self._redirects.submit(key, send, done, keeps_order=keeps_order)
 
     async def call_script(self, script: Script, keys: Sequence[Arg], args: Sequence[Arg]) -> Any:
         """Run a script and wait for its reply; raises as `Link.call` does."""
@@ -202,16 +202,21 @@ class Router:
         """Send a command to the shard of `key`; raises as `Link.call` does."""
         return await wait_for(lambda done: self.submit(key, args, done))
 
-    def _redirect(self, reply: Any) -> Link | None:
-        if not isinstance(reply, StoreRefused) or not str(reply).startswith("MOVED "):
-            return None
-        self.refresh()
-        host, port = str(reply).split()[2].rsplit(":", 1)
-        shard = self._shard_at(self.shards[0].address.at(host, int(port)))
-        return shard.commands if shard is not None and shard.commands.is_up else None
+    def shard_at(self, address: Address) -> Shard:
+        """Return the shard at an address, connecting to it if it is new.
+
+        A node that gets its first slot owns none until the slot has moved.
+        """
+        shard = self._shard_at(address)
+        if shard is None:
+            shard = Shard(address, self, self._timeout_seconds)
+            shard.start()
+            self._guests[shard] = asyncio.get_running_loop().time()
+        return shard
 
     def _shard_at(self, address: Address) -> Shard | None:
-        return next((shard for shard in self.shards if shard.address == address), None)
+        known = (*self.shards, *self._guests)
+        return next((shard for shard in known if shard.address == address), None)
 
     # --- changes -------------------------------------------------------------------------
 
@@ -222,6 +227,7 @@ class Router:
         self.subscriptions.link_up(shard)
 
     def link_lost(self, shard: Shard) -> None:
+        self._on_link_lost()
         if self._discovery.can_change:
             self.refresh()
 
@@ -261,6 +267,13 @@ class Router:
         # A slot that no master owns is asked for at any of them, which refuses it.
         settled = [shard if shard is not None else present[0] for shard in slots]
         left = [shard for shard in self.shards if shard not in present]
+        oldest = asyncio.get_running_loop().time() - _GUEST_SECONDS
+        for shard, since in list(self._guests.items()):
+            if shard in present:
+                del self._guests[shard]
+            elif since < oldest:
+                del self._guests[shard]
+                left.append(shard)
         has_moved = settled != self._slots
         self.shards = present
         self._slots = settled
@@ -273,6 +286,16 @@ class Router:
             task = asyncio.get_running_loop().create_task(shard.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def _discovery_of(urls: Sequence[str], timeout_seconds: float) -> Discovery:
+    if not any(is_sentinel_url(url) for url in urls):
+        return StaticDiscovery([Address.from_url(url) for url in urls])
+    # Slow to import, and seldom used.
+    from cluster.resp.sentinel import SentinelDiscovery
+
+    [url] = urls
+    return SentinelDiscovery(SentinelAddress.from_url(url), timeout_seconds=timeout_seconds)
 
 
 async def _is_cluster(link: Link) -> bool:

@@ -8,53 +8,53 @@ again, so the question is repeated every `recheck_seconds`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 from redis.asyncio.sentinel import Sentinel
 from redis.exceptions import RedisError
 
-from cluster.config.redis_url import Address
+from cluster.config.sentinel_url import SentinelAddress
 from cluster.errors import StoreUnavailable
 from cluster.resp.discovery import SLOTS, Master
 from cluster.resp.shard import Shard
 
 
 class SentinelDiscovery:
-    """One master with its replicas, watched by Sentinel.
-
-    Args:
-        sentinels: host and port of each.
-        name: what Sentinel calls the master.
-        master: credentials and options for the master; its host and port are not used.
-    """
+    """One master with its replicas, watched by Sentinel."""
 
     can_change = True
 
     def __init__(
-        self,
-        sentinels: Sequence[tuple[str, int]],
-        name: str,
-        master: Address,
-        *,
-        timeout_seconds: float,
-        recheck_seconds: float = 1.0,
+        self, address: SentinelAddress, *, timeout_seconds: float, recheck_seconds: float = 1.0
     ) -> None:
-        self._sentinels = sentinels
-        self._name = name
-        self._master = master
+        self._address = address
         self._timeout_seconds = timeout_seconds
         self.recheck_seconds: float | None = recheck_seconds
 
+    def _options(self) -> dict[str, Any]:
+        options: dict[str, Any] = {
+            "socket_timeout": self._timeout_seconds,
+            "socket_connect_timeout": self._timeout_seconds,
+        }
+        if self._address.password:
+            options["username"] = self._address.username or None
+            options["password"] = self._address.password
+        if self._address.master.tls:
+            given = self._address.master.tls_options
+            options["ssl"] = True
+            options.update({n: list(v) if isinstance(v, tuple) else v for n, v in given})
+        return options
+
     async def masters(self, shards: Sequence[Shard]) -> Sequence[Master]:
+        name = self._address.name
         sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            self._sentinels,
-            socket_timeout=self._timeout_seconds,
-            socket_connect_timeout=self._timeout_seconds,
+            self._address.sentinels, sentinel_kwargs=self._options()
         )
         try:
-            host, port = await sentinel.discover_master(self._name)
+            host, port = await sentinel.discover_master(name)
         except RedisError as error:
-            raise StoreUnavailable(f"Sentinel names no master {self._name}: {error}") from None
+            raise StoreUnavailable(f"Sentinel names no master {name}: {error}") from None
         finally:
             for client in sentinel.sentinels:
                 await client.aclose()
-        return [Master(self._master.at(str(host), int(port)), (range(SLOTS),))]
+        return [Master(self._address.master.at(str(host), int(port)), (range(SLOTS),))]

@@ -18,7 +18,7 @@ class ShardListener(Protocol):
         """The subscription link connected, and the server knows no subscription of it."""
 
     def link_lost(self, shard: Shard) -> None:
-        """One of the two links lost its connection."""
+        """One of the two links lost its connection, or its server takes no writes any more."""
 
 
 class Shard:
@@ -29,15 +29,35 @@ class Shard:
         self.commands = Link(
             address,
             timeout_seconds=timeout_seconds,
+            on_up=self._commands_up,
             on_down=lambda: listener.link_lost(self),
+            on_demoted=self._reset_subscriptions,
         )
         self.subscriptions = Link(
             address,
             timeout_seconds=timeout_seconds,
-            on_up=lambda: listener.subscriptions_up(self),
+            on_up=lambda: self._subscriptions_up(listener),
             on_down=lambda: listener.link_lost(self),
+            on_demoted=self.commands.reset,
             on_messages=lambda messages: listener.messages_received(self, messages),
         )
+
+    def _subscriptions_up(self, listener: ShardListener) -> None:
+        listener.subscriptions_up(self)
+        if self._is_split():
+            self.commands.reset()
+
+    def _commands_up(self) -> None:
+        if self._is_split():
+            self.subscriptions.reset()
+
+    def _reset_subscriptions(self) -> None:
+        self.subscriptions.reset()
+
+    def _is_split(self) -> bool:
+        """Whether the links are open to two servers: behind this address is another one now."""
+        one, other = self.commands, self.subscriptions
+        return one.is_up and other.is_up and None is not one.run_id != other.run_id is not None
 
     def start(self) -> None:
         self.commands.start()

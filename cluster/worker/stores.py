@@ -34,7 +34,11 @@ class RedisStores:
         self._config = config
         self._prefix = key_prefix(config.broker)
         self._counters = counters
-        self._router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
+        self._router = Router(
+            config.broker.redis_urls,
+            timeout_seconds=config.broker.timeout,
+            on_link_lost=self._link_lost,
+        )
         self._subscriptions = self._router.subscriptions
         self.canary = Canary(
             self._router,
@@ -44,6 +48,9 @@ class RedisStores:
             interval_seconds=config.broker.canary_interval,
             deaf_after_seconds=config.broker.deaf_after,
         )
+
+    def _link_lost(self) -> None:
+        self._counters.errors["store"] += 1
 
     def open_broker(self, listener: BrokerListener) -> RedisBroker:
         return RedisBroker(

@@ -66,8 +66,9 @@ async def test_after_a_slot_has_moved_everything_follows_it(
     await listener.recorder.until(lambda: body(6) in listener.recorder.bodies("moving"))
     read = await listener.broker.read("moving", KEEP, limit=-1)
     assert [one.body for one in read.publications] == [body(number) for number in range(7)]
-    owner = publisher.parts.router.shard_of(f"{{{clustered.prefix}:c:moving}}.pub")
-    assert owner.address.port == new.port
+    key = f"{{{clustered.prefix}:c:moving}}.pub"
+    router = publisher.parts.router
+    await until(lambda: router.shard_of(key).address.port == new.port, 10, "the map is read again")
 
 
 async def test_a_worker_that_starts_after_the_move_finds_the_slot(

@@ -203,7 +203,7 @@ async def test_one_shard_that_is_away_does_not_harm_the_other(
                 *(worker.publish(channel=name) for name in names), return_exceptions=True
             )
             kinds = {
-                type(outcome).__name__: shards.shard_of(f"{{{bench.prefix}:{name}}}").address.port
+                type(outcome).__name__: shards.shard_of(f"{{{bench.prefix}:c:{name}}}").address.port
                 for name, outcome in zip(names, outcomes, strict=True)
             }
             assert kinds == {"Position": servers["valkey"].port, "StoreUnavailable": second.port}

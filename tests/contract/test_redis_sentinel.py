@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cluster.config.redis_url import Address
+from cluster.config.sentinel_url import SentinelAddress
 from cluster.errors import StoreUnavailable
 from cluster.resp.router import Router
 from cluster.resp.sentinel import SentinelDiscovery
@@ -39,8 +39,9 @@ def sentinel(tmp_path: Path, master: Server, replica: Server) -> Iterator[Sentin
 
 
 def router_of(*ports: int, name: str = "main") -> Router:
-    hosts = [("127.0.0.1", port) for port in ports]
-    discovery = SentinelDiscovery(hosts, name, Address(), timeout_seconds=1.0, recheck_seconds=0.2)
+    hosts = tuple(("127.0.0.1", port) for port in ports)
+    address = SentinelAddress(hosts, name)
+    discovery = SentinelDiscovery(address, timeout_seconds=1.0, recheck_seconds=0.2)
     return Router((), timeout_seconds=2.0, discovery=discovery)
 
 

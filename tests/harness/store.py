@@ -49,7 +49,15 @@ async def ask(port: int, *words: str | int, timeout: float = 2.0) -> str:
 class Store:
     """One valkey-server process with an append-only file; an async context manager."""
 
-    def __init__(self, directory: Path, *, port: int = 0, is_cluster_node: bool = False) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        port: int = 0,
+        is_cluster_node: bool = False,
+        master: Store | None = None,
+    ) -> None:
+        self._master = master
         self.directory = directory
         self.port = port or free_ports(1)
         self.is_cluster_node = is_cluster_node
@@ -73,6 +81,8 @@ class Store:
             bus = str(free_ports(1))
             arguments += ["--cluster-enabled", "yes", "--cluster-port", bus]
             arguments += ["--cluster-node-timeout", "2000"]
+        if self._master is not None:
+            arguments += ["--replicaof", f"127.0.0.1 {self._master.port}"]
         with (self.directory / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(arguments, stdout=log, stderr=log)
         await until_async(self._answers, 10, f"valkey answers on {self.port}")
@@ -81,6 +91,15 @@ class Store:
         with contextlib.suppress(OSError, TimeoutError):
             return "PONG" in await ask(self.port, "PING")
         return False
+
+    async def is_in_step(self) -> bool:
+        """Whether this replica has what its master has."""
+        info = await ask(self.port, "INFO", "replication")
+        return "master_link_status:up" in info and "master_sync_in_progress:0" in info
+
+    async def is_master(self) -> bool:
+        """Whether the server takes writes."""
+        return "role:master" in await ask(self.port, "INFO", "replication")
 
     def signal(self, number: int) -> None:
         """Send a signal to the process."""
@@ -112,11 +131,45 @@ class Store:
         self.kill()
 
 
+class StoreSentinel(Store):
+    """One sentinel that watches one master under the name `main` and decides alone."""
+
+    def __init__(self, directory: Path, watched: Store) -> None:
+        super().__init__(directory)
+        self._watched = watched
+
+    @property
+    def url(self) -> str:
+        """The --redis-url of the master that is watched."""
+        return f"redis+sentinel://127.0.0.1:{self.port}/main"
+
+    async def start(self) -> None:
+        """Write its configuration, which Sentinel rewrites itself, and start it."""
+        self.directory.mkdir(parents=True, exist_ok=True)
+        file = self.directory / "sentinel.conf"
+        file.write_text(
+            f"port {self.port}\nbind 127.0.0.1\ndir {self.directory}\n"
+            f"sentinel monitor main 127.0.0.1 {self._watched.port} 1\n"
+            "sentinel down-after-milliseconds main 1000\n"
+            "sentinel failover-timeout main 5000\n"
+        )
+        with (self.directory / "sentinel.log").open("ab") as log:
+            self.process = subprocess.Popen(
+                [valkey_binary(), str(file), "--sentinel"], stdout=log, stderr=log
+            )
+        await until_async(self._answers, 10, f"Sentinel answers on {self.port}")
+
+    async def knows_replica(self) -> bool:
+        """Whether it could promote one."""
+        return "num-slaves\r\n$1\r\n1" in await ask(self.port, "SENTINEL", "MASTER", "main")
+
+
 class StoreCluster:
     """Three masters that share the slots; an async context manager."""
 
     def __init__(self, directory: Path, size: int = 3) -> None:
         first = free_ports(size)
+        self._moved: set[int] = set()
         self.nodes = [
             Store(directory / f"node{number}", port=first + number, is_cluster_node=True)
             for number in range(size)
@@ -152,6 +205,49 @@ class StoreCluster:
             seed = self.nodes[0].port
             answer = await ask(seed, "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
             assert answer.startswith("+OK"), answer
+
+    async def add_replica(self, replica: Store, master: Store) -> None:
+        """Let one more node follow a master, and wait until it does."""
+        bus = (await ask(replica.port, "CONFIG", "GET", "cluster-port")).split("\r\n")[-2]
+        answer = await ask(master.port, "CLUSTER", "MEET", "127.0.0.1", replica.port, bus)
+        assert answer.startswith("+OK"), answer
+        name = (await ask(master.port, "CLUSTER", "MYID")).split("\r\n")[1]
+
+        async def follows() -> bool:
+            return (await ask(replica.port, "CLUSTER", "REPLICATE", name)).startswith("+OK")
+
+        await until_async(follows, 20, "the replica knows its master")
+        await until_async(replica.is_in_step, 20, "the replica is in step")
+
+        async def is_known() -> bool:
+            maps = [await ask(node.port, "CLUSTER", "SLOTS") for node in self.nodes]
+            return all(f":{replica.port}\r\n" in text for text in maps)
+
+        await until_async(is_known, 20, "every node knows the replica")
+
+    async def migrate(self, tag: str) -> int:
+        """Move the slot of a hash tag to another node, key by key; returns 1."""
+        slot = int((await ask(self.nodes[0].port, "CLUSTER", "KEYSLOT", tag)).strip()[1:])
+        share = -(-_SLOTS // len(self.nodes))
+        place = slot // share
+        if slot in self._moved:
+            return 1
+        self._moved.add(slot)
+        old, new = self.nodes[place], self.nodes[(place + 1) % len(self.nodes)]
+        names = [(await ask(node.port, "CLUSTER", "MYID")).split("\r\n")[1] for node in (old, new)]
+        await ask(new.port, "CLUSTER", "SETSLOT", slot, "IMPORTING", names[0])
+        await ask(old.port, "CLUSTER", "SETSLOT", slot, "MIGRATING", names[1])
+        while keys := (await ask(old.port, "CLUSTER", "GETKEYSINSLOT", slot, 1)).split("\r\n")[
+            2::2
+        ]:
+            answer = await ask(
+                old.port, "MIGRATE", "127.0.0.1", new.port, "", 0, 5000, "KEYS", keys[0]
+            )
+            assert answer.startswith("+"), answer
+        for node in (new, old, *(one for one in self.nodes if one not in (old, new))):
+            answer = await ask(node.port, "CLUSTER", "SETSLOT", slot, "NODE", names[1])
+            assert answer.startswith("+OK"), answer
+        return 1
 
     async def _is_ok(self) -> bool:
         infos = [await ask(node.port, "CLUSTER", "INFO") for node in self.nodes]

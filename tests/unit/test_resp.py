@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.config import load
-from cluster.config.redis_url import Address
+from cluster.config.redis_url import Address, database_of
+from cluster.config.sentinel_url import SentinelAddress
 from cluster.errors import ConfigError, StoreRefused, StoreUnavailable
 from cluster.resp.link import RespConnection
 from cluster.resp.scripts import SCRIPTS
@@ -302,3 +303,65 @@ async def test_a_subscribe_needs_no_reply_and_is_dropped_once_the_connection_has
     await asyncio.sleep(0)
     assert transport.writes == [b"*2\r\n$10\r\nSSUBSCRIBE\r\n$1\r\nc\r\n"]
     assert heard.replies == []
+
+
+# --- URLs of Sentinel ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "wanted"),
+    [
+        ("redis+sentinel://h/main", SentinelAddress((("h", 26379),), "main")),
+        (
+            "valkey+sentinel://u:p@h:1,[::1]:2,i/main/3",
+            SentinelAddress(
+                (("h", 1), ("::1", 2), ("i", 26379)),
+                "main",
+                Address("h", 1, username="u", password="p", database=3),
+            ),
+        ),
+        (
+            "rediss+sentinel://h/main?sentinel_username=s&sentinel_password=t%40",
+            SentinelAddress(
+                (("h", 26379),), "main", Address("h", 26379, tls=True), username="s", password="t@"
+            ),
+        ),
+    ],
+)
+def test_a_url_of_sentinel_names_hosts_master_database_and_credentials(
+    url: str, wanted: SentinelAddress
+):
+    assert SentinelAddress.from_url(url) == wanted
+    assert database_of(url) == wanted.master.database
+    assert "t@" not in repr(wanted)
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis+sentinel://h",
+        "redis+sentinel://h,/main",
+        "redis+sentinel://h:99999/main",
+        "redis+sentinel://h/main/zero",
+        "redis+sentinel://h/main/0/1",
+        "redis+sentinel:///main",
+        "redis+sentinel://h/main?wrong=1",
+        "redis+sentinel://u:pa#ss@h/main",
+    ],
+)
+def test_a_wrong_url_of_sentinel_is_refused_with_a_sentence(url: str):
+    with pytest.raises(ConfigError) as caught:
+        load(flags={"client.insecure": True, "broker.redis_urls": [url]})
+    [problem] = caught.value.problems
+    assert problem.key == "broker.redis_urls"
+    assert "pa#ss" not in str(problem)
+
+
+def test_a_list_of_urls_with_commas_keeps_the_hosts_of_sentinel_together():
+    url = "redis+sentinel://a:26379,b,c:1/main/0"
+    found = load(flags={"client.insecure": True, "broker.redis_urls": url})
+    assert found.broker.redis_urls == (url,)
+    two = load(flags={"client.insecure": True, "broker.redis_urls": "redis://a:1,redis://b:2"})
+    assert two.broker.redis_urls == ("redis://a:1", "redis://b:2")
+    with pytest.raises(ConfigError, match="no other beside it"):
+        load(flags={"client.insecure": True, "broker.redis_urls": f"{url},redis://d"})

@@ -1,0 +1,208 @@
+"""Commands that a node of a Redis Cluster did not do, because their slot is or moves elsewhere.
+
+MOVED names the slot's new owner, ASK the node that has the key while its slot is migrated, TRYAGAIN says
+that the keys of a command are on both sides at the moment
+(https://valkey.io/topics/cluster-spec/#redirection-and-resharding). All three mean that nothing was
+done, so following them is not a repeat.
+
+Guarantees
+- A command is followed for `timeout_seconds` and `_HOPS` redirections at most; then its caller gets the
+  last answer, which is a temporary error.
+- Commands of one key that must keep their order are followed one at a time, in the order in which they
+  were sent, and later ones wait behind them. One that another has overtaken is refused.
+- At most `_WAITING` commands are followed; one more gets the answer it has.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+from collections.abc import Callable
+from typing import Any, Final, Protocol
+
+from cluster.config.redis_url import Address
+from cluster.errors import StoreError, StoreRefused
+from cluster.resp.link import Done, Link, wait_for
+from cluster.resp.shard import Shard
+
+_HOPS: Final = 16
+_WAITING: Final = 10_000
+_PAUSE_FIRST_SECONDS: Final = 0.01
+_PAUSE_LIMIT_SECONDS: Final = 0.25
+
+_REDIRECTIONS: Final = frozenset({"MOVED", "ASK"})
+#: Nothing was done, and it may be possible soon at the node that the map names.
+_SOON: Final = frozenset({"TRYAGAIN", "NOSCRIPT"})
+
+#: Sends a command over a link; the second argument says whether ASKING comes before it.
+Send = Callable[[Link, bool, Done], None]
+
+
+class Nodes(Protocol):
+    """What redirections need of the router."""
+
+    def shard_of(self, key: str) -> Shard:
+        """Return the shard that owns a key."""
+
+    def shard_at(self, address: Address) -> Shard:
+        """Return the shard at an address, connecting to it if it is new."""
+
+    def refresh(self) -> None:
+        """Read the map again soon, because a server contradicted it."""
+
+
+class Command:
+    """One command with its key, until its caller has the answer."""
+
+    __slots__ = ("done", "keeps_order", "key", "number", "redirects", "reply", "send")
+
+    def __init__(
+        self, redirects: Redirects, key: str, send: Send, done: Done, keeps_order: bool
+    ) -> None:
+        self.redirects = redirects
+        self.key = key
+        self.send = send
+        self.done = done
+        self.keeps_order = keeps_order
+        self.number = 0
+        self.reply: Any = None
+
+    def __lt__(self, other: Command) -> bool:
+        return self.number < other.number
+
+    def answered(self, reply: Any) -> None:
+        """Pass the answer on, or follow it."""
+        if isinstance(reply, StoreRefused) and reply.kind in _REDIRECTIONS | _SOON:
+            self.reply = reply
+            self.redirects.follow(self)
+        else:
+            self.done(reply)
+
+
+class _Queue:
+    """The commands of one key that wait for their turn."""
+
+    def __init__(self) -> None:
+        self.waiting: list[Command] = []
+        self.last = -1
+
+
+class Redirects:
+    """Sends the commands of a Redis Cluster and follows where the nodes direct them."""
+
+    def __init__(self, nodes: Nodes, *, timeout_seconds: float) -> None:
+        self._nodes = nodes
+        self._timeout_seconds = timeout_seconds
+        self._queues: dict[str, _Queue] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._followed = 0
+        self._numbers = 0
+
+    def submit(self, key: str, send: Send, done: Done, *, keeps_order: bool) -> None:
+        """Send a command to the owner of `key`; `done` as in `RespConnection.submit`."""
+        command = Command(self, key, send, done, keeps_order)
+        command.number = self._numbers = self._numbers + 1
+        if keeps_order and self._queues and (queue := self._queues.get(key)) is not None:
+            command.reply = StoreRefused(
+                "TRYAGAIN earlier commands of the key are being redirected"
+            )
+            self._enqueue(queue, command)
+        else:
+            send(self._nodes.shard_of(key).commands, False, command.answered)
+
+    def follow(self, command: Command) -> None:
+        """Go on with a command that a node did not do."""
+        if command.reply.kind == "MOVED":
+            self._nodes.refresh()
+        if not command.keeps_order:
+            if self._followed >= _WAITING:
+                command.done(command.reply)
+                return
+            self._followed += 1
+            self._start(self._follow_one(command))
+            return
+        queue = self._queues.get(command.key)
+        if queue is None:
+            queue = self._queues[command.key] = _Queue()
+            self._enqueue(queue, command)
+            self._start(self._drain(command.key, queue))
+        else:
+            self._enqueue(queue, command)
+
+    async def aclose(self) -> None:
+        """End; commands that are still followed are called back with their last answer."""
+        for task in list(self._tasks):
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _enqueue(self, queue: _Queue, command: Command) -> None:
+        if command.number < queue.last or self._followed >= _WAITING:
+            command.done(command.reply)
+            return
+        self._followed += 1
+        heapq.heappush(queue.waiting, command)
+
+    def _start(self, coroutine: Any) -> None:
+        task = asyncio.get_running_loop().create_task(coroutine, name="redirect")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _follow_one(self, command: Command) -> None:
+        try:
+            await self._settle(command)
+        finally:
+            self._followed -= 1
+            command.done(command.reply)
+
+    async def _drain(self, key: str, queue: _Queue) -> None:
+        try:
+            while queue.waiting:
+                command = heapq.heappop(queue.waiting)
+                queue.last = command.number
+                await self._follow_one(command)
+        finally:
+            del self._queues[key]
+            self._followed -= len(queue.waiting)
+            for command in queue.waiting:
+                command.done(command.reply)
+
+    async def _settle(self, command: Command) -> None:
+        """Follow until there is another answer than a redirection, or the time is over."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_seconds
+        pause = _PAUSE_FIRST_SECONDS
+        hops = 0
+        while isinstance(command.reply, StoreRefused) and loop.time() < deadline:
+            kind = command.reply.kind
+            if kind == "MOVED":
+                self._nodes.refresh()
+            if kind in _REDIRECTIONS and hops < _HOPS:
+                hops += 1
+                link = self._target(str(command.reply)).commands
+                try:
+                    await asyncio.wait_for(link.wait_up(), deadline - loop.time())
+                except TimeoutError:
+                    return
+            elif kind in _SOON:
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, _PAUSE_LIMIT_SECONDS)
+                hops = 0
+                link = self._nodes.shard_of(command.key).commands
+            else:
+                return
+            # What has been sent may be done, so its own answer is waited for; the link bounds that.
+            command.reply = await _answer(command, link, is_asking=kind == "ASK")
+
+    def _target(self, text: str) -> Shard:
+        host, port = text.split()[2].rsplit(":", 1)
+        known = self._nodes.shard_of("").address
+        # A node that does not know its own name leaves it empty.
+        return self._nodes.shard_at(known.at(host or known.host, int(port)))
+
+
+async def _answer(command: Command, link: Link, *, is_asking: bool) -> Any:
+    """The reply, or the error that came instead of it."""
+    try:
+        return await wait_for(lambda done: command.send(link, is_asking, done))
+    except StoreError as error:
+        return error
