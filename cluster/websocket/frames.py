@@ -1,29 +1,19 @@
 """A socket with WebSocket frames on it: parsed messages in, bytes out.
 
-aiohttp's reader in C parses the frames and calls this object for each message, without a queue. A
-peer that does not read is noticed by the transport: above the limit of unsent bytes it calls
-`pause_writing`, so no write checks the buffer.
+The parser calls this object for each message, without a queue. A peer that does not read is noticed
+by the transport: above the limit of unsent bytes it calls `pause_writing`, so no write checks the
+buffer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
 
-from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http import WebSocketError, WebSocketReader, WSMsgType
-
-from cluster.errors import (
-    BAD_REQUEST_CLOSE,
-    BAD_TEXT,
-    PROTOCOL_ERROR,
-    SERVER_ERROR,
-    TOO_BIG,
-    Disconnect,
-)
+from cluster.errors import BAD_REQUEST_CLOSE, SERVER_ERROR, Disconnect
 from cluster.log import get_logger
 from cluster.protocol import native_pong_frame
+from cluster.websocket.frame_parser import CLOSE, PING, PONG, TEXT, FrameParser
 
 log = get_logger()
 
@@ -33,37 +23,26 @@ READ_BYTES = 16_384
 #: How long the buffer may stay full before the peer counts as one that does not read.
 _SLOW_GRACE_SECONDS = 0.05
 
-_FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
-
 
 class Opening:
-    """What is checked of a client's bytes until its connect: they are masked, and they are few.
-
-    aiohttp's reader accepts unmasked frames too; RFC 6455 §5.1 says 1002. A client masks always or
-    never, so the second byte of its first frame decides, in whichever piece of the stream it comes.
+    """What is checked of a client's bytes until its connect: they are few.
 
     Args:
         most_bytes: how many bytes may come before the connect.
     """
 
-    __slots__ = ("_bytes_left", "_until_mask")
+    __slots__ = ("_bytes_left",)
 
     def __init__(self, most_bytes: int) -> None:
         self._bytes_left = most_bytes
-        self._until_mask = 1
 
     def fault(self, data: bytes) -> Disconnect | None:
         """Check the next piece of the stream; returns why the connection must be closed, or None."""
         self._bytes_left -= len(data)
-        if self._bytes_left < 0:
-            return BAD_REQUEST_CLOSE
-        at, self._until_mask = self._until_mask, self._until_mask - len(data)
-        if 0 <= at < len(data) and not data[at] & 0x80:
-            return PROTOCOL_ERROR
-        return None
+        return BAD_REQUEST_CLOSE if self._bytes_left < 0 else None
 
 
-class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
+class FrameProtocol(asyncio.Protocol):
     """Call `begin` with the socket; a subclass handles the messages.
 
     Attributes:
@@ -71,19 +50,18 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_is_closing", "_is_paused", "_is_turn_scheduled", "_opening", "_ping", "_reader",
+        "_is_closing", "_is_paused", "_is_turn_scheduled", "_opening", "_parser", "_pongs",
         "_transport", "_unread", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        # The base class's queue stays unused: messages are handled as they are parsed.
-        self._reader: WebSocketReader | None = None
+        self._parser: FrameParser | None = None
         self._transport: asyncio.Transport | None = None
         self._opening: Opening | None = None
         self._is_closing = False
         self._is_paused = False
         self._is_turn_scheduled = False
-        self._ping: bytes | None = None
+        self._pongs = b""
         self._unread = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
@@ -95,7 +73,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         transport.set_write_buffer_limits(high=queue_max, low=queue_max)
         # A connect, with the commands that SDKs send in one message with it.
         self._opening = Opening(2 * message_size_limit)
-        self._reader = WebSocketReader(self, message_size_limit, False, False)
+        self._parser = FrameParser(self, message_size_limit)
 
     # --- what a subclass handles ---------------------------------------------------------------
 
@@ -127,8 +105,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read, and handle its messages."""
-        reader = self._reader
-        if reader is None:
+        parser = self._parser
+        if parser is None:
             return
         if len(data) > READ_BYTES:
             data = self._postpone_rest(data)
@@ -137,10 +115,14 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
             if why is not None:
                 self.fail(why)
                 return
-        reader.feed_data(data)
-        if self._ping is not None:
-            ping, self._ping = self._ping, None
-            self.write(native_pong_frame(ping))
+        try:
+            parser.feed(data)
+        except Exception:
+            log.exception("frame_failed")
+            self._parser = None
+            self.fail(SERVER_ERROR)
+        if self._pongs:
+            self._answer_pings()
 
     def _postpone_rest(self, data: bytes) -> bytes:
         """Keep all but the first `READ_BYTES` for the turns to come, and read nothing until then.
@@ -152,34 +134,37 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         self.schedule_turn()
         return data[:READ_BYTES]
 
-    def feed_data(self, message: Any, size: int) -> None:
-        """Handle one message that the reader has parsed."""
-        kind, data, _ = message
+    def message(self, opcode: int, data: bytes) -> None:
+        """Handle one message or control frame that the parser has found."""
         if self._is_closing:
-            if kind is WSMsgType.CLOSE:
+            if opcode == CLOSE:
                 self.end()
-        elif kind is WSMsgType.TEXT:
+            return
+        if opcode == PING:
+            self._pongs += native_pong_frame(data)
+            return
+        if self._pongs:
+            self._answer_pings()
+        if opcode == TEXT:
             self.receive(data)
-        elif kind is WSMsgType.BINARY:
-            self.fail(BAD_REQUEST_CLOSE)
-        elif kind is WSMsgType.PING:
-            # RFC 6455, section 5.5.3: of several pings only the last one need be answered.
-            self._ping = data
-        elif kind is WSMsgType.PONG:
+        elif opcode == PONG:
             self.native_pong()
-        elif kind is WSMsgType.CLOSE:
-            self.closed_by_peer(data)
-
-    def set_exception(self, exc: BaseException, exc_cause: Any = None) -> None:
-        """The reader found an invalid frame; nothing more can be read."""
-        if isinstance(exc, WebSocketError):
-            self.fail(_FRAME_FAULTS.get(exc.code, PROTOCOL_ERROR))
+        elif opcode == CLOSE:
+            self.closed_by_peer(int.from_bytes(data[:2], "big"))
         else:
-            log.error("frame_failed", exc_info=exc)
-            self.fail(SERVER_ERROR)
+            self.fail(BAD_REQUEST_CLOSE)
 
-    def feed_eof(self) -> None:
-        """Called by the reader at the end of the stream; `connection_lost` handles that."""
+    def frame_fault(self, why: Disconnect) -> None:
+        """The parser found an invalid frame; nothing more can be read."""
+        if self._pongs:
+            self._answer_pings()
+        self.fail(why)
+
+    def _answer_pings(self) -> None:
+        """Write the pongs together, before what answers the frames behind the pings."""
+        pongs, self._pongs = self._pongs, b""
+        if not self._is_closing:
+            self.write(pongs)
 
     def pause_writing(self) -> None:
         asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._check_stalled)
@@ -196,7 +181,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._reader = None
+        self._parser = None
         self._unread = b""
         self.write = _write_nowhere
 
