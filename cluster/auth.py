@@ -4,6 +4,7 @@
   and verifies them; what the claims mean is decided here.
 - A key verifies the algorithms of its own family only, so that a public key is never used as the
   secret of an HMAC (RFC 8725 §3.1).
+- Of members that repeat in a header or in claims the last one counts (RFC 7515 §4, RFC 7519 §4).
 - With `client.insecure` a connection needs no token.
 
 Source: RFC 7515, RFC 7519; Centrifugo's claims.
@@ -32,6 +33,10 @@ MAXIMUM_TOKEN_BYTES: Final = 16384
 
 #: Times beyond this many seconds are refused: JSON's numbers are exact up to here (RFC 8259 §6).
 _MAXIMUM_TIME: Final = 2**53
+
+#: A connection expires after a year at the latest, as with Centrifugo: SDKs read its remaining seconds
+#: as a number of 32 bits, and it is only asked for a new token then.
+_MAXIMUM_SECONDS: Final = 365 * 24 * 3600
 
 
 class Claims(NamedTuple):
@@ -119,7 +124,7 @@ def authenticate(token: str, config: Config, now: float) -> Claims:
     if client.insecure or expires_at is None:
         # Insecure mode accepts a connection without a token, so it ends none whose token expires.
         expires_at = 0
-    return Claims(user, claims.get("info"), int(expires_at))
+    return Claims(user, claims.get("info"), int(min(expires_at, now + _MAXIMUM_SECONDS)))
 
 
 def _verified(token: str, secret: str) -> dict[str, Any]:
