@@ -43,8 +43,8 @@ async def answered(worker: LocalWorker, data: bytes, *, is_first: bool) -> tuple
     return head.decode(), body.decode("latin-1")
 
 
-def worker_of(**client: object) -> LocalWorker:
-    return with_routes(LocalWorker(configured(allowed_origins=(HERE,), **client)))
+def worker_of() -> LocalWorker:
+    return with_routes(LocalWorker(configured(allowed_origins=(HERE,))))
 
 
 @ORDERS
