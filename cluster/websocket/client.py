@@ -12,11 +12,12 @@ import asyncio
 import time
 from collections.abc import Callable, Coroutine
 from functools import partial
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from cluster.connection import Connection, actions
 from cluster.errors import (
     CONNECTION_CLOSED,
+    INTERNAL,
     NORMAL,
     SERVER_ERROR,
     SLOW,
@@ -31,6 +32,8 @@ from cluster.protocol import PING_FRAME, close_frame, native_ping_frame
 from cluster.websocket.performer import ActionPerformer
 
 log = get_logger()
+
+T = TypeVar("T")
 
 
 class ClientOwner(Protocol):
@@ -314,6 +317,23 @@ class WebSocketClient(ActionPerformer):
             self.perform(self.connection.replied(number, method, outcome))
         else:
             self.perform(self.connection.answered(number, outcome))
+
+    async def _outcome(
+        self, event: str, work: Coroutine[Any, Any, T]
+    ) -> T | ClientError | Disconnect:
+        """Return the result or the refusal; an unexpected exception is logged and becomes error 100."""
+        try:
+            return await work
+        except (ClientError, Disconnect) as why:
+            return why
+        except Exception:
+            log.exception(event, client=self.connection.client)
+            return self._failed()
+
+    def _failed(self) -> ClientError:
+        """Count an unexpected exception; returns the error for the client."""
+        self._counters.errors["internal"] += 1
+        return INTERNAL
 
     # --- timers ------------------------------------------------------------------------------
 

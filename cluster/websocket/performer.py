@@ -6,10 +6,10 @@ A subclass has what each action does; see `client`.
 from __future__ import annotations
 
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar
 
 from cluster.connection import Action, Connection, actions
-from cluster.errors import INTERNAL, SERVER_ERROR, ClientError, Disconnect
+from cluster.errors import SERVER_ERROR
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Node
@@ -18,8 +18,6 @@ from cluster.sessions import Session
 from cluster.websocket.frames import FrameProtocol
 
 log = get_logger()
-
-T = TypeVar("T")
 
 
 class ActionPerformer(FrameProtocol):
@@ -109,20 +107,3 @@ class ActionPerformer(FrameProtocol):
             self._counters.errors["internal"] += 1
             log.exception("client_failed", client=self.connection.client)
             self.perform(self.connection.disconnect(SERVER_ERROR))
-
-    async def _outcome(
-        self, event: str, work: Coroutine[Any, Any, T]
-    ) -> T | ClientError | Disconnect:
-        """Return the result or the refusal; an unexpected exception is logged and becomes error 100."""
-        try:
-            return await work
-        except (ClientError, Disconnect) as why:
-            return why
-        except Exception:
-            log.exception(event, client=self.connection.client)
-            return self._failed()
-
-    def _failed(self) -> ClientError:
-        """Count an unexpected exception; returns the error for the client."""
-        self._counters.errors["internal"] += 1
-        return INTERNAL
