@@ -41,6 +41,7 @@ from cluster.errors import (
     NOT_AVAILABLE_CLOSE,
     PERMISSION_DENIED,
     STALE,
+    TOO_MANY_REQUESTS,
     ClientError,
     Disconnect,
     Unsubscribe,
@@ -200,10 +201,23 @@ class Connection(CommandIntake):
         self._end_subscribe(channel)
         return self.answered(number, why, counts=False)
 
-    def next_turn(self) -> list[Action]:
+    def next_turn(self, budget: int = COMMANDS_PER_TURN) -> list[Action]:
         """Renew the budget, and handle the commands that waited for it."""
-        self.budget = COMMANDS_PER_TURN
+        self.budget = budget
         return self.resume() if self._waiting else []
+
+    def too_many_requests(self) -> list[Action]:
+        """Refuse the command that has waited longest: commands come faster than is allowed."""
+        actions: list[Action] = []
+        if self.state is State.CONNECTED and self._waiting:
+            command = self._waiting.popleft()
+            self.commands += 1
+            self._counters.commands[command.method] += 1
+            self._counters.messages_in += 1
+            # A `send` has no id, and gets no reply.
+            if command.id:
+                self._refuse(command.id, TOO_MANY_REQUESTS, actions)
+        return actions
 
     def resume(self) -> list[Action]:
         """Handle the commands that waited for a subscribe; call it after joining the channel."""

@@ -21,6 +21,7 @@ from cluster.errors import (
     NORMAL,
     SERVER_ERROR,
     SLOW,
+    TOO_MANY_REQUESTS_CLOSE,
     ClientError,
     Disconnect,
 )
@@ -29,6 +30,7 @@ from cluster.metrics.counters import Counters
 from cluster.node.node import Connected, Node
 from cluster.node.subscribe import Subscribed
 from cluster.protocol import PING_FRAME, close_frame, native_ping_frame
+from cluster.websocket.command_rate import CommandRate
 from cluster.websocket.performer import ActionPerformer
 
 log = get_logger()
@@ -41,6 +43,7 @@ class ClientOwner(Protocol):
 
     node: Node
     counters: Counters
+    rate: CommandRate
     session_short_lived_seconds: float
 
     def closing(self, client: WebSocketClient) -> None:
@@ -68,7 +71,7 @@ class WebSocketClient(ActionPerformer):
         url_session: str,
         native_pings: bool,
     ) -> None:
-        super().__init__(connection, owner.node, owner.counters)
+        super().__init__(connection, owner.node, owner.counters, owner.rate)
         self._owner = owner
         self._url_session = url_session
         self._native_pings = native_pings
@@ -78,6 +81,7 @@ class WebSocketClient(ActionPerformer):
     def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
         super().begin(transport, message_size_limit, queue_max)
         self.opened_at = time.monotonic()
+        self._full_at = self._rate.full_at(0.0, self._rate.slice, self.opened_at)
         self._counters.connections_opened += 1
 
     # --- from the socket -------------------------------------------------------------------
@@ -96,6 +100,9 @@ class WebSocketClient(ActionPerformer):
         self._leave(NORMAL)
         self.write(close_frame(code if code and 1000 <= code < 5000 else 1000, ""))
         self.end()
+
+    def throttled(self) -> None:
+        self._counters.throttled["output"] += 1
 
     def peer_stalled(self) -> None:
         self._counters.slow_consumers += 1
@@ -133,8 +140,11 @@ class WebSocketClient(ActionPerformer):
         why = action.why
         self._leave(why)
         self.write(close_frame(why.code, why.reason))
-        # The client's answer to the close frame must be read.
-        self.resume()
+        if why == TOO_MANY_REQUESTS_CLOSE:
+            self.stop_reading()
+        else:
+            # The client's answer to the close frame must be read.
+            self.resume()
         self._owner.closing(self)
 
     def _leave(self, why: Disconnect) -> None:
@@ -278,7 +288,9 @@ class WebSocketClient(ActionPerformer):
         self.perform(self.connection.subscribe_refused(action.id, action.request.channel, why))
 
     def _resume(self) -> None:
-        """Handle the commands that have waited for a subscribe."""
+        """Handle the commands that have waited for a subscribe, unless they have their turn later."""
+        if self._is_turn_scheduled:
+            return
         self.perform(self.connection.resume())
         self._count()
 

@@ -20,6 +20,7 @@ from cluster.errors import (
     PROTOCOL_ERROR,
     SERVER_ERROR,
     TOO_BIG,
+    TOO_MANY_REQUESTS_CLOSE,
     Disconnect,
 )
 from cluster.log import get_logger
@@ -32,6 +33,12 @@ READ_BYTES = 16_384
 
 #: How long the buffer may stay full before the peer counts as one that does not read.
 _SLOW_GRACE_SECONDS = 0.05
+
+#: How often it is looked at while it is so full that the peer is not read.
+_FULL_CHECK_SECONDS = 0.25
+
+#: The headers of one message may take so many bytes; a client that sends no fragments needs 14 at most.
+_HEADER_BYTES = 256
 
 _FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
 
@@ -71,8 +78,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_is_closing", "_is_paused", "_is_turn_scheduled", "_opening", "_ping", "_reader",
-        "_transport", "_unread", "write",
+        "_is_closing", "_is_full", "_is_paused", "_is_turn_scheduled", "_most_unfinished", "_opening",
+        "_ping", "_queue_max", "_reader", "_transport", "_unfinished", "_unread", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -81,9 +88,12 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._opening: Opening | None = None
         self._is_closing = False
+        self._is_full = False
         self._is_paused = False
         self._is_turn_scheduled = False
         self._ping: bytes | None = None
+        self._queue_max = 0
+        self._unfinished = self._most_unfinished = 0
         self._unread = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
@@ -91,8 +101,11 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         """Read from and write to this socket from now on."""
         self._transport = transport
         self.write = transport.write
+        self._queue_max = queue_max
         # One mark for both: the transport then calls each time the buffer passes it.
         transport.set_write_buffer_limits(high=queue_max, low=queue_max)
+        # One message whose end is missing, and as much again for the headers of fragments.
+        self._most_unfinished = 2 * message_size_limit + _HEADER_BYTES
         # A connect, with the commands that SDKs send in one message with it.
         self._opening = Opening(2 * message_size_limit)
         self._reader = WebSocketReader(self, message_size_limit, False, False)
@@ -101,6 +114,10 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     def receive(self, data: bytes) -> None:
         """Handle a text message."""
+        raise NotImplementedError
+
+    def control_frame(self) -> None:
+        """Handle that a ping or pong frame has come, before what it asks for."""
         raise NotImplementedError
 
     def native_pong(self) -> None:
@@ -119,6 +136,10 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         """Handle a close frame; `code` is 0 if it carries none."""
         raise NotImplementedError
 
+    def throttled(self) -> None:
+        """Handle that the peer is not read until it has read."""
+        raise NotImplementedError
+
     def peer_stalled(self) -> None:
         """Handle that the peer does not read."""
         raise NotImplementedError
@@ -127,8 +148,12 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read, and handle its messages."""
-        reader = self._reader
-        if reader is None:
+        reader, transport = self._reader, self._transport
+        if reader is None or transport is None:
+            return
+        if transport.get_write_buffer_size() > self._queue_max >> 2 and not self._is_closing:
+            self._unread = data
+            self._wait_for_output(transport)
             return
         if len(data) > READ_BYTES:
             data = self._postpone_rest(data)
@@ -137,6 +162,10 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
             if why is not None:
                 self.fail(why)
                 return
+        self._unfinished += len(data)
+        if self._unfinished > self._most_unfinished:
+            self.fail(TOO_MANY_REQUESTS_CLOSE)
+            return
         reader.feed_data(data)
         if self._ping is not None:
             ping, self._ping = self._ping, None
@@ -163,9 +192,11 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         elif kind is WSMsgType.BINARY:
             self.fail(BAD_REQUEST_CLOSE)
         elif kind is WSMsgType.PING:
+            self.control_frame()
             # RFC 6455, section 5.5.3: of several pings only the last one need be answered.
             self._ping = data
         elif kind is WSMsgType.PONG:
+            self.control_frame()
             self.native_pong()
         elif kind is WSMsgType.CLOSE:
             self.closed_by_peer(data)
@@ -181,17 +212,45 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
     def feed_eof(self) -> None:
         """Called by the reader at the end of the stream; `connection_lost` handles that."""
 
+    def _wait_for_output(self, transport: asyncio.Transport) -> None:
+        """Read and handle nothing until the peer has read: a quarter of `queue_max` is unsent.
+
+        The transport calls `resume_writing` when half of that is left.
+        """
+        self.pause()
+        self._is_full = self._is_turn_scheduled = True
+        self.throttled()
+        mark = self._queue_max >> 2
+        transport.set_write_buffer_limits(high=mark, low=mark >> 1)
+        asyncio.get_running_loop().call_later(_FULL_CHECK_SECONDS, self._check_full, False)
+
+    def _check_full(self, was_above: bool) -> None:
+        """While the transport watches the lower mark, watch the limit of unsent bytes here."""
+        transport = self._transport
+        if transport is None or self._is_closing or not self._is_full:
+            return
+        is_above = transport.get_write_buffer_size() > self._queue_max
+        if is_above and was_above:
+            self.peer_stalled()
+            return
+        wait = _SLOW_GRACE_SECONDS if is_above else _FULL_CHECK_SECONDS
+        asyncio.get_running_loop().call_later(wait, self._check_full, is_above)
+
     def pause_writing(self) -> None:
-        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._check_stalled)
+        if not self._is_full:
+            asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._check_stalled)
 
     def resume_writing(self) -> None:
-        """Nothing waits for it."""
+        if self._is_full and self._transport is not None:
+            self._is_full = self._is_turn_scheduled = False
+            self._transport.set_write_buffer_limits(high=self._queue_max, low=self._queue_max)
+            self.schedule_turn()
 
     def _check_stalled(self) -> None:
         transport = self._transport
         if transport is None or self._is_closing:
             return
-        if transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]:
+        if transport.get_write_buffer_size() > self._queue_max:
             self.peer_stalled()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -202,13 +261,24 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     # --- to the socket -------------------------------------------------------------------------
 
-    def schedule_turn(self) -> None:
-        """Call `next_turn` in the next turn of the event loop."""
+    def schedule_turn(self, delay_seconds: float = 0.0) -> None:
+        """Call `next_turn` in the next turn of the event loop, or later; until then nothing is read."""
         if not self._is_turn_scheduled:
             self._is_turn_scheduled = True
-            asyncio.get_running_loop().call_soon(self._begin_turn)
+            loop = asyncio.get_running_loop()
+            if delay_seconds:
+                self.pause()
+                loop.call_later(delay_seconds, self._begin_turn)
+            else:
+                loop.call_soon(self._begin_turn)
 
     def _begin_turn(self) -> None:
+        transport = self._transport
+        if transport is None or self._is_full:
+            return
+        if transport.get_write_buffer_size() > self._queue_max >> 2 and not self._is_closing:
+            self._wait_for_output(transport)
+            return
         self._is_turn_scheduled = False
         self.next_turn()
         if self._unread and not self._is_turn_scheduled:
@@ -216,6 +286,10 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
             self.data_received(data)
             # Reading goes on in `next_turn`, also if these bytes were no whole message.
             self.schedule_turn()
+
+    def found_message(self, size: int) -> None:
+        """Tell the limit of fragments that a whole message of so many bytes was among what was read."""
+        self._unfinished = max(0, self._unfinished - size - _HEADER_BYTES)
 
     def pause(self) -> None:
         """Stop reading until `resume`."""
@@ -228,6 +302,14 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         if self._is_paused and self._transport is not None and not self._unread:
             self._is_paused = False
             self._transport.resume_reading()
+
+    def stop_reading(self) -> None:
+        """Read nothing more, for good."""
+        self.pause()
+        self._reader = None
+        # `resume` finds nothing to do.
+        self._is_paused = False
+        self._unread = b""
 
     def end(self) -> None:
         """Close the socket once everything written has been sent; the server aborts it if that takes too long."""
