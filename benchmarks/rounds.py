@@ -138,7 +138,7 @@ def _sample(
         else:
             running = SERVERS[server].start(store, scratch)
             try:
-                result = _generate(running, load.run, _arguments(load, server, scale), store)
+                result = generate(running, load.run, _arguments(load, server, scale), store)
             finally:
                 running.process.stop()
     except (ServerFailed, subprocess.SubprocessError) as failure:
@@ -172,12 +172,12 @@ def _measure_floor(load: Load, scale: Scale, scratch: Path, frame_bytes: int) ->
         running = Running(process, FLOOR, [port], {"server": [process.pid]})
         window = scale.paced_window if load.is_paced else scale.window
         given = ["--window", str(window), *([AWAKE] if load.is_awake else [])]
-        return _generate(running, "flood", given)
+        return generate(running, "flood", given)
     finally:
         process.stop()
 
 
-def _generate(
+def generate(
     running: Running, run: str, arguments: list[str], store: Valkey | None = None
 ) -> Result:
     watched: Mapping[str, list[int]] = {

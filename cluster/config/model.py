@@ -83,6 +83,14 @@ class ClientConfig:
         1048576, minimum=1024, text="unsent bytes per connection; above, it is closed with 3008"
     )
     channel_limit: int = _integer(128, minimum=1, text="subscriptions per connection")
+    command_rate_limit: int = _integer(
+        500,
+        text="commands and control frames per second and connection; above, 111 and delays, then 3013;"
+        " 0 is off",
+    )
+    command_burst: int = _integer(
+        1000, minimum=1, text="commands and control frames that a connection may send at once"
+    )
     history_max_publication_limit: int = _integer(
         300, minimum=1, text="publications per history reply"
     )

@@ -51,6 +51,7 @@ REJECT_REASONS: Final = (
     "not_ready",
     "bad_handshake",
 )
+THROTTLE_REASONS: Final = ("command_rate", "output")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 RESTART_REASONS: Final = ("crash", "hung", "boot", "roll")
@@ -103,6 +104,9 @@ WORKER_FAMILIES: Final = (
            {"result": RECOVERY_RESULTS}),
     Family("app_connections_rejected_total", "counter", "worker",
            "Upgrades and connects rejected.", {"reason": REJECT_REASONS}),
+    Family("app_throttles_total", "counter", "worker",
+           "Times a connection was not read for a while: more commands than client.command_rate_limit,"
+           " or output that the client does not read.", {"reason": THROTTLE_REASONS}),
     Family("app_log_events_total", "counter", "worker", "Log events written.",
            {"level": LOG_LEVELS}),
     Family("app_publish_to_delivery_seconds", "histogram", "worker",

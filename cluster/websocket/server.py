@@ -27,6 +27,7 @@ from cluster.metrics.counters import Counters
 from cluster.node.node import Node
 from cluster.websocket import handshake
 from cluster.websocket.client import WebSocketClient
+from cluster.websocket.command_rate import CommandRate
 from cluster.websocket.handshake import HandshakeRequest
 from cluster.websocket.timing_wheel import TimingWheel
 
@@ -88,6 +89,7 @@ class WebSocketServer:
         self.node = node
         self.counters = counters
         self.session_short_lived_seconds = config.session.short_lived
+        self.rate = CommandRate(config.client.command_rate_limit, config.client.command_burst)
         self.clients: set[WebSocketClient] = set()
         self._config = config
         self._is_ready = is_ready

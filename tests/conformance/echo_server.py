@@ -51,6 +51,9 @@ class EchoClient(FrameProtocol):
         else:
             self.write(text_frame(data))
 
+    def control_frame(self) -> None:
+        """Control frames have no rate here."""
+
     def native_pong(self) -> None:
         """A pong needs no answer."""
 
@@ -64,6 +67,9 @@ class EchoClient(FrameProtocol):
     def closed_by_peer(self, code: int) -> None:
         self._close(code or 1000, "")
         self.end()
+
+    def throttled(self) -> None:
+        """Nothing is counted."""
 
     def peer_stalled(self) -> None:
         self.abort()

@@ -25,6 +25,7 @@ from cluster.node.node import Node
 from cluster.protocol import Position, Publication
 from cluster.sessions import Session
 from cluster.websocket.client import WebSocketClient
+from cluster.websocket.command_rate import CommandRate
 from cluster.websocket.frame_parser import TEXT
 from tests.contract.fakes import MemorySessions, MemoryStore, Record
 from tests.unit.scripted import ScriptedBroker, StillLoop
@@ -70,6 +71,7 @@ class LawOwner:
     def __init__(self, node: Node, counters: Counters) -> None:
         self.node = node
         self.counters = counters
+        self.rate = CommandRate(0, 1)
         self.session_short_lived_seconds = 0.0
 
     def closing(self, client: WebSocketClient) -> None:

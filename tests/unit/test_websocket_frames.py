@@ -130,7 +130,7 @@ async def test_a_call_whose_result_cannot_be_written_is_still_answered(handler):
 
 
 async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up():
-    async with LocalWorker(configured()).open() as worker:
+    async with LocalWorker(configured(command_rate_limit=0)).open() as worker:
         caller = await worker.caller()
         await caller.connect()
         batch = b"\n".join(
@@ -148,7 +148,8 @@ async def test_what_follows_a_subscribe_in_its_frame_is_worked_off_in_order(
     options: ChannelOptions,
 ):
     """A channel that the worker already has is joined at once; many of them do not make a deep stack."""
-    async with LocalWorker(configured(options=options)).open() as worker:
+    config = configured(options=options, command_rate_limit=0)
+    async with LocalWorker(config).open() as worker:
         other, caller = await worker.caller(), await worker.caller()
         await other.connect()
         other.say({"id": 2, "subscribe": {"channel": "a"}})

@@ -102,9 +102,8 @@ FLOODS = {
 
 
 async def flooded(data: bytes) -> None:
-    async with LocalWorker(
-        configured(ping_interval=300.0), rpc_handlers={"": echo_at_once}
-    ).open() as worker:
+    config = configured(ping_interval=300.0, command_rate_limit=0)
+    async with LocalWorker(config, rpc_handlers={"": echo_at_once}).open() as worker:
         good = await entered(worker)
         async with no_long_turn():
             process = await sender(worker.port, request() + CONNECT + data)
@@ -128,7 +127,7 @@ def test_a_flood_of_one_client_leaves_the_others_their_turn(name: str):
     ids=["pongs", "continuations"],
 )
 async def test_what_comes_before_the_connect_is_bounded(data: bytes):
-    async with LocalWorker(configured()).open() as worker:
+    async with LocalWorker(configured(command_rate_limit=0)).open() as worker:
         process = await sender(worker.port, request() + data)
         async with no_long_turn():
             await until(lambda: bool(worker.counters.connections_opened), 10, "it has come")
@@ -138,7 +137,8 @@ async def test_what_comes_before_the_connect_is_bounded(data: bytes):
 
 
 async def test_a_frame_of_many_commands_is_answered_whole_and_in_order():
-    async with LocalWorker(configured(), rpc_handlers={"": echo_at_once}).open() as worker:
+    config = configured(command_rate_limit=0)
+    async with LocalWorker(config, rpc_handlers={"": echo_at_once}).open() as worker:
         caller = await entered(worker)
         caller.wire.send(batch("rpc", 2, 2500))
         await caller.reply(2501)

@@ -1,0 +1,1 @@
+"""What a worker's other clients notice of an attack: `python -m benchmarks.attacks --help`."""

@@ -1,0 +1,150 @@
+"""`python -m benchmarks.attacks`: what 500 clients notice while 8 others attack their worker.
+
+For each attack a worker is started on the first core. 500 clients listen to a channel with 100
+publications per second: for some seconds alone, then for as long with 8 attackers, which share
+the last core with the clients and yield to them. Writes benchmarks/results/attacks.md. Exit code 1
+when an attack breaks a bound: the longest turn of the loop, good clients closed, deliveries lost.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.attacks.control import Control
+from benchmarks.attacks.kinds import ATTACKS
+from benchmarks.load.measure import Result
+from benchmarks.micro.comparison import machine
+from benchmarks.paths import REPOSITORY, RESULTS
+from benchmarks.processes import Process, ServerFailed, accepts, free_ports
+from benchmarks.rounds import generate
+from benchmarks.servers import Running, Valkey, valkey
+
+CLIENTS = 500
+ATTACKERS = 8
+RATE = 100
+HISTORY = 300
+LONGEST_TURN_MS = 100.0
+#: The attack begins before the load's clients connect and ends after they have measured.
+_MARGIN_SECONDS = 12.0
+
+HEAD = f"""\
+# Attacks
+
+Written by `python -m benchmarks.attacks`; docs/topics/limits.md says what bounds them. {CLIENTS} clients of
+one worker listen to {RATE} publications per second while {ATTACKERS} connections attack, opened again whenever
+they are closed. *Longest turn*: CPU time of the worker's event loop between two runs of a timer of
+one millisecond, at most. *p99*: from publish to delivery, at the clients.
+
+| attack | longest turn, ms | p99 before, ms | p99 under attack, ms | attackers' connections | sent, MiB | lost | closed |
+| --- | --: | --: | --: | --: | --: | --: | --: |
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """One attack, and the same clients before it."""
+
+    kind: str
+    turn_ms: float
+    before: Result
+    under: Result
+    connections: int
+    bytes_sent: int
+
+    @property
+    def faults(self) -> list[str]:
+        found = []
+        if self.turn_ms > LONGEST_TURN_MS:
+            found.append(f"a turn of {self.turn_ms:.0f} ms, allowed are {LONGEST_TURN_MS:.0f}")
+        if self.under.closed:
+            found.append(f"{self.under.closed} good clients were closed: {self.under.reasons}")
+        if self.under.lost:
+            found.append(f"{self.under.lost} deliveries were lost")
+        return found
+
+    def row(self) -> str:
+        lost = "unknown" if self.under.lost is None else str(self.under.lost)
+        return (
+            f"| {self.kind} | {self.turn_ms:.1f} | {self.before.latencies_ms['p99']:.1f} "
+            f"| {self.under.latencies_ms['p99']:.1f} | {self.connections:,} "
+            f"| {self.bytes_sent / 2**20:,.1f} | {lost} | {self.under.closed} |"
+        )
+
+
+def measure(kind: str, store: Valkey, scratch: Path, seconds: float) -> Outcome:
+    """Start a worker, load it, attack it, and stop it."""
+    port = free_ports()
+    process = Process(
+        (sys.executable, "-m", "benchmarks.attacks.attacked_worker",
+         "--port", str(port), "--redis", store.url),
+        scratch / "attacked.log", cwd=REPOSITORY,
+    )  # fmt: skip
+    try:
+        process.wait_until(lambda: accepts(port), "listening port")
+        running = Running(process, "centrifuge", [port], {"server": [process.pid]})
+        load = ["--connections", str(CLIENTS), "--rate", str(RATE), "--window", str(seconds)]
+        with Control(port) as control:
+            control.fill_history(HISTORY)
+        before = generate(running, "broadcast", load)
+        _longest_turn(port)
+        attacker = _attack(kind, port, seconds + _MARGIN_SECONDS)
+        try:
+            under = generate(running, "broadcast", load)
+            turn = _longest_turn(port)
+        finally:
+            attacker.terminate()
+            said, _ = attacker.communicate(timeout=30)
+        totals = json.loads(said)
+        return Outcome(
+            kind, turn["cpu"], before, under, totals["connections"], totals["bytes_sent"]
+        )
+    finally:
+        process.stop()
+
+
+def _longest_turn(port: int) -> dict[str, float]:
+    # A connection of its own: one that waits for a whole window would miss its pings.
+    with Control(port) as control:
+        return control.longest_turn()
+
+
+def _attack(kind: str, port: int, seconds: float) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-m", "benchmarks.attacks.attacker", kind,
+         "--port", str(port), "--connections", str(ATTACKERS), "--seconds", str(seconds)],
+        cwd=REPOSITORY, stdout=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="benchmarks.attacks", description=__doc__)
+    parser.add_argument("--only", action="append", choices=sorted(ATTACKS), default=[])
+    parser.add_argument("--seconds", type=float, default=4.0, help="of each window")
+    given = parser.parse_args()
+    facts, outcomes, failed = machine(), [], []
+    with (
+        tempfile.TemporaryDirectory(prefix="ws-cluster-bench-") as folder,
+        valkey(Path(folder)) as store,
+    ):
+        for kind in given.only or ATTACKS:
+            try:
+                outcome = measure(kind, store, Path(folder), given.seconds)
+            except (ServerFailed, OSError, subprocess.SubprocessError) as failure:
+                failed.append(f"{kind}: {failure}")
+                continue
+            print(outcome.row(), flush=True)
+            outcomes.append(outcome)
+            failed += [f"{kind}: {fault}" for fault in outcome.faults]
+    if not given.only:
+        rows = "\n".join(outcome.row() for outcome in outcomes)
+        (RESULTS / "attacks.md").write_text(f"{HEAD}{rows}\n\n{facts}\n")
+    print("\n".join(failed), file=sys.stderr)
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""One worker of ours that measures the longest turn of its own event loop.
+
+The rpc method `longest_turn` answers with milliseconds and begins anew: `cpu` is the CPU time of the
+loop's thread between two runs of a timer of one millisecond, at most; an upper bound of the longest
+turn. `wall` is the same by the clock, in which other processes of the machine may have run.
+"""
+
+import argparse
+import asyncio
+import os
+import socket
+import sys
+import tempfile
+import time
+from typing import Any
+
+from benchmarks.paths import BENCHMARKS, pin_to_server_core
+
+_TICK_SECONDS = 0.001
+
+
+class TurnWatch:
+    """Runs a timer and remembers the longest time between two of its runs."""
+
+    def __init__(self) -> None:
+        self._is_running = False
+        self._cpu = self._wall = 0.0
+        self._reset()
+
+    def _reset(self) -> None:
+        self._longest_cpu = self._longest_wall = 0.0
+
+    async def longest_turn(self, _user: str, _data: Any) -> Any:
+        if not self._is_running:
+            self._is_running = True
+            self._begin()
+            asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+        longest = {"cpu": self._longest_cpu * 1000, "wall": self._longest_wall * 1000}
+        self._reset()
+        return longest
+
+    def _begin(self) -> None:
+        self._cpu, self._wall = time.thread_time(), time.monotonic()
+
+    def _tick(self) -> None:
+        self._longest_cpu = max(self._longest_cpu, time.thread_time() - self._cpu)
+        self._longest_wall = max(self._longest_wall, time.monotonic() - self._wall)
+        self._begin()
+        asyncio.get_running_loop().call_later(_TICK_SECONDS, self._tick)
+
+
+def main() -> int:
+    arguments = argparse.ArgumentParser(description=__doc__)
+    arguments.add_argument("--port", type=int, required=True)
+    arguments.add_argument("--redis", required=True)
+    given = arguments.parse_args()
+    pin_to_server_core()
+    with tempfile.TemporaryDirectory(prefix="ws-cluster-bench-") as metrics:
+        # prometheus-client chooses its kind of value when it is imported.
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
+        from cluster import config, log, worker
+
+        settings = config.load(
+            str(BENCHMARKS / "attacks" / "attacked.toml"),
+            env={},
+            flags={"broker.redis_urls": [given.redis]},
+        )
+        log.configure(settings.log, instance="attacked", worker="w0a")
+        listener = socket.create_server(("127.0.0.1", given.port), backlog=4096)
+        _, status = os.pipe()
+        return worker.run(
+            settings,
+            slot=0,
+            lane="w0a",
+            instance="attacked",
+            listen_fd=listener.detach(),
+            status_fd=status,
+            rpc_handlers={"longest_turn": TurnWatch().longest_turn},
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,77 @@
+"""The attacks: what an attacker sends first, and what it repeats as fast as it can.
+
+Each is bytes only, made once, so that an attacker costs as little as possible. Frames carry the
+masking key 0 (see `benchmarks.load.wire`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from benchmarks.load.wire import text_frame, upgrade_request
+
+PATH = "/connection/websocket"
+HANDSHAKE = upgrade_request("localhost", PATH)
+CONNECT = text_frame(b'{"id":1,"connect":{}}')
+
+#: A channel with a full history, for the attack that reads it.
+KEPT_CHANNEL = "kept:attacked"
+
+_LARGE_FRAME = 60_000
+
+
+@dataclass(frozen=True, slots=True)
+class Attack:
+    """One kind of attack.
+
+    Attributes:
+        opening: sent once per connection.
+        flood: sent again and again after it.
+        piece: bytes per system call; 0 sends as much as the socket takes.
+    """
+
+    opening: bytes
+    flood: bytes
+    piece: int = 0
+
+
+def _commands(command: bytes) -> bytes:
+    """A frame full of one command; ids repeat, which no rule forbids."""
+    return text_frame(b"\n".join([command] * (_LARGE_FRAME // (len(command) + 1))))
+
+
+def _frame(opcode: int, payload: bytes = b"", *, is_final: bool = True) -> bytes:
+    return bytes([is_final << 7 | opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+def _fragments() -> bytes:
+    """One message of an rpc command in frames of one byte each."""
+    message = b'{"id":2,"rpc":{"method":"nothing","data":"%b"}}' % (b"x" * 200)
+    first, *middle = (message[at : at + 1] for at in range(len(message)))
+    frames = [_frame(1, first, is_final=False)]
+    frames += [_frame(0, byte, is_final=False) for byte in middle[:-1]]
+    return b"".join([*frames, _frame(0, middle[-1])])
+
+
+_CONNECTED = HANDSHAKE + CONNECT
+_PUBLISH = b'{"id":2,"publish":{"channel":"attacked","data":1}}'
+_TURNS = (
+    b'{"id":2,"subscribe":{"channel":"attacked"}}\n{"id":3,"unsubscribe":{"channel":"attacked"}}'
+)
+_HISTORY = b'{"id":2,"history":{"channel":"%b","limit":300}}' % KEPT_CHANNEL.encode()
+
+ATTACKS: Mapping[str, Attack] = {
+    "rpc": Attack(_CONNECTED, _commands(b'{"id":2,"rpc":{}}')),
+    "ping": Attack(_CONNECTED, _commands(b'{"id":2,"ping":{}}')),
+    "publish": Attack(_CONNECTED, _commands(_PUBLISH)),
+    "subscribe and unsubscribe": Attack(_CONNECTED, _commands(_TURNS)),
+    "history": Attack(_CONNECTED, _commands(_HISTORY)),
+    "ping frames": Attack(_CONNECTED, _frame(9) * 10_000),
+    "pong frames, not connected": Attack(HANDSHAKE, _frame(10) * 10_000),
+    "empty continuations, not connected": Attack(
+        HANDSHAKE + _frame(1, is_final=False), _frame(0, is_final=False) * 10_000
+    ),
+    "fragments of one byte": Attack(_CONNECTED, _fragments() * 40),
+    "half a handshake": Attack(HANDSHAKE[:-2], b"X-Filler: " + b"x" * 100 + b"\r\n"),
+    "handshake after handshake": Attack(HANDSHAKE, b"\x88\x80\0\0\0\0"),
+    "one byte at a time": Attack(_CONNECTED, text_frame(b'{"id":2,"rpc":{}}'), piece=1),
+}
