@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from aiohttp import web
+from aiohttp import ClientConnectionResetError, web
 from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http import HttpProcessingError
 
@@ -62,6 +62,10 @@ def runner(
     """
     errors = logging.getLogger("cluster.http")
     errors.addFilter(log.ExceptionFilter(HttpProcessingError, server.bad_http))
+    # A body that is not what its headers say, found behind an answer that did not need it.
+    errors.addFilter(log.ExceptionFilter(web.RequestPayloadError, server.bad_http))
+    # The client has left before its answer, or before "100 Continue".
+    errors.addFilter(log.ExceptionFilter(ClientConnectionResetError))
     return web.AppRunner(
         app,
         access_log_class=AccessLog,

@@ -354,3 +354,30 @@ async def test_a_client_that_leaves_in_the_middle_of_the_head_leaves_nothing():
         writer.transport.abort()
         await until(lambda: not worker.server._pending, 10, "nothing is pending")
         assert not worker.server.clients
+
+
+async def test_a_body_that_is_not_compressed_as_it_says_is_counted_and_logs_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+):
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        lines = b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde"
+        writer.write(OTHER.removesuffix(b"\r\n") + lines)
+        assert (await response(reader))[0].split()[1] == b"200"
+        counted = worker.counters.rejected
+        await until(lambda: counted["bad_handshake"] == 1, 10, "the body is counted")
+        writer.close()
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_client_that_leaves_before_its_100_continue_logs_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+):
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        lines = b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        writer.write(OTHER.removesuffix(b"\r\n") + lines)
+        writer.write_eof()
+        await ended(reader)
+        writer.close()
+    assert [record for record in caplog.records if record.exc_info] == []
