@@ -63,7 +63,7 @@ class TokenConfig:
     """How connection tokens are verified."""
 
     hmac_secret_key: str = _secret(
-        text="secret of HS256, HS384 and HS512 tokens; 32 random bytes or more"
+        text="secret of HS256 tokens, 32 random bytes or more; of HS384 ones with 48, of HS512 with 64"
     )
 
 
@@ -251,7 +251,7 @@ class ConsoleConfig:
 class HttpApiConfig:
     """The server HTTP API."""
 
-    key: str = _secret(text="key of the HTTP API")
+    key: str = _secret(text="key of the HTTP API; 32 random bytes or more")
 
 
 @dataclass(frozen=True, slots=True)
