@@ -25,6 +25,7 @@ from aiohttp.typedefs import Handler
 from cluster import log
 from cluster.admin.connections import AdminConnections, Count
 from cluster.console import Console, Denied, Guard, error_response, runbooks
+from cluster.http_runner import HttpRunner
 from cluster.metrics.supervisor_metrics import CONTENT_TYPE
 
 _SHUTDOWN_SECONDS: Final = 1.0
@@ -96,7 +97,7 @@ class AdminServer:
         app.router.add_get("/metrics", self._metrics)
         malformed = log.ExceptionFilter(HttpProcessingError, self._count_malformed)
         logging.getLogger("aiohttp.server").addFilter(malformed)
-        self._runner = web.AppRunner(
+        self._runner = HttpRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
         )
         await self._runner.setup()
