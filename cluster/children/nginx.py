@@ -55,6 +55,8 @@ class NginxSettings:
         user: `name group` of the worker processes if nginx is started by root; empty otherwise.
         probe_socket: a unix socket for the readiness probe; empty for none.
         instance: the instance label of the access log, as in metrics and other logs.
+        trusted_proxies: networks of proxies whose X-Forwarded-For is believed.
+        admin_connections: most connections to the admin port.
     """
 
     listen: str
@@ -69,6 +71,8 @@ class NginxSettings:
     error_log: str = "stderr"
     probe_socket: str = ""
     instance: str = ""
+    trusted_proxies: Sequence[str] = ()
+    admin_connections: int = 128
 
     @property
     def connections_per_process(self) -> int:
@@ -99,6 +103,7 @@ def template_path() -> Path:
 def render(settings: NginxSettings) -> str:
     """Return the text of nginx.conf."""
     upstreams = "\n".join(f"        server {address} max_fails=0;" for address in settings.workers)
+    proxies = "\n".join(f"    set_real_ip_from {one};" for one in settings.trusted_proxies)
     probe = _PROBE.format(settings.probe_socket) if settings.probe_socket else ""
     return _Template(template_path().read_text(encoding="utf-8")).substitute(
         user=f"user {settings.user};" if settings.user else "",
@@ -113,6 +118,8 @@ def render(settings: NginxSettings) -> str:
         probe=probe,
         upstreams=upstreams,
         admin=settings.admin,
+        trusted_proxies=proxies,
+        admin_connections=settings.admin_connections,
         read_timeout=f"{max(1000, round(3000 * settings.ping_interval_seconds))}ms",
     )
 

@@ -14,6 +14,7 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http import HttpProcessingError
 
 from cluster import log
+from cluster.http_runner import HttpRunner
 from cluster.websocket import handshake
 from cluster.websocket.accept import upgrade_kept_alive
 from cluster.websocket.server import WebSocketServer
@@ -62,7 +63,7 @@ def runner(
     """
     errors = logging.getLogger("cluster.http")
     errors.addFilter(log.ExceptionFilter(HttpProcessingError, server.bad_http))
-    return web.AppRunner(
+    return HttpRunner(
         app,
         access_log_class=AccessLog,
         access_log=logging.getLogger("cluster.access") if logs_requests else None,
