@@ -6,6 +6,7 @@
   secret of an HMAC (RFC 8725 §3.1).
 - A key verifies an algorithm only if it is as long as the hash (RFC 7518 §3.2). Keys of less than 32
   bytes exist in insecure mode only, and verify all.
+- Of members that repeat in a header or in claims the last one counts (RFC 7515 §4, RFC 7519 §4).
 - With `client.insecure` a connection needs no token.
 
 Source: RFC 7515, RFC 7519; Centrifugo's claims.
@@ -34,6 +35,10 @@ MAXIMUM_TOKEN_BYTES: Final = 16384
 
 #: Times beyond this many seconds are refused: JSON's numbers are exact up to here (RFC 8259 §6).
 _MAXIMUM_TIME: Final = 2**53
+
+#: A connection expires after a year at the latest, as with Centrifugo: SDKs read its remaining seconds
+#: as a number of 32 bits, and it is only asked for a new token then.
+_MAXIMUM_SECONDS: Final = 365 * 24 * 3600
 
 
 class Claims(NamedTuple):
@@ -124,7 +129,7 @@ def authenticate(token: str, config: Config, now: float) -> Claims:
     if client.insecure or expires_at is None:
         # Insecure mode accepts a connection without a token, so it ends none whose token expires.
         expires_at = 0
-    return Claims(user, claims.get("info"), int(expires_at))
+    return Claims(user, claims.get("info"), int(min(expires_at, now + _MAXIMUM_SECONDS)))
 
 
 def _verified(token: str, secret: str) -> dict[str, Any]:

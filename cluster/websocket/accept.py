@@ -99,18 +99,21 @@ class PendingConnection(asyncio.Protocol):
         if not handshake.is_websocket_path(message):
             self._hand_over(transport)
         elif refusal := server.refusal(message, is_upgraded=is_upgraded):
-            self._refuse(transport, refusal.status, refusal.text)
+            has_body = message.method != hdrs.METH_HEAD
+            self._refuse(transport, refusal.status, refusal.text, has_body=has_body)
         else:
             self._release()
             server.accept(transport, message, tail)
 
-    def _refuse(self, transport: asyncio.Transport, status: HTTPStatus, text: str) -> None:
+    def _refuse(
+        self, transport: asyncio.Transport, status: HTTPStatus, text: str, *, has_body: bool = True
+    ) -> None:
         """Answer, and wait until the client has closed; what else it sends is not read.
 
         Closing a socket with unread data would discard the response. `expire` bounds the wait.
         """
         self._head, self._parser = b"", None
-        transport.write(handshake.refused(status, text))
+        transport.write(handshake.refused(status, text, has_body=has_body))
         transport.write_eof()
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
@@ -158,8 +161,8 @@ def upgrade_kept_alive(
 
     async def upgrade(request: web.Request) -> web.StreamResponse:
         message = handshake.ParsedRequest.of(request)
-        tokens = request.headers.get(hdrs.CONNECTION, "").lower().split(",")
-        is_upgraded = "upgrade" in (token.strip() for token in tokens)
+        options = handshake.tokens(request.headers, hdrs.CONNECTION)
+        is_upgraded = "upgrade" in (option.lower() for option in options)
         transport = request.transport
         refusal = server.refusal(message, is_upgraded=is_upgraded)
         if refusal is not None:

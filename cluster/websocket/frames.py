@@ -1,30 +1,24 @@
 """A socket with WebSocket frames on it: parsed messages in, bytes out.
 
-aiohttp's reader in C parses the frames and calls this object for each message, without a queue. A
-peer that does not read is noticed by the transport: above the limit of unsent bytes it calls
-`pause_writing`, so no write checks the buffer.
+The parser calls this object for each message, without a queue. A peer that does not read is noticed
+by the transport: above the limit of unsent bytes it calls `pause_writing`, so no write checks the
+buffer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
-
-from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http import WebSocketError, WebSocketReader, WSMsgType
 
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
-    BAD_TEXT,
-    PROTOCOL_ERROR,
     SERVER_ERROR,
-    TOO_BIG,
     TOO_MANY_REQUESTS_CLOSE,
     Disconnect,
 )
 from cluster.log import get_logger
 from cluster.protocol import native_pong_frame
+from cluster.websocket.frame_parser import CLOSE, PING, PONG, TEXT, FrameParser
 
 log = get_logger()
 
@@ -40,37 +34,26 @@ _FULL_CHECK_SECONDS = 0.25
 #: The headers of one message may take so many bytes; a client that sends no fragments needs 14 at most.
 _HEADER_BYTES = 256
 
-_FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
-
 
 class Opening:
-    """What is checked of a client's bytes until its connect: they are masked, and they are few.
-
-    aiohttp's reader accepts unmasked frames too; RFC 6455 §5.1 says 1002. A client masks always or
-    never, so the second byte of its first frame decides, in whichever piece of the stream it comes.
+    """What is checked of a client's bytes until its connect: they are few.
 
     Args:
         most_bytes: how many bytes may come before the connect.
     """
 
-    __slots__ = ("_bytes_left", "_until_mask")
+    __slots__ = ("_bytes_left",)
 
     def __init__(self, most_bytes: int) -> None:
         self._bytes_left = most_bytes
-        self._until_mask = 1
 
     def fault(self, data: bytes) -> Disconnect | None:
         """Check the next piece of the stream; returns why the connection must be closed, or None."""
         self._bytes_left -= len(data)
-        if self._bytes_left < 0:
-            return BAD_REQUEST_CLOSE
-        at, self._until_mask = self._until_mask, self._until_mask - len(data)
-        if 0 <= at < len(data) and not data[at] & 0x80:
-            return PROTOCOL_ERROR
-        return None
+        return BAD_REQUEST_CLOSE if self._bytes_left < 0 else None
 
 
-class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
+class FrameProtocol(asyncio.Protocol):
     """Call `begin` with the socket; a subclass handles the messages.
 
     Attributes:
@@ -79,21 +62,20 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     __slots__ = (
         "_is_closing", "_is_full", "_is_paused", "_is_turn_scheduled", "_most_unfinished", "_opening",
-        "_ping", "_queue_max", "_reader", "_transport", "_unfinished", "_unread", "write",
+        "_parser", "_pongs", "_queue_max", "_transport", "_unfinished", "_unread", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        # The base class's queue stays unused: messages are handled as they are parsed.
-        self._reader: WebSocketReader | None = None
+        self._parser: FrameParser | None = None
         self._transport: asyncio.Transport | None = None
         self._opening: Opening | None = None
         self._is_closing = False
         self._is_full = False
         self._is_paused = False
         self._is_turn_scheduled = False
-        self._ping: bytes | None = None
         self._queue_max = 0
         self._unfinished = self._most_unfinished = 0
+        self._pongs = b""
         self._unread = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
@@ -108,7 +90,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         self._most_unfinished = 2 * message_size_limit + _HEADER_BYTES
         # A connect, with the commands that SDKs send in one message with it.
         self._opening = Opening(2 * message_size_limit)
-        self._reader = WebSocketReader(self, message_size_limit, False, False)
+        self._parser = FrameParser(self, message_size_limit)
 
     # --- what a subclass handles ---------------------------------------------------------------
 
@@ -148,8 +130,8 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read, and handle its messages."""
-        reader, transport = self._reader, self._transport
-        if reader is None or transport is None:
+        parser, transport = self._parser, self._transport
+        if parser is None or transport is None:
             return
         if transport.get_write_buffer_size() > self._queue_max >> 2 and not self._is_closing:
             self._unread = data
@@ -166,10 +148,14 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         if self._unfinished > self._most_unfinished:
             self.fail(TOO_MANY_REQUESTS_CLOSE)
             return
-        reader.feed_data(data)
-        if self._ping is not None:
-            ping, self._ping = self._ping, None
-            self.write(native_pong_frame(ping))
+        try:
+            parser.feed(data)
+        except Exception:
+            log.exception("frame_failed")
+            self._parser = None
+            self.fail(SERVER_ERROR)
+        if self._pongs:
+            self._answer_pings()
 
     def _postpone_rest(self, data: bytes) -> bytes:
         """Keep all but the first `READ_BYTES` for the turns to come, and read nothing until then.
@@ -181,36 +167,39 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         self.schedule_turn()
         return data[:READ_BYTES]
 
-    def feed_data(self, message: Any, size: int) -> None:
-        """Handle one message that the reader has parsed."""
-        kind, data, _ = message
+    def message(self, opcode: int, data: bytes) -> None:
+        """Handle one message or control frame that the parser has found."""
         if self._is_closing:
-            if kind is WSMsgType.CLOSE:
+            if opcode == CLOSE:
                 self.end()
-        elif kind is WSMsgType.TEXT:
-            self.receive(data)
-        elif kind is WSMsgType.BINARY:
-            self.fail(BAD_REQUEST_CLOSE)
-        elif kind is WSMsgType.PING:
+            return
+        if opcode == PING:
             self.control_frame()
-            # RFC 6455, section 5.5.3: of several pings only the last one need be answered.
-            self._ping = data
-        elif kind is WSMsgType.PONG:
+            self._pongs += native_pong_frame(data)
+            return
+        if self._pongs:
+            self._answer_pings()
+        if opcode == TEXT:
+            self.receive(data)
+        elif opcode == PONG:
             self.control_frame()
             self.native_pong()
-        elif kind is WSMsgType.CLOSE:
-            self.closed_by_peer(data)
-
-    def set_exception(self, exc: BaseException, exc_cause: Any = None) -> None:
-        """The reader found an invalid frame; nothing more can be read."""
-        if isinstance(exc, WebSocketError):
-            self.fail(_FRAME_FAULTS.get(exc.code, PROTOCOL_ERROR))
+        elif opcode == CLOSE:
+            self.closed_by_peer(int.from_bytes(data[:2], "big"))
         else:
-            log.error("frame_failed", exc_info=exc)
-            self.fail(SERVER_ERROR)
+            self.fail(BAD_REQUEST_CLOSE)
 
-    def feed_eof(self) -> None:
-        """Called by the reader at the end of the stream; `connection_lost` handles that."""
+    def frame_fault(self, why: Disconnect) -> None:
+        """The parser found an invalid frame; nothing more can be read."""
+        if self._pongs:
+            self._answer_pings()
+        self.fail(why)
+
+    def _answer_pings(self) -> None:
+        """Write the pongs together, before what answers the frames behind the pings."""
+        pongs, self._pongs = self._pongs, b""
+        if not self._is_closing:
+            self.write(pongs)
 
     def _wait_for_output(self, transport: asyncio.Transport) -> None:
         """Read and handle nothing until the peer has read: a quarter of `queue_max` is unsent.
@@ -255,7 +244,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._reader = None
+        self._parser = None
         self._unread = b""
         self.write = _write_nowhere
 
@@ -306,7 +295,7 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
     def stop_reading(self) -> None:
         """Read nothing more, for good."""
         self.pause()
-        self._reader = None
+        self._parser = None
         # `resume` finds nothing to do.
         self._is_paused = False
         self._unread = b""
