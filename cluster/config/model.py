@@ -102,6 +102,15 @@ class ClientConfig:
     )
     connection_rate_limit: int = _integer(0, text="new connections per second and worker; 0 is off")
     connection_limit: int = _integer(0, text="connections per worker; 0 is off")
+    connection_limit_per_address: int = _integer(
+        0, text="connections of one IPv4 address or IPv6 /64, to nginx or a worker; 0 is off"
+    )
+    connection_rate_limit_per_address: int = _integer(
+        0, text="new connections per second of one IPv4 address or IPv6 /64; 0 is off"
+    )
+    user_connection_limit: int = _integer(
+        0, text="connections of one user, at all workers; above, 3504; 0 is off"
+    )
     connect_concurrency: int = _integer(
         256, minimum=1, text="connects per worker that may wait for the store at a time"
     )

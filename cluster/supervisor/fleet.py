@@ -177,6 +177,8 @@ class Fleet:
             admin=reachable_address(listeners.admin),
             trusted_proxies=[str(network) for network in self.trusted_proxies],
             admin_connections=self.admin_places // 2,
+            connections_per_address=self.config.client.connection_limit_per_address,
+            connection_rate_per_address=self.config.client.connection_rate_limit_per_address,
             ping_interval_seconds=self.config.client.ping_interval,
             file_limit=self._resources.file_limit,
             processes=max(1, min(_MAX_NGINX_PROCESSES, count)),

@@ -169,6 +169,7 @@ class FrameProtocol(asyncio.Protocol):
 
     def message(self, opcode: int, data: bytes) -> None:
         """Handle one message or control frame that the parser has found."""
+        self._unfinished = max(0, self._unfinished - len(data) - _HEADER_BYTES)
         if self._is_closing:
             if opcode == CLOSE:
                 self.end()
@@ -275,10 +276,6 @@ class FrameProtocol(asyncio.Protocol):
             self.data_received(data)
             # Reading goes on in `next_turn`, also if these bytes were no whole message.
             self.schedule_turn()
-
-    def found_message(self, size: int) -> None:
-        """Tell the limit of fragments that a whole message of so many bytes was among what was read."""
-        self._unfinished = max(0, self._unfinished - size - _HEADER_BYTES)
 
     def pause(self) -> None:
         """Stop reading until `resume`."""

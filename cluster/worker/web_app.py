@@ -16,7 +16,7 @@ from aiohttp.http import HttpProcessingError
 from cluster import log
 from cluster.http_runner import HttpRunner
 from cluster.websocket import handshake
-from cluster.websocket.accept import upgrade_kept_alive
+from cluster.websocket.accept import HEAD_LIMIT_BYTES, upgrade_kept_alive
 from cluster.websocket.server import WebSocketServer
 
 #: How long the rest of a request that was answered early is read before its connection is closed.
@@ -69,6 +69,8 @@ def runner(
         access_log=logging.getLogger("cluster.access") if logs_requests else None,
         logger=errors,
         handle_signals=False,
+        max_line_size=HEAD_LIMIT_BYTES,
+        max_field_size=HEAD_LIMIT_BYTES,
         keepalive_timeout=idle_seconds,
         lingering_time=_LINGERING_SECONDS,
         shutdown_timeout=shutdown_seconds,

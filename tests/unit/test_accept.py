@@ -190,6 +190,18 @@ async def test_a_head_that_is_too_long_is_not_waited_for():
         writer.close()
 
 
+@pytest.mark.parametrize("is_kept_alive", [False, True])
+async def test_a_cookie_of_nearly_the_limit_is_accepted(is_kept_alive: bool):
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        if is_kept_alive:
+            writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await response(reader))[0].startswith(b"HTTP/1.1 200 ")
+        writer.write(request(Cookie="a=" + "x" * 60_000))
+        assert (await response(reader))[0].startswith(b"HTTP/1.1 101 ")
+        writer.close()
+
+
 async def test_an_answer_is_not_lost_with_what_was_not_read():
     async with LocalWorker(configured()).open() as worker:
         data = request(method="POST", Content_Length="2000000") + b"x" * 2_000_000
