@@ -4,6 +4,8 @@
   and verifies them; what the claims mean is decided here.
 - A key verifies the algorithms of its own family only, so that a public key is never used as the
   secret of an HMAC (RFC 8725 §3.1).
+- A key verifies an algorithm only if it is as long as the hash (RFC 7518 §3.2). Keys of less than 32
+  bytes exist in insecure mode only, and verify all.
 - Of members that repeat in a header or in claims the last one counts (RFC 7515 §4, RFC 7519 §4).
 - With `client.insecure` a connection needs no token.
 
@@ -81,6 +83,9 @@ _HMACS: Final = {
 }
 
 
+_KEY_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+
+
 def _signatures() -> PyJWS:
     jws = PyJWS(algorithms=())
     for name, algorithm in _HMACS.items():
@@ -149,7 +154,9 @@ def _hmac_key(secret: str) -> _Key:
     Raises:
         InvalidKeyError: the secret is a public or private key, or a certificate.
     """
-    return _Key(HMACAlgorithm(hashlib.sha256).prepare_key(secret), tuple(_HMACS))
+    value = HMACAlgorithm(hashlib.sha256).prepare_key(secret)
+    algorithms = tuple(name for name, least in _KEY_BYTES.items() if len(value) >= least)
+    return _Key(value, algorithms or tuple(_HMACS))
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:

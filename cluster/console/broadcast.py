@@ -28,11 +28,13 @@ class Broadcast:
     Args:
         collect: runs while there is a viewer; it is passed a function to call with each frame.
         most_viewers: how many viewers there may be at a time.
+        kept_places: further viewers, who need the key: others cannot lock out an operator.
     """
 
-    def __init__(self, collect: Collection, *, most_viewers: int) -> None:
+    def __init__(self, collect: Collection, *, most_viewers: int, kept_places: int = 0) -> None:
         self._collect = collect
         self._most: Final = most_viewers
+        self._kept: Final = kept_places
         self._viewers = 0
         self._latest: dict[str, tuple[int, bytes]] = {}
         self._number = 0
@@ -47,13 +49,13 @@ class Broadcast:
         return self._task is not None and not self._task.done()
 
     @contextmanager
-    def watching(self) -> Iterator[AsyncIterator[bytes]]:
+    def watching(self, *, has_key: bool = False) -> Iterator[AsyncIterator[bytes]]:
         """Be a viewer; yields the frames from now on.
 
         Raises:
             TooManyViewers: if the limit is reached.
         """
-        if self._viewers >= self._most:
+        if self._viewers >= self._most + (self._kept if has_key else 0):
             raise TooManyViewers
         self._viewers += 1
         if not self.is_collecting:

@@ -51,6 +51,9 @@ class Acceptor:
             self._loop,
             HEAD_LIMIT_BYTES,
             auto_decompress=False,
+            # The head's limit is checked as a whole; one field may be nearly all of it.
+            max_line_size=HEAD_LIMIT_BYTES,
+            max_field_size=HEAD_LIMIT_BYTES,
             max_msg_queue_size=2,
         )
 
@@ -58,18 +61,19 @@ class Acceptor:
 class PendingConnection(asyncio.Protocol):
     """One accepted connection until its first request has arrived."""
 
-    __slots__ = ("_acceptor", "_head", "_parser", "transport")
+    __slots__ = ("_acceptor", "_head", "_is_admitted", "_parser", "transport")
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
         self._head = b""
+        self._is_admitted = True
         self._parser: HttpRequestParser | None = acceptor.parser()
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports only look like asyncio.Transport.
         self.transport = cast(asyncio.Transport, transport)
-        self._acceptor.server.watch(self)
+        self._is_admitted = self._acceptor.server.watch(self, self.transport)
 
     def data_received(self, data: bytes) -> None:
         parser, transport = self._parser, self.transport
@@ -98,7 +102,9 @@ class PendingConnection(asyncio.Protocol):
         server = self._acceptor.server
         if not handshake.is_websocket_path(message):
             self._hand_over(transport)
-        elif refusal := server.refusal(message, is_upgraded=is_upgraded):
+        elif refusal := server.refusal(
+            message, transport, is_upgraded=is_upgraded, is_admitted=self._is_admitted
+        ):
             has_body = message.method != hdrs.METH_HEAD
             self._refuse(transport, refusal.status, refusal.text, has_body=has_body)
         else:
@@ -164,7 +170,7 @@ def upgrade_kept_alive(
         options = handshake.tokens(request.headers, hdrs.CONNECTION)
         is_upgraded = "upgrade" in (option.lower() for option in options)
         transport = request.transport
-        refusal = server.refusal(message, is_upgraded=is_upgraded)
+        refusal = server.refusal(message, transport, is_upgraded=is_upgraded)
         if refusal is not None:
             return handshake.refusal_response(refusal.status, refusal.text)
         if transport is not None:

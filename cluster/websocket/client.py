@@ -59,9 +59,12 @@ class WebSocketClient(ActionPerformer):
     Args:
         url_session: the session that the URL asks for, "" for none.
         native_pings: ping with WebSocket ping frames instead of `{}`.
+
+    Attributes:
+        address: what the limits per address count it by; "" if they are off.
     """
 
-    __slots__ = ("_native_pings", "_owner", "_url_session", "opened_at", "timer_slot")
+    __slots__ = ("_native_pings", "_owner", "_url_session", "address", "opened_at", "timer_slot")
 
     def __init__(
         self,
@@ -75,6 +78,7 @@ class WebSocketClient(ActionPerformer):
         self._owner = owner
         self._url_session = url_session
         self._native_pings = native_pings
+        self.address = ""
         self.opened_at = 0.0
         self.timer_slot = 0
 

@@ -10,7 +10,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
-from cluster.errors import BAD_REQUEST_CLOSE, SERVER_ERROR, TOO_MANY_REQUESTS_CLOSE, Disconnect
+from cluster.errors import (
+    BAD_REQUEST_CLOSE,
+    SERVER_ERROR,
+    TOO_MANY_REQUESTS_CLOSE,
+    Disconnect,
+)
 from cluster.log import get_logger
 from cluster.protocol import native_pong_frame
 from cluster.websocket.frame_parser import CLOSE, PING, PONG, TEXT, FrameParser
@@ -68,9 +73,9 @@ class FrameProtocol(asyncio.Protocol):
         self._is_full = False
         self._is_paused = False
         self._is_turn_scheduled = False
-        self._pongs = b""
         self._queue_max = 0
         self._unfinished = self._most_unfinished = 0
+        self._pongs = b""
         self._unread = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
@@ -164,6 +169,7 @@ class FrameProtocol(asyncio.Protocol):
 
     def message(self, opcode: int, data: bytes) -> None:
         """Handle one message or control frame that the parser has found."""
+        self._unfinished = max(0, self._unfinished - len(data) - _HEADER_BYTES)
         if self._is_closing:
             if opcode == CLOSE:
                 self.end()
@@ -270,10 +276,6 @@ class FrameProtocol(asyncio.Protocol):
             self.data_received(data)
             # Reading goes on in `next_turn`, also if these bytes were no whole message.
             self.schedule_turn()
-
-    def found_message(self, size: int) -> None:
-        """Tell the limit of fragments that a whole message of so many bytes was among what was read."""
-        self._unfinished = max(0, self._unfinished - size - _HEADER_BYTES)
 
     def pause(self) -> None:
         """Stop reading until `resume`."""

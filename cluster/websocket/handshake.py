@@ -150,6 +150,8 @@ def accepted(message: HandshakeRequest) -> bytes:
 _MORE_HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
     # nginx tries the next worker; other clients are asked to try again.
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+    # nginx passes it on: another worker would say the same.
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": "1"},
     HTTPStatus.UPGRADE_REQUIRED: {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
 }
 

@@ -54,7 +54,6 @@ class ActionPerformer(FrameProtocol):
 
     def receive(self, data: bytes) -> None:
         self._counters.bytes_in += len(data)
-        self.found_message(len(data))
         connection = self.connection
         self.perform(connection.receive(data))
         self._count()

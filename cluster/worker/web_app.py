@@ -14,8 +14,9 @@ from aiohttp.abc import AbstractAccessLogger
 from aiohttp.http import HttpProcessingError
 
 from cluster import log
+from cluster.http_runner import HttpRunner
 from cluster.websocket import handshake
-from cluster.websocket.accept import upgrade_kept_alive
+from cluster.websocket.accept import HEAD_LIMIT_BYTES, upgrade_kept_alive
 from cluster.websocket.server import WebSocketServer
 
 #: How long the rest of a request that was answered early is read before its connection is closed.
@@ -66,12 +67,14 @@ def runner(
     errors.addFilter(log.ExceptionFilter(web.RequestPayloadError, server.bad_http))
     # The client has left before its answer, or before "100 Continue".
     errors.addFilter(log.ExceptionFilter(ClientConnectionResetError))
-    return web.AppRunner(
+    return HttpRunner(
         app,
         access_log_class=AccessLog,
         access_log=logging.getLogger("cluster.access") if logs_requests else None,
         logger=errors,
         handle_signals=False,
+        max_line_size=HEAD_LIMIT_BYTES,
+        max_field_size=HEAD_LIMIT_BYTES,
         keepalive_timeout=idle_seconds,
         lingering_time=_LINGERING_SECONDS,
         shutdown_timeout=shutdown_seconds,

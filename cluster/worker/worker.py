@@ -30,6 +30,7 @@ from cluster.metrics.worker_metrics import WorkerMetrics
 from cluster.node.commands import RpcHandler
 from cluster.node.node import Node
 from cluster.websocket.accept import Acceptor
+from cluster.websocket.file_reserve import PausableListener
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
 from cluster.worker.status_pipe import StatusPipe
@@ -71,7 +72,7 @@ class Worker:
         self._is_draining = False
         self._is_http_closed = False
         self._drain_ends_at = 0.0
-        self._listener: asyncio.Server | None = None
+        self._listener: PausableListener | None = None
         self._counters = Counters()
         self._metrics = WorkerMetrics(lane)
         logs.count_levels(self._count_log_event)
@@ -207,9 +208,11 @@ class Worker:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         await self._http.setup()
         assert self._http.server is not None, "setup() has made it"
-        self._listener = await self._loop.create_server(
-            Acceptor(self._server, self._http.server), sock=self._socket, backlog=BACKLOG
+        self._listener = PausableListener(
+            Acceptor(self._server, self._http.server), self._socket, BACKLOG
         )
+        await self._listener.open()
+        self._server.listener = self._listener
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)

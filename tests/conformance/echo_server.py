@@ -20,10 +20,11 @@ from cluster.errors import BAD_TEXT, Disconnect
 from cluster.protocol import close_frame, text_frame
 from cluster.websocket import handshake
 from cluster.websocket.accept import Acceptor
+from cluster.websocket.address_limits import Refusal
 from cluster.websocket.frame_parser import BINARY
 from cluster.websocket.frames import FrameProtocol
 from cluster.websocket.handshake import HandshakeRequest
-from cluster.websocket.server import Pending, Refusal, WebSocketServer
+from cluster.websocket.server import Pending, WebSocketServer
 
 MESSAGE_SIZE_LIMIT = 2**20
 _QUEUE_MAX_BYTES = 2**24
@@ -41,6 +42,7 @@ class EchoClient(FrameProtocol):
         if opcode != BINARY or self._is_closing:
             super().message(opcode, data)
         else:
+            self._unfinished = 0
             self.write(b"\x82" + text_frame(data)[1:])
 
     def receive(self, data: bytes) -> None:
@@ -52,7 +54,10 @@ class EchoClient(FrameProtocol):
             self.write(text_frame(data))
 
     def control_frame(self) -> None:
-        """Control frames have no rate here."""
+        """No limit counts them."""
+
+    def throttled(self) -> None:
+        """No metric counts it."""
 
     def native_pong(self) -> None:
         """A pong needs no answer."""
@@ -68,9 +73,6 @@ class EchoClient(FrameProtocol):
         self._close(code or 1000, "")
         self.end()
 
-    def throttled(self) -> None:
-        """Nothing is counted."""
-
     def peer_stalled(self) -> None:
         self.abort()
 
@@ -84,13 +86,21 @@ class EchoClient(FrameProtocol):
 class EchoServer:
     """What an `Acceptor` needs of a server: it accepts every good handshake."""
 
-    def watch(self, pending: Pending) -> None:
-        """Requests may take any time."""
+    def watch(self, pending: Pending, transport: asyncio.Transport) -> bool:
+        """Requests may take any time, and any descriptor."""
+        return True
 
     def bad_http(self) -> None:
         """Nothing is counted."""
 
-    def refusal(self, message: HandshakeRequest, *, is_upgraded: bool) -> Refusal | None:
+    def refusal(
+        self,
+        message: HandshakeRequest,
+        transport: asyncio.Transport,
+        *,
+        is_upgraded: bool,
+        is_admitted: bool,
+    ) -> Refusal | None:
         fault = handshake.fault(message, is_upgraded=is_upgraded)
         return Refusal(fault.status, "", fault.text) if fault is not None else None
 

@@ -317,3 +317,18 @@ def test_a_token_with_one_changed_character_is_refused(at: int, character: str):
     at %= len(good)
     if good[at] != character:
         assert refusal(good[:at] + character + good[at + 1 :]) in {3500, 109}
+
+
+@pytest.mark.parametrize(
+    ("size", "verified"), [(32, {"HS256"}), (48, {"HS256", "HS384"}), (64, None)]
+)
+def test_a_key_that_is_shorter_than_the_hash_does_not_verify_it(
+    size: int, verified: set[str] | None
+):
+    key = "k" * size
+    config = Config(client=ClientConfig(token=TokenConfig(hmac_secret_key=key)))
+    for algorithm in HASHES:
+        if verified is None or algorithm in verified:
+            assert authenticate(token(algorithm, key=key), config, NOW).user == ""
+        else:
+            assert refusal(token(algorithm, key=key), config) == 3500

@@ -181,6 +181,10 @@ def test_a_flood_of_frames_is_closed_with_3013(name: str, loop: Any):
     loop.run(flooded(FRAMES[name]))
 
 
+async def answered(caller: Caller, count: int) -> None:
+    await caller.until(lambda: sum("rpc" in one for one in caller.heard) >= count)
+
+
 async def test_a_message_in_many_fragments_is_received():
     async with limited(300, 1000).open() as worker:
         caller = await entered(worker)
@@ -191,10 +195,16 @@ async def test_a_message_in_many_fragments_is_received():
             for piece in pieces[1:-1]:
                 caller.wire.send(frame(0, piece, fin=False))
             caller.wire.send(frame(0, pieces[-1]))
-            await caller.until(
-                lambda number=number: sum("rpc" in one for one in caller.heard) > number  # type: ignore[misc]
-            )
+            await answered(caller, number + 1)
         assert sum(worker.counters.throttled.values()) == 0
+
+
+async def test_pings_with_payload_over_a_long_life_are_no_fragments():
+    async with limited(0, 1).open() as worker:
+        caller = await entered(worker)
+        for _ in range(3000):
+            caller.wire.send(frame(wire.PING, b"x" * 125))
+        assert "rpc" in await ask(caller, "rpc", data=1)
 
 
 # --- a client that sends and does not read ---------------------------------------------------
