@@ -6,13 +6,29 @@ that text is not UTF-8. A server may also ignore such a header (RFC 9110, sectio
 
 from __future__ import annotations
 
+import logging
+from collections.abc import Callable
 from typing import Any, Final
 
-from aiohttp import hdrs, web
-from aiohttp.http import RawRequestMessage
+from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp.http import HttpProcessingError, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 
+from cluster import log
+
 _KNOWN: Final = "100-continue"
+
+
+def log_no_client_faults(logger: logging.Logger, count: Callable[[], None] = lambda: None) -> None:
+    """Keep tracebacks of clients' faults out of the logger of a runner.
+
+    Args:
+        count: called for each request that is no HTTP, or whose body is not what its headers say.
+    """
+    for kind in (HttpProcessingError, web.RequestPayloadError):
+        logger.addFilter(log.ExceptionFilter(kind, count))
+    # The client has left before its answer, or before "100 Continue".
+    logger.addFilter(log.ExceptionFilter(ClientConnectionResetError))
 
 
 class HttpRunner(web.AppRunner):

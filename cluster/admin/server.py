@@ -19,13 +19,12 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.http import HttpProcessingError
 from aiohttp.typedefs import Handler
 
 from cluster import log
 from cluster.admin.connections import AdminConnections, Count
 from cluster.console import Console, Denied, Guard, error_response, runbooks
-from cluster.http_runner import HttpRunner
+from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.metrics.supervisor_metrics import CONTENT_TYPE
 
 _SHUTDOWN_SECONDS: Final = 1.0
@@ -95,8 +94,7 @@ class AdminServer:
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
-        malformed = log.ExceptionFilter(HttpProcessingError, self._count_malformed)
-        logging.getLogger("aiohttp.server").addFilter(malformed)
+        log_no_client_faults(logging.getLogger("aiohttp.server"), self._count_malformed)
         self._runner = HttpRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
         )

@@ -9,12 +9,11 @@ from __future__ import annotations
 import logging
 from typing import Final
 
-from aiohttp import ClientConnectionResetError, web
+from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http import HttpProcessingError
 
 from cluster import log
-from cluster.http_runner import HttpRunner
+from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.websocket import handshake
 from cluster.websocket.accept import HEAD_LIMIT_BYTES, upgrade_kept_alive
 from cluster.websocket.server import WebSocketServer
@@ -62,11 +61,7 @@ def runner(
         shutdown_seconds: how long requests in progress may take at the end.
     """
     errors = logging.getLogger("cluster.http")
-    errors.addFilter(log.ExceptionFilter(HttpProcessingError, server.bad_http))
-    # A body that is not what its headers say, found behind an answer that did not need it.
-    errors.addFilter(log.ExceptionFilter(web.RequestPayloadError, server.bad_http))
-    # The client has left before its answer, or before "100 Continue".
-    errors.addFilter(log.ExceptionFilter(ClientConnectionResetError))
+    log_no_client_faults(errors, server.bad_http)
     return HttpRunner(
         app,
         access_log_class=AccessLog,

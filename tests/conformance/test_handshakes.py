@@ -104,3 +104,31 @@ async def test_a_bad_handshake_is_refused_and_nothing_behind_it_is_taken_for_its
     assert 400 <= statuses[0] < 500 or statuses[0] == 501
     # The request behind it has an answer of its own, or none if the connection was closed.
     assert statuses[1:] in ([], [404])
+
+
+FAULTY_BODIES = {
+    "not compressed": b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde",
+    "not compressed chunks": b"Content-Encoding: deflate\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nabcde\r\n0\r\n\r\n",
+    "no chunks": b"Transfer-Encoding: chunked\r\n\r\nzz\r\n",
+    "left before its 100": b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("way", ["worker", "nginx", "admin"])
+@pytest.mark.parametrize("name", FAULTY_BODIES)
+@pytest.mark.parametrize("path", ["/health", "/console/key", "/connection/websocket"])
+async def test_a_faulty_body_is_the_client_s_fault(
+    cluster: Cluster, name: str, way: str, path: str
+):
+    """The fixture looks for tracebacks in the cluster's log at the end."""
+    port = cluster.admin_port if way == "admin" else port_of(cluster, way)
+    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+    writer.write(b"POST %b HTTP/1.1\r\nHost: x\r\n" % path.encode() + FAULTY_BODIES[name])
+    async with asyncio.timeout(WITHIN_SECONDS):
+        if "left" in name:
+            writer.write_eof()
+            await reader.read(-1)
+        else:
+            head = await reader.readuntil(b"\r\n\r\n")
+            assert 400 <= int(head.split()[1]) < 500
+    writer.close()

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
 import math
 import time
 from collections import deque
@@ -32,7 +33,7 @@ from typing import Any, Final
 import orjson
 from aiohttp import web
 
-from cluster.http_runner import HttpRunner
+from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.monitor import signals
 from cluster.monitor.stack.dead_mans_switch import DeadMansSwitch
 
@@ -387,6 +388,7 @@ async def serve(host: str, port: int, file: Path | None, heartbeat_seconds: floa
         OSError: if it cannot listen on the port.
     """
     stop = signals.stop_event()
+    log_no_client_faults(logging.getLogger("aiohttp.server"))
     runner = HttpRunner(
         StandInReceiver(Received(file), heartbeat_seconds).app(),
         access_log=None,
