@@ -94,8 +94,10 @@ class AdminServer:
         app.router.add_get("/health", self._health)
         app.router.add_get("/ready", self._ready)
         app.router.add_get("/metrics", self._metrics)
-        malformed = log.ExceptionFilter(HttpProcessingError, self._count_malformed)
-        logging.getLogger("aiohttp.server").addFilter(malformed)
+        errors = logging.getLogger("aiohttp.server")
+        errors.addFilter(log.ExceptionFilter(HttpProcessingError, self._count_malformed))
+        # The client has left, which aiohttp logs if it was told to continue (Expect).
+        errors.addFilter(log.ExceptionFilter(ConnectionError))
         self._runner = HttpRunner(
             app, access_log=None, handle_signals=False, shutdown_timeout=_SHUTDOWN_SECONDS
         )

@@ -63,6 +63,8 @@ def runner(
     """
     errors = logging.getLogger("cluster.http")
     errors.addFilter(log.ExceptionFilter(HttpProcessingError, server.bad_http))
+    # The client has left, which aiohttp logs if it was told to continue (Expect).
+    errors.addFilter(log.ExceptionFilter(ConnectionError))
     return HttpRunner(
         app,
         access_log_class=AccessLog,
