@@ -10,7 +10,7 @@ import logging
 from collections.abc import Callable
 from typing import Any, Final
 
-from aiohttp import ClientConnectionResetError, hdrs, web
+from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 
@@ -28,7 +28,7 @@ def log_no_client_faults(logger: logging.Logger, count: Callable[[], None] = lam
     for kind in (HttpProcessingError, web.RequestPayloadError):
         logger.addFilter(log.ExceptionFilter(kind, count))
     # The client has left before its answer, or before "100 Continue".
-    logger.addFilter(log.ExceptionFilter(ClientConnectionResetError))
+    logger.addFilter(log.ExceptionFilter(ConnectionError))
 
 
 class HttpRunner(web.AppRunner):

@@ -54,7 +54,7 @@ def kept_places(limit: int) -> int:
 class AdminConnection(web.RequestHandler):
     """One connection, which knows what it waits for."""
 
-    __slots__ = ("_head_bytes", "ended", "is_local", "since", "stage", "wire")
+    __slots__ = ("_head_bytes", "ended", "is_local", "phase", "since", "wire")
 
     def __init__(
         self, server: web.Server, *, is_local: bool, ended: Callable[[AdminConnection], None]
@@ -72,7 +72,7 @@ class AdminConnection(web.RequestHandler):
         self.ended: Final = ended
         self.wire: asyncio.Transport | None = None
         self.since = time.monotonic()
-        self.stage = ("head", 0)
+        self.phase = ("head", 0)
         self._head_bytes = 0
 
     @property
@@ -114,14 +114,14 @@ class AdminConnection(web.RequestHandler):
             self.wire.abort()
 
     def is_overdue(self, now: float) -> bool:
-        """Whether it has been in one stage for too long."""
-        stage = (self._stage(), self._request_count)
-        if stage != self.stage:
-            self.stage, self.since = stage, now
-        limit = _LIMITS.get(stage[0])
+        """Whether it has been in one phase for too long."""
+        phase = (self._phase(), self._request_count)
+        if phase != self.phase:
+            self.phase, self.since = phase, now
+        limit = _LIMITS.get(phase[0])
         return limit is not None and now - self.since > limit
 
-    def _stage(self) -> str:
+    def _phase(self) -> str:
         if self.wire is None or self.wire.is_closing():
             return "closing"
         if not self.is_waiting:

@@ -174,7 +174,7 @@ class UnavailableResponder:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._duplicate: socket.socket | None = None
+        self._is_active = False
         self._loop = asyncio.get_running_loop()
         self._log = log.get_logger(listener=address(sock))
         self._open: set[_UnavailableResponse] = set()
@@ -182,17 +182,18 @@ class UnavailableResponder:
     @property
     def is_active(self) -> bool:
         """Whether connections are answered now."""
-        return self._duplicate is not None
+        return self._is_active
 
     def set_active(self, active: bool) -> None:
         """Start or stop accepting; connections already accepted still get their response."""
-        if active and self._duplicate is None:
-            self._duplicate = self._sock.dup()
-            self._loop.add_reader(self._duplicate, self._accept)
-        elif not active and self._duplicate is not None:
-            self._loop.remove_reader(self._duplicate)
-            self._duplicate.close()
-            self._duplicate = None
+        if active == self._is_active:
+            return
+        # The socket itself, no duplicate: this must work without a free descriptor.
+        self._is_active = active
+        if active:
+            self._loop.add_reader(self._sock, self._accept)
+        else:
+            self._loop.remove_reader(self._sock)
 
     def close(self) -> None:
         """Stop accepting and close the open connections."""
@@ -202,23 +203,23 @@ class UnavailableResponder:
 
     def _accept(self) -> None:
         for _ in range(_ACCEPTED_PER_TURN):
-            if self._duplicate is None:
+            if not self._is_active:
                 return
             try:
-                connection, _ = self._duplicate.accept()
+                connection, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 self._log.error("accept_failed", error=str(error))
                 # Without free descriptors the socket stays readable: try again later.
-                self._loop.remove_reader(self._duplicate)
+                self._loop.remove_reader(self._sock)
                 self._loop.call_later(1.0, self._resume)
                 return
             self._respond(connection)
 
     def _resume(self) -> None:
-        if self._duplicate is not None:
-            self._loop.add_reader(self._duplicate, self._accept)
+        if self._is_active:
+            self._loop.add_reader(self._sock, self._accept)
 
     def _respond(self, connection: socket.socket) -> None:
         if len(self._open) >= _MAX_OPEN_RESPONSES or has_few_files_left(connection):

@@ -73,6 +73,8 @@ class WorkerSpec:
 
     def launch(self, lane: str) -> Launch:
         """Return the command that starts a worker in a lane."""
+        # Again, because `ended` may have failed for lack of descriptors.
+        self.ended(lane)
         config_fd = _memory_file(self.document)
         try:
             status_fd, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)

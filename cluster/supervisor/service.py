@@ -39,8 +39,8 @@ class ServiceListener(Protocol):
     def child_restarted(self, service: Service, reason: str) -> None:
         """A child was started to replace one that ended or that a roll replaces."""
 
-    def child_start_failed(self, service: Service) -> None:
-        """The operating system could not start a child."""
+    def system_refused(self, service: Service, error_type: str) -> None:
+        """The operating system refused to start a child (`spawn`) or to clean up (`background`)."""
 
 
 class Service:
@@ -168,7 +168,7 @@ class Service:
             self._start_error = str(error)
             self._is_short = error.errno in _SHORTAGES
             self._log.error("child_start_failed", error=self._start_error)
-            self._listener.child_start_failed(self)
+            self._listener.system_refused(self, "spawn")
             return None
         self.children[lane] = child
         self._end_tasks[child] = asyncio.get_running_loop().create_task(self._report_end(child))
@@ -182,6 +182,8 @@ class Service:
         await child.ended()
         del self.children[child.lane]
         self._end_tasks.pop(child, None)
+        if child.cleanup_error:
+            self._listener.system_refused(self, "background")
         self._listener.child_changed(self, child)
 
     def _changed(self, child: Child) -> None:

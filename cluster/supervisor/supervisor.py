@@ -358,9 +358,9 @@ class Supervisor:
         if self._fleet.is_worker(service):
             self._exit_metrics.worker_restarted(reason)
 
-    def child_start_failed(self, service: Service) -> None:
-        """Count a start that the operating system refused."""
-        self._metrics.count("app_supervisor_errors_total", type="spawn")
+    def system_refused(self, service: Service, error_type: str) -> None:
+        """Count what the operating system refused."""
+        self._metrics.count("app_supervisor_errors_total", type=error_type)
 
     async def _tick(self) -> None:
         pauses = PauseDetector(time.monotonic(), _TICK_SECONDS)

@@ -33,24 +33,22 @@ ALLOWED_ABOVE_500 = (
 )
 
 TEXTS = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40)
-STRANGE = st.sampled_from(
-    [
-        "[", "]", "http://[", "http://[::1", "://", "//", "http://", "[::1]:x", "a:b:c", "127.0.0.1:99999",
-        "*", "%", "%zz", "%00", "http://\u00e9", "null", "-1", "1e9", "9" * 400, "bytes=0-,", ",,,", ";=;",
-        "chunked, x", "text/plain; charset=nonsense", "application/json; charset=utf-7", "Bearer",
-        "Bearer \u00ff", "Basic Og==", "100-continue", 'W/"x"', 'x="', "2001:db8::1%", "1.2.3.4, [",
-        "websocket", "application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data",
-    ]
+STRANGE_VALUES = (
+    "[", "]", "http://[", "http://[::1", "://", "//", "http://", "[::1]:x", "a:b:c", "127.0.0.1:99999",
+    "*", "%", "%zz", "%00", "http://\u00e9", "null", "-1", "1e9", "9" * 400, "bytes=0-,", ",,,", ";=;",
+    "chunked, x", "text/plain; charset=nonsense", "application/json; charset=utf-7", "Bearer",
+    "Bearer \u00ff", "Basic Og==", "100-continue", 'W/"x"', 'x="', "2001:db8::1%", "1.2.3.4, [",
+    "websocket", "application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data",
 )  # fmt: skip
+STRANGE = st.sampled_from(STRANGE_VALUES)
 VALUES = TEXTS | STRANGE
-NAMES = st.sampled_from(
-    [
-        "Host", "Origin", "Authorization", "Content-Type", "X-Forwarded-For", "X-Real-IP", "User-Agent",
-        "Cookie", "If-None-Match", "If-Modified-Since", "Range", "Accept", "Accept-Encoding", "Expect",
-        "Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol",
-        "Content-Encoding", "Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host", "Referer",
-    ]
+HEADER_NAMES = (
+    "Host", "Origin", "Authorization", "Content-Type", "X-Forwarded-For", "X-Real-IP", "User-Agent",
+    "Cookie", "If-None-Match", "If-Modified-Since", "Range", "Accept", "Accept-Encoding", "Expect",
+    "Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol",
+    "Content-Encoding", "Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host", "Referer",
 )  # fmt: skip
+NAMES = st.sampled_from(HEADER_NAMES)
 KNOWN_PATHS = st.sampled_from(
     [
         "/", "/health", "/ready", "/metrics", "/console/events", "/console/app.js", "/console/key",
@@ -212,6 +210,28 @@ def test_the_public_port_answers_no_request_with_500(
     strict: Cluster, request: tuple[bytes, dict[str, str]]
 ):
     check(strict.port, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEADER_NAMES)
+def test_no_strange_value_of_a_header_is_answered_with_500(strict: Cluster, name: str):
+    key = (strict.directory / "data" / "admin.key").read_text().strip()
+    keyed = {"Host": "127.0.0.1", "Authorization": f"Bearer {key}"}
+    body = {"Content-Type": "application/json", "Content-Length": "2"}
+    upgrade = {
+        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }  # fmt: skip
+    for value in STRANGE_VALUES:
+        strange = {name: value}
+        post = (b"POST /console/key HTTP/1.1\r\n%b\r\n{}", {**keyed, **body, **strange})
+        check(strict.admin_port, post)
+        for path in (b"/metrics", b"/ready"):
+            get = (b"GET " + path + b" HTTP/1.1\r\n%b\r\n", {**keyed, **strange})
+            check(strict.admin_port, get)
+        handshake = b"GET /connection/websocket HTTP/1.1\r\n%b\r\n"
+        for port in (strict.port, strict.worker_port(0)):
+            check(port, (handshake, {"Host": "127.0.0.1", **upgrade, **strange}))
 
 
 def document_request(path: str, kind: str, body: bytes) -> tuple[bytes, dict[str, str]]:

@@ -14,12 +14,11 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from aiohttp import web
-from aiohttp.typedefs import Handler
 
 from cluster import log
 from cluster.admin.connections import AdminConnections, Count
@@ -115,7 +114,9 @@ class AdminServer:
         self._count("app_admin_requests_rejected_total", reason="malformed")
 
     @web.middleware
-    async def _count_faults(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def _count_faults(
+        self, request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
         """Count what would be answered with 500; aiohttp logs it."""
         try:
             return await handler(request)
