@@ -29,6 +29,7 @@ from cluster.metrics.counters import Counters
 from cluster.metrics.worker_metrics import WorkerMetrics
 from cluster.node.commands import RpcHandler
 from cluster.node.node import Node
+from cluster.sessions.user_connections import LEASE_SECONDS
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.file_reserve import PausableListener
 from cluster.websocket.server import WebSocketServer
@@ -82,6 +83,7 @@ class Worker:
             self._counters,
             open_broker=self._stores.open_broker,
             open_sessions=self._stores.open_sessions,
+            users=self._stores.open_user_connections(),
             rpc_handlers=rpc_handlers,
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
@@ -174,6 +176,7 @@ class Worker:
             self._server.close_overdue(),
             self._node.channels.check_positions(),
             self._renew_sessions(),
+            self._renew_user_connections(),
             self._flush_metrics(),
             self._measure_lag(),
             self._watch_readiness(),
@@ -295,6 +298,15 @@ class Worker:
             except StoreError as error:
                 self._counters.errors["store"] += 1
                 log.error("session_renew_failed", reason=str(error))
+
+    async def _renew_user_connections(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                await self._stores.users.renew()
+            except StoreError as error:
+                self._counters.errors["store"] += 1
+                log.error("user_renew_failed", reason=str(error))
 
     async def _flush_metrics(self) -> None:
         while True:
