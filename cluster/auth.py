@@ -4,6 +4,9 @@
   and verifies them; what the claims mean is decided here.
 - A key verifies the algorithms of its own family only, so that a public key is never used as the
   secret of an HMAC (RFC 8725 §3.1).
+- A key verifies an algorithm only if it is as long as the hash (RFC 7518 §3.2). Keys of less than 32
+  bytes exist in insecure mode only, and verify all.
+- Of members that repeat in a header or in claims the last one counts (RFC 7515 §4, RFC 7519 §4).
 - With `client.insecure` a connection needs no token.
 
 Source: RFC 7515, RFC 7519; Centrifugo's claims.
@@ -32,6 +35,10 @@ MAXIMUM_TOKEN_BYTES: Final = 16384
 
 #: Times beyond this many seconds are refused: JSON's numbers are exact up to here (RFC 8259 §6).
 _MAXIMUM_TIME: Final = 2**53
+
+#: A connection expires after a year at the latest, as with Centrifugo: SDKs read its remaining seconds
+#: as a number of 32 bits, and it is only asked for a new token then.
+_MAXIMUM_SECONDS: Final = 365 * 24 * 3600
 
 
 class Claims(NamedTuple):
@@ -74,6 +81,9 @@ _HMACS: Final = {
     "HS384": _PreparedHmac(HMACAlgorithm.SHA384),
     "HS512": _PreparedHmac(HMACAlgorithm.SHA512),
 }
+
+
+_KEY_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
 
 
 def _signatures() -> PyJWS:
@@ -119,7 +129,7 @@ def authenticate(token: str, config: Config, now: float) -> Claims:
     if client.insecure or expires_at is None:
         # Insecure mode accepts a connection without a token, so it ends none whose token expires.
         expires_at = 0
-    return Claims(user, claims.get("info"), int(expires_at))
+    return Claims(user, claims.get("info"), int(min(expires_at, now + _MAXIMUM_SECONDS)))
 
 
 def _verified(token: str, secret: str) -> dict[str, Any]:
@@ -144,7 +154,9 @@ def _hmac_key(secret: str) -> _Key:
     Raises:
         InvalidKeyError: the secret is a public or private key, or a certificate.
     """
-    return _Key(HMACAlgorithm(hashlib.sha256).prepare_key(secret), tuple(_HMACS))
+    value = HMACAlgorithm(hashlib.sha256).prepare_key(secret)
+    algorithms = tuple(name for name, least in _KEY_BYTES.items() if len(value) >= least)
+    return _Key(value, algorithms or tuple(_HMACS))
 
 
 def _time(claims: dict[str, Any], name: str) -> float | None:

@@ -26,6 +26,7 @@ _UP_FLAGS: Mapping[str, str] = {
     "workers": "server.workers",
     "host": "server.host",
     "port": "server.port",
+    "admin_host": "server.admin_host",
     "admin_port": "server.admin_port",
     "worker_port_base": "server.worker_port_base",
     "redis_urls": "broker.redis_urls",
@@ -116,8 +117,9 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
     up.set_defaults(run=_up)
     add = up.add_argument
     add("--workers", type=int, metavar="N", help="worker processes; 0, the default, is one per CPU")
-    add("--host", metavar="ADDR", help="address that all ports listen on (default 0.0.0.0)")
+    add("--host", metavar="ADDR", help="address of the public port (default 0.0.0.0)")
     add("--port", type=int, metavar="PORT", help="public port, served by nginx (default 8000)")
+    add("--admin-host", metavar="ADDR", help="address of the admin port (default 127.0.0.1)")
     add(
         "--admin-port",
         type=int,

@@ -218,9 +218,11 @@ WRITE_ERROR = Disconnect(3009, "write error")
 INSUFFICIENT_STATE = Disconnect(3010, "insufficient state")
 FORCE_RECONNECT = Disconnect(3011, "force reconnect")
 NO_PONG = Disconnect(3012, "no pong")
+TOO_MANY_REQUESTS_CLOSE = Disconnect(3013, "too many requests")
 INVALID_TOKEN = Disconnect(3500, "invalid token")
 BAD_REQUEST_CLOSE = Disconnect(3501, "bad request")
 STALE = Disconnect(3502, "stale")
+CONNECTION_LIMIT = Disconnect(3504, "connection limit")
 CHANNEL_LIMIT = Disconnect(3505, "channel limit")
 INAPPROPRIATE_PROTOCOL = Disconnect(3506, "inappropriate protocol")
 NOT_AVAILABLE_CLOSE = Disconnect(3508, "not available")
@@ -239,15 +241,19 @@ DISCONNECTS: Final = (
     INSUFFICIENT_STATE,
     FORCE_RECONNECT,
     NO_PONG,
+    TOO_MANY_REQUESTS_CLOSE,
     INVALID_TOKEN,
     BAD_REQUEST_CLOSE,
     STALE,
+    CONNECTION_LIMIT,
     CHANNEL_LIMIT,
     INAPPROPRIATE_PROTOCOL,
     NOT_AVAILABLE_CLOSE,
 )
 
-_CLIENT_FAULTS: Final = frozenset({1002, 1007, 1009, 3012, 3500, 3501, 3502, 3505, 3506, 3508})
+_CLIENT_FAULTS: Final = frozenset(
+    {1002, 1007, 1009, 3012, 3013, 3500, 3501, 3502, 3504, 3505, 3506, 3508}
+)
 
 
 @dataclass(frozen=True, slots=True)

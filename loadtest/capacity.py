@@ -216,7 +216,10 @@ class _Measuring:
     def _start_cluster(self) -> None:
         port = free_ports(self._arguments.workers + 2)
         config = self._folder / "config.json"
-        document = {"client": {"insecure": True}, "channel": {"without_namespace": _CHANNEL}}
+        document = {
+            "client": {"insecure": True, "command_rate_limit": 0},
+            "channel": {"without_namespace": _CHANNEL},
+        }
         config.write_text(json.dumps(document), encoding="utf-8")
         command = ws_cluster(
             "up", "--config", str(config), "--workers", str(self._arguments.workers)

@@ -61,7 +61,11 @@ class ChildSpec(Protocol):
         """Return the part of the child's output that may be logged."""
 
     def ended(self, lane: str) -> None:
-        """Clean up after the process of a lane has ended."""
+        """Clean up after the process of a lane has ended.
+
+        Raises:
+            OSError: if it cannot; `launch` cleans up then.
+        """
 
 
 class Grace:
@@ -99,6 +103,7 @@ class Child:
         self.exited_at: float | None = None
         self.stop_requested_at: float | None = None
         self.kill_reason = ""
+        self.cleanup_error = ""
         self.phases: list[tuple[str, float]] = []
         self.heartbeat: Heartbeat | None = None
         self._changed = changed
@@ -263,7 +268,12 @@ class Child:
         self._watch_task.cancel()
         with suppress(asyncio.CancelledError):
             await self._watch_task
-        self.spec.ended(self.lane)
+        try:
+            self.spec.ended(self.lane)
+        except OSError as error:
+            # For lack of descriptors; `launch` tries again.
+            self.cleanup_error = str(error)
+            self._log.error("child_cleanup_failed", error=self.cleanup_error)
         self.reason = self.exit_reason()
         self.state = "exited"
         self._state_changed.set()

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import resource
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -21,6 +22,9 @@ from cluster.errors import ConfigError, Problem
 
 #: Connections the kernel queues until they are accepted, for every listening socket.
 BACKLOG: Final = 4096
+#: Descriptors that no accepted connection takes: they are for logs, scrapes and starts of processes.
+KEPT_BACK_FILES: Final = 64
+_ACCEPTED_PER_TURN: Final = 256
 _REQUEST_SECONDS: Final = 2.0
 _MAX_OPEN_RESPONSES: Final = 1024
 _LONGEST_HEAD: Final = 32768
@@ -53,6 +57,17 @@ def bind(host: str, port: int) -> socket.socket:
     return sock
 
 
+def has_few_files_left(sock: socket.socket) -> bool:
+    """Whether an accepted connection took one of the last `KEPT_BACK_FILES` descriptors.
+
+    The kernel gives the lowest free number, so a number says how many descriptors are open at least.
+    """
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    if limit == resource.RLIM_INFINITY:
+        return False
+    return sock.fileno() >= limit - min(KEPT_BACK_FILES, limit // 4)
+
+
 def address(sock: socket.socket, *, host: str = "") -> str:
     """Return `host:port` of a bound socket, with brackets around an IPv6 address."""
     bound, port = sock.getsockname()[:2]
@@ -65,6 +80,11 @@ def reachable_host(host: str) -> str:
     return {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
 
 
+def reachable_address(sock: socket.socket) -> str:
+    """Return the `host:port` at which this machine reaches a bound socket."""
+    return address(sock, host=reachable_host(sock.getsockname()[0]))
+
+
 class Listeners:
     """The sockets of a supervisor: the public port, the admin port, and one per worker slot.
 
@@ -73,14 +93,15 @@ class Listeners:
     """
 
     def __init__(self, config: Config, workers: int) -> None:
-        self._host = "127.0.0.1" if config.server.host == "localhost" else config.server.host
+        self._host = _numeric(config.server.host)
         # Limits and the access log are in nginx: workers behind it listen on loopback only.
         self._slot_host = "127.0.0.1" if config.server.nginx else self._host
         self._base = config.server.worker_port_base
         self._problems: list[Problem] = []
         opened = self._open("server.port", config.server.port) if config.server.nginx else None
         self.public = opened
-        admin = self._open("server.admin_port", config.server.admin_port)
+        admin_host = _numeric(config.server.admin_host)
+        admin = self._open("server.admin_port", config.server.admin_port, admin_host)
         slots = [self._open_slot(n) for n in range(workers)]
         self.slots: list[socket.socket] = [sock for sock in slots if sock]
         if self._problems or admin is None:
@@ -129,6 +150,10 @@ class Listeners:
                 sock.close()
 
 
+def _numeric(host: str) -> str:
+    return "127.0.0.1" if host == "localhost" else host
+
+
 def _bind_problem(key: str, host: str, port: int, error: OSError | OverflowError) -> Problem:
     name = f"port {port} of {host}"
     number = getattr(error, "errno", None)
@@ -137,7 +162,8 @@ def _bind_problem(key: str, host: str, port: int, error: OSError | OverflowError
     elif number == errno.EACCES:
         advice = f"{name} needs privileges: give a port above 1023"
     elif number == errno.EADDRNOTAVAIL:
-        return Problem("server.host", host, "give an address of this machine")
+        option = "server.admin_host" if key == "server.admin_port" else "server.host"
+        return Problem(option, host, "give an address of this machine")
     else:
         advice = f"{name} cannot be opened ({error}): give another port"
     return Problem(key, str(port), advice)
@@ -148,7 +174,7 @@ class UnavailableResponder:
 
     def __init__(self, sock: socket.socket) -> None:
         self._sock = sock
-        self._duplicate: socket.socket | None = None
+        self._is_active = False
         self._loop = asyncio.get_running_loop()
         self._log = log.get_logger(listener=address(sock))
         self._open: set[_UnavailableResponse] = set()
@@ -156,17 +182,18 @@ class UnavailableResponder:
     @property
     def is_active(self) -> bool:
         """Whether connections are answered now."""
-        return self._duplicate is not None
+        return self._is_active
 
     def set_active(self, active: bool) -> None:
         """Start or stop accepting; connections already accepted still get their response."""
-        if active and self._duplicate is None:
-            self._duplicate = self._sock.dup()
-            self._loop.add_reader(self._duplicate, self._accept)
-        elif not active and self._duplicate is not None:
-            self._loop.remove_reader(self._duplicate)
-            self._duplicate.close()
-            self._duplicate = None
+        if active == self._is_active:
+            return
+        # The socket itself, no duplicate: this must work without a free descriptor.
+        self._is_active = active
+        if active:
+            self._loop.add_reader(self._sock, self._accept)
+        else:
+            self._loop.remove_reader(self._sock)
 
     def close(self) -> None:
         """Stop accepting and close the open connections."""
@@ -175,27 +202,27 @@ class UnavailableResponder:
             response.close()
 
     def _accept(self) -> None:
-        for _ in range(BACKLOG):
-            if self._duplicate is None:
+        for _ in range(_ACCEPTED_PER_TURN):
+            if not self._is_active:
                 return
             try:
-                connection, _ = self._duplicate.accept()
+                connection, _ = self._sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
                 self._log.error("accept_failed", error=str(error))
                 # Without free descriptors the socket stays readable: try again later.
-                self._loop.remove_reader(self._duplicate)
+                self._loop.remove_reader(self._sock)
                 self._loop.call_later(1.0, self._resume)
                 return
             self._respond(connection)
 
     def _resume(self) -> None:
-        if self._duplicate is not None:
-            self._loop.add_reader(self._duplicate, self._accept)
+        if self._is_active:
+            self._loop.add_reader(self._sock, self._accept)
 
     def _respond(self, connection: socket.socket) -> None:
-        if len(self._open) >= _MAX_OPEN_RESPONSES:
+        if len(self._open) >= _MAX_OPEN_RESPONSES or has_few_files_left(connection):
             connection.close()
             return
         connection.setblocking(False)

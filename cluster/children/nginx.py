@@ -55,6 +55,10 @@ class NginxSettings:
         user: `name group` of the worker processes if nginx is started by root; empty otherwise.
         probe_socket: a unix socket for the readiness probe; empty for none.
         instance: the instance label of the access log, as in metrics and other logs.
+        trusted_proxies: networks of proxies whose X-Forwarded-For is believed.
+        admin_connections: most connections to the admin port.
+        connections_per_address: WebSockets that one address may have; 0 is any number.
+        connection_rate_per_address: handshakes of one address per second; 0 is any number.
     """
 
     listen: str
@@ -69,6 +73,10 @@ class NginxSettings:
     error_log: str = "stderr"
     probe_socket: str = ""
     instance: str = ""
+    trusted_proxies: Sequence[str] = ()
+    admin_connections: int = 128
+    connections_per_address: int = 0
+    connection_rate_per_address: int = 0
 
     @property
     def connections_per_process(self) -> int:
@@ -76,9 +84,14 @@ class NginxSettings:
         return max(64, min(_MAX_CONNECTIONS, self.file_limit - _OTHER_FILES))
 
     @property
+    def clients_per_process(self) -> int:
+        """WebSockets that one process serves; others are answered with 503."""
+        return self.connections_per_process // 2
+
+    @property
     def capacity(self) -> int:
         """Number of clients this nginx can serve."""
-        return self.processes * (self.connections_per_process // 2)
+        return self.processes * self.clients_per_process
 
 
 class _Template(string.Template):
@@ -99,12 +112,20 @@ def template_path() -> Path:
 def render(settings: NginxSettings) -> str:
     """Return the text of nginx.conf."""
     upstreams = "\n".join(f"        server {address} max_fails=0;" for address in settings.workers)
+    proxies = "\n".join(f"    set_real_ip_from {one};" for one in settings.trusted_proxies)
     probe = _PROBE.format(settings.probe_socket) if settings.probe_socket else ""
     return _Template(template_path().read_text(encoding="utf-8")).substitute(
         user=f"user {settings.user};" if settings.user else "",
         processes=settings.processes,
         file_limit=settings.file_limit,
-        connections=settings.connections_per_process,
+        connections=max(
+            settings.connections_per_process, min(_MAX_CONNECTIONS, settings.file_limit)
+        ),
+        clients=settings.clients_per_process,
+        address_zones=_address_zones(settings),
+        address_limits=_address_limits(settings),
+        # One status for all limits of a location: an address above its limit must not be retried.
+        limit_status=429 if settings.connections_per_address else 503,
         pid_file=settings.pid_file,
         access_log=settings.access_log,
         instance=settings.instance,
@@ -113,8 +134,30 @@ def render(settings: NginxSettings) -> str:
         probe=probe,
         upstreams=upstreams,
         admin=settings.admin,
+        trusted_proxies=proxies,
+        admin_connections=settings.admin_connections,
         read_timeout=f"{max(1000, round(3000 * settings.ping_interval_seconds))}ms",
     )
+
+
+def _address_zones(settings: NginxSettings) -> str:
+    zones = []
+    if settings.connections_per_address:
+        zones.append("    limit_conn_zone $client_network zone=addresses:10m;\n")
+    if rate := settings.connection_rate_per_address:
+        zones.append(f"    limit_req_zone $client_network zone=attempts:10m rate={rate}r/s;\n")
+    return "".join(zones)
+
+
+def _address_limits(settings: NginxSettings) -> str:
+    limits = []
+    if most := settings.connections_per_address:
+        limits.append(f"            limit_conn addresses {most};\n")
+    if rate := settings.connection_rate_per_address:
+        # The first of a second's handshakes is not part of the burst.
+        burst = f" burst={rate - 1}" if rate > 1 else ""
+        limits.append(f"            limit_req zone=attempts{burst} nodelay;\n")
+    return "".join(limits)
 
 
 def unprivileged_user() -> str:

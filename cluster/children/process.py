@@ -77,7 +77,12 @@ def spawn(launch: Launch) -> tuple[int, int]:
     Raises:
         OSError: if it cannot be started.
     """
-    reads, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        reads, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+    except OSError:
+        for fd in launch.close_fds:
+            os.close(fd)
+        raise
     os.set_blocking(writes, True)
     try:
         process = subprocess.Popen(

@@ -73,8 +73,14 @@ class WorkerSpec:
 
     def launch(self, lane: str) -> Launch:
         """Return the command that starts a worker in a lane."""
+        # Again, because `ended` may have failed for lack of descriptors.
+        self.ended(lane)
         config_fd = _memory_file(self.document)
-        status_fd, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            status_fd, writes = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError:
+            os.close(config_fd)
+            raise
         arguments = {
             "--slot": self._slot,
             "--lane": lane,
@@ -172,7 +178,7 @@ def environment(**extra: str) -> dict[str, str]:
 
 def _memory_file(document: bytes) -> int:
     fd = os.memfd_create("ws-cluster-config", os.MFD_CLOEXEC)
-    with os.fdopen(os.dup(fd), "wb") as file:
+    with os.fdopen(fd, "wb", closefd=False) as file:
         file.write(document)
     os.lseek(fd, 0, os.SEEK_SET)
     return fd

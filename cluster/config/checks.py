@@ -12,6 +12,7 @@ from operator import attrgetter
 from typing import Final
 from urllib.parse import urlsplit
 
+from cluster.addresses import networks
 from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config
 from cluster.config.reader import problem
 from cluster.config.redis_url import REDIS_SCHEMES, Address
@@ -30,6 +31,7 @@ _CONSOLE_URLS: Final = (
     "alertmanager_link",
     "grafana_link",
 )
+_SHORTEST_KEY_BYTES: Final = 32
 #: An empty Valkey with the buffers of a few workers needs some of it.
 _LEAST_MEMORY: Final = 32 << 20
 _KEY_PREFIX: Final = re.compile(r"[-A-Za-z0-9_.]{1,64}")
@@ -46,7 +48,8 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
     rules: list[Callable[[Config], Iterator[Problem]]] = [
         _orders,
         _ports,
-        _host,
+        _hosts,
+        _trusted_proxies,
         _redis_urls,
         _prefix,
         _valkey_maxmemory,
@@ -55,7 +58,7 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _hmac_key,
     ]
     if needs_keys:
-        rules.append(_keys)
+        rules += [_keys, _key_lengths]
     return [p for rule in rules for p in rule(config) if p.key not in unread]
 
 
@@ -89,12 +92,26 @@ def _ports(config: Config) -> Iterator[Problem]:
             )
 
 
-def _host(config: Config) -> Iterator[Problem]:
-    host = config.server.host
-    try:
-        ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
-    except ValueError:
-        yield problem("server.host", host, "give an IP address, such as 127.0.0.1 or 0.0.0.0")
+def _hosts(config: Config) -> Iterator[Problem]:
+    for key in ("server.host", "server.admin_host"):
+        host = attrgetter(key)(config)
+        try:
+            ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
+        except ValueError:
+            yield problem(key, host, "give an IP address, such as 127.0.0.1 or 0.0.0.0")
+
+
+def _trusted_proxies(config: Config) -> Iterator[Problem]:
+    for text in config.server.trusted_proxies:
+        try:
+            found = networks([text])
+        except ValueError:
+            advice = "give addresses and networks, such as 10.0.0.7 or 10.1.0.0/16"
+            yield problem("server.trusted_proxies", text, advice)
+            continue
+        if found[0].prefixlen == 0:
+            advice = "give the proxies alone: with every address, each client could choose its own"
+            yield problem("server.trusted_proxies", text, advice)
 
 
 def _redis_urls(config: Config) -> Iterator[Problem]:
@@ -198,3 +215,18 @@ def _keys(config: Config) -> Iterator[Problem]:
             "",
             "set it (or client.token.hmac_secret_key_file), or client.insecure = true for development",
         )
+
+
+def _key_lengths(config: Config) -> Iterator[Problem]:
+    """RFC 7518, section 3.2: the key of an HMAC is at least as long as its hash."""
+    if config.client.insecure:
+        return
+    for key in ("client.token.hmac_secret_key", "admin.key", "http_api.key"):
+        value: str = attrgetter(key)(config)
+        is_short = len(value.encode("utf-8", "surrogateescape")) < _SHORTEST_KEY_BYTES
+        if value and is_short and not _PUBLISHED_KEY.match(value):
+            advice = (
+                f"give a random key of {_SHORTEST_KEY_BYTES} bytes or more, as `openssl rand -hex 32`"
+                " prints; shorter ones are for insecure mode"
+            )
+            yield problem(key, "", advice, is_secret=True)

@@ -63,7 +63,7 @@ class TokenConfig:
     """How connection tokens are verified."""
 
     hmac_secret_key: str = _secret(
-        text="secret of HS256, HS384 and HS512 tokens; 32 random bytes or more"
+        text="secret of HS256 tokens, 32 random bytes or more; of HS384 ones with 48, of HS512 with 64"
     )
 
 
@@ -83,6 +83,14 @@ class ClientConfig:
         1048576, minimum=1024, text="unsent bytes per connection; above, it is closed with 3008"
     )
     channel_limit: int = _integer(128, minimum=1, text="subscriptions per connection")
+    command_rate_limit: int = _integer(
+        500,
+        text="commands and control frames per second and connection; above, 111 and delays, then 3013;"
+        " 0 is off",
+    )
+    command_burst: int = _integer(
+        1000, minimum=1, text="commands and control frames that a connection may send at once"
+    )
     history_max_publication_limit: int = _integer(
         300, minimum=1, text="publications per history reply"
     )
@@ -97,6 +105,15 @@ class ClientConfig:
     )
     connection_rate_limit: int = _integer(0, text="new connections per second and worker; 0 is off")
     connection_limit: int = _integer(0, text="connections per worker; 0 is off")
+    connection_limit_per_address: int = _integer(
+        0, text="connections of one IPv4 address or IPv6 /64, to nginx or a worker; 0 is off"
+    )
+    connection_rate_limit_per_address: int = _integer(
+        0, text="new connections per second of one IPv4 address or IPv6 /64; 0 is off"
+    )
+    user_connection_limit: int = _integer(
+        0, text="connections of one user, at all workers; above, 3504; 0 is off"
+    )
     connect_concurrency: int = _integer(
         256, minimum=1, text="connects per worker that may wait for the store at a time"
     )
@@ -200,9 +217,18 @@ class ShutdownConfig:
 class ServerConfig:
     """Ports, processes and paths of this machine."""
 
-    host: str = _string("0.0.0.0", text="address that every port is bound to")
+    host: str = _string(
+        "0.0.0.0", text="address of the public port and, without nginx, of the workers' ports"
+    )
     port: int = _port(8000, text="public port")
+    admin_host: str = _string(
+        "127.0.0.1",
+        text="address of the admin port; in a container, or for a Prometheus elsewhere, 0.0.0.0",
+    )
     admin_port: int = _port(8001, text="admin port")
+    trusted_proxies: tuple[str, ...] = _strings(
+        text="addresses and networks of proxies whose X-Forwarded-For is believed; loopback always is"
+    )
     worker_port_base: int = _port(
         8101, text="port of worker slot 0; on loopback only if nginx is on"
     )
@@ -217,7 +243,10 @@ class ServerConfig:
 class AdminConfig:
     """The admin port."""
 
-    key: str = _secret(text="key that requests need to change something")
+    key: str = _secret(text="key that requests need to change something; 32 random bytes or more")
+    connection_limit: int = _integer(
+        256, minimum=16, maximum=65536, text="open connections to the admin port"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -242,14 +271,19 @@ class ConsoleConfig:
         "http://127.0.0.1:3000",
         text="address of Grafana for the browser; empty is none",
     )
-    viewers: int = _integer(32, minimum=1, maximum=1000, text="browsers that may watch at a time")
+    viewers: int = _integer(
+        32,
+        minimum=1,
+        maximum=1000,
+        text="browsers without the key that may watch at a time; 8 with it have places of their own",
+    )
 
 
 @dataclass(frozen=True, slots=True)
 class HttpApiConfig:
     """The server HTTP API."""
 
-    key: str = _secret(text="key of the HTTP API")
+    key: str = _secret(text="key of the HTTP API; 32 random bytes or more")
 
 
 @dataclass(frozen=True, slots=True)

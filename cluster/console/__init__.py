@@ -12,7 +12,16 @@ Rules
 
 from __future__ import annotations
 
+from cluster.console.access import Denied, Guard, error_response
 from cluster.console.routes import Console
 from cluster.console.stats import ClusterState, EndedWorker, WorkerState
 
-__all__ = ["ClusterState", "Console", "EndedWorker", "WorkerState"]
+__all__ = [
+    "ClusterState",
+    "Console",
+    "Denied",
+    "EndedWorker",
+    "Guard",
+    "WorkerState",
+    "error_response",
+]

@@ -27,13 +27,16 @@ class Broadcast:
 
     Args:
         collect: runs while there is a viewer; it is passed a function to call with each frame.
-        most_viewers: how many viewers there may be at a time.
+        most_viewers: how many viewers without the key there may be at a time.
+        kept_places: further viewers, who need the key: others cannot lock out an operator.
     """
 
-    def __init__(self, collect: Collection, *, most_viewers: int) -> None:
+    def __init__(self, collect: Collection, *, most_viewers: int, kept_places: int = 0) -> None:
         self._collect = collect
         self._most: Final = most_viewers
+        self._kept: Final = kept_places
         self._viewers = 0
+        self._keyless = 0
         self._latest: dict[str, tuple[int, bytes]] = {}
         self._number = 0
         self._next_frame = asyncio.Event()
@@ -47,15 +50,17 @@ class Broadcast:
         return self._task is not None and not self._task.done()
 
     @contextmanager
-    def watching(self) -> Iterator[AsyncIterator[bytes]]:
+    def watching(self, *, has_key: bool = False) -> Iterator[AsyncIterator[bytes]]:
         """Be a viewer; yields the frames from now on.
 
         Raises:
             TooManyViewers: if the limit is reached.
         """
-        if self._viewers >= self._most:
+        is_full = self._viewers >= self._most + self._kept
+        if is_full or (not has_key and self._keyless >= self._most):
             raise TooManyViewers
         self._viewers += 1
+        self._keyless += not has_key
         if not self.is_collecting:
             self._latest.clear()
             self._task = asyncio.get_running_loop().create_task(self._collect(self._publish))
@@ -64,6 +69,7 @@ class Broadcast:
             yield self._frames()
         finally:
             self._viewers -= 1
+            self._keyless -= not has_key
             if self._viewers == 0 and self._task is not None:
                 # The next viewer starts a new collection and does not join the one that is ending.
                 self._task.cancel()

@@ -16,6 +16,8 @@ from typing import Final
 
 from aiohttp import web
 
+from cluster.console.access import host_of
+
 _STATIC: Final = Path(__file__).parent / "static"
 _TYPES: Final = {
     ".html": "text/html; charset=utf-8",
@@ -65,14 +67,15 @@ class Page:
     def live_address(self, request: web.Request) -> str:
         """`host:port` of the public port as this viewer reaches it; empty if it is this origin."""
         # Through nginx, page and WebSocket share an origin; on the admin port they do not.
-        if "X-Forwarded-For" in request.headers or not _HOST.fullmatch(request.host):
+        host = host_of(request)
+        if "X-Forwarded-For" in request.headers or not _HOST.fullmatch(host):
             return ""
-        return f"{_PORT.sub('', request.host)}:{self._port}"
+        return f"{_PORT.sub('', host)}:{self._port}"
 
     def _policy(self, request: web.Request) -> str:
         hosts = [self.live_address(request)]
-        if _HOST.fullmatch(request.host):
-            hosts.append(request.host)
+        if _HOST.fullmatch(host := host_of(request)):
+            hosts.append(host)
         sockets = "".join(f" ws://{host} wss://{host}" for host in hosts if host)
         return (
             "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "

@@ -24,7 +24,7 @@ from cluster.alerting.async_http import AsyncHttpService
 from cluster.alerting.http import HttpEndpoint
 from cluster.config import Config
 from cluster.console import alerts, silence_requests
-from cluster.console.access import Denied, check_reader, check_writer, has_key
+from cluster.console.access import Denied, Guard, error_response
 from cluster.console.broadcast import Broadcast, Publish, TooManyViewers
 from cluster.console.page import SAFE_HEADERS, Page
 from cluster.console.silence_requests import InvalidRequest, SilenceRequest
@@ -34,13 +34,14 @@ from cluster.errors import NotAnswering
 _NUMBERS_SECONDS: Final = 1.0
 _ALERTS_SECONDS: Final = 2.0
 _WRITE_TIMEOUT_SECONDS: Final = 10.0
-_WRONG_KEY_SECONDS: Final = 0.5
+_BODY_SECONDS: Final = 10.0
+_KEPT_PLACES: Final = 8
+_BUSY_SECONDS: Final = 5
 # Smaller than a command's: these requests run in the supervisor's event loop.
 _SERVICE_TIMEOUT_SECONDS: Final = 3.0
 _MOST_ANSWER_BYTES: Final = 8 << 20
 _HISTORY: Final = 120
 _MOST_ENDED: Final = 10
-_LONGEST_BODY: Final = 65536
 _PLOTTED: Final = (
     "connections",
     "sessions",
@@ -57,7 +58,7 @@ class Console:
 
     Args:
         config: called for each use, because a roll may change it.
-        key: `admin.key`, which a change needs; if it is empty, nothing can be changed.
+        guard: decides who may read and who may change something.
         version: of this program.
         state: what the supervisor knows.
         metrics_dir: the directory of the workers' multiprocess files.
@@ -69,7 +70,7 @@ class Console:
         self,
         config: Callable[[], Config],
         *,
-        key: Callable[[], str],
+        guard: Guard,
         version: str,
         state: Callable[[], ClusterState],
         metrics_dir: Path,
@@ -77,14 +78,16 @@ class Console:
         ended: Iterable[EndedWorker] = (),
     ) -> None:
         self._config = config
-        self._key = key
+        self._guard = guard
         self._version = version
         self._state = state
         self._metrics_dir = metrics_dir
         self._page = Page(public_port)
         self._ended = deque(ended, maxlen=_MOST_ENDED)
         self._past: deque[dict[str, Any]] = deque(maxlen=_HISTORY)
-        self._broadcast = Broadcast(self._collect, most_viewers=config().console.viewers)
+        self._broadcast = Broadcast(
+            self._collect, most_viewers=config().console.viewers, kept_places=_KEPT_PLACES
+        )
         self._session: aiohttp.ClientSession | None = None
         self._log = log.get_logger()
 
@@ -113,8 +116,8 @@ class Console:
 
     async def _events(self, request: web.Request) -> web.StreamResponse:
         try:
-            check_reader(request, self._key())
-            with self._broadcast.watching() as frames:
+            has_key = self._guard.check_reader(request)
+            with self._broadcast.watching(has_key=has_key) as frames:
                 response = web.StreamResponse(
                     headers={
                         "Content-Type": "text/event-stream",
@@ -123,27 +126,32 @@ class Console:
                     }
                 )
                 await response.prepare(request)
-                await response.write(_frame("hello", self._hello(request)))
+                async with asyncio.timeout(_WRITE_TIMEOUT_SECONDS):
+                    await response.write(_frame("hello", self._hello(request, has_key=has_key)))
                 async for frame in frames:
                     async with asyncio.timeout(_WRITE_TIMEOUT_SECONDS):
                         await response.write(frame)
         except Denied as denied:
-            return await self._denied(request, denied)
+            return await self._guard.refuse(request, denied)
         except TooManyViewers:
-            return _error(503, "this console has too many viewers: raise console.viewers")
+            text = (
+                "this console has too many viewers: open it with #key=…, or raise console.viewers"
+            )
+            full = Denied(503, "viewers", text, retry_after=_BUSY_SECONDS)
+            return await self._guard.refuse(request, full)
         except (ConnectionError, TimeoutError):
             if request.transport is not None:
                 request.transport.abort()
         return response
 
-    def _hello(self, request: web.Request) -> dict[str, Any]:
+    def _hello(self, request: web.Request, *, has_key: bool) -> dict[str, Any]:
         """The first event: what this viewer may do, and where the other services are."""
         config = self._config()
         urls = config.console
         return {
             "version": self._version,
-            "has_key": has_key(request, self._key()),
-            "can_write": bool(self._key()),
+            "has_key": has_key,
+            "can_write": self._guard.can_write,
             "live_address": self._page.live_address(request),
             "is_insecure": config.client.insecure,
             "links": {
@@ -203,24 +211,20 @@ class Console:
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
             try:
-                check_writer(request, self._key())
+                self._guard.check_writer(request)
                 done = await action(self._alertmanager(), await _read(request))
             except Denied as denied:
-                return await self._denied(request, denied)
+                return await self._guard.refuse(request, denied)
             except InvalidRequest as invalid:
-                return _error(400, str(invalid))
+                malformed = Denied(400, "malformed", str(invalid))
+                return await self._guard.refuse(request, malformed)
             except NotAnswering as error:
-                return _error(502, str(error))
-            self._log.info("console_action_taken", action=name, **done)
+                return error_response(502, str(error))
+            client = self._guard.client(request)
+            self._log.info("console_action_taken", action=name, client=client, **done)
             return web.json_response(done)
 
         return handle
-
-    async def _denied(self, request: web.Request, denied: Denied) -> web.Response:
-        if "Authorization" in request.headers:
-            self._log.warning("console_key_refused", status=denied.status)
-            await asyncio.sleep(_WRONG_KEY_SECONDS)
-        return _error(denied.status, str(denied))
 
 
 async def _acknowledge(service: AsyncHttpService, document: Any) -> dict[str, Any]:
@@ -256,17 +260,14 @@ _ACTIONS: Final[dict[str, Action]] = {
 
 async def _read(request: web.Request) -> Any:
     try:
-        body = await request.read()
-        if len(body) > _LONGEST_BODY:
-            raise InvalidRequest(f"send {_LONGEST_BODY} bytes at most")
-        return orjson.loads(body)
+        async with asyncio.timeout(_BODY_SECONDS):
+            return orjson.loads(await request.read())
+    except web.HTTPRequestEntityTooLarge as error:
+        raise InvalidRequest(f"send {request.client_max_size} bytes at most") from error
+    except TimeoutError:
+        raise InvalidRequest(f"send the body within {_BODY_SECONDS:g} s") from None
     except orjson.JSONDecodeError:
         raise InvalidRequest("send a JSON object") from None
-
-
-def _error(status: int, text: str) -> web.Response:
-    headers = {"Retry-After": "5"} if status == 503 else {}
-    return web.json_response({"error": text}, status=status, headers=headers)
 
 
 def _frame(kind: str, document: Any) -> bytes:

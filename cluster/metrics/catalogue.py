@@ -47,17 +47,28 @@ REJECT_REASONS: Final = (
     "rate_limit",
     "connection_limit",
     "connect_concurrency",
+    "file_limit",
+    "connection_limit_per_address",
+    "connection_rate_limit_per_address",
+    "user_connection_limit",
     "origin",
     "draining",
     "not_ready",
     "bad_handshake",
 )
+THROTTLE_REASONS: Final = ("command_rate", "output")
 READ_RESULTS: Final = ("immediate", "queued", "dropped", "cut")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 RESTART_REASONS: Final = ("crash", "hung", "boot", "roll")
 EXIT_OUTCOMES: Final = ("clean", "killed", "crashed")
 SHUTDOWN_PHASES: Final = ("clients", "broker", "sessions", "exit")
+
+ADMIN_CONNECTION_REASONS: Final = ("limit", "displaced", "descriptors", "timeout")
+ADMIN_REQUEST_REASONS: Final = (
+    "key", "key_rate", "no_key", "network", "host", "origin", "viewers", "malformed",
+)  # fmt: skip
+SUPERVISOR_ERROR_TYPES: Final = ("accept", "collect", "spawn", "background", "http")
 
 DELIVERY_BUCKETS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
@@ -110,6 +121,9 @@ WORKER_FAMILIES: Final = (
            "Upgrades and connects rejected.", {"reason": REJECT_REASONS}),
     Family("app_api_requests_total", "counter", "worker", "Requests to the server HTTP API.",
            {"result": API_RESULTS}),
+    Family("app_throttles_total", "counter", "worker",
+           "Times a connection was not read for a while: more commands than client.command_rate_limit,"
+           " or output that the client does not read.", {"reason": THROTTLE_REASONS}),
     Family("app_log_events_total", "counter", "worker", "Log events written.",
            {"level": LOG_LEVELS}),
     Family("app_publish_to_delivery_seconds", "histogram", "worker",
@@ -164,6 +178,13 @@ SUPERVISOR_FAMILIES: Final = (
            {"version": (), "revision": ()}),
     Family("app_deployment_timestamp_seconds", "gauge", "supervisor",
            "When this version's workers last became ready.", {"version": ()}),
+    Family("app_admin_connections_rejected_total", "counter", "supervisor",
+           "Connections of the admin port that were closed early.",
+           {"reason": ADMIN_CONNECTION_REASONS}),
+    Family("app_admin_requests_rejected_total", "counter", "supervisor",
+           "Requests to the admin port that were refused.", {"reason": ADMIN_REQUEST_REASONS}),
+    Family("app_supervisor_errors_total", "counter", "supervisor",
+           "What the supervisor could not do, and tries again.", {"type": SUPERVISOR_ERROR_TYPES}),
     Family("app_metrics_collect_errors_total", "counter", "supervisor",
            "Multiprocess files that could not be read and were renamed."),
     Family("app_metrics_collect_duration_seconds", "gauge", "supervisor",

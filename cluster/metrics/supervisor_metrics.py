@@ -34,6 +34,9 @@ _EVENTS: Final = (
     "app_worker_restarts_total",
     "app_worker_exits_total",
     "app_metrics_collect_errors_total",
+    "app_admin_connections_rejected_total",
+    "app_admin_requests_rejected_total",
+    "app_supervisor_errors_total",
 )
 SESSION_FAMILIES: Final = tuple(
     family.name for family in SUPERVISOR_FAMILIES if family.name.startswith("app_sessions_")

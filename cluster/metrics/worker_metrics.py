@@ -111,6 +111,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_stream_reads_total", counters.stream_reads),
         ("app_connections_rejected_total", counters.rejected),
         ("app_api_requests_total", counters.api_requests),
+        ("app_throttles_total", counters.throttled),
         ("app_log_events_total", counters.log_events),
     ):
         for label, value in counts.items():

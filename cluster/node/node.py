@@ -19,6 +19,7 @@ from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
 from cluster.connection import Action, Connection
 from cluster.errors import (
+    CONNECTION_LIMIT,
     INSUFFICIENT_STATE,
     INTERNAL,
     INVALID_TOKEN,
@@ -56,6 +57,17 @@ class Client(Protocol):
         """Perform the actions of the state machine."""
 
 
+class ConnectionsOfUsers(Protocol):
+    """What a node needs to limit the connections of a user; see `cluster.sessions.user_connections`."""
+
+    @property
+    def is_on(self) -> bool: ...
+
+    async def enter(self, user: str, connection: str) -> bool: ...
+
+    def leave(self, user: str, connection: str) -> None: ...
+
+
 class Connected(NamedTuple):
     """A successful connect: its reply, the user's claims, the session, the server-side subscriptions."""
 
@@ -71,6 +83,7 @@ class Node:
     Args:
         open_broker: makes the broker for the listener of its publications.
         open_sessions: makes the sessions for the listener of their changes.
+        users: counts the connections of each user; None for no limit.
         rpc_handlers: by method; without any, every call is answered with 108.
     """
 
@@ -81,6 +94,7 @@ class Node:
         *,
         open_broker: Callable[[BrokerListener], Broker],
         open_sessions: Callable[[SessionListener], Sessions],
+        users: ConnectionsOfUsers | None = None,
         rpc_handlers: Mapping[str, RpcHandler] | None = None,
     ) -> None:
         self._config = config
@@ -103,6 +117,7 @@ class Node:
             on_insufficient=self._insufficient,
         )
         self.sessions = open_sessions(self)
+        self._users = users if users is not None and users.is_on else None
         self.subscriptions = SubscriptionBuilder(config, permissions, self.channels, counters)
         self.commands = Commands(
             config, permissions, self.channels.broker, self.reads, counters, rpc_handlers or {}
@@ -126,13 +141,13 @@ class Node:
 
         Raises:
             ClientError: 109 for an expired token, 100 when the store is unavailable.
-            Disconnect: 3500 or 3501 for a bad or missing token.
+            Disconnect: 3500 or 3501 for a bad or missing token, 3504 for a user with too many connections.
         """
         claims = authenticate(request.token, self._config, time.time())
         self._connects_waiting += 1
         try:
             async with asyncio.timeout(self._config.broker.timeout), self._connects:
-                session = await self.sessions.attach(
+                session = await self._enter(
                     claims.user, _wanted_session(request.data) or url_session or None, client
                 )
         except (StoreError, TimeoutError) as error:
@@ -147,11 +162,42 @@ class Node:
                     session.channels, request.subs, client
                 )
         except BaseException:
-            self.sessions.detach(session, client, may_end=not session.is_resumed)
+            self._leave(session, client, may_end=not session.is_resumed)
             raise
         return Connected(
             self._connect_result(client, claims, session, subscribed), claims, session, subscribed
         )
+
+    async def _enter(self, user: str, wanted: str | None, client: Client) -> Session:
+        """Attach a session, and count the connection for its user; both commands are sent together."""
+        users = self._users
+        if users is None or not user:
+            return await self.sessions.attach(user, wanted, client)
+        try:
+            session, entered = await asyncio.gather(
+                self.sessions.attach(user, wanted, client),
+                users.enter(user, client.connection.client),
+                return_exceptions=True,
+            )
+        except asyncio.CancelledError:
+            users.leave(user, client.connection.client)
+            raise
+        if isinstance(session, Session) and entered is True:
+            return session
+        if isinstance(session, Session):
+            self.sessions.detach(session, client, may_end=not session.is_resumed)
+        if entered is not False:
+            users.leave(user, client.connection.client)
+        for outcome in (session, entered):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        self._counters.rejected["user_connection_limit"] += 1
+        raise CONNECTION_LIMIT.fresh()
+
+    def _leave(self, session: Session, client: Client, *, may_end: bool) -> None:
+        self.sessions.detach(session, client, may_end=may_end)
+        if self._users is not None and session.user:
+            self._users.leave(session.user, client.connection.client)
 
     def _connect_result(
         self, client: Client, claims: Claims, session: Session, subscribed: list[Subscribed]
@@ -210,7 +256,7 @@ class Node:
         client.connection.channels.clear()
         if client.session is not None:
             session, client.session = client.session, None
-            self.sessions.detach(session, client, may_end=may_end_session)
+            self._leave(session, client, may_end=may_end_session)
 
     # --- sessions -----------------------------------------------------------------------------
 

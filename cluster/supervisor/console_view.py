@@ -21,7 +21,7 @@ from cluster.supervisor.paths import Paths
 from cluster.supervisor.shutdown_log import ShutdownLog
 
 _MAX_ENDED: Final = 5
-_KEY_BYTES: Final = 18
+_KEY_BYTES: Final = 32
 _LONGEST_KEY: Final = 256
 
 

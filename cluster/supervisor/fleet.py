@@ -18,16 +18,22 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cluster import log
+from cluster.addresses import Network, trusted_networks
 from cluster.admin import Readiness
 from cluster.children.backoff import RestartPolicy
 from cluster.children.child import Child, ChildSpec, Grace
-from cluster.children.listeners import Listeners, UnavailableResponder, address, reachable_host
+from cluster.children.listeners import (
+    Listeners,
+    UnavailableResponder,
+    address,
+    reachable_address,
+)
 from cluster.children.nginx import NginxSettings, NginxSpec, unprivileged_user
 from cluster.children.process import Reaper
 from cluster.children.valkey import ValkeySpec
 from cluster.children.worker_child import COMMAND, WorkerSpec
 from cluster.config import Config, to_json
-from cluster.supervisor.limits import connection_capacity
+from cluster.supervisor.limits import admin_places, connection_capacity
 from cluster.supervisor.paths import Paths
 from cluster.supervisor.service import Service, ServiceListener
 
@@ -165,12 +171,15 @@ class Fleet:
         """Return the settings of nginx for the current slots."""
         listeners, paths = self._resources.listeners, self._resources.paths
         assert listeners.public is not None
-        host = reachable_host(listeners.public.getsockname()[0])
         count = len(self.slots)
         return NginxSettings(
             listen=address(listeners.public),
             workers=self.worker_addresses(),
-            admin=address(listeners.admin, host=host),
+            admin=reachable_address(listeners.admin),
+            trusted_proxies=[str(network) for network in self.trusted_proxies],
+            admin_connections=self.admin_places // 2,
+            connections_per_address=self.config.client.connection_limit_per_address,
+            connection_rate_per_address=self.config.client.connection_rate_limit_per_address,
             ping_interval_seconds=self.config.client.ping_interval,
             file_limit=self._resources.file_limit,
             processes=max(1, min(_MAX_NGINX_PROCESSES, count)),
@@ -263,6 +272,17 @@ class Fleet:
             return Readiness(False, f"nginx is not ready: {self._nginx.reason}", states)
         return Readiness(True, "", states)
 
+    @property
+    def trusted_proxies(self) -> tuple[Network, ...]:
+        """The networks of `server.trusted_proxies`, and loopback."""
+        return trusted_networks(self.config.server.trusted_proxies)
+
+    @property
+    def admin_places(self) -> int:
+        """How many connections the admin port may hold."""
+        limit = self.config.admin.connection_limit
+        return admin_places(limit, file_limit=self._resources.file_limit)
+
     def capacity(self) -> int:
         """Return the number of client connections the cluster can hold."""
         return connection_capacity(
@@ -274,10 +294,7 @@ class Fleet:
 
     def worker_addresses(self) -> list[str]:
         """Return `host:port` of every slot."""
-        return [
-            address(slot.sock, host=reachable_host(slot.sock.getsockname()[0]))
-            for slot in self.slots
-        ]
+        return [reachable_address(slot.sock) for slot in self.slots]
 
     # --- changing ------------------------------------------------------------------------
 

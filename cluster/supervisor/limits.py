@@ -21,6 +21,11 @@ def raise_file_limit() -> int:
     return hard if hard != resource.RLIM_INFINITY else 2**20
 
 
+def admin_places(connection_limit: int, *, file_limit: int) -> int:
+    """Return the connections the admin port may hold: `admin.connection_limit`, or half the files."""
+    return max(4, min(connection_limit, (file_limit - OTHER_FILES) // 2))
+
+
 def connection_capacity(
     workers: int, *, file_limit: int, connection_limit: int, nginx_capacity: int | None
 ) -> int:

@@ -6,12 +6,15 @@ Rules
 - `current` is the child that serves. A roll starts a new child on a free lane, waits until it is
   ready, then stops the old one, so at least one child always serves.
 - If the new child of a roll does not become ready, the roll fails and the old child keeps serving.
-- If a child fails to boot three times in a row, the whole program ends, not only the service.
+- If a child fails to boot three times in a row, the whole program ends, not only the service. If the
+  machine lacks what a start needs (descriptors, memory, processes) and the service has served before,
+  it is tried until it works.
 """
 
 from __future__ import annotations
 
 import asyncio
+import errno
 import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -24,6 +27,7 @@ from cluster.children.process import Reaper
 from cluster.errors import BootFailed
 
 _ROLL_TIMEOUT_SECONDS: Final = 60.0
+_SHORTAGES: Final = (errno.EMFILE, errno.ENFILE, errno.EAGAIN, errno.ENOMEM, errno.ENOSPC)
 
 
 class ServiceListener(Protocol):
@@ -34,6 +38,9 @@ class ServiceListener(Protocol):
 
     def child_restarted(self, service: Service, reason: str) -> None:
         """A child was started to replace one that ended or that a roll replaces."""
+
+    def system_refused(self, service: Service, error_type: str) -> None:
+        """The operating system refused to start a child (`spawn`) or to clean up (`background`)."""
 
 
 class Service:
@@ -68,6 +75,8 @@ class Service:
         self._grace = grace
         self._wait_for_dependencies = wait_for_dependencies
         self._start_error = ""
+        self._has_served = False
+        self._is_short = False
         self._closed = asyncio.Event()
         self._end_tasks: dict[Child, asyncio.Task[None]] = {}
         self._log = log.get_logger(child=spec.name, service=spec.lanes[0])
@@ -106,7 +115,8 @@ class Service:
             lost, reason = await self._wait_until_lost(child)
             if self._closed.is_set():
                 return
-            if reason == "boot" and self._backoff.record_boot_failure():
+            is_short = lost is None and self._is_short and self._has_served
+            if reason == "boot" and not is_short and self._backoff.record_boot_failure():
                 raise BootFailed(self._boot_failure_text(lost))
             await self._pause(lost)
             if self._closed.is_set():
@@ -156,7 +166,9 @@ class Service:
             child = Child(self.spec, lane, self._reaper, self._changed)
         except OSError as error:
             self._start_error = str(error)
+            self._is_short = error.errno in _SHORTAGES
             self._log.error("child_start_failed", error=self._start_error)
+            self._listener.system_refused(self, "spawn")
             return None
         self.children[lane] = child
         self._end_tasks[child] = asyncio.get_running_loop().create_task(self._report_end(child))
@@ -170,10 +182,13 @@ class Service:
         await child.ended()
         del self.children[child.lane]
         self._end_tasks.pop(child, None)
+        if child.cleanup_error:
+            self._listener.system_refused(self, "background")
         self._listener.child_changed(self, child)
 
     def _changed(self, child: Child) -> None:
         if child.is_serving:
+            self._has_served = True
             self._backoff.record_boot()
         if child.state != "exited":
             self._listener.child_changed(self, child)

@@ -22,10 +22,10 @@ from cluster import __version__, log
 from cluster.admin import AdminServer, Readiness
 from cluster.children.child import Child, Grace
 from cluster.children.heartbeat import HUNG_AFTER_SECONDS, PauseDetector
-from cluster.children.listeners import address, reachable_host
+from cluster.children.listeners import reachable_address
 from cluster.children.process import Reaper, become_subreaper
 from cluster.config import Config
-from cluster.console import Console
+from cluster.console import Console, Guard
 from cluster.errors import ClusterError, ConfigError
 from cluster.metrics.multiprocess import live_sum
 from cluster.metrics.supervisor_metrics import SupervisorMetrics
@@ -104,6 +104,11 @@ class Supervisor:
         self._started_at = time.monotonic()
         self._sessions = 0.0
         self._development_key = development_key(config, resources.paths)
+        self._guard = Guard(
+            key=lambda: self._fleet.config.admin.key or self._development_key,
+            trusted=lambda: self._fleet.trusted_proxies,
+            count=self._metrics.count,
+        )
         self._console = self._make_console(shutdown_log)
         self._admin = AdminServer(
             resources.listeners.admin,
@@ -113,6 +118,9 @@ class Supervisor:
             exposition=self._metrics.exposition,
             scraped=self._exit_metrics.scraped,
             console=self._console,
+            count=self._metrics.count,
+            limit=self._fleet.admin_places,
+            guard=self._guard,
         )
         self._terminal = Terminal(config, sys.stdout)
         self._operations: asyncio.Queue[str] = asyncio.Queue(_MAX_OPERATIONS)
@@ -126,7 +134,7 @@ class Supervisor:
         listeners = self._resources.listeners
         return Console(
             lambda: self._fleet.config,
-            key=lambda: self._fleet.config.admin.key or self._development_key,
+            guard=self._guard,
             version=__version__,
             state=lambda: cluster_state(
                 self._fleet,
@@ -200,12 +208,11 @@ class Supervisor:
 
     def _summary(self, config: Config) -> StartSummary:
         listeners = self._resources.listeners
-        host = reachable_host(listeners.admin.getsockname()[0])
         workers = self._fleet.worker_addresses()
-        public = address(listeners.public, host=host) if listeners.public else workers[0]
+        public = reachable_address(listeners.public) if listeners.public else workers[0]
         return StartSummary(
             public=f"ws://{public}/connection/websocket",
-            admin=f"http://{address(listeners.admin, host=host)}/",
+            admin=f"http://{reachable_address(listeners.admin)}/",
             workers=workers,
             store=("embedded Valkey at " if self._resources.valkey else "") + store_urls(config),
             data_dir=str(self._resources.paths.data_dir),
@@ -290,7 +297,7 @@ class Supervisor:
             self._operation = await self._operations.get()
             began = time.monotonic()
             self._log.info("operation_started", operation=self._operation)
-            done = await handlers[self._operation]()
+            done = await self._perform(handlers[self._operation])
             self._log.info(
                 "operation_finished",
                 operation=self._operation,
@@ -298,6 +305,13 @@ class Supervisor:
                 seconds=round(time.monotonic() - began, 3),
             )
             self._operation = ""
+
+    async def _perform(self, operation: Callable[[], Awaitable[bool]]) -> bool:
+        try:
+            return await operation()
+        except OSError as error:
+            self._background_failed(self._operation, error)
+            return False
 
     async def handle_roll(self) -> bool:
         """Read the configuration again and replace the workers one by one."""
@@ -344,6 +358,10 @@ class Supervisor:
         if self._fleet.is_worker(service):
             self._exit_metrics.worker_restarted(reason)
 
+    def system_refused(self, service: Service, error_type: str) -> None:
+        """Count what the operating system refused."""
+        self._metrics.count("app_supervisor_errors_total", type=error_type)
+
     async def _tick(self) -> None:
         pauses = PauseDetector(time.monotonic(), _TICK_SECONDS)
         while True:
@@ -384,17 +402,29 @@ class Supervisor:
         for name in ("created", "resumed", "expired"):
             self._metrics.set(f"app_sessions_{name}_total", counts[name])
 
+    def _background_failed(self, work: str, error: OSError) -> None:
+        """Count and log what failed for lack of descriptors or space; it is tried again later."""
+        self._metrics.count("app_supervisor_errors_total", type="background")
+        self._log.error("background_work_failed", work=work, error=str(error))
+
     async def _trim_logs(self) -> None:
         while True:
             await asyncio.sleep(_TRIM_SECONDS)
-            await asyncio.to_thread(self._resources.paths.trim_logs)
+            try:
+                await asyncio.to_thread(self._resources.paths.trim_logs)
+            except OSError as error:
+                self._background_failed("trim_logs", error)
 
     async def _show_status(self) -> None:
         began = time.monotonic()
+        connections = 0.0
         while True:
-            connections = await asyncio.to_thread(
-                live_sum, self._resources.paths.metrics_dir, "app_active_connections"
-            )
+            try:
+                connections = await asyncio.to_thread(
+                    live_sum, self._resources.paths.metrics_dir, "app_active_connections"
+                )
+            except OSError as error:
+                self._background_failed("status", error)
             up = int(time.monotonic() - began)
             operation = f" · {self._operation}" if self._operation else ""
             self._terminal.status(

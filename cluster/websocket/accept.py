@@ -51,6 +51,9 @@ class Acceptor:
             self._loop,
             HEAD_LIMIT_BYTES,
             auto_decompress=False,
+            # The head's limit is checked as a whole; one field may be nearly all of it.
+            max_line_size=HEAD_LIMIT_BYTES,
+            max_field_size=HEAD_LIMIT_BYTES,
             max_msg_queue_size=2,
         )
 
@@ -58,18 +61,19 @@ class Acceptor:
 class PendingConnection(asyncio.Protocol):
     """One accepted connection until its first request has arrived."""
 
-    __slots__ = ("_acceptor", "_head", "_parser", "transport")
+    __slots__ = ("_acceptor", "_head", "_is_admitted", "_parser", "transport")
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
         self._head = b""
+        self._is_admitted = True
         self._parser: HttpRequestParser | None = acceptor.parser()
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports only look like asyncio.Transport.
         self.transport = cast(asyncio.Transport, transport)
-        self._acceptor.server.watch(self)
+        self._is_admitted = self._acceptor.server.watch(self, self.transport)
 
     def data_received(self, data: bytes) -> None:
         parser, transport = self._parser, self.transport
@@ -98,19 +102,24 @@ class PendingConnection(asyncio.Protocol):
         server = self._acceptor.server
         if not handshake.is_websocket_path(message):
             self._hand_over(transport)
-        elif refusal := server.refusal(message, is_upgraded=is_upgraded):
-            self._refuse(transport, refusal.status, refusal.text)
+        elif refusal := server.refusal(
+            message, transport, is_upgraded=is_upgraded, is_admitted=self._is_admitted
+        ):
+            has_body = message.method != hdrs.METH_HEAD
+            self._refuse(transport, refusal.status, refusal.text, has_body=has_body)
         else:
             self._release()
             server.accept(transport, message, tail)
 
-    def _refuse(self, transport: asyncio.Transport, status: HTTPStatus, text: str) -> None:
+    def _refuse(
+        self, transport: asyncio.Transport, status: HTTPStatus, text: str, *, has_body: bool = True
+    ) -> None:
         """Answer, and wait until the client has closed; what else it sends is not read.
 
         Closing a socket with unread data would discard the response. `expire` bounds the wait.
         """
         self._head, self._parser = b"", None
-        transport.write(handshake.refused(status, text))
+        transport.write(handshake.refused(status, text, has_body=has_body))
         transport.write_eof()
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
@@ -158,10 +167,10 @@ def upgrade_kept_alive(
 
     async def upgrade(request: web.Request) -> web.StreamResponse:
         message = handshake.ParsedRequest.of(request)
-        tokens = request.headers.get(hdrs.CONNECTION, "").lower().split(",")
-        is_upgraded = "upgrade" in (token.strip() for token in tokens)
+        options = handshake.tokens(request.headers, hdrs.CONNECTION)
+        is_upgraded = "upgrade" in (option.lower() for option in options)
         transport = request.transport
-        refusal = server.refusal(message, is_upgraded=is_upgraded)
+        refusal = server.refusal(message, transport, is_upgraded=is_upgraded)
         if refusal is not None:
             return handshake.refusal_response(refusal.status, refusal.text)
         if transport is not None:

@@ -1,29 +1,24 @@
 """A socket with WebSocket frames on it: parsed messages in, bytes out.
 
-aiohttp's reader in C parses the frames and calls this object for each message, without a queue. A
-peer that does not read is noticed by the transport: above the limit of unsent bytes it calls
-`pause_writing`, so no write checks the buffer.
+The parser calls this object for each message, without a queue. A peer that does not read is noticed
+by the transport: above the limit of unsent bytes it calls `pause_writing`, so no write checks the
+buffer.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import Any
-
-from aiohttp._websocket.reader import WebSocketDataQueue
-from aiohttp.http import WebSocketError, WebSocketReader, WSMsgType
 
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
-    BAD_TEXT,
-    PROTOCOL_ERROR,
     SERVER_ERROR,
-    TOO_BIG,
+    TOO_MANY_REQUESTS_CLOSE,
     Disconnect,
 )
 from cluster.log import get_logger
 from cluster.protocol import native_pong_frame
+from cluster.websocket.frame_parser import CLOSE, PING, PONG, TEXT, FrameParser
 
 log = get_logger()
 
@@ -33,37 +28,32 @@ READ_BYTES = 16_384
 #: How long the buffer may stay full before the peer counts as one that does not read.
 _SLOW_GRACE_SECONDS = 0.05
 
-_FRAME_FAULTS = {1007: BAD_TEXT, 1009: TOO_BIG}
+#: How often it is looked at while it is so full that the peer is not read.
+_FULL_CHECK_SECONDS = 0.25
+
+#: The headers of one message may take so many bytes; a client that sends no fragments needs 14 at most.
+_HEADER_BYTES = 256
 
 
 class Opening:
-    """What is checked of a client's bytes until its connect: they are masked, and they are few.
-
-    aiohttp's reader accepts unmasked frames too; RFC 6455 §5.1 says 1002. A client masks always or
-    never, so the second byte of its first frame decides, in whichever piece of the stream it comes.
+    """What is checked of a client's bytes until its connect: they are few.
 
     Args:
         most_bytes: how many bytes may come before the connect.
     """
 
-    __slots__ = ("_bytes_left", "_until_mask")
+    __slots__ = ("_bytes_left",)
 
     def __init__(self, most_bytes: int) -> None:
         self._bytes_left = most_bytes
-        self._until_mask = 1
 
     def fault(self, data: bytes) -> Disconnect | None:
         """Check the next piece of the stream; returns why the connection must be closed, or None."""
         self._bytes_left -= len(data)
-        if self._bytes_left < 0:
-            return BAD_REQUEST_CLOSE
-        at, self._until_mask = self._until_mask, self._until_mask - len(data)
-        if 0 <= at < len(data) and not data[at] & 0x80:
-            return PROTOCOL_ERROR
-        return None
+        return BAD_REQUEST_CLOSE if self._bytes_left < 0 else None
 
 
-class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
+class FrameProtocol(asyncio.Protocol):
     """Call `begin` with the socket; a subclass handles the messages.
 
     Attributes:
@@ -71,19 +61,21 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
     """
 
     __slots__ = (
-        "_is_closing", "_is_paused", "_is_turn_scheduled", "_opening", "_ping", "_reader",
-        "_transport", "_unread", "write",
+        "_is_closing", "_is_full", "_is_paused", "_is_turn_scheduled", "_most_unfinished", "_opening",
+        "_parser", "_pongs", "_queue_max", "_transport", "_unfinished", "_unread", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
-        # The base class's queue stays unused: messages are handled as they are parsed.
-        self._reader: WebSocketReader | None = None
+        self._parser: FrameParser | None = None
         self._transport: asyncio.Transport | None = None
         self._opening: Opening | None = None
         self._is_closing = False
+        self._is_full = False
         self._is_paused = False
         self._is_turn_scheduled = False
-        self._ping: bytes | None = None
+        self._queue_max = 0
+        self._unfinished = self._most_unfinished = 0
+        self._pongs = b""
         self._unread = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
@@ -91,16 +83,23 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         """Read from and write to this socket from now on."""
         self._transport = transport
         self.write = transport.write
+        self._queue_max = queue_max
         # One mark for both: the transport then calls each time the buffer passes it.
         transport.set_write_buffer_limits(high=queue_max, low=queue_max)
+        # One message whose end is missing, and as much again for the headers of fragments.
+        self._most_unfinished = 2 * message_size_limit + _HEADER_BYTES
         # A connect, with the commands that SDKs send in one message with it.
         self._opening = Opening(2 * message_size_limit)
-        self._reader = WebSocketReader(self, message_size_limit, False, False)
+        self._parser = FrameParser(self, message_size_limit)
 
     # --- what a subclass handles ---------------------------------------------------------------
 
     def receive(self, data: bytes) -> None:
         """Handle a text message."""
+        raise NotImplementedError
+
+    def control_frame(self) -> None:
+        """Handle that a ping or pong frame has come, before what it asks for."""
         raise NotImplementedError
 
     def native_pong(self) -> None:
@@ -119,6 +118,10 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         """Handle a close frame; `code` is 0 if it carries none."""
         raise NotImplementedError
 
+    def throttled(self) -> None:
+        """Handle that the peer is not read until it has read."""
+        raise NotImplementedError
+
     def peer_stalled(self) -> None:
         """Handle that the peer does not read."""
         raise NotImplementedError
@@ -127,8 +130,12 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         """Parse what was read, and handle its messages."""
-        reader = self._reader
-        if reader is None:
+        parser, transport = self._parser, self._transport
+        if parser is None or transport is None:
+            return
+        if transport.get_write_buffer_size() > self._queue_max >> 2 and not self._is_closing:
+            self._unread = data
+            self._wait_for_output(transport)
             return
         if len(data) > READ_BYTES:
             data = self._postpone_rest(data)
@@ -137,10 +144,18 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
             if why is not None:
                 self.fail(why)
                 return
-        reader.feed_data(data)
-        if self._ping is not None:
-            ping, self._ping = self._ping, None
-            self.write(native_pong_frame(ping))
+        self._unfinished += len(data)
+        if self._unfinished > self._most_unfinished:
+            self.fail(TOO_MANY_REQUESTS_CLOSE)
+            return
+        try:
+            parser.feed(data)
+        except Exception:
+            log.exception("frame_failed")
+            self._parser = None
+            self.fail(SERVER_ERROR)
+        if self._pongs:
+            self._answer_pings()
 
     def _postpone_rest(self, data: bytes) -> bytes:
         """Keep all but the first `READ_BYTES` for the turns to come, and read nothing until then.
@@ -152,63 +167,108 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         self.schedule_turn()
         return data[:READ_BYTES]
 
-    def feed_data(self, message: Any, size: int) -> None:
-        """Handle one message that the reader has parsed."""
-        kind, data, _ = message
+    def message(self, opcode: int, data: bytes) -> None:
+        """Handle one message or control frame that the parser has found."""
+        self._unfinished = max(0, self._unfinished - len(data) - _HEADER_BYTES)
         if self._is_closing:
-            if kind is WSMsgType.CLOSE:
+            if opcode == CLOSE:
                 self.end()
-        elif kind is WSMsgType.TEXT:
+            return
+        if opcode == PING:
+            self.control_frame()
+            self._pongs += native_pong_frame(data)
+            return
+        if self._pongs:
+            self._answer_pings()
+        if opcode == TEXT:
             self.receive(data)
-        elif kind is WSMsgType.BINARY:
-            self.fail(BAD_REQUEST_CLOSE)
-        elif kind is WSMsgType.PING:
-            # RFC 6455, section 5.5.3: of several pings only the last one need be answered.
-            self._ping = data
-        elif kind is WSMsgType.PONG:
+        elif opcode == PONG:
+            self.control_frame()
             self.native_pong()
-        elif kind is WSMsgType.CLOSE:
-            self.closed_by_peer(data)
-
-    def set_exception(self, exc: BaseException, exc_cause: Any = None) -> None:
-        """The reader found an invalid frame; nothing more can be read."""
-        if isinstance(exc, WebSocketError):
-            self.fail(_FRAME_FAULTS.get(exc.code, PROTOCOL_ERROR))
+        elif opcode == CLOSE:
+            self.closed_by_peer(int.from_bytes(data[:2], "big"))
         else:
-            log.error("frame_failed", exc_info=exc)
-            self.fail(SERVER_ERROR)
+            self.fail(BAD_REQUEST_CLOSE)
 
-    def feed_eof(self) -> None:
-        """Called by the reader at the end of the stream; `connection_lost` handles that."""
+    def frame_fault(self, why: Disconnect) -> None:
+        """The parser found an invalid frame; nothing more can be read."""
+        if self._pongs:
+            self._answer_pings()
+        self.fail(why)
+
+    def _answer_pings(self) -> None:
+        """Write the pongs together, before what answers the frames behind the pings."""
+        pongs, self._pongs = self._pongs, b""
+        if not self._is_closing:
+            self.write(pongs)
+
+    def _wait_for_output(self, transport: asyncio.Transport) -> None:
+        """Read and handle nothing until the peer has read: a quarter of `queue_max` is unsent.
+
+        The transport calls `resume_writing` when half of that is left.
+        """
+        self.pause()
+        self._is_full = self._is_turn_scheduled = True
+        self.throttled()
+        mark = self._queue_max >> 2
+        transport.set_write_buffer_limits(high=mark, low=mark >> 1)
+        asyncio.get_running_loop().call_later(_FULL_CHECK_SECONDS, self._check_full, False)
+
+    def _check_full(self, was_above: bool) -> None:
+        """While the transport watches the lower mark, watch the limit of unsent bytes here."""
+        transport = self._transport
+        if transport is None or self._is_closing or not self._is_full:
+            return
+        is_above = transport.get_write_buffer_size() > self._queue_max
+        if is_above and was_above:
+            self.peer_stalled()
+            return
+        wait = _SLOW_GRACE_SECONDS if is_above else _FULL_CHECK_SECONDS
+        asyncio.get_running_loop().call_later(wait, self._check_full, is_above)
 
     def pause_writing(self) -> None:
-        asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._check_stalled)
+        if not self._is_full:
+            asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._check_stalled)
 
     def resume_writing(self) -> None:
-        """Nothing waits for it."""
+        if self._is_full and self._transport is not None:
+            self._is_full = self._is_turn_scheduled = False
+            self._transport.set_write_buffer_limits(high=self._queue_max, low=self._queue_max)
+            self.schedule_turn()
 
     def _check_stalled(self) -> None:
         transport = self._transport
         if transport is None or self._is_closing:
             return
-        if transport.get_write_buffer_size() > transport.get_write_buffer_limits()[1]:
+        if transport.get_write_buffer_size() > self._queue_max:
             self.peer_stalled()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._transport = None
-        self._reader = None
+        self._parser = None
         self._unread = b""
         self.write = _write_nowhere
 
     # --- to the socket -------------------------------------------------------------------------
 
-    def schedule_turn(self) -> None:
-        """Call `next_turn` in the next turn of the event loop."""
+    def schedule_turn(self, delay_seconds: float = 0.0) -> None:
+        """Call `next_turn` in the next turn of the event loop, or later; until then nothing is read."""
         if not self._is_turn_scheduled:
             self._is_turn_scheduled = True
-            asyncio.get_running_loop().call_soon(self._begin_turn)
+            loop = asyncio.get_running_loop()
+            if delay_seconds:
+                self.pause()
+                loop.call_later(delay_seconds, self._begin_turn)
+            else:
+                loop.call_soon(self._begin_turn)
 
     def _begin_turn(self) -> None:
+        transport = self._transport
+        if transport is None or self._is_full:
+            return
+        if transport.get_write_buffer_size() > self._queue_max >> 2 and not self._is_closing:
+            self._wait_for_output(transport)
+            return
         self._is_turn_scheduled = False
         self.next_turn()
         if self._unread and not self._is_turn_scheduled:
@@ -228,6 +288,14 @@ class FrameProtocol(WebSocketDataQueue, asyncio.Protocol):
         if self._is_paused and self._transport is not None and not self._unread:
             self._is_paused = False
             self._transport.resume_reading()
+
+    def stop_reading(self) -> None:
+        """Read nothing more, for good."""
+        self.pause()
+        self._parser = None
+        # `resume` finds nothing to do.
+        self._is_paused = False
+        self._unread = b""
 
     def end(self) -> None:
         """Close the socket once everything written has been sent; the server aborts it if that takes too long."""

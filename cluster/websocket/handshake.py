@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
 from typing import NamedTuple, Protocol
 
@@ -21,6 +22,9 @@ SUBPROTOCOL = "centrifuge-json"
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
+
+#: A name, an IPv4 or an IPv6 address, and a port (RFC 9110, section 7.2); it may be empty.
+_HOST = re.compile(r"(?:[\w.~!$&'()*+;=%-]*|\[[\w.:~!$&'()*+;=%-]+\])(?::[0-9]*)?", re.ASCII)
 
 
 class HandshakeRequest(Protocol):
@@ -60,8 +64,17 @@ class Fault(NamedTuple):
 
 
 def is_websocket_path(message: RawRequestMessage) -> bool:
-    """Whether a request is for the WebSocket endpoint, however its path is written."""
-    return message.path.partition("?")[0] == PATH or message.url.path == PATH
+    """Whether a request is for the WebSocket endpoint, however its path is written.
+
+    `%2F` is no slash, as for the application's router.
+    """
+    return message.path.partition("?")[0] == PATH or message.url.path_safe == PATH
+
+
+def tokens(headers: CIMultiDictProxy[str], name: str) -> Iterator[str]:
+    """The members of a header that is a list, which may come in several lines."""
+    for line in headers.getall(name, ()):
+        yield from (token.strip(" \t") for token in line.split(","))
 
 
 def fault(message: HandshakeRequest, *, is_upgraded: bool) -> Fault | None:
@@ -70,7 +83,8 @@ def fault(message: HandshakeRequest, *, is_upgraded: bool) -> Fault | None:
     Args:
         is_upgraded: whether the HTTP parser treats what follows the request as another protocol.
     """
-    if message.headers.get(hdrs.SEC_WEBSOCKET_VERSION, "13") != "13":
+    # One at most (RFC 6455, section 11.3.5).
+    if message.headers.getall(hdrs.SEC_WEBSOCKET_VERSION, ["13"]) != ["13"]:
         return Fault(HTTPStatus.UPGRADE_REQUIRED, "Sec-WebSocket-Version must be 13")
     text = _mistake(message, is_upgraded=is_upgraded)
     return Fault(HTTPStatus.BAD_REQUEST, text) if text else None
@@ -84,10 +98,18 @@ def _mistake(message: HandshakeRequest, *, is_upgraded: bool) -> str:
         return "the version of HTTP must be 1.1"
     if hdrs.TRANSFER_ENCODING in headers or headers.get(hdrs.CONTENT_LENGTH, "0") != "0":
         return "a handshake has no body"
-    if not is_upgraded or headers.get(hdrs.UPGRADE, "").strip().lower() != "websocket":
+    if message.url.raw_fragment:
+        return "the URL of a WebSocket has no fragment"
+    if not is_upgraded or [one.lower() for one in headers.getall(hdrs.UPGRADE, ())] != [
+        "websocket"
+    ]:
         return "only WebSockets: send 'Connection: Upgrade' and 'Upgrade: websocket'"
     if hdrs.SEC_WEBSOCKET_VERSION not in headers:
         return "Sec-WebSocket-Version must be 13"
+    if len(headers.getall(hdrs.HOST, ())) != 1 or not _HOST.fullmatch(headers[hdrs.HOST]):
+        return "one Host is needed: a name or an address, and a port"
+    if len(headers.getall(hdrs.ORIGIN, ())) > 1:
+        return "a request has one Origin at most"
     if not _is_key(headers.getall(hdrs.SEC_WEBSOCKET_KEY, ())):
         return f"one Sec-WebSocket-Key is needed, {_KEY_BYTES} bytes in base64"
     if _wants_protobuf(message):
@@ -105,7 +127,8 @@ def _is_key(keys: Sequence[str]) -> bool:
 
 
 def _wants_protobuf(message: HandshakeRequest) -> bool:
-    if "centrifuge-protobuf" in message.headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, ""):
+    offered = set(tokens(message.headers, hdrs.SEC_WEBSOCKET_PROTOCOL))
+    if "centrifuge-protobuf" in offered and SUBPROTOCOL not in offered:
         return True
     query = message.url.query
     return "protobuf" in (query.get("format"), query.get("cf_protocol"))
@@ -115,9 +138,8 @@ def accepted(message: HandshakeRequest) -> bytes:
     """The response to a request without a fault; what follows it are WebSocket frames."""
     headers = message.headers
     digest = hashlib.sha1(headers[hdrs.SEC_WEBSOCKET_KEY].encode() + _GUID, usedforsecurity=False)
-    offered = headers.get(hdrs.SEC_WEBSOCKET_PROTOCOL, "")
     subprotocol = b""
-    if SUBPROTOCOL in [one.strip() for one in offered.split(",")]:
+    if SUBPROTOCOL in tokens(headers, hdrs.SEC_WEBSOCKET_PROTOCOL):
         subprotocol = b"Sec-WebSocket-Protocol: %b\r\n" % SUBPROTOCOL.encode()
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
@@ -128,18 +150,20 @@ def accepted(message: HandshakeRequest) -> bytes:
 _MORE_HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
     # nginx tries the next worker; other clients are asked to try again.
     HTTPStatus.SERVICE_UNAVAILABLE: {"Retry-After": "1"},
+    # nginx passes it on: another worker would say the same.
+    HTTPStatus.TOO_MANY_REQUESTS: {"Retry-After": "1"},
     HTTPStatus.UPGRADE_REQUIRED: {"Upgrade": "websocket", "Sec-WebSocket-Version": "13"},
 }
 
 
-def refused(status: HTTPStatus, text: str) -> bytes:
-    """The bytes of a response after which the connection is closed."""
+def refused(status: HTTPStatus, text: str, *, has_body: bool = True) -> bytes:
+    """The bytes of a response after which the connection is closed; one to a HEAD has no body."""
     body = text.encode() + b"\n"
     more = "".join(f"{name}: {value}\r\n" for name, value in _MORE_HEADERS.get(status, {}).items())
     return (
         b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\n%b"
         b"Content-Length: %d\r\nConnection: close\r\n\r\n%b"
-    ) % (status, status.phrase.encode(), more.encode(), len(body), body)
+    ) % (status, status.phrase.encode(), more.encode(), len(body), body if has_body else b"")
 
 
 def refusal_response(status: HTTPStatus, text: str) -> web.Response:

@@ -15,10 +15,11 @@ import uuid
 from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
-from typing import NamedTuple, Protocol
+from typing import Protocol
 
 from aiohttp import hdrs
 
+from cluster.addresses import trusted_networks
 from cluster.config import Config
 from cluster.connection import Connection, State
 from cluster.errors import SHUTDOWN
@@ -26,7 +27,10 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Node
 from cluster.websocket import handshake
+from cluster.websocket.address_limits import AddressLimits, Refusal
 from cluster.websocket.client import WebSocketClient
+from cluster.websocket.command_rate import CommandRate
+from cluster.websocket.file_reserve import RESERVED_FILES, PausableListener, soft_limit
 from cluster.websocket.handshake import HandshakeRequest
 from cluster.websocket.timing_wheel import TimingWheel
 
@@ -67,19 +71,14 @@ class Pending(Protocol):
         """Close the connection unless its request has arrived."""
 
 
-class Refusal(NamedTuple):
-    """Why a handshake is refused: the HTTP status, the reason in the metric, and a sentence."""
-
-    status: HTTPStatus
-    reason: str
-    text: str
-
-
 class WebSocketServer:
     """The WebSocket server of one worker.
 
     Args:
         is_ready: whether the worker can serve new clients; if not, the reason is "not_ready".
+
+    Attributes:
+        listener: what accepts the connections, if file descriptors may run out; set by the worker.
     """
 
     def __init__(
@@ -88,7 +87,12 @@ class WebSocketServer:
         self.node = node
         self.counters = counters
         self.session_short_lived_seconds = config.session.short_lived
+        self.rate = CommandRate(config.client.command_rate_limit, config.client.command_burst)
+        self._addresses = AddressLimits(
+            config.client, trusted_networks(config.server.trusted_proxies)
+        )
         self.clients: set[WebSocketClient] = set()
+        self.listener: PausableListener | None = None
         self._config = config
         self._is_ready = is_ready
         self._is_draining = False
@@ -103,9 +107,24 @@ class WebSocketServer:
 
     # --- accepting ---------------------------------------------------------------------------
 
-    def refusal(self, message: HandshakeRequest, *, is_upgraded: bool) -> Refusal | None:
-        """Return why a handshake must be refused now, and count it; None if it may be accepted."""
-        found = self._refuse(message, is_upgraded=is_upgraded)
+    def refusal(
+        self,
+        message: HandshakeRequest,
+        transport: asyncio.Transport | None,
+        *,
+        is_upgraded: bool,
+        is_admitted: bool = True,
+    ) -> Refusal | None:
+        """Return why a handshake must be refused now, and count it; None if it may be accepted.
+
+        Args:
+            is_admitted: what `watch` has returned for the connection.
+        """
+        if is_admitted:
+            found = self._refuse(message, transport, is_upgraded=is_upgraded)
+        else:
+            text = "this worker has no file descriptors left"
+            found = Refusal(_UNAVAILABLE, "file_limit", text)
         if found is not None:
             self.counters.rejected[found.reason] += 1
         return found
@@ -128,10 +147,19 @@ class WebSocketServer:
             url_session=query.get("session", ""),
             native_pings=query.get("cf_ws_frame_ping_pong") == "true",
         )
+        if self._addresses.is_on:
+            client.address = self._address(transport, message)
+            self._addresses.opened(client.address)
         self._add(transport, client)
         transport.write(handshake.accepted(message))
         if tail:
             client.data_received(tail)
+
+    def _address(self, transport: asyncio.Transport, message: HandshakeRequest) -> str:
+        """What a client's address is counted by."""
+        peer = transport.get_extra_info("peername") or ("",)
+        forwarded_for = message.headers.getall(hdrs.X_FORWARDED_FOR, ())
+        return self._addresses.key(peer[0], forwarded_for)
 
     def _add(self, transport: asyncio.Transport, client: WebSocketClient) -> None:
         self.clients.add(client)
@@ -142,7 +170,13 @@ class WebSocketServer:
         transport.set_protocol(client)
         client.begin(transport, self._config.websocket.message_size_limit, options.queue_max_size)
 
-    def _refuse(self, message: HandshakeRequest, *, is_upgraded: bool) -> Refusal | None:
+    def _refuse(
+        self,
+        message: HandshakeRequest,
+        transport: asyncio.Transport | None,
+        *,
+        is_upgraded: bool,
+    ) -> Refusal | None:
         options = self._config.client
         if self._is_draining:
             return Refusal(_UNAVAILABLE, "draining", "this worker is shutting down")
@@ -152,6 +186,11 @@ class WebSocketServer:
             return Refusal(_UNAVAILABLE, "connection_limit", "this worker is full")
         if self.node.is_overrun:
             return Refusal(_UNAVAILABLE, "connect_concurrency", "too many connects are in progress")
+        if self._addresses.is_on and transport is not None:
+            key = self._address(transport, message)
+            refusal = self._addresses.refusal(key, time.monotonic())
+            if refusal is not None:
+                return refusal
         if not self._bucket.take(time.monotonic()):
             return Refusal(_UNAVAILABLE, "rate_limit", "too many new connections")
         origin = message.headers.get(hdrs.ORIGIN)
@@ -165,10 +204,22 @@ class WebSocketServer:
         """Count a request that could not be parsed."""
         self.counters.rejected["bad_handshake"] += 1
 
-    def watch(self, pending: Pending) -> None:
-        """Close a connection whose request does not arrive in time."""
+    def watch(self, pending: Pending, transport: asyncio.Transport) -> bool:
+        """Close a connection whose request does not arrive in time.
+
+        Returns:
+            Whether there is a file descriptor for it; if not, a handshake must be refused.
+        """
         deadline = time.monotonic() + self._config.client.stale_close_delay
         self._pending.append((deadline, pending))
+        # Asking for the descriptor costs memory per connection, so only where it matters.
+        if self.listener is None or self._most_files() < soft_limit():
+            return True
+        return self.listener.admits(transport)
+
+    def _most_files(self) -> int:
+        """More files than are open: connections, those that may have ended, and others twice over."""
+        return 2 * (len(self.clients) + len(self._pending)) + 4 * RESERVED_FILES
 
     # --- from the clients ----------------------------------------------------------------------
 
@@ -177,6 +228,8 @@ class WebSocketServer:
 
     def left(self, client: WebSocketClient) -> None:
         self.clients.discard(client)
+        if client.address:
+            self._addresses.closed(client.address)
         self._timing_wheel.remove(client, client.timer_slot)
         if not self.clients:
             self._empty.set()
@@ -208,6 +261,8 @@ class WebSocketServer:
                 self._closing.popleft()[1].abort()
             while self._pending and self._pending[0][0] <= now:
                 self._pending.popleft()[1].expire()
+            if self.listener is not None:
+                await self.listener.resume()
 
     # --- shutdown ------------------------------------------------------------------------------
 

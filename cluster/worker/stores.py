@@ -15,6 +15,7 @@ from cluster.resp.layout import check_layout, rename_layout_1
 from cluster.resp.router import Router
 from cluster.sessions import SessionListener
 from cluster.sessions.redis_sessions import RedisSessions
+from cluster.sessions.user_connections import UserConnections
 
 
 class RedisStores:
@@ -24,11 +25,12 @@ class RedisStores:
         name: unique to this worker among all that share the store.
 
     Attributes:
-        sessions: as they were opened.
+        sessions, users: as they were opened.
         canary: whether messages of the subscriptions really arrive.
     """
 
     sessions: RedisSessions
+    users: UserConnections
 
     def __init__(self, config: Config, counters: Counters, *, name: str) -> None:
         self._config = config
@@ -71,6 +73,11 @@ class RedisStores:
             listener=listener,
         )
         return self.sessions
+
+    def open_user_connections(self) -> UserConnections:
+        limit = self._config.client.user_connection_limit
+        self.users = UserConnections(self._router, prefix=self._prefix, limit=limit)
+        return self.users
 
     @property
     def is_up(self) -> bool:

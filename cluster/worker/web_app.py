@@ -11,11 +11,11 @@ from typing import Final
 
 from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
-from aiohttp.http import HttpProcessingError
 
 from cluster import log
+from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.websocket import handshake
-from cluster.websocket.accept import upgrade_kept_alive
+from cluster.websocket.accept import HEAD_LIMIT_BYTES, upgrade_kept_alive
 from cluster.websocket.server import WebSocketServer
 
 #: How long the rest of a request that was answered early is read before its connection is closed.
@@ -61,13 +61,15 @@ def runner(
         shutdown_seconds: how long requests in progress may take at the end.
     """
     errors = logging.getLogger("cluster.http")
-    errors.addFilter(log.ExceptionFilter(HttpProcessingError, server.bad_http))
-    return web.AppRunner(
+    log_no_client_faults(errors, server.bad_http)
+    return HttpRunner(
         app,
         access_log_class=AccessLog,
         access_log=logging.getLogger("cluster.access") if logs_requests else None,
         logger=errors,
         handle_signals=False,
+        max_line_size=HEAD_LIMIT_BYTES,
+        max_field_size=HEAD_LIMIT_BYTES,
         keepalive_timeout=idle_seconds,
         lingering_time=_LINGERING_SECONDS,
         shutdown_timeout=shutdown_seconds,

@@ -30,7 +30,9 @@ from cluster.metrics.counters import Counters
 from cluster.metrics.worker_metrics import WorkerMetrics
 from cluster.node.commands import RpcHandler
 from cluster.node.node import Node
+from cluster.sessions.user_connections import LEASE_SECONDS
 from cluster.websocket.accept import Acceptor
+from cluster.websocket.file_reserve import PausableListener
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
 from cluster.worker.status_pipe import StatusPipe
@@ -72,7 +74,7 @@ class Worker:
         self._is_draining = False
         self._is_http_closed = False
         self._drain_ends_at = 0.0
-        self._listener: asyncio.Server | None = None
+        self._listener: PausableListener | None = None
         self._counters = Counters()
         self._metrics = WorkerMetrics(lane)
         logs.count_levels(self._count_log_event)
@@ -82,6 +84,7 @@ class Worker:
             self._counters,
             open_broker=self._stores.open_broker,
             open_sessions=self._stores.open_sessions,
+            users=self._stores.open_user_connections(),
             rpc_handlers=rpc_handlers,
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
@@ -182,6 +185,7 @@ class Worker:
             self._server.close_overdue(),
             self._node.channels.check_positions(),
             self._renew_sessions(),
+            self._renew_user_connections(),
             self._flush_metrics(),
             self._measure_lag(),
             self._watch_readiness(),
@@ -216,9 +220,11 @@ class Worker:
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         await self._http.setup()
         assert self._http.server is not None, "setup() has made it"
-        self._listener = await self._loop.create_server(
-            Acceptor(self._server, self._http.server), sock=self._socket, backlog=BACKLOG
+        self._listener = PausableListener(
+            Acceptor(self._server, self._http.server), self._socket, BACKLOG
         )
+        await self._listener.open()
+        self._server.listener = self._listener
         gc.collect()
         gc.freeze()
         gc.set_threshold(*_GC_THRESHOLDS)
@@ -301,6 +307,15 @@ class Worker:
             except StoreError as error:
                 self._counters.errors["store"] += 1
                 log.error("session_renew_failed", reason=str(error))
+
+    async def _renew_user_connections(self) -> None:
+        while True:
+            await asyncio.sleep(LEASE_SECONDS / 3)
+            try:
+                await self._stores.users.renew()
+            except StoreError as error:
+                self._counters.errors["store"] += 1
+                log.error("user_renew_failed", reason=str(error))
 
     async def _flush_metrics(self) -> None:
         while True:

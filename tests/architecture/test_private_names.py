@@ -19,9 +19,9 @@ from typing import Any
 import hiredis
 import prometheus_client
 import pytest
-from aiohttp._websocket.reader import WebSocketDataQueue
+from aiohttp._websocket.helpers import websocket_mask
 from aiohttp.base_protocol import BaseProtocol
-from aiohttp.http import HttpRequestParser, WebSocketReader, WSMsgType
+from aiohttp.http import HttpRequestParser
 
 from tests.architecture.tree import ROOT, python_files
 
@@ -45,10 +45,7 @@ DOCUMENTED = {
 
 #: Each name with its parameters ("=" marks a default), or "" where it has none to compare.
 NAMES = {
-    "aiohttp._websocket.reader.WebSocketDataQueue": "",
-    "aiohttp._websocket.reader.WebSocketDataQueue.feed_data": "(self, data, size)",
-    "aiohttp._websocket.reader.WebSocketDataQueue.feed_eof": "(self)",
-    "aiohttp._websocket.reader.WebSocketDataQueue.set_exception": "(self, exc, exc_cause=)",
+    "aiohttp._websocket.helpers.websocket_mask": "",
     "aiohttp.base_protocol.BaseProtocol": "(loop, parser=)",
     "aiohttp.http.HttpProcessingError": "(*code=, *message=, *headers=)",
     "aiohttp.http.HttpRequestParser": "",
@@ -61,14 +58,15 @@ NAMES = {
     "aiohttp.http.RawRequestMessage.path": "",
     "aiohttp.http.RawRequestMessage.url": "",
     "aiohttp.http.RawRequestMessage.version": "",
-    "aiohttp.http.WSMsgType": "",
-    "aiohttp.http.WebSocketError": "(code, message)",
-    "aiohttp.http.WebSocketReader": "",
-    "aiohttp.http.WebSocketReader.feed_data": "(self, data)",
+    "aiohttp.web.AppRunner._make_server": "(self)",
     "aiohttp.web.BaseRequest.protocol": "",
+    "aiohttp.web.RequestHandler._request_count": "",
+    "aiohttp.web.RequestHandler._waiter": "",
     "aiohttp.web.RequestHandler.connection_lost": "(self, exc)",
     "aiohttp.web.RequestHandler.connection_made": "(self, transport)",
     "aiohttp.web.RequestHandler.data_received": "(self, data)",
+    "aiohttp.web.RequestHandler.finish_response": "(self, request, resp, start_time)",
+    "aiohttp.web.RequestHandler.force_close": "(self)",
     "aiohttp.web.RequestHandler.set_parser": "(self, parser, data_received_cb=)",
     "aiohttp.web.RequestHandler.transport": "",
     "hiredis.Reader": "",
@@ -147,20 +145,10 @@ async def test_the_request_parser_takes_our_arguments_and_says_what_we_read():
     assert (bool(is_upgraded), bytes(tail)) == (True, b"tail")
 
 
-async def test_the_websocket_reader_takes_our_arguments_and_feeds_its_queue():
-    fed: list[tuple[Any, int]] = []
-
-    class Queue(WebSocketDataQueue):
-        def __init__(self) -> None:
-            """Leaves the queue of the base class unused, as `FrameProtocol` does."""
-
-        def feed_data(self, data: Any, size: int) -> None:
-            fed.append((data, size))
-
-    WebSocketReader(Queue(), 65_536, False, False).feed_data(b"\x81\x02hi")
-    ((message, _),) = fed
-    kind, data, _ = message
-    assert (kind, bytes(data)) == (WSMsgType.TEXT, b"hi")
+def test_the_mask_is_applied_in_place():
+    payload = bytearray(b"hello, masks")
+    websocket_mask(b"\x01\x02\x03\x04", payload)
+    assert payload == b"igohn.#i`qhw"
 
 
 def test_the_parts_of_a_histogram_take_a_sum_at_once():

@@ -14,7 +14,11 @@ from tests.harness.under_load import assert_no_traceback
 
 CONFIG = {
     # Short enough that a test sees several pings.
-    "client": {"ping_interval": "1s", "pong_timeout": "500ms"},
+    "client": {
+        "ping_interval": "1s",
+        "pong_timeout": "500ms",
+        "allowed_origins": ["https://here.example"],
+    },
     "channel": {
         "namespaces": [
             {"name": "plain"},

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -97,12 +97,14 @@ class ConsoleCluster:
             connection.close()
 
     @contextmanager
-    def events(self, *, through_nginx: bool = False) -> Iterator[Iterator[tuple[str, Any]]]:
+    def events(
+        self, *, through_nginx: bool = False, headers: Mapping[str, str] | None = None
+    ) -> Iterator[Iterator[tuple[str, Any]]]:
         """The stream of events, blocking."""
         port = self.cluster.port if through_nginx else self.cluster.admin_port
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
         try:
-            connection.request("GET", "/console/events")
+            connection.request("GET", "/console/events", headers=dict(headers or {}))
             response = connection.getresponse()
             assert response.status == 200, response.read()
             yield _events(response)

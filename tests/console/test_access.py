@@ -7,10 +7,37 @@ from unittest.mock import Mock
 import pytest
 from aiohttp import web
 from aiohttp.test_utils import make_mocked_request
+from multidict import CIMultiDict
 
-from cluster.console.access import Denied, check_reader, check_writer, has_key
+from cluster.addresses import trusted_networks
+from cluster.console.access import Denied, Guard, WrongKeys
 
 KEY = "a key with ümlaut"
+
+
+class Counted(list[str]):
+    """The reasons that were counted."""
+
+    def count(self, name: str, *, reason: str) -> None:  # type: ignore[override]
+        assert name == "app_admin_requests_rejected_total"
+        self.append(reason)
+
+
+def guard(key: str = KEY, *proxies: str, counted: Counted | None = None) -> Guard:
+    count = (Counted() if counted is None else counted).count
+    return Guard(key=lambda: key, trusted=lambda: trusted_networks(proxies), count=count)
+
+
+def check_reader(one: web.Request, key: str) -> None:
+    guard(key).check_reader(one)
+
+
+def check_writer(one: web.Request, key: str) -> None:
+    guard(key).check_writer(one)
+
+
+def has_key(one: web.Request, key: str) -> bool:
+    return guard(key).has_key(one)
 
 
 def request(remote: str = "127.0.0.1", **headers: str) -> web.Request:
@@ -113,5 +140,90 @@ def test_a_form_of_another_page_cannot_write():
 
 
 def test_bytes_that_are_not_text_are_a_wrong_key():
-    given = Mock(headers={"Authorization": "Bearer \udcff"})
-    assert not has_key(given, KEY)
+    given = CIMultiDict({"Authorization": "Bearer \udcff"})
+    assert not has_key(Mock(headers=given, remote="127.0.0.1"), KEY)
+
+
+@pytest.mark.parametrize("value", ["http://[", "[", "http://[::1", "://", "a b", "http://"])
+def test_a_host_or_an_origin_that_is_none_is_refused_and_no_fault(value: str):
+    keyed = {"Authorization": bearer(KEY), **JSON}
+    assert denied(check_writer, request(Origin=value, **keyed), KEY) == 403
+    assert denied(check_reader, request(Host=value), KEY) == 401
+    assert denied(check_writer, request(Host=value, Origin=value, **keyed), KEY) == 403
+
+
+def test_two_origins_are_none():
+    one = request(Origin="http://cluster:8001", Authorization=bearer(KEY), **JSON)
+    headers = CIMultiDict(one.headers)
+    headers.add("Origin", "http://cluster:8001")
+    two = one.clone(headers=headers)
+    assert denied(check_writer, two, KEY) == 403
+
+
+def test_a_public_client_behind_a_balancer_reads_nothing_and_a_private_one_does():
+    # nginx names the balancer, 10.0.0.9, and the balancer the client.
+    public = request("127.0.0.1", X_Forwarded_For="8.8.8.8, 10.0.0.9")
+    private = request("127.0.0.1", X_Forwarded_For="192.168.7.7, 10.0.0.9")
+    for proxies in ([], ["10.0.0.9"]):
+        assert denied(guard(KEY, *proxies).check_reader, public) == 401
+        guard(KEY, *proxies).check_reader(private)
+
+
+def test_a_public_balancer_that_is_trusted_lets_private_clients_read():
+    seen = request("127.0.0.1", X_Real_IP="10.1.1.1", X_Forwarded_For="10.1.1.1, 9.9.9.9")
+    assert denied(guard(KEY).check_reader, seen) == 401
+    guard(KEY, "9.9.9.0/24").check_reader(seen)
+
+
+def test_a_chain_of_many_addresses_is_not_read():
+    chain = ",".join(["10.0.0.9"] * 40)
+    assert denied(check_reader, request(X_Forwarded_For=chain), KEY) == 401
+
+
+def test_the_client_is_the_one_that_the_trusted_proxy_names():
+    seen = request("127.0.0.1", X_Forwarded_For="1.1.1.1, 8.8.8.8, 10.0.0.9")
+    assert guard(KEY, "10.0.0.9").client(seen) == "8.8.8.8"
+    assert guard(KEY).client(seen) == "10.0.0.9"
+
+
+def test_after_ten_wrong_keys_an_address_waits_and_others_do_not():
+    counted = Counted()
+    one = guard(KEY, counted=counted)
+    wrong = {"Authorization": bearer("wrong"), **JSON}
+    right = {"Authorization": bearer(KEY), **JSON}
+    statuses = [denied(one.check_writer, request("10.0.0.1", **wrong)) for _ in range(12)]
+    assert statuses == [401] * 10 + [429] * 2
+    assert list(counted) == ["key"] * 10
+    # Not even the right key is compared now, or guessing would go on.
+    assert denied(one.check_writer, request("10.0.0.1", **right)) == 429
+    one.check_writer(request("10.0.0.2", **right))
+    one.check_writer(request("127.0.0.1", X_Forwarded_For="10.0.0.3", **right))
+
+
+def test_an_address_gets_one_guess_back_every_five_seconds():
+    now = 1000.0
+    keys = WrongKeys(lambda: now)
+    for _ in range(10):
+        assert keys.seconds_to_wait("a") == 0
+        keys.add("a")
+    assert keys.seconds_to_wait("a") == 5.0
+    now += 5.0
+    assert keys.seconds_to_wait("a") == 0
+    keys.add("a")
+    assert keys.seconds_to_wait("a") == 5.0
+
+
+def test_wrong_keys_of_many_addresses_take_bounded_memory():
+    keys = WrongKeys(lambda: 0.0)
+    for number in range(10_000):
+        keys.add(str(number))
+    assert len(keys) == 4096
+
+
+def test_ipv6_addresses_of_one_site_share_their_guesses():
+    one = guard()
+    wrong = {"Authorization": bearer("wrong"), **JSON}
+    for number in range(10):
+        assert denied(one.check_writer, request(f"2001:db8::{number}", **wrong)) == 401
+    assert denied(one.check_writer, request("2001:db8::abcd:1", **wrong)) == 429
+    assert denied(one.check_writer, request("2001:db8:0:1::1", **wrong)) == 401

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import re
 import stat
+import time
 from contextlib import ExitStack
 from typing import Any
 
 import pytest
 
-from tests.console.console_cluster import ACK, VIEWERS, ConsoleCluster
+from tests.console.console_cluster import ACK, VIEWERS, Answer, ConsoleCluster
 from tests.harness.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -96,7 +97,11 @@ async def test_events_bring_numbers_and_alerts(
     assert alerts["level"] == "green"
 
 
-async def test_viewers_are_limited_and_those_that_leave_make_room(console_cluster: ConsoleCluster):
+async def test_viewers_are_limited_but_an_operator_has_a_place_and_those_that_leave_make_room(
+    console_cluster: ConsoleCluster,
+):
+    bearer = console_cluster.bearer
+
     def can_view() -> bool:
         with ExitStack() as streams:
             try:
@@ -111,6 +116,8 @@ async def test_viewers_are_limited_and_those_that_leave_make_room(console_cluste
             for _ in range(VIEWERS):
                 next(streams.enter_context(console_cluster.events()))
             assert not can_view()
+            kind, hello = next(streams.enter_context(console_cluster.events(headers=bearer)))
+            assert (kind, hello["has_key"]) == ("hello", True), "an operator has a place"
 
     # The console notices that a viewer has left when it writes the next frame.
     def until_all_fit() -> bool:
@@ -131,6 +138,30 @@ async def test_no_service_is_asked_without_a_viewer(console_cluster: ConsoleClus
         return len(console_cluster.monitoring.asked) == before
 
     await until_async(is_idle, 20.0, "the collection has ended")
+
+
+async def test_guessing_the_key_is_slowed_down_per_address_and_counted(
+    console_cluster: ConsoleCluster,
+):
+    async def ask(client: str, key: str) -> Answer:
+        headers = {"Authorization": f"Bearer {key}", "X-Forwarded-For": client}
+        return await console_cluster.post("/console/key", {}, **headers)
+
+    began = time.monotonic()
+    answers = await asyncio.gather(*(ask("10.99.0.1", f"guess {n}") for n in range(60)))
+    statuses = [answer.status for answer in answers]
+    # One more for each five seconds that the answers took.
+    assert 10 <= statuses.count(401) <= 11 + (time.monotonic() - began) / 5
+    assert statuses.count(429) == 60 - statuses.count(401)
+    refused = next(answer for answer in answers if answer.status == 429)
+    assert 1 <= int(refused.headers["Retry-After"]) <= 6
+    assert "10.99.0.1" in refused.error
+    assert (await ask("10.99.0.1", console_cluster.key)).status == 429
+    assert (await ask("10.99.0.2", console_cluster.key)).status == 200
+    scrape = await console_cluster.cluster.metrics()
+    rejected = "app_admin_requests_rejected_total"
+    assert scrape.total(rejected, reason="key") >= 10
+    assert scrape.total(rejected, reason="key_rate") >= statuses.count(429)
 
 
 async def test_an_acknowledgement_needs_the_key_also_from_loopback(console_cluster: ConsoleCluster):

@@ -190,6 +190,18 @@ async def test_a_head_that_is_too_long_is_not_waited_for():
         writer.close()
 
 
+@pytest.mark.parametrize("is_kept_alive", [False, True])
+async def test_a_cookie_of_nearly_the_limit_is_accepted(is_kept_alive: bool):
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        if is_kept_alive:
+            writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert (await response(reader))[0].startswith(b"HTTP/1.1 200 ")
+        writer.write(request(Cookie="a=" + "x" * 60_000))
+        assert (await response(reader))[0].startswith(b"HTTP/1.1 101 ")
+        writer.close()
+
+
 async def test_an_answer_is_not_lost_with_what_was_not_read():
     async with LocalWorker(configured()).open() as worker:
         data = request(method="POST", Content_Length="2000000") + b"x" * 2_000_000
@@ -354,3 +366,29 @@ async def test_a_client_that_leaves_in_the_middle_of_the_head_leaves_nothing():
         writer.transport.abort()
         await until(lambda: not worker.server._pending, 10, "nothing is pending")
         assert not worker.server.clients
+
+
+async def test_a_body_that_is_not_compressed_as_it_says_logs_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+):
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        lines = b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nabcde"
+        writer.write(OTHER.removesuffix(b"\r\n") + lines)
+        assert (await response(reader))[0].split()[1] == b"200"
+        assert await ended(reader) == b""
+        writer.close()
+    assert [record for record in caplog.records if record.exc_info] == []
+
+
+async def test_a_client_that_leaves_before_its_100_continue_logs_no_traceback(
+    caplog: pytest.LogCaptureFixture,
+):
+    async with with_routes(LocalWorker(configured())).open() as worker:
+        reader, writer = await raw(worker)
+        lines = b"Expect: 100-continue\r\nContent-Length: 5\r\n\r\n"
+        writer.write(OTHER.removesuffix(b"\r\n") + lines)
+        writer.write_eof()
+        await ended(reader)
+        writer.close()
+    assert [record for record in caplog.records if record.exc_info] == []

@@ -16,6 +16,7 @@ from cluster.config.reader import options_of, parse_seconds
 from cluster.errors import ConfigError
 
 INSECURE = {"client.insecure": True}
+SECRET = "s3cret" * 6
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -53,7 +54,7 @@ def test_the_defaults_break_no_rule_and_are_those_of_the_protocol():
 def test_a_centrifugo_configuration_carries_over(a_file):
     document = {
         "client": {
-            "token": {"hmac_secret_key": "k"},
+            "token": {"hmac_secret_key": SECRET},
             "allowed_origins": ["https://example.com"],
             "ping_interval": "10s",
             "pong_timeout": "3s",
@@ -62,7 +63,7 @@ def test_a_centrifugo_configuration_carries_over(a_file):
             "without_namespace": {"history_size": 10, "history_ttl": "5m", "force_recovery": True},
             "namespaces": [{"name": "chat", "history_size": 3, "history_ttl": "1h30m"}],
         },
-        "http_api": {"key": "h"},
+        "http_api": {"key": SECRET},
     }
     found = config.load(a_file(json.dumps(document), "config.json"))
     assert found.channel.namespaces[0].name == "chat"
@@ -208,9 +209,9 @@ def test_a_section_that_is_not_a_table_is_reported(a_file):
 
 
 def test_a_secret_can_come_from_a_file_beside_the_configuration(a_file):
-    a_file("s3cret\n", "key.txt")
+    a_file(SECRET + "\n", "key.txt")
     found = config.load(a_file('[client.token]\nhmac_secret_key_file = "key.txt"\n'))
-    assert found.client.token.hmac_secret_key == "s3cret"
+    assert found.client.token.hmac_secret_key == SECRET
 
 
 def test_a_missing_an_empty_and_a_second_secret_file_are_reported(a_file):
@@ -242,17 +243,46 @@ def test_a_published_key_is_refused_as_the_secret_of_an_hmac(key):
     }
 
 
+@pytest.mark.parametrize("key", ["client.token.hmac_secret_key", "admin.key", "http_api.key"])
+def test_a_key_of_less_than_32_bytes_is_refused_outside_insecure_mode(key):
+    keys = {"client.token.hmac_secret_key": SECRET, key: "a" * 31}
+    reported = mistakes(flags=keys)
+    assert set(reported) == {key}
+    assert "a random key of 32 bytes or more" in reported[key]
+    assert "a" * 31 not in reported[key]
+    config.load(flags={**keys, key: "a" * 32})
+    config.load(flags={**keys, **INSECURE, key: "a"})
+
+
+def test_trusted_proxies_are_addresses_or_networks_and_not_all():
+    good = ["10.0.0.7", "10.1.0.0/16", "2001:db8::/32"]
+    found = config.load(flags={**INSECURE, "server.trusted_proxies": good})
+    assert found.server.trusted_proxies == tuple(good)
+    for bad in ("balancer", "10.0.0.0/33", "0.0.0.0/0", "::/0"):
+        assert (
+            bad
+            in mistakes(flags={**INSECURE, "server.trusted_proxies": [bad]})[
+                "server.trusted_proxies"
+            ]
+        )
+
+
+def test_the_admin_port_is_on_loopback_unless_told_otherwise():
+    assert config.load(flags=INSECURE).server.admin_host == "127.0.0.1"
+    assert "server.admin_host" in mistakes(flags={**INSECURE, "server.admin_host": "nowhere"})
+
+
 def test_an_environment_secret_replaces_a_file_s_secret_file(a_file):
     file = a_file('[client.token]\nhmac_secret_key_file = "none.txt"\n')
-    found = config.load(file, env={"WS_CLUSTER_CLIENT__TOKEN__HMAC_SECRET_KEY": "k"})
-    assert found.client.token.hmac_secret_key == "k"
+    found = config.load(file, env={"WS_CLUSTER_CLIENT__TOKEN__HMAC_SECRET_KEY": SECRET})
+    assert found.client.token.hmac_secret_key == SECRET
 
 
 def test_no_repr_print_or_message_holds_a_secret():
     flags = {
-        "client.token.hmac_secret_key": "s3cret",
-        "admin.key": "s3cret",
-        "http_api.key": "s3cret",
+        "client.token.hmac_secret_key": SECRET,
+        "admin.key": SECRET,
+        "http_api.key": SECRET,
         "broker.redis_urls": ["redis://user:s3cret@host:6379/0"],
     }
     found = config.load(flags=flags)

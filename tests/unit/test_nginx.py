@@ -70,6 +70,18 @@ def test_connections_follow_the_file_limit(file_limit, connections, capacity):
     assert settings.capacity == capacity
 
 
+def test_the_client_s_address_comes_from_trusted_proxies_only():
+    text = render(dataclasses.replace(SETTINGS, trusted_proxies=["127.0.0.0/8", "10.0.0.0/24"]))
+    assert re.findall(r"set_real_ip_from (\S+);", text) == ["127.0.0.0/8", "10.0.0.0/24"]
+    assert "real_ip_header X-Forwarded-For;" in text
+    assert "real_ip_recursive on;" in text
+
+
+def test_nginx_takes_only_a_part_of_the_admin_port_s_places():
+    text = render(dataclasses.replace(SETTINGS, admin_connections=59))
+    assert "server 127.0.0.1:8001 max_fails=0 max_conns=59;" in text
+
+
 def test_a_container_needs_no_probe_and_logs_to_its_own_output():
     text = render(SETTINGS)
     assert "unix:" not in text
@@ -87,6 +99,7 @@ def test_nginx_itself_accepts_the_configuration(tmp_path):
         user=unprivileged_user(),
         access_log=str(tmp_path / "access.log"),
         probe_socket=str(tmp_path / "probe.sock"),
+        trusted_proxies=["127.0.0.0/8", "::1/128", "10.0.0.7/32"],
     )
     conf = tmp_path / "nginx.conf"
     conf.write_text(render(settings))

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
+import socket
 import sys
 
 import psutil
@@ -12,6 +14,7 @@ import pytest
 
 from cluster.children.child import Child, Grace
 from cluster.children.process import Exit, Launch, Reaper, kill_group, spawn
+from cluster.children.worker_child import WorkerSpec
 
 SLEEP = (sys.executable, "-c", "import time; print('up', flush=True); time.sleep(100)")
 FAMILY = (
@@ -151,3 +154,27 @@ async def test_the_reason_of_a_crash_is_the_last_line_of_output(reaper):
     await child.ended()
     assert child.reason == "ValueError: no such thing (exit code 1)"
     assert child.outcome == "crashed"
+
+
+async def test_a_start_that_fails_for_lack_of_descriptors_leaks_none(reaper, tmp_path):
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        spec = WorkerSpec(
+            0, listen_fd=listener.fileno(), document=b"{}", instance="i", metrics_dir=tmp_path
+        )
+        own = psutil.Process()
+        before = own.num_fds()
+        limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        failures = 0
+        first_free = os.open(os.devnull, os.O_RDONLY)
+        os.close(first_free)
+        try:
+            # Whichever of its descriptors is the first that cannot be had.
+            for free in range(6):
+                resource.setrlimit(resource.RLIMIT_NOFILE, (first_free + free, limits[1]))
+                with pytest.raises(OSError, match="Too many open files"):
+                    Child(spec, "w0a", reaper, lambda child: None)
+                failures += 1
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+        assert failures == 6
+        assert own.num_fds() == before

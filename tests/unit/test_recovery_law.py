@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import orjson
-from aiohttp.http import WSMsgType
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
@@ -26,6 +25,8 @@ from cluster.node.node import Node
 from cluster.protocol import Position, Publication
 from cluster.sessions import Session
 from cluster.websocket.client import WebSocketClient
+from cluster.websocket.command_rate import CommandRate
+from cluster.websocket.frame_parser import TEXT
 from tests.contract.fakes import MemorySessions, MemoryStore, Record
 from tests.unit.scripted import ScriptedBroker, StillLoop
 
@@ -70,6 +71,7 @@ class LawOwner:
     def __init__(self, node: Node, counters: Counters) -> None:
         self.node = node
         self.counters = counters
+        self.rate = CommandRate(0, 1)
         self.session_short_lived_seconds = 0.0
 
     def closing(self, client: WebSocketClient) -> None:
@@ -210,7 +212,7 @@ class Law(RuleBasedStateMachine):
 
     def send(self, client: Client, **command: Any) -> int:
         number, client.number = client.number, client.number + 1
-        client.websocket.feed_data((WSMsgType.TEXT, orjson.dumps({"id": number, **command}), ""), 0)
+        client.websocket.message(TEXT, orjson.dumps({"id": number, **command}))
         return number
 
     @precondition(lambda self: len(self.clients) < 4)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
+import struct
 from typing import Any
 
 import orjson
@@ -12,7 +14,7 @@ from cluster.config import ChannelOptions, WebsocketConfig
 from tests.harness import wire
 from tests.harness.wire import frame, upgrade_request
 from tests.unit.local_worker import HISTORY, LocalWorker, changed, configured
-from tests.unit.raw_socket import QUICK, echo, echo_at_once, raw
+from tests.unit.raw_socket import echo, echo_at_once, ended, raw
 
 # --- frames --------------------------------------------------------------------------------
 
@@ -33,6 +35,11 @@ from tests.unit.raw_socket import QUICK, echo, echo_at_once, raw
         (b"\xf1\x80\0\0\0\0", 1002),
         (frame(wire.PING, b"x" * 126), 1002),
         (frame(wire.CLOSE, b"\x00"), 1002),
+        (frame(wire.CLOSE, struct.pack("!H", 1006)), 1002),
+        (frame(wire.CLOSE, struct.pack("!H", 5000)), 1002),
+        (frame(wire.CLOSE, b"\x03\xe8\xff"), 1007),
+        (frame(wire.TEXT, b"", fin=False) + frame(wire.TEXT, b"{}"), 1002),
+        (frame(wire.TEXT, b"\xff", fin=False), 1007),
         (b"\x81\x02{}", 1002),
     ],
     ids=lambda value: value if isinstance(value, int) else "",
@@ -45,6 +52,47 @@ async def test_what_is_wrong_closes_with_its_code(data: bytes, code: int):
         assert found == code
         assert reason
         assert sum(worker.counters.client_errors.values()) == 1
+
+
+async def test_a_later_frame_that_is_not_masked_fails_the_connection_before_its_payload_comes():
+    async with LocalWorker(configured()).open() as worker:
+        caller = await worker.caller()
+        await caller.connect()
+        caller.wire.send(b"\x81\x7d")
+        assert await caller.closed() == (1002, "WebSocket protocol error")
+        assert worker.counters.client_errors["1002"] == 1
+
+
+@pytest.mark.parametrize("pieces", [1, 2, 7])
+async def test_a_message_may_have_just_as_many_bytes_as_the_limit(pieces: int):
+    config = changed(configured(), websocket=WebsocketConfig(message_size_limit=1000))
+    async with LocalWorker(config, rpc_handlers={"echo": echo}).open() as worker:
+        caller = await worker.caller()
+        await caller.connect()
+        for size in (1000, 1001):
+            command = b'{"id":2,"rpc":{"method":"echo","data":1}}'.ljust(size)
+            cuts = [size * at // pieces for at in range(pieces + 1)]
+            for at, (start, end) in enumerate(itertools.pairwise(cuts)):
+                opcode = 0 if at else wire.TEXT
+                caller.wire.send(frame(opcode, command[start:end], fin=end == size))
+            if size == 1000:
+                assert "rpc" in await caller.reply(2)
+        assert await caller.closed() == (1009, "message too big")
+
+
+@pytest.mark.parametrize(
+    "bad", [b"\x83\x80", frame(wire.CLOSE, b"\x03\xe8"), frame(wire.TEXT, b"[")]
+)
+async def test_a_ping_is_answered_before_the_close_frame_and_nothing_follows_it(bad: bytes):
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw(worker)
+        writer.write(upgrade_request("x", "/connection/websocket"))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(frame(wire.PING, b"p") + bad + frame(wire.PING, b"q"))
+        answer = await ended(reader)
+        assert answer[:4] == b"\x8a\x01p\x88"
+        assert len(answer) == 5 + answer[4]
+        writer.close()
 
 
 async def test_a_message_in_fragments_is_one_message():
@@ -82,7 +130,7 @@ async def test_a_call_whose_result_cannot_be_written_is_still_answered(handler):
 
 
 async def test_a_million_tiny_commands_are_answered_or_refused_but_never_pile_up():
-    async with LocalWorker(configured()).open() as worker:
+    async with LocalWorker(configured(command_rate_limit=0)).open() as worker:
         caller = await worker.caller()
         await caller.connect()
         batch = b"\n".join(
@@ -100,7 +148,8 @@ async def test_what_follows_a_subscribe_in_its_frame_is_worked_off_in_order(
     options: ChannelOptions,
 ):
     """A channel that the worker already has is joined at once; many of them do not make a deep stack."""
-    async with LocalWorker(configured(options=options, **QUICK)).open() as worker:
+    config = configured(options=options, command_rate_limit=0)
+    async with LocalWorker(config).open() as worker:
         other, caller = await worker.caller(), await worker.caller()
         await other.connect()
         other.say({"id": 2, "subscribe": {"channel": "a"}})

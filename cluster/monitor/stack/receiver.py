@@ -21,6 +21,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import logging
+import math
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -28,8 +30,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
+import orjson
 from aiohttp import web
 
+from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.monitor import signals
 from cluster.monitor.stack.dead_mans_switch import DeadMansSwitch
 
@@ -153,16 +157,20 @@ class Received:
             self._file.unlink(missing_ok=True)
 
 
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
 def _alert_names(document: Json) -> set[str]:
     """The alerts a notification is about, as far as its texts name them."""
     found = {
         str(alert["labels"].get("alertname", ""))
-        for alert in document.get("alerts") or ()
+        for alert in _list(document.get("alerts"))
         if isinstance(alert, dict) and isinstance(alert.get("labels"), dict)
     }
     payload = document.get("payload") if isinstance(document.get("payload"), dict) else {}
     texts = [payload.get("summary") if payload else "", document.get("text")]
-    for attachment in document.get("attachments") or ():
+    for attachment in _list(document.get("attachments")):
         if isinstance(attachment, dict):
             texts += [attachment.get("title"), attachment.get("text")]
     words = " ".join(str(text) for text in texts if text)
@@ -190,6 +198,8 @@ def event_faults(document: object) -> list[str]:
     if not isinstance(document, dict):
         return ["the body must be a JSON object"]
     faults = [] if document.get("routing_key") else ["'routing_key' is missing or blank"]
+    if not isinstance(document.get("dedup_key", ""), str):
+        faults.append("'dedup_key' must be a text")
     action = document.get("event_action")
     if action not in _ACTIONS:
         return [*faults, f"'event_action' must be one of {', '.join(_ACTIONS)}"]
@@ -321,15 +331,19 @@ class StandInReceiver:
         query = request.query
         try:
             after = int(query.get("after", "0"))
-            seconds = min(float(query.get("wait", "0")), _LONGEST_WAIT_SECONDS)
+            seconds = float(query.get("wait", "0"))
         except ValueError:
+            seconds = math.nan
+        if math.isnan(seconds):
             return web.Response(status=400, text="after and wait are numbers")
 
         def wanted() -> list[Json]:
             kind, alert = query.get("kind", ""), query.get("alert", "")
             return self._received.select(kind=kind, alert=alert, after=after)
 
-        return web.json_response(await self._received.wait(wanted, seconds))
+        return web.json_response(
+            await self._received.wait(wanted, min(seconds, _LONGEST_WAIT_SECONDS))
+        )
 
     async def _clear(self, request: web.Request) -> web.Response:
         self._received.clear()
@@ -355,9 +369,10 @@ async def _document(request: web.Request) -> object:
     try:
         if request.content_type == "application/x-www-form-urlencoded":
             form: Mapping[str, Any] = await request.post()
-            return json.loads(str(form.get("payload", "")))
-        return json.loads(await request.read())
-    except ValueError:
+            return orjson.loads(str(form.get("payload", "")).encode("utf-8", "replace"))
+        return orjson.loads(await request.read())
+    except (ValueError, LookupError):
+        # LookupError: a form in a character set that does not exist.
         return None
 
 
@@ -373,7 +388,8 @@ async def serve(host: str, port: int, file: Path | None, heartbeat_seconds: floa
         OSError: if it cannot listen on the port.
     """
     stop = signals.stop_event()
-    runner = web.AppRunner(
+    log_no_client_faults(logging.getLogger("aiohttp.server"))
+    runner = HttpRunner(
         StandInReceiver(Received(file), heartbeat_seconds).app(),
         access_log=None,
         handle_signals=False,

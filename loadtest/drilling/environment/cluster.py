@@ -258,7 +258,8 @@ class Environment(MonitoredCluster):
     def config(self, over: dict[str, Any]) -> dict[str, Any]:
         """The cluster's configuration, with some options overridden."""
         base: dict[str, Any] = {
-            "client": {"insecure": True, "queue_max_size": 65536},
+            # Some drills flood: the limit of commands would end them.
+            "client": {"insecure": True, "queue_max_size": 65536, "command_rate_limit": 0},
             "channel": {"without_namespace": dict(_CHANNEL)},
             "session": {},
         }

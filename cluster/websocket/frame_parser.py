@@ -1,0 +1,218 @@
+"""Frames of a WebSocket client, from its bytes: masks, fragments, sizes and text (RFC 6455, section 5).
+
+Rules of this file
+- No socket and no clock. One call handles everything that it is given and keeps what is incomplete.
+- A fault is reported once, as early as its bytes allow: a forbidden header before its payload, and
+  invalid UTF-8 in the middle of a message that comes in pieces. Nothing is parsed after a fault or a
+  close frame.
+- A whole text message in one frame, read at once, is handed over unexamined: its JSON decoder checks
+  the UTF-8. No extension is negotiated, so the reserved bits must be 0.
+- At most `limit` bytes of a message are kept, and 131 of a header or a control frame.
+"""
+
+from __future__ import annotations
+
+import codecs
+from typing import Final, Protocol
+
+from aiohttp._websocket.helpers import websocket_mask
+
+from cluster.errors import BAD_TEXT, PROTOCOL_ERROR, TOO_BIG, Disconnect
+
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
+
+_OPCODES: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+_FINAL: Final = 0x80
+_WHOLE_TEXT: Final = _FINAL | TEXT
+_MOST_CONTROL_BYTES: Final = 125
+
+#: Close codes that a peer may send (RFC 6455, section 7.4, and its registry at IANA): those from 3000
+#: to 4999 belong to libraries and applications.
+_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+
+_decoder = codecs.getincrementaldecoder("utf-8")
+
+
+class FrameHandler(Protocol):
+    """What a parser calls."""
+
+    def message(self, opcode: int, data: bytes) -> None:
+        """Handle a text or binary message, or a control frame; a close frame's data is valid."""
+
+    def frame_fault(self, why: Disconnect) -> None:
+        """Close: what came is no valid frame."""
+
+
+class _Partial:
+    """A message whose end has not come yet.
+
+    Attributes:
+        opcode: of its first frame.
+        data: what came of it, unmasked.
+        left: how many bytes of the current frame are still to come.
+        mask: of the current frame, turned so that it begins with the next byte.
+        is_final: whether the current frame ends the message.
+    """
+
+    __slots__ = ("_utf8", "data", "is_final", "left", "mask", "opcode")
+
+    def __init__(self, opcode: int) -> None:
+        self.opcode = opcode
+        self.data = bytearray()
+        self.left = 0
+        self.mask = b""
+        self.is_final = False
+        self._utf8 = _decoder() if opcode == TEXT else None
+
+    def add(self, masked: bytes) -> None:
+        """Append bytes of the current frame.
+
+        Raises:
+            UnicodeDecodeError: the text is invalid, whatever follows.
+        """
+        piece, mask = bytearray(masked), self.mask
+        websocket_mask(mask, piece)
+        turn = len(masked) % 4
+        self.mask = mask[turn:] + mask[:turn]
+        self.left -= len(masked)
+        if self._utf8 is not None:
+            self._utf8.decode(piece, self.is_final and not self.left)
+        self.data += piece
+
+
+class FrameParser:
+    """Parses the frames of one client.
+
+    Args:
+        limit: most bytes of a message.
+    """
+
+    __slots__ = ("_handler", "_is_over", "_limit", "_partial", "_rest")
+
+    def __init__(self, handler: FrameHandler, limit: int) -> None:
+        self._handler = handler
+        self._limit = limit
+        self._is_over = False
+        self._partial: _Partial | None = None
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Parse the next piece of the stream."""
+        if self._is_over:
+            return
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        partial = self._partial
+        at = self._continue(data) if partial is not None and partial.left else 0
+        size = len(data)
+        while size - at >= 2 and not self._is_over:
+            first, length = data[at], data[at + 1] - 0x80
+            if (first != _WHOLE_TEXT or length < 0 or self._partial is not None) and (
+                _is_forbidden(first, length, self._partial)
+            ):
+                self._fail(PROTOCOL_ERROR)
+                return
+            start = at + 6
+            if length == 126:
+                start += 2
+                if size < at + 4:
+                    break
+                length = data[at + 2] << 8 | data[at + 3]
+            elif length == 127:
+                start += 8
+                if size < at + 10:
+                    break
+                length = int.from_bytes(data[at + 2 : at + 10], "big")
+            end = start + length
+            if first == _WHOLE_TEXT and end <= size and length <= self._limit:
+                at = end
+                payload = bytearray(data[start:end])
+                websocket_mask(data[start - 4 : start], payload)
+                self._handler.message(TEXT, bytes(payload))
+            elif first & 0x08:
+                if end > size:
+                    break
+                at = end
+                self._control(first & 0x0F, data[start - 4 : start], data[start:end])
+            elif self._is_too_big(length):
+                self._fail(TOO_BIG)
+            elif start > size:
+                break
+            else:
+                at = self._begin(first, length, data, start)
+        if at < size and not self._is_over:
+            self._rest = data[at:]
+
+    def _is_too_big(self, length: int) -> bool:
+        partial = self._partial
+        return length > self._limit - (len(partial.data) if partial is not None else 0)
+
+    def _begin(self, first: int, length: int, data: bytes, start: int) -> int:
+        """Begin a frame of a message that comes in pieces; returns where the next frame starts."""
+        partial = self._partial
+        if partial is None:
+            partial = self._partial = _Partial(first & 0x0F)
+        partial.left = length
+        partial.mask = data[start - 4 : start]
+        partial.is_final = first >= _FINAL
+        return self._continue(data, start)
+
+    def _continue(self, data: bytes, start: int = 0) -> int:
+        """Take what came of the current frame; returns where the next one starts."""
+        partial = self._partial
+        assert partial is not None
+        end = min(start + partial.left, len(data))
+        try:
+            partial.add(data[start:end])
+        except UnicodeDecodeError:
+            self._fail(BAD_TEXT)
+            return end
+        if partial.is_final and not partial.left:
+            self._partial = None
+            self._handler.message(partial.opcode, bytes(partial.data))
+        return end
+
+    def _control(self, opcode: int, mask: bytes, masked: bytes) -> None:
+        unmasked = bytearray(masked)
+        websocket_mask(mask, unmasked)
+        payload = bytes(unmasked)
+        if opcode == CLOSE:
+            why = _close_fault(payload)
+            if why is not None:
+                self._fail(why)
+                return
+            self._is_over = True
+        self._handler.message(opcode, payload)
+
+    def _fail(self, why: Disconnect) -> None:
+        self._is_over = True
+        self._partial = None
+        self._handler.frame_fault(why)
+
+
+def _is_forbidden(first: int, length: int, partial: _Partial | None) -> bool:
+    """Whether a header must not come here; `length` is the 7-bit length, negative without a mask."""
+    opcode = first & 0x0F
+    if length < 0 or first & 0x70 or opcode not in _OPCODES:
+        return True
+    if opcode >= CLOSE:
+        return first < _FINAL or length > _MOST_CONTROL_BYTES
+    return (opcode == CONTINUATION) == (partial is None)
+
+
+def _close_fault(payload: bytes) -> Disconnect | None:
+    """What is wrong with the payload of a close frame (RFC 6455, sections 5.5.1 and 7.4)."""
+    if not payload:
+        return None
+    if len(payload) == 1 or int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
+        return PROTOCOL_ERROR
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        return BAD_TEXT
+    return None

@@ -1,0 +1,155 @@
+"""Passes a client's messages to its state machine and performs the actions that come back, in order.
+
+A subclass has what each action does; see `client`. A client whose commands come faster than
+`client.command_rate_limit` is slowed down here: a command is answered with 111 and the connection is not
+read for a while, longer each time; if the client goes on all the same, it is closed with 3013.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Coroutine, Mapping
+from typing import Any, ClassVar
+
+from cluster.connection import Action, Connection, actions
+from cluster.errors import SERVER_ERROR, TOO_MANY_REQUESTS_CLOSE
+from cluster.log import get_logger
+from cluster.metrics.counters import Counters
+from cluster.node.node import Node
+from cluster.protocol import text_frame
+from cluster.sessions import Session
+from cluster.websocket.command_rate import MOST_REFUSALS, CommandRate
+from cluster.websocket.frames import FrameProtocol
+
+log = get_logger()
+
+
+class ActionPerformer(FrameProtocol):
+    """A socket and the state machine of its connection.
+
+    Attributes:
+        connection: the state machine.
+        session: of the connected client.
+    """
+
+    __slots__ = (
+        "_counted", "_counters", "_full_at", "_node", "_rate", "_refusals", "connection", "session",
+    )  # fmt: skip
+
+    _performers: ClassVar[Mapping[type, Callable[[Any, Any], None]]]
+
+    def __init__(
+        self, connection: Connection, node: Node, counters: Counters, rate: CommandRate
+    ) -> None:
+        super().__init__()
+        self._node = node
+        self._counters = counters
+        self._counted = 0
+        self._rate = rate
+        self._full_at = 0.0
+        self._refusals = 0
+        connection.budget = rate.slice
+        self.connection = connection
+        self.session: Session | None = None
+
+    def receive(self, data: bytes) -> None:
+        self._counters.bytes_in += len(data)
+        connection = self.connection
+        self.perform(connection.receive(data))
+        self._count()
+        if connection.is_congested:
+            self.pause()
+
+    def control_frame(self) -> None:
+        """Count a ping or pong frame as a command."""
+        connection = self.connection
+        connection.budget -= 1
+        if connection.budget <= 0:
+            self.pause()
+            self.schedule_turn()
+
+    def next_turn(self) -> None:
+        connection = self.connection
+        if connection.budget > 0:
+            self.perform(connection.resume())
+        elif self._take_slice():
+            self.perform(connection.next_turn(self._rate.slice))
+        self._count()
+
+    def _take_slice(self) -> bool:
+        """Take the tokens of the next slice; without them the connection is delayed or closed."""
+        now, rate, connection = time.monotonic(), self._rate, self.connection
+        if rate.forgets(self._full_at, now):
+            self._refusals = 0
+        # Control frames were handled although the budget was spent.
+        taken = rate.full_at(self._full_at, -connection.budget, now)
+        with_slice = rate.full_at(taken, rate.slice, now)
+        if rate.allows(with_slice, now):
+            self._full_at = with_slice
+            return True
+        self._full_at = rate.emptied(taken, now)
+        connection.budget = 0
+        self._refusals += 1
+        self._counters.throttled["command_rate"] += 1
+        if self._refusals > MOST_REFUSALS:
+            self.perform(connection.disconnect(TOO_MANY_REQUESTS_CLOSE))
+        else:
+            self.schedule_turn(rate.delay(self._full_at, self._refusals, now))
+            self.perform(connection.too_many_requests())
+        return False
+
+    def _count(self) -> None:
+        """Add the commands handled since the last call to the session's messages."""
+        session, commands = self.session, self.connection.commands
+        if session is not None:
+            session.received += commands - self._counted
+            self._counted = commands
+
+    def perform(self, wanted: list[Action]) -> None:
+        """Perform the actions that the state machine returned, in order.
+
+        Successive replies are written together: a system call costs more than everything else here.
+        """
+        frames: list[bytes] = []
+        for action in wanted:
+            if type(action) is actions.Send:
+                frames.append(self._frame(action))
+            elif type(action) is actions.Subscribe:
+                self._subscribe(action, frames)
+            else:
+                self._write_all(frames)
+                self._performers[type(action)](self, action)
+        self._write_all(frames)
+        connection = self.connection
+        if connection.budget <= 0 and connection.has_waiting:
+            self.schedule_turn()
+        elif self._is_paused and not self._is_turn_scheduled and not connection.is_congested:
+            self.resume()
+
+    def _frame(self, action: actions.Send) -> bytes:
+        frame = text_frame(action.payload)
+        self._counters.messages_out += 1
+        self._counters.bytes_out += len(frame)
+        return frame
+
+    def _write_all(self, frames: list[bytes]) -> None:
+        if frames:
+            self.write(frames[0] if len(frames) == 1 else b"".join(frames))
+            frames.clear()
+
+    def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
+        """Subscribe; `frames` are still to be written before the reply."""
+        raise NotImplementedError
+
+    # --- what waits for the store ------------------------------------------------------------
+
+    def _run(self, work: Coroutine[Any, Any, None]) -> None:
+        self._node.run(self._guarded(work))
+
+    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception:
+            self._counters.errors["internal"] += 1
+            log.exception("client_failed", client=self.connection.client)
+            self.perform(self.connection.disconnect(SERVER_ERROR))

@@ -1,0 +1,74 @@
+"""A user has as many connections as the limit says, at whichever worker; a killed worker's are forgotten."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from cluster.sessions.user_connections import LEASE_SECONDS
+from tests.harness.client import Client
+from tests.harness.cluster import Cluster
+from tests.harness.waiting import until, until_async
+from tests.unit.test_auth import token
+
+LIMIT = 3
+KEY = "k" * 32
+CONFIG = {
+    "client": {
+        "insecure": False,
+        "token": {"hmac_secret_key": KEY},
+        "user_connection_limit": LIMIT,
+    }
+}
+
+
+def client(cluster: Cluster, slot: int, user: str) -> Client:
+    return Client(cluster.worker_port(slot), connect_request={"token": token(key=KEY, sub=user)})
+
+
+async def test_a_user_has_as_many_connections_as_the_limit_at_all_workers(tmp_path: Path):
+    async with Cluster(tmp_path / "run", workers=2, config=CONFIG) as cluster:
+        clients = [await client(cluster, number % 2, "eve").start() for number in range(LIMIT)]
+        for slot in (0, 1):
+            refused = client(cluster, slot, "eve")
+            refused.begin()
+            await until(lambda refused=refused: refused.is_terminated, 10, "it is refused")  # type: ignore[misc]
+            assert refused.history.codes() == {3504: 1}
+        other = await client(cluster, 0, "bob").start()
+        await cluster.shows("app_connections_rejected_total", 2, reason="user_connection_limit")
+        await clients[0].close()
+        await client_connects(cluster, "eve")
+        assert other.is_connected
+        for one in (*clients, other):
+            await one.close()
+
+
+async def client_connects(cluster: Cluster, user: str, within: float = 10.0) -> None:
+    """Wait until a client of the user is accepted."""
+
+    async def connects() -> bool:
+        one = client(cluster, 1, user)
+        one.begin()
+        await until(lambda: one.is_connected or one.is_terminated, 10, "it is accepted or refused")
+        with contextlib.suppress(OSError):
+            await one.close()
+        return not one.is_terminated or one.history.codes()[3504] == 0
+
+    await until_async(connects, within, f"{user} has a place")
+
+
+@pytest.mark.full
+@pytest.mark.timeout(180)
+async def test_connections_of_a_killed_worker_are_forgotten_within_the_lease(tmp_path: Path):
+    async with Cluster(tmp_path / "run", workers=2, config=CONFIG) as cluster:
+        for number in range(LIMIT):
+            one = client(cluster, 0, "eve")
+            one.name = str(number)
+            await one.start()
+            one._wanted = False
+        os.kill(cluster.workers()[0].pid, signal.SIGKILL)
+        await client_connects(cluster, "eve", LEASE_SECONDS + 20)

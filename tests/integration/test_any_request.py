@@ -1,0 +1,323 @@
+"""No request, however strange, is answered with 500: every port, path, header and body."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Self
+from urllib.parse import quote
+
+import pytest
+from aiohttp import web
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from cluster.http_runner import HttpRunner
+from cluster.monitor.stack.receiver import Received, StandInReceiver
+from tests.harness.cluster import Cluster
+from tests.harness.raw_client import STRICT_CONFIG
+from tests.harness.under_load import assert_no_traceback
+
+EXAMPLES = settings(
+    max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+ALLOWED_ABOVE_500 = (
+    501,  # nginx does not implement this transfer coding
+    502,  # Alertmanager does not answer
+    503,  # not ready, or too many viewers
+    505,  # nginx does not speak this version of HTTP
+)
+
+TEXTS = st.text(st.characters(codec="latin-1", exclude_characters="\r\n\0"), max_size=40)
+STRANGE_VALUES = (
+    "[", "]", "http://[", "http://[::1", "://", "//", "http://", "[::1]:x", "a:b:c", "127.0.0.1:99999",
+    "*", "%", "%zz", "%00", "http://\u00e9", "null", "-1", "1e9", "9" * 400, "bytes=0-,", ",,,", ";=;",
+    "chunked, x", "text/plain; charset=nonsense", "application/json; charset=utf-7", "Bearer",
+    "Bearer \u00ff", "Basic Og==", "100-continue", 'W/"x"', 'x="', "2001:db8::1%", "1.2.3.4, [",
+    "websocket", "application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data",
+)  # fmt: skip
+STRANGE = st.sampled_from(STRANGE_VALUES)
+VALUES = TEXTS | STRANGE
+HEADER_NAMES = (
+    "Host", "Origin", "Authorization", "Content-Type", "X-Forwarded-For", "X-Real-IP", "User-Agent",
+    "Cookie", "If-None-Match", "If-Modified-Since", "Range", "Accept", "Accept-Encoding", "Expect",
+    "Upgrade", "Connection", "Sec-WebSocket-Key", "Sec-WebSocket-Version", "Sec-WebSocket-Protocol",
+    "Content-Encoding", "Forwarded", "X-Forwarded-Proto", "X-Forwarded-Host", "Referer",
+)  # fmt: skip
+NAMES = st.sampled_from(HEADER_NAMES)
+KNOWN_PATHS = st.sampled_from(
+    [
+        "/", "/health", "/ready", "/metrics", "/console/events", "/console/app.js", "/console/key",
+        "/console/ack", "/console/silence", "/console/unsilence", "/runbooks", "/runbooks/",
+        "/runbooks/ServiceDown", "/connection/websocket", "/api/publish", "/api", "/slack", "/slack/x",
+        "/v2/enqueue", "/v2/change/enqueue", "/watchdog", "/fail", "/received", "/incidents",
+    ]
+)  # fmt: skip
+PATHS = KNOWN_PATHS | st.builds(
+    lambda path, more: path + more,
+    KNOWN_PATHS,
+    st.sampled_from(
+        [
+            "?session=%ff", "?a=%", "?after=x", "?after=1e5&wait=nan", "?wait=-inf", "?status=x&times=[",
+            "/..%2f..%2fetc", "/%00", "//", "?%5b", "#x", "/a%", "?kind[]=1", "?after=" + "9" * 5000,
+        ]
+    ),
+)  # fmt: skip
+METHODS = st.sampled_from(
+    [
+        "GET",
+        "GET",
+        "POST",
+        "POST",
+        "DELETE",
+        "HEAD",
+        "OPTIONS",
+        "PUT",
+        "PATCH",
+        "TRACE",
+        "CONNECT",
+        "get",
+        "X-Y",
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | TEXTS
+    | st.sampled_from(["\ud83d", "trigger", "resolve", "HighErrorRate", "critical"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(
+        [
+            "labels", "alertname", "note", "author", "seconds", "id", "alerts", "attachments", "text",
+            "payload", "summary", "source", "severity", "routing_key", "event_action", "dedup_key", "title",
+        ]
+    ), inner, max_size=8),
+    max_leaves=12,
+)  # fmt: skip
+ACK = {"labels": {"alertname": "X"}, "note": "n", "author": "a", "seconds": 600}
+EVENT = {
+    "routing_key": "k",
+    "event_action": "trigger",
+    "dedup_key": "d",
+    "payload": {"summary": "s", "source": "a", "severity": "critical"},
+}
+NEARLY_RIGHT = st.builds(
+    lambda document, key, value: {**document, key: value},
+    st.sampled_from([ACK, EVENT, {"text": "t", "attachments": [{"title": "T"}]}, {"alerts": []}]),
+    st.sampled_from([*ACK, *EVENT, "alerts", "attachments", "text", "id"]),
+    JSON,
+)
+BODIES = (
+    st.binary(max_size=60)
+    | st.builds(lambda document: json.dumps(document).encode(), JSON | NEARLY_RIGHT)
+    | st.sampled_from(
+        [b"[" * 5000, b'{"a":' * 5000, b"payload=%7b%7d", b"payload=%", b"\xff\xfe", b"9" * 5000]
+    )
+)
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[bytes, dict[str, str]]:
+    """A request without its credentials, and its headers."""
+    body = draw(BODIES)
+    headers = {"Host": "127.0.0.1", "Content-Type": "application/json"}
+    headers |= draw(st.dictionaries(NAMES, VALUES, max_size=4))
+    framing = draw(st.sampled_from(["length", "length", "length", "chunked", "none"]))
+    if framing == "length":
+        headers["Content-Length"] = str(len(body))
+    elif framing == "chunked":
+        headers["Transfer-Encoding"] = "chunked"
+        body = b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body) if body else b"0\r\n\r\n"
+    else:
+        body = b""
+    version = draw(st.sampled_from(["1.1", "1.1", "1.1", "1.0", "2.0", "9.9"]))
+    line = f"{draw(METHODS)} {draw(PATHS)} HTTP/{version}\r\n".encode("latin-1", "replace")
+    return line + b"%b\r\n" + body, headers
+
+
+def answer_of(port: int, request: bytes) -> bytes:
+    """The begin of the answer; empty if the connection was closed without one."""
+    with socket.create_connection(("127.0.0.1", port), 10) as sock:
+        sock.settimeout(20)
+        try:
+            sock.sendall(request)
+            sock.shutdown(socket.SHUT_WR)
+            return sock.recv(4096)
+        except ConnectionError:
+            return b""
+
+
+def check(port: int, request: tuple[bytes, dict[str, str]], **more: str) -> None:
+    """Send a request; its answer must not be the server's fault."""
+    template, headers = request
+    head = "".join(f"{name}: {value}\r\n" for name, value in {**headers, **more}.items())
+    answer = answer_of(port, template.replace(b"%b", head.encode("latin-1", "replace"), 1))
+    if not answer:
+        return
+    assert answer.startswith(b"HTTP/"), answer[:100]
+    status = int(answer.split(b" ", 2)[1])
+    assert status < 500 or status in ALLOWED_ABOVE_500, answer[:300]
+
+
+@pytest.fixture(scope="module")
+def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """A cluster whose log must have no traceback at the end."""
+    cluster = Cluster(tmp_path_factory.mktemp("any") / "run", workers=1, config=STRICT_CONFIG)
+    asyncio.run(cluster.start())
+    try:
+        yield cluster
+        scrape = asyncio.run(cluster.metrics())
+        assert scrape.total("app_supervisor_errors_total") == 0
+        assert scrape.total("app_errors_total") == 0
+    finally:
+        asyncio.run(cluster.stop())
+    assert_no_traceback(cluster)
+
+
+@pytest.mark.slow
+@EXAMPLES
+@given(request=requests())
+def test_the_admin_port_answers_no_request_with_500(
+    strict: Cluster, request: tuple[bytes, dict[str, str]]
+):
+    check(strict.admin_port, request)
+
+
+@pytest.mark.slow
+@EXAMPLES
+@given(request=requests())
+def test_the_admin_port_answers_no_request_of_a_key_holder_with_500(
+    strict: Cluster, request: tuple[bytes, dict[str, str]]
+):
+    key = (strict.directory / "data" / "admin.key").read_text().strip()
+    check(strict.admin_port, request, Authorization=f"Bearer {key}")
+
+
+@pytest.mark.slow
+@EXAMPLES
+@given(request=requests())
+def test_a_worker_answers_no_request_with_500(
+    strict: Cluster, request: tuple[bytes, dict[str, str]]
+):
+    check(strict.worker_port(0), request)
+
+
+@pytest.mark.slow
+@EXAMPLES
+@given(request=requests())
+def test_the_public_port_answers_no_request_with_500(
+    strict: Cluster, request: tuple[bytes, dict[str, str]]
+):
+    check(strict.port, request)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", HEADER_NAMES)
+def test_no_strange_value_of_a_header_is_answered_with_500(strict: Cluster, name: str):
+    key = (strict.directory / "data" / "admin.key").read_text().strip()
+    keyed = {"Host": "127.0.0.1", "Authorization": f"Bearer {key}"}
+    body = {"Content-Type": "application/json", "Content-Length": "2"}
+    upgrade = {
+        "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
+        "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
+    }  # fmt: skip
+    for value in STRANGE_VALUES:
+        strange = {name: value}
+        post = (b"POST /console/key HTTP/1.1\r\n%b\r\n{}", {**keyed, **body, **strange})
+        check(strict.admin_port, post)
+        for path in (b"/metrics", b"/ready"):
+            get = (b"GET " + path + b" HTTP/1.1\r\n%b\r\n", {**keyed, **strange})
+            check(strict.admin_port, get)
+        handshake = b"GET /connection/websocket HTTP/1.1\r\n%b\r\n"
+        for port in (strict.port, strict.worker_port(0)):
+            check(port, (handshake, {"Host": "127.0.0.1", **upgrade, **strange}))
+
+
+def document_request(path: str, kind: str, body: bytes) -> tuple[bytes, dict[str, str]]:
+    """A POST of a body to a path."""
+    headers = {"Host": "127.0.0.1", "Content-Type": kind, "Content-Length": str(len(body))}
+    return f"POST {path} HTTP/1.1\r\n".encode() + b"%b\r\n" + body, headers
+
+
+@pytest.mark.slow
+@EXAMPLES
+@given(
+    path=st.sampled_from(["/console/ack", "/console/silence", "/console/unsilence"]), body=BODIES
+)
+def test_the_console_answers_no_document_with_500(strict: Cluster, path: str, body: bytes):
+    key = (strict.directory / "data" / "admin.key").read_text().strip()
+    request = document_request(path, "application/json", body)
+    check(strict.admin_port, request, Authorization=f"Bearer {key}")
+
+
+class RunningReceiver:
+    """The stand-in receiver in a thread with its own event loop."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._loop = asyncio.new_event_loop()
+        self._started = threading.Event()
+        self._thread = threading.Thread(target=self._run, daemon=True)
+        self.port = 0
+
+    def _run(self) -> None:
+        self._loop.run_until_complete(self._start())
+        self._started.set()
+        self._loop.run_forever()
+        self._loop.run_until_complete(self._runner.cleanup())
+
+    async def _start(self) -> None:
+        app: Any = StandInReceiver(Received(self._file)).app()
+        self._runner = HttpRunner(app, access_log=None, handler_cancellation=True)
+        await self._runner.setup()
+        await web.TCPSite(self._runner, "127.0.0.1", 0).start()
+        self.port = self._runner.addresses[0][1]
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        self._started.wait(10)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join(10)
+
+
+@pytest.fixture(scope="module")
+def receiver(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningReceiver]:
+    """A receiver that writes what it gets into a file."""
+    with RunningReceiver(tmp_path_factory.mktemp("received") / "received.jsonl") as running:
+        yield running
+
+
+@pytest.mark.slow
+@EXAMPLES
+@given(request=requests())
+def test_the_receiver_answers_no_request_with_500(
+    receiver: RunningReceiver, request: tuple[bytes, dict[str, str]]
+):
+    # What was requested with /fail is no fault.
+    if b"/fail" not in request[0].split(b"\r\n", 1)[0]:
+        check(receiver.port, request)
+
+
+@pytest.mark.slow
+@settings(EXAMPLES, max_examples=500)
+@given(
+    path=st.sampled_from(["/slack", "/v2/enqueue", "/v2/change/enqueue", "/watchdog"]),
+    kind=st.sampled_from(["application/json", "application/json"]) | VALUES,
+    body=BODIES,
+)
+def test_the_receiver_answers_no_document_with_500(
+    receiver: RunningReceiver, path: str, kind: str, body: bytes
+):
+    check(receiver.port, document_request(path, kind, body))
+
+
+@pytest.mark.slow
+@EXAMPLES
+@given(query=st.sampled_from(["wait", "after", "kind", "alert"]), value=STRANGE | st.just("nan"))
+def test_the_receiver_answers_no_query_with_500(receiver: RunningReceiver, query: str, value: str):
+    target = f"/received?{query}={quote(value)}"
+    check(receiver.port, (f"GET {target} HTTP/1.1\r\n".encode() + b"%b\r\n", {"Host": "h"}))
