@@ -1,4 +1,4 @@
-"""The protocol state machine of one connection (`state_machine`) and its `actions`.
+"""The protocol state machine of one connection (`state_machine`), its `intake` and its `actions`.
 
 No socket, no clock, no Redis; see `state_machine` for its use and the order of commands.
 """
@@ -19,12 +19,8 @@ from cluster.connection.actions import (
     Subscribe,
     Subscription,
 )
-from cluster.connection.state_machine import (
-    COMMANDS_PER_TURN,
-    CONGESTED_COMMANDS,
-    EXPIRED_CLOSE_DELAY_SECONDS,
-    Connection,
-)
+from cluster.connection.intake import COMMANDS_PER_TURN, CONGESTED_COMMANDS
+from cluster.connection.state_machine import EXPIRED_CLOSE_DELAY_SECONDS, Connection
 
 __all__ = [
     "COMMANDS_PER_TURN",

@@ -14,12 +14,10 @@ further command closes the connection.
 
 from __future__ import annotations
 
-from collections import deque
 from typing import Any
 
 from cluster.connection.actions import (
     Action,
-    Close,
     Connect,
     History,
     Leave,
@@ -31,6 +29,7 @@ from cluster.connection.actions import (
     Subscribe,
     Subscription,
 )
+from cluster.connection.intake import COMMANDS_PER_TURN, CommandIntake
 from cluster.errors import (
     ALREADY_SUBSCRIBED,
     BAD_REQUEST_CLOSE,
@@ -51,8 +50,6 @@ from cluster.protocol import (
     Command,
     channel_request,
     connect_request,
-    decode,
-    error_reply,
     history_request,
     message_push,
     publish_request,
@@ -65,14 +62,8 @@ from cluster.protocol import (
 #: A connection is closed this long after its expiry, so that a late refresh is still accepted.
 EXPIRED_CLOSE_DELAY_SECONDS = 25.0
 
-#: With more commands than this waiting or in progress, the owner should stop reading.
-CONGESTED_COMMANDS = 256
 
-#: After this many commands of one connection the next turn of the event loop is waited for.
-COMMANDS_PER_TURN = 64
-
-
-class Connection:
+class Connection(CommandIntake):
     """The protocol state of one connection.
 
     Args:
@@ -81,119 +72,16 @@ class Connection:
         counters: counts commands and faults of the client.
     """
 
-    __slots__ = (
-        "_channel_limit", "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong",
-        "budget", "channels", "client", "commands", "expires_at", "info", "state", "user",
-    )  # fmt: skip
+    __slots__ = ("_channel_limit", "channels", "client", "expires_at", "info", "user")
 
     def __init__(self, client: str, *, channel_limit: int, counters: Counters) -> None:
+        super().__init__(counters)
         self.client = client
         self.user = ""
         self.info: Any = None
-        self.state = State.NEW
         self.expires_at = 0
         self.channels: dict[str, Subscription] = {}
-        self.awaits_pong = False
-        self.budget = COMMANDS_PER_TURN
-        self.commands = 0
         self._channel_limit = channel_limit
-        self._counters = counters
-        self._subscribing: set[str] | None = None
-        self._waiting: deque[Command] | None = None
-        self._pending = 0
-
-    @property
-    def is_congested(self) -> bool:
-        """Whether the owner should stop reading from the client for now."""
-        waiting = self._waiting
-        if not waiting:
-            return self._pending > CONGESTED_COMMANDS
-        return self.budget <= 0 or len(waiting) + self._pending > CONGESTED_COMMANDS
-
-    @property
-    def has_waiting(self) -> bool:
-        """Whether commands wait for a subscribe, or for the next turn."""
-        return bool(self._waiting)
-
-    # --- from the client -------------------------------------------------------------------
-
-    def receive(self, payload: bytes) -> list[Action]:
-        """Handle one WebSocket message."""
-        actions: list[Action] = []
-        try:
-            for command in decode(payload):
-                if command.method == "pong":
-                    self._pong()
-                elif self._waiting or self.budget <= 0 or self._must_wait(command):
-                    self._wait(command)
-                else:
-                    self._handle(command, actions)
-        except Disconnect as why:
-            self._close(why, actions)
-        return actions
-
-    def _pong(self) -> None:
-        if not self.awaits_pong:
-            raise BAD_REQUEST_CLOSE.fresh()
-        self.awaits_pong = False
-
-    def _must_wait(self, command: Command) -> bool:
-        if self.state is State.CONNECTING:
-            return True
-        if not self._subscribing:
-            return False
-        if command.method != "subscribe":
-            return True
-        channel = command.params.get("channel")
-        return type(channel) is str and channel in self._subscribing
-
-    def _wait(self, command: Command) -> None:
-        if self._waiting is None:
-            self._waiting = deque()
-        self._waiting.append(command)
-
-    def _handle_waiting(self, actions: list[Action]) -> None:
-        """Handle waiting commands until one must wait again."""
-        waiting = self._waiting
-        try:
-            while waiting and self.budget > 0 and not self._must_wait(waiting[0]):
-                self._handle(waiting.popleft(), actions)
-        except Disconnect as why:
-            self._close(why, actions)
-        if not waiting:
-            self._waiting = None
-
-    def _handle(self, command: Command, actions: list[Action]) -> None:
-        method = command.method
-        self.budget -= 1
-        self.commands += 1
-        counters = self._counters
-        counters.commands[method] += 1
-        counters.messages_in += 1
-        is_connected = self.state is State.CONNECTED
-        if self.state is State.CLOSED:
-            return
-        if is_connected == (method == "connect") or (
-            not is_connected and self.state is not State.NEW
-        ):
-            raise BAD_REQUEST_CLOSE.fresh()
-        try:
-            _HANDLERS[method](self, command, actions)
-        except ClientError as error:
-            self._refuse(command.id, error, actions)
-
-    def _refuse(self, number: int, error: ClientError, actions: list[Action]) -> None:
-        self._counters.client_error(error.code)
-        actions.append(Send(error_reply(number, error)))
-
-    def _close(self, why: Disconnect, actions: list[Action]) -> None:
-        if self.state is State.CLOSED:
-            return
-        self.state = State.CLOSED
-        self._waiting = None
-        if why.is_client_fault:
-            self._counters.client_error(why.code)
-        actions.append(Close(why))
 
     # --- commands --------------------------------------------------------------------------
 
@@ -441,3 +329,4 @@ _HANDLERS = {
     "refresh": Connection._refresh,
     "sub_refresh": Connection._sub_refresh,
 }
+Connection._handlers = _HANDLERS

@@ -14,7 +14,7 @@ from collections.abc import Callable, Coroutine
 from functools import partial
 from typing import Any, Protocol, TypeVar
 
-from cluster.connection import Action, Connection, actions
+from cluster.connection import Connection, actions
 from cluster.errors import (
     CONNECTION_CLOSED,
     INTERNAL,
@@ -28,9 +28,8 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Connected, Node
 from cluster.node.subscribe import Subscribed
-from cluster.protocol import PING_FRAME, close_frame, native_ping_frame, text_frame
-from cluster.sessions import Session
-from cluster.websocket.frames import FrameProtocol
+from cluster.protocol import PING_FRAME, close_frame, native_ping_frame
+from cluster.websocket.performer import ActionPerformer
 
 log = get_logger()
 
@@ -51,7 +50,7 @@ class ClientOwner(Protocol):
         """The socket has been closed."""
 
 
-class WebSocketClient(FrameProtocol):
+class WebSocketClient(ActionPerformer):
     """Implements `node.Client` for one WebSocket.
 
     Args:
@@ -59,10 +58,7 @@ class WebSocketClient(FrameProtocol):
         native_pings: ping with WebSocket ping frames instead of `{}`.
     """
 
-    __slots__ = (
-        "_counted", "_counters", "_native_pings", "_node", "_owner",
-        "_url_session", "connection", "opened_at", "session", "timer_slot",
-    )  # fmt: skip
+    __slots__ = ("_native_pings", "_owner", "_url_session", "opened_at", "timer_slot")
 
     def __init__(
         self,
@@ -72,15 +68,10 @@ class WebSocketClient(FrameProtocol):
         url_session: str,
         native_pings: bool,
     ) -> None:
-        super().__init__()
+        super().__init__(connection, owner.node, owner.counters)
         self._owner = owner
-        self._node = owner.node
-        self._counters = owner.counters
         self._url_session = url_session
         self._native_pings = native_pings
-        self._counted = 0
-        self.connection = connection
-        self.session: Session | None = None
         self.opened_at = 0.0
         self.timer_slot = 0
 
@@ -90,25 +81,6 @@ class WebSocketClient(FrameProtocol):
         self._counters.connections_opened += 1
 
     # --- from the socket -------------------------------------------------------------------
-
-    def receive(self, data: bytes) -> None:
-        self._counters.bytes_in += len(data)
-        connection = self.connection
-        self.perform(connection.receive(data))
-        self._count()
-        if connection.is_congested:
-            self.pause()
-
-    def next_turn(self) -> None:
-        self.perform(self.connection.next_turn())
-        self._count()
-
-    def _count(self) -> None:
-        """Add the commands handled since the last call to the session's messages."""
-        session, commands = self.session, self.connection.commands
-        if session is not None:
-            session.received += commands - self._counted
-            self._counted = commands
 
     def native_pong(self) -> None:
         if self._native_pings:
@@ -143,38 +115,6 @@ class WebSocketClient(FrameProtocol):
         self._owner.left(self)
 
     # --- performing actions ------------------------------------------------------------------
-
-    def perform(self, wanted: list[Action]) -> None:
-        """Perform the actions that the state machine returned, in order.
-
-        Successive replies are written together: a system call costs more than everything else here.
-        """
-        frames: list[bytes] = []
-        for action in wanted:
-            if type(action) is actions.Send:
-                frames.append(self._frame(action))
-            elif type(action) is actions.Subscribe:
-                self._subscribe(action, frames)
-            else:
-                self._write_all(frames)
-                _PERFORM[type(action)](self, action)
-        self._write_all(frames)
-        connection = self.connection
-        if connection.budget <= 0 and connection.has_waiting:
-            self.schedule_turn()
-        elif self._is_paused and not self._is_turn_scheduled and not connection.is_congested:
-            self.resume()
-
-    def _frame(self, action: actions.Send) -> bytes:
-        frame = text_frame(action.payload)
-        self._counters.messages_out += 1
-        self._counters.bytes_out += len(frame)
-        return frame
-
-    def _write_all(self, frames: list[bytes]) -> None:
-        if frames:
-            self.write(frames[0] if len(frames) == 1 else b"".join(frames))
-            frames.clear()
 
     def _publish(self, action: actions.Publish) -> None:
         done = partial(self._published, action.id, time.monotonic())
@@ -220,17 +160,6 @@ class WebSocketClient(FrameProtocol):
         )
 
     # --- commands that wait for the store ----------------------------------------------------
-
-    def _run(self, work: Coroutine[Any, Any, None]) -> None:
-        self._node.run(self._guarded(work))
-
-    async def _guarded(self, work: Coroutine[Any, Any, None]) -> None:
-        try:
-            await work
-        except Exception:
-            self._counters.errors["internal"] += 1
-            log.exception("client_failed", client=self.connection.client)
-            self.perform(self.connection.disconnect(SERVER_ERROR))
 
     def _connect(self, action: actions.Connect) -> None:
         self._opening = None
@@ -432,3 +361,4 @@ _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
     actions.History: WebSocketClient._history,
     actions.Rpc: WebSocketClient._rpc,
 }
+WebSocketClient._performers = _PERFORM

@@ -1,0 +1,136 @@
+"""The commands of one connection, in order: which is handled now, which must wait, which is refused.
+
+Commands wait for a connect, for a subscribe, and for the next turn of the event loop when this turn's
+budget is spent. `state_machine` has the handlers of the commands.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from cluster.connection.actions import Action, Close, Send, State
+from cluster.errors import BAD_REQUEST_CLOSE, ClientError, Disconnect
+from cluster.metrics.counters import Counters
+from cluster.protocol import Command, decode, error_reply
+
+#: With more commands than this waiting or in progress, the owner should stop reading.
+CONGESTED_COMMANDS = 256
+
+#: After this many commands of one connection the next turn of the event loop is waited for.
+COMMANDS_PER_TURN = 64
+
+
+class CommandIntake:
+    """The order and the state of a connection's commands; a subclass has their handlers."""
+
+    __slots__ = (
+        "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong", "budget", "commands",
+        "state",
+    )  # fmt: skip
+
+    _handlers: ClassVar[Mapping[str, Callable[[Any, Command, list[Action]], None]]]
+
+    def __init__(self, counters: Counters) -> None:
+        self.state = State.NEW
+        self.awaits_pong = False
+        self.budget = COMMANDS_PER_TURN
+        self.commands = 0
+        self._counters = counters
+        self._subscribing: set[str] | None = None
+        self._waiting: deque[Command] | None = None
+        self._pending = 0
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether the owner should stop reading from the client for now."""
+        waiting = self._waiting
+        if not waiting:
+            return self._pending > CONGESTED_COMMANDS
+        return self.budget <= 0 or len(waiting) + self._pending > CONGESTED_COMMANDS
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether commands wait for a subscribe, or for the next turn."""
+        return bool(self._waiting)
+
+    # --- from the client -------------------------------------------------------------------
+
+    def receive(self, payload: bytes) -> list[Action]:
+        """Handle one WebSocket message."""
+        actions: list[Action] = []
+        try:
+            for command in decode(payload):
+                if command.method == "pong":
+                    self._pong()
+                elif self._waiting or self.budget <= 0 or self._must_wait(command):
+                    self._wait(command)
+                else:
+                    self._handle(command, actions)
+        except Disconnect as why:
+            self._close(why, actions)
+        return actions
+
+    def _pong(self) -> None:
+        if not self.awaits_pong:
+            raise BAD_REQUEST_CLOSE.fresh()
+        self.awaits_pong = False
+
+    def _must_wait(self, command: Command) -> bool:
+        if self.state is State.CONNECTING:
+            return True
+        if not self._subscribing:
+            return False
+        if command.method != "subscribe":
+            return True
+        channel = command.params.get("channel")
+        return type(channel) is str and channel in self._subscribing
+
+    def _wait(self, command: Command) -> None:
+        if self._waiting is None:
+            self._waiting = deque()
+        self._waiting.append(command)
+
+    def _handle_waiting(self, actions: list[Action]) -> None:
+        """Handle waiting commands until one must wait again."""
+        waiting = self._waiting
+        try:
+            while waiting and self.budget > 0 and not self._must_wait(waiting[0]):
+                self._handle(waiting.popleft(), actions)
+        except Disconnect as why:
+            self._close(why, actions)
+        if not waiting:
+            self._waiting = None
+
+    def _handle(self, command: Command, actions: list[Action]) -> None:
+        method = command.method
+        self.budget -= 1
+        self.commands += 1
+        counters = self._counters
+        counters.commands[method] += 1
+        counters.messages_in += 1
+        is_connected = self.state is State.CONNECTED
+        if self.state is State.CLOSED:
+            return
+        if is_connected == (method == "connect") or (
+            not is_connected and self.state is not State.NEW
+        ):
+            raise BAD_REQUEST_CLOSE.fresh()
+        try:
+            self._handlers[method](self, command, actions)
+        except ClientError as error:
+            self._refuse(command.id, error, actions)
+
+    def _refuse(self, number: int, error: ClientError, actions: list[Action]) -> None:
+        self._counters.client_error(error.code)
+        actions.append(Send(error_reply(number, error)))
+
+    def _close(self, why: Disconnect, actions: list[Action]) -> None:
+        if self.state is State.CLOSED:
+            return
+        self.state = State.CLOSED
+        self._waiting = None
+        if why.is_client_fault:
+            self._counters.client_error(why.code)
+        actions.append(Close(why))
