@@ -49,7 +49,7 @@ def refusal(text: str, config: Config = GUARDED) -> int:
 @pytest.mark.parametrize("algorithm", sorted(HASHES))
 def test_a_token_signed_with_our_key_lets_its_user_in(algorithm: str):
     claims = authenticate(token(algorithm, sub="ann", info={"a": 1}), GUARDED, NOW)
-    assert claims == Claims("ann", {"a": 1}, 0)
+    assert claims == Claims("ann", b'{"a":1}', 0)
 
 
 def test_a_token_of_another_implementation_is_accepted():
@@ -73,13 +73,13 @@ def test_without_a_token_the_connection_is_refused():
 
 
 def test_in_insecure_mode_no_token_is_needed():
-    assert authenticate("", INSECURE, NOW) == Claims("", None, 0)
-    assert authenticate("anything", INSECURE, NOW) == Claims("", None, 0)
-    assert authenticate("", BOTH, NOW) == Claims("", None, 0)
+    assert authenticate("", INSECURE, NOW) == Claims("", b"", 0)
+    assert authenticate("anything", INSECURE, NOW) == Claims("", b"", 0)
+    assert authenticate("", BOTH, NOW) == Claims("", b"", 0)
 
 
 def test_in_insecure_mode_a_token_still_names_the_user_but_does_not_expire():
-    assert authenticate(token(sub="ann", exp=int(NOW) + 5), BOTH, NOW) == Claims("ann", None, 0)
+    assert authenticate(token(sub="ann", exp=int(NOW) + 5), BOTH, NOW) == Claims("ann", b"", 0)
 
 
 def test_a_key_is_needed_to_check_a_token():
@@ -246,7 +246,7 @@ def test_times_with_a_fraction_are_accepted():
 
 
 def test_the_time_of_issue_is_no_condition():
-    assert authenticate(token(iat=int(NOW) + 60), GUARDED, NOW) == Claims("", None, 0)
+    assert authenticate(token(iat=int(NOW) + 60), GUARDED, NOW) == Claims("", b"", 0)
 
 
 # --- anything ------------------------------------------------------------------------------

@@ -53,7 +53,7 @@ async def test_a_client_connects_with_a_generated_token(
     async with LocalWorker(config.load(file, env={})).open() as worker:
         await entered(worker, token=token.strip())
         [client] = worker.server.clients
-        assert (client.connection.user, client.connection.info) == ("42", {"name": "Ann"})
+        assert (client.connection.user, client.connection.info) == ("42", b'{"name":"Ann"}')
         assert client.connection.expires_at > 0
 
 
