@@ -289,9 +289,7 @@ def test_a_history_request_is_read(given: dict[str, Any], wanted: tuple[Any, ...
 
 def test_a_backward_read_from_offset_0_is_a_bad_request():
     with pytest.raises(ClientError) as caught:
-        protocol.history_request(
-            params("history", {"channel": "a", "since": {}, "reverse": True})
-        )
+        protocol.history_request(params("history", {"channel": "a", "since": {}, "reverse": True}))
     assert caught.value.code == 107
 
 
