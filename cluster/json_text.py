@@ -30,8 +30,8 @@ _LONE_SURROGATE: Final = re.compile(
     rb"|(?<!\\u[dD][89abAB][0-9a-fA-F]{2})\\u(?=[dD][c-fC-F][0-9a-fA-F]{2})"
 )
 
-_STRING: Final = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+"', re.DOTALL)
-_NO_BRACKETS: Final = bytes(set(range(256)) - set(b"[]{}"))
+_STRING: Final = re.compile(rb'"[^"]*"')
+_NO_BRACKETS: Final = bytes(set(range(256)) - set(b'[]{}"'))
 _LEVELS: Final = {ord("["): 1, ord("{"): 1, ord("]"): -1, ord("}"): -1}
 
 T = TypeVar("T")
@@ -143,5 +143,16 @@ def is_too_deep(text: bytes, levels: int = MAXIMUM_NESTING) -> bool:
     """
     if len(text) <= 2 * levels or text.count(b"[") + text.count(b"{") <= levels:
         return False
-    brackets = _STRING.sub(b"", text).translate(None, _NO_BRACKETS)
-    return max(accumulate(map(_LEVELS.__getitem__, brackets)), default=0) > levels
+    if b"\\" in text:
+        text = text.replace(rb"\\", b"").replace(rb"\"", b"")
+    # Without two quotes side by side, each bracket is inside or outside of a string as it was.
+    brackets = text.translate(None, _NO_BRACKETS).replace(b'""', b"")
+    if b'"' in brackets:
+        brackets = _STRING.sub(b"", brackets)
+    # Most text with many brackets is flat, and nothing of it is left soon. Each round takes two levels at most.
+    rest = brackets
+    for taken in range(0, 8, 2):
+        if len(rest) // 2 + taken <= levels:
+            return False
+        rest = rest.replace(b"[]", b"").replace(b"{}", b"")
+    return max(accumulate(map(_LEVELS.__getitem__, brackets))) > levels

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from typing import TypedDict
 
 import msgspec
@@ -97,6 +99,21 @@ def test_a_text_is_nested_512_levels_deep_at_most(opened: bytes, closed: bytes):
     for more in (levels + 1, 10 * levels, 30_000):
         with pytest.raises(JsonTextInvalid):
             checked(opened * more + b"1" + closed * more)
+
+
+@given(st.recursive(TEXTS, lambda inner: st.lists(inner, max_size=3).map(
+    lambda parts: b"[" + b",".join(parts) + b"]")), st.integers(0, 6))  # fmt: skip
+@settings(max_examples=300)
+def test_the_depth_of_any_text_is_found(text: bytes, levels: int):
+    def depth(value: object) -> int:
+        inner = value.values() if isinstance(value, dict) else value
+        if not isinstance(inner, str) and isinstance(inner, Iterable):
+            return 1 + max(map(depth, inner), default=0)
+        return 0
+
+    # Members that repeat count too.
+    document = json.loads(text, object_pairs_hook=lambda pairs: [value for _, value in pairs])
+    assert is_too_deep(text, levels) is (depth(document) > levels)
 
 
 def test_many_brackets_are_not_deep():
