@@ -327,6 +327,18 @@ def publication_body(data: bytes, user: str, client: str, info: bytes) -> bytes:
     return b'{"data":%b,"info":%b}' % (data, orjson.dumps(client_info))
 
 
+def server_publication_body(params: dict[str, Any], tags: dict[str, str] | None) -> bytes:
+    """Encode a publication of the server API: its data and tags, without a publisher.
+
+    Raises:
+        ClientError: 107 without data.
+    """
+    data = data_json(params)
+    if not tags:
+        return b'{"data":%b}' % data
+    return b'{"data":%b,"tags":%b}' % (data, orjson.dumps(tags))
+
+
 def publication_json(publication: Publication) -> bytes:
     """Add the offset to a publication, and the epoch if it is the first of its stream."""
     offset = publication.offset

@@ -23,6 +23,7 @@ from urllib.parse import urlencode, urlsplit
 
 from cluster.errors import HttpStatusError, NotAnswering
 
+ANSWERED_WITHIN_SECONDS: Final = 5.0
 _SHOWN_CHARACTERS: Final = 200
 _CHUNK_BYTES: Final = 1 << 16
 _LOCAL_HOSTS: Final = frozenset({"localhost", "127.0.0.1", "::1"})
@@ -85,7 +86,7 @@ class HttpEndpoint:
     name: str
     url: str
     hint: str = ""
-    timeout_seconds: float = 5.0
+    timeout_seconds: float = ANSWERED_WITHIN_SECONDS
     max_bytes: int = 64 << 20
 
     def address(self, request: HttpRequest[Any]) -> str:

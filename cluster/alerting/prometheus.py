@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from cluster import durations
-from cluster.alerting.http import HttpRequest, HttpService, as_json
+from cluster.alerting.http import ANSWERED_WITHIN_SECONDS, HttpRequest, HttpService, as_json
 
 _HINT: Final = "start it with `ws-cluster monitoring up`, or give its address with --prometheus-url"
 
@@ -97,8 +97,10 @@ def query_request(expression: str) -> HttpRequest[list[Sample]]:
 class Prometheus:
     """A Prometheus at `url`."""
 
-    def __init__(self, url: str) -> None:
-        self.service: Final = HttpService("Prometheus", url.rstrip("/"), _HINT)
+    def __init__(self, url: str, timeout_seconds: float = ANSWERED_WITHIN_SECONDS) -> None:
+        self.service: Final = HttpService(
+            "Prometheus", url.rstrip("/"), _HINT, timeout_seconds=timeout_seconds
+        )
 
     def rules(self) -> list[Rule]:
         """Every alerting rule with its alerts, in the order of the rule files."""

@@ -42,6 +42,7 @@ class Family:
 DIRECTIONS: Final = ("in", "out")
 ERROR_TYPES: Final = ("handler", "broker", "store", "internal")
 DROP_REASONS: Final = ("slow", "closed", "broker")
+API_RESULTS: Final = ("ok", "error", "unauthorized")
 REJECT_REASONS: Final = (
     "rate_limit",
     "connection_limit",
@@ -103,6 +104,8 @@ WORKER_FAMILIES: Final = (
            {"result": RECOVERY_RESULTS}),
     Family("app_connections_rejected_total", "counter", "worker",
            "Upgrades and connects rejected.", {"reason": REJECT_REASONS}),
+    Family("app_api_requests_total", "counter", "worker", "Requests to the server HTTP API.",
+           {"result": API_RESULTS}),
     Family("app_log_events_total", "counter", "worker", "Log events written.",
            {"level": LOG_LEVELS}),
     Family("app_publish_to_delivery_seconds", "histogram", "worker",

@@ -51,6 +51,7 @@ class Counters:
         self.dropped = dict.fromkeys(catalogue.DROP_REASONS, 0)
         self.recoveries = dict.fromkeys(catalogue.RECOVERY_RESULTS, 0)
         self.rejected = dict.fromkeys(catalogue.REJECT_REASONS, 0)
+        self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
         self.log_events = dict.fromkeys(catalogue.LOG_LEVELS, 0)
         self.publish_to_delivery = Distribution(catalogue.DELIVERY_BUCKETS)
         self.event_loop_lag = Distribution(catalogue.LAG_BUCKETS)

@@ -91,15 +91,46 @@ class Commands:
     def _published(
         self, done: Callable[[ClientError | None], None], reply: Position | StoreError
     ) -> None:
+        done(self._settled(reply))
+
+    def _settled(self, reply: Position | StoreError) -> ClientError | None:
+        """Count what became of a publish; returns the error for its publisher."""
         self._publishing -= 1
         if not self._publishing:
             self._all_published.set()
         if isinstance(reply, StoreError):
             store_failed(self._counters, "publish_failed", reply, kind="broker")
-            done(INTERNAL)
-        else:
-            self._counters.publications += 1
-            done(None)
+            return INTERNAL
+        self._counters.publications += 1
+        return None
+
+    def publish_from_server(self, channel: str, body: bytes) -> asyncio.Future[Position]:
+        """Publish what an application's backend sends: at once, before this returns.
+
+        Args:
+            body: see `protocol.server_publication_body`.
+
+        Returns:
+            The position, (0, "") in a channel without history; or `ClientError` 100 as its exception.
+
+        Raises:
+            ClientError: 102, 107 as the permissions say.
+        """
+        policy = self._permissions.history(channel)
+        sent: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
+
+        def done(reply: Position | StoreError) -> None:
+            error = self._settled(reply)
+            if sent.done():
+                return  # The request was given up.
+            if isinstance(reply, Position):
+                sent.set_result(reply)
+            elif error is not None:
+                sent.set_exception(error.fresh())
+
+        self._publishing += 1
+        self._broker.publish(channel, body, policy, int(time.time() * 1000), done)
+        return sent
 
     async def flush(self) -> None:
         """Wait until every publish in flight has been answered; the caller bounds the time."""

@@ -20,6 +20,7 @@ from collections.abc import AsyncIterator, Mapping
 
 import uvloop
 
+from cluster import api
 from cluster import log as logs
 from cluster.children.listeners import BACKLOG
 from cluster.config import Config
@@ -84,8 +85,16 @@ class Worker:
             rpc_handlers=rpc_handlers,
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
+        app = web_app.application(self._server)
+        api.add_routes(
+            app,
+            api.ServerMethods(self._node.commands),
+            self._counters,
+            key=config.http_api.key,
+            is_draining=self._stop.is_set,
+        )
         self._http = web_app.runner(
-            web_app.application(self._server),
+            app,
             self._server,
             logs_requests=config.log.level == "debug",
             idle_seconds=config.client.stale_close_delay,

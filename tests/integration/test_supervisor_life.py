@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.harness.processes import cpu_seconds
 from tests.integration.running import ROOT, eventually
 
 
@@ -134,11 +135,13 @@ def test_a_worker_that_ignores_term_is_killed_after_the_grace(a_cluster):
 
 
 @pytest.mark.alone
-def test_four_real_programs_are_ready_within_three_seconds_of_the_start(a_cluster):
+def test_four_real_programs_are_ready_after_three_seconds_of_two_cores(a_cluster):
     cluster = a_cluster(workers=4, embedded=True, nginx=True)
     began = time.monotonic()
     cluster.ready()
-    assert time.monotonic() - began < 6  # the goal is 3 s; a busy machine may take twice as long
+    # As in test_ws_cluster_up.py: the work is bounded, and the wait only generously.
+    assert cpu_seconds(cluster.process.pid) < 6
+    assert time.monotonic() - began < 30
 
 
 def test_all_ports_in_use_are_reported_at_once(a_cluster):

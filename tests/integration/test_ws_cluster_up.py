@@ -17,6 +17,7 @@ import psutil
 import pytest
 import websockets.sync.client
 
+from tests.harness.processes import cpu_seconds
 from tests.integration.running import ROOT, eventually, free_ports
 
 PROGRAM = (sys.executable, "-m", "cluster")
@@ -277,7 +278,7 @@ def test_with_another_host_address_the_workers_still_listen_on_loopback(tmp_path
 
 
 @pytest.mark.alone
-def test_four_workers_are_ready_in_three_seconds(tmp_path):
+def test_four_workers_are_ready_after_three_seconds_of_two_cores(tmp_path):
     ports = free_ports(7)
     flags = ["--port", ports[0], "--admin-port", ports[1], "--worker-port-base", ports[2]]
     flags += ["--development", "--data-dir", tmp_path / "data", "--workers", 4]
@@ -288,8 +289,11 @@ def test_four_workers_are_ready_in_three_seconds(tmp_path):
             [*PROGRAM, "up", *(str(flag) for flag in flags)], cwd=ROOT, stdout=file
         )
     eventually(lambda: '"cluster_started"' in out.read_text(), "it has started")
-    seconds = time.monotonic() - began
+    waited = time.monotonic() - began
+    worked = cpu_seconds(process.pid)
     process.send_signal(signal.SIGTERM)
     assert process.wait(20) == 0
-    # The goal is 3 s on an idle machine; this one may be busy with other tests.
-    assert seconds < 6
+    # The goal is 3 s on an idle machine with two cores, which a benchmark measures. Here the machine
+    # may be busy, so the work is bounded, and the wait only generously.
+    assert worked < 6
+    assert waited < 30

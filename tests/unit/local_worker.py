@@ -12,6 +12,7 @@ from typing import Any, TypeVar, cast
 import orjson
 from aiohttp import web
 
+from cluster import api
 from cluster.broker import BrokerListener
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
 from cluster.metrics.counters import Counters
@@ -142,6 +143,13 @@ class LocalWorker:
         loop.set_exception_handler(lambda _, context: self.faults.append(str(context)))
         app = web_app.application(self.server)
         app.add_routes(self.routes)
+        api.add_routes(
+            app,
+            api.ServerMethods(self.node.commands),
+            self.counters,
+            key=self.config.http_api.key,
+            is_draining=lambda: not self.is_ready,
+        )
         http = web_app.runner(
             app,
             self.server,
