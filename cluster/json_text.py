@@ -47,10 +47,14 @@ class JsonDecoder(Generic[T]):
     Args:
         shape: a `msgspec.Struct` or a `TypedDict`; members that it does not name are ignored.
         replaces_surrogates: whether a lone surrogate in a string becomes U+FFFD instead of an error.
+
+    Attributes:
+        decode_plain: decodes text that is known to be UTF-8 and raises what msgspec raises, also for text
+            that `decode` accepts.
     """
 
     def __init__(self, shape: Any, *, replaces_surrogates: bool = False) -> None:
-        self._decode = msgspec.json.Decoder(shape).decode
+        self.decode_plain = msgspec.json.Decoder(shape).decode
         self._replaces_surrogates = replaces_surrogates
 
     def decode(self, text: bytes) -> T:
@@ -61,9 +65,9 @@ class JsonDecoder(Generic[T]):
         """
         try:
             if not text.isascii():
-                # msgspec checks only what becomes a string.
+                # msgspec checks what becomes a string, and nothing else.
                 text.decode()
-            document: T = self._decode(text)
+            document: T = self.decode_plain(text)
             return document
         except (msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
             raise JsonTextInvalid(str(error)) from None
@@ -86,10 +90,10 @@ class JsonDecoder(Generic[T]):
         if not found:
             raise JsonTextInvalid(str(error)) from None
         try:
-            document = self._decode(marked.replace(b"\0\0", rb"\\"))
+            document = self.decode_plain(marked.replace(b"\0\0", rb"\\"))
+            restored: T = self._restored(document, marker)
         except (msgspec.DecodeError, RecursionError) as again:
             raise JsonTextInvalid(str(again)) from None
-        restored: T = self._restored(document, marker)
         return restored
 
     def _restored(self, value: Any, marker: bytes) -> Any:
@@ -105,6 +109,8 @@ class JsonDecoder(Generic[T]):
                 self._restored(key, marker): self._restored(one, marker)
                 for key, one in value.items()
             }
+        if isinstance(value, list):
+            return [self._restored(one, marker) for one in value]
         if isinstance(value, msgspec.Struct):
             for field in value.__struct_fields__:
                 setattr(value, field, self._restored(getattr(value, field), marker))

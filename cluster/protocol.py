@@ -24,7 +24,6 @@ from cluster.errors import (
     BAD_REQUEST_CLOSE,
     BAD_TEXT,
     ClientError,
-    Disconnect,
     Unsubscribe,
 )
 from cluster.methods import METHODS
@@ -190,19 +189,23 @@ def decode(payload: bytes) -> list[Command]:
     if payload.endswith(b"\n"):
         payload = payload[:-1]
     try:
+        if not payload.isascii():
+            payload.decode()
         if b"\n" in payload:
-            return [_command(_COMMANDS.decode(line)) for line in payload.split(b"\n")]
-        return [_command(_COMMANDS.decode(payload))]
-    except json_text.JsonTextInvalid:
-        raise _decode_error(payload).fresh() from None
-
-
-def _decode_error(payload: bytes) -> Disconnect:
-    try:
-        payload.decode()
+            return [_command(_COMMANDS.decode_plain(line)) for line in payload.split(b"\n")]
+        return [_command(_COMMANDS.decode_plain(payload))]
     except UnicodeDecodeError:
-        return BAD_TEXT
-    return BAD_REQUEST_CLOSE
+        raise BAD_TEXT.fresh() from None
+    except (msgspec.DecodeError, RecursionError):
+        return _decode_unusual(payload)
+
+
+def _decode_unusual(payload: bytes) -> list[Command]:
+    """Decode text that msgspec has refused: it has lone surrogates, or is malformed."""
+    try:
+        return [_command(_COMMANDS.decode(line)) for line in payload.split(b"\n")]
+    except json_text.JsonTextInvalid:
+        raise BAD_REQUEST_CLOSE.fresh() from None
 
 
 def _command(envelope: Any) -> Command:
@@ -280,7 +283,7 @@ def publish_request(params: _PublishParams) -> tuple[str, bytes]:
 def data_text(params: _PublishParams | _RpcParams) -> bytes:
     """Return `data` as it was sent, b"" if absent; raises `ClientError` 107 if nested too deeply."""
     data = bytes(params.data)
-    if json_text.is_too_deep(data):
+    if len(data) > 2 * json_text.MAXIMUM_NESTING and json_text.is_too_deep(data):
         raise BAD_REQUEST.fresh()
     return data
 
@@ -327,13 +330,16 @@ def publication_body(data: bytes, user: str, client: str, info: bytes) -> bytes:
     return b'{"data":%b,"info":%b}' % (data, orjson.dumps(client_info))
 
 
-def server_publication_body(params: dict[str, Any], tags: dict[str, str] | None) -> bytes:
-    """Encode a publication of the server API: its data and tags, without a publisher.
+def server_publication_body(data: bytes, tags: dict[str, str] | None) -> bytes:
+    """Encode a publication of the server API: its data, as JSON text, and tags, without a publisher.
 
     Raises:
-        ClientError: 107 without data.
+        ClientError: 107 without data, or with data nested too deeply.
     """
-    data = data_json(params)
+    try:
+        data = json_text.checked(data)
+    except json_text.JsonTextInvalid:
+        raise BAD_REQUEST.fresh() from None
     if not tags:
         return b'{"data":%b}' % data
     return b'{"data":%b,"tags":%b}' % (data, orjson.dumps(tags))

@@ -9,14 +9,23 @@ import hmac
 import json
 from typing import Any
 
+import aiohttp
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from cluster.config import TokenConfig
+from cluster.config import HttpApiConfig, TokenConfig
 from cluster.sessions import StateInvalid
 from tests.unit.json_texts import TEXTS
-from tests.unit.local_worker import RECOVERABLE, Caller, LocalWorker, ask, configured, entered
+from tests.unit.local_worker import (
+    RECOVERABLE,
+    Caller,
+    LocalWorker,
+    ask,
+    changed,
+    configured,
+    entered,
+)
 from tests.unit.raw_socket import echo, echo_at_once
 
 KEY = "a key of 32 bytes and a few more"
@@ -26,7 +35,7 @@ SEEN = [
     b'"},\\"offset\\":7"', b"[" * 500 + b"]" * 500,
 ]  # fmt: skip
 SOME_TEXTS = st.lists(TEXTS, min_size=1, max_size=20)
-PROPERTY = settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
+PROPERTY = settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 
 
 def send(caller: Caller, *commands: bytes) -> None:
@@ -146,6 +155,84 @@ async def test_a_publication_that_an_older_version_has_stored_is_read():
         [publication] = reply["history"]["publications"]
         assert publication["data"] == {"n": 1.1}
         assert publication["info"]["conn_info"] == {"a": 1}
+
+
+# --- the server API --------------------------------------------------------------------------
+
+
+async def post(worker: LocalWorker, method: str, body: bytes) -> Any:
+    url = f"http://127.0.0.1:{worker.port}/api/{method}"
+    async with (
+        aiohttp.ClientSession(headers={"X-API-Key": KEY}) as session,
+        session.post(url, data=body) as response,
+    ):
+        return await response.json() if response.status == 200 else response.status
+
+
+def with_api() -> LocalWorker:
+    return LocalWorker(changed(configured(), http_api=HttpApiConfig(KEY)))
+
+
+async def through_api(texts: list[bytes]) -> None:
+    async with with_api().open() as worker:
+        reader = await entered(worker)
+        await ask(reader, "subscribe", channel="c")
+        offset = 0
+        for text in texts:
+            publish = b'{"data":%b,"channel":"c"}' % text
+            broadcast = b'{"channels":["c"],"data":\n %b\n}' % text
+            batch = b'{"commands":[{"publish":%b},{"broadcast":%b}]}' % (publish, broadcast)
+            bodies = {"publish": publish, "broadcast": broadcast, "batch": batch}
+            for (method, body), publications in zip(bodies.items(), (1, 1, 2), strict=True):
+                assert "error" not in str(await post(worker, method, body))
+                for _ in range(publications):
+                    offset += 1
+                    end = b',"epoch":' if offset == 1 else b"}}}"
+                    pushed = await line_with(reader, b',"offset":%d%b' % (offset, end))
+                    assert pushed.startswith(
+                        b'{"push":{"channel":"c","pub":{"data":%b,"offset":' % text
+                    )
+
+
+async def test_the_api_publishes_what_was_seen_to_change_as_it_is():
+    await through_api(SEEN)
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=4))
+@PROPERTY
+def test_the_api_publishes_any_json_as_it_is(texts: list[bytes]):
+    asyncio.run(through_api(texts))
+
+
+async def test_data_of_the_api_on_several_lines_is_pushed_as_one_document():
+    async with with_api().open() as worker:
+        reader = await entered(worker)
+        await ask(reader, "subscribe", channel="c")
+        await post(worker, "publish", b'{\n "channel": "c",\n "data": {\n  "a": 1.10\n }\n}\n')
+        assert b'"data":{  "a": 1.10 },' in await line_with(reader, b'"pub":')
+
+
+@pytest.mark.parametrize(
+    ("body", "wanted"),
+    [
+        (b'{"channel":"c","data":01}', 400),
+        (b'{"channel":"c","data":"\xff"}', 400),
+        (b'{"channel":"c"}', 107),
+        (b'{"channel":"c","data":' + b"[" * 513 + b"]" * 513 + b"}", 107),
+        (b'{"channel":"c","data":' + b"[" * 5000 + b"]" * 5000 + b"}", 400),
+        (b'{"channel":"\\ud83d","data":"\\ud83d"}', 107),
+    ],
+)
+async def test_the_api_refuses_what_is_no_json_and_what_is_too_deep(body: bytes, wanted: int):
+    async with with_api().open() as worker:
+        answer = await post(worker, "publish", body)
+        assert (answer if isinstance(answer, int) else answer["error"]["code"]) == wanted
+        broadcast = body.replace(b'"channel":', b'"channels":["c",').replace(
+            b',"data"', b'],"data"'
+        )
+        if b'"\\ud83d"' in body:
+            answer = await post(worker, "broadcast", broadcast)
+            assert [list(one) for one in answer["result"]["responses"]] == [["result"], ["error"]]
 
 
 # --- rpc and connect -------------------------------------------------------------------------
