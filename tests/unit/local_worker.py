@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar, cast
 
 import orjson
@@ -107,7 +107,7 @@ class LocalWorker:
         config: Config,
         *,
         store: MemoryStore | None = None,
-        rpc_handlers: Mapping[str, Callable[[str, Any], Awaitable[Any]]] | None = None,
+        rpc_handlers: Mapping[str, Callable[[str, bytes], Any]] | None = None,
     ) -> None:
         self.config = config
         self.store = store or MemoryStore()
