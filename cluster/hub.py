@@ -294,6 +294,22 @@ class Hub:
             self.release(channel)
         return is_whole
 
+    def fill_part(self, channel: Channel, top: Position, missing: list[Publication]) -> bool:
+        """Deliver the first publications that a held channel misses; it stays held, and is read on.
+
+        Returns:
+            True if they follow its position. If not, `fill` finds out the same.
+        """
+        is_next = (
+            not channel.has_overflown
+            and top.epoch == channel.epoch
+            and bool(missing)
+            and _is_contiguous(missing, channel.offset, missing[-1].offset)
+        )
+        if is_next:
+            self._advance(channel, missing)
+        return is_next
+
     def _join_all_ahead(self, channel: Channel) -> None:
         for subscriber, (write, _) in channel.ahead.items():
             channel.writes[subscriber] = write

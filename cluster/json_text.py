@@ -24,6 +24,10 @@ import orjson
 #: about 1,000, and JSON without a bound could stop such a client.
 MAXIMUM_NESTING: Final = 512
 
+#: Documents that are nested more deeply are not parsed. msgspec ends where Python's stack does, which is at
+#: another depth in each version of Python, and never before this.
+PARSED_NESTING: Final = 800
+
 #: The escape of a lone surrogate, in text without escaped backslashes. It is only its `\u` that matches.
 _LONE_SURROGATE: Final = re.compile(
     rb"\\u(?=[dD][89abAB][0-9a-fA-F]{2}(?!\\u[dD][c-fC-F][0-9a-fA-F]{2}))"
@@ -49,8 +53,8 @@ class JsonDecoder(Generic[T]):
         replaces_surrogates: whether a lone surrogate in a string becomes U+FFFD instead of an error.
 
     Attributes:
-        decode_plain: decodes text that is known to be UTF-8 and raises what msgspec raises, also for text
-            that `decode` accepts.
+        decode_plain: decodes text that is known to be UTF-8 and not too deep, and raises what msgspec
+            raises, also for text that `decode` accepts.
     """
 
     def __init__(self, shape: Any, *, replaces_surrogates: bool = False) -> None:
@@ -67,6 +71,8 @@ class JsonDecoder(Generic[T]):
             if not text.isascii():
                 # msgspec checks what becomes a string, and nothing else.
                 text.decode()
+            if is_too_deep(text, PARSED_NESTING):
+                raise JsonTextInvalid(f"nested more than {PARSED_NESTING} levels deep")
             document: T = self.decode_plain(text)
             return document
         except (msgspec.ValidationError, UnicodeDecodeError, RecursionError) as error:
@@ -143,7 +149,7 @@ def of(value: Any) -> bytes:
 
 
 def is_too_deep(text: bytes, levels: int = MAXIMUM_NESTING) -> bool:
-    """Whether well-formed text is nested more than so many levels deep.
+    """Whether text is nested more than so many levels deep; of malformed text it may say anything.
 
     Text that is short or has few brackets cannot be, so most of it is not looked at.
     """

@@ -191,6 +191,10 @@ def decode(payload: bytes) -> list[Command]:
     try:
         if not payload.isascii():
             payload.decode()
+        if len(payload) > 2 * json_text.PARSED_NESTING and json_text.is_too_deep(
+            payload, json_text.PARSED_NESTING
+        ):
+            raise BAD_REQUEST_CLOSE.fresh()
         if b"\n" in payload:
             return [_command(_COMMANDS.decode_plain(line)) for line in payload.split(b"\n")]
         return [_command(_COMMANDS.decode_plain(payload))]

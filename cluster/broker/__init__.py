@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import NamedTuple, Protocol
+from typing import Final, NamedTuple, Protocol
 
 from cluster.errors import StoreError
 from cluster.protocol import Position, Publication
+
+#: Bytes of publications that one read returns at most, unless it asks for fewer or one is larger.
+READ_MAX_BYTES: Final = 512 * 1024
 
 
 class HistoryPolicy(NamedTuple):
@@ -29,10 +32,16 @@ class HistoryPolicy(NamedTuple):
 
 
 class StreamRead(NamedTuple):
-    """A stream at one moment: its top, and the publications asked for."""
+    """A stream at one moment: its top, and the publications asked for.
+
+    Attributes:
+        top: epoch "" if the stream was never used, or no longer is.
+        is_cut: whether the limit of bytes has ended the read before its other limits.
+    """
 
     top: Position
     publications: list[Publication]
+    is_cut: bool = False
 
 
 class BrokerListener(Protocol):
@@ -84,13 +93,22 @@ class Broker(Protocol):
         since: int | None = None,
         limit: int = 0,
         reverse: bool = False,
+        max_bytes: int = READ_MAX_BYTES,
+        is_whole: bool = False,
+        leaves_epoch: bool = True,
     ) -> StreamRead:
         """Read a stream's top and, if `limit` is not 0, publications.
+
+        The limits hold for what the store reads and sends, too.
 
         Args:
             since: an offset: forward, publications after it; backward, those before it.
             limit: how many at most; -1 for all, 0 for the top only.
             reverse: newest first.
+            max_bytes: of their bodies together; the first one is returned whatever its size.
+            is_whole: return all publications after `since`, or none if the limits do not allow all.
+            leaves_epoch: give a stream that was never used its epoch, and keep it for a while; without
+                it a read writes nothing.
 
         Raises:
             StoreUnavailable: when the store is unavailable.

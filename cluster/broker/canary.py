@@ -12,6 +12,7 @@ import time
 from typing import Any
 
 from cluster.log import get_logger
+from cluster.resp.keys import KIND_INTERNAL
 from cluster.resp.router import Router
 from cluster.resp.shard import Shard
 from cluster.resp.subscriptions import Subscriptions
@@ -97,7 +98,7 @@ class Canary:
     def _key_on(self, shard: Shard) -> str:
         number = 0
         while True:
-            key = f"{{{self._prefix}:canary:{self._name}:{number}}}.pub"
+            key = f"{{{self._prefix}:{KIND_INTERNAL}:canary:{self._name}:{number}}}.pub"
             if self._router.shard_of(key) is shard:
                 return key
             number += 1

@@ -1,9 +1,9 @@
 """The broker over Redis or Valkey: streams for history, sharded pub/sub for delivery.
 
-Layout 1: `{prefix:channel}.meta` (hash: o top offset, e epoch), `{prefix:channel}.stream` (id =
-offset), shard channel `{prefix:channel}.pub` with payloads `1:offset:epoch:accepted_ms:body`. All
+Of a channel there are `.meta` (hash: o top offset, e epoch), `.stream` (id = offset), and the shard
+channel `.pub` with payloads `1:offset:epoch:accepted_ms:body`; `cluster.resp.keys` has their names. All
 keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
-payload of another layout is counted and ignored: two versions may share the store during a roll.
+payload of another form is counted and ignored: two versions may share the store during a roll.
 """
 
 from __future__ import annotations
@@ -14,10 +14,11 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from cluster.broker import BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import READ_MAX_BYTES, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
+from cluster.resp.keys import KIND_CHANNEL
 from cluster.resp.router import Router
 from cluster.resp.scripts import PUBLISH, READ_STREAM
 from cluster.resp.subscriptions import Subscriptions
@@ -29,7 +30,7 @@ class RedisBroker:
     """See `Broker` for the guarantees.
 
     Args:
-        prefix: of every key of this cluster.
+        prefix: of every key of this cluster; see `key_prefix`.
         listener: receives the publications.
     """
 
@@ -44,7 +45,7 @@ class RedisBroker:
     ) -> None:
         self._router = router
         self._subscriptions = subscriptions
-        self._prefix = prefix
+        self._prefix = f"{prefix}:{KIND_CHANNEL}"
         self._listener = listener
         self._counters = counters
         self._spare_epoch = new_epoch()
@@ -104,21 +105,28 @@ class RedisBroker:
         since: int | None = None,
         limit: int = 0,
         reverse: bool = False,
+        max_bytes: int = READ_MAX_BYTES,
+        is_whole: bool = False,
+        leaves_epoch: bool = True,
     ) -> StreamRead:
         first, last = "-", "+"
         if since is not None and reverse:
             last = f"({since}-0"
         elif since is not None:
             first = f"({since}-0"
-        offset, epoch, entries = await self._router.call_script(
+        offset, epoch, entries, is_cut = await self._router.call_script(
             READ_STREAM,
             (self._key(channel, "meta"), self._key(channel, "stream")),
-            (self._spare_epoch, history.meta_ttl_ms, first, last, limit, int(reverse)),
-        )
+            (
+                self._spare_epoch if leaves_epoch else "", history.meta_ttl_ms, first, last, limit,
+                int(reverse), max_bytes, since if is_whole and since is not None else "",
+            ),
+        )  # fmt: skip
         top = Position(offset, self._used(epoch.decode()))
         return StreamRead(
             top,
             [Publication(int(id_.split(b"-")[0]), top.epoch, fields[1]) for id_, fields in entries],
+            bool(is_cut),
         )
 
     def _used(self, epoch: str) -> str:

@@ -5,6 +5,11 @@ Guarantees
 - Every write is handed to the kernel (append-only file) before it is acknowledged: a killed
   process loses no acknowledged write, a power cut may lose some (`appendfsync no`).
 - It is ready when it answers PING, which it does after its data is loaded.
+- Its memory is limited. When it is full it removes what would expire next (`volatile-ttl`): a stream
+  goes long before its position. Whoever needs what was removed is told: a position without
+  its stream, or a stream without its position, recovers nothing (tests/contract/test_embedded.py).
+- A worker that does not read is disconnected before what it is sent fills the memory; it connects
+  again and reads from the streams what it has missed.
 """
 
 from __future__ import annotations
@@ -20,9 +25,13 @@ from urllib.parse import quote
 from cluster.children.child import Child
 from cluster.children.process import Launch
 from cluster.children.worker_child import environment
+from cluster.metrics.system import memory
 
 _PROBE_INTERVAL_SECONDS: Final = 0.02
 _PROBE_TIMEOUT_SECONDS: Final = 2.0
+# Hard limit, soft limit and its seconds. A worker's reads in flight are half a megabyte each
+# (READ_MAX_BYTES), and at most 200 (broker.read_concurrency).
+_OUTPUT_LIMITS: Final = "normal 192mb 128mb 30 pubsub 64mb 32mb 30"
 
 
 class ValkeySpec:
@@ -33,6 +42,8 @@ class ValkeySpec:
         data_dir: directory of its append-only files; must exist.
         socket_path: the unix socket it listens on; its directory must be private.
         lock_fd: the lock of the data directory, held while the server runs.
+        max_memory: bytes of data and buffers; 0 is half of the machine's or the container's memory,
+            because a rewrite of the append-only file may need the other half.
     """
 
     name = "valkey"
@@ -41,11 +52,14 @@ class ValkeySpec:
     boot_seconds = math.inf
     output_level = "info"
 
-    def __init__(self, program: str, *, data_dir: Path, socket_path: Path, lock_fd: int) -> None:
+    def __init__(
+        self, program: str, *, data_dir: Path, socket_path: Path, lock_fd: int, max_memory: int = 0
+    ) -> None:
         self._program = program
         self._data_dir = data_dir
         self._socket = socket_path
         self._lock_fd = lock_fd
+        self._max_memory = max_memory
 
     @property
     def url(self) -> str:
@@ -65,6 +79,9 @@ class ValkeySpec:
             "--save": "",
             "--daemonize": "no",
             "--loglevel": "warning",
+            "--maxmemory": str(self._max_memory or memory().limit // 2),
+            "--maxmemory-policy": "volatile-ttl",
+            "--client-output-buffer-limit": _OUTPUT_LIMITS,
         }
         return Launch(
             argv=(self._program, *(part for pair in options.items() for part in pair)),

@@ -29,6 +29,9 @@ _CONSOLE_URLS: Final = (
     "alertmanager_link",
     "grafana_link",
 )
+#: An empty Valkey with the buffers of a few workers needs some of it.
+_LEAST_MEMORY: Final = 32 << 20
+_KEY_PREFIX: Final = re.compile(r"[-A-Za-z0-9_.]{1,64}")
 #: A URL in which nothing can be a part of a password.
 _PLAIN_URL: Final = re.compile(r"\w+://[\w.-]*(:[0-9]+)?(/\w*)?")
 #: What PyJWT refuses as the secret of an HMAC begins like this, or is a JSON Web Key (RFC 7517).
@@ -44,6 +47,8 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _ports,
         _host,
         _redis_urls,
+        _prefix,
+        _valkey_maxmemory,
         _console_urls,
         _channels,
         _hmac_key,
@@ -101,6 +106,25 @@ def _redis_urls(config: Config) -> Iterator[Problem]:
         if reason:
             is_secret = _PLAIN_URL.fullmatch(url) is None
             yield problem("broker.redis_urls", url, reason, is_secret=is_secret)
+
+
+def _prefix(config: Config) -> Iterator[Problem]:
+    if not _KEY_PREFIX.fullmatch(config.broker.prefix):
+        # A colon ends the prefix in every key (cluster/resp/keys.py), and braces are hash tags.
+        yield problem(
+            "broker.prefix",
+            config.broker.prefix,
+            "give 1 to 64 letters, digits, hyphens, dots or underscores",
+        )
+
+
+def _valkey_maxmemory(config: Config) -> Iterator[Problem]:
+    if 0 < config.broker.valkey_maxmemory < _LEAST_MEMORY:
+        yield problem(
+            "broker.valkey_maxmemory",
+            config.broker.valkey_maxmemory,
+            f"give at least {_LEAST_MEMORY} bytes, or 0",
+        )
 
 
 def _console_urls(config: Config) -> Iterator[Problem]:

@@ -86,6 +86,9 @@ class ClientConfig:
     history_max_publication_limit: int = _integer(
         300, minimum=1, text="publications per history reply"
     )
+    history_max_publication_bytes: int = _bytes(
+        262144, minimum=1024, text="bytes of publications per history reply, which ends before them"
+    )
     recovery_max_publication_limit: int = _integer(300, minimum=1, text="publications per recovery")
     channel_position_check_delay: float = _seconds(
         40.0,
@@ -160,8 +163,20 @@ class BrokerConfig:
     redis_urls: tuple[str, ...] = _strings(
         text="shards, chosen by channel; if empty, a Valkey is started", is_secret=True
     )
-    prefix: str = _string("ws", text="prefix of every key")
+    redis_password: str = _secret(text="password of the servers whose URL names none")
+    prefix: str = _string("ws", text="prefix of every key; letters, digits and -_.")
     timeout: float = _seconds(4.0, minimum=0.05, text="time a request to the store may take")
+    read_concurrency: int = _integer(
+        64,
+        minimum=1,
+        maximum=200,
+        text="reads of publications that a worker may have in flight; the others wait",
+    )
+    valkey_maxmemory: int = _bytes(
+        0,
+        minimum=0,
+        text="memory of the embedded Valkey; 0 is half of the machine's or container's",
+    )
     canary_interval: float = _seconds(
         1.0, minimum=0.05, text="time between two canary publications"
     )

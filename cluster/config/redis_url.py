@@ -13,7 +13,7 @@ import ssl
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, urlsplit
+from urllib.parse import SplitResult, parse_qsl, quote, urlsplit, urlunsplit
 
 #: Schemes of a store's URL. valkey and valkeys mean what redis and rediss mean.
 REDIS_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -32,6 +32,7 @@ _TLS: Final = frozenset(
 _USED: Final = frozenset({"client_name", "db", "protocol"}) | _TLS
 _BEFORE_HOST: Final = "write user name and password before the host: redis://user:password@host"
 _TIMEOUT: Final = "set broker.timeout instead of a timeout in the URL"
+_BOOLEANS: Final = frozenset({"true", "false", "1", "0", "t", "f", "yes", "no", "y", "n"})
 _REFUSED: Final = {
     "username": _BEFORE_HOST,
     "password": _BEFORE_HOST,
@@ -107,6 +108,24 @@ class Address:
         return address
 
 
+def database_of(url: str) -> int:
+    """The number of the database that a store's URL names, 0 if it names none; the URL must be valid."""
+    parts = urlsplit(url)
+    given = dict(parse_qsl(parts.query)).get("db", "")
+    if not given and parts.scheme != "unix":
+        given = parts.path.rstrip("/").rpartition("/")[2]
+    return int(given) if given.isdigit() else 0
+
+
+def with_password(url: str, password: str) -> str:
+    """The URL with this password, or as it is if it names one."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    if ":" in user:
+        return url
+    return urlunsplit(parts._replace(netloc=f"{user}:{quote(password, safe='')}@{host}"))
+
+
 def _split(url: str) -> SplitResult:
     scheme = url.partition("://")[0]
     if scheme not in REDIS_SCHEMES:
@@ -174,6 +193,9 @@ def _check_options(parts: SplitResult) -> None:
             )
         if not value or names.count(name) > 1:
             raise ValueError(f"give the option {name} once, with a value")
+        if name == "ssl_check_hostname" and value.lower() not in _BOOLEANS:
+            # redis-py takes every other word for true.
+            raise ValueError("give true or false for the option ssl_check_hostname")
         if name in _TLS and parts.scheme not in {"rediss", "valkeys"}:
             raise ValueError(f"begin the URL with rediss://, or leave out {name}")
     if "db" in names and parts.path.strip("/") and parts.scheme != "unix":

@@ -18,6 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 from cluster.config.checks import check
 from cluster.config.model import Config
 from cluster.config.reader import STARS, ConfigReader, options_of
+from cluster.config.redis_url import with_password
 from cluster.errors import ConfigError, Problem
 
 ENV_PREFIX: Final = "WS_CLUSTER_"
@@ -59,7 +60,16 @@ def load(
     problems = reader.problems + check(config, {p.key for p in reader.problems}, needs_keys)
     if problems:
         raise ConfigError(problems)
-    return config
+    return _with_passwords(config)
+
+
+def _with_passwords(config: Config) -> Config:
+    """Put `broker.redis_password` into every URL of a store that names no password."""
+    password = config.broker.redis_password
+    if not password:
+        return config
+    urls = tuple(with_password(url, password) for url in config.broker.redis_urls)
+    return dataclasses.replace(config, broker=dataclasses.replace(config.broker, redis_urls=urls))
 
 
 def _read_file(path: str | None, reader: ConfigReader) -> _Tree:

@@ -15,7 +15,12 @@ local offset = redis.call('HINCRBY', KEYS[1], 'o', 1)
 local written = string.format('%.0f', offset)
 redis.call('XADD', KEYS[2], 'MAXLEN', '=', ARGV[2], written .. '-0', 'd', ARGV[1])
 redis.call('PEXPIRE', KEYS[2], ARGV[3])
-if ARGV[4] ~= '0' then redis.call('PEXPIRE', KEYS[1], ARGV[4]) end
+if ARGV[4] ~= '0' then
+  redis.call('PEXPIRE', KEYS[1], ARGV[4])
+elseif offset == 1 then
+  -- A read of the unused stream has given it an end.
+  redis.call('PERSIST', KEYS[1])
+end
 redis.call('SPUBLISH', ARGV[7],
   '1:' .. written .. ':' .. epoch .. ':' .. ARGV[6] .. ':' .. ARGV[1])
 return {offset, epoch}

@@ -52,6 +52,7 @@ REJECT_REASONS: Final = (
     "not_ready",
     "bad_handshake",
 )
+READ_RESULTS: Final = ("immediate", "queued", "dropped", "cut")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 RESTART_REASONS: Final = ("crash", "hung", "boot", "roll")
@@ -102,6 +103,9 @@ WORKER_FAMILIES: Final = (
            "Connections closed because they did not read."),
     Family("app_recoveries_total", "counter", "worker", "Recovery attempts of subscriptions.",
            {"result": RECOVERY_RESULTS}),
+    Family("app_stream_reads_total", "counter", "worker",
+           "Reads of publications: sent at once, queued, dropped as their client had gone, cut at "
+           "their limit of bytes.", {"result": READ_RESULTS}),
     Family("app_connections_rejected_total", "counter", "worker",
            "Upgrades and connects rejected.", {"reason": REJECT_REASONS}),
     Family("app_api_requests_total", "counter", "worker", "Requests to the server HTTP API.",

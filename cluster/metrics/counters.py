@@ -50,6 +50,7 @@ class Counters:
         self.commands = dict.fromkeys(METHODS, 0)
         self.dropped = dict.fromkeys(catalogue.DROP_REASONS, 0)
         self.recoveries = dict.fromkeys(catalogue.RECOVERY_RESULTS, 0)
+        self.stream_reads = dict.fromkeys(catalogue.READ_RESULTS, 0)
         self.rejected = dict.fromkeys(catalogue.REJECT_REASONS, 0)
         self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
         self.log_events = dict.fromkeys(catalogue.LOG_LEVELS, 0)

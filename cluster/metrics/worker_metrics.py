@@ -108,6 +108,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_commands_total", counters.commands),
         ("app_messages_dropped_total", counters.dropped),
         ("app_recoveries_total", counters.recoveries),
+        ("app_stream_reads_total", counters.stream_reads),
         ("app_connections_rejected_total", counters.rejected),
         ("app_api_requests_total", counters.api_requests),
         ("app_log_events_total", counters.log_events),

@@ -21,6 +21,7 @@ from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.permissions import ChannelPermissions
+from cluster.node.reads import StreamReads
 from cluster.protocol import Position, Publication
 
 log = get_logger()
@@ -30,6 +31,13 @@ _FILL_BACKOFF_LIMIT_SECONDS = 1.0
 _FILL_REFUSALS = 5
 _REFILL_SECONDS = 0.01
 _CHECK_BATCH = 500
+
+
+class RecoveryLimits(NamedTuple):
+    """What a joiner may recover at most; more is not read."""
+
+    publications: int
+    bytes: int
 
 
 class Joining(NamedTuple):
@@ -57,6 +65,7 @@ class Channels:
         self,
         hub: Hub,
         permissions: ChannelPermissions,
+        reads: StreamReads,
         counters: Counters,
         *,
         open_broker: Callable[[BrokerListener], Broker],
@@ -66,6 +75,7 @@ class Channels:
     ) -> None:
         self._hub = hub
         self._permissions = permissions
+        self._reads = reads
         self._counters = counters
         self._timeout_seconds = timeout_seconds
         self._check_seconds = check_seconds
@@ -110,13 +120,19 @@ class Channels:
         )
 
     async def begin(
-        self, name: str, policy: HistoryPolicy, recover_from: Position | None, limit: int
+        self,
+        name: str,
+        policy: HistoryPolicy,
+        recover_from: Position | None,
+        limits: RecoveryLimits,
+        reader: object,
     ) -> Joining:
         """Prepare a join; `join` or `abort` must follow, with nothing awaited before.
 
         Args:
             recover_from: the position after which publications are read, None for none.
-            limit: most publications to read.
+            limits: if the publications are more, none are read.
+            reader: for whom they are read.
 
         Raises:
             ClientError: 100 when the store is unavailable or too slow.
@@ -130,7 +146,7 @@ class Channels:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self.broker.subscribe(name)
-                read = await self._read_for(channel, policy, recover_from, limit)
+            read = await self._read_for(channel, policy, recover_from, limits, reader)
         except (StoreError, TimeoutError) as error:
             self.abort(channel)
             self._counters.errors["broker"] += 1
@@ -142,13 +158,27 @@ class Channels:
         return Joining(channel, read)
 
     async def _read_for(
-        self, channel: Channel, policy: HistoryPolicy, recover_from: Position | None, limit: int
+        self,
+        channel: Channel,
+        policy: HistoryPolicy,
+        recover_from: Position | None,
+        limits: RecoveryLimits,
+        reader: object,
     ) -> StreamRead | None:
         if not policy.size:
             return None
         if recover_from is None:
-            return await self.broker.read(channel.name, policy)
-        return await self.broker.read(channel.name, policy, since=recover_from.offset, limit=limit)
+            async with asyncio.timeout(self._timeout_seconds):
+                return await self.broker.read(channel.name, policy)
+        async with self._reads.turn(reader), asyncio.timeout(self._timeout_seconds):
+            return await self.broker.read(
+                channel.name,
+                policy,
+                since=recover_from.offset,
+                limit=limits.publications,
+                max_bytes=limits.bytes,
+                is_whole=True,
+            )
 
     def join(self, joining: Joining, subscriber: object, write: Write) -> None:
         """Make the joiner a subscriber; call right after its reply has been written."""
@@ -221,9 +251,9 @@ class Channels:
         backoff, refusals, logged = _FILL_BACKOFF_SECONDS, 0, ""
         while self._hub.channels.get(channel.name) is channel and channel.is_held:
             policy = self._permissions.history(channel.name)
-            held_before = len(channel.held)
             try:
-                async with asyncio.timeout(self._timeout_seconds):
+                async with self._reads.turn(channel), asyncio.timeout(self._timeout_seconds):
+                    held_before = len(channel.held)
                     read = await self.broker.read(
                         channel.name, policy, since=channel.offset, limit=HELD_LIMIT
                     )
@@ -244,6 +274,8 @@ class Channels:
                 continue
             if self._hub.channels.get(channel.name) is not channel:
                 return
+            if read.is_cut and self._hub.fill_part(channel, read.top, read.publications):
+                continue
             if not self._hub.fill(channel, read.top, read.publications, held_before=held_before):
                 self._insufficient(channel)
                 self._hub.release(channel)

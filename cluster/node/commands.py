@@ -26,6 +26,7 @@ from cluster.errors import (
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.permissions import ChannelPermissions
+from cluster.node.reads import StreamReads
 from cluster.protocol import (
     HistoryRequest,
     Position,
@@ -57,12 +58,14 @@ class Commands:
         config: Config,
         permissions: ChannelPermissions,
         broker: Broker,
+        reads: StreamReads,
         counters: Counters,
         rpc_handlers: Mapping[str, RpcHandler],
     ) -> None:
         self._config = config
         self._permissions = permissions
         self._broker = broker
+        self._reads = reads
         self._counters = counters
         self._rpc_handlers = dict(rpc_handlers)
         self._publishing = 0
@@ -138,8 +141,8 @@ class Commands:
             self._all_published.clear()
             await self._all_published.wait()
 
-    async def history(self, request: HistoryRequest) -> dict[str, Any]:
-        """Read a channel's stream.
+    async def history(self, reader: object, request: HistoryRequest) -> dict[str, Any]:
+        """Read a channel's stream for a client, as much of it as one reply may hold.
 
         Raises:
             ClientError: 108 without history, 112 for another epoch, 102, 103, 107 as the permissions say,
@@ -153,19 +156,22 @@ class Commands:
         limit = most if request.limit < 0 else min(request.limit, most)
         since = request.since
         try:
-            async with asyncio.timeout(self._config.broker.timeout):
+            async with self._reads.turn(reader), asyncio.timeout(self._config.broker.timeout):
                 read = await self._broker.read(
                     request.channel,
                     policy,
                     since=since.offset if since is not None else None,
                     limit=limit,
                     reverse=request.reverse,
+                    max_bytes=self._config.client.history_max_publication_bytes,
+                    leaves_epoch=False,
                 )
         except (StoreError, TimeoutError) as error:
             store_failed(self._counters, "history_failed", error)
             raise INTERNAL.fresh() from None
         if since is not None and since.epoch and since.epoch != read.top.epoch:
             raise UNRECOVERABLE_POSITION.fresh()
+        self._counters.stream_reads["cut"] += read.is_cut
         return {
             "publications": publications_json(read.publications),
             "epoch": read.top.epoch,

@@ -34,6 +34,7 @@ from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels
 from cluster.node.commands import Commands, RpcHandler, store_failed
 from cluster.node.permissions import ChannelPermissions
+from cluster.node.reads import StreamReads
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
 from cluster.protocol import (
     ConnectRequest,
@@ -91,9 +92,11 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         permissions = ChannelPermissions(config)
         self.hub = Hub(counters)
+        self.reads = StreamReads(config.broker.read_concurrency, counters)
         self.channels = Channels(
             self.hub,
             permissions,
+            self.reads,
             counters,
             open_broker=open_broker,
             timeout_seconds=config.broker.timeout,
@@ -103,7 +106,7 @@ class Node:
         self.sessions = open_sessions(self)
         self.subscriptions = SubscriptionBuilder(config, permissions, self.channels, counters)
         self.commands = Commands(
-            config, permissions, self.channels.broker, counters, rpc_handlers or {}
+            config, permissions, self.channels.broker, self.reads, counters, rpc_handlers or {}
         )
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -142,7 +145,7 @@ class Node:
         try:
             if session.channels:
                 subscribed = await self.subscriptions.prepare_server_side(
-                    session.channels, request.subs
+                    session.channels, request.subs, client
                 )
         except BaseException:
             self.sessions.detach(session, client, may_end=not session.is_resumed)
@@ -201,7 +204,8 @@ class Node:
     # --- the end of a connection ---------------------------------------------------------------
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
-        """Remove a client: its subscriptions here, its hold on the session in the store."""
+        """Remove a client: its subscriptions here, its reads, its hold on the session in the store."""
+        self.reads.forget(client)
         for channel in client.connection.channels:
             self.channels.leave(channel, client)
         client.connection.channels.clear()
@@ -235,7 +239,7 @@ class Node:
 
     async def _add_server_side(self, client: Client, channel: str) -> None:
         try:
-            [subscribed] = await self.subscriptions.prepare_server_side((channel,), {})
+            [subscribed] = await self.subscriptions.prepare_server_side((channel,), {}, client)
         except ClusterError as error:
             # When it connects again it gets the channels of its session.
             log.error("server_side_subscribe_failed", reason=str(error))

@@ -11,7 +11,7 @@ from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, Config
 from cluster.errors import UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
-from cluster.node.channels import Channels, Joining
+from cluster.node.channels import Channels, Joining, RecoveryLimits
 from cluster.node.permissions import ChannelPermissions
 from cluster.protocol import Position, SubscribeRequest, publications_json
 
@@ -48,6 +48,10 @@ class SubscriptionBuilder:
         self._permissions = permissions
         self._channels = channels
         self._counters = counters
+        # A reply that fills the client's queue would have it closed as slow, again and again.
+        self._limits = RecoveryLimits(
+            config.client.recovery_max_publication_limit, config.client.queue_max_size // 2
+        )
 
     def prepare_now(self, request: SubscribeRequest) -> Subscribed | None:
         """Prepare a subscription that needs nothing of the store: no task, no wait.
@@ -64,8 +68,11 @@ class SubscriptionBuilder:
         joining = self._channels.begin_now(request.channel, plan.policy, plan.recover_from)
         return self._prepared(request, plan, joining) if joining is not None else None
 
-    async def prepare(self, request: SubscribeRequest) -> Subscribed:
+    async def prepare(self, request: SubscribeRequest, reader: object) -> Subscribed:
         """Prepare a subscription: `join` or `abort` follows, with nothing awaited between.
+
+        Args:
+            reader: the client that subscribes; what it recovers waits for its turn (`StreamReads`).
 
         Raises:
             ClientError: 102, 103, 107 as the channel's namespace says; 112 when recovery is impossible and
@@ -73,12 +80,15 @@ class SubscriptionBuilder:
         """
         options = self._permissions.options(request.channel)
         self._permissions.allow(request.channel)
-        return await self._prepare(request, options)
+        return await self._prepare(request, options, reader)
 
-    async def _prepare(self, request: SubscribeRequest, options: ChannelOptions) -> Subscribed:
+    async def _prepare(
+        self, request: SubscribeRequest, options: ChannelOptions, reader: object
+    ) -> Subscribed:
         plan = self._plan(request, options)
-        limit = self._config.client.recovery_max_publication_limit
-        joining = await self._channels.begin(request.channel, plan.policy, plan.recover_from, limit)
+        joining = await self._channels.begin(
+            request.channel, plan.policy, plan.recover_from, self._limits, reader
+        )
         return self._prepared(request, plan, joining)
 
     def _plan(self, request: SubscribeRequest, options: ChannelOptions) -> SubscribePlan:
@@ -121,7 +131,7 @@ class SubscriptionBuilder:
 
     def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:
         assert joining.read is not None
-        top, publications = joining.read
+        top, publications, is_cut = joining.read
         position = request.position
         is_same_epoch = not position.epoch or position.epoch == top.epoch
         if publications:
@@ -131,10 +141,8 @@ class SubscriptionBuilder:
             )
         else:
             is_whole = top.offset == position.offset
-        # A reply that fills the client's queue would have it closed as slow, again and again.
-        size = sum(len(publication.body) for publication in publications)
-        fits = size <= self._config.client.queue_max_size // 2
-        recovered = is_same_epoch and is_whole and fits
+        recovered = is_same_epoch and is_whole
+        self._counters.stream_reads["cut"] += is_cut
         self._counters.recoveries["recovered" if recovered else "unrecovered"] += 1
         if recovered:
             result["recovered"] = True
@@ -144,12 +152,13 @@ class SubscriptionBuilder:
         return recovered
 
     async def prepare_server_side(
-        self, channels: tuple[str, ...], recover_from: dict[str, Position]
+        self, channels: tuple[str, ...], recover_from: dict[str, Position], reader: object
     ) -> list[Subscribed]:
         """Prepare the subscriptions that the server has chosen: all of them, or none.
 
         Args:
             recover_from: the positions from which the client recovers, by channel.
+            reader: the client, as in `prepare`.
 
         Raises:
             ClientError: as `prepare` does.
@@ -165,6 +174,7 @@ class SubscriptionBuilder:
                             True, True, False,
                         ),
                         self._permissions.options(channel),
+                        reader,
                     )
                 )  # fmt: skip
         except BaseException:

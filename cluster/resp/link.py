@@ -196,6 +196,8 @@ class Link:
         on_messages: Callable[[list[Any]], None] | None = None,
     ) -> None:
         self.address = address
+        #: Why the last attempt to connect has failed, None if it has not.
+        self.failure: Exception | None = None
         self._timeout_seconds = timeout_seconds
         self._on_up = on_up
         self._on_down = on_down
@@ -290,6 +292,7 @@ class Link:
             try:
                 await self._connect()
             except (OSError, StoreError, TimeoutError) as error:
+                self.failure = error
                 if self._connection is not None:
                     self._connection.abort()
                 if not has_warned:
@@ -323,6 +326,7 @@ class Link:
                 )
             self._connection = connection
             await self._set_up(connection)
+        self.failure = None
         self._up.set()
         self._on_up()
 

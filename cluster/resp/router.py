@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ssl
 from collections.abc import Sequence
 from typing import Any
 
@@ -112,8 +113,13 @@ class Router:
         self.refresh()
 
     def _unreachable(self, shard: Shard) -> StoreUnavailable:
+        failure = shard.commands.failure or shard.subscriptions.failure
+        reason = str(failure or "").rstrip(".")
+        if isinstance(failure, StoreRefused | ssl.SSLError):
+            return StoreUnavailable(f"the store at {shard.address} cannot be used: {reason}")
         return StoreUnavailable(
             f"no Redis or Valkey answers at {shard.address} within {self._timeout_seconds:g} s"
+            + (f": {reason}" if reason else "")
         )
 
     async def _wait_all_up(self) -> None:

@@ -36,6 +36,7 @@ SESSION_DETACH: Final = _load("session_detach")
 SESSION_RENEW: Final = _load("session_renew")
 SESSION_UPDATE: Final = _load("session_update")
 SESSION_SWEEP: Final = _load("session_sweep")
+CHECK_ACCESS: Final = _load("check_access")
 
 SCRIPTS: Final = (
     PUBLISH,
@@ -45,4 +46,5 @@ SCRIPTS: Final = (
     SESSION_RENEW,
     SESSION_UPDATE,
     SESSION_SWEEP,
+    CHECK_ACCESS,
 )

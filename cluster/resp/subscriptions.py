@@ -66,6 +66,8 @@ class Subscriptions:
 
     def __init__(self, router: SlotMap) -> None:
         self._router = router
+        #: What a server said when it refused a subscribe last, "" if none has.
+        self.refusal = ""
         self._entries: dict[bytes, _Entry] = {}
         self._touched: list[_Entry] = []
         self._loop = asyncio.get_running_loop()
@@ -136,6 +138,7 @@ class Subscriptions:
                 if str(message).startswith("MOVED "):
                     self._router.refresh()
                 else:
+                    self.refusal = str(message)
                     log.warning("subscribe_refused", server=str(shard.address), reason=str(message))
                 continue
             kind = message[0]

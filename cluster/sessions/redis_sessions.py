@@ -1,6 +1,6 @@
 """The sessions over Redis or Valkey.
 
-Layout 1, in 64 buckets by id, each with one hash tag `{prefix:s<bucket>}`: `.session.<id>` (hash:
+In 64 buckets by id, each with one hash tag (`cluster.resp.keys`): `.session.<id>` (hash:
 user, created, messages, version, state, channels, attached), `.sessions` (zset id -> expiry ms,
 which decides), `.counters`, shard channel `.changes` with payloads
 `1:id:version:length of channels:channels` and the state, both JSON.
@@ -14,7 +14,7 @@ import random
 import secrets
 import time
 import zlib
-from collections import Counter
+from collections import Counter, deque
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -23,6 +23,7 @@ import orjson
 from cluster import json_text
 from cluster.errors import StoreError, StoreRefused
 from cluster.log import get_logger
+from cluster.resp.keys import KIND_SESSIONS
 from cluster.resp.router import Router
 from cluster.resp.scripts import (
     SESSION_ATTACH,
@@ -45,6 +46,7 @@ log = get_logger()
 
 _RENEW_BATCH = 200
 _REREAD_SECONDS = 1.0
+_READS_IN_FLIGHT = 32
 
 
 def _bucket(session_id: str) -> str:
@@ -52,7 +54,7 @@ def _bucket(session_id: str) -> str:
 
 
 def _bucket_tag(prefix: str, session_id: str) -> str:
-    return f"{{{prefix}:s{_bucket(session_id)}}}"
+    return f"{{{prefix}:{KIND_SESSIONS}:{_bucket(session_id)}}}"
 
 
 class _Change(NamedTuple):
@@ -104,6 +106,9 @@ class RedisSessions:
         self._detaching: set[asyncio.Future[None]] = set()
         self._unread: set[str] = set()
         self._reading: asyncio.TimerHandle | None = None
+        self._to_read: deque[str] = deque()
+        self._reads = 0
+        self._is_sending = False
 
     async def start(self) -> None:
         """Subscribe to the changes of every bucket.
@@ -114,7 +119,7 @@ class RedisSessions:
         await asyncio.gather(
             *(
                 self._subscriptions.subscribe(
-                    f"{{{self._prefix}:s{bucket}}}.changes",
+                    f"{{{self._prefix}:{KIND_SESSIONS}:{bucket}}}.changes",
                     str(bucket),
                     self._changed,
                     self._resumed,
@@ -331,12 +336,28 @@ class RedisSessions:
     def _read_unread(self) -> None:
         self._reading = None
         buckets, self._unread = self._unread, set()
-        for name in [name for name in self._held if _bucket(name) in buckets]:
-            key = f"{_bucket_tag(self._prefix, name)}.session.{name}"
-            command = ("HMGET", key, "version", "state", "channels")
-            self._router.submit(key, command, partial(self._read, name))
+        self._to_read.extend(name for name in self._held if _bucket(name) in buckets)
+        self._read_next()
+
+    def _read_next(self) -> None:
+        """Read a few at a time: a store must hold the replies, and a state may be large."""
+        if self._is_sending:
+            return  # A read was refused at once, by this loop.
+        self._is_sending = True
+        try:
+            while self._to_read and self._reads < _READS_IN_FLIGHT:
+                name = self._to_read.popleft()
+                if name in self._held:
+                    self._reads += 1
+                    key = f"{_bucket_tag(self._prefix, name)}.session.{name}"
+                    command = ("HMGET", key, "version", "state", "channels")
+                    self._router.submit(key, command, partial(self._read, name))
+        finally:
+            self._is_sending = False
 
     def _read(self, session_id: str, reply: Any) -> None:
+        self._reads -= 1
+        self._read_next()
         if isinstance(reply, StoreError):
             self._read_failed(_bucket(session_id), reply)
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 
+from cluster.resp.keys import KIND_SESSIONS
 from cluster.resp.router import Router
 from cluster.resp.scripts import SESSION_SWEEP
 from cluster.sessions import BUCKETS
@@ -33,7 +34,10 @@ class SessionStatistics:
         """
         now = int(time.time() * 1000)
         replies = await asyncio.gather(
-            *(self._sweep(f"{{{self._prefix}:s{bucket}}}", now) for bucket in range(BUCKETS))
+            *(
+                self._sweep(f"{{{self._prefix}:{KIND_SESSIONS}:{bucket}}}", now)
+                for bucket in range(BUCKETS)
+            )
         )
         names = ("tracked", "created", "resumed", "expired")
         return {

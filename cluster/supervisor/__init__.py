@@ -37,13 +37,14 @@ async def open_session_statistics(config: Config) -> AsyncIterator[ReadStatistic
     The counts are `tracked`, `created`, `resumed` and `expired`. The store's client is imported
     here, after the workers were started, because the import is slow.
     """
+    from cluster.resp.keys import key_prefix
     from cluster.resp.router import Router
     from cluster.sessions.statistics import SessionStatistics
 
     router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
     try:
         await router.start()
-        yield SessionStatistics(router, prefix=config.broker.prefix).read
+        yield SessionStatistics(router, prefix=key_prefix(config.broker)).read
     finally:
         await router.aclose()
 

@@ -128,6 +128,7 @@ class Fleet:
             data_dir=paths.directory("valkey"),
             socket_path=paths.directory("valkey", below_run=True) / "valkey.sock",
             lock_fd=paths.lock_fd,
+            max_memory=self.config.broker.valkey_maxmemory,
         )
         broker = dataclasses.replace(self.config.broker, redis_urls=(spec.url,))
         self.config = dataclasses.replace(self.config, broker=broker)

@@ -97,6 +97,15 @@ class WebSocketClient(ActionPerformer):
         self.write(close_frame(code if code and 1000 <= code < 5000 else 1000, ""))
         self.end()
 
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        if not self._is_closing:
+            self._node.reads.hold(self)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._node.reads.resume(self)
+
     def peer_stalled(self) -> None:
         self._counters.slow_consumers += 1
         self._counters.dropped["slow"] += 1
@@ -144,7 +153,7 @@ class WebSocketClient(ActionPerformer):
         lived = time.monotonic() - self.opened_at
         session = self.session
         may_end = (
-            why in (NORMAL, CONNECTION_CLOSED)
+            (why.is_client_fault or why in (NORMAL, CONNECTION_CLOSED, SLOW))
             and session is not None
             and not session.is_resumed
             and lived < self._owner.session_short_lived_seconds
@@ -245,7 +254,7 @@ class WebSocketClient(ActionPerformer):
 
     async def _do_subscribe(self, action: actions.Subscribe, since: float) -> None:
         outcome = await self._outcome(
-            "subscribe_failed", self._node.subscriptions.prepare(action.request)
+            "subscribe_failed", self._node.subscriptions.prepare(action.request, self)
         )
         if isinstance(outcome, Subscribed):
             self._subscribed(action, since, outcome, [])
@@ -283,7 +292,8 @@ class WebSocketClient(ActionPerformer):
         self._count()
 
     def _history(self, action: actions.History) -> None:
-        self._run(self._do_call(action.id, "history", self._node.commands.history(action.request)))
+        history = self._node.commands.history(self, action.request)
+        self._run(self._do_call(action.id, "history", history))
 
     def _rpc(self, action: actions.Rpc) -> None:
         since = time.monotonic()

@@ -8,7 +8,10 @@ from cluster.broker import BrokerListener
 from cluster.broker.canary import Canary
 from cluster.broker.redis_broker import RedisBroker
 from cluster.config import Config
+from cluster.errors import StoreUnavailable
 from cluster.metrics.counters import Counters
+from cluster.resp.keys import check_access, key_prefix
+from cluster.resp.layout import check_layout, rename_layout_1
 from cluster.resp.router import Router
 from cluster.sessions import SessionListener
 from cluster.sessions.redis_sessions import RedisSessions
@@ -29,13 +32,14 @@ class RedisStores:
 
     def __init__(self, config: Config, counters: Counters, *, name: str) -> None:
         self._config = config
+        self._prefix = key_prefix(config.broker)
         self._counters = counters
         self._router = Router(config.broker.redis_urls, timeout_seconds=config.broker.timeout)
         self._subscriptions = self._router.subscriptions
         self.canary = Canary(
             self._router,
             self._subscriptions,
-            prefix=config.broker.prefix,
+            prefix=self._prefix,
             name=name,
             interval_seconds=config.broker.canary_interval,
             deaf_after_seconds=config.broker.deaf_after,
@@ -45,7 +49,7 @@ class RedisStores:
         return RedisBroker(
             self._router,
             self._subscriptions,
-            prefix=self._config.broker.prefix,
+            prefix=self._prefix,
             listener=listener,
             counters=self._counters,
         )
@@ -54,7 +58,7 @@ class RedisStores:
         self.sessions = RedisSessions(
             self._router,
             self._subscriptions,
-            prefix=self._config.broker.prefix,
+            prefix=self._prefix,
             ttl_seconds=self._config.session.ttl,
             state_max_size=self._config.session.state_max_size,
             listener=listener,
@@ -70,11 +74,22 @@ class RedisStores:
         """Connect, and subscribe to the changes of sessions; may be tried again.
 
         Raises:
-            StoreError, TimeoutError, OSError: a server cannot be used.
+            StoreError, OSError: a server cannot be used; the text is the server's reason, if it gave one.
         """
         await self._router.start()
-        async with asyncio.timeout(self._config.broker.timeout):
-            await self.sessions.start()
+        try:
+            async with asyncio.timeout(self._config.broker.timeout):
+                await check_layout(self._router, self._config.broker.prefix)
+                await rename_layout_1(self._router, self._config.broker.prefix, self._prefix)
+                await check_access(self._router, self._prefix)
+                await self.sessions.start()
+        except TimeoutError:
+            refusal = self._subscriptions.refusal
+            raise StoreUnavailable(
+                f"the store refuses subscriptions: {refusal}"
+                if refusal
+                else f"the store does not answer within {self._config.broker.timeout:g} s"
+            ) from None
 
     async def aclose(self) -> None:
         """Close every link."""

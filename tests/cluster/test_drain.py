@@ -103,4 +103,4 @@ async def test_what_was_accepted_is_published_before_the_end(tmp_path: Path):
             assert cluster.is_running, "the worker waits for what it owes the store"
         assert cluster.process is not None
         assert await asyncio.to_thread(cluster.process.wait, 20) == 0
-        assert await ask(store.port, "XLEN", "{ws:kept}.stream") == f":{wanted}\r\n"
+        assert await ask(store.port, "XLEN", "{ws:0:c:kept}.stream") == f":{wanted}\r\n"

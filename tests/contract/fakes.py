@@ -18,7 +18,7 @@ from typing import Any
 import orjson
 
 from cluster import json_text
-from cluster.broker import Broker, BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import READ_MAX_BYTES, Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import StoreError, StoreUnavailable
 from cluster.protocol import Position, Publication
 from cluster.sessions import (
@@ -30,6 +30,9 @@ from cluster.sessions import (
     StateInvalid,
     StateTooLarge,
 )
+
+#: How long the epoch of a stream is kept to which nothing was published.
+UNUSED_MS = 3_600_000
 
 
 @dataclass
@@ -76,6 +79,10 @@ class MemoryStore:
             stream.meta_end_ms = end
         return stream
 
+    def has_stream(self, channel: str) -> bool:
+        stream = self.streams.get(channel)
+        return stream is not None and stream.meta_end_ms > _now_ms()
+
     def append(self, channel: str, body: bytes, history: HistoryPolicy, ms: int) -> Publication:
         stream = self.stream(channel, history)
         stream.top += 1
@@ -90,6 +97,8 @@ class MemoryStore:
         self, channel: str, history: HistoryPolicy, since: int | None, limit: int, reverse: bool
     ) -> StreamRead:
         stream = self.stream(channel, history)
+        if not stream.top:
+            stream.meta_end_ms = min(stream.meta_end_ms, _now_ms() + UNUSED_MS)
         found = [publication._replace(accepted_ms=0) for publication in stream.entries]
         if reverse:
             found = [one for one in reversed(found) if since is None or one.offset < since]
@@ -208,12 +217,31 @@ class MemoryBroker:
         since: int | None = None,
         limit: int = 0,
         reverse: bool = False,
+        max_bytes: int = READ_MAX_BYTES,
+        is_whole: bool = False,
+        leaves_epoch: bool = True,
     ) -> StreamRead:
         await asyncio.sleep(0)
         if not self.store.is_up:
             self.store.refused += 1
             raise StoreUnavailable("the store is away")
-        return self.store.read(channel, history, since, limit, reverse)
+        if not leaves_epoch and not self.store.has_stream(channel):
+            return StreamRead(Position(0, ""), [])
+        read = self.store.read(channel, history, since, limit, reverse)
+        if is_whole and 0 < limit < read.top.offset - (since or 0):
+            return StreamRead(read.top, [])
+        return _cut(read, max_bytes, is_whole=is_whole)
+
+
+def _cut(read: StreamRead, max_bytes: int, *, is_whole: bool) -> StreamRead:
+    """Return as much of a read as the bytes allow: at least one publication, or all or none."""
+    taken: list[Publication] = []
+    for publication in read.publications:
+        max_bytes -= len(publication.body)
+        if max_bytes < 0 and (taken or is_whole):
+            return StreamRead(read.top, [] if is_whole else taken, is_cut=True)
+        taken.append(publication)
+    return StreamRead(read.top, taken)
 
 
 class MemorySessions:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -140,6 +141,15 @@ class MemoryBench:
     async def break_subscriptions(self) -> None:
         self.store.cut()
 
+    async def streams(self) -> int:
+        return len(self.store.streams)
+
+    async def life_of_position(self, channel: str = "c") -> float:
+        return self.store.streams[channel].meta_end_ms - time.time() * 1000
+
+    async def forget(self) -> None:
+        self.store.streams.clear()
+
     async def aclose(self) -> None:
         """Nothing is open."""
 
@@ -159,13 +169,21 @@ class RedisParts:
 
 
 class RedisBench:
-    """Workers that use real servers; every bench has a prefix of its own."""
+    """Workers that use real servers; every bench has a prefix of its own, `name` in the configuration."""
 
     kind = "redis"
 
-    def __init__(self, servers: list[Server], *, urls: list[str] | None = None) -> None:
+    def __init__(
+        self,
+        servers: list[Server],
+        *,
+        urls: list[str] | None = None,
+        name: str = "",
+        database: int = 0,
+    ) -> None:
         self.servers = servers
-        self.prefix = f"t{secrets.token_hex(4)}"
+        self.name = name or f"t{secrets.token_hex(4)}"
+        self.prefix = f"{self.name}:{database}"
         self._urls = urls or [server.url for server in servers]
         self._routers: list[Router] = []
 
@@ -199,6 +217,24 @@ class RedisBench:
     async def break_subscriptions(self) -> None:
         for server in self.servers:
             server.ask("CLIENT", "KILL", "TYPE", "pubsub")
+
+    def key(self, channel: str, part: str) -> str:
+        """A key or shard channel of a channel."""
+        return f"{{{self.prefix}:c:{channel}}}.{part}"
+
+    async def streams(self) -> int:
+        """How many keys there are of channels."""
+        return sum(len(server.ask("KEYS", self.key("*", "*"))) for server in self.servers)
+
+    async def life_of_position(self, channel: str = "c") -> float:
+        """Milliseconds for which a channel's position is kept."""
+        [life] = [server.ask("PTTL", self.key(channel, "meta")) for server in self.servers]
+        return float("inf") if life == -1 else life
+
+    async def forget(self) -> None:
+        """Delete the stream of channel c."""
+        for server in self.servers:
+            server.ask("DEL", self.key("c", "meta"), self.key("c", "stream"))
 
     async def aclose(self) -> None:
         for router in self._routers:

@@ -9,7 +9,7 @@ import pytest
 from cluster.broker import HistoryPolicy
 from cluster.errors import StoreUnavailable
 from cluster.protocol import Position
-from tests.contract.stores import FORGET, KEEP, Bench
+from tests.contract.stores import FORGET, KEEP, Bench, Worker
 
 
 def body(number: int) -> bytes:
@@ -242,3 +242,73 @@ async def test_a_body_may_hold_any_bytes_and_be_large(bench: Bench):
     await worker.recorder.until(lambda: worker.recorder.bodies() == [large])
     read = await worker.broker.read("c", KEEP, limit=-1)
     assert read.publications[0].body == large
+
+
+SIZES = (10, 2_000, 10, 10, 2_000, 4_000, 10, 10, 10, 10, 2_000, 10)
+
+
+async def filled(bench: Bench) -> Worker:
+    """A stream whose publications have the sizes above."""
+    worker = await bench.worker()
+    for size in SIZES:
+        await worker.publish(b"x" * size)
+    return worker
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+@pytest.mark.parametrize("most", [1, 10, 2_010, 3_999, 4_000, 4_030, 100_000])
+async def test_a_read_ends_at_its_bytes_and_goes_on_after_its_last_publication(
+    bench: Bench, most: int, reverse: bool
+):
+    worker = await filled(bench)
+    seen: list[int] = []
+    since, is_cut = None, True
+    while is_cut:
+        read = await worker.broker.read(
+            "c", KEEP, since=since, limit=-1, reverse=reverse, max_bytes=most
+        )
+        sizes = [len(publication.body) for publication in read.publications]
+        assert sum(sizes) <= most or len(sizes) == 1
+        seen += sizes
+        since, is_cut = read.publications[-1].offset, read.is_cut
+    assert seen == list(reversed(SIZES) if reverse else SIZES)
+
+
+async def test_a_read_of_all_or_none_gives_none_if_its_limits_do_not_allow_all(bench: Bench):
+    worker = await filled(bench)
+
+    async def offsets(since: int, limit: int = 100, max_bytes: int = 100_000) -> list[int]:
+        read = await worker.broker.read(
+            "c", KEEP, since=since, is_whole=True, limit=limit, max_bytes=max_bytes
+        )
+        assert read.top.offset == len(SIZES)
+        return [publication.offset for publication in read.publications]
+
+    assert await offsets(0) == list(range(1, len(SIZES) + 1))
+    assert await offsets(0, limit=len(SIZES) - 1) == []
+    assert await offsets(0, limit=len(SIZES)) == list(range(1, len(SIZES) + 1))
+    assert await offsets(0, max_bytes=sum(SIZES) - 1) == []
+    assert await offsets(0, max_bytes=sum(SIZES)) == list(range(1, len(SIZES) + 1))
+    assert await offsets(10, max_bytes=1_999) == [], "not even the first one"
+    assert await offsets(12) == []
+
+
+async def test_a_read_that_leaves_no_epoch_writes_nothing(bench: Bench):
+    worker = await bench.worker()
+    for question in ({}, {"limit": -1}, {"limit": 5, "since": 3}):
+        read = await worker.broker.read("c", KEEP, leaves_epoch=False, **question)  # type: ignore[arg-type]
+        assert read == (Position(0, ""), [], False)
+    assert await bench.streams() == 0
+    position = await worker.publish()
+    assert (await worker.broker.read("c", KEEP, leaves_epoch=False)).top == position
+
+
+async def test_the_position_of_an_unused_stream_is_not_kept_for_long(bench: Bench):
+    worker = await bench.worker()
+    for history in (KEEP._replace(meta_ttl_ms=10**10), KEEP._replace(meta_ttl_ms=0)):
+        read = await worker.broker.read("c", history)
+        assert 0 < await bench.life_of_position() <= 3_600_000
+        assert (await worker.publish(history=history)).epoch == read.top.epoch
+        kept = await bench.life_of_position()
+        assert kept > 3_600_000 if history.meta_ttl_ms else kept == float("inf")
+        await bench.forget()

@@ -20,7 +20,7 @@ def body(number: int) -> bytes:
 
 
 def slot_of(bench: RedisBench, channel: str) -> int:
-    slot: int = key_slot(f"{{{bench.prefix}:{channel}}}.pub".encode())
+    slot: int = key_slot(f"{{{bench.prefix}:c:{channel}}}.pub".encode())
     return slot
 
 
@@ -37,7 +37,7 @@ async def test_channels_on_all_masters_are_published_and_heard(clustered: RedisB
     positions = await asyncio.gather(*(two.publish(channel=name) for name in names))
     assert {position.offset for position in positions} == {1}
     await one.recorder.until(lambda: {name for name, _ in one.recorder.received} == set(names))
-    owners = {one.parts.router.shard_of(f"{{{clustered.prefix}:{name}}}.pub") for name in names}
+    owners = {one.parts.router.shard_of(f"{{{clustered.prefix}:c:{name}}}.pub") for name in names}
     assert len(owners) == 3
     assert one.parts.router.is_cluster
 
@@ -66,7 +66,7 @@ async def test_after_a_slot_has_moved_everything_follows_it(
     await listener.recorder.until(lambda: body(6) in listener.recorder.bodies("moving"))
     read = await listener.broker.read("moving", KEEP, limit=-1)
     assert [one.body for one in read.publications] == [body(number) for number in range(7)]
-    owner = publisher.parts.router.shard_of(f"{{{clustered.prefix}:moving}}.pub")
+    owner = publisher.parts.router.shard_of(f"{{{clustered.prefix}:c:moving}}.pub")
     assert owner.address.port == new.port
 
 
@@ -119,7 +119,7 @@ async def test_a_worker_that_began_while_a_master_was_away_still_follows_the_map
         new = await asyncio.to_thread(cluster.move, slot)
         assert new.port != old.port
         router.refresh()
-        key = f"{{{clustered.prefix}:late}}.pub"
+        key = f"{{{clustered.prefix}:c:late}}.pub"
         await until(
             lambda: router.shard_of(key).address.port == new.port, 10, "the move is followed"
         )

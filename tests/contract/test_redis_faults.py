@@ -128,19 +128,19 @@ async def test_a_forgotten_script_whose_order_does_not_matter_is_run_by_its_text
 async def test_a_refusal_is_an_error_and_the_connection_lives_on(real: RedisBench):
     worker = await real.worker()
     with real.servers[0].client() as client:
-        client.set(f"{{{real.prefix}:c}}.meta", "not a hash")
+        client.set(f"{{{real.prefix}:c:c}}.meta", "not a hash")
         with pytest.raises(StoreRefused):
             await worker.publish()
         with pytest.raises(StoreRefused):
             await worker.broker.read("c", KEEP)
-        client.delete(f"{{{real.prefix}:c}}.meta")
+        client.delete(f"{{{real.prefix}:c:c}}.meta")
     assert (await worker.publish()).offset == 1
 
 
 async def test_a_subscription_that_was_refused_is_confirmed_when_it_is_allowed(own: RedisBench):
     worker = await own.worker()
     server = own.servers[0]
-    server.ask("ACL", "SETUSER", "default", "resetchannels", f"&{{{own.prefix}:s*")
+    server.ask("ACL", "SETUSER", "default", "resetchannels", f"&{{{own.prefix}:s:*")
     waiting = worker.broker.subscribe("c")
     await asyncio.sleep(0.05)
     assert not waiting.done()
@@ -157,7 +157,7 @@ async def test_payloads_of_another_layout_are_counted_and_left_alone(real: Redis
     worker = await real.worker()
     await worker.subscribe()
     with real.servers[0].client() as client:
-        shard_channel = f"{{{real.prefix}:c}}.pub"
+        shard_channel = f"{{{real.prefix}:c:c}}.pub"
         for payload in (b"2:1:e:0:{}", b"", b"1:x:e:0:{}", b"1:1:\xff:0:{}", b"garbage"):
             client.execute_command("SPUBLISH", shard_channel, payload)
     await worker.publish(body(5))
@@ -178,7 +178,7 @@ async def test_several_servers_share_the_channels(servers: dict[str, Server], tm
         counts = []
         for server in bench.servers:
             with server.client() as client:
-                counts.append(len(list(client.scan_iter(f"{{{bench.prefix}:channel*.meta"))))
+                counts.append(len(list(client.scan_iter(f"{{{bench.prefix}:c:channel*.meta"))))
         assert sum(counts) == 40
         assert min(counts) > 5
         session = await one.sessions.attach("u", None, "h")

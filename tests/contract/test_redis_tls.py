@@ -14,6 +14,7 @@ from cluster.errors import StoreUnavailable
 from cluster.resp.router import Router
 from tests.contract.conftest import program
 from tests.contract.servers import Server
+from tests.contract.test_store_reasons import failure
 from tests.harness.processes import free_ports
 
 SUBJECT = ("-subj", "/CN=localhost", "-addext", "subjectAltName=DNS:localhost")
@@ -47,6 +48,20 @@ def tls_port(tmp_path: Path, certificate: Path) -> Iterator[int]:
         yield port
 
 
+@pytest.fixture
+def strict_port(tmp_path: Path, certificate: Path) -> Iterator[int]:
+    """A server that asks for a client's certificate."""
+    port = free_ports(1)
+    key = certificate.with_suffix(".key")
+    options = (
+        *("--tls-port", str(port), "--tls-auth-clients", "yes"),
+        *("--tls-cert-file", str(certificate), "--tls-key-file", str(key)),
+        *("--tls-ca-cert-file", str(certificate)),
+    )
+    with Server(program("redis"), tmp_path / "strict", options=options):
+        yield port
+
+
 async def connects(url: str) -> bool:
     Address.from_url(url)
     router = Router([url], timeout_seconds=1.0)
@@ -69,3 +84,33 @@ async def test_a_server_is_trusted_by_the_authority_that_the_url_names(
     assert await connects(f"rediss://127.0.0.1:{tls_port}?ssl_cert_reqs=none")
     assert not await connects(f"rediss://127.0.0.1:{tls_port}?{named}"), "of another name"
     assert not await connects(f"rediss://localhost:{tls_port}"), "of an unknown authority"
+
+
+async def test_a_client_shows_the_certificate_that_the_url_names(
+    strict_port: int, certificate: Path
+):
+    url = f"rediss://localhost:{strict_port}?ssl_ca_certs={certificate}"
+    key = certificate.with_suffix(".key")
+    assert await connects(f"{url}&ssl_certfile={certificate}&ssl_keyfile={key}")
+    assert not await connects(url)
+
+
+async def test_a_certificate_that_is_not_trusted_is_the_reason_that_is_given(tls_port: int):
+    assert "certificate verify failed" in await failure(f"rediss://localhost:{tls_port}")
+    assert await failure(f"redis://localhost:{tls_port}") != "", "TLS is spoken there"
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        "ssl_ca_certs=/not/there.pem",
+        "ssl_certfile=/not/there.pem",
+        "ssl_cert_reqs=perhaps",
+        "ssl_check_hostname=perhaps",
+        "ssl_nonsense=1",
+        "ssl_password=x",
+    ],
+)
+def test_what_tls_cannot_use_is_refused_with_a_sentence(options: str):
+    with pytest.raises(ValueError, match=r"give |use only"):
+        Address.from_url(f"rediss://localhost?{options}")

@@ -275,7 +275,7 @@ async def test_sessions_are_spread_over_the_buckets(real: RedisBench):
     for _ in range(400):
         await worker.sessions.attach("u", None, "h")
     with real.servers[0].client() as client:
-        keys = {key.decode() for key in client.scan_iter(f"{{{real.prefix}:s*.sessions")}
+        keys = {key.decode() for key in client.scan_iter(f"{{{real.prefix}:s:*.sessions")}
     assert BUCKETS * 0.8 < len(keys) <= BUCKETS
 
 

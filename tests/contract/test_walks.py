@@ -71,7 +71,7 @@ class OneWorker:
     """A whole worker in this process, without its background tasks."""
 
     def __init__(self, bench: RedisBench) -> None:
-        broker = BrokerConfig(redis_urls=(bench.servers[0].url,), prefix=bench.prefix)
+        broker = BrokerConfig(redis_urls=(bench.servers[0].url,), prefix=bench.name)
         self.config = dataclasses.replace(configured(options=HISTORY), broker=broker)
 
     @contextlib.asynccontextmanager

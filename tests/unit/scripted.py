@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cluster.broker import BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import READ_MAX_BYTES, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import StoreError, StoreUnavailable
 from cluster.protocol import Position, Publication
 
@@ -141,6 +141,9 @@ class ScriptedBroker:
         since: int | None = None,
         limit: int = 0,
         reverse: bool = False,
+        max_bytes: int = READ_MAX_BYTES,
+        is_whole: bool = False,
+        leaves_epoch: bool = True,
     ) -> StreamRead:
         future: asyncio.Future[StreamRead] = asyncio.get_running_loop().create_future()
         self.asked.append((future, lambda: self.stream(channel).read(since, limit)))

@@ -96,7 +96,7 @@ def test_another_shape_is_refused(text: bytes):
 def test_a_text_is_nested_512_levels_deep_at_most(opened: bytes, closed: bytes):
     levels = MAXIMUM_NESTING // len(closed)
     assert checked(opened * levels + b"1" + closed * levels)
-    for more in (levels + 1, 10 * levels, 30_000):
+    for more in (levels + 1, 2 * levels, 10 * levels, 30_000):
         with pytest.raises(JsonTextInvalid):
             checked(opened * more + b"1" + closed * more)
 

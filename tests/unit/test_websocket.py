@@ -255,6 +255,32 @@ async def test_a_short_connection_that_left_nothing_takes_its_session_along():
         assert worker.store.sessions == {}
 
 
+@pytest.mark.parametrize(
+    ("garbage", "code"),
+    [
+        (frame(wire.TEXT, b"garbage"), 3501),
+        (frame(wire.TEXT, b'{"id":2,"connect":{}}'), 3501),
+        (frame(wire.TEXT, b'{"send":{"data":1}}'), 3508),
+        (frame(wire.TEXT, b"\xff\xfe"), 1007),
+        (frame(wire.BINARY, b"x"), 3501),
+        (frame(wire.TEXT, b"x" * 70_000), 1009),
+        (b"\xff\xff\xff\xff", 1002),
+    ],
+    ids=["no json", "second connect", "send", "no utf-8", "binary", "too large", "no frame"],
+)
+async def test_a_short_connection_that_ends_with_garbage_leaves_no_session(
+    garbage: bytes, code: int
+):
+    async with LocalWorker(configured()).open() as worker:
+        for _ in range(10):
+            caller = await worker.caller()
+            await caller.connect()
+            caller.wire.send(garbage)
+            assert (await caller.closed())[0] == code
+        await until(lambda: not worker.server.clients, 10, "no client is left")
+        assert worker.store.sessions == {}
+
+
 async def test_a_longer_connection_leaves_its_session():
     config = changed(configured(), session=SessionConfig(short_lived=0.0))
     async with LocalWorker(config).open() as worker:

@@ -20,7 +20,7 @@ def corrupt(injector: FaultInjector, channel: str) -> None:
     Raises:
         CannotProvoke: if the store refuses it.
     """
-    key, port = f"{{ws:{channel}}}.meta", injector.environment.store_port
+    key, port = f"{{ws:0:c:{channel}}}.meta", injector.environment.store_port
 
     def remove() -> None:
         _ask(port, "DEL", key)

@@ -14,7 +14,7 @@ import signal
 import sys
 from typing import Final
 
-# {prefix:canary:NAME:NUMBER}.pub, as the worker's canary calls its channel.
+# {prefix:database:i:canary:NAME:NUMBER}.pub, as the worker's canary calls its channel.
 _CANARY: Final = re.compile(rb"ssubscribe\r\n\$\d+\r\n\{[^}]*:canary:([^}]+):\d+\}", re.IGNORECASE)
 _KEPT_BYTES: Final = 256
 _CHUNK_BYTES: Final = 65536

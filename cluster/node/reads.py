@@ -1,0 +1,148 @@
+"""The reads of publications that one worker has in flight at the store: a few per reader, all in turn.
+
+A read of a few bytes may return half a megabyte, which the store, its link and the worker hold at the
+same time. So what is in flight is bounded, and the rest waits: the reads of one reader in order, the
+readers in turn, so that one that asks for much does not delay the others.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections import deque
+from collections.abc import AsyncIterator
+from typing import Final
+
+from cluster.metrics.counters import Counters
+
+#: Reads in flight of one reader; those of a client that subscribes to many channels overlap a little.
+READS_PER_READER: Final = 4
+
+
+class _Reader:
+    """What one reader has in flight and waits for."""
+
+    __slots__ = ("in_flight", "is_due", "is_held", "waiting")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.waiting: deque[asyncio.Future[None]] = deque()
+        self.is_due = False
+        self.is_held = False
+
+    @property
+    def may_read(self) -> bool:
+        return self.in_flight < READS_PER_READER and not self.is_held
+
+    @property
+    def is_idle(self) -> bool:
+        return not (self.in_flight or self.waiting or self.is_held)
+
+
+class StreamReads:
+    """The reads of one worker; a reader is a client, or a channel that misses publications.
+
+    Args:
+        limit: most reads in flight together.
+    """
+
+    def __init__(self, limit: int, counters: Counters) -> None:
+        self._limit = limit
+        self._counters = counters
+        self._in_flight = 0
+        self._readers: dict[object, _Reader] = {}
+        self._due: deque[_Reader] = deque()
+
+    @contextlib.asynccontextmanager
+    async def turn(self, reader: object) -> AsyncIterator[None]:
+        """Wait until a read may be sent, and count it as in flight meanwhile.
+
+        Raises:
+            CancelledError: when `forget` was called for the reader.
+        """
+        one = self._readers.get(reader)
+        if one is None:
+            one = self._readers[reader] = _Reader()
+        if self._in_flight < self._limit and one.may_read:
+            self._counters.stream_reads["immediate"] += 1
+            self._begin(one)
+        else:
+            self._counters.stream_reads["queued"] += 1
+            await self._wait(reader, one)
+        try:
+            yield
+        finally:
+            self._end(reader, one)
+
+    async def _wait(self, reader: object, one: _Reader) -> None:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        one.waiting.append(future)
+        self._schedule(one)
+        try:
+            await future
+        except asyncio.CancelledError:
+            if future.cancelled():
+                with contextlib.suppress(ValueError):
+                    one.waiting.remove(future)
+                self._forget_idle(reader, one)
+            else:
+                self._end(reader, one)
+            raise
+
+    def hold(self, reader: object) -> None:
+        """Give a reader no further turn until `resume`: it does not take what it has been sent."""
+        self._readers.setdefault(reader, _Reader()).is_held = True
+
+    def resume(self, reader: object) -> None:
+        """End `hold`."""
+        one = self._readers.get(reader)
+        if one is not None:
+            one.is_held = False
+            self._schedule(one)
+            self._forget_idle(reader, one)
+            self._grant()
+
+    def forget(self, reader: object) -> None:
+        """Cancel what waits for a reader that has gone: nothing is read for it any more."""
+        one = self._readers.get(reader)
+        if one is None:
+            return
+        one.is_held = False
+        waiting = list(one.waiting)
+        one.waiting.clear()
+        self._counters.stream_reads["dropped"] += len(waiting)
+        for future in waiting:
+            future.cancel()
+        self._forget_idle(reader, one)
+
+    def _begin(self, one: _Reader) -> None:
+        self._in_flight += 1
+        one.in_flight += 1
+
+    def _end(self, reader: object, one: _Reader) -> None:
+        self._in_flight -= 1
+        one.in_flight -= 1
+        self._schedule(one)
+        self._forget_idle(reader, one)
+        self._grant()
+
+    def _forget_idle(self, reader: object, one: _Reader) -> None:
+        if one.is_idle and self._readers.get(reader) is one:
+            del self._readers[reader]
+
+    def _schedule(self, one: _Reader) -> None:
+        if one.waiting and one.may_read and not one.is_due:
+            one.is_due = True
+            self._due.append(one)
+
+    def _grant(self) -> None:
+        while self._due and self._in_flight < self._limit:
+            one = self._due.popleft()
+            one.is_due = False
+            while one.waiting and one.may_read:
+                future = one.waiting.popleft()
+                if not future.done():
+                    self._begin(one)
+                    future.set_result(None)
+                    break
+            self._schedule(one)

@@ -1,0 +1,70 @@
+"""The names of keys and shard channels in the store: layout 2.
+
+Every name is `{<prefix>:<database>:<kind>:<name>}.<part>`. The braces are the hash tag: all parts of one
+name are in one slot of a Redis Cluster. The kinds are
+
+    c  a channel, as a client calls it: `.meta`, `.stream`, `.pub`
+    s  a bucket of sessions: `.session.<id>`, `.sessions`, `.counters`, `.changes`
+    i  what only the workers use: `.pub` of a canary, and what `check_access` tries
+
+Rules: a prefix holds no colon (`PREFIX`), the database is a number, the kind is one character, and the name
+comes last. So names that differ in any of the four differ, whatever characters a channel has. The
+database is named because pub/sub is not scoped by it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import count
+from typing import Final
+
+from cluster.config import BrokerConfig
+from cluster.config.redis_url import database_of
+from cluster.errors import StoreRefused
+from cluster.resp.router import Router
+from cluster.resp.scripts import CHECK_ACCESS
+from cluster.resp.shard import Shard
+
+KIND_CHANNEL: Final = "c"
+KIND_SESSIONS: Final = "s"
+KIND_INTERNAL: Final = "i"
+
+
+def key_prefix(config: BrokerConfig) -> str:
+    """The start of every name of a cluster: its prefix and the database.
+
+    If its servers are used with different databases, all of them are named, in order.
+    """
+    return f"{config.prefix}:{_database(config.redis_urls)}"
+
+
+def _database(urls: Sequence[str]) -> str:
+    numbers = [database_of(url) for url in urls] or [0]
+    if len(set(numbers)) == 1:
+        return str(numbers[0])
+    return "-".join(map(str, numbers))
+
+
+async def check_access(router: Router, prefix: str) -> None:
+    """Run every command once on every server, on keys that only this check uses.
+
+    Args:
+        prefix: as `key_prefix` makes it.
+
+    Raises:
+        StoreRefused: with what the server says if the user lacks a permission, or it is a replica.
+    """
+    for shard in router.shards:
+        tag = _tag_on(router, shard, prefix)
+        keys = [f"{tag}.{part}" for part in ("meta", "stream", "sessions")]
+        try:
+            await router.call_script(CHECK_ACCESS, keys, (f"{tag}.pub",))
+        except StoreRefused as refused:
+            # A full server starts workers all the same: it can be read, and it will have room again.
+            if not str(refused).startswith("OOM "):
+                raise StoreRefused(f"the store at {shard.address} refuses: {refused}") from None
+
+
+def _tag_on(router: Router, shard: Shard, prefix: str) -> str:
+    tags = (f"{{{prefix}:{KIND_INTERNAL}:access:{number}}}" for number in count())
+    return next(tag for tag in tags if router.shard_of(tag) is shard)

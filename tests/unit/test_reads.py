@@ -1,0 +1,122 @@
+"""The reads in flight of one worker: bounded, each reader in order, the readers in turn."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from cluster.metrics.counters import Counters
+from cluster.node.reads import READS_PER_READER, StreamReads
+from tests.harness.waiting import until
+
+
+@dataclass
+class Reading:
+    """Reads that begin in some order and end when they are told to."""
+
+    reads: StreamReads
+    begun: list[str] = field(default_factory=list)
+    ends: dict[str, asyncio.Event] = field(default_factory=dict)
+    tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict)
+
+    def ask(self, *names: str) -> None:
+        """Begin a read for each name; its reader is the first letter."""
+        for name in names:
+            self.ends[name] = asyncio.Event()
+            self.tasks[name] = asyncio.create_task(self._read(name))
+
+    async def _read(self, name: str) -> None:
+        async with self.reads.turn(name[0]):
+            self.begun.append(name)
+            await self.ends[name].wait()
+
+    async def until_begun(self, count: int) -> list[str]:
+        await until(lambda: len(self.begun) >= count, 5, f"{count} have begun")
+        return self.begun
+
+    async def end_all(self) -> None:
+        for end in self.ends.values():
+            end.set()
+        await asyncio.gather(*self.tasks.values(), return_exceptions=True)
+        assert self.reads._readers == {}, "nothing is kept of readers that are done"
+        assert self.reads._in_flight == 0
+
+
+async def settled(is_true: Callable[[], bool]) -> None:
+    for _ in range(20):
+        await asyncio.sleep(0)
+    assert is_true()
+
+
+async def test_one_reader_has_a_few_reads_in_flight_and_the_rest_in_order():
+    reading = Reading(StreamReads(100, Counters()))
+    names = [f"a{number}" for number in range(10)]
+    reading.ask(*names)
+    await settled(lambda: reading.begun == names[:READS_PER_READER])
+    for number, name in enumerate(names[: 10 - READS_PER_READER]):
+        reading.ends[name].set()
+        assert (
+            await reading.until_begun(READS_PER_READER + number + 1)
+            == names[: READS_PER_READER + number + 1]
+        )
+    await reading.end_all()
+
+
+async def test_readers_take_turns_when_all_places_are_taken():
+    counters = Counters()
+    reading = Reading(StreamReads(1, counters))
+    reading.ask("a0", "a1", "a2", "a3", "b0", "b1", "c0")
+    for number in range(7):
+        await reading.until_begun(number + 1)
+        reading.ends[reading.begun[number]].set()
+    assert reading.begun == ["a0", "a1", "b0", "c0", "a2", "b1", "a3"]
+    assert counters.stream_reads["immediate"] == 1
+    assert counters.stream_reads["queued"] == 6
+    await reading.end_all()
+
+
+async def test_a_reader_that_has_gone_waits_for_nothing():
+    counters = Counters()
+    reading = Reading(StreamReads(1, counters))
+    reading.ask("a0", "b0", "b1", "c0")
+    await settled(lambda: reading.begun == ["a0"])
+    reading.reads.forget("b")
+    await settled(lambda: reading.tasks["b0"].cancelled() and reading.tasks["b1"].cancelled())
+    reading.ends["a0"].set()
+    assert await reading.until_begun(2) == ["a0", "c0"]
+    assert counters.stream_reads["dropped"] == 2
+    await reading.end_all()
+
+
+async def test_a_reader_that_is_held_waits_and_the_others_go_on():
+    reading = Reading(StreamReads(2, Counters()))
+    reading.reads.hold("a")
+    reading.ask("a0", "a1", "b0")
+    await settled(lambda: reading.begun == ["b0"])
+    reading.reads.resume("a")
+    assert await reading.until_begun(2) == ["b0", "a0"]
+    await reading.end_all()
+
+
+async def test_a_held_reader_that_goes_leaves_nothing_behind():
+    reads = StreamReads(2, Counters())
+    reads.hold("a")
+    reads.forget("a")
+    reads.hold("b")
+    reads.resume("b")
+    reads.resume("c")
+    assert reads._readers == {}
+
+
+async def test_a_cancelled_wait_gives_its_place_to_the_next():
+    reading = Reading(StreamReads(1, Counters()))
+    reading.ask("a0", "b0", "c0", "d0")
+    await settled(lambda: reading.begun == ["a0"])
+    reading.tasks["b0"].cancel()
+    reading.ends["a0"].set()
+    # In this turn of the loop c0 is given the place, and has not noticed yet.
+    await asyncio.sleep(0)
+    reading.tasks["c0"].cancel()
+    assert await reading.until_begun(2) == ["a0", "d0"]
+    await reading.end_all()
