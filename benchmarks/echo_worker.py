@@ -10,16 +10,15 @@ import os
 import socket
 import sys
 import tempfile
-from typing import Any
 
 from benchmarks.paths import BENCHMARKS
 
 
-def echo(_user: str, data: Any) -> Any:
+def echo(_user: str, data: bytes) -> bytes:
     return data
 
 
-async def echo_awaited(_user: str, data: Any) -> Any:
+async def echo_awaited(_user: str, data: bytes) -> bytes:
     return data
 
 

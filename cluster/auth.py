@@ -14,15 +14,17 @@ Source: RFC 7515, RFC 7519; Centrifugo's claims.
 
 from __future__ import annotations
 
+import base64
 import hashlib
 from functools import lru_cache
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypedDict
 
-import orjson
+import msgspec
 from jwt import PyJWS
 from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import PyJWTError
 
+from cluster import json_text
 from cluster.config import Config
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
@@ -46,16 +48,29 @@ class Claims(NamedTuple):
 
     Attributes:
         user: "" is anonymous.
-        info: JSON that others see as `conn_info`, None if there is none.
+        info: JSON text that others see as `conn_info`, b"" if there is none.
         expires_at: Unix seconds, 0 for never.
     """
 
     user: str
-    info: Any
+    info: bytes
     expires_at: int
 
 
-_ANONYMOUS: Final = Claims("", None, 0)
+_ANONYMOUS: Final = Claims("", b"", 0)
+
+
+class _ClaimsObject(TypedDict, total=False):
+    sub: str
+    exp: int | float
+    nbf: int | float
+    iat: int | float
+    channel: msgspec.Raw
+    info: msgspec.Raw
+    b64info: str
+
+
+_CLAIMS: Final[json_text.JsonDecoder[dict[str, Any]]] = json_text.JsonDecoder(_ClaimsObject)
 
 
 class _Key(NamedTuple):
@@ -129,7 +144,7 @@ def authenticate(token: str, config: Config, now: float) -> Claims:
     if client.insecure or expires_at is None:
         # Insecure mode accepts a connection without a token, so it ends none whose token expires.
         expires_at = 0
-    return Claims(user, claims.get("info"), int(min(expires_at, now + _MAXIMUM_SECONDS)))
+    return Claims(user, _info(claims), int(min(expires_at, now + _MAXIMUM_SECONDS)))
 
 
 def _verified(token: str, secret: str) -> dict[str, Any]:
@@ -139,12 +154,22 @@ def _verified(token: str, secret: str) -> dict[str, Any]:
         raise INVALID_TOKEN.fresh()
     try:
         key = _hmac_key(secret)
-        claims = orjson.loads(_JWS.decode(token, key.value, key.algorithms))
+        return _CLAIMS.decode(_JWS.decode(token, key.value, key.algorithms))
     except (PyJWTError, ValueError):
         raise INVALID_TOKEN.fresh() from None
-    if type(claims) is not dict:
-        raise INVALID_TOKEN.fresh()
-    return claims
+
+
+def _info(claims: dict[str, Any]) -> bytes:
+    """The JSON text of the claim `info`, or of `b64info`, which has precedence and is base64 of it."""
+    try:
+        if claims.get("b64info"):
+            info = base64.b64decode(claims["b64info"], validate=True)
+        else:
+            info = bytes(claims.get("info", b""))
+        # Checked here, once, and not with each publication that it goes into.
+        return json_text.checked(info) if info not in {b"", b"null"} else b""
+    except ValueError:
+        raise INVALID_TOKEN.fresh() from None
 
 
 @lru_cache(maxsize=8)

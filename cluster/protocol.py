@@ -4,7 +4,7 @@ Rules
 - No connection, clock or channel state.
 - Zero values are omitted from what is sent, except the result key of a successful reply.
 - Malformed input raises the `Disconnect` that the protocol requires.
-- Payloads (`data`) are any JSON and are never inspected.
+- Payloads (`data`) are any JSON, are never inspected, and leave as they came: see `json_text`.
 - Only this module encodes WebSocket frames.
 
 Source: centrifugal/protocol `client.proto`; RFC 6455 for the frames.
@@ -15,14 +15,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any, Final, NamedTuple
 
+import msgspec
 import orjson
 
+from cluster import json_text
 from cluster.errors import (
     BAD_REQUEST,
     BAD_REQUEST_CLOSE,
     BAD_TEXT,
     ClientError,
-    Disconnect,
     Unsubscribe,
 )
 from cluster.methods import METHODS
@@ -30,31 +31,20 @@ from cluster.methods import METHODS
 _ID_LIMIT = 2**32
 _OFFSET_LIMIT = 2**53
 
-_METHODS_SET: Final = frozenset(METHODS)
-
 REJECT_UNRECOVERED: Final = 1 << 1
 """Bit of `subscribe.flag`: answer error 112 instead of `recovered: false`."""
 
 
-class _Missing:
-    """The type of `MISSING`, which stands for an absent key; JSON null is a value."""
-
-    def __repr__(self) -> str:
-        return "MISSING"
-
-
-MISSING: Final = _Missing()
-
-
 class Command(NamedTuple):
-    """One command of a client; `method` is "pong" for an answer to a ping."""
+    """One command of a client; `method` is "pong" for an answer to a ping.
+
+    Attributes:
+        params: one of the structures below, as the method needs it.
+    """
 
     id: int
     method: str
-    params: dict[str, Any]
-
-
-PONG: Final = Command(0, "pong", {})
+    params: Any
 
 
 class Position(NamedTuple):
@@ -82,7 +72,7 @@ class Publication(NamedTuple):
 
 class ConnectRequest(NamedTuple):
     token: str
-    data: Any
+    data: bytes
     subs: dict[str, Position]
     name: str
 
@@ -106,6 +96,87 @@ class HistoryRequest(NamedTuple):
 
 # --- reading -----------------------------------------------------------------------------
 
+# What the parameters of each method look like. `data` stays text; a member that is null counts as absent.
+
+
+class _NoParams(msgspec.Struct, gc=False):
+    pass
+
+
+class _ChannelParams(msgspec.Struct, gc=False):
+    channel: str | None = None
+
+
+class _PositionParams(msgspec.Struct, gc=False):
+    recover: bool | None = None
+    offset: int | None = None
+    epoch: str | None = None
+
+
+class _ConnectParams(msgspec.Struct, gc=False):
+    token: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+    subs: dict[str, _PositionParams] | None = None
+    name: str | None = None
+
+
+class _SubscribeParams(_PositionParams, gc=False):
+    channel: str | None = None
+    token: str | None = None
+    positioned: bool | None = None
+    recoverable: bool | None = None
+    flag: int | None = None
+    delta: str | None = None
+
+
+class _PublishParams(msgspec.Struct, gc=False):
+    channel: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _HistoryParams(msgspec.Struct, gc=False):
+    channel: str | None = None
+    limit: int | None = None
+    since: _PositionParams | None = None
+    reverse: bool | None = None
+
+
+class _RpcParams(msgspec.Struct, gc=False):
+    method: str | None = None
+    data: msgspec.Raw = msgspec.Raw()
+
+
+class _TokenParams(msgspec.Struct, gc=False):
+    channel: str | None = None
+    token: str | None = None
+
+
+_PARAMS: Final[dict[str, type[msgspec.Struct]]] = {
+    "connect": _ConnectParams,
+    "ping": _NoParams,
+    "subscribe": _SubscribeParams,
+    "unsubscribe": _ChannelParams,
+    "publish": _PublishParams,
+    "presence": _ChannelParams,
+    "presence_stats": _ChannelParams,
+    "history": _HistoryParams,
+    "rpc": _RpcParams,
+    "send": _NoParams,
+    "refresh": _TokenParams,
+    "sub_refresh": _TokenParams,
+}
+
+PONG: Final = Command(0, "pong", _NoParams())
+
+_COMMANDS: Final[json_text.JsonDecoder[Any]] = json_text.JsonDecoder(
+    msgspec.defstruct(
+        "_Envelope",
+        [("id", int, 0), *((method, _PARAMS[method] | None, None) for method in METHODS)],
+        gc=False,
+    ),
+    replaces_surrogates=True,
+)
+
 
 def decode(payload: bytes) -> list[Command]:
     """Decode one WebSocket message: JSON documents separated by newlines.
@@ -118,143 +189,123 @@ def decode(payload: bytes) -> list[Command]:
     if payload.endswith(b"\n"):
         payload = payload[:-1]
     try:
+        if not payload.isascii():
+            payload.decode()
+        if len(payload) > 2 * json_text.PARSED_NESTING and json_text.is_too_deep(
+            payload, json_text.PARSED_NESTING
+        ):
+            raise BAD_REQUEST_CLOSE.fresh()
         if b"\n" in payload:
-            return [_command(orjson.loads(line)) for line in payload.split(b"\n")]
-        return [_command(orjson.loads(payload))]
-    except orjson.JSONDecodeError:
-        raise _decode_error(payload).fresh() from None
-
-
-def _decode_error(payload: bytes) -> Disconnect:
-    try:
-        payload.decode()
+            return [_command(_COMMANDS.decode_plain(line)) for line in payload.split(b"\n")]
+        return [_command(_COMMANDS.decode_plain(payload))]
     except UnicodeDecodeError:
-        return BAD_TEXT
-    return BAD_REQUEST_CLOSE
+        raise BAD_TEXT.fresh() from None
+    except (msgspec.DecodeError, RecursionError):
+        return _decode_unusual(payload)
 
 
-def _command(document: Any) -> Command:
-    if type(document) is not dict:
+def _decode_unusual(payload: bytes) -> list[Command]:
+    """Decode text that msgspec has refused: it has lone surrogates, or is malformed."""
+    try:
+        return [_command(_COMMANDS.decode(line)) for line in payload.split(b"\n")]
+    except json_text.JsonTextInvalid:
+        raise BAD_REQUEST_CLOSE.fresh() from None
+
+
+def _command(envelope: Any) -> Command:
+    number = envelope.id
+    if not 0 <= number < _ID_LIMIT:
         raise BAD_REQUEST_CLOSE.fresh()
-    number = document.get("id", 0)
-    if type(number) is not int or not 0 <= number < _ID_LIMIT:
-        raise BAD_REQUEST_CLOSE.fresh()
-    method = _method(document)
-    if number == 0 and method != "send":
+    for method in METHODS:
+        params = getattr(envelope, method)
+        if params is not None:
+            if number == 0 and method != "send":
+                break
+            return Command(number, method, params)
+    if number == 0:
         # Like Centrifugo: any command without an id, except `send`, is a pong.
         return PONG
-    if method is None:
-        raise BAD_REQUEST_CLOSE.fresh()
-    params = document[method]
-    if type(params) is not dict:
-        raise BAD_REQUEST_CLOSE.fresh()
-    return Command(number, method, params)
+    raise BAD_REQUEST_CLOSE.fresh()
 
 
-def _method(document: dict[str, Any]) -> str | None:
-    found = [key for key in document if key in _METHODS_SET and document[key] is not None]
-    if len(found) == 1:
-        return found[0]
-    return min(found, key=METHODS.index, default=None)
-
-
-def _param(params: dict[str, Any], name: str, kind: type, default: Any) -> Any:
-    value = params.get(name)
-    if value is None:
-        return default
-    if type(value) is not kind:
-        raise BAD_REQUEST_CLOSE.fresh()
-    return value
-
-
-def _offset_param(params: dict[str, Any]) -> int:
-    offset: int = _param(params, "offset", int, 0)
+def _offset_param(params: _PositionParams) -> int:
+    offset = params.offset or 0
     if not 0 <= offset < _OFFSET_LIMIT:
         raise BAD_REQUEST_CLOSE.fresh()
     return offset
 
 
-def _channel_param(params: dict[str, Any]) -> str:
-    channel: str = _param(params, "channel", str, "")
+def connect_request(params: _ConnectParams) -> ConnectRequest:
+    """Read the parameters of `connect`; raises `Disconnect` 3501 for an impossible offset."""
+    subs = {}
+    for channel, sub in (params.subs or {}).items():
+        if sub.recover:
+            subs[channel] = Position(_offset_param(sub), sub.epoch or "")
+    return ConnectRequest(params.token or "", bytes(params.data), subs, params.name or "")
+
+
+def subscribe_request(params: _SubscribeParams) -> SubscribeRequest:
+    """Read the parameters of `subscribe`.
+
+    Raises:
+        Disconnect: 3501 without a channel, for an impossible offset or an unknown delta.
+    """
+    if params.delta not in {None, "", "fossil"}:
+        raise BAD_REQUEST_CLOSE.fresh()
+    return SubscribeRequest(
+        channel_request(params),
+        params.token or "",
+        bool(params.recover),
+        Position(_offset_param(params), params.epoch or ""),
+        bool(params.positioned),
+        bool(params.recoverable),
+        bool((params.flag or 0) & REJECT_UNRECOVERED),
+    )
+
+
+def channel_request(params: Any) -> str:
+    """Read the channel of a command; raises `Disconnect` 3501 without one."""
+    channel: str | None = params.channel
     if not channel:
         raise BAD_REQUEST_CLOSE.fresh()
     return channel
 
 
-def connect_request(params: dict[str, Any]) -> ConnectRequest:
-    """Read the parameters of `connect`; raises `Disconnect` 3501 if a type is wrong."""
-    subs = {}
-    for channel, sub in _param(params, "subs", dict, {}).items():
-        if type(sub) is not dict:
-            raise BAD_REQUEST_CLOSE.fresh()
-        if _param(sub, "recover", bool, False):
-            subs[channel] = Position(_offset_param(sub), _param(sub, "epoch", str, ""))
-    return ConnectRequest(
-        _param(params, "token", str, ""), params.get("data"), subs, _param(params, "name", str, "")
-    )
-
-
-def subscribe_request(params: dict[str, Any]) -> SubscribeRequest:
-    """Read the parameters of `subscribe`; raises `Disconnect` 3501 if a type is wrong."""
-    delta = _param(params, "delta", str, "")
-    if delta not in {"", "fossil"}:
-        raise BAD_REQUEST_CLOSE.fresh()
-    flag = _param(params, "flag", int, 0)
-    return SubscribeRequest(
-        _channel_param(params),
-        _param(params, "token", str, ""),
-        _param(params, "recover", bool, False),
-        Position(_offset_param(params), _param(params, "epoch", str, "")),
-        _param(params, "positioned", bool, False),
-        _param(params, "recoverable", bool, False),
-        bool(flag & REJECT_UNRECOVERED),
-    )
-
-
-def channel_request(params: dict[str, Any]) -> str:
-    """Read the parameters of a command that has only a channel."""
-    return _channel_param(params)
-
-
-def publish_request(params: dict[str, Any]) -> tuple[str, bytes]:
-    """Read `publish`: the channel and its data as JSON without newlines.
+def publish_request(params: _PublishParams) -> tuple[str, bytes]:
+    """Read `publish`: the channel and its data, as JSON text without newlines.
 
     Raises:
         Disconnect: 3501 without a channel.
-        ClientError: 107 without data, or with data nested too deeply to be encoded.
+        ClientError: 107 without data, or with data nested too deeply.
     """
-    channel = _channel_param(params)
-    return channel, data_json(params)
-
-
-def data_json(params: dict[str, Any]) -> bytes:
-    """Return `data` as compact JSON; raises `ClientError` 107 if absent or nested too deeply."""
-    data = params.get("data", MISSING)
-    if data is MISSING:
+    channel, data = channel_request(params), data_text(params)
+    if not data:
         raise BAD_REQUEST.fresh()
-    try:
-        return orjson.dumps(data)
-    except orjson.JSONEncodeError:
-        # orjson decodes 1,024 levels of nesting but encodes only 254.
-        raise BAD_REQUEST.fresh() from None
+    return channel, data
 
 
-def history_request(params: dict[str, Any]) -> HistoryRequest:
+def data_text(params: _PublishParams | _RpcParams) -> bytes:
+    """Return `data` as it was sent, b"" if absent; raises `ClientError` 107 if nested too deeply."""
+    data = bytes(params.data)
+    if len(data) > 2 * json_text.MAXIMUM_NESTING and json_text.is_too_deep(data):
+        raise BAD_REQUEST.fresh()
+    return data
+
+
+def history_request(params: _HistoryParams) -> HistoryRequest:
     """Read `history`.
 
     Raises:
-        Disconnect: 3501 if a type is wrong.
+        Disconnect: 3501 without a channel, or for an impossible offset.
         ClientError: 107 for a backward read from offset 0.
     """
-    limit = _param(params, "limit", int, 0)
-    reverse = _param(params, "reverse", bool, False)
-    since_params = _param(params, "since", dict, None)
+    reverse = bool(params.reverse)
     since = None
-    if since_params is not None:
-        since = Position(_offset_param(since_params), _param(since_params, "epoch", str, ""))
+    if params.since is not None:
+        since = Position(_offset_param(params.since), params.since.epoch or "")
         if reverse and since.offset == 0:
             raise BAD_REQUEST.fresh()
-    return HistoryRequest(_channel_param(params), max(limit, -1), since, reverse)
+    return HistoryRequest(channel_request(params), max(params.limit or 0, -1), since, reverse)
 
 
 # --- writing -----------------------------------------------------------------------------
@@ -275,21 +326,24 @@ def error_reply(number: int, error: ClientError) -> bytes:
     return orjson.dumps({"id": number, "error": body})
 
 
-def publication_body(data: bytes, user: str, client: str, info: Any) -> bytes:
-    """Encode a client's publication: its data (JSON) and the info of its publisher."""
+def publication_body(data: bytes, user: str, client: str, info: bytes) -> bytes:
+    """Encode a client's publication: its data and the info of its publisher, b"" for none, as JSON text."""
     client_info: dict[str, Any] = {"user": user, "client": client}
-    if info is not None:
-        client_info["conn_info"] = info
+    if info:
+        client_info["conn_info"] = orjson.Fragment(info)
     return b'{"data":%b,"info":%b}' % (data, orjson.dumps(client_info))
 
 
-def server_publication_body(params: dict[str, Any], tags: dict[str, str] | None) -> bytes:
-    """Encode a publication of the server API: its data and tags, without a publisher.
+def server_publication_body(data: bytes, tags: dict[str, str] | None) -> bytes:
+    """Encode a publication of the server API: its data, as JSON text, and tags, without a publisher.
 
     Raises:
-        ClientError: 107 without data.
+        ClientError: 107 without data, or with data nested too deeply.
     """
-    data = data_json(params)
+    try:
+        data = json_text.checked(data)
+    except json_text.JsonTextInvalid:
+        raise BAD_REQUEST.fresh() from None
     if not tags:
         return b'{"data":%b}' % data
     return b'{"data":%b,"tags":%b}' % (data, orjson.dumps(tags))

@@ -16,7 +16,8 @@ from typing import Any, Final
 import orjson
 from aiohttp import hdrs, web
 
-from cluster.api.server_methods import ServerMethods, error_body
+from cluster import json_text
+from cluster.api.server_methods import PARAMS, ServerMethods, error_body
 from cluster.errors import ClientError
 from cluster.metrics.counters import Counters
 
@@ -87,10 +88,9 @@ def _key_of(request: web.Request) -> bytes:
 
 def _object(body: bytes) -> dict[str, Any] | None:
     try:
-        params = orjson.loads(body)
-    except orjson.JSONDecodeError:
+        return PARAMS.decode(body)
+    except json_text.JsonTextInvalid:
         return None
-    return params if type(params) is dict else None
 
 
 def _refused(request: web.Request, error: ClientError) -> web.Response:

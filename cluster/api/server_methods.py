@@ -9,8 +9,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
+import msgspec
+
+from cluster import json_text
 from cluster.errors import BAD_REQUEST, METHOD_NOT_FOUND, NOT_AVAILABLE, ClientError
 from cluster.node.commands import Commands
 from cluster.protocol import Position, server_publication_body
@@ -29,6 +32,32 @@ MAXIMUM_COMMANDS: Final = 10_000
 _NOT_SUPPORTED: Final = (
     "b64data", "delta", "idempotency_key", "skip_history", "version", "version_epoch",
 )  # fmt: skip
+
+
+class _Params(TypedDict, total=False):
+    """The members that a request of any method may have; others are ignored."""
+
+    channel: Any
+    channels: Any
+    data: msgspec.Raw
+    tags: Any
+    commands: msgspec.Raw
+    parallel: Any
+    b64data: Any
+    delta: Any
+    idempotency_key: Any
+    skip_history: Any
+    version: Any
+    version_epoch: Any
+
+
+#: Reads the body of a request. Its data stays the text that was sent.
+PARAMS: Final[json_text.JsonDecoder[Params]] = json_text.JsonDecoder(
+    _Params, replaces_surrogates=True
+)
+_COMMANDS: Final[json_text.JsonDecoder[list[dict[str, Params]]]] = json_text.JsonDecoder(
+    list[dict[str, _Params]], replaces_surrogates=True
+)
 
 
 class ServerMethods:
@@ -86,8 +115,11 @@ class ServerMethods:
         return _response(sent)
 
     async def _batch(self, params: Params) -> Result:
-        commands = params.get("commands")
-        if type(commands) is not list or len(commands) > MAXIMUM_COMMANDS:
+        try:
+            commands = _COMMANDS.decode(bytes(params.get("commands", b"")))
+        except json_text.JsonTextInvalid:
+            raise BAD_REQUEST.fresh() from None
+        if len(commands) > MAXIMUM_COMMANDS:
             raise BAD_REQUEST.fresh()
         calls = [_command(command) for command in commands]
         if params.get("parallel"):
@@ -126,16 +158,16 @@ def _publication(params: Params) -> bytes:
         type(tags) is dict and all(type(value) is str for value in tags.values())
     ):
         raise BAD_REQUEST.fresh()
-    return server_publication_body(params, tags)
+    return server_publication_body(bytes(params.get("data", b"")), tags)
 
 
-def _command(command: Any) -> tuple[str, Params]:
+def _command(command: dict[str, Params]) -> tuple[str, Params]:
     """One command of a batch: an object with one method."""
-    if type(command) is not dict or len(command) != 1:
+    if len(command) != 1:
         raise BAD_REQUEST.fresh()
     [(method, params)] = command.items()
     # A batch in a batch would make the work of one request unbounded.
-    if type(params) is not dict or method == "batch":
+    if method == "batch":
         raise BAD_REQUEST.fresh()
     return method, params
 

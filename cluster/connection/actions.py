@@ -7,7 +7,7 @@ each of them once, by calling the connection's method in the past tense.
 from __future__ import annotations
 
 from enum import Enum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from cluster.errors import Disconnect
 from cluster.protocol import ConnectRequest, HistoryRequest, SubscribeRequest
@@ -68,7 +68,7 @@ class History(NamedTuple):
 class Rpc(NamedTuple):
     id: int
     method: str
-    data: Any
+    data: bytes
 
 
 Action = Send | Close | Connect | Refresh | Subscribe | Leave | Publish | History | Rpc

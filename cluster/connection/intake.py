@@ -84,8 +84,7 @@ class CommandIntake:
             return False
         if command.method != "subscribe":
             return True
-        channel = command.params.get("channel")
-        return type(channel) is str and channel in self._subscribing
+        return command.params.channel in self._subscribing
 
     def _wait(self, command: Command) -> None:
         if self._waiting is None:

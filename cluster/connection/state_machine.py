@@ -51,6 +51,7 @@ from cluster.protocol import (
     Command,
     channel_request,
     connect_request,
+    data_text,
     history_request,
     message_push,
     publish_request,
@@ -79,7 +80,7 @@ class Connection(CommandIntake):
         super().__init__(counters)
         self.client = client
         self.user = ""
-        self.info: Any = None
+        self.info = b""
         self.expires_at = 0
         self.channels: dict[str, Subscription] = {}
         self._channel_limit = channel_limit
@@ -121,18 +122,16 @@ class Connection(CommandIntake):
         actions.append(History(command.id, request))
 
     def _rpc(self, command: Command, actions: list[Action]) -> None:
-        method = command.params.get("method", "")
-        if type(method) is not str:
-            raise BAD_REQUEST_CLOSE.fresh()
+        data = data_text(command.params) or b"null"
         self._pending += 1
-        actions.append(Rpc(command.id, method, command.params.get("data")))
+        actions.append(Rpc(command.id, command.params.method or "", data))
 
     def _send(self, command: Command, actions: list[Action]) -> None:
         raise NOT_AVAILABLE_CLOSE.fresh()
 
     def _refresh(self, command: Command, actions: list[Action]) -> None:
-        token = command.params.get("token")
-        if type(token) is not str or not token:
+        token = command.params.token
+        if not token:
             raise BAD_REQUEST_CLOSE.fresh()
         self._pending += 1
         actions.append(Refresh(command.id, token))
@@ -153,7 +152,7 @@ class Connection(CommandIntake):
         result: dict[str, Any],
         *,
         user: str,
-        info: Any,
+        info: bytes,
         expires_at: int,
         server_side: dict[str, Subscription],
     ) -> list[Action]:

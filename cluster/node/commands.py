@@ -10,10 +10,12 @@ from typing import Any
 
 import orjson
 
+from cluster import json_text
 from cluster.broker import Broker
 from cluster.config import Config
 from cluster.connection import Connection
 from cluster.errors import (
+    BAD_REQUEST,
     INTERNAL,
     METHOD_NOT_FOUND,
     NOT_AVAILABLE,
@@ -28,16 +30,20 @@ from cluster.node.reads import StreamReads
 from cluster.protocol import (
     HistoryRequest,
     Position,
-    data_json,
     publication_body,
     publications_json,
 )
 
 log = get_logger()
 
-#: Handles an rpc: gets user and data, returns a JSON value or a coroutine. A plain function is called
-#: without a task and must not block. It raises `ClientError` to refuse.
-RpcHandler = Callable[[str, Any], Any]
+#: Handles an rpc: gets the user and the data as JSON text, as the client sent it (`null` if it sent none).
+#: Returns JSON text as `bytes`, which the client gets as it is, or another value, which is encoded; or a
+#: coroutine for one of them. A plain function is called without a task and must not block. It raises
+#: `ClientError` to refuse.
+RpcHandler = Callable[[str, bytes], Any]
+
+#: orjson encodes no more levels of arrays and objects than this.
+_ENCODED_NESTING = 254
 
 
 class Commands:
@@ -173,7 +179,7 @@ class Commands:
         }
 
     def rpc(
-        self, connection: Connection, method: str, data: Any
+        self, connection: Connection, method: str, data: bytes
     ) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
         """Call an application's handler.
 
@@ -193,35 +199,35 @@ class Commands:
             answer = handler(connection.user, data)
             if hasattr(answer, "__await__"):
                 return self._awaited(method, data, answer)
-            return _rpc_result(answer)
+            return _rpc_result(data, answer)
         except Exception as error:  # noqa: BLE001 - an application may raise anything
             raise self._handler_failed(method, data, error) from None
 
-    async def _awaited(self, method: str, data: Any, answer: Awaitable[Any]) -> dict[str, Any]:
+    async def _awaited(self, method: str, data: bytes, answer: Awaitable[Any]) -> dict[str, Any]:
         try:
-            return _rpc_result(await answer)
+            return _rpc_result(data, await answer)
         except Exception as error:  # noqa: BLE001 - as above
             raise self._handler_failed(method, data, error) from None
 
-    def _handler_failed(self, method: str, data: Any, error: Exception) -> ClientError:
+    def _handler_failed(self, method: str, data: bytes, error: Exception) -> ClientError:
         """Return the error for the client; call while the exception is being handled."""
         if isinstance(error, ClientError):
             return error
-        if isinstance(error, orjson.JSONEncodeError):
-            # Unless the client sent data that can be parsed and not encoded: nested too deep. Checked
-            # only now, because the check costs as much as the reply.
-            try:
-                data_json({"data": data})
-            except ClientError as refused:
-                return refused
+        if isinstance(error, orjson.JSONEncodeError) and json_text.is_too_deep(
+            data, _ENCODED_NESTING
+        ):
+            # The client's data can be parsed and not encoded: no fault of the handler.
+            return BAD_REQUEST
         self._counters.errors["handler"] += 1
         log.error("rpc_handler_failed", method=method, exc_info=error)
         return INTERNAL.fresh()
 
 
-def _rpc_result(answer: Any) -> dict[str, Any]:
-    # Encoded here, so that a value that is no JSON counts as an error of the handler.
-    return {"data": orjson.Fragment(orjson.dumps(answer))}
+def _rpc_result(data: bytes, answer: Any) -> dict[str, Any]:
+    # Checked or encoded here, so that an answer that is no JSON counts as an error of the handler.
+    if answer is not data:
+        answer = json_text.of(answer)
+    return {"data": orjson.Fragment(answer)}
 
 
 def store_failed(

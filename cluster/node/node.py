@@ -9,11 +9,12 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
+import msgspec
 import orjson
 
-from cluster import __version__
+from cluster import __version__, json_text
 from cluster.auth import Claims, authenticate
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
@@ -302,6 +303,19 @@ class Node:
         self.channels.join(subscribed.joining, client, client.write)
 
 
-def _wanted_session(data: Any) -> str:
-    wanted = data.get("session") if type(data) is dict else None
-    return wanted if type(wanted) is str else ""
+class _ConnectData(msgspec.Struct):
+    """What is read of the `data` of a connect, which belongs to the application otherwise."""
+
+    session: str = ""
+
+
+_CONNECT_DATA: Final[json_text.JsonDecoder[_ConnectData]] = json_text.JsonDecoder(_ConnectData)
+
+
+def _wanted_session(data: bytes) -> str:
+    if not data:
+        return ""
+    try:
+        return _CONNECT_DATA.decode(data).session
+    except json_text.JsonTextInvalid:
+        return ""

@@ -83,6 +83,9 @@ class Sessions(Protocol):
     ) -> int:
         """Change state or channels; returns the new version. Every holder is notified.
 
+        Args:
+            state: JSON text as `bytes`, which clients get as it is, or another value, which is encoded.
+
         Raises:
             SessionGone, SessionConflict, StateInvalid, StateTooLarge: and nothing has changed.
             StoreError: and it is unknown whether it has changed.

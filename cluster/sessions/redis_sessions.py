@@ -20,6 +20,7 @@ from typing import Any, NamedTuple
 
 import orjson
 
+from cluster import json_text
 from cluster.errors import StoreError, StoreRefused
 from cluster.log import get_logger
 from cluster.resp.keys import KIND_SESSIONS
@@ -272,8 +273,8 @@ class RedisSessions:
         expected_version: int | None = None,
     ) -> int:
         try:
-            state_json = b"" if state is ... else orjson.dumps(state)
-        except orjson.JSONEncodeError as error:
+            state_json = b"" if state is ... else json_text.of(state)
+        except (orjson.JSONEncodeError, json_text.JsonTextInvalid) as error:
             raise StateInvalid(f"the state is no JSON: {error}") from None
         if len(state_json) > self._state_max_size:
             raise StateTooLarge(

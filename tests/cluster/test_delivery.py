@@ -13,7 +13,8 @@ import pytest
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
 from tests.harness.under_load import assert_no_traceback
-from tests.harness.waiting import until_async
+from tests.harness.waiting import until, until_async
+from tests.harness.wire import open_wire
 
 Json = dict[str, Any]
 
@@ -67,6 +68,39 @@ async def test_history_is_the_same_at_every_worker(tmp_path: Path):
         assert here == there
         assert [publication["data"] for publication in there["publications"]] == list(range(5))
         assert there["offset"] == 5
+
+
+async def test_data_is_the_same_bytes_at_every_worker_live_and_read_again(tmp_path: Path):
+    # What no encoder of this program would write, and what its decoders would change or refuse.
+    texts = [
+        b'{"text":"cut \\ud83d"}', b"18446744073709551616", b"1.10", b'{"a": 1,"a": 2}', b"1e999",
+        b'"\\u0000\\/"', "\u2028".encode().join([b'"', b'"']), b"[" * 500 + b"]" * 500,
+    ]  # fmt: skip
+    async with Cluster(tmp_path / "run", workers=2, has_nginx=False) as cluster:
+        lines: list[bytes] = []
+
+        def keep(_: int, payload: bytes) -> None:
+            lines.extend(payload.split(b"\n"))
+
+        async def line_with(part: bytes) -> bytes:
+            await until(lambda: any(part in one for one in lines), 10, f"a document with {part!r}")
+            return next(one for one in lines if part in one)
+
+        near = await open_wire(cluster.worker_port(0), on_message=lambda *_: None)
+        far = await open_wire(cluster.worker_port(1), on_message=keep)
+        far.send_text(b'{"id":1,"connect":{}}\n{"id":2,"subscribe":{"channel":"news"}}')
+        await line_with(b'"id":2')
+        near.send_text(b'{"id":1,"connect":{}}')
+        for number, text in enumerate(texts, start=2):
+            near.send_text(b'{"id":%d,"publish":{"channel":"news","data":%b}}' % (number, text))
+        for text in texts:
+            assert await line_with(b'"pub":{"data":%b,"info":{' % text)
+        far.send_text(b'{"id":3,"history":{"channel":"news","limit":-1}}')
+        history = await line_with(b'"id":3')
+        assert all(b'{"data":%b,"info":{' % text in history for text in texts)
+        near.abort()
+        far.abort()
+    assert_no_traceback(cluster)
 
 
 async def resumed_at(cluster: Cluster, slot: int, session: str) -> Json:

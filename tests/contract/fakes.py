@@ -17,6 +17,7 @@ from typing import Any
 
 import orjson
 
+from cluster import json_text
 from cluster.broker import READ_MAX_BYTES, Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import StoreError, StoreUnavailable
 from cluster.protocol import Position, Publication
@@ -355,8 +356,8 @@ class MemorySessions:
 
     def _written(self, state: Any) -> bytes:
         try:
-            written = b"" if state is ... else orjson.dumps(state)
-        except orjson.JSONEncodeError as error:
+            written = b"" if state is ... else json_text.of(state)
+        except (orjson.JSONEncodeError, json_text.JsonTextInvalid) as error:
             raise StateInvalid(str(error)) from None
         if len(written) > self._state_max_size:
             raise StateTooLarge(f"the state has {len(written)} bytes")

@@ -88,7 +88,7 @@ def finish(connection: Connection, action: Any, chance: random.Random) -> list[A
     """Complete an action as the node would."""
     name = type(action).__name__
     if name == "Connect":
-        return connection.connected(action.id, {}, user="", info=None, expires_at=0, server_side={})
+        return connection.connected(action.id, {}, user="", info=b"", expires_at=0, server_side={})
     if name == "Subscribe":
         channel = action.request.channel
         actions = connection.subscribed(action.id, channel, {}, is_positioned=True)

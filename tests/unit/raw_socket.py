@@ -10,11 +10,11 @@ from tests.unit.local_worker import LocalWorker
 QUICK: dict[str, Any] = {"ping_interval": 0.5, "pong_timeout": 0.1, "stale_close_delay": 0.3}
 
 
-async def echo(user: str, data: Any) -> Any:
+async def echo(user: str, data: bytes) -> bytes:
     return data
 
 
-def echo_at_once(user: str, data: Any) -> Any:
+def echo_at_once(user: str, data: bytes) -> bytes:
     return data
 
 

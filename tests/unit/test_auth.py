@@ -49,7 +49,7 @@ def refusal(text: str, config: Config = GUARDED) -> int:
 @pytest.mark.parametrize("algorithm", sorted(HASHES))
 def test_a_token_signed_with_our_key_lets_its_user_in(algorithm: str):
     claims = authenticate(token(algorithm, sub="ann", info={"a": 1}), GUARDED, NOW)
-    assert claims == Claims("ann", {"a": 1}, 0)
+    assert claims == Claims("ann", b'{"a":1}', 0)
 
 
 def test_a_token_of_another_implementation_is_accepted():
@@ -73,13 +73,13 @@ def test_without_a_token_the_connection_is_refused():
 
 
 def test_in_insecure_mode_no_token_is_needed():
-    assert authenticate("", INSECURE, NOW) == Claims("", None, 0)
-    assert authenticate("anything", INSECURE, NOW) == Claims("", None, 0)
-    assert authenticate("", BOTH, NOW) == Claims("", None, 0)
+    assert authenticate("", INSECURE, NOW) == Claims("", b"", 0)
+    assert authenticate("anything", INSECURE, NOW) == Claims("", b"", 0)
+    assert authenticate("", BOTH, NOW) == Claims("", b"", 0)
 
 
 def test_in_insecure_mode_a_token_still_names_the_user_but_does_not_expire():
-    assert authenticate(token(sub="ann", exp=int(NOW) + 5), BOTH, NOW) == Claims("ann", None, 0)
+    assert authenticate(token(sub="ann", exp=int(NOW) + 5), BOTH, NOW) == Claims("ann", b"", 0)
 
 
 def test_a_key_is_needed_to_check_a_token():
@@ -260,7 +260,7 @@ def test_times_with_a_fraction_are_accepted():
 
 
 def test_the_time_of_issue_is_no_condition():
-    assert authenticate(token(iat=int(NOW) + 60), GUARDED, NOW) == Claims("", None, 0)
+    assert authenticate(token(iat=int(NOW) + 60), GUARDED, NOW) == Claims("", b"", 0)
 
 
 @pytest.mark.parametrize(
@@ -288,7 +288,7 @@ def test_of_claims_that_repeat_the_last_one_counts():
     lasting, expired = b'"exp":1000060', b'"exp":1'
     body = b'{"sub":"ann",%b,"sub":"bob",%b}' % (expired, lasting)
     text = with_signature_over(f"{HEAD}.{part(body)}")
-    assert authenticate(text, GUARDED, NOW) == Claims("bob", None, 1_000_060)
+    assert authenticate(text, GUARDED, NOW) == Claims("bob", b"", 1_000_060)
     body = b"{%b,%b}" % (lasting, expired)
     assert refusal(with_signature_over(f"{HEAD}.{part(body)}")) == 109
 

@@ -159,7 +159,7 @@ class OneClient(RuleBasedStateMachine):
             self.take(self.connection.connect_refused(number, error), completes=number)
             return
         actions = self.connection.connected(
-            number, {}, user="u", info=None, expires_at=0, server_side={}
+            number, {}, user="u", info=b"", expires_at=0, server_side={}
         )
         self.take(actions, completes=number)
 

@@ -14,7 +14,7 @@ from tests.architecture.tree import ROOT
 
 
 def test_the_protocol_reads_exactly_the_methods_of_the_table():
-    assert set(methods.METHODS) == protocol._METHODS_SET
+    assert set(methods.METHODS) == set(protocol._PARAMS)
     assert len(set(methods.METHODS)) == len(methods.METHODS)
 
 

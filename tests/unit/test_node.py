@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import orjson
 import pytest
 
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config, Namespace
@@ -281,20 +282,20 @@ async def test_without_insecure_mode_a_connect_needs_a_token():
 # --- rpc -------------------------------------------------------------------------------------------
 
 
-def _double(user: str, data: Any) -> Any:
-    return data * 2
+def _double(user: str, data: bytes) -> Any:
+    return orjson.loads(data) * 2
 
 
-def _fail(user: str, data: Any) -> Any:
+def _fail(user: str, data: bytes) -> Any:
     raise ZeroDivisionError
 
 
-def _refuse(user: str, data: Any) -> Any:
+def _refuse(user: str, data: bytes) -> Any:
     raise METHOD_NOT_FOUND
 
 
 def _awaited(handler):
-    async def call(user: str, data: Any) -> Any:
+    async def call(user: str, data: bytes) -> Any:
         return handler(user, data)
 
     return call

@@ -47,13 +47,19 @@ def test_two_configurations_share_no_key(tmp_path: Path):
 async def test_a_client_connects_with_a_generated_token(
     file: str, capsys: pytest.CaptureFixture[str]
 ):
-    assert main(["gentoken", "--config", file, "--user", "42", "--info", '{"name": "Ann"}']) == 0
+    assert (
+        main(["gentoken", "--config", file, "--user", "42", "--info", '{"name": "Ann", "n": 1.10}'])
+        == 0
+    )
     token, said = capsys.readouterr()
     assert said.startswith('a connection token for user "42", valid until ')
     async with LocalWorker(config.load(file, env={})).open() as worker:
         await entered(worker, token=token.strip())
         [client] = worker.server.clients
-        assert (client.connection.user, client.connection.info) == ("42", {"name": "Ann"})
+        assert (client.connection.user, client.connection.info) == (
+            "42",
+            b'{"name": "Ann", "n": 1.10}',
+        )
         assert client.connection.expires_at > 0
 
 

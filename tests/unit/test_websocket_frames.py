@@ -14,7 +14,7 @@ from cluster.config import ChannelOptions, WebsocketConfig
 from tests.harness import wire
 from tests.harness.wire import frame, upgrade_request
 from tests.unit.local_worker import HISTORY, LocalWorker, changed, configured
-from tests.unit.raw_socket import echo, echo_at_once, ended, raw
+from tests.unit.raw_socket import echo, ended, raw
 
 # --- frames --------------------------------------------------------------------------------
 
@@ -117,7 +117,15 @@ async def test_a_frame_of_any_size_up_to_the_limit_is_taken_and_answered(size: i
         assert (await caller.reply(2))["rpc"]["data"] == text
 
 
-@pytest.mark.parametrize("handler", [echo, echo_at_once])
+async def decoded(user: str, data: bytes) -> Any:
+    return orjson.loads(data)
+
+
+def decoded_at_once(user: str, data: bytes) -> Any:
+    return orjson.loads(data)
+
+
+@pytest.mark.parametrize("handler", [decoded, decoded_at_once])
 async def test_a_call_whose_result_cannot_be_written_is_still_answered(handler):
     async with LocalWorker(configured(), rpc_handlers={"echo": handler}).open() as worker:
         caller = await worker.caller()
