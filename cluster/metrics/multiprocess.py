@@ -38,7 +38,8 @@ class WorkerCollector(Collector):
 
     Args:
         path: the directory of the multiprocess files.
-        own_log_events: log events of this process by level; they are added to the workers'.
+        own: this process's own counts, which are added to the workers': by family, then by the
+            value of its only label.
         failed: called for every file that was renamed because it is corrupt.
     """
 
@@ -46,11 +47,11 @@ class WorkerCollector(Collector):
         self,
         path: Path,
         *,
-        own_log_events: Mapping[str, int],
+        own: Mapping[str, Mapping[str, int]],
         failed: Callable[[], None],
     ) -> None:
         self._path = path
-        self._own_log_events = own_log_events
+        self._own = own
         self._failed = failed
 
     def files(self) -> list[Path]:
@@ -63,7 +64,7 @@ class WorkerCollector(Collector):
         for family in WORKER_FAMILIES:
             metric = found.pop(_base_name(family), None) or _zeros(family)
             if metric is not None:
-                self._add_own_log_events(metric)
+                self._add_own(family, metric)
                 yield metric
         yield from found.values()
 
@@ -111,16 +112,17 @@ class WorkerCollector(Collector):
         with suppress(OSError):
             path.replace(path.with_suffix(".corrupt"))
 
-    def _add_own_log_events(self, metric: Metric) -> None:
-        if metric.name != "app_log_events":
+    def _add_own(self, family: Family, metric: Metric) -> None:
+        if family.name not in self._own:
             return
-        own = dict(self._own_log_events)
+        (label,) = family.labels
+        own = dict(self._own[family.name])
         metric.samples = [
-            sample._replace(value=sample.value + own.pop(sample.labels.get("level", ""), 0))
+            sample._replace(value=sample.value + own.pop(sample.labels.get(label, ""), 0))
             for sample in metric.samples
         ]
-        for level, count in own.items():
-            metric.add_sample("app_log_events_total", {"level": level}, count)
+        for value, count in own.items():
+            metric.add_sample(family.name, {label: value}, count)
 
 
 def _is_well_formed(data: bytes, used: int) -> bool:

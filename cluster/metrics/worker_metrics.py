@@ -110,6 +110,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_recoveries_total", counters.recoveries),
         ("app_connections_rejected_total", counters.rejected),
         ("app_log_events_total", counters.log_events),
+        ("app_log_lines_dropped_total", counters.log_lines_dropped),
     ):
         for label, value in counts.items():
             yield name, label, value

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -74,6 +75,7 @@ def run(
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     instance = _instance(config)
     log.configure(config.log, instance=instance)
+    sys.excepthook = log.print_exception
     nginx = nginx_program() if config.server.nginx else ""
     valkey = "" if config.broker.redis_urls else valkey_program()
     paths = Paths(config.server.data_dir)

@@ -99,6 +99,7 @@ class Supervisor:
             running=self._fleet.running,
         )
         log.count_levels(self._metrics.count_log_event)
+        log.count_dropped_lines(self._metrics.count_dropped_line)
         shutdown_log = ShutdownLog(resources.paths.shutdown_log)
         self._exit_metrics = ExitMetrics(self._metrics, shutdown_log)
         self._started_at = time.monotonic()

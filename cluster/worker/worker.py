@@ -75,6 +75,7 @@ class Worker:
         self._counters = Counters()
         self._metrics = WorkerMetrics(lane)
         logs.count_levels(self._count_log_event)
+        logs.count_dropped_lines(self._count_dropped_line)
         self._stores = RedisStores(config, self._counters, name=f"{instance}:{lane}:{os.getpid()}")
         self._node = Node(
             config,
@@ -95,6 +96,9 @@ class Worker:
     def _count_log_event(self, level: str) -> None:
         if level in self._counters.log_events:
             self._counters.log_events[level] += 1
+
+    def _count_dropped_line(self, output: str) -> None:
+        self._counters.log_lines_dropped[output] += 1
 
     # --- life ----------------------------------------------------------------------------------
 

@@ -43,7 +43,9 @@ def write(tmp_path):
 def lanes(tmp_path):
     failures: list[None] = []
     collector = WorkerCollector(
-        tmp_path, own_log_events={"error": 4, "info": 2}, failed=lambda: failures.append(None)
+        tmp_path,
+        own={"app_log_events_total": {"error": 4, "info": 2}},
+        failed=lambda: failures.append(None),
     )
     collector.failures = failures  # type: ignore[attr-defined]
     return collector
