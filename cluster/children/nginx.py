@@ -178,6 +178,15 @@ class NginxSpec:
         self.write_configuration()
         child.signal(signal.SIGHUP)
 
+    def reopen_logs(self, child: Child) -> None:
+        """Have a running nginx open its log files again."""
+        if self._settings().user:
+            # Its worker processes cannot enter the private directory of the logs, so only new ones,
+            # which inherit the opened files, write to the new files.
+            self.reload(child)
+        else:
+            child.signal(signal.SIGUSR1)
+
     def launch(self, lane: str) -> Launch:
         """Write the configuration and return the command that starts nginx."""
         self.write_configuration()

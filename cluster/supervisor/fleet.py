@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -329,6 +330,16 @@ class Fleet:
     def _reload_nginx(self) -> None:
         if self._nginx_spec and self._nginx and self._nginx.current:
             self._nginx_spec.reload(self._nginx.current)
+
+    def reopen_logs(self) -> None:
+        """Have workers and nginx open their log files again."""
+        for slot in self.slots:
+            for child in slot.service.children.values():
+                # Until it has booted, the signal would kill it.
+                if child.booted_at is not None:
+                    child.signal(signal.SIGUSR1)
+        if self._nginx_spec and self._nginx and self._nginx.is_serving and self._nginx.current:
+            self._nginx_spec.reopen_logs(self._nginx.current)
 
     # --- stopping ------------------------------------------------------------------------
 

@@ -37,6 +37,14 @@ from cluster.worker.stores import RedisStores
 
 log = get_logger()
 
+# They are for the supervisor: Ctrl-C, a roll, one worker more or less, and one that nothing uses.
+_IGNORED_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR2,
+)
 _HEARTBEAT_SECONDS = 0.5
 _FLUSH_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
@@ -108,8 +116,11 @@ class Worker:
         Raises:
             BootFailed: when the store cannot be reached at the start.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._handle_signal, number)
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            self._loop.add_signal_handler(number, self._handle_stop)
+        for number in _IGNORED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        self._loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
         began = time.monotonic()
         async with contextlib.AsyncExitStack() as parts:
             await parts.enter_async_context(self._beating())
@@ -125,9 +136,7 @@ class Worker:
             log.info("drain_started", connections=len(self._server.clients))
         log.info("drain_finished", seconds=round(time.monotonic() - began, 3))
 
-    def _handle_signal(self, number: int) -> None:
-        if number == signal.SIGINT:
-            return  # Ctrl-C is for the supervisor, which then sends TERM.
+    def _handle_stop(self) -> None:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()
