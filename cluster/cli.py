@@ -234,4 +234,6 @@ def _check_config(arguments: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(config.printable(settings), indent=2) + "\n")
     else:
         sys.stdout.write(f"{arguments.file} is fine\n")
+    if ignored := config.service_variables(os.environ):
+        sys.stderr.write(f"ignored, as of a Service of Kubernetes: {', '.join(ignored)}\n")
     return 0

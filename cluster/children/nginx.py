@@ -52,6 +52,8 @@ class NginxSettings:
         admin: address and port of the admin port.
         ping_interval_seconds: nginx closes a connection after three intervals without a byte.
         file_limit: file descriptors allowed per nginx process.
+        access_log: a path; one that may contain a `$` must be given relative to the directory of
+            the configuration, through a link.
         user: `name group` of the worker processes if nginx is started by root; empty otherwise.
         probe_socket: a unix socket for the readiness probe; empty for none.
         instance: the instance label of the access log, as in metrics and other logs.
@@ -96,17 +98,25 @@ def template_path() -> Path:
     raise FileNotFoundError("nginx/nginx.conf")
 
 
+def _escaped(text: str) -> str:
+    """A text as it stands between double quotes in nginx.conf.
+
+    A `$` begins a variable in some directives, such as access_log, and nothing escapes it.
+    """
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def render(settings: NginxSettings) -> str:
     """Return the text of nginx.conf."""
     upstreams = "\n".join(f"        server {address} max_fails=0;" for address in settings.workers)
-    probe = _PROBE.format(settings.probe_socket) if settings.probe_socket else ""
+    probe = _PROBE.format(_escaped(settings.probe_socket)) if settings.probe_socket else ""
     return _Template(template_path().read_text(encoding="utf-8")).substitute(
         user=f"user {settings.user};" if settings.user else "",
         processes=settings.processes,
         file_limit=settings.file_limit,
         connections=settings.connections_per_process,
         pid_file=settings.pid_file,
-        access_log=settings.access_log,
+        access_log=_escaped(settings.access_log),
         instance=settings.instance,
         error_log=settings.error_log,
         listen=settings.listen,

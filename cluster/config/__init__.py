@@ -28,7 +28,14 @@ from cluster.config.model import (
 )
 from cluster.config.reader import known_keys
 from cluster.config.redis_url import REDIS_SCHEMES
-from cluster.config.sources import from_json, load, printable, to_json, without_password
+from cluster.config.sources import (
+    from_json,
+    load,
+    printable,
+    service_variables,
+    to_json,
+    without_password,
+)
 
 __all__ = [
     "REDIS_SCHEMES",
@@ -51,6 +58,7 @@ __all__ = [
     "known_keys",
     "load",
     "printable",
+    "service_variables",
     "to_json",
     "without_password",
 ]

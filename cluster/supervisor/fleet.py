@@ -33,6 +33,7 @@ from cluster.supervisor.paths import Paths
 from cluster.supervisor.service import Service, ServiceListener
 
 _SERVICE_GRACE_SECONDS: Final = 8.0
+_LOG_LINK: Final = "log"
 _MAX_NGINX_PROCESSES: Final = 8
 
 
@@ -137,9 +138,12 @@ class Fleet:
     def _make_nginx_spec(self) -> NginxSpec:
         paths, public = self._resources.paths, self._resources.listeners.public
         assert public is not None
+        run_dir = paths.directory("nginx", below_run=True)
+        # No name of a data directory needs an escape in this link; nginx knows none for a `$`.
+        (run_dir / _LOG_LINK).symlink_to(paths.access_log.parent)
         return NginxSpec(
             self._resources.nginx,
-            run_dir=paths.directory("nginx", below_run=True),
+            run_dir=run_dir,
             listen_fd=public.fileno(),
             lock_fd=paths.lock_fd,
             settings=self.nginx_settings,
@@ -175,7 +179,7 @@ class Fleet:
             file_limit=self._resources.file_limit,
             processes=max(1, min(_MAX_NGINX_PROCESSES, count)),
             user=unprivileged_user(),
-            access_log=str(paths.access_log),
+            access_log=f"{_LOG_LINK}/{paths.access_log.name}",
             probe_socket=str(paths.directory("nginx", below_run=True) / "probe.sock"),
             instance=self._resources.instance,
         )

@@ -7,8 +7,6 @@ import os
 import signal
 from pathlib import Path
 
-import pytest
-
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
 from tests.harness.waiting import until, until_async
@@ -65,14 +63,14 @@ async def test_usr1_opens_the_logs_of_all_processes_again_and_usr2_is_only_menti
         assert {worker.pid for worker in cluster.workers()} == family
 
 
-@pytest.mark.parametrize("number", SENT)
-async def test_no_signal_sent_to_a_worker_drops_its_clients(tmp_path, number):
+async def test_no_signal_sent_to_a_worker_drops_its_clients(tmp_path):
     """`pkill -f ws-cluster` and the like reach the workers too."""
     async with Cluster(tmp_path, workers=1, has_nginx=False) as cluster:
         client = Client(cluster.worker_port(0), name="calm")
         await client.start()
         (worker,) = cluster.workers()
-        os.kill(worker.pid, number)
+        for number in SENT:
+            os.kill(worker.pid, number)
         got: list[object] = []
         client.subscribe("calm", lambda _, publication: got.append(publication))
         await until(lambda: client.is_whole, 10, "the client is in its channel")
