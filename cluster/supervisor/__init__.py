@@ -84,7 +84,7 @@ def run(
         )
     nginx = nginx_program() if config.server.nginx else ""
     valkey = "" if config.broker.redis_urls else valkey_program()
-    paths = Paths(config.server.data_dir)
+    paths = Paths(config.server.data_dir, workers=_workers(config))
     try:
         log.also_write(paths.app_log)
         listeners = Listeners(config, _workers(config))

@@ -84,6 +84,9 @@ class Worker:
         self._metrics = WorkerMetrics(lane)
         logs.count_levels(self._count_log_event)
         logs.count_dropped_lines(self._count_dropped_line)
+        for failure in self._metrics.failures:
+            self._counters.errors["internal"] += 1
+            log.error("metrics_file_failed", reason=failure)
         self._stores = RedisStores(config, self._counters, name=f"{instance}:{lane}:{os.getpid()}")
         self._node = Node(
             config,

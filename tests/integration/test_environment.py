@@ -15,6 +15,8 @@ import pytest
 import websockets.sync.client
 
 from tests.harness.cluster import REPOSITORY, Cluster, http_get
+from tests.harness.small_disk import fill
+from tests.harness.waiting import until, until_async
 
 KUBERNETES = {
     "WS_CLUSTER_SERVICE_HOST": "10.96.7.1",
@@ -119,3 +121,34 @@ async def test_any_name_of_a_data_directory_works(tmp_path, name):
     log = tmp_path / name / "data/log"
     assert "/connection/websocket" in (log / "access.log").read_text()
     assert "cluster_started" in (log / "app.log").read_text()
+
+
+def with_shared_memory(size: str) -> str:
+    """A shell line that gives the command a /dev/shm of its own."""
+    mount = f'mount -t tmpfs -o size={size} tmpfs /dev/shm && exec "$@"'
+    return f"exec unshare --mount /bin/sh -c '{mount}' sh \"$@\""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+async def test_the_cluster_starts_without_room_in_shared_memory(tmp_path):
+    cluster = OddCluster(tmp_path, line=with_shared_memory("64k"))
+    await serves_and_stops(cluster)
+    assert "shared_memory_found_full" in (tmp_path / "cluster.log").read_text()
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+async def test_shared_memory_that_fills_up_stops_neither_workers_nor_their_successors(tmp_path):
+    async with OddCluster(tmp_path, line=with_shared_memory("4m")) as cluster:
+        fill(Path(f"/proc/{cluster.pid}/root/dev/shm"))
+        (old,) = cluster.workers()
+        os.kill(old.pid, signal.SIGKILL)
+
+        def is_replaced() -> bool:
+            return [one.pid for one in cluster.workers() if one.pid != old.pid] != []
+
+        await until(is_replaced, 60, "a worker is started")
+        await until_async(cluster.is_ready, 60, "the new worker is ready")
+        await cluster.roll()
+        await asyncio.to_thread(_connect_once, cluster.port)
+        assert "metrics_file_failed" in {event["event"] for event in cluster.app_log()}
+        assert (await cluster.metrics()).total("app_worker_exits_total", outcome="crashed") == 1
