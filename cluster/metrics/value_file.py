@@ -18,11 +18,12 @@ import stat
 import struct
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from prometheus_client import mmap_dict
+from prometheus_client.mmap_dict import MmapedDict
 
-INITIAL_BYTES: Final[int] = mmap_dict._INITIAL_MMAP_SIZE
+# The series of the catalogue fit into half of it, so a file never has to grow.
+FILE_BYTES: Final = 128 << 10
 _INTEGER: Final = struct.Struct("i")
 _DOUBLE: Final = struct.Struct("d")
 HEADER_BYTES: Final = 8
@@ -35,7 +36,7 @@ _NO_RESERVE: Final = (errno.EOPNOTSUPP, errno.EINVAL)
 failures: Final[list[str]] = []
 
 
-class ValueFile(mmap_dict.MmapedDict):
+class ValueFile(MmapedDict):
     """The values of one kind of metric, in a file or else in memory.
 
     Args:
@@ -47,30 +48,16 @@ class ValueFile(mmap_dict.MmapedDict):
             try:
                 _reserve_file(Path(filename))
             except OSError as error:
-                filename = self._in_memory(filename, error, b"")
+                filename = self._in_memory(filename, error)
         super().__init__(filename, read_mode)  # type: ignore[no-untyped-call]
 
-    def _init_value(self, key: str) -> None:
-        own: Any = self
-        # An upper bound of what the entry takes.
-        need = own._used + len(key.encode()) + HEADER_BYTES + _VALUE_BYTES + _INTEGER.size
-        if need > own._capacity:
-            try:
-                _reserve(own._f.fileno(), own._capacity * 2)
-            except OSError as error:
-                name = self._in_memory(own._fname, error, bytes(own._m))
-                own._f.close()
-                own._f = Path(name).open("a+b")  # noqa: SIM115 - it replaces the open file
-        super()._init_value(key)  # type: ignore[no-untyped-call]
-
-    def _in_memory(self, filename: str, error: OSError, content: bytes) -> str:
-        """Make a file in memory with this content; returns its path."""
+    def _in_memory(self, filename: str, error: OSError) -> str:
+        """Make an empty file in memory; returns its path."""
         failures.append(f"{filename}: {error.strerror or error}")
         # A file that is not updated any more must not be scraped.
         with suppress(OSError):
             Path(filename).unlink()
         self._memory = os.memfd_create("ws-cluster-metrics", os.MFD_CLOEXEC)
-        os.write(self._memory, content)
         return f"/proc/self/fd/{self._memory}"
 
 
@@ -84,7 +71,7 @@ def _reserve_file(path: Path) -> None:
         path.replace(path.with_suffix(".corrupt"))
     fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
     try:
-        _reserve(fd, max(INITIAL_BYTES, os.fstat(fd).st_size))
+        _reserve(fd, max(FILE_BYTES, os.fstat(fd).st_size))
     except OSError:
         path.unlink()
         raise

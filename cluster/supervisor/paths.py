@@ -30,7 +30,7 @@ _LONGEST_NAME: Final = "/valkey/valkey.sock"
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - checked for owner and mode below
 _PREFIX: Final = "ws-cluster-"
 _LOCK: Final = "lock"
-# The four files of one lane are 256 KiB; the largest may have to double.
+# Four files of 128 KiB each (`cluster.metrics.value_file`).
 _LANE_METRICS_BYTES: Final = 512 << 10
 _LANES: Final = 2
 _MAX_LOG_BYTES: Final = 64 << 20

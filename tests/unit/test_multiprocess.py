@@ -18,6 +18,7 @@ from prometheus_client import CollectorRegistry, generate_latest
 
 from cluster.metrics.catalogue import WORKER_FAMILIES
 from cluster.metrics.multiprocess import WorkerCollector, live_sum, worker_values
+from cluster.metrics.value_file import FILE_BYTES
 from tests.harness.small_disk import fill, small_disk
 from tests.integration.running import ROOT
 
@@ -223,7 +224,7 @@ def test_a_file_with_flipped_bytes_or_a_hole_never_stops_a_scrape(written, tmp_p
 def test_a_file_that_stays_empty_is_corrupt_whatever_the_clock_says(tmp_path, monkeypatch):
     failures: list[None] = []
     collector = WorkerCollector(tmp_path, own={}, failed=lambda: failures.append(None))
-    for name, content in (("counter_w8a.db", b""), ("counter_w9a.db", b"\0" * 65536)):
+    for name, content in (("counter_w8a.db", b""), ("counter_w9a.db", b"\0" * FILE_BYTES)):
         (tmp_path / name).write_bytes(content)
     os.utime(tmp_path / "counter_w8a.db", (1.0, 1.0))
     text_of(collector)
@@ -245,9 +246,16 @@ def test_a_worker_starts_with_new_files_in_place_of_damaged_ones(write, lanes, t
     assert lanes.failures == []
 
 
+def test_the_series_of_the_catalogue_fit_twice_into_a_file(written):
+    """A file that had to grow would not be reserved."""
+    for name, content in written.items():
+        assert len(content) == FILE_BYTES, name
+        assert int.from_bytes(content[:4], "little") <= FILE_BYTES / 2, name
+
+
 def test_a_worker_runs_without_files_if_the_disk_is_full(tmp_path):
     with small_disk(tmp_path / "disk", 1 << 20) as disk:
-        fill(disk, leaves_bytes=3 * 65536)
+        fill(disk, leaves_bytes=3 * FILE_BYTES + 4096)
         program = f"{WRITE}\nprint(*metrics.failures, sep='\\n')"
         done = subprocess.run(
             [sys.executable, "-c", program, "w0a", "2"],
