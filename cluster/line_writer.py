@@ -25,7 +25,6 @@ MAX_WAITING_BYTES: Final = 256 << 10
 _PIPE_BYTES: Final = 4096
 _STUCK_SECONDS: Final = 0.5
 _FLUSH_SECONDS: Final = 2.0
-_POLL_SECONDS: Final = 0.01
 _WRITABLE_MILLISECONDS: Final = 1000
 _CHECK_SECONDS: Final = 1.0
 
@@ -58,8 +57,8 @@ class LineWriter:
         self._max_bytes = max_bytes
         self._lines: deque[bytes] = deque()
         self._bytes = 0
+        self._batches = 0
         self._dropped = 0
-        self._written = 0
         self._is_closed = False
         self._is_torn = False
         self._looked_at = time.monotonic()
@@ -81,7 +80,7 @@ class LineWriter:
             if fits and self._has_thread():
                 self._lines.append(line)
                 self._bytes += len(line)
-                self._changed.notify()
+                self._changed.notify_all()
                 return
         if is_counted:
             self._drop(1)
@@ -93,14 +92,12 @@ class LineWriter:
     def flush(self, seconds: float = _FLUSH_SECONDS) -> bool:
         """Wait until all lines are written, as long as it makes progress; returns whether they are."""
         deadline = time.monotonic() + seconds
-        stuck_at, written = time.monotonic() + _STUCK_SECONDS, self._written
-        while self._bytes:
-            now = time.monotonic()
-            if self._written != written:
-                stuck_at, written = now + _STUCK_SECONDS, self._written
-            if now > min(deadline, stuck_at):
-                return False
-            time.sleep(_POLL_SECONDS)
+        with self._changed:
+            while self._bytes:
+                before = self._batches
+                self._changed.wait_for(lambda: self._batches != before, _STUCK_SECONDS)  # noqa: B023
+                if self._batches == before or time.monotonic() > deadline:
+                    return False
         return True
 
     def close(self) -> None:
@@ -108,7 +105,7 @@ class LineWriter:
         is_flushed = self.flush()
         with self._changed:
             self._is_closed = True
-            self._changed.notify()
+            self._changed.notify_all()
             thread = self._thread
         # A thread that is stuck in a write still uses the descriptor.
         if is_flushed and thread is not None and thread is not threading.current_thread():
@@ -149,6 +146,8 @@ class LineWriter:
             lines = 0
             with self._changed:
                 self._bytes -= sum(map(len, batch))
+                self._batches += 1
+                self._changed.notify_all()
                 if is_written and not self._lines:
                     lines, self._dropped = self._dropped, 0
             if lines:
@@ -176,7 +175,6 @@ class LineWriter:
             except OSError:
                 self._drop(max(1, bytes(rest).count(b"\n")))
                 return False
-            self._written += count
             rest = rest[count:]
             self._is_torn = bool(rest)
         return True
