@@ -27,6 +27,7 @@ from typing import Final
 from cluster.children.child import Child
 from cluster.children.process import Launch
 from cluster.children.worker_child import environment
+from cluster.log import get_logger
 
 _PROBE_INTERVAL_SECONDS: Final = 0.02
 _PROBE_TIMEOUT_SECONDS: Final = 2.0
@@ -178,9 +179,18 @@ class NginxSpec:
         return self._run_dir / "probe.sock"
 
     def write_configuration(self) -> None:
-        """Write nginx.conf with the current settings."""
+        """Write nginx.conf with the current settings, unless it is that already.
+
+        Raises:
+            OSError: if it cannot be written; the old one is kept.
+        """
+        text = render(self._settings())
+        # A restart must not need room on the disk.
+        with suppress(OSError):
+            if self._conf.read_text(encoding="utf-8") == text:
+                return
         temporary = self._conf.with_suffix(".new")
-        temporary.write_text(render(self._settings()), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(self._conf)
 
     def reload(self, child: Child) -> None:
@@ -198,8 +208,17 @@ class NginxSpec:
             child.signal(signal.SIGUSR1)
 
     def launch(self, lane: str) -> Launch:
-        """Write the configuration and return the command that starts nginx."""
-        self.write_configuration()
+        """Write the configuration and return the command that starts nginx.
+
+        Raises:
+            OSError: if the configuration cannot be written and there is no old one.
+        """
+        try:
+            self.write_configuration()
+        except OSError as error:
+            if not self._conf.exists():
+                raise
+            get_logger().error("nginx_configuration_kept", reason=str(error))
         self._probe.unlink(missing_ok=True)
         return Launch(
             argv=(

@@ -333,7 +333,10 @@ class Fleet:
 
     def _reload_nginx(self) -> None:
         if self._nginx_spec and self._nginx and self._nginx.current:
-            self._nginx_spec.reload(self._nginx.current)
+            try:
+                self._nginx_spec.reload(self._nginx.current)
+            except OSError as error:
+                self._log.error("nginx_reload_failed", reason=str(error))
 
     def reopen_logs(self) -> None:
         """Have workers and nginx open their log files again."""
@@ -343,7 +346,10 @@ class Fleet:
                 if child.booted_at is not None:
                     child.signal(signal.SIGUSR1)
         if self._nginx_spec and self._nginx and self._nginx.is_serving and self._nginx.current:
-            self._nginx_spec.reopen_logs(self._nginx.current)
+            try:
+                self._nginx_spec.reopen_logs(self._nginx.current)
+            except OSError as error:
+                self._log.error("nginx_reload_failed", reason=str(error))
 
     # --- stopping ------------------------------------------------------------------------
 
