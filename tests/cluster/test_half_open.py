@@ -12,11 +12,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
-from tests.contract.servers import Server, binary
+from tests.contract.servers import binary
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
 from tests.harness.waiting import until, until_async
@@ -116,8 +115,10 @@ async def test_a_store_that_vanishes_is_noticed_and_used_again_when_it_is_back(t
     with namespace() as name:
         port = 6399
         store = subprocess.Popen(
-            ["ip", "netns", "exec", name, program, "--port", str(port), "--bind", THERE]
-            + ["--protected-mode", "no", "--save", "", "--dir", str(tmp_path)],
+            [
+                *("ip", "netns", "exec", name, program, "--port", str(port), "--bind", THERE),
+                *("--protected-mode", "no", "--save", "", "--dir", str(tmp_path)),
+            ],
             stdout=subprocess.DEVNULL,
         )
         try:
