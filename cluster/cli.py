@@ -45,6 +45,7 @@ _LOADTEST: Mapping[str, str] = {
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the program; returns its exit code."""
+    _open_standard_streams()
     arguments = sys.argv[1:] if argv is None else argv
     try:
         if arguments and arguments[0] in _LOADTEST:
@@ -57,6 +58,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     except ExitError as error:
         _print_error(f"ws-cluster: {error}")
         return error.exit_code
+
+
+def _open_standard_streams() -> None:
+    """Open /dev/null in place of closed standard streams.
+
+    Otherwise the next file or socket gets the number of the closed stream, and children would
+    write their output to it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number: exactly this one.
+            os.open(os.devnull, os.O_RDWR)
+            os.set_inheritable(number, True)
+    if sys.stdin is None:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - it stays open until the end
+    if sys.stdout is None:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
 
 
 def _exec_loadtest(arguments: Sequence[str]) -> NoReturn:
@@ -75,7 +97,7 @@ def _exec_loadtest(arguments: Sequence[str]) -> NoReturn:
 
 
 def _print_error(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    log.write_text(sys.stderr, text + "\n")
 
 
 def _config_error_text(error: ConfigError) -> str:
@@ -225,4 +247,6 @@ def _check_config(arguments: argparse.Namespace) -> int:
         sys.stdout.write(json.dumps(config.printable(settings), indent=2) + "\n")
     else:
         sys.stdout.write(f"{arguments.file} is fine\n")
+    if ignored := config.service_variables(os.environ):
+        sys.stderr.write(f"ignored, as of a Service of Kubernetes: {', '.join(ignored)}\n")
     return 0

@@ -6,30 +6,40 @@
 - `cluster.metrics` is on the same layer, so it is not imported here: it installs a callback
   with `count_levels`.
 - Besides standard output, every process of a cluster appends to one file, always as JSON. The owner
-  of the file bounds its size by truncating it.
-- A line that cannot be written is dropped; a failure of logging never disturbs the service.
+  of the file bounds its size by truncating it; a renamed file is created again.
+- Logging never blocks: standard output and the file are written by a thread each
+  (`cluster.line_writer`). A line that cannot be written is dropped and counted.
 """
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import sys
 import time
+import traceback
 from collections.abc import Callable, MutableMapping
 from contextlib import suppress
 from pathlib import Path
+from types import TracebackType
 from typing import Any, Final, TextIO, cast
 
 import structlog
 from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
 
 from cluster.config import LogConfig
+from cluster.line_writer import LineWriter, open_for_append
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FILE_VARIABLE: Final = "APP_LOG_FILE"
 CLEAR_LINE: Final = "\r\x1b[2K"
 
+#: The values of the label `output` of dropped lines.
+STREAM: Final = "stream"
+FILE: Final = "file"
+
+_STANDARD_FDS: Final = (1, 2)
 _BURST: Final = 5
 _WINDOW_SECONDS: Final = 30.0
 _MAXIMUM_KEYS: Final = 1000
@@ -60,29 +70,52 @@ def count_levels(hook: Callable[[str], None]) -> None:
     _counter.hook = hook
 
 
+class _DropCounter:
+    """Calls `hook` with the output of every line that was dropped."""
+
+    def __init__(self) -> None:
+        self.hook: Callable[[str], None] = _count_nothing
+
+    def __call__(self, output: str) -> None:
+        self.hook(output)
+
+
+_drops: Final = _DropCounter()
+
+
+def count_dropped_lines(hook: Callable[[str], None]) -> None:
+    """Call `hook` with `stream` or `file` for every line dropped there, from any thread."""
+    _drops.hook = hook
+
+
+def _line_writer(fd: int, output: str, path: str = "") -> LineWriter:
+    def mention(lines: int) -> None:
+        get_logger().warning("log_lines_dropped", lines=lines, output=output)
+
+    return LineWriter(fd, path=path, dropped=lambda: _drops(output), flows_again=mention)
+
+
 class _File:
     """The file that every line is appended to besides the stream; None until `open`."""
 
     def __init__(self) -> None:
         self.path: Path | None = None
-        self._fd = -1
+        self.writer: LineWriter | None = None
         self._render = structlog.processors.JSONRenderer()
 
     def open(self, path: Path | None) -> None:
-        if self._fd >= 0:
-            os.close(self._fd)
-        self.path, self._fd = None, -1
+        if self.writer is not None:
+            self.writer.close()
+        self.path, self.writer = None, None
         if path is not None:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
-            self._fd = os.open(path, flags, 0o600)
+            self.writer = _line_writer(open_for_append(str(path)), FILE, str(path))
             self.path = path
 
     def __call__(self, logger: WrappedLogger, method: str, event: Event) -> Event:
-        if self._fd >= 0:
+        if self.writer is not None:
             plain = structlog.processors.format_exc_info(logger, method, dict(event))
             line = str(self._render(logger, method, plain)) + "\n"
-            with suppress(OSError):
-                os.write(self._fd, line.encode("utf-8", "replace"))
+            self.writer.write(line.encode("utf-8", "replace"))
         return event
 
 
@@ -96,6 +129,12 @@ def also_write(path: Path | None) -> None:
         OSError: if it cannot be opened.
     """
     _file.open(path)
+
+
+def reopen() -> None:
+    """Open the file again before the next line, as after a rotation."""
+    if _file.writer is not None:
+        _file.writer.reopen()
 
 
 def child_environment() -> dict[str, str]:
@@ -181,6 +220,59 @@ class _Context:
         return event
 
 
+# The writers of standard output and standard error, by descriptor; made at the first use.
+_standard: Final[dict[int, LineWriter]] = {}
+
+
+def _standard_writer(stream: TextIO) -> LineWriter | None:
+    """The writer of a standard stream; None for another stream, which is written directly."""
+    try:
+        fd = stream.fileno()
+    except (OSError, ValueError):
+        return None
+    if fd not in _STANDARD_FDS:
+        return None
+    if fd not in _standard:
+        _standard[fd] = _line_writer(fd, STREAM)
+    return _standard[fd]
+
+
+def write_text(stream: TextIO, text: str, *, is_counted: bool = True) -> None:
+    """Write text to a stream, after the lines that wait for it; never blocks.
+
+    Args:
+        stream: standard output or standard error; any other stream is written directly.
+        text: whole lines, or a status line.
+        is_counted: whether it counts as a line if it has to be dropped.
+    """
+    try:
+        writer = _standard_writer(stream)
+        if writer is not None:
+            data = text.encode(stream.encoding or "utf-8", "backslashreplace")
+            writer.write(data, is_counted=is_counted)
+            return
+        stream.write(text)
+        stream.flush()
+    except (OSError, ValueError):
+        return
+
+
+def flush() -> None:
+    """Wait a bounded time until the lines that wait are written."""
+    for writer in (*_standard.values(), *([_file.writer] if _file.writer else [])):
+        writer.flush()
+
+
+atexit.register(flush)
+
+
+def print_exception(
+    kind: type[BaseException], error: BaseException, trace: TracebackType | None
+) -> None:
+    """Print an exception that nothing caught, without blocking; a `sys.excepthook`."""
+    write_text(sys.stderr, "".join(traceback.format_exception(kind, error, trace)))
+
+
 class _Output:
     """A stream that may be closed at any time; on a terminal each write clears the status line."""
 
@@ -189,16 +281,11 @@ class _Output:
         self._prefix = CLEAR_LINE if is_console and is_terminal(stream) else ""
 
     def write(self, line: str) -> int:
-        try:
-            return self._stream.write(self._prefix + line)
-        except (OSError, ValueError):
-            return 0
+        write_text(self._stream, self._prefix + line)
+        return len(line)
 
     def flush(self) -> None:
-        try:
-            self._stream.flush()
-        except (OSError, ValueError):
-            return
+        """Nothing waits in the stream."""
 
 
 def is_terminal(stream: TextIO) -> bool:

@@ -27,6 +27,7 @@ from typing import Final
 from cluster.children.child import Child
 from cluster.children.process import Launch
 from cluster.children.worker_child import environment
+from cluster.log import get_logger
 
 _PROBE_INTERVAL_SECONDS: Final = 0.02
 _PROBE_TIMEOUT_SECONDS: Final = 2.0
@@ -52,6 +53,8 @@ class NginxSettings:
         admin: address and port of the admin port.
         ping_interval_seconds: nginx closes a connection after three intervals without a byte.
         file_limit: file descriptors allowed per nginx process.
+        access_log: a path; one that may contain a `$` must be given relative to the directory of
+            the configuration, through a link.
         user: `name group` of the worker processes if nginx is started by root; empty otherwise.
         probe_socket: a unix socket for the readiness probe; empty for none.
         instance: the instance label of the access log, as in metrics and other logs.
@@ -109,11 +112,19 @@ def template_path() -> Path:
     raise FileNotFoundError("nginx/nginx.conf")
 
 
+def _escaped(text: str) -> str:
+    """A text as it stands between double quotes in nginx.conf.
+
+    A `$` begins a variable in some directives, such as access_log, and nothing escapes it.
+    """
+    return text.replace("\\", "\\\\").replace('"', '\\"')
+
+
 def render(settings: NginxSettings) -> str:
     """Return the text of nginx.conf."""
     upstreams = "\n".join(f"        server {address} max_fails=0;" for address in settings.workers)
     proxies = "\n".join(f"    set_real_ip_from {one};" for one in settings.trusted_proxies)
-    probe = _PROBE.format(settings.probe_socket) if settings.probe_socket else ""
+    probe = _PROBE.format(_escaped(settings.probe_socket)) if settings.probe_socket else ""
     return _Template(template_path().read_text(encoding="utf-8")).substitute(
         user=f"user {settings.user};" if settings.user else "",
         processes=settings.processes,
@@ -127,7 +138,7 @@ def render(settings: NginxSettings) -> str:
         # One status for all limits of a location: an address above its limit must not be retried.
         limit_status=429 if settings.connections_per_address else 503,
         pid_file=settings.pid_file,
-        access_log=settings.access_log,
+        access_log=_escaped(settings.access_log),
         instance=settings.instance,
         error_log=settings.error_log,
         listen=settings.listen,
@@ -211,9 +222,18 @@ class NginxSpec:
         return self._run_dir / "probe.sock"
 
     def write_configuration(self) -> None:
-        """Write nginx.conf with the current settings."""
+        """Write nginx.conf with the current settings, unless it is that already.
+
+        Raises:
+            OSError: if it cannot be written; the old one is kept.
+        """
+        text = render(self._settings())
+        # A restart must not need room on the disk.
+        with suppress(OSError):
+            if self._conf.read_text(encoding="utf-8") == text:
+                return
         temporary = self._conf.with_suffix(".new")
-        temporary.write_text(render(self._settings()), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
         temporary.replace(self._conf)
 
     def reload(self, child: Child) -> None:
@@ -221,9 +241,27 @@ class NginxSpec:
         self.write_configuration()
         child.signal(signal.SIGHUP)
 
+    def reopen_logs(self, child: Child) -> None:
+        """Have a running nginx open its log files again."""
+        if self._settings().user:
+            # Its worker processes cannot enter the private directory of the logs, so only new ones,
+            # which inherit the opened files, write to the new files.
+            self.reload(child)
+        else:
+            child.signal(signal.SIGUSR1)
+
     def launch(self, lane: str) -> Launch:
-        """Write the configuration and return the command that starts nginx."""
-        self.write_configuration()
+        """Write the configuration and return the command that starts nginx.
+
+        Raises:
+            OSError: if the configuration cannot be written and there is no old one.
+        """
+        try:
+            self.write_configuration()
+        except OSError as error:
+            if not self._conf.exists():
+                raise
+            get_logger().error("nginx_configuration_kept", reason=str(error))
         self._probe.unlink(missing_ok=True)
         return Launch(
             argv=(

@@ -33,6 +33,7 @@ from cluster.config.sources import (
     from_json,
     load,
     printable,
+    service_variables,
     to_json,
     without_password,
 )
@@ -59,6 +60,7 @@ __all__ = [
     "known_keys",
     "load",
     "printable",
+    "service_variables",
     "to_json",
     "without_password",
 ]

@@ -28,6 +28,17 @@ ENV_PREFIX: Final = "WS_CLUSTER_"
 DEVELOPMENT_FILE: Final = Path(__file__).resolve().parent / "development.toml"
 
 _MAXIMUM_SECRET_BYTES: Final = 65536
+# Kubernetes describes each Service of the namespace in variables named after it, and one named
+# ws-cluster or ws-cluster-… has our prefix:
+# https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
+_SERVICE_VARIABLES: Final = (
+    (re.compile(r"(.+_)?SERVICE_HOST"), re.compile(r"[0-9A-Fa-f.:]*|None")),
+    (re.compile(r"(.+_)?SERVICE_PORT(_.+)?"), re.compile(r"\d*")),
+    (re.compile(r"(.+_)?PORT(_\d+_(TCP|UDP|SCTP))?"), re.compile(r"(tcp|udp|sctp)://.*")),
+    (re.compile(r"(.+_)?PORT_\d+_(TCP|UDP|SCTP)_PROTO"), re.compile(r"tcp|udp|sctp")),
+    (re.compile(r"(.+_)?PORT_\d+_(TCP|UDP|SCTP)_PORT"), re.compile(r"\d+")),
+    (re.compile(r"(.+_)?PORT_\d+_(TCP|UDP|SCTP)_ADDR"), re.compile(r"[0-9A-Fa-f.:]*|None")),
+)
 
 _Tree = dict[str, Any]
 
@@ -43,7 +54,8 @@ def load(
 
     Args:
         path: a TOML or JSON file; None reads none.
-        env: the environment; only names with `WS_CLUSTER_` count.
+        env: the environment; only names with `WS_CLUSTER_` count, without those that describe a
+            Service of Kubernetes (`service_variables`).
         flags: dotted keys and values, from the command line.
         needs_keys: whether insecure mode or keys are required, as they are to start a server.
 
@@ -91,11 +103,25 @@ def _read_file(path: str | None, reader: ConfigReader) -> _Tree:
     return {}
 
 
+def service_variables(env: Mapping[str, str]) -> list[str]:
+    """The names with our prefix that describe a Service of Kubernetes, and are no options."""
+    return [
+        name
+        for name, value in sorted(env.items())
+        if name.startswith(ENV_PREFIX)
+        and any(
+            of_name.fullmatch(name.removeprefix(ENV_PREFIX)) and of_value.fullmatch(value)
+            for of_name, of_value in _SERVICE_VARIABLES
+        )
+    ]
+
+
 def _env_options(env: Mapping[str, str]) -> list[tuple[str, object]]:
+    ignored = set(service_variables(env))
     return [
         (name.removeprefix(ENV_PREFIX).lower().replace("__", "."), value)
         for name, value in sorted(env.items())
-        if name.startswith(ENV_PREFIX)
+        if name.startswith(ENV_PREFIX) and name not in ignored
     ]
 
 

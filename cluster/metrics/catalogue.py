@@ -59,6 +59,7 @@ REJECT_REASONS: Final = (
 THROTTLE_REASONS: Final = ("command_rate", "output")
 READ_RESULTS: Final = ("immediate", "queued", "dropped", "cut")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
+LOG_OUTPUTS: Final = ("stream", "file")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
 RESTART_REASONS: Final = ("crash", "hung", "boot", "roll")
 EXIT_OUTCOMES: Final = ("clean", "killed", "crashed")
@@ -126,6 +127,9 @@ WORKER_FAMILIES: Final = (
            " or output that the client does not read.", {"reason": THROTTLE_REASONS}),
     Family("app_log_events_total", "counter", "worker", "Log events written.",
            {"level": LOG_LEVELS}),
+    Family("app_log_lines_dropped_total", "counter", "worker",
+           "Log lines dropped because standard output or the log file could not be written.",
+           {"output": LOG_OUTPUTS}),
     Family("app_publish_to_delivery_seconds", "histogram", "worker",
            "From a worker accepting a publication to a worker writing it to its subscribers.",
            buckets=DELIVERY_BUCKETS),

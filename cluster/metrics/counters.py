@@ -55,6 +55,7 @@ class Counters:
         self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
         self.throttled = dict.fromkeys(catalogue.THROTTLE_REASONS, 0)
         self.log_events = dict.fromkeys(catalogue.LOG_LEVELS, 0)
+        self.log_lines_dropped = dict.fromkeys(catalogue.LOG_OUTPUTS, 0)
         self.publish_to_delivery = Distribution(catalogue.DELIVERY_BUCKETS)
         self.event_loop_lag = Distribution(catalogue.LAG_BUCKETS)
         self.command_duration = {

@@ -1,8 +1,9 @@
 """The workers' families, summed over the multiprocess files of all lanes.
 
 Guarantees
-- A corrupt file never makes a scrape fail: it is renamed to `*.corrupt` and counted. An empty
-  file may have just been created; it is skipped, and renamed only if it stays empty.
+- Whatever is in the directory never makes a scrape fail or wait: a corrupt file, or something else
+  with such a name, is renamed to `*.corrupt` and counted. An empty file may have just been created;
+  it is skipped, and renamed only if it stays empty.
 - Counters, histograms and summed gauges exist at 0 with all label values, even before the first
   worker has written.
 """
@@ -11,6 +12,9 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
+import os
+import re
 import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -19,18 +23,26 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from prometheus_client.metrics_core import Metric
-from prometheus_client.mmap_dict import MmapedDict
 from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
 from cluster.metrics.catalogue import WORKER_FAMILIES, Family
+from cluster.metrics.value_file import HEADER_BYTES, entries, read_bounded
 
-_INTEGER: Final = struct.Struct("i")
-_HEADER_BYTES: Final = 8
-_VALUE_BYTES: Final = 16
 _EMPTY_FOR_SECONDS: Final = 5.0
-_CORRUPT: Final = (OSError, RuntimeError, ValueError, KeyError, IndexError, struct.error)
+_MOST_KEYS: Final = 10_000
+_CORRUPT: Final = (
+    OSError,
+    RuntimeError,
+    ValueError,
+    TypeError,
+    AttributeError,
+    LookupError,
+    struct.error,
+)
+_FILE_NAME: Final = re.compile(r"(?P<kind>counter|histogram|summary|gauge(?=_[a-z]+_))_.+\.db")
+_WORD: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
 
 
 class WorkerCollector(Collector):
@@ -38,7 +50,8 @@ class WorkerCollector(Collector):
 
     Args:
         path: the directory of the multiprocess files.
-        own_log_events: log events of this process by level; they are added to the workers'.
+        own: this process's own counts, which are added to the workers': by family, then by the
+            value of its only label.
         failed: called for every file that was renamed because it is corrupt.
     """
 
@@ -46,16 +59,23 @@ class WorkerCollector(Collector):
         self,
         path: Path,
         *,
-        own_log_events: Mapping[str, int],
+        own: Mapping[str, Mapping[str, int]],
         failed: Callable[[], None],
     ) -> None:
         self._path = path
-        self._own_log_events = own_log_events
+        self._own = own
         self._failed = failed
+        self._empty_since: dict[Path, float] = {}
+        self._known_keys: set[tuple[str, str]] = set()
 
     def files(self) -> list[Path]:
         """Return the multiprocess files, without the corrupt ones."""
-        return sorted(self._path.glob("*.db"))
+        try:
+            names = sorted(os.listdir(self._path))  # noqa: PTH208 - only the names are needed
+        except OSError:
+            self._failed()
+            return []
+        return [self._path / name for name in names if name.endswith(".db")]
 
     def collect(self) -> Iterable[Metric]:
         """Yield every family of the catalogue in its order, then all others."""
@@ -63,7 +83,7 @@ class WorkerCollector(Collector):
         for family in WORKER_FAMILIES:
             metric = found.pop(_base_name(family), None) or _zeros(family)
             if metric is not None:
-                self._add_own_log_events(metric)
+                self._add_own(family, metric)
                 yield metric
         yield from found.values()
 
@@ -80,20 +100,41 @@ class WorkerCollector(Collector):
 
     def _has_content(self, path: Path) -> bool:
         try:
-            status = path.stat()
-            data = path.read_bytes()
-        except OSError:
+            data = read_bounded(path)
+            if not any(data[:HEADER_BYTES]):
+                self._check_empty(path)
+                return False
+            self._empty_since.pop(path, None)
+            self._check_content(path)
+        except FileNotFoundError:
             return False
-        used = _INTEGER.unpack_from(data)[0] if len(data) >= _HEADER_BYTES else -len(data)
-        if used == 0:
-            # prometheus-client creates a file, then enlarges it, then writes its header.
-            if not data and time.time() - status.st_mtime > _EMPTY_FOR_SECONDS:
-                self._rename_corrupt(path)
-            return False
-        if not _is_well_formed(data, used):
+        except _CORRUPT:
             self._rename_corrupt(path)
             return False
         return True
+
+    def _check_empty(self, path: Path) -> None:
+        # A worker creates a file, then enlarges it, then writes its header.
+        now = time.monotonic()
+        if now - self._empty_since.setdefault(path, now) > _EMPTY_FOR_SECONDS:
+            raise ValueError(f"{path} stays empty")
+
+    def _check_content(self, path: Path) -> None:
+        """Check the name and every entry.
+
+        Raises:
+            ValueError: if a worker cannot have written it.
+        """
+        name = _FILE_NAME.fullmatch(path.name)
+        if name is None:
+            raise ValueError(f"{path} has no name of a multiprocess file")
+        for key, value in entries(path):
+            if (name["kind"], key) not in self._known_keys:
+                _check_key(key, name["kind"])
+                if len(self._known_keys) < _MOST_KEYS:
+                    self._known_keys.add((name["kind"], key))
+            if not math.isfinite(value) or (value < 0 and name["kind"] != "gauge"):
+                raise ValueError(f"{path} has the value {value}")
 
     def _can_be_merged(self, path: Path) -> bool:
         try:
@@ -111,31 +152,34 @@ class WorkerCollector(Collector):
         with suppress(OSError):
             path.replace(path.with_suffix(".corrupt"))
 
-    def _add_own_log_events(self, metric: Metric) -> None:
-        if metric.name != "app_log_events":
+    def _add_own(self, family: Family, metric: Metric) -> None:
+        if family.name not in self._own:
             return
-        own = dict(self._own_log_events)
+        (label,) = family.labels
+        own = dict(self._own[family.name])
         metric.samples = [
-            sample._replace(value=sample.value + own.pop(sample.labels.get("level", ""), 0))
+            sample._replace(value=sample.value + own.pop(sample.labels.get(label, ""), 0))
             for sample in metric.samples
         ]
-        for level, count in own.items():
-            metric.add_sample("app_log_events_total", {"level": level}, count)
+        for value, count in own.items():
+            metric.add_sample(family.name, {label: value}, count)
 
 
-def _is_well_formed(data: bytes, used: int) -> bool:
-    """Whether every entry lies within the file; prometheus-client may loop forever otherwise."""
-    position = _HEADER_BYTES
-    if not position <= used <= len(data):
-        return False
-    while position < used:
-        if position + _INTEGER.size > used:
-            return False
-        length = _INTEGER.unpack_from(data, position)[0]
-        if length <= 0:
-            return False
-        position += _INTEGER.size + length + (8 - (length + _INTEGER.size) % 8) + _VALUE_BYTES
-    return position == used
+def _check_key(key: str, kind: str) -> None:
+    """Check the key of a series.
+
+    Raises:
+        ValueError: if it is none, or that of a family of another kind.
+    """
+    document = json.loads(key)
+    match document:
+        case [str(family), str(name), dict(labels), str()] if all(
+            isinstance(value, str) for value in labels.values()
+        ):
+            is_well_named = all(_WORD.fullmatch(word) for word in (family, name, *labels))
+            if is_well_named and name.startswith(family) and _KINDS.get(family, kind) == kind:
+                return
+    raise ValueError(f"{key} is no key of a {kind}")
 
 
 def _merge(paths: list[Path]) -> list[Metric]:
@@ -146,6 +190,9 @@ def _merge(paths: list[Path]) -> list[Metric]:
 def _base_name(family: Family) -> str:
     """The name prometheus-client gives to a family: a counter has no suffix."""
     return family.name.removesuffix("_total") if family.kind == "counter" else family.name
+
+
+_KINDS: Final = {_base_name(family): family.kind for family in WORKER_FAMILIES}
 
 
 def _label_sets(family: Family) -> list[dict[str, str]]:
@@ -178,8 +225,7 @@ def live_sum(path: Path, name: str) -> float:
     total = 0.0
     for file in path.glob("gauge_livesum_*.db"):
         with suppress(*_CORRUPT):
-            for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
-                total += value if f'"{name}"' in key else 0.0
+            total += sum(value for key, value in entries(file) if f'"{name}"' in key)
     return total
 
 
@@ -200,10 +246,7 @@ def worker_values(path: Path, names: Collection[str]) -> Iterator[WorkerValue]:
     for file in (*path.glob("counter_*.db"), *path.glob("gauge_livesum_*.db")):
         lane = file.stem.rpartition("_")[2]
         with suppress(*_CORRUPT):
-            data = file.read_bytes()
-            if not _is_well_formed(data, _INTEGER.unpack_from(data)[0]):
-                continue
-            for key, value, *_ in MmapedDict.read_all_values_from_file(str(file)):
+            for key, value in entries(file):
                 name, labels = json.loads(key)[1:3]
                 if name in names:
                     yield WorkerValue(lane, name, labels, value)

@@ -25,7 +25,7 @@ from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
 from cluster.metrics import system
-from cluster.metrics.catalogue import LOG_LEVELS, SUPERVISOR_FAMILIES, Family
+from cluster.metrics.catalogue import LOG_LEVELS, LOG_OUTPUTS, SUPERVISOR_FAMILIES, Family
 from cluster.metrics.multiprocess import WorkerCollector
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
@@ -65,6 +65,7 @@ class SupervisorMetrics:
         disable_created_metrics()
         self._registry = CollectorRegistry(auto_describe=False)
         self._log_events = dict.fromkeys(LOG_LEVELS, 0)
+        self._log_lines_dropped = dict.fromkeys(LOG_OUTPUTS, 0)
         self._counters = {name: _counter(_FAMILIES[name], self._registry) for name in _EVENTS}
         self._histograms = {
             family.name: _histogram(family, self._registry)
@@ -73,7 +74,10 @@ class SupervisorMetrics:
         }
         self._lanes = WorkerCollector(
             path,
-            own_log_events=self._log_events,
+            own={
+                "app_log_events_total": self._log_events,
+                "app_log_lines_dropped_total": self._log_lines_dropped,
+            },
             failed=lambda: self.count("app_metrics_collect_errors_total"),
         )
         self._values = _ValueCollector(running, self._lanes)
@@ -108,6 +112,10 @@ class SupervisorMetrics:
     def count_log_event(self, level: str) -> None:
         """Count one log event of this process."""
         self._log_events[level] = self._log_events.get(level, 0) + 1
+
+    def count_dropped_line(self, output: str) -> None:
+        """Count one log line of this process that was dropped."""
+        self._log_lines_dropped[output] += 1
 
     def worker_ended(self, lane: str, cpu_seconds: float) -> None:
         """Add the CPU time of a worker that ended; its lane's counter continues from there."""

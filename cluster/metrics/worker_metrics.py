@@ -17,6 +17,7 @@ from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
 from cluster.metrics.catalogue import WORKER_FAMILIES, Family
 from cluster.metrics.counters import Counters, Distribution
+from cluster.metrics.value_file import ValueFile, failures
 
 
 class WorkerMetrics:
@@ -30,11 +31,15 @@ class WorkerMetrics:
         if not lane.isalnum():
             raise ValueError(f"lane {lane!r} must be letters and digits: '_' corrupts pid labels")
         value_class = prometheus_client.values.MultiProcessValue(process_identifier=lambda: lane)
-        # prometheus-client has no argument for it: metrics read the class from their module.
+        # prometheus-client has no argument for either: a value reads the class of its file, and
+        # metrics read the class of a value, from their modules.
+        prometheus_client.values.MmapedDict = ValueFile  # type: ignore[attr-defined]
         prometheus_client.metrics.values.ValueClass = value_class  # type: ignore[attr-defined]
         registry = CollectorRegistry()
         self._metrics = {family.name: _make(family, registry) for family in WORKER_FAMILIES}
         self._flushed: dict[tuple[str, str], float] = {}
+        #: `path: reason` of each file that is replaced by memory, and is not scraped.
+        self.failures = tuple(failures)
 
     def flush(self, counters: Counters) -> None:
         """Write what was counted since the last flush."""
@@ -113,6 +118,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_api_requests_total", counters.api_requests),
         ("app_throttles_total", counters.throttled),
         ("app_log_events_total", counters.log_events),
+        ("app_log_lines_dropped_total", counters.log_lines_dropped),
     ):
         for label, value in counts.items():
             yield name, label, value

@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import random
 import secrets
-import time
 import zlib
 from collections import Counter, deque
 from functools import partial
@@ -163,7 +162,7 @@ class RedisSessions:
         reply = await self._router.call_script(
             SESSION_ATTACH,
             (f"{tag}.session.{session_id}", f"{tag}.sessions", f"{tag}.counters"),
-            (session_id, user, _now_ms(), self._ttl_ms, int(resume)),
+            (session_id, user, self._ttl_ms, int(resume)),
         )
         if not reply:
             return None
@@ -214,7 +213,7 @@ class RedisSessions:
         self._router.run_script(
             SESSION_DETACH,
             (f"{tag}.session.{session.id}", f"{tag}.sessions", f"{tag}.counters"),
-            (session.id, _now_ms(), self._ttl_ms, received, int(may_end)),
+            (session.id, self._ttl_ms, received, int(may_end)),
             done,
         )
 
@@ -248,7 +247,7 @@ class RedisSessions:
 
     async def _renew_batch(self, tag: str, sessions: list[Session]) -> None:
         keys = [f"{tag}.sessions"]
-        args: list[int | str] = [_now_ms(), self._ttl_ms]
+        args: list[int | str] = [self._ttl_ms]
         taken = []
         for session in sessions:
             received, session.received = session.received, 0
@@ -286,7 +285,6 @@ class RedisSessions:
             (f"{tag}.session.{session_id}", f"{tag}.sessions"),
             (
                 session_id,
-                _now_ms(),
                 state_json,
                 b"" if channels is None else orjson.dumps(channels),
                 "" if expected_version is None else expected_version,
@@ -375,7 +373,3 @@ class RedisSessions:
         if not isinstance(error, StoreRefused) or error.is_temporary:
             self._unread.add(bucket)
             self._read_in(_REREAD_SECONDS * random.uniform(0.5, 1.0))
-
-
-def _now_ms() -> int:
-    return int(time.time() * 1000)

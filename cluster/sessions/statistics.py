@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 from cluster.resp.keys import KIND_SESSIONS
 from cluster.resp.router import Router
@@ -32,10 +31,9 @@ class SessionStatistics:
         Raises:
             StoreError: when the store does not answer.
         """
-        now = int(time.time() * 1000)
         replies = await asyncio.gather(
             *(
-                self._sweep(f"{{{self._prefix}:{KIND_SESSIONS}:{bucket}}}", now)
+                self._sweep(f"{{{self._prefix}:{KIND_SESSIONS}:{bucket}}}")
                 for bucket in range(BUCKETS)
             )
         )
@@ -45,8 +43,8 @@ class SessionStatistics:
             for name, numbers in zip(names, zip(*replies, strict=True), strict=True)
         }
 
-    async def _sweep(self, tag: str, now_ms: int) -> list[int]:
+    async def _sweep(self, tag: str) -> list[int]:
         reply: list[int] = await self._router.call_script(
-            SESSION_SWEEP, (f"{tag}.sessions", f"{tag}.counters"), (now_ms, _SWEEP_BATCH)
+            SESSION_SWEEP, (f"{tag}.sessions", f"{tag}.counters"), (_SWEEP_BATCH,)
         )
         return reply

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
+import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 
@@ -21,7 +22,7 @@ from cluster.children.backoff import RestartPolicy
 from cluster.children.binaries import nginx_program, valkey_program
 from cluster.children.listeners import Listeners, reachable_host
 from cluster.children.worker_child import COMMAND
-from cluster.config import Config
+from cluster.config import Config, service_variables
 from cluster.supervisor.fleet import Resources
 from cluster.supervisor.limits import raise_file_limit
 from cluster.supervisor.paths import Paths
@@ -75,9 +76,16 @@ def run(
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
     instance = _instance(config)
     log.configure(config.log, instance=instance)
+    sys.excepthook = log.print_exception
+    if ignored := service_variables(os.environ):
+        log.get_logger().info(
+            "environment_ignored",
+            names=ignored,
+            reason="they describe a Service of Kubernetes; options have __ after the section",
+        )
     nginx = nginx_program() if config.server.nginx else ""
     valkey = "" if config.broker.redis_urls else valkey_program()
-    paths = Paths(config.server.data_dir)
+    paths = Paths(config.server.data_dir, workers=_workers(config))
     try:
         log.also_write(paths.app_log)
         listeners = Listeners(config, _workers(config))

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
+import signal
 import socket
 from collections.abc import Callable, Coroutine, Sequence
 from dataclasses import dataclass
@@ -38,6 +39,7 @@ from cluster.supervisor.paths import Paths
 from cluster.supervisor.service import Service, ServiceListener
 
 _SERVICE_GRACE_SECONDS: Final = 8.0
+_LOG_LINK: Final = "log"
 _MAX_NGINX_PROCESSES: Final = 8
 
 
@@ -143,9 +145,12 @@ class Fleet:
     def _make_nginx_spec(self) -> NginxSpec:
         paths, public = self._resources.paths, self._resources.listeners.public
         assert public is not None
+        run_dir = paths.directory("nginx", below_run=True)
+        # No name of a data directory needs an escape in this link; nginx knows none for a `$`.
+        (run_dir / _LOG_LINK).symlink_to(paths.access_log.parent)
         return NginxSpec(
             self._resources.nginx,
-            run_dir=paths.directory("nginx", below_run=True),
+            run_dir=run_dir,
             listen_fd=public.fileno(),
             lock_fd=paths.lock_fd,
             settings=self.nginx_settings,
@@ -184,7 +189,7 @@ class Fleet:
             file_limit=self._resources.file_limit,
             processes=max(1, min(_MAX_NGINX_PROCESSES, count)),
             user=unprivileged_user(),
-            access_log=str(paths.access_log),
+            access_log=f"{_LOG_LINK}/{paths.access_log.name}",
             probe_socket=str(paths.directory("nginx", below_run=True) / "probe.sock"),
             instance=self._resources.instance,
         )
@@ -346,7 +351,23 @@ class Fleet:
 
     def _reload_nginx(self) -> None:
         if self._nginx_spec and self._nginx and self._nginx.current:
-            self._nginx_spec.reload(self._nginx.current)
+            try:
+                self._nginx_spec.reload(self._nginx.current)
+            except OSError as error:
+                self._log.error("nginx_reload_failed", reason=str(error))
+
+    def reopen_logs(self) -> None:
+        """Have workers and nginx open their log files again."""
+        for slot in self.slots:
+            for child in slot.service.children.values():
+                # Until it has booted, the signal would kill it.
+                if child.booted_at is not None:
+                    child.signal(signal.SIGUSR1)
+        if self._nginx_spec and self._nginx and self._nginx.is_serving and self._nginx.current:
+            try:
+                self._nginx_spec.reopen_logs(self._nginx.current)
+            except OSError as error:
+                self._log.error("nginx_reload_failed", reason=str(error))
 
     # --- stopping ------------------------------------------------------------------------
 

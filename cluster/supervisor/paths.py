@@ -9,6 +9,7 @@ Guarantees
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -21,6 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from cluster.errors import ConfigError, Problem
+from cluster.log import get_logger
 
 # sun_path holds 108 bytes with its final zero.
 _LONGEST_SOCKET_PATH: Final = 107
@@ -28,6 +30,9 @@ _LONGEST_NAME: Final = "/valkey/valkey.sock"
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - checked for owner and mode below
 _PREFIX: Final = "ws-cluster-"
 _LOCK: Final = "lock"
+# Four files of 128 KiB each (`cluster.metrics.value_file`).
+_LANE_METRICS_BYTES: Final = 512 << 10
+_LANES: Final = 2
 _MAX_LOG_BYTES: Final = 64 << 20
 _LOCK_SECONDS: Final = 10.0
 _LOCK_POLL_SECONDS: Final = 0.05
@@ -46,12 +51,14 @@ class Paths:
 
     Args:
         configured: `server.data_dir`; empty for the user's state directory.
+        workers: number of worker slots, for the room that their metrics need.
 
     Raises:
         ConfigError: if the directory cannot be created, written or locked.
     """
 
-    def __init__(self, configured: str) -> None:
+    def __init__(self, configured: str, *, workers: int = 1) -> None:
+        self._metrics_bytes = workers * _LANES * _LANE_METRICS_BYTES
         self.data_dir: Final = state_dir(configured)
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -132,18 +139,32 @@ class Paths:
     def _run_dir(self) -> Path:
         path = self.data_dir / "run"
         if len(os.fsencode(path)) + len(_LONGEST_NAME) > _LONGEST_SOCKET_PATH:
-            shared = self._remember(_shared_directory(Path(tempfile.gettempdir()), self._name))
-            if shared:
-                return shared
+            shared = _shared_directory(Path(tempfile.gettempdir()), self._name)
+            if shared is not None:
+                return self._remember(shared)
         return _emptied_directory(path)
 
     def _metrics_dir(self) -> Path:
-        shared = self._remember(_shared_directory(_SHARED_MEMORY, self._name))
-        return shared or _emptied_directory(self.run_dir / "metrics")
+        """Return the directory of the metrics: in shared memory if they fit, else below `run_dir`."""
+        shared = _shared_directory(_SHARED_MEMORY, self._name)
+        if shared is not None:
+            reason = _lack_of_room(shared.path, self._metrics_bytes)
+            if not reason:
+                return self._remember(shared)
+            shared.close()
+            get_logger().warning(
+                "shared_memory_found_full",
+                directory=str(_SHARED_MEMORY),
+                reason=reason,
+                hint="the metrics are written below the data directory",
+            )
+        path = _emptied_directory(self.run_dir / "metrics")
+        if reason := _lack_of_room(path, self._metrics_bytes):
+            advice = f"give a directory with {self._metrics_bytes >> 10} KiB of room ({reason})"
+            raise _unusable(self.data_dir, advice)
+        return path
 
-    def _remember(self, shared: _SharedDirectory | None) -> Path | None:
-        if shared is None:
-            return None
+    def _remember(self, shared: _SharedDirectory) -> Path:
         self._shared.append(shared)
         return shared.path
 
@@ -164,6 +185,19 @@ class Paths:
 
 def _unusable(path: Path, advice: str) -> ConfigError:
     return ConfigError([Problem("server.data_dir", str(path), advice)])
+
+
+def _lack_of_room(path: Path, size: int) -> str:
+    """Why so many bytes cannot be written below a directory; empty if they can.
+
+    A worker that maps a file of a full file system into memory would end with SIGBUS.
+    """
+    try:
+        with tempfile.TemporaryFile(dir=path) as file:
+            os.posix_fallocate(file.fileno(), 0, size)
+    except OSError as error:
+        return "" if error.errno in (errno.EOPNOTSUPP, errno.EINVAL) else str(error.strerror)
+    return ""
 
 
 def _emptied_directory(path: Path) -> Path:

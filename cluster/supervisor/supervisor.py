@@ -1,7 +1,8 @@
 """The supervisor: one process that owns the listening sockets and runs all other processes.
 
 Rules
-- TERM and INT stop the program at once. HUP, TTIN and TTOU are operations, done one at a time.
+- TERM, INT and QUIT stop the program at once. HUP, TTIN and TTOU are operations, done one at a
+  time. USR1 opens the log files again; USR2 is ignored.
 - Order of a start: sockets, Valkey, then workers and nginx together. Order of a stop: report not
   ready, drain the workers, stop nginx, stop Valkey, close the admin port.
 - Every background task is watched: if one fails, the program stops with its error.
@@ -50,9 +51,12 @@ SessionSource = Callable[[Config], AbstractAsyncContextManager[ReadStatistics]]
 _SIGNALS: Final = (
     signal.SIGTERM,
     signal.SIGINT,
+    signal.SIGQUIT,
     signal.SIGHUP,
     signal.SIGTTIN,
     signal.SIGTTOU,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
 )
 _TICK_SECONDS: Final = 0.25
 _LONG_PAUSE_SECONDS: Final = 1.0
@@ -99,6 +103,7 @@ class Supervisor:
             running=self._fleet.running,
         )
         log.count_levels(self._metrics.count_log_event)
+        log.count_dropped_lines(self._metrics.count_dropped_line)
         shutdown_log = ShutdownLog(resources.paths.shutdown_log)
         self._exit_metrics = ExitMetrics(self._metrics, shutdown_log)
         self._started_at = time.monotonic()
@@ -246,7 +251,7 @@ class Supervisor:
     # --- signals -------------------------------------------------------------------------
 
     def _install_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
             self._loop.add_signal_handler(number, self._handle_stop)
         for number, name in (
             (signal.SIGTTIN, "add"),
@@ -254,6 +259,8 @@ class Supervisor:
         ):
             self._loop.add_signal_handler(number, self._queue, name)
         self._loop.add_signal_handler(signal.SIGHUP, self._handle_hangup)
+        self._loop.add_signal_handler(signal.SIGUSR1, self._handle_reopen)
+        self._loop.add_signal_handler(signal.SIGUSR2, self._handle_unused)
 
     def _ignore_signals(self) -> None:
         """Ignore all signals from now on; the default action of TTIN would suspend this process."""
@@ -270,6 +277,16 @@ class Supervisor:
             self._handle_stop()
         else:
             self._queue("roll")
+
+    def _handle_reopen(self) -> None:
+        """Open the log files again, after a rotation."""
+        log.reopen()
+        self._fleet.reopen_logs()
+        self._log.info("logs_reopened")
+
+    def _handle_unused(self) -> None:
+        # nginx and gunicorn start another binary on USR2, so tools send it.
+        self._log.warning("signal_ignored", signal="SIGUSR2", hint="HUP rolls the workers")
 
     def _handle_stop(self) -> None:
         if self._grace is not None:

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, TextIO
 
 from cluster.config import Config, without_password
-from cluster.log import CLEAR_LINE, is_json, is_terminal
+from cluster.log import CLEAR_LINE, is_json, is_terminal, write_text
 
 _LABEL_WIDTH: Final = 9
 
@@ -117,6 +117,4 @@ class Terminal:
             self._write(CLEAR_LINE)
 
     def _write(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            self._out.write(text)
-            self._out.flush()
+        write_text(self._out, text, is_counted=False)

@@ -40,6 +40,14 @@ from cluster.worker.stores import RedisStores
 
 log = get_logger()
 
+# They are for the supervisor: Ctrl-C, a roll, one worker more or less, and one that nothing uses.
+_IGNORED_SIGNALS = (
+    signal.SIGINT,
+    signal.SIGHUP,
+    signal.SIGTTIN,
+    signal.SIGTTOU,
+    signal.SIGUSR2,
+)
 _HEARTBEAT_SECONDS = 0.5
 _FLUSH_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
@@ -78,6 +86,10 @@ class Worker:
         self._counters = Counters()
         self._metrics = WorkerMetrics(lane)
         logs.count_levels(self._count_log_event)
+        logs.count_dropped_lines(self._count_dropped_line)
+        for failure in self._metrics.failures:
+            self._counters.errors["internal"] += 1
+            log.error("metrics_file_failed", reason=failure)
         self._stores = RedisStores(config, self._counters, name=f"{instance}:{lane}:{os.getpid()}")
         self._node = Node(
             config,
@@ -108,6 +120,9 @@ class Worker:
         if level in self._counters.log_events:
             self._counters.log_events[level] += 1
 
+    def _count_dropped_line(self, output: str) -> None:
+        self._counters.log_lines_dropped[output] += 1
+
     # --- life ----------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -116,8 +131,11 @@ class Worker:
         Raises:
             BootFailed: when the store cannot be reached at the start.
         """
-        for number in (signal.SIGTERM, signal.SIGINT):
-            self._loop.add_signal_handler(number, self._handle_signal, number)
+        for number in (signal.SIGTERM, signal.SIGQUIT):
+            self._loop.add_signal_handler(number, self._handle_stop)
+        for number in _IGNORED_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
+        self._loop.add_signal_handler(signal.SIGUSR1, logs.reopen)
         began = time.monotonic()
         async with contextlib.AsyncExitStack() as parts:
             await parts.enter_async_context(self._beating())
@@ -133,9 +151,7 @@ class Worker:
             log.info("drain_started", connections=len(self._server.clients))
         log.info("drain_finished", seconds=round(time.monotonic() - began, 3))
 
-    def _handle_signal(self, number: int) -> None:
-        if number == signal.SIGINT:
-            return  # Ctrl-C is for the supervisor, which then sends TERM.
+    def _handle_stop(self) -> None:
         if self._stop.is_set():
             self._hurry.set()
         self._stop.set()

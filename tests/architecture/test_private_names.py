@@ -84,6 +84,7 @@ NAMES = {
     "prometheus_client.multiprocess.MultiProcessCollector": "",
     "prometheus_client.multiprocess.MultiProcessCollector.merge": "(files, accumulate=)",
     "prometheus_client.utils.floatToGoString": "(d)",
+    "prometheus_client.values.MmapedDict": "(filename, read_mode=)",
     "prometheus_client.values.MultiProcessValue": "(process_identifier=)",
 }
 

@@ -50,6 +50,7 @@ def test_every_line_is_in_the_file_too_and_there_as_json(tmp_path, monkeypatch):
             raise ValueError("bad luck")
         except ValueError:
             log.get_logger().exception("handler_failed")
+        log.flush()
         path.write_text(path.read_text())
         log.get_logger().info("child_started")
     finally:

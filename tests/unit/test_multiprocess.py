@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import math
 import os
+import socket
+import struct
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -12,7 +17,9 @@ from hypothesis import strategies as st
 from prometheus_client import CollectorRegistry, generate_latest
 
 from cluster.metrics.catalogue import WORKER_FAMILIES
-from cluster.metrics.multiprocess import WorkerCollector, live_sum
+from cluster.metrics.multiprocess import WorkerCollector, live_sum, worker_values
+from cluster.metrics.value_file import FILE_BYTES
+from tests.harness.small_disk import fill, small_disk
 from tests.integration.running import ROOT
 
 WRITE = """
@@ -39,11 +46,23 @@ def write(tmp_path):
     return run
 
 
+@pytest.fixture(scope="module")
+def written(tmp_path_factory) -> dict[str, bytes]:
+    """The files of a lane with two connections, by name."""
+    folder = tmp_path_factory.mktemp("written")
+    environment = os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(folder)}
+    command = [sys.executable, "-c", WRITE, "w0a", "2"]
+    subprocess.run(command, env=environment, cwd=ROOT, check=True, timeout=60)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
 @pytest.fixture
 def lanes(tmp_path):
     failures: list[None] = []
     collector = WorkerCollector(
-        tmp_path, own_log_events={"error": 4, "info": 2}, failed=lambda: failures.append(None)
+        tmp_path,
+        own={"app_log_events_total": {"error": 4, "info": 2}},
+        failed=lambda: failures.append(None),
     )
     collector.failures = failures  # type: ignore[attr-defined]
     return collector
@@ -106,6 +125,152 @@ def test_a_corrupt_file_is_renamed_and_the_others_are_read(write, lanes, tmp_pat
     assert len(lanes.failures) == 1
     assert "app_connections_opened_total 2.0" in text_of(lanes)
     assert len(lanes.failures) == 1
+
+
+def occupy(path: Path, kind: str, good: Path) -> None:
+    """Put something at the path that is no file of a worker."""
+    content = good.read_bytes()
+    match kind:
+        case "a directory":
+            path.mkdir()
+            (path / "inner").touch()
+        case "a link":
+            path.symlink_to(good)
+        case "a link to nothing":
+            path.symlink_to("/nowhere")
+        case "a link to itself":
+            path.symlink_to(path)
+        case "a pipe":
+            os.mkfifo(path)
+        case "a socket":
+            with socket.socket(socket.AF_UNIX) as sock:
+                sock.bind(str(path))
+        case "huge":
+            path.touch()
+            os.truncate(path, 1 << 40)
+        case "cut short":
+            path.write_bytes(content[:5000])
+        case "not a number":
+            path.write_bytes(content.replace(struct.pack("d", 2.0), struct.pack("d", math.nan)))
+        case "negative":
+            path.write_bytes(content.replace(struct.pack("d", 2.0), struct.pack("d", -2.0)))
+        case "another kind":
+            path.with_name("histogram_w9a.db").write_bytes(content)
+        case "a wrong name":
+            path.with_name("gauge.db").write_bytes(content)
+        case "no name":
+            path.with_name(".db").write_bytes(content)
+        case "foreign text":
+            path.write_bytes(content.replace(b"app_errors_total", b'app_errors"total'))
+        case _:
+            raise ValueError(kind)
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        "a directory",
+        "a link",
+        "a link to nothing",
+        "a link to itself",
+        "a pipe",
+        "a socket",
+        "huge",
+        "cut short",
+        "not a number",
+        "negative",
+        "another kind",
+        "a wrong name",
+        "no name",
+        "foreign text",
+    ],
+)
+def test_whatever_has_the_name_of_a_file_is_renamed_and_counted_once(written, tmp_path, kind):
+    for name, content in written.items():
+        (tmp_path / name).write_bytes(content)
+    failures: list[None] = []
+    collector = WorkerCollector(tmp_path, own={}, failed=lambda: failures.append(None))
+    good = tmp_path / "counter_w0a.db"
+    occupy(tmp_path / "counter_w9a.db", kind, good)
+    for _ in range(2):
+        assert "app_connections_opened_total 2.0" in text_of(collector)
+        assert len(failures) == 1
+    assert good.exists()
+    assert live_sum(tmp_path, "app_active_connections") == 2
+
+
+@settings(
+    max_examples=200, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None
+)
+@given(st.data())
+def test_a_file_with_flipped_bytes_or_a_hole_never_stops_a_scrape(written, tmp_path, data):
+    for path in tmp_path.iterdir():
+        path.unlink()
+    for name, content in written.items():
+        (tmp_path / name).write_bytes(content)
+    name = data.draw(st.sampled_from(sorted(written)))
+    content = bytearray(written[name])
+    used = int.from_bytes(content[:4], "little")
+    start = data.draw(st.integers(0, used))
+    hole = data.draw(st.binary(min_size=1, max_size=64))
+    content[start : start + len(hole)] = hole
+    (tmp_path / name.replace("w0a", "w9a")).write_bytes(content)
+    collector = WorkerCollector(tmp_path, own={}, failed=lambda: None)
+    assert "app_connections_opened_total" in text_of(collector)
+    live_sum(tmp_path, "app_active_connections")
+    list(worker_values(tmp_path, ["app_active_connections"]))
+
+
+def test_a_file_that_stays_empty_is_corrupt_whatever_the_clock_says(tmp_path, monkeypatch):
+    failures: list[None] = []
+    collector = WorkerCollector(tmp_path, own={}, failed=lambda: failures.append(None))
+    for name, content in (("counter_w8a.db", b""), ("counter_w9a.db", b"\0" * FILE_BYTES)):
+        (tmp_path / name).write_bytes(content)
+    os.utime(tmp_path / "counter_w8a.db", (1.0, 1.0))
+    text_of(collector)
+    assert failures == []
+    now = time.monotonic()
+    monkeypatch.setattr(time, "monotonic", lambda: now + 60)
+    text_of(collector)
+    assert len(failures) == 2
+    assert list(tmp_path.glob("*.db")) == []
+
+
+@pytest.mark.parametrize("kind", ["a directory", "a link to nothing", "a pipe", "cut short"])
+def test_a_worker_starts_with_new_files_in_place_of_damaged_ones(write, lanes, tmp_path, kind):
+    write("w1a", 2)
+    occupy(tmp_path / "counter_w9a.db", kind, tmp_path / "counter_w1a.db")
+    (tmp_path / "histogram_w9a.db").write_bytes(b"\xff" * 1000)
+    write("w9a", 3)
+    assert "app_connections_opened_total 5.0" in text_of(lanes)
+    assert lanes.failures == []
+
+
+def test_the_series_of_the_catalogue_fit_twice_into_a_file(written):
+    """A file that had to grow would not be reserved."""
+    for name, content in written.items():
+        assert len(content) == FILE_BYTES, name
+        assert int.from_bytes(content[:4], "little") <= FILE_BYTES / 2, name
+
+
+def test_a_worker_runs_without_files_if_the_disk_is_full(tmp_path):
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        fill(disk, leaves_bytes=3 * FILE_BYTES + 4096)
+        program = f"{WRITE}\nprint(*metrics.failures, sep='\\n')"
+        done = subprocess.run(
+            [sys.executable, "-c", program, "w0a", "2"],
+            env=os.environ | {"PROMETHEUS_MULTIPROC_DIR": str(disk)},
+            cwd=ROOT,
+            check=True,
+            timeout=60,
+            capture_output=True,
+            text=True,
+        )
+        assert "No space left on device" in done.stdout
+        failures: list[None] = []
+        collector = WorkerCollector(disk, own={}, failed=lambda: failures.append(None))
+        assert "app_connections_opened_total" in text_of(collector)
+        assert failures == []
 
 
 def test_a_file_of_zeros_was_just_created_and_is_kept(lanes, tmp_path):

@@ -117,3 +117,9 @@ def test_everything_after_a_question_mark_is_removed_from_nginx_s_output(tmp_pat
     spec = NginxSpec("nginx", run_dir=tmp_path, listen_fd=0, lock_fd=0, settings=lambda: SETTINGS)
     line = 'request: "GET /connection/websocket?session=5ec2e7&x=1 HTTP/1.1", host: "a"'
     assert spec.loggable(line) == 'request: "GET /connection/websocket?… HTTP/1.1", host: "a"'
+
+
+def test_quotes_and_backslashes_in_a_path_are_escaped():
+    text = render(dataclasses.replace(SETTINGS, access_log='/a"b\\n/x', probe_socket='/c"d/s'))
+    assert 'access_log "/a\\"b\\\\n/x" json' in text
+    assert 'listen "unix:/c\\"d/s";' in text

@@ -9,6 +9,7 @@ import pytest
 from cluster.errors import ConfigError
 from cluster.supervisor import paths as module
 from cluster.supervisor.paths import Paths, state_dir
+from tests.harness.small_disk import fill, small_disk
 
 
 @pytest.fixture(autouse=True)
@@ -103,3 +104,25 @@ def test_a_long_log_is_rotated(tmp_path, name):
     assert file.read_text() == ""
     assert file.with_suffix(".log.1").read_text() == "long" * 100
     paths.close()
+
+
+def test_metrics_are_below_the_data_directory_if_shared_memory_is_full(tmp_path, monkeypatch):
+    with small_disk(tmp_path / "shm", 4 << 20) as shared:
+        monkeypatch.setattr(module, "_SHARED_MEMORY", shared)
+        first = Paths(str(tmp_path / "data"), workers=2)
+        assert first.metrics_dir.is_relative_to(shared)
+        first.close()
+        fill(shared, leaves_bytes=1 << 20)
+        second = Paths(str(tmp_path / "data"), workers=2)
+        assert second.metrics_dir == tmp_path / "data/run/metrics"
+        second.close()
+        assert [path.name for path in shared.iterdir()] == ["filler"]
+
+
+def test_a_full_data_directory_is_named_in_the_error(tmp_path, monkeypatch):
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        monkeypatch.setattr(module, "_SHARED_MEMORY", disk / "missing")
+        fill(disk)
+        with pytest.raises(ConfigError, match="No space left on device") as raised:
+            Paths(str(disk / "data"))
+        assert str(disk / "data") in str(raised.value)

@@ -1,0 +1,85 @@
+"""The machine's clock is set an hour forward and back: connections, publications and drains go on.
+
+The wall clock is faked with libfaketime (Debian package `libfaketime`), in every process of the cluster;
+the monotonic clock goes on. LIBFAKETIME may name the library.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.harness.client import Client
+from tests.harness.cluster import Cluster
+from tests.harness.waiting import until
+
+LIBRARY = os.environ.get("LIBFAKETIME") or next(
+    (str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), ""
+)
+pytestmark = pytest.mark.skipif(not LIBRARY, reason="apt-get install libfaketime")
+
+
+class FakedClock:
+    """A file that libfaketime reads: the offset of the wall clock from the real one."""
+
+    def __init__(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._path = path
+        self.set(0)
+        for name, value in {
+            "LD_PRELOAD": LIBRARY,
+            "FAKETIME_TIMESTAMP_FILE": str(path),
+            "FAKETIME_NO_CACHE": "1",
+            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
+            "FAKETIME_FORCE_MONOTONIC_FIX": "0",
+        }.items():
+            monkeypatch.setenv(name, value)
+
+    def set(self, seconds: int) -> None:
+        temporary = self._path.with_suffix(".new")
+        temporary.write_text(f"{seconds:+d}\n")
+        temporary.replace(self._path)
+
+
+@pytest.mark.parametrize("step", [3600, -3600], ids=["forward", "back"])
+async def test_a_step_of_the_clock_drops_no_client_and_no_publication(tmp_path, monkeypatch, step):
+    clock = FakedClock(tmp_path / "offset", monkeypatch)
+    cluster = Cluster(tmp_path / "run", workers=2)
+    await cluster.start(within=120)
+    client = Client(cluster.port, name="calm")
+    await client.start()
+    got: list[object] = []
+    client.subscribe("calm", lambda _, publication: got.append(publication["data"]))
+    await until(lambda: client.is_whole, 30, "the client is in its channel")
+    await client.publish("calm", 0)
+    clock.set(step)
+
+    async def stepped() -> bool:
+        metrics = await cluster.metrics()
+        heard = metrics.total("app_broker_last_message_timestamp_seconds")
+        return abs(heard - time.time() - step) < 600
+
+    # The workers' canary has seen the new time; then some rounds of everything that is periodic.
+    deadline = time.monotonic() + 60
+    while not await stepped():
+        assert time.monotonic() < deadline, "the step is seen"
+        await asyncio.sleep(0.1)
+    for number in range(1, 41):
+        await client.publish("calm", number)
+        await asyncio.sleep(0.1)
+    await until(lambda: len(got) == 41, 30, "every publication arrives")
+    assert got == list(range(41))
+    assert client.history.attempts == 1
+    assert await cluster.is_ready()
+    metrics = await cluster.metrics()
+    assert metrics.total("app_worker_exits_total") == 0
+    assert metrics.total("app_errors_total") == 0
+    await cluster.roll()
+    await until(lambda: client.is_whole, 30, "the client is back after the roll")
+    began = time.monotonic()
+    assert await cluster.stop(within=60) == 0
+    assert time.monotonic() - began < 30
+    await client.close()
