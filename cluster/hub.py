@@ -37,7 +37,7 @@ class Channel:
 
     __slots__ = (
         "active_at", "ahead", "epoch", "has_overflown", "held", "is_held",
-        "is_positioned", "joining", "name", "offset", "prefix", "tail", "writes",
+        "is_positioned", "joining", "last", "name", "offset", "prefix", "tail", "writes",
     )  # fmt: skip
 
     def __init__(self, name: str, *, is_positioned: bool) -> None:
@@ -55,6 +55,8 @@ class Channel:
         self.held: list[Publication] = []
         self.has_overflown = False
         self.active_at = 0.0
+        #: The body of the publication at `offset`; b"" if it has not passed here.
+        self.last = b""
 
     @property
     def has_position(self) -> bool:
@@ -136,6 +138,7 @@ class Hub:
     def _set_first_position(self, channel: Channel, top: Position) -> None:
         """Set the first position; keep what is before it for joiners with an earlier read."""
         channel.offset, channel.epoch = top
+        channel.last = b""
         if channel.joining > 1:
             channel.tail.extend(
                 (held.offset, push_frame(channel.prefix, held))
@@ -185,7 +188,7 @@ class Hub:
     def _advance(self, channel: Channel, publications: list[Publication]) -> Channel | None:
         frames: list[tuple[int, bytes]] = []
         offset, epoch, prefix = channel.offset, channel.epoch, channel.prefix
-        gap_at = None
+        gap_at, last = None, channel.last
         for index, publication in enumerate(publications):
             if not publication.offset:
                 # During a roll, from a worker whose configuration gives this channel no history.
@@ -194,13 +197,14 @@ class Hub:
             if publication.epoch == epoch:
                 if publication.offset == offset + 1:
                     offset += 1
+                    last = publication.body
                     frames.append((offset, push_frame(prefix, publication)))
                     continue
                 if publication.offset <= offset:
                     continue
             gap_at = index
             break
-        channel.offset = offset
+        channel.offset, channel.last = offset, last
         if frames:
             self._fan_out(channel, frames)
         if gap_at is None:
@@ -260,7 +264,13 @@ class Hub:
         return True
 
     def fill(
-        self, channel: Channel, top: Position, missing: list[Publication], *, held_before: int
+        self,
+        channel: Channel,
+        top: Position,
+        missing: list[Publication],
+        *,
+        held_before: int,
+        is_replaced: bool = False,
     ) -> bool:
         """Deliver what a held channel misses, from a read of its stream, and release it.
 
@@ -269,6 +279,7 @@ class Hub:
             missing: the publications after the channel's position, ascending.
             held_before: the number of publications that were buffered when the read began; the
                 read includes them, or they are no longer valid (a failover lost them).
+            is_replaced: the stream has another publication at the channel's position.
 
         Returns:
             True if the gap is filled; if the channel `is_held` afterwards, it must be filled
@@ -278,7 +289,7 @@ class Hub:
         """
         del channel.held[:held_before]
         is_whole = (
-            not channel.has_overflown
+            not (channel.has_overflown or is_replaced)
             and top.epoch == channel.epoch
             and top.offset >= channel.offset
             and _is_contiguous(missing, channel.offset, top.offset)
@@ -288,6 +299,7 @@ class Hub:
             self._advance(channel, missing)
         else:
             channel.offset, channel.epoch = top
+            channel.last = b""
             self._join_all_ahead(channel)
         channel.has_overflown = False
         if is_whole:

@@ -1,7 +1,7 @@
 """The commands of one connection, in order: which is handled now, which must wait, which is refused.
 
 Commands wait for a connect, for a subscribe, and for the next turn of the event loop when this turn's
-budget is spent. `state_machine` has the handlers of the commands.
+budget is spent. `state_machine` has the handlers of all commands but connect and publish.
 """
 
 from __future__ import annotations
@@ -10,10 +10,10 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
-from cluster.connection.actions import Action, Close, Send, State
+from cluster.connection.actions import Action, Close, Connect, Publish, Send, State, Subscription
 from cluster.errors import BAD_REQUEST_CLOSE, ClientError, Disconnect
 from cluster.metrics.counters import Counters
-from cluster.protocol import Command, decode, error_reply
+from cluster.protocol import Command, connect_request, decode, error_reply, publish_request, reply
 
 #: With more commands than this waiting or in progress, the owner should stop reading.
 CONGESTED_COMMANDS = 256
@@ -26,13 +26,17 @@ class CommandIntake:
     """The order and the state of a connection's commands; a subclass has their handlers."""
 
     __slots__ = (
-        "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong", "budget", "commands",
-        "state",
+        "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong", "budget", "channels",
+        "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
     _handlers: ClassVar[Mapping[str, Callable[[Any, Command, list[Action]], None]]]
 
     def __init__(self, counters: Counters) -> None:
+        self.user = ""
+        self.info = b""
+        self.expires_at = 0
+        self.channels: dict[str, Subscription] = {}
         self.state = State.NEW
         self.awaits_pong = False
         self.budget = COMMANDS_PER_TURN
@@ -120,6 +124,65 @@ class CommandIntake:
             self._handlers[method](self, command, actions)
         except ClientError as error:
             self._refuse(command.id, error, actions)
+
+    # --- connect and publish -----------------------------------------------------------------
+
+    def _connect(self, command: Command, actions: list[Action]) -> None:
+        request = connect_request(command.params)
+        self.state = State.CONNECTING
+        actions.append(Connect(command.id, request))
+
+    def connected(
+        self,
+        number: int,
+        result: dict[str, Any],
+        *,
+        user: str,
+        info: bytes,
+        expires_at: int,
+        server_side: dict[str, Subscription],
+    ) -> list[Action]:
+        """The connect has succeeded; `result` is its whole reply."""
+        actions: list[Action] = []
+        if self.state is not State.CONNECTING:
+            return actions
+        self.state = State.CONNECTED
+        self.user, self.info, self.expires_at = user, info, expires_at
+        self.channels.update(server_side)
+        actions.append(Send(reply(number, "connect", result)))
+        self._handle_waiting(actions)
+        return actions
+
+    def connect_refused(self, number: int, why: ClientError | Disconnect) -> list[Action]:
+        """The connect has failed; waiting commands are dropped."""
+        actions: list[Action] = []
+        if self.state is not State.CONNECTING:
+            return actions
+        self._waiting = None
+        if isinstance(why, Disconnect):
+            self._close(why, actions)
+        else:
+            self.state = State.REFUSED
+            self._refuse(number, why, actions)
+        return actions
+
+    def _publish(self, command: Command, actions: list[Action]) -> None:
+        channel, data = publish_request(command.params)
+        self._pending += 1
+        actions.append(Publish(command.id, channel, data))
+
+    def published(self, number: int, error: ClientError | None) -> list[Action]:
+        """A publish has succeeded, or failed with `error`."""
+        self._pending -= 1
+        actions: list[Action] = []
+        if self.state is State.CONNECTED:
+            if error is None:
+                actions.append(Send(reply(number, "publish")))
+            else:
+                self._refuse(number, error, actions)
+        return actions
+
+    # --- the end of a command, or of the connection ------------------------------------------
 
     def _refuse(self, number: int, error: ClientError, actions: list[Action]) -> None:
         self._counters.client_error(error.code)

@@ -18,10 +18,8 @@ from typing import Any
 
 from cluster.connection.actions import (
     Action,
-    Connect,
     History,
     Leave,
-    Publish,
     Refresh,
     Rpc,
     Send,
@@ -50,11 +48,9 @@ from cluster.metrics.counters import Counters
 from cluster.protocol import (
     Command,
     channel_request,
-    connect_request,
     data_text,
     history_request,
     message_push,
-    publish_request,
     reply,
     subscribe_push,
     subscribe_request,
@@ -74,23 +70,14 @@ class Connection(CommandIntake):
         counters: counts commands and faults of the client.
     """
 
-    __slots__ = ("_channel_limit", "channels", "client", "expires_at", "info", "user")
+    __slots__ = ("_channel_limit", "client")
 
     def __init__(self, client: str, *, channel_limit: int, counters: Counters) -> None:
         super().__init__(counters)
         self.client = client
-        self.user = ""
-        self.info = b""
-        self.expires_at = 0
-        self.channels: dict[str, Subscription] = {}
         self._channel_limit = channel_limit
 
     # --- commands --------------------------------------------------------------------------
-
-    def _connect(self, command: Command, actions: list[Action]) -> None:
-        request = connect_request(command.params)
-        self.state = State.CONNECTING
-        actions.append(Connect(command.id, request))
 
     def _subscribe(self, command: Command, actions: list[Action]) -> None:
         request = subscribe_request(command.params)
@@ -110,11 +97,6 @@ class Connection(CommandIntake):
             del self.channels[channel]
             actions.append(Leave(channel))
         actions.append(Send(reply(command.id, "unsubscribe")))
-
-    def _publish(self, command: Command, actions: list[Action]) -> None:
-        channel, data = publish_request(command.params)
-        self._pending += 1
-        actions.append(Publish(command.id, channel, data))
 
     def _history(self, command: Command, actions: list[Action]) -> None:
         request = history_request(command.params)
@@ -145,40 +127,6 @@ class Connection(CommandIntake):
         raise NOT_AVAILABLE.fresh()
 
     # --- from the node ---------------------------------------------------------------------
-
-    def connected(
-        self,
-        number: int,
-        result: dict[str, Any],
-        *,
-        user: str,
-        info: bytes,
-        expires_at: int,
-        server_side: dict[str, Subscription],
-    ) -> list[Action]:
-        """The connect has succeeded; `result` is its whole reply."""
-        actions: list[Action] = []
-        if self.state is not State.CONNECTING:
-            return actions
-        self.state = State.CONNECTED
-        self.user, self.info, self.expires_at = user, info, expires_at
-        self.channels.update(server_side)
-        actions.append(Send(reply(number, "connect", result)))
-        self._handle_waiting(actions)
-        return actions
-
-    def connect_refused(self, number: int, why: ClientError | Disconnect) -> list[Action]:
-        """The connect has failed; waiting commands are dropped."""
-        actions: list[Action] = []
-        if self.state is not State.CONNECTING:
-            return actions
-        self._waiting = None
-        if isinstance(why, Disconnect):
-            self._close(why, actions)
-        else:
-            self.state = State.REFUSED
-            self._refuse(number, why, actions)
-        return actions
 
     def subscribed(
         self, number: int, channel: str, result: dict[str, Any], *, is_positioned: bool
@@ -230,15 +178,6 @@ class Connection(CommandIntake):
             self._subscribing.discard(channel)
             if not self._subscribing:
                 self._subscribing = None
-
-    def published(self, number: int, error: ClientError | None) -> list[Action]:
-        """A publish has succeeded, or failed with `error`."""
-        if error is not None:
-            return self.answered(number, error)
-        self._pending -= 1
-        if self.state is not State.CONNECTED:
-            return []
-        return [Send(reply(number, "publish"))]
 
     def replied(self, number: int, method: str, result: dict[str, Any]) -> list[Action]:
         """A history read, rpc call or refresh has succeeded."""

@@ -254,8 +254,11 @@ class Channels:
             try:
                 async with self._reads.turn(channel), asyncio.timeout(self._timeout_seconds):
                     held_before = len(channel.held)
+                    # With the publication that was delivered last, if it is known: after a failover
+                    # the stream may have another one in its place.
+                    since = channel.offset - bool(channel.last)
                     read = await self.broker.read(
-                        channel.name, policy, since=channel.offset, limit=HELD_LIMIT
+                        channel.name, policy, since=since, limit=HELD_LIMIT + 1
                     )
             except (StoreError, TimeoutError) as error:
                 if isinstance(error, StoreRefused):
@@ -274,9 +277,12 @@ class Channels:
                 continue
             if self._hub.channels.get(channel.name) is not channel:
                 return
-            if read.is_cut and self._hub.fill_part(channel, read.top, read.publications):
+            missing, is_replaced = _after_last(channel, read.publications)
+            if read.is_cut and not is_replaced and self._hub.fill_part(channel, read.top, missing):
                 continue
-            if not self._hub.fill(channel, read.top, read.publications, held_before=held_before):
+            if not self._hub.fill(
+                channel, read.top, missing, held_before=held_before, is_replaced=is_replaced
+            ):
                 self._insufficient(channel)
                 self._hub.release(channel)
             if channel.name in self._rechecks:
@@ -314,6 +320,15 @@ class Channels:
                 read = await self.broker.read(channel.name, self._permissions.history(channel.name))
         except (StoreError, TimeoutError):
             return  # The link reports it; the next round checks again.
-        is_behind = read.top.epoch != channel.epoch or read.top.offset > channel.offset
-        if is_behind and self._hub.hold(channel):
+        # A lower offset is that of a store that has lost publications.
+        if read.top != channel.position and self._hub.hold(channel):
             self._fill_soon(channel)
+
+
+def _after_last(
+    channel: Channel, publications: list[Publication]
+) -> tuple[list[Publication], bool]:
+    """What a read brought after the channel's position, and whether it has another publication there."""
+    if publications and publications[0].offset == channel.offset:
+        return publications[1:], publications[0].body != channel.last
+    return publications, False

@@ -11,13 +11,11 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine
-from functools import partial
 from typing import Any, Protocol, TypeVar
 
 from cluster.connection import Connection, actions
 from cluster.errors import (
     CONNECTION_CLOSED,
-    INTERNAL,
     NORMAL,
     SERVER_ERROR,
     SLOW,
@@ -27,7 +25,7 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.node import Connected, Node
+from cluster.node.node import Node
 from cluster.node.subscribe import Subscribed
 from cluster.protocol import PING_FRAME, close_frame, native_ping_frame
 from cluster.websocket.command_rate import CommandRate
@@ -57,14 +55,13 @@ class WebSocketClient(ActionPerformer):
     """Implements `node.Client` for one WebSocket.
 
     Args:
-        url_session: the session that the URL asks for, "" for none.
         native_pings: ping with WebSocket ping frames instead of `{}`.
 
     Attributes:
         address: what the limits per address count it by; "" if they are off.
     """
 
-    __slots__ = ("_native_pings", "_owner", "_url_session", "address", "opened_at", "timer_slot")
+    __slots__ = ("_native_pings", "_owner", "address", "opened_at", "timer_slot")
 
     def __init__(
         self,
@@ -74,9 +71,8 @@ class WebSocketClient(ActionPerformer):
         url_session: str,
         native_pings: bool,
     ) -> None:
-        super().__init__(connection, owner.node, owner.counters, owner.rate)
+        super().__init__(connection, owner.node, owner.counters, owner.rate, url_session)
         self._owner = owner
-        self._url_session = url_session
         self._native_pings = native_pings
         self.address = ""
         self.opened_at = 0.0
@@ -136,14 +132,6 @@ class WebSocketClient(ActionPerformer):
 
     # --- performing actions ------------------------------------------------------------------
 
-    def _publish(self, action: actions.Publish) -> None:
-        done = partial(self._published, action.id, time.monotonic())
-        self._node.commands.publish(self.connection, action.channel, action.data, done)
-
-    def _published(self, number: int, since: float, error: ClientError | None) -> None:
-        self._counters.command_duration["publish"].observe(time.monotonic() - since)
-        self.perform(self.connection.published(number, error))
-
     def _leave_channel(self, action: actions.Leave) -> None:
         self._node.channels.leave(action.channel, self)
 
@@ -183,65 +171,6 @@ class WebSocketClient(ActionPerformer):
         )
 
     # --- commands that wait for the store ----------------------------------------------------
-
-    def _connect(self, action: actions.Connect) -> None:
-        self._opening = None
-        self._run(self._do_connect(action))
-
-    async def _do_connect(self, action: actions.Connect) -> None:
-        since = time.monotonic()
-        outcome = await self._outcome(
-            "connect_failed", self._node.connect(self, action.request, self._url_session)
-        )
-        self._counters.command_duration["connect"].observe(time.monotonic() - since)
-        if isinstance(outcome, Connected):
-            self._enter(action.id, outcome)
-        else:
-            self.perform(self.connection.connect_refused(action.id, outcome))
-
-    def _enter(self, number: int, connected: Connected) -> None:
-        claims = connected.claims
-        self.session = connected.session
-        wanted = self.connection.connected(
-            number,
-            connected.result,
-            user=claims.user,
-            info=claims.info,
-            expires_at=claims.expires_at,
-            server_side={
-                one.channel: actions.Subscription(one.is_positioned, is_server_side=True)
-                for one in connected.subscribed
-            },
-        )
-        if not wanted:
-            # The connection was closed in the meantime.
-            for one in connected.subscribed:
-                self._abort(one)
-            self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
-            return
-        if connected.subscribed:
-            self.perform(wanted[:1])
-            del wanted[:1]
-            self._join(connected.subscribed)
-            if self._is_closing:
-                return
-        # All but the connect itself.
-        self._counted = 1
-        self._count()
-        self.perform(wanted)
-        self._node.follow_session(self)
-
-    def _join(self, subscribed: list[Subscribed]) -> None:
-        for one in subscribed:
-            if self._is_closing:
-                # A join has found that publications are lost.
-                self._abort(one)
-            else:
-                self._node.channels.join(one.joining, self, self.write)
-
-    def _abort(self, subscribed: Subscribed) -> None:
-        """Give a prepared subscription up: the connection was closed before it could join."""
-        self._node.channels.abort(subscribed.joining.channel)
 
     def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
         """Subscribe, at once if the store is not needed; then `frames` are written with the reply."""
@@ -343,23 +272,6 @@ class WebSocketClient(ActionPerformer):
             self.perform(self.connection.replied(number, method, outcome))
         else:
             self.perform(self.connection.answered(number, outcome))
-
-    async def _outcome(
-        self, event: str, work: Coroutine[Any, Any, T]
-    ) -> T | ClientError | Disconnect:
-        """Return the result or the refusal; an unexpected exception is logged and becomes error 100."""
-        try:
-            return await work
-        except (ClientError, Disconnect) as why:
-            return why
-        except Exception:
-            log.exception(event, client=self.connection.client)
-            return self._failed()
-
-    def _failed(self) -> ClientError:
-        """Count an unexpected exception; returns the error for the client."""
-        self._counters.errors["internal"] += 1
-        return INTERNAL
 
     # --- timers ------------------------------------------------------------------------------
 

@@ -1,35 +1,55 @@
-"""A socket with WebSocket frames on it: parsed messages in, bytes out.
+"""WebSocket frames of a client: parsed messages in, bytes out (RFC 6455, section 5).
 
-The parser calls this object for each message, without a queue. A peer that does not read is noticed
-by the transport: above the limit of unsent bytes it calls `pause_writing`, so no write checks the
-buffer.
+The parser calls the protocol for each message, without a queue. Rules of the parser
+- No socket and no clock. One call handles everything that it is given and keeps what is incomplete.
+- A fault is reported once, as early as its bytes allow: a forbidden header before its payload, and
+  invalid UTF-8 in the middle of a message that comes in pieces. Nothing is parsed after a fault or a
+  close frame.
+- A whole text message in one frame, read at once, is handed over unexamined: its JSON decoder checks
+  the UTF-8. No extension is negotiated, so the reserved bits must be 0.
+- At most `limit` bytes of a message are kept, and 131 of a header or a control frame.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+import codecs
+from typing import Final, Protocol
+
+from aiohttp._websocket.helpers import websocket_mask
 
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
+    BAD_TEXT,
+    PROTOCOL_ERROR,
     SERVER_ERROR,
+    TOO_BIG,
     TOO_MANY_REQUESTS_CLOSE,
     Disconnect,
 )
 from cluster.log import get_logger
 from cluster.protocol import native_pong_frame
-from cluster.websocket.frame_parser import CLOSE, PING, PONG, TEXT, FrameParser
+from cluster.websocket.pacing import READ_BYTES, PacedProtocol
 
 log = get_logger()
 
-#: Most bytes of one connection that are parsed in one turn of the event loop.
-READ_BYTES = 16_384
+CONTINUATION: Final = 0x0
+TEXT: Final = 0x1
+BINARY: Final = 0x2
+CLOSE: Final = 0x8
+PING: Final = 0x9
+PONG: Final = 0xA
 
-#: How long the buffer may stay full before the peer counts as one that does not read.
-_SLOW_GRACE_SECONDS = 0.05
+_OPCODES: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
+_FINAL: Final = 0x80
+_WHOLE_TEXT: Final = _FINAL | TEXT
+_MOST_CONTROL_BYTES: Final = 125
 
-#: How often it is looked at while it is so full that the peer is not read.
-_FULL_CHECK_SECONDS = 0.25
+#: Close codes that a peer may send (RFC 6455, section 7.4, and its registry at IANA): those from 3000
+#: to 4999 belong to libraries and applications.
+_CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(3000, 5000)})
+
+_decoder = codecs.getincrementaldecoder("utf-8")
 
 #: The headers of one message may take so many bytes; a client that sends no fragments needs 14 at most.
 _HEADER_BYTES = 256
@@ -53,39 +73,21 @@ class Opening:
         return BAD_REQUEST_CLOSE if self._bytes_left < 0 else None
 
 
-class FrameProtocol(asyncio.Protocol):
-    """Call `begin` with the socket; a subclass handles the messages.
+class FrameProtocol(PacedProtocol):
+    """Call `begin` with the socket; a subclass handles the messages."""
 
-    Attributes:
-        write: gives whole frames to the socket, in order.
-    """
-
-    __slots__ = (
-        "_is_closing", "_is_full", "_is_paused", "_is_turn_scheduled", "_most_unfinished", "_opening",
-        "_parser", "_pongs", "_queue_max", "_transport", "_unfinished", "_unread", "write",
-    )  # fmt: skip
+    __slots__ = ("_most_unfinished", "_opening", "_parser", "_pongs", "_unfinished")
 
     def __init__(self) -> None:
+        super().__init__()
         self._parser: FrameParser | None = None
-        self._transport: asyncio.Transport | None = None
         self._opening: Opening | None = None
-        self._is_closing = False
-        self._is_full = False
-        self._is_paused = False
-        self._is_turn_scheduled = False
-        self._queue_max = 0
         self._unfinished = self._most_unfinished = 0
         self._pongs = b""
-        self._unread = b""
-        self.write: Callable[[bytes], None] = _write_nowhere
 
     def begin(self, transport: asyncio.Transport, message_size_limit: int, queue_max: int) -> None:
         """Read from and write to this socket from now on."""
-        self._transport = transport
-        self.write = transport.write
-        self._queue_max = queue_max
-        # One mark for both: the transport then calls each time the buffer passes it.
-        transport.set_write_buffer_limits(high=queue_max, low=queue_max)
+        self.watch(transport, queue_max)
         # One message whose end is missing, and as much again for the headers of fragments.
         self._most_unfinished = 2 * message_size_limit + _HEADER_BYTES
         # A connect, with the commands that SDKs send in one message with it.
@@ -106,24 +108,12 @@ class FrameProtocol(asyncio.Protocol):
         """Handle a pong frame."""
         raise NotImplementedError
 
-    def next_turn(self) -> None:
-        """Go on with what the last turn's limits have left over, and read again if nothing is."""
-        raise NotImplementedError
-
     def fail(self, why: Disconnect) -> None:
         """Close: the peer has violated the WebSocket protocol, or handling it failed."""
         raise NotImplementedError
 
     def closed_by_peer(self, code: int) -> None:
         """Handle a close frame; `code` is 0 if it carries none."""
-        raise NotImplementedError
-
-    def throttled(self) -> None:
-        """Handle that the peer is not read until it has read."""
-        raise NotImplementedError
-
-    def peer_stalled(self) -> None:
-        """Handle that the peer does not read."""
         raise NotImplementedError
 
     # --- from the socket -----------------------------------------------------------------------
@@ -156,16 +146,6 @@ class FrameProtocol(asyncio.Protocol):
             self.fail(SERVER_ERROR)
         if self._pongs:
             self._answer_pings()
-
-    def _postpone_rest(self, data: bytes) -> bytes:
-        """Keep all but the first `READ_BYTES` for the turns to come, and read nothing until then.
-
-        uvloop reads 256 KiB at once, and without a pause libuv would do so up to 32 times in this turn.
-        """
-        self.pause()
-        self._unread = data[READ_BYTES:]
-        self.schedule_turn()
-        return data[:READ_BYTES]
 
     def message(self, opcode: int, data: bytes) -> None:
         """Handle one message or control frame that the parser has found."""
@@ -202,111 +182,190 @@ class FrameProtocol(asyncio.Protocol):
         if not self._is_closing:
             self.write(pongs)
 
-    def _wait_for_output(self, transport: asyncio.Transport) -> None:
-        """Read and handle nothing until the peer has read: a quarter of `queue_max` is unsent.
-
-        The transport calls `resume_writing` when half of that is left.
-        """
-        self.pause()
-        self._is_full = self._is_turn_scheduled = True
-        self.throttled()
-        mark = self._queue_max >> 2
-        transport.set_write_buffer_limits(high=mark, low=mark >> 1)
-        asyncio.get_running_loop().call_later(_FULL_CHECK_SECONDS, self._check_full, False)
-
-    def _check_full(self, was_above: bool) -> None:
-        """While the transport watches the lower mark, watch the limit of unsent bytes here."""
-        transport = self._transport
-        if transport is None or self._is_closing or not self._is_full:
-            return
-        is_above = transport.get_write_buffer_size() > self._queue_max
-        if is_above and was_above:
-            self.peer_stalled()
-            return
-        wait = _SLOW_GRACE_SECONDS if is_above else _FULL_CHECK_SECONDS
-        asyncio.get_running_loop().call_later(wait, self._check_full, is_above)
-
-    def pause_writing(self) -> None:
-        if not self._is_full:
-            asyncio.get_running_loop().call_later(_SLOW_GRACE_SECONDS, self._check_stalled)
-
-    def resume_writing(self) -> None:
-        if self._is_full and self._transport is not None:
-            self._is_full = self._is_turn_scheduled = False
-            self._transport.set_write_buffer_limits(high=self._queue_max, low=self._queue_max)
-            self.schedule_turn()
-
-    def _check_stalled(self) -> None:
-        transport = self._transport
-        if transport is None or self._is_closing:
-            return
-        if transport.get_write_buffer_size() > self._queue_max:
-            self.peer_stalled()
+    def stop_reading(self) -> None:
+        super().stop_reading()
+        self._parser = None
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._transport = None
+        super().connection_lost(exc)
         self._parser = None
-        self._unread = b""
-        self.write = _write_nowhere
 
-    # --- to the socket -------------------------------------------------------------------------
 
-    def schedule_turn(self, delay_seconds: float = 0.0) -> None:
-        """Call `next_turn` in the next turn of the event loop, or later; until then nothing is read."""
-        if not self._is_turn_scheduled:
-            self._is_turn_scheduled = True
-            loop = asyncio.get_running_loop()
-            if delay_seconds:
-                self.pause()
-                loop.call_later(delay_seconds, self._begin_turn)
+class FrameHandler(Protocol):
+    """What a parser calls."""
+
+    def message(self, opcode: int, data: bytes) -> None:
+        """Handle a text or binary message, or a control frame; a close frame's data is valid."""
+
+    def frame_fault(self, why: Disconnect) -> None:
+        """Close: what came is no valid frame."""
+
+
+class _Partial:
+    """A message whose end has not come yet.
+
+    Attributes:
+        opcode: of its first frame.
+        data: what came of it, unmasked.
+        left: how many bytes of the current frame are still to come.
+        mask: of the current frame, turned so that it begins with the next byte.
+        is_final: whether the current frame ends the message.
+    """
+
+    __slots__ = ("_utf8", "data", "is_final", "left", "mask", "opcode")
+
+    def __init__(self, opcode: int) -> None:
+        self.opcode = opcode
+        self.data = bytearray()
+        self.left = 0
+        self.mask = b""
+        self.is_final = False
+        self._utf8 = _decoder() if opcode == TEXT else None
+
+    def add(self, masked: bytes) -> None:
+        """Append bytes of the current frame.
+
+        Raises:
+            UnicodeDecodeError: the text is invalid, whatever follows.
+        """
+        piece, mask = bytearray(masked), self.mask
+        websocket_mask(mask, piece)
+        turn = len(masked) % 4
+        self.mask = mask[turn:] + mask[:turn]
+        self.left -= len(masked)
+        if self._utf8 is not None:
+            self._utf8.decode(piece, self.is_final and not self.left)
+        self.data += piece
+
+
+class FrameParser:
+    """Parses the frames of one client.
+
+    Args:
+        limit: most bytes of a message.
+    """
+
+    __slots__ = ("_handler", "_is_over", "_limit", "_partial", "_rest")
+
+    def __init__(self, handler: FrameHandler, limit: int) -> None:
+        self._handler = handler
+        self._limit = limit
+        self._is_over = False
+        self._partial: _Partial | None = None
+        self._rest = b""
+
+    def feed(self, data: bytes) -> None:
+        """Parse the next piece of the stream."""
+        if self._is_over:
+            return
+        if self._rest:
+            data, self._rest = self._rest + data, b""
+        partial = self._partial
+        at = self._continue(data) if partial is not None and partial.left else 0
+        size = len(data)
+        while size - at >= 2 and not self._is_over:
+            first, length = data[at], data[at + 1] - 0x80
+            if (first != _WHOLE_TEXT or length < 0 or self._partial is not None) and (
+                _is_forbidden(first, length, self._partial)
+            ):
+                self._fail(PROTOCOL_ERROR)
+                return
+            start = at + 6
+            if length == 126:
+                start += 2
+                if size < at + 4:
+                    break
+                length = data[at + 2] << 8 | data[at + 3]
+            elif length == 127:
+                start += 8
+                if size < at + 10:
+                    break
+                length = int.from_bytes(data[at + 2 : at + 10], "big")
+            end = start + length
+            if first == _WHOLE_TEXT and end <= size and length <= self._limit:
+                at = end
+                payload = bytearray(data[start:end])
+                websocket_mask(data[start - 4 : start], payload)
+                self._handler.message(TEXT, bytes(payload))
+            elif first & 0x08:
+                if end > size:
+                    break
+                at = end
+                self._control(first & 0x0F, data[start - 4 : start], data[start:end])
+            elif self._is_too_big(length):
+                self._fail(TOO_BIG)
+            elif start > size:
+                break
             else:
-                loop.call_soon(self._begin_turn)
+                at = self._begin(first, length, data, start)
+        if at < size and not self._is_over:
+            self._rest = data[at:]
 
-    def _begin_turn(self) -> None:
-        transport = self._transport
-        if transport is None or self._is_full:
-            return
-        if transport.get_write_buffer_size() > self._queue_max >> 2 and not self._is_closing:
-            self._wait_for_output(transport)
-            return
-        self._is_turn_scheduled = False
-        self.next_turn()
-        if self._unread and not self._is_turn_scheduled:
-            data, self._unread = self._unread, b""
-            self.data_received(data)
-            # Reading goes on in `next_turn`, also if these bytes were no whole message.
-            self.schedule_turn()
+    def _is_too_big(self, length: int) -> bool:
+        partial = self._partial
+        return length > self._limit - (len(partial.data) if partial is not None else 0)
 
-    def pause(self) -> None:
-        """Stop reading until `resume`."""
-        if not self._is_paused and self._transport is not None:
-            self._is_paused = True
-            self._transport.pause_reading()
+    def _begin(self, first: int, length: int, data: bytes, start: int) -> int:
+        """Begin a frame of a message that comes in pieces; returns where the next frame starts."""
+        partial = self._partial
+        if partial is None:
+            partial = self._partial = _Partial(first & 0x0F)
+        partial.left = length
+        partial.mask = data[start - 4 : start]
+        partial.is_final = first >= _FINAL
+        return self._continue(data, start)
 
-    def resume(self) -> None:
-        """Go on reading, unless bytes that have been read wait to be parsed."""
-        if self._is_paused and self._transport is not None and not self._unread:
-            self._is_paused = False
-            self._transport.resume_reading()
+    def _continue(self, data: bytes, start: int = 0) -> int:
+        """Take what came of the current frame; returns where the next one starts."""
+        partial = self._partial
+        assert partial is not None
+        end = min(start + partial.left, len(data))
+        try:
+            partial.add(data[start:end])
+        except UnicodeDecodeError:
+            self._fail(BAD_TEXT)
+            return end
+        if partial.is_final and not partial.left:
+            self._partial = None
+            self._handler.message(partial.opcode, bytes(partial.data))
+        return end
 
-    def stop_reading(self) -> None:
-        """Read nothing more, for good."""
-        self.pause()
-        self._parser = None
-        # `resume` finds nothing to do.
-        self._is_paused = False
-        self._unread = b""
+    def _control(self, opcode: int, mask: bytes, masked: bytes) -> None:
+        unmasked = bytearray(masked)
+        websocket_mask(mask, unmasked)
+        payload = bytes(unmasked)
+        if opcode == CLOSE:
+            why = _close_fault(payload)
+            if why is not None:
+                self._fail(why)
+                return
+            self._is_over = True
+        self._handler.message(opcode, payload)
 
-    def end(self) -> None:
-        """Close the socket once everything written has been sent; the server aborts it if that takes too long."""
-        if self._transport is not None:
-            self._transport.close()
-
-    def abort(self) -> None:
-        """Close the socket now."""
-        if self._transport is not None:
-            self._transport.abort()
+    def _fail(self, why: Disconnect) -> None:
+        self._is_over = True
+        self._partial = None
+        self._handler.frame_fault(why)
 
 
-def _write_nowhere(data: bytes) -> None:
-    """Stands in for the transport's `write` before and after the connection."""
+def _is_forbidden(first: int, length: int, partial: _Partial | None) -> bool:
+    """Whether a header must not come here; `length` is the 7-bit length, negative without a mask."""
+    opcode = first & 0x0F
+    if length < 0 or first & 0x70 or opcode not in _OPCODES:
+        return True
+    if opcode >= CLOSE:
+        return first < _FINAL or length > _MOST_CONTROL_BYTES
+    return (opcode == CONTINUATION) == (partial is None)
+
+
+def _close_fault(payload: bytes) -> Disconnect | None:
+    """What is wrong with the payload of a close frame (RFC 6455, sections 5.5.1 and 7.4)."""
+    if not payload:
+        return None
+    if len(payload) == 1 or int.from_bytes(payload[:2], "big") not in _CLOSE_CODES:
+        return PROTOCOL_ERROR
+    try:
+        payload[2:].decode()
+    except UnicodeDecodeError:
+        return BAD_TEXT
+    return None

@@ -1,6 +1,6 @@
 """Passes a client's messages to its state machine and performs the actions that come back, in order.
 
-A subclass has what each action does; see `client`. A client whose commands come faster than
+Connects and publishes are performed here; a subclass, `client`, has the other actions. A client whose commands come faster than
 `client.command_rate_limit` is slowed down here: a command is answered with 111 and the connection is not
 read for a while, longer each time; if the client goes on all the same, it is closed with 3013.
 """
@@ -9,13 +9,15 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Coroutine, Mapping
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, TypeVar
 
 from cluster.connection import Action, Connection, actions
-from cluster.errors import SERVER_ERROR, TOO_MANY_REQUESTS_CLOSE
+from cluster.errors import INTERNAL, SERVER_ERROR, TOO_MANY_REQUESTS_CLOSE, ClientError, Disconnect
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.node import Node
+from cluster.node.node import Connected, Node
+from cluster.node.subscribe import Subscribed
 from cluster.protocol import text_frame
 from cluster.sessions import Session
 from cluster.websocket.command_rate import MOST_REFUSALS, CommandRate
@@ -23,9 +25,14 @@ from cluster.websocket.frames import FrameProtocol
 
 log = get_logger()
 
+T = TypeVar("T")
+
 
 class ActionPerformer(FrameProtocol):
     """A socket and the state machine of its connection.
+
+    Args:
+        url_session: the session that the URL asks for, "" for none.
 
     Attributes:
         connection: the state machine.
@@ -33,13 +40,19 @@ class ActionPerformer(FrameProtocol):
     """
 
     __slots__ = (
-        "_counted", "_counters", "_full_at", "_node", "_rate", "_refusals", "connection", "session",
+        "_counted", "_counters", "_full_at", "_node", "_rate", "_refusals", "_url_session",
+        "connection", "session",
     )  # fmt: skip
 
     _performers: ClassVar[Mapping[type, Callable[[Any, Any], None]]]
 
     def __init__(
-        self, connection: Connection, node: Node, counters: Counters, rate: CommandRate
+        self,
+        connection: Connection,
+        node: Node,
+        counters: Counters,
+        rate: CommandRate,
+        url_session: str,
     ) -> None:
         super().__init__()
         self._node = node
@@ -51,6 +64,7 @@ class ActionPerformer(FrameProtocol):
         connection.budget = rate.slice
         self.connection = connection
         self.session: Session | None = None
+        self._url_session = url_session
 
     def receive(self, data: bytes) -> None:
         self._counters.bytes_in += len(data)
@@ -137,6 +151,73 @@ class ActionPerformer(FrameProtocol):
             self.write(frames[0] if len(frames) == 1 else b"".join(frames))
             frames.clear()
 
+    def _publish(self, action: actions.Publish) -> None:
+        done = partial(self._published, action.id, time.monotonic())
+        self._node.commands.publish(self.connection, action.channel, action.data, done)
+
+    def _published(self, number: int, since: float, error: ClientError | None) -> None:
+        self._counters.command_duration["publish"].observe(time.monotonic() - since)
+        self.perform(self.connection.published(number, error))
+
+    def _connect(self, action: actions.Connect) -> None:
+        self._opening = None
+        self._run(self._do_connect(action))
+
+    async def _do_connect(self, action: actions.Connect) -> None:
+        since = time.monotonic()
+        outcome = await self._outcome(
+            "connect_failed", self._node.connect(self, action.request, self._url_session)
+        )
+        self._counters.command_duration["connect"].observe(time.monotonic() - since)
+        if isinstance(outcome, Connected):
+            self._enter(action.id, outcome)
+        else:
+            self.perform(self.connection.connect_refused(action.id, outcome))
+
+    def _enter(self, number: int, connected: Connected) -> None:
+        claims = connected.claims
+        self.session = connected.session
+        wanted = self.connection.connected(
+            number,
+            connected.result,
+            user=claims.user,
+            info=claims.info,
+            expires_at=claims.expires_at,
+            server_side={
+                one.channel: actions.Subscription(one.is_positioned, is_server_side=True)
+                for one in connected.subscribed
+            },
+        )
+        if not wanted:
+            # The connection was closed in the meantime.
+            for one in connected.subscribed:
+                self._abort(one)
+            self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
+            return
+        if connected.subscribed:
+            self.perform(wanted[:1])
+            del wanted[:1]
+            self._join(connected.subscribed)
+            if self._is_closing:
+                return
+        # All but the connect itself.
+        self._counted = 1
+        self._count()
+        self.perform(wanted)
+        self._node.follow_session(self)
+
+    def _join(self, subscribed: list[Subscribed]) -> None:
+        for one in subscribed:
+            if self._is_closing:
+                # A join has found that publications are lost.
+                self._abort(one)
+            else:
+                self._node.channels.join(one.joining, self, self.write)
+
+    def _abort(self, subscribed: Subscribed) -> None:
+        """Give a prepared subscription up: the connection was closed before it could join."""
+        self._node.channels.abort(subscribed.joining.channel)
+
     def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
         """Subscribe; `frames` are still to be written before the reply."""
         raise NotImplementedError
@@ -153,3 +234,20 @@ class ActionPerformer(FrameProtocol):
             self._counters.errors["internal"] += 1
             log.exception("client_failed", client=self.connection.client)
             self.perform(self.connection.disconnect(SERVER_ERROR))
+
+    async def _outcome(
+        self, event: str, work: Coroutine[Any, Any, T]
+    ) -> T | ClientError | Disconnect:
+        """Return the result or the refusal; an unexpected exception is logged and becomes error 100."""
+        try:
+            return await work
+        except (ClientError, Disconnect) as why:
+            return why
+        except Exception:
+            log.exception(event, client=self.connection.client)
+            return self._failed()
+
+    def _failed(self) -> ClientError:
+        """Count an unexpected exception; returns the error for the client."""
+        self._counters.errors["internal"] += 1
+        return INTERNAL

@@ -21,8 +21,7 @@ from cluster.protocol import close_frame, text_frame
 from cluster.websocket import handshake
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.address_limits import Refusal
-from cluster.websocket.frame_parser import BINARY
-from cluster.websocket.frames import FrameProtocol
+from cluster.websocket.frames import BINARY, FrameProtocol
 from cluster.websocket.handshake import HandshakeRequest
 from cluster.websocket.server import Pending, WebSocketServer
 

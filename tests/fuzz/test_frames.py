@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.errors import Disconnect
-from cluster.websocket.frame_parser import TEXT, FrameParser
+from cluster.websocket.frames import TEXT, FrameParser
 
 LIMIT = 200
 #: Results: messages and control frames, then at most one fault as its close code.

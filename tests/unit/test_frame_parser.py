@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.errors import Disconnect
-from cluster.websocket.frame_parser import (
+from cluster.websocket.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,

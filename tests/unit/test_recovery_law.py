@@ -26,7 +26,7 @@ from cluster.protocol import Position, Publication
 from cluster.sessions import Session
 from cluster.websocket.client import WebSocketClient
 from cluster.websocket.command_rate import CommandRate
-from cluster.websocket.frame_parser import TEXT
+from cluster.websocket.frames import TEXT
 from tests.contract.fakes import MemorySessions, MemoryStore, Record
 from tests.unit.scripted import ScriptedBroker, StillLoop
 
