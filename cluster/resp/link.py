@@ -27,6 +27,7 @@ import hiredis
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
+from cluster.resp.role import master_run_id
 from cluster.resp.scripts import SCRIPTS, Script
 
 log = get_logger()
@@ -383,30 +384,7 @@ class Link:
         _, [about] = await asyncio.gather(
             asyncio.gather(*waits), asyncio.gather(info, return_exceptions=True)
         )
-        self._check_role(about)
-
-    def _check_role(self, about: Any) -> None:
-        """Read the reply to INFO.
-
-        Raises:
-            StoreRefused: if the server is a replica. A replica in a Redis Cluster is none here: it is
-                left by the map, and it may be a seed.
-        """
-        self.run_id = None
-        if isinstance(about, StoreUnavailable):
-            raise about
-        if isinstance(about, Exception):
-            return  # The user may not ask; the first write will tell.
-        fields = dict(
-            line.split(":", 1)
-            for line in about.decode(errors="replace").split("\r\n")
-            if ":" in line
-        )
-        self.run_id = fields.get("run_id")
-        if fields.get("role") == "slave" and fields.get("redis_mode") != "cluster":
-            raise StoreRefused(
-                f"READONLY it is a replica of {fields.get('master_host')}:{fields.get('master_port')}"
-            )
+        self.run_id = master_run_id(about)
 
     def _refused(self, error: StoreRefused) -> None:
         connection = self._connection

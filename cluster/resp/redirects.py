@@ -51,7 +51,7 @@ class Nodes(Protocol):
         """Read the map again soon, because a server contradicted it."""
 
 
-class Command:
+class RoutedCommand:
     """One command with its key, until its caller has the answer."""
 
     __slots__ = ("done", "keeps_order", "key", "number", "redirects", "reply", "send")
@@ -67,7 +67,7 @@ class Command:
         self.number = 0
         self.reply: Any = None
 
-    def __lt__(self, other: Command) -> bool:
+    def __lt__(self, other: RoutedCommand) -> bool:
         return self.number < other.number
 
     def answered(self, reply: Any) -> None:
@@ -83,7 +83,7 @@ class _Queue:
     """The commands of one key that wait for their turn."""
 
     def __init__(self) -> None:
-        self.waiting: list[Command] = []
+        self.waiting: list[RoutedCommand] = []
         self.last = -1
 
 
@@ -100,7 +100,7 @@ class Redirects:
 
     def submit(self, key: str, send: Send, done: Done, *, keeps_order: bool) -> None:
         """Send a command to the owner of `key`; `done` as in `RespConnection.submit`."""
-        command = Command(self, key, send, done, keeps_order)
+        command = RoutedCommand(self, key, send, done, keeps_order)
         command.number = self._numbers = self._numbers + 1
         if keeps_order and self._queues and (queue := self._queues.get(key)) is not None:
             command.reply = StoreRefused(
@@ -110,7 +110,7 @@ class Redirects:
         else:
             send(self._nodes.shard_of(key).commands, False, command.answered)
 
-    def follow(self, command: Command) -> None:
+    def follow(self, command: RoutedCommand) -> None:
         """Go on with a command that a node did not do."""
         if command.reply.kind == "MOVED":
             self._nodes.refresh()
@@ -135,7 +135,7 @@ class Redirects:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    def _enqueue(self, queue: _Queue, command: Command) -> None:
+    def _enqueue(self, queue: _Queue, command: RoutedCommand) -> None:
         if command.number < queue.last or self._followed >= _WAITING:
             command.done(command.reply)
             return
@@ -147,7 +147,7 @@ class Redirects:
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
-    async def _follow_one(self, command: Command) -> None:
+    async def _follow_one(self, command: RoutedCommand) -> None:
         try:
             await self._settle(command)
         finally:
@@ -166,7 +166,7 @@ class Redirects:
             for command in queue.waiting:
                 command.done(command.reply)
 
-    async def _settle(self, command: Command) -> None:
+    async def _settle(self, command: RoutedCommand) -> None:
         """Follow until there is another answer than a redirection, or the time is over."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._timeout_seconds
@@ -200,7 +200,7 @@ class Redirects:
         return self._nodes.shard_at(known.at(host or known.host, int(port)))
 
 
-async def _answer(command: Command, link: Link, *, is_asking: bool) -> Any:
+async def _answer(command: RoutedCommand, link: Link, *, is_asking: bool) -> Any:
     """The reply, or the error that came instead of it."""
     try:
         return await wait_for(lambda done: command.send(link, is_asking, done))

@@ -36,7 +36,7 @@ log = get_logger()
 
 _REFRESH_SECONDS = 0.5
 #: How long a node that was named by a redirection may own no slot.
-_GUEST_SECONDS = 60.0
+_NAMED_SECONDS = 60.0
 
 
 class Router:
@@ -71,7 +71,7 @@ class Router:
         self._closing: set[asyncio.Task[None]] = set()
         self._redirects = Redirects(self, timeout_seconds=timeout_seconds)
         # Nodes that were named by a redirection, and since when.
-        self._guests: dict[Shard, float] = {}
+        self._named: dict[Shard, float] = {}
         self.subscriptions = Subscriptions(self)
 
     # --- life ----------------------------------------------------------------------------
@@ -145,7 +145,7 @@ class Router:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._refresher
         await self._redirects.aclose()
-        for shard in (*self.shards, *self._guests):
+        for shard in (*self.shards, *self._named):
             await shard.aclose()
         for task in list(self._closing):
             await task
@@ -211,11 +211,11 @@ class Router:
         if shard is None:
             shard = Shard(address, self, self._timeout_seconds)
             shard.start()
-            self._guests[shard] = asyncio.get_running_loop().time()
+            self._named[shard] = asyncio.get_running_loop().time()
         return shard
 
     def _shard_at(self, address: Address) -> Shard | None:
-        known = (*self.shards, *self._guests)
+        known = (*self.shards, *self._named)
         return next((shard for shard in known if shard.address == address), None)
 
     # --- changes -------------------------------------------------------------------------
@@ -267,12 +267,12 @@ class Router:
         # A slot that no master owns is asked for at any of them, which refuses it.
         settled = [shard if shard is not None else present[0] for shard in slots]
         left = [shard for shard in self.shards if shard not in present]
-        oldest = asyncio.get_running_loop().time() - _GUEST_SECONDS
-        for shard, since in list(self._guests.items()):
+        oldest = asyncio.get_running_loop().time() - _NAMED_SECONDS
+        for shard, since in list(self._named.items()):
             if shard in present:
-                del self._guests[shard]
+                del self._named[shard]
             elif since < oldest:
-                del self._guests[shard]
+                del self._named[shard]
                 left.append(shard)
         has_moved = settled != self._slots
         self.shards = present

@@ -1,8 +1,9 @@
 """A master fails over to its replica, or slots move, under load: what the store lost is told, nothing else is.
 
-Replication is asynchronous, so a promoted replica may lack what its master acknowledged last. A subscriber
-to whom that matters is told (`recovered: false` after it was unsubscribed with 2500, or had lost its
-connection); every other subscription owes every publication, once and in order.
+Replication is asynchronous, so a promoted replica may lack what its master acknowledged last. Where the
+ledger shows such a loss, the subscription must have been told (`recovered: false`); every other one owes
+every publication, once and in order. Not covered: a master that takes publications after its replica was
+promoted, see docs/how-to/external-redis.md.
 """
 
 from __future__ import annotations
@@ -78,7 +79,7 @@ async def test_a_replica_is_promoted_behind_the_same_address(tmp_path: Path, siz
         await until_async(replica.is_in_step, 20, "the replica is in step")
         urls = (f"redis://127.0.0.1:{proxy.port}",)
         async with cluster_under_load(tmp_path, size, redis_urls=urls) as (cluster, crowd):
-            # The master waits until the replica has everything, so there is no excuse for a loss.
+            # The master waits until the replica has everything, so nothing may be lost.
             answer = await ask(master.port, "FAILOVER", "TO", "127.0.0.1", replica.port)
             assert answer.startswith("+OK"), answer
             await until_async(replica.is_master, 30, "the replica is promoted")
