@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from cluster.errors import StoreError
 from cluster.log import get_logger
+from cluster.resp.keys import KIND_USER
 from cluster.resp.router import Router
 from cluster.resp.scripts import USER_ENTER
 
@@ -89,7 +90,7 @@ class UserConnections:
         return int(await self._router.call_script(USER_ENTER, (self._key(user),), args))
 
     def _key(self, user: str) -> str:
-        return f"{{{self._prefix}:u:{user}}}.connections"
+        return f"{{{self._prefix}:{KIND_USER}:{user}}}.connections"
 
 
 def _left(reply: Any) -> None:

@@ -22,6 +22,8 @@ STRICT_CONFIG: Json = {
         "pong_timeout": PONG_WITHIN,
         "queue_max_size": 262144,
         "channel_limit": 4,
+        # What is tested is that many commands are answered, and leave nothing behind.
+        "command_rate_limit": 0,
     },
 }
 

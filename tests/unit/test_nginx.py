@@ -82,6 +82,25 @@ def test_nginx_takes_only_a_part_of_the_admin_port_s_places():
     assert "server 127.0.0.1:8001 max_fails=0 max_conns=59;" in text
 
 
+def test_the_limits_per_address_are_there_only_if_they_are_on():
+    assert "zone=addresses" not in render(SETTINGS)
+    assert "limit_req zone" not in render(SETTINGS)
+    text = render(
+        dataclasses.replace(SETTINGS, connections_per_address=5, connection_rate_per_address=7)
+    )
+    assert "limit_conn addresses 5;" in text
+    assert "zone=attempts:10m rate=7r/s;" in text
+    assert "limit_req zone=attempts burst=6 nodelay;" in text
+    assert "limit_conn_status 429;" in text
+
+
+def test_each_process_serves_as_many_clients_as_have_two_descriptors():
+    text = render(SETTINGS)
+    assert "limit_conn processes 9968;" in text
+    assert "limit_conn_status 503;" in text
+    assert "error_page 500 502 503 504 = @unavailable;" in text
+
+
 def test_a_container_needs_no_probe_and_logs_to_its_own_output():
     text = render(SETTINGS)
     assert "unix:" not in text
