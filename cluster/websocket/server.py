@@ -301,6 +301,6 @@ class WebSocketServer:
 
 def _is_allowed(origin: str, patterns: tuple[str, ...]) -> bool:
     origin = origin.lower()
-    return any(
-        pattern == "*" or fnmatch.fnmatchcase(origin, pattern.lower()) for pattern in patterns
-    )
+    # `[` begins an IPv6 address, no set of characters.
+    literal = (pattern.lower().replace("[", "[[]") for pattern in patterns)
+    return any(fnmatch.fnmatchcase(origin, pattern) for pattern in literal)

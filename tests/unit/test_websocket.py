@@ -143,6 +143,9 @@ async def test_a_handshake_we_cannot_serve_is_refused(
         ("http://good.example", ("https://good.example",), False),
         ("null", ("https://good.example",), False),
         ("anything", ("*",), True),
+        ("http://[::1]:3000", ("http://[::1]:3000",), True),
+        ("http://[::1]:3000", ("http://[::1]:*",), True),
+        ("http://:", ("http://[::1]",), False),
     ],
 )
 async def test_only_allowed_origins_come_in(
