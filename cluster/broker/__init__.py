@@ -114,3 +114,9 @@ class Broker(Protocol):
             StoreUnavailable: when the store is unavailable.
             StoreRefused: when it answered with an error.
         """
+
+    async def renew_epoch(self, channel: str, epoch: str) -> Position:
+        """End an epoch whose publications the store has lost; returns the stream's position then.
+
+        If the stream has another epoch by now, it stays as it is. Raises as `read` does.
+        """

@@ -20,7 +20,7 @@ from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
 from cluster.resp.keys import KIND_CHANNEL
 from cluster.resp.router import Router
-from cluster.resp.scripts import PUBLISH, READ_STREAM
+from cluster.resp.scripts import PUBLISH, READ_STREAM, RENEW_EPOCH
 from cluster.resp.subscriptions import Subscriptions
 
 _NOWHERE = Position(0, "")
@@ -128,6 +128,12 @@ class RedisBroker:
             [Publication(int(id_.split(b"-")[0]), top.epoch, fields[1]) for id_, fields in entries],
             bool(is_cut),
         )
+
+    async def renew_epoch(self, channel: str, epoch: str) -> Position:
+        offset, now = await self._router.call_script(
+            RENEW_EPOCH, (self._key(channel, "meta"),), (epoch, self._spare_epoch)
+        )
+        return Position(offset, self._used(now.decode()))
 
     def _used(self, epoch: str) -> str:
         """Make a new spare epoch if a stream has used the present one.

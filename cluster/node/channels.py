@@ -260,6 +260,11 @@ class Channels:
                     read = await self.broker.read(
                         channel.name, policy, since=since, limit=HELD_LIMIT + 1
                     )
+                    missing, is_replaced = _after_last(channel, read)
+                    top = read.top
+                    if is_replaced:
+                        # What clients know of this epoch is not what the stream has.
+                        top = await self.broker.renew_epoch(channel.name, channel.epoch)
             except (StoreError, TimeoutError) as error:
                 if isinstance(error, StoreRefused):
                     # The server answers with a refusal: waiting may never help.
@@ -277,11 +282,10 @@ class Channels:
                 continue
             if self._hub.channels.get(channel.name) is not channel:
                 return
-            missing, is_replaced = _after_last(channel, read.publications)
-            if read.is_cut and not is_replaced and self._hub.fill_part(channel, read.top, missing):
+            if read.is_cut and not is_replaced and self._hub.fill_part(channel, top, missing):
                 continue
             if not self._hub.fill(
-                channel, read.top, missing, held_before=held_before, is_replaced=is_replaced
+                channel, top, missing, held_before=held_before, is_replaced=is_replaced
             ):
                 self._insufficient(channel)
                 self._hub.release(channel)
@@ -325,10 +329,14 @@ class Channels:
             self._fill_soon(channel)
 
 
-def _after_last(
-    channel: Channel, publications: list[Publication]
-) -> tuple[list[Publication], bool]:
-    """What a read brought after the channel's position, and whether it has another publication there."""
+def _after_last(channel: Channel, read: StreamRead) -> tuple[list[Publication], bool]:
+    """What a read brought after the channel's position, and whether the store has lost what is before.
+
+    It has if it ends before the position, or has another publication there: a replica that became the
+    master without the last publications gives their offsets to others.
+    """
+    publications = read.publications
+    is_lost = read.top.epoch == channel.epoch and read.top.offset < channel.offset
     if publications and publications[0].offset == channel.offset:
-        return publications[1:], publications[0].body != channel.last
-    return publications, False
+        return publications[1:], is_lost or publications[0].body != channel.last
+    return publications, is_lost

@@ -31,6 +31,7 @@ def _load(name: str, *, keeps_order: bool = False) -> Script:
 
 PUBLISH: Final = _load("publish", keeps_order=True)
 READ_STREAM: Final = _load("read_stream")
+RENEW_EPOCH: Final = _load("renew_epoch")
 SESSION_ATTACH: Final = _load("session_attach")
 SESSION_DETACH: Final = _load("session_detach")
 SESSION_RENEW: Final = _load("session_renew")
@@ -42,6 +43,7 @@ CHECK_ACCESS: Final = _load("check_access")
 SCRIPTS: Final = (
     PUBLISH,
     READ_STREAM,
+    RENEW_EPOCH,
     SESSION_ATTACH,
     SESSION_DETACH,
     SESSION_RENEW,

@@ -91,6 +91,27 @@ async def test_a_replica_is_promoted_behind_the_same_address(tmp_path: Path, siz
 
 
 @failover_sizes
+async def test_a_replica_that_is_promoted_too_early_is_told_of(tmp_path: Path, size: Size):
+    """The old master goes on for a while, and gives the same offsets to other publications."""
+    async with (
+        Store(tmp_path / "master") as master,
+        Store(tmp_path / "replica", master=master) as replica,
+        FaultProxy(master.port) as proxy,
+    ):
+        await until_async(replica.is_in_step, 20, "the replica is in step")
+        urls = (f"redis://127.0.0.1:{proxy.port}",)
+        async with cluster_under_load(tmp_path, size, redis_urls=urls) as (cluster, crowd):
+            await ask(replica.port, "REPLICAOF", "NO", "ONE")
+            # These are acknowledged by the old master alone.
+            await crowd.traffic()
+            proxy.target = replica.port
+            await ask(master.port, "REPLICAOF", "127.0.0.1", replica.port)
+            await assert_back(cluster, crowd)
+            await assert_told(crowd)
+        assert "publications_lost" in cluster.log()
+
+
+@failover_sizes
 async def test_a_node_of_a_redis_cluster_fails_over_to_its_replica(tmp_path: Path, size: Size):
     async with (
         StoreCluster(tmp_path / "store") as nodes,

@@ -232,6 +232,15 @@ class MemoryBroker:
             return StreamRead(read.top, [])
         return _cut(read, max_bytes, is_whole=is_whole)
 
+    async def renew_epoch(self, channel: str, epoch: str) -> Position:
+        await asyncio.sleep(0)
+        if not self.store.is_up:
+            raise StoreUnavailable("the store is away")
+        stream = self.store.streams[channel]
+        if stream.epoch == epoch:
+            stream.epoch = secrets.token_hex(4)
+        return Position(stream.top, stream.epoch)
+
 
 def _cut(read: StreamRead, max_bytes: int, *, is_whole: bool) -> StreamRead:
     """Return as much of a read as the bytes allow: at least one publication, or all or none."""

@@ -149,6 +149,12 @@ class ScriptedBroker:
         self.asked.append((future, lambda: self.stream(channel).read(since, limit)))
         return await future
 
+    async def renew_epoch(self, channel: str, epoch: str) -> Position:
+        stream = self.stream(channel)
+        if stream.epoch == epoch:
+            stream.epoch = secrets.token_hex(4)
+        return Position(stream.top, stream.epoch)
+
     # --- steps -------------------------------------------------------------------------------
 
     def publish_now(self, channel: str, *, is_lost: bool) -> None:
