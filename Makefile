@@ -54,6 +54,10 @@ check: $(stamps)/test $(stamps)/package ## Lint, format, types, import layers: w
 	$(bin)/lint-imports
 	$(bin)/python scripts/reference.py --check
 
+.PHONY: check-versions
+check-versions: ## Types, unit and contract tests under Python 3.12 and 3.13
+	@scripts/check-versions.sh $(ARGS)
+
 .PHONY: format
 format: $(stamps)/test ## Format the code and apply the safe fixes
 	$(bin)/ruff format $(sources)

@@ -2,7 +2,8 @@
 # Make sure that the programs the tests start are installed: Debian's redis-server (the stores are
 # tested against it beside Valkey), node and npm (the official JavaScript SDK is a test client),
 # curl (the examples of the documentation use it), Prometheus, Alertmanager and node_exporter (the
-# alert rules are tested with the real ones), jq (the seed's commands use it), Chromium (the console is tested in it).
+# alert rules are tested with the real ones), jq (the seed's commands use it), Chromium (the console is
+# tested in it), libfaketime (a test steps the clocks).
 # Installs them through apt as root or with a sudo that needs no password; otherwise lists what is
 # missing. A newly installed service is neither started nor left enabled.
 set -euo pipefail
@@ -20,6 +21,7 @@ missing_packages() {
     command -v prometheus-node-exporter >/dev/null || echo prometheus-node-exporter
     command -v jq >/dev/null || echo jq
     command -v chromium >/dev/null || echo chromium
+    compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || echo libfaketime
 }
 
 explain() {
