@@ -136,7 +136,11 @@ class FrameProtocol(PacedProtocol):
                 return
         self._unfinished += len(data)
         if self._unfinished > self._most_unfinished:
-            self.fail(TOO_MANY_REQUESTS_CLOSE)
+            if self._is_closing:
+                # Its answer to the close frame has not come; `abort` follows.
+                self.stop_reading()
+            else:
+                self.fail(TOO_MANY_REQUESTS_CLOSE)
             return
         try:
             parser.feed(data)
@@ -149,11 +153,11 @@ class FrameProtocol(PacedProtocol):
 
     def message(self, opcode: int, data: bytes) -> None:
         """Handle one message or control frame that the parser has found."""
-        self._unfinished = max(0, self._unfinished - len(data) - _HEADER_BYTES)
         if self._is_closing:
             if opcode == CLOSE:
                 self.end()
             return
+        self._unfinished = max(0, self._unfinished - len(data) - _HEADER_BYTES)
         if opcode == PING:
             self.control_frame()
             self._pongs += native_pong_frame(data)
