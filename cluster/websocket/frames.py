@@ -129,18 +129,17 @@ class FrameProtocol(PacedProtocol):
             return
         if len(data) > READ_BYTES:
             data = self._postpone_rest(data)
-        if self._opening is not None:
-            why = self._opening.fault(data)
-            if why is not None:
-                self.fail(why)
-                return
         self._unfinished += len(data)
-        if self._unfinished > self._most_unfinished:
-            if self._is_closing:
+        if self._is_closing:
+            if self._unfinished > self._most_unfinished:
                 # Its answer to the close frame has not come; `abort` follows.
                 self.stop_reading()
-            else:
-                self.fail(TOO_MANY_REQUESTS_CLOSE)
+                return
+        elif self._opening is not None and (why := self._opening.fault(data)) is not None:
+            self.fail(why)
+            return
+        elif self._unfinished > self._most_unfinished:
+            self.fail(TOO_MANY_REQUESTS_CLOSE)
             return
         try:
             parser.feed(data)

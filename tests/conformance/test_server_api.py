@@ -18,9 +18,11 @@ from tests.harness.waiting import until
 KEY = "a-key-that-is-long-enough-for-everything"
 CONFIG = {
     "http_api": {"key": KEY},
+    # A client that comes back late on a busy machine recovers all of it.
+    "client": {"recovery_max_publication_limit": 10_000},
     "channel": {
         "namespaces": [
-            {"name": "kept", "history_size": 1000, "history_ttl": "60s", "force_recovery": True}
+            {"name": "kept", "history_size": 10_000, "history_ttl": "60s", "force_recovery": True}
         ]
     },
 }
