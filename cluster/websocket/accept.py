@@ -70,6 +70,11 @@ class PendingConnection(asyncio.Protocol):
         self._parser: HttpRequestParser | None = acceptor.parser()
         self.transport: asyncio.Transport | None = None
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its request may still arrive."""
+        return self._parser is not None and self.transport is not None
+
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports only look like asyncio.Transport.
         self.transport = cast(asyncio.Transport, transport)

@@ -67,6 +67,10 @@ class TokenBucket:
 class Pending(Protocol):
     """An accepted connection that has not sent a whole request yet."""
 
+    @property
+    def is_open(self) -> bool:
+        """Whether its request may still arrive."""
+
     def expire(self) -> None:
         """Close the connection unless its request has arrived."""
 
@@ -265,6 +269,15 @@ class WebSocketServer:
                 await self.listener.resume()
 
     # --- shutdown ------------------------------------------------------------------------------
+
+    async def settle_pending(self, within_seconds: float) -> None:
+        """Wait until the requests of all accepted connections have arrived, or the time is up.
+
+        A proxy has accepted a request for them already, and cannot send it to another worker.
+        """
+        deadline = time.monotonic() + within_seconds
+        while time.monotonic() < deadline and any(one.is_open for _, one in self._pending):
+            await asyncio.sleep(_PACE_SECONDS)
 
     def refuse_all(self) -> None:
         """Answer every handshake with 503 from now on."""

@@ -54,6 +54,8 @@ _RETRY_SECONDS = 0.5
 _LAG_TICK_SECONDS = 0.1
 _HURRY_SECONDS = 0.5
 _LEAST_FLUSH_SECONDS = 0.2
+#: How long a drain waits for the requests of connections that it has accepted.
+_PENDING_SECONDS = 0.5
 # After `gc.freeze()` almost nothing that lives is garbage-collected in vain by rare collections.
 _GC_THRESHOLDS = (20_000, 50, 100)
 
@@ -275,7 +277,13 @@ class Worker:
 
     async def _drain_all(self, window_seconds: float) -> None:
         """Close the clients and finish the HTTP requests in progress, side by side."""
-        await asyncio.gather(self._server.drain(window_seconds, self._hurry), self._close_http())
+        await asyncio.gather(
+            self._server.drain(window_seconds, self._hurry), self._settle_and_close_http()
+        )
+
+    async def _settle_and_close_http(self) -> None:
+        await self._server.settle_pending(_PENDING_SECONDS)
+        await self._close_http()
 
     async def _flush(self) -> None:
         for phase, flush in (

@@ -98,7 +98,7 @@ async def test_variables_of_a_service_of_kubernetes_are_ignored_with_a_note(tmp_
 )
 def test_a_mistyped_option_is_still_a_mistake(name, value):
     done = subprocess.run(
-        [sys.executable, "-m", "cluster", "check-config", "development.toml"],
+        [sys.executable, "-m", "cluster", "check-config", "cluster/config/development.toml"],
         cwd=REPOSITORY,
         env={**os.environ, name: value},
         capture_output=True,

@@ -75,7 +75,7 @@ async def test_a_client_that_pongs_stays_and_is_pinged_once_per_interval():
 
 
 async def test_busy_connections_are_pinged_too():
-    async with LocalWorker(configured(**QUICK)).open() as worker:
+    async with LocalWorker(configured(command_rate_limit=0, **QUICK)).open() as worker:
         caller = await worker.caller()
         await caller.connect()
         number = 1
