@@ -109,6 +109,8 @@ def service_variables(env: Mapping[str, str]) -> list[str]:
         name
         for name, value in sorted(env.items())
         if name.startswith(ENV_PREFIX)
+        # Two underscores are between a section and its option.
+        and "__" not in name
         and any(
             of_name.fullmatch(name.removeprefix(ENV_PREFIX)) and of_value.fullmatch(value)
             for of_name, of_value in _SERVICE_VARIABLES

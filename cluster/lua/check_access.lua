@@ -1,6 +1,7 @@
 -- Runs every command of the other scripts once, so that a missing permission is found at the start.
 -- KEYS  1 a hash  2 a stream  3 a sorted set, which nothing else uses
 -- ARGV  1 a shard channel that nothing else uses
+redis.call('TIME')
 redis.call('HSET', KEYS[1], 'o', 0)
 redis.call('HGET', KEYS[1], 'o')
 redis.call('HMGET', KEYS[1], 'o', 'e')

@@ -47,6 +47,10 @@ def _database(urls: Sequence[str]) -> str:
     return "-".join(map(str, numbers))
 
 
+#: A server that is full, whose disk is full, or that lacks replicas.
+_NO_WRITES_NOW: Final = frozenset({"OOM", "MISCONF", "NOREPLICAS"})
+
+
 async def check_access(router: Router, prefix: str) -> None:
     """Run every command once on every server, on keys that only this check uses.
 
@@ -62,8 +66,8 @@ async def check_access(router: Router, prefix: str) -> None:
         try:
             await router.call_script(CHECK_ACCESS, keys, (f"{tag}.pub",))
         except StoreRefused as refused:
-            # A full server starts workers all the same: it can be read, and it will have room again.
-            if not str(refused).startswith("OOM "):
+            # Workers start all the same: the server can be read, and it will take writes again.
+            if refused.kind not in _NO_WRITES_NOW:
                 raise StoreRefused(f"the store at {shard.address} refuses: {refused}") from None
 
 

@@ -276,7 +276,7 @@ class Link:
         args: Sequence[Arg],
         done: Done,
         *,
-        is_asking: bool = False,
+        follows_ask: bool = False,
     ) -> None:
         """Run a script by its hash.
 
@@ -284,7 +284,7 @@ class Link:
         order is refused instead, and loaded for the commands that follow.
 
         Args:
-            is_asking: see `ask`.
+            follows_ask: see `ask`.
         """
 
         def again(reply: Any) -> None:
@@ -294,11 +294,11 @@ class Link:
                 self.submit(("SCRIPT", "LOAD", script.text), lambda _: None)
                 done(reply)
             else:
-                if is_asking:
+                if follows_ask:
                     self.ask()
                 self.submit(("EVAL", script.text, len(keys), *keys, *args), done)
 
-        if is_asking:
+        if follows_ask:
             self.ask()
         self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), again)
 
@@ -378,8 +378,8 @@ class Link:
             commands.append(("SELECT", address.database))
         if self._on_messages is None:
             commands.extend(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
-        commands.append(("PING",))
         waits = [asyncio.ensure_future(_call_over(connection, command)) for command in commands]
+        waits.append(asyncio.ensure_future(_ping(connection)))
         info = asyncio.ensure_future(_call_over(connection, ("INFO", "server", "replication")))
         _, [about] = await asyncio.gather(
             asyncio.gather(*waits), asyncio.gather(info, return_exceptions=True)
@@ -417,6 +417,15 @@ class Link:
         self._lost.set()
         if was_up and not self._is_closing:
             self._on_down()
+
+
+async def _ping(connection: RespConnection) -> None:
+    """Raise what the server refuses a PING with, unless it only cannot write to its disk."""
+    try:
+        await _call_over(connection, ("PING",))
+    except StoreRefused as refused:
+        if refused.kind != "MISCONF":
+            raise
 
 
 async def _call_over(connection: RespConnection, args: Sequence[Arg]) -> Any:

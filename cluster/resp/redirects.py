@@ -191,7 +191,7 @@ class Redirects:
             else:
                 return
             # What has been sent may be done, so its own answer is waited for; the link bounds that.
-            command.reply = await _answer(command, link, is_asking=kind == "ASK")
+            command.reply = await _answer(command, link, follows_ask=kind == "ASK")
 
     def _target(self, text: str) -> Shard:
         host, port = text.split()[2].rsplit(":", 1)
@@ -200,9 +200,9 @@ class Redirects:
         return self._nodes.shard_at(known.at(host or known.host, int(port)))
 
 
-async def _answer(command: RoutedCommand, link: Link, *, is_asking: bool) -> Any:
+async def _answer(command: RoutedCommand, link: Link, *, follows_ask: bool) -> Any:
     """The reply, or the error that came instead of it."""
     try:
-        return await wait_for(lambda done: command.send(link, is_asking, done))
+        return await wait_for(lambda done: command.send(link, follows_ask, done))
     except StoreError as error:
         return error

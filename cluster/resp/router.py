@@ -170,8 +170,8 @@ class Router:
             self.shard_of(str(keys[0])).commands.submit_script(script, keys, args, done)
             return
 
-        def send(link: Link, is_asking: bool, answered: Done) -> None:
-            link.submit_script(script, keys, args, answered, is_asking=is_asking)
+        def send(link: Link, follows_ask: bool, answered: Done) -> None:
+            link.submit_script(script, keys, args, answered, follows_ask=follows_ask)
 
         self._redirects.submit(str(keys[0]), send, done, keeps_order=script.keeps_order)
 
@@ -187,8 +187,8 @@ class Router:
             self.shard_of(key).commands.submit(args, done)
             return
 
-        def send(link: Link, is_asking: bool, answered: Done) -> None:
-            if is_asking:
+        def send(link: Link, follows_ask: bool, answered: Done) -> None:
+            if follows_ask:
                 link.ask()
             link.submit(args, answered)
 

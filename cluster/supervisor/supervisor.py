@@ -49,15 +49,9 @@ ReadStatistics = Callable[[], Awaitable[dict[str, float]]]
 SessionSource = Callable[[Config], AbstractAsyncContextManager[ReadStatistics]]
 
 _SIGNALS: Final = (
-    signal.SIGTERM,
-    signal.SIGINT,
-    signal.SIGQUIT,
-    signal.SIGHUP,
-    signal.SIGTTIN,
-    signal.SIGTTOU,
-    signal.SIGUSR1,
-    signal.SIGUSR2,
-)
+    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
+    signal.SIGUSR1, signal.SIGUSR2,
+)  # fmt: skip
 _TICK_SECONDS: Final = 0.25
 _LONG_PAUSE_SECONDS: Final = 1.0
 _SHORTENED_GRACE_SECONDS: Final = 1.0

@@ -276,7 +276,7 @@ class WebSocketServer:
         A proxy has accepted a request for them already, and cannot send it to another worker.
         """
         deadline = time.monotonic() + within_seconds
-        while time.monotonic() < deadline and any(one.is_open for _, one in self._pending):
+        while time.monotonic() < deadline and any(one.is_open for _, one in self._pending):  # noqa: ASYNC110 - there is no event of each
             await asyncio.sleep(_PACE_SECONDS)
 
     def refuse_all(self) -> None:
