@@ -70,7 +70,8 @@ class SentinelAddress:
         return cls(
             sentinels=sentinels,
             name=path[0],
-            master=Address.from_url(urlunsplit(plain)),
+            # Where it is, the sentinels say.
+            master=Address.from_url(urlunsplit(plain)).at(Address().host, Address().port),
             username=own.get(_CREDENTIALS[0], ""),
             password=own.get(_CREDENTIALS[1], ""),
         )

@@ -317,13 +317,13 @@ async def test_a_subscribe_needs_no_reply_and_is_dropped_once_the_connection_has
             SentinelAddress(
                 (("h", 1), ("::1", 2), ("i", 26379)),
                 "main",
-                Address("h", 1, username="u", password="p", database=3),
+                Address(username="u", password="p", database=3),
             ),
         ),
         (
             "rediss+sentinel://h/main?sentinel_username=s&sentinel_password=t%40",
             SentinelAddress(
-                (("h", 26379),), "main", Address("h", 26379, tls=True), username="s", password="t@"
+                (("h", 26379),), "main", Address(tls=True), username="s", password="t@"
             ),
         ),
     ],
