@@ -26,6 +26,7 @@ from cluster.monitor.stack import processes, setup
 from cluster.monitor.stack.processes import StackProcess
 from cluster.monitor.stack.render import Rendered
 from cluster.monitor.stack.setup import StackOptions
+from cluster.terminal_text import escaped_lines
 
 _BOOT_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
@@ -204,5 +205,5 @@ class _Stack:
 
     def _print(self, text: str) -> None:
         with suppress(OSError, ValueError):
-            self._out.write(text)
+            self._out.write(escaped_lines(text))
             self._out.flush()
