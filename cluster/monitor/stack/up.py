@@ -52,6 +52,8 @@ def run(options: StackOptions, out: TextIO = sys.stdout) -> int:
     found = processes.find(
         [n for n in processes.KNOWN if options.with_node_exporter or n != "node_exporter"]
     )
+    # What this program and its children make is closed to other users.
+    os.umask(0o077)
     lock = setup.locked(options.data_dir)
     try:
         setup.check_ports(options)
