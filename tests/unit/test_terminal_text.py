@@ -49,7 +49,7 @@ def test_labels_annotations_and_authors_are_shown_escaped(
     services.answers["/api/v1/rules"] = (200, json.dumps(rules).encode())
     number = services.silence({"alertname": "Other", "instance": HOSTILE}, HOSTILE, since=0)
     services.silences[number]["createdBy"] = HOSTILE
-    target = {"labels": {"job": HOSTILE, "instance": HOSTILE}, "health": "down"}
+    target: dict[str, object] = {"labels": {"job": HOSTILE, "instance": HOSTILE}, "health": "down"}
     target |= {"lastError": HOSTILE, "scrapeUrl": HOSTILE, "lastScrape": moment(0)}
     target |= {"lastScrapeDuration": 0.1, "scrapePool": "a"}
     targets = {"status": "success", "data": {"activeTargets": [target]}}
