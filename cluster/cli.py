@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from cluster import __version__, config, log
 from cluster.errors import ConfigError, DependencyMissing, ExitError
+from cluster.terminal_text import escaped_lines
 
 _EPILOG = (
     "exit codes: 0 clean, 3 a worker cannot boot, 69 a dependency is missing, 78 bad configuration"
@@ -97,7 +98,7 @@ def _exec_loadtest(arguments: Sequence[str]) -> NoReturn:
 
 
 def _print_error(text: str) -> None:
-    log.write_text(sys.stderr, text + "\n")
+    log.write_text(sys.stderr, escaped_lines(text) + "\n")
 
 
 def _config_error_text(error: ConfigError) -> str:

@@ -177,3 +177,51 @@ async def test_notifications_survive_a_restart(client: TestClient, tmp_path: Pat
 async def test_a_body_that_is_too_large_is_refused(client: TestClient):
     answer = await client.post("/slack", data=b"x" * (2 << 20))
     assert answer.status == 413
+
+
+# --- pages of other sites ----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "http://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://["},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+        {"Host": "evil.example"},
+        {"Host": "127.0.0.1.evil.example:9099"},
+        {"Host": "localhost."},
+        {"Host": "["},
+        {"Host": ""},
+    ],
+    ids=str,
+)
+async def test_what_a_page_of_another_site_sends_is_refused_and_changes_nothing(
+    client: TestClient, headers: dict[str, str]
+):
+    await client.post("/slack", json={"text": "kept"})
+    for method, path in (("DELETE", "/received"), ("POST", "/fail"), ("GET", "/received")):
+        answer = await client.request(method, path, headers=headers)
+        assert answer.status == 403, path
+    assert len(await received(client)) == 1
+    assert (await (await client.get("/fail")).json()) == {}
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1:9099", "[::1]:9099", "localhost", "receiver:9099"])
+async def test_its_own_names_and_its_own_pages_are_served(client: TestClient, host: str):
+    headers = {"Host": host, "Origin": f"http://{host}", "Sec-Fetch-Site": "same-origin"}
+    assert (await client.get("/received", headers=headers)).status == 200
+
+
+def test_the_file_of_notifications_is_private_also_when_it_existed(tmp_path: Path):
+    file = tmp_path / "received.jsonl"
+    file.touch(mode=0o644)
+    file.chmod(0o644)
+    Received(file)
+    assert file.stat().st_mode & 0o777 == 0o600
+    file.unlink()
+    Received(file)._write({"id": 1})
+    assert file.stat().st_mode & 0o777 == 0o600

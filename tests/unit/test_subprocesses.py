@@ -94,3 +94,11 @@ def test_only_a_child_with_a_death_signal_ends_with_its_parent(tmp_path: Path, h
     finally:
         if is_running():
             os.kill(pid, signal.SIGKILL)
+
+
+@pytest.mark.parametrize("death_signal", [signal.SIGTERM, None])
+def test_a_child_gains_no_privileges_and_its_log_is_private(tmp_path: Path, death_signal):
+    child = started(tmp_path, "grep NoNewPrivs /proc/self/status", death_signal=death_signal)
+    assert child.wait(time.monotonic() + 10)
+    assert child.last_lines().split() == ["NoNewPrivs:", "1"]
+    assert child.log.stat().st_mode & 0o777 == 0o600

@@ -28,6 +28,7 @@ from cluster.monitor.incidents.tracker import ALIVE_FACT
 from cluster.monitor.stack.processes import StackProcess
 from cluster.monitor.stack.receiver import HEARTBEAT_SECONDS
 from cluster.monitor.stack.render import APP_JOB, Profile, Rendered, preflight, render
+from cluster.private_files import make_known_private
 
 _LEAST_HEARTBEAT_SECONDS: Final = 10.0
 _CHANGE_KEY: Final = "pagerduty_change_key"
@@ -97,6 +98,7 @@ def locked(folder: Path) -> int:
         os.close(lock)
         reason = "another `monitoring up` runs on it: stop that or give another one"
         raise _wrong("--data-dir", str(folder), reason) from None
+    make_known_private(folder, endpoints.DATA_NAMES)
     return lock
 
 

@@ -26,6 +26,7 @@ from cluster.monitor.stack import processes, setup
 from cluster.monitor.stack.processes import StackProcess
 from cluster.monitor.stack.render import Rendered
 from cluster.monitor.stack.setup import StackOptions
+from cluster.terminal_text import escaped_lines
 
 _BOOT_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
@@ -51,6 +52,8 @@ def run(options: StackOptions, out: TextIO = sys.stdout) -> int:
     found = processes.find(
         [n for n in processes.KNOWN if options.with_node_exporter or n != "node_exporter"]
     )
+    # What this program and its children make is closed to other users.
+    os.umask(0o077)
     lock = setup.locked(options.data_dir)
     try:
         setup.check_ports(options)
@@ -204,5 +207,5 @@ class _Stack:
 
     def _print(self, text: str) -> None:
         with suppress(OSError, ValueError):
-            self._out.write(text)
+            self._out.write(escaped_lines(text))
             self._out.flush()
