@@ -180,7 +180,7 @@ class IncidentStore:
                 # SQLite gives its journals the mode of the database.
                 path.touch(mode=0o600)
                 make_folder_private(folder, DATA_NAMES)
-                for end in ("", "-wal", "-shm", "-journal"):
+                for end in ("", "-wal", "-shm"):
                     make_private(folder / f"{FILE_NAME}{end}")
                 self._database = _connected(str(path))
                 self._prepare(path)
