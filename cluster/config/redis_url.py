@@ -206,6 +206,9 @@ def _check_options(parts: SplitResult) -> None:
 
 
 def _check_tls(address: Address) -> None:
+    given = {name for name, _ in address.tls_options}
+    if "ssl_keyfile" in given and "ssl_certfile" not in given:
+        raise ValueError("give ssl_certfile, the certificate of the client, beside ssl_keyfile")
     try:
         address.tls_context()
     except (OSError, ValueError, ssl.SSLError) as error:

@@ -365,3 +365,8 @@ def test_a_list_of_urls_with_commas_keeps_the_hosts_of_sentinel_together():
     assert two.broker.redis_urls == ("redis://a:1", "redis://b:2")
     with pytest.raises(ConfigError, match="no other beside it"):
         load(flags={"client.insecure": True, "broker.redis_urls": f"{url},redis://d"})
+
+
+def test_a_key_without_its_certificate_is_refused():
+    with pytest.raises(ValueError, match="give ssl_certfile"):
+        Address.from_url("rediss://h?ssl_keyfile=/etc/hostname")
