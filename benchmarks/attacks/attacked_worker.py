@@ -7,13 +7,11 @@ turn. `wall` is the same by the clock, in which other processes of the machine m
 
 import argparse
 import asyncio
-import os
-import socket
 import sys
-import tempfile
 import time
 from typing import Any
 
+from benchmarks.one_worker import serve
 from benchmarks.paths import BENCHMARKS, pin_to_server_core
 
 _TICK_SECONDS = 0.001
@@ -55,28 +53,8 @@ def main() -> int:
     arguments.add_argument("--redis", required=True)
     given = arguments.parse_args()
     pin_to_server_core()
-    with tempfile.TemporaryDirectory(prefix="ws-cluster-bench-") as metrics:
-        # prometheus-client chooses its kind of value when it is imported.
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
-        from cluster import config, log, worker
-
-        settings = config.load(
-            str(BENCHMARKS / "attacks" / "attacked.toml"),
-            env={},
-            flags={"broker.redis_urls": [given.redis]},
-        )
-        log.configure(settings.log, instance="attacked", worker="w0a")
-        listener = socket.create_server(("127.0.0.1", given.port), backlog=4096)
-        _, status = os.pipe()
-        return worker.run(
-            settings,
-            slot=0,
-            lane="w0a",
-            instance="attacked",
-            listen_fd=listener.detach(),
-            status_fd=status,
-            rpc_handlers={"longest_turn": TurnWatch().longest_turn},
-        )
+    handlers = {"longest_turn": TurnWatch().longest_turn}
+    return serve(BENCHMARKS / "attacks" / "attacked.toml", given.port, given.redis, handlers)
 
 
 if __name__ == "__main__":

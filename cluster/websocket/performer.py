@@ -1,8 +1,9 @@
 """Passes a client's messages to its state machine and performs the actions that come back, in order.
 
-Connects and publishes are performed here; a subclass, `client`, has the other actions. A client whose commands come faster than
-`client.command_rate_limit` is slowed down here: a command is answered with 111 and the connection is not
-read for a while, longer each time; if the client goes on all the same, it is closed with 3013.
+Connects and publishes are performed here; a subclass, `client`, has the other actions. A client whose
+commands come faster than `client.command_rate_limit` is slowed down here: a command is answered with 111
+and the connection is not read for a while, longer each time; if the client goes on all the same, it is
+closed with 3013.
 """
 
 from __future__ import annotations

@@ -29,10 +29,13 @@ CONFIG = {
 
 
 @pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of two workers behind nginx."""
+def cluster(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Cluster]:
+    """A cluster of two workers behind nginx; a module may have a `CONFIG` of its own."""
     directory: Path = tmp_path_factory.mktemp("conformance")
-    started = Cluster(directory / "run", workers=2, config=CONFIG)
+    config = getattr(request.module, "CONFIG", CONFIG)
+    started = Cluster(directory / "run", workers=2, config=config)
     asyncio.run(started.start())
     yield started
     asyncio.run(started.stop())

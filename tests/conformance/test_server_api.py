@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
 import cent
@@ -12,7 +11,6 @@ import pytest
 
 from tests.harness.client import Client, Subscription
 from tests.harness.cluster import Cluster
-from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until
 
 KEY = "a-key-that-is-long-enough-for-everything"
@@ -27,16 +25,6 @@ CONFIG = {
     },
 }
 PUBLICATIONS = 300
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    directory: Path = tmp_path_factory.mktemp("api")
-    started = Cluster(directory / "run", workers=2, config=CONFIG)
-    asyncio.run(started.start())
-    yield started
-    asyncio.run(started.stop())
-    assert_no_traceback(started)
 
 
 @pytest.fixture
