@@ -42,6 +42,7 @@ CLOSE_TIMEOUT_SECONDS = 1.0
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 _SWEEP_SECONDS = 0.25
 _PACE_SECONDS = 0.01
+_QUIET_LOOKS = 3
 
 
 class TokenBucket:
@@ -275,9 +276,12 @@ class WebSocketServer:
 
         A proxy has accepted a request for them already, and cannot send it to another worker.
         """
-        deadline = time.monotonic() + within_seconds
-        while time.monotonic() < deadline and any(one.is_open for _, one in self._pending):  # noqa: ASYNC110 - there is no event of each
+        # The loop may still hold connections and requests of its last turns: one look is too early.
+        deadline, quiet_looks = time.monotonic() + within_seconds, 0
+        while quiet_looks < _QUIET_LOOKS and time.monotonic() < deadline:
             await asyncio.sleep(_PACE_SECONDS)
+            is_quiet = not any(one.is_open for _, one in self._pending)
+            quiet_looks = quiet_looks + 1 if is_quiet else 0
 
     def refuse_all(self) -> None:
         """Answer every handshake with 503 from now on."""
