@@ -59,8 +59,8 @@ async def check(cluster, disk):
     # One more worker, and a new nginx: neither needs room on the disk of the data directory.
     cluster.signal(signal.SIGTTIN)
     await cluster.shows("app_workers_alive", 2, 60)
-    master = cluster.child("nginx")
-    os.kill(master, signal.SIGKILL)
+    ends = len(client.history.ends)
+    os.kill(cluster.child("nginx"), signal.SIGKILL)
 
     async def is_served() -> bool:
         with contextlib.suppress(OSError):
@@ -70,6 +70,7 @@ async def check(cluster, disk):
     await until_async(is_served, 60, "a new nginx serves")
     # Without room no session can be made: connects are answered 100, and clients try again.
     filler.unlink()
+    await until(lambda: len(client.history.ends) > ends, 60, "the old nginx's connection is over")
     await until(lambda: client.is_whole, 60, "the client is back")
     deadline = time.monotonic() + 60
     while not await publish():
