@@ -18,6 +18,7 @@ from typing import NoReturn
 
 from cluster import __version__, config, log
 from cluster.errors import ConfigError, DependencyMissing, ExitError
+from cluster.terminal_text import print_lines
 
 _EPILOG = (
     "exit codes: 0 clean, 3 a worker cannot boot, 69 a dependency is missing, 78 bad configuration"
@@ -74,7 +75,7 @@ def _exec_loadtest(arguments: Sequence[str]) -> NoReturn:
 
 
 def _print_error(text: str) -> None:
-    sys.stderr.write(text + "\n")
+    print_lines(text, sys.stderr)
 
 
 def _config_error_text(error: ConfigError) -> str:

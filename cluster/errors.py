@@ -31,6 +31,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
+from cluster.terminal_text import escaped
+
 
 class ClusterError(Exception):
     """Base class of all errors of this program."""
@@ -60,7 +62,7 @@ class Problem:
     allowed: str
 
     def __str__(self) -> str:
-        return f"{self.key}: {self.value} is not allowed; {self.allowed}"
+        return escaped(f"{self.key}: {self.value} is not allowed; {self.allowed}")
 
 
 class ConfigError(ExitError):

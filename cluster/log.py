@@ -73,7 +73,7 @@ class _File:
             os.close(self._fd)
         self.path, self._fd = None, -1
         if path is not None:
-            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+            flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
             self._fd = os.open(path, flags, 0o600)
             self.path = path
 

@@ -46,6 +46,14 @@ def private_directory(path: Path) -> Path:
     return path
 
 
+def make_known_private(folder: Path, names: Collection[str]) -> None:
+    """Make the entries of a directory that a program made private, and the directory if it has no others."""
+    if {entry.name for entry in folder.iterdir()} <= set(names):
+        make_private(folder)
+    for name in names:
+        make_tree_private(folder / name)
+
+
 def make_tree_private(path: Path) -> None:
     """Close a directory and all that is in it to everybody but its owner."""
     make_private(path)

@@ -7,7 +7,8 @@ that reorder what is shown (Unicode TR 36, section 2.4). Each is shown as its es
 from __future__ import annotations
 
 import re
-from typing import Final
+import sys
+from typing import Final, TextIO
 
 # C0 and C1 controls, separators of lines, format characters that reorder or hide text, tags,
 # and halves of surrogate pairs, which no terminal encoding has.
@@ -28,6 +29,16 @@ def escaped(text: str) -> str:
 def escaped_lines(text: str) -> str:
     """Return text that may have several lines and tabs, without other characters that act."""
     return _UNSAFE_IN_LINES.sub(_escape, text)
+
+
+def print_line(text: str, out: TextIO | None = None) -> None:
+    """Write one line to standard output, or another stream."""
+    (out or sys.stdout).write(escaped(text) + "\n")
+
+
+def print_lines(text: str, out: TextIO | None = None) -> None:
+    """Write a text that this program has divided into lines."""
+    (out or sys.stdout).write(escaped_lines(text) + "\n")
 
 
 def _escape(found: re.Match[str]) -> str:

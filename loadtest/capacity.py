@@ -23,6 +23,7 @@ from typing import Any, Final
 
 from cluster.alerting.http import HttpService
 from cluster.errors import ExitError
+from cluster.terminal_text import print_lines
 from loadtest.drilling import undo
 from loadtest.drilling.arguments import Parser
 from loadtest.drilling.environment import machine
@@ -85,7 +86,7 @@ def main(words: Sequence[str]) -> int:
         with UndoLog() as undo_log:
             found = _Measuring(arguments, undo_log).run()
     except (ExitError, LoadFailed) as error:
-        sys.stderr.write(f"ws-cluster capacity: {error}\n")
+        print_lines(f"ws-cluster capacity: {error}", sys.stderr)
         return getattr(error, "exit_code", 3)
     described = machine.describe()
     when = datetime.now(UTC).strftime("%Y-%m-%d")

@@ -49,8 +49,11 @@ class User:
     groups: tuple[int, ...]
 
 
-def find_user(name: str) -> User | None:
+def find_user(name: str, option: str = "server.user") -> User | None:
     """Return the user to become; None if this process is not root, or is to stay root.
+
+    Args:
+        option: how the error calls where the name was given.
 
     Raises:
         ConfigError: if there is no such user.
@@ -63,7 +66,7 @@ def find_user(name: str) -> User | None:
         if name == DEFAULT_USER:
             return User(name, _DEFAULT_ID, _DEFAULT_ID, (_DEFAULT_ID,))
         reason = "give a user of this machine, or root to keep every process root"
-        raise ConfigError([Problem("server.user", name, reason)]) from None
+        raise ConfigError([Problem(option, name, reason)]) from None
     groups = os.getgrouplist(entry.pw_name, entry.pw_gid)
     return User(entry.pw_name, entry.pw_uid, entry.pw_gid, tuple(groups))
 

@@ -23,6 +23,14 @@ DEFAULTS: Final[Mapping[str, str]] = {
     "receiver": "http://localhost:9099",
 }
 _ADDRESSES: Final = "addresses.json"
+#: Every name that `monitoring up` and the tracker make in their data directory.
+DATA_NAMES: Final = frozenset(
+    (
+        *("lock", "log", "config", "secrets", "prometheus", "alertmanager"),
+        *("received.jsonl", "received.jsonl.1", "received.1", _ADDRESSES),
+        *(f"incidents.sqlite3{end}" for end in ("", "-wal", "-shm", "-journal")),
+    )
+)
 
 
 def cluster_dir() -> Path:

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Final
 
 from cluster.errors import ConfigError, ExitError, Problem
+from cluster.terminal_text import print_lines
 from loadtest.drilling.arguments import Parser, count, factor
 from loadtest.drilling.drill import Drill, names
 from loadtest.drilling.environment import machine
@@ -55,10 +56,10 @@ def drill(words: Sequence[str], every: Mapping[str, Drill]) -> int:
         return _drill(_parser().parse_args(words), every)
     except ConfigError as error:
         for problem in error.problems:
-            sys.stderr.write(f"ws-cluster drill: {problem}\n")
+            print_lines(f"ws-cluster drill: {problem}", sys.stderr)
         return error.exit_code
     except ExitError as error:
-        sys.stderr.write(f"ws-cluster drill: {error}\n")
+        print_lines(f"ws-cluster drill: {error}", sys.stderr)
         return error.exit_code
 
 

@@ -22,6 +22,7 @@ from typing import Any, Final
 
 from cluster.alerting.prometheus import Rule
 from cluster.errors import ClusterError, ExitError, NotAnswering
+from cluster.terminal_text import print_lines
 from loadtest.drilling import undo
 from loadtest.drilling.arguments import Parser, factor
 from loadtest.drilling.environment import machine
@@ -63,14 +64,14 @@ def main(words: Sequence[str]) -> int:
     try:
         soak.go()
     except ExitError as error:
-        sys.stderr.write(f"ws-cluster soak: {error}\n")
+        print_lines(f"ws-cluster soak: {error}", sys.stderr)
         return error.exit_code
     except (CannotProvoke, LoadFailed, NotAnswering) as error:
         run.faults.append(str(error))
     soak.judge()
     write.write(run, arguments.report)
     lines = [f.why for f in run.results if f.why] + run.faults + run.notes
-    sys.stdout.write("\n".join(["quiet" if run.is_passed else "NOT QUIET", *lines]) + "\n")
+    print_lines("\n".join(["quiet" if run.is_passed else "NOT QUIET", *lines]))
     sys.stdout.write(f"the report is {arguments.report / 'drill.html'}\n")
     if soak.is_interrupted:
         return _INTERRUPTED_EXIT

@@ -16,6 +16,7 @@ import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
+import certifi
 import psutil
 import pytest
 
@@ -291,10 +292,10 @@ def test_root_is_kept_with_a_reason_where_the_user_could_not_work(up, folder: Pa
 
 
 def test_a_certificate_that_only_root_can_read_keeps_root(python: str, folder: Path):
-    key = folder / "client.key"
-    key.write_text("key", encoding="utf-8")
+    key = folder / "ca.pem"
+    shutil.copyfile(certifi.where(), key)
     key.chmod(0o600)
-    url = f"rediss://127.0.0.1:1/0?ssl_keyfile={key}"
+    url = f"rediss://127.0.0.1:1/0?ssl_ca_certs={key}"
     cluster = Up(python, folder, options=INSECURE + f'[broker]\nredis_urls = ["{url}"]\n')
     try:
         eventually(

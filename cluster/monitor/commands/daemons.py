@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from argparse import Namespace
 from pathlib import Path
 
@@ -11,6 +12,7 @@ from cluster.config import LogConfig
 from cluster.errors import BootFailed, ConfigError, Problem
 from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
+from cluster.private_files import make_private
 
 _LEAST_POLL_SECONDS = 0.2
 
@@ -95,6 +97,7 @@ def up(arguments: Namespace) -> int:
         warning_after=arguments.warning_after,
         dead_mans_switch_url=arguments.dead_mans_switch_url,
         with_node_exporter=arguments.node_exporter,
+        user=arguments.user,
     )
     return up.run(options)
 
@@ -104,6 +107,9 @@ def receive(arguments: Namespace) -> int:
     from cluster.monitor.stack import receiver
 
     file = Path(arguments.file).expanduser() if arguments.file else None
+    if file is not None:
+        make_private(file)
+    os.umask(0o077)
     heartbeat = _seconds("--heartbeat", arguments.heartbeat)
     try:
         asyncio.run(receiver.serve(arguments.host, arguments.port, file, heartbeat))

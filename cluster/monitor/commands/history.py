@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import statistics
-import sys
 import time
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from cluster.errors import UsageError
 from cluster.monitor.commands import status
 from cluster.monitor.endpoints import Endpoints
 from cluster.monitor.incidents.store import TARGET_FACT, Incident, IncidentStore
+from cluster.terminal_text import print_line, print_lines
 
 Targets = Mapping[str, float]
 TARGET_SECONDS: Final[Targets] = {"critical": 300.0, "warning": 1800.0}
@@ -72,7 +72,7 @@ def history(arguments: Namespace) -> int:
     if arguments.rates:
         _show_rates(rates(found, span, now, targets), as_json=arguments.json)
     elif arguments.json:
-        _print(json.dumps([document(one, now, targets) for one in found], indent=2))
+        print_lines(json.dumps([document(one, now, targets) for one in found], indent=2))
     else:
         _show(found, now, targets)
     return 0
@@ -91,7 +91,7 @@ def _mark(store: IncidentStore, number: int, mark: int) -> int:
         kind = "false_positive" if mark else "true_positive"
         store.record(time.time(), number, kind, "marked by hand")
     word = "a" if mark else "no"
-    _print(f"incident {number} ({incident.alertname}) is marked as {word} false positive")
+    print_line(f"incident {number} ({incident.alertname}) is marked as {word} false positive")
     return 0
 
 
@@ -142,7 +142,7 @@ def document(incident: Incident, now: float, targets: Targets = TARGET_SECONDS) 
 
 def _show(found: Sequence[Incident], now: float, targets: Targets) -> None:
     if not found:
-        _print("no alert fired in that time")
+        print_line("no alert fired in that time")
         return
     rows = [
         (
@@ -204,7 +204,7 @@ def _rate(name: str, ones: Sequence[Incident], span: float, now: float, targets:
 
 def _show_rates(made: Sequence[Rate], *, as_json: bool) -> None:
     if as_json:
-        _print(json.dumps([asdict(rate) for rate in made], indent=2))
+        print_lines(json.dumps([asdict(rate) for rate in made], indent=2))
         return
     rows = [
         (
@@ -221,7 +221,7 @@ def _show_rates(made: Sequence[Rate], *, as_json: bool) -> None:
         for rate in made
     ]
     if not rows:
-        _print("no alert fired in that time")
+        print_line("no alert fired in that time")
         return
     status.table(
         (
@@ -230,7 +230,3 @@ def _show_rates(made: Sequence[Rate], *, as_json: bool) -> None:
         ),
         rows,
     )
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")

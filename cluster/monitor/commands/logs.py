@@ -30,6 +30,7 @@ from cluster.errors import NotFound, UsageError
 from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
 from cluster.monitor.incidents.store import FILE_NAME, IncidentStore
+from cluster.terminal_text import print_lines
 
 _STACK: Final = ("prometheus", "alertmanager", "node_exporter", "receiver", "tracker")
 _APP: Final = ("app", "nginx")
@@ -265,7 +266,7 @@ def _write(lines: Iterable[Line], pattern: re.Pattern[str] | None, *, is_tagged:
     for line in sorted(lines, key=lambda one: one.at):
         if pattern is None or pattern.search(line.text):
             tag = f"{line.source:<14}" if is_tagged else ""
-            sys.stdout.write(f"{tag}{line.text}\n")
+            print_lines(f"{tag}{line.text}")
     sys.stdout.flush()
 
 

@@ -27,6 +27,7 @@ from cluster.monitor.endpoints import Endpoints
 from cluster.monitor.incidents import notifications
 from cluster.monitor.incidents.store import FILE_NAME, Incident, IncidentStore, canonical
 from cluster.monitor.incidents.tracker import ALIVE_FACT
+from cluster.terminal_text import print_line
 
 _TRACKER_SILENT_SECONDS: Final = 30.0
 _LONGEST_SECONDS: Final = 366 * 86400.0
@@ -57,9 +58,9 @@ def _acknowledge(
         alert.labels, seconds=seconds, author=author, note=note, now=now
     )
     for earlier in replaced:
-        _print(f"{name}: was acknowledged by {earlier.author}; now by {author}")
+        print_line(f"{name}: was acknowledged by {earlier.author}; now by {author}")
     until = durations.time_for_people(now + seconds)
-    _print(f"{name}: acknowledged by {author} until {until} (silence {made})")
+    print_line(f"{name}: acknowledged by {author} until {until} (silence {made})")
 
 
 def _nothing_fires(where: Endpoints, alert: str, wanted: Sequence[Matcher]) -> NotFound:
@@ -130,7 +131,7 @@ def _close(store: IncidentStore, incident: Incident, author: str, note: str) -> 
         for key in incident.dedup_keys:
             name = notifications.notification_name("resolve", incident.id, key)
             store.add_notification(name, "pagerduty", notifications.resolution(key), now)
-    _print(f"incident {incident.id} ({incident.alertname}) is closed by {author}")
+    print_line(f"incident {incident.id} ({incident.alertname}) is closed by {author}")
 
 
 def _warn_if_still_firing(where: Endpoints, alert: str, closed: Sequence[Incident]) -> int:
@@ -161,8 +162,8 @@ def silence(arguments: Namespace) -> int:
     now = time.time()
     made = alertmanager.silence(matchers, seconds=seconds, author=author, comment=note, now=now)
     count = sum(all(m.holds(a.labels) for m in matchers) for a in alertmanager.alerts())
-    _print(made)
-    _print(
+    print_line(made)
+    print_line(
         f"silenced until {durations.time_for_people(now + seconds)}: {', '.join(map(str, matchers))}"
         f" ({count} of the alerts that fire now)"
     )
@@ -184,7 +185,7 @@ def _list(alertmanager: Alertmanager) -> None:
         if one.is_in_force
     ]
     if not rows:
-        _print("nothing is silenced")
+        print_line("nothing is silenced")
         return
     status.table(("id", "state", "until", "author", "kind", "matchers", "note"), rows)
 
@@ -209,7 +210,7 @@ def unsilence(arguments: Namespace) -> int:
         )
     for silence_id in chosen:
         alertmanager.expire(silence_id)
-        _print(f"silence {silence_id} has ended")
+        print_line(f"silence {silence_id} has ended")
     return 0
 
 
@@ -249,9 +250,5 @@ def _matchers(texts: Sequence[str]) -> list[Matcher]:
         raise UsageError(str(error)) from None
 
 
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
 def _warn(text: str) -> None:
-    sys.stderr.write(f"ws-cluster: {text}\n")
+    print_line(f"ws-cluster: {text}", sys.stderr)

@@ -28,6 +28,7 @@ from cluster.monitor import endpoints
 from cluster.monitor.admin_client import AdminClient
 from cluster.monitor.endpoints import Endpoints
 from cluster.monitor.incidents.store import IncidentStore
+from cluster.terminal_text import escaped, print_line, print_lines
 
 SEVERITIES: Final = ("critical", "warning", "info", "none")
 _CODES: Final = {"critical": 2, "warning": 1}
@@ -142,13 +143,15 @@ def check_alerts(arguments: Namespace) -> int:
     except NotAnswering as error:
         if not arguments.json:
             raise
-        _print(json.dumps({"state": "unknown", "exit_code": 3, "reason": str(error)}, indent=2))
+        print_lines(
+            json.dumps({"state": "unknown", "exit_code": 3, "reason": str(error)}, indent=2)
+        )
         return error.exit_code
     code = max((_CODES.get(one.severity, 0) for one in found if one.counts), default=0)
     state = ("ok", "warning", "critical")[code]
     if arguments.json:
         alerts = [asdict(one) for one in found]
-        _print(json.dumps({"state": state, "exit_code": code, "alerts": alerts}, indent=2))
+        print_lines(json.dumps({"state": state, "exit_code": code, "alerts": alerts}, indent=2))
         return code
     shown = [one for one in found if one.severity != "none"]
     count = sum(one.counts and one.severity in _CODES for one in shown)
@@ -156,9 +159,9 @@ def check_alerts(arguments: Namespace) -> int:
     now = time.time()
     # The exit code is right even if the reader has closed the output.
     with suppress(BrokenPipeError):
-        _print(f"{state.upper()}: {what}")
+        print_line(f"{state.upper()}: {what}")
         for one in shown:
-            _print("  " + one.line(now))
+            print_line("  " + one.line(now))
     return code
 
 
@@ -182,7 +185,7 @@ def alerts(arguments: Namespace) -> int:
     """`monitor alerts`."""
     where = Endpoints.of(arguments)
     Alertmanager(where.alertmanager).alerts()
-    _print(where.alertmanager)
+    print_line(where.alertmanager)
     if not arguments.prints and sys.stdout.isatty() and _has_display():
         import webbrowser
 
@@ -226,14 +229,15 @@ def _show_rule(rule: Rule) -> None:
         "labels": ", ".join(f"{name}={value}" for name, value in rule.labels.items()),
         "for": durations.duration_for_people(rule.for_seconds),
         "evaluated": durations.time_for_people(rule.last_evaluation),
-        "expression": "\n             ".join(rule.expression.splitlines()),
+        "expression": "\n             ".join(map(escaped, rule.expression.split("\n"))),
         "summary": rule.annotations.get("summary", ""),
         "runbook": rule.annotations.get("runbook_url", ""),
     }
     for name, fact in facts.items():
-        _print(f"{name:<12} {fact}")
+        # The expression is the only fact with lines of its own.
+        (print_lines if name == "expression" else print_line)(f"{name:<12} {fact}")
     for alert in rule.alerts:
-        _print(
+        print_line(
             f"{alert.state:<12} since {durations.time_for_people(alert.active_at)}, value {alert.value}"
         )
 
@@ -286,12 +290,12 @@ def runbook(arguments: Namespace) -> int:
             raise
         url = ""
     if is_here and page is not None and not arguments.url:
-        _print(page.read_text(encoding="utf-8").rstrip())
+        print_lines(page.read_text(encoding="utf-8").rstrip())
         return 0
     address = str(page) if is_here and "://" not in url else url
     if not address:
         raise NotFound(f"the rule {name} names no runbook: give it a runbook_url")
-    _print(address)
+    print_line(address)
     return 0
 
 
@@ -311,12 +315,12 @@ def status(arguments: Namespace) -> int:
     except NotAnswering as error:
         faults.append(str(error))
     else:
-        _print(f"alerts       {_counts(found)}")
+        print_line(f"alerts       {_counts(found)}")
         now = time.time()
         for one in found:
-            _print("  " + one.line(now))
+            print_line("  " + one.line(now))
     for fault in dict.fromkeys(faults):
-        sys.stderr.write(f"ws-cluster: {fault}\n")
+        print_line(f"ws-cluster: {fault}", sys.stderr)
     return NotAnswering.exit_code if faults else 0
 
 
@@ -345,13 +349,13 @@ def _show_cluster(admin: AdminClient) -> list[str]:
         version = admin.health()["version"]
         state = admin.readiness()
     except NotAnswering as error:
-        _print("cluster      unknown")
+        print_line("cluster      unknown")
         return [str(error)]
-    _print(
+    print_line(
         f"cluster      {'ready' if state.is_ready else 'NOT READY: ' + state.reason} ({version})"
     )
     for name, child in state.children.items():
-        _print(f"  {name:<10} {child}")
+        print_line(f"  {name:<10} {child}")
     return []
 
 
@@ -367,9 +371,9 @@ def _show_numbers(prometheus: Prometheus, admin: AdminClient) -> list[str]:
         except NotAnswering as second:
             return [*faults, str(second)]
         numbers = {name: totals.get(metric) for name, metric in _ADMIN_METRICS.items()}
-    _print(f"numbers      {source}")
+    print_line(f"numbers      {source}")
     for name, value in numbers.items():
-        _print(f"  {name:<18} {_number(value):>10}")
+        print_line(f"  {name:<18} {_number(value):>10}")
     return faults
 
 
@@ -394,15 +398,11 @@ def _counts(found: Sequence[Firing]) -> str:
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print columns as wide as needed; columns without a value are left out."""
-    lines = [tuple(head), *(tuple(row) for row in rows)]
+    lines = [tuple(escaped(cell) for cell in row) for row in (head, *rows)]
     used = [i for i in range(len(head)) if any(row[i] for row in lines[1:])] or list(
         range(len(head))
     )
     widths = [max(len(line[i]) for line in lines) for i in used]
     for line in lines:
         cells = (f"{line[i]:<{width}}" for i, width in zip(used, widths, strict=True))
-        _print("  ".join(cells).rstrip())
-
-
-def _print(text: str) -> None:
-    sys.stdout.write(text + "\n")
+        print_line("  ".join(cells).rstrip())

@@ -21,6 +21,8 @@ from typing import Any, Final
 from urllib.parse import quote
 
 from cluster.errors import NotFound
+from cluster.monitor.endpoints import DATA_NAMES
+from cluster.private_files import make_known_private
 
 OPEN_STATES: Final = ("pending", "firing", "acknowledged")
 FILE_NAME: Final = "incidents.sqlite3"
@@ -175,6 +177,9 @@ class IncidentStore:
                 self._check_version(path)
             else:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+                # SQLite gives its journals the mode of the database.
+                path.touch(mode=0o600)
+                make_known_private(folder, DATA_NAMES)
                 self._database = _connected(str(path))
                 self._prepare(path)
         except (sqlite3.Error, OSError) as error:

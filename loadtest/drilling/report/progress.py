@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.live import Live
 from rich.table import Table
 
+from cluster.terminal_text import escaped, escaped_lines
 from loadtest.drilling.result import DrillResult, RunResult
 
 _REFRESHES_PER_SECOND: Final = 4
@@ -83,13 +84,14 @@ class Progress:
             line += f"   fired after {firing:.1f} s"
         self._say(line)
         if result.result == "failed":
-            self._console.print(f"          {result.failed_at}: {result.why}", markup=False)
+            why = escaped_lines(result.why)
+            self._console.print(f"          {result.failed_at}: {why}", markup=False)
         if result.simulated_because:
-            self._console.print(f"          {result.simulated_because}", markup=False)
+            self._console.print(f"          {escaped(result.simulated_because)}", markup=False)
 
     def note(self, text: str) -> None:
         """A message for the user."""
-        self._console.print(text, style="dim", markup=False, highlight=False)
+        self._console.print(escaped_lines(text), style="dim", markup=False, highlight=False)
 
     def summary(self) -> str:
         """The last line."""
