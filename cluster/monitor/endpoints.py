@@ -28,7 +28,7 @@ DATA_NAMES: Final = frozenset(
     (
         *("lock", "log", "config", "secrets", "prometheus", "alertmanager"),
         *("received.jsonl", "received.jsonl.1", "received.1", _ADDRESSES),
-        *(f"incidents.sqlite3{end}" for end in ("", "-wal", "-shm", "-journal")),
+        *(f"incidents.sqlite3{end}" for end in ("", "-wal", "-shm")),
     )
 )
 

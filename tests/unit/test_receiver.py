@@ -177,3 +177,44 @@ async def test_notifications_survive_a_restart(client: TestClient, tmp_path: Pat
 async def test_a_body_that_is_too_large_is_refused(client: TestClient):
     answer = await client.post("/slack", data=b"x" * (2 << 20))
     assert answer.status == 413
+
+
+# --- browsers ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"Origin": "https://evil.example"},
+        {"Origin": "null"},
+        {"Origin": "http://127.0.0.1:1"},
+        {"Origin": "http://["},
+        {"Host": "evil.example"},
+        {"Host": "evil.example:9099"},
+        {"Host": "127.0.0.1.evil.example"},
+        {"Host": "["},
+        {"Host": ""},
+        {"Sec-Fetch-Site": "cross-site"},
+        {"Sec-Fetch-Site": "same-site"},
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("POST", "/slack"), ("DELETE", "/received"), ("GET", "/received"), ("POST", "/fail")],
+)
+async def test_a_page_of_another_site_is_refused(
+    client: TestClient, headers: dict[str, str], method: str, path: str
+):
+    await client.post("/slack", json={"text": "kept"})
+    answer = await client.request(method, path, data=b'{"text": "forged"}', headers=headers)
+    assert answer.status == 403
+    assert [one["document"]["text"] for one in await received(client)] == ["kept"]
+
+
+@pytest.mark.parametrize(
+    "host", ["127.0.0.1:9099", "localhost", "[::1]:9099", "dead-mans-switch:9099"]
+)
+async def test_its_own_names_are_served(client: TestClient, host: str):
+    answer = await client.get("/health", headers={"Host": host, "Origin": f"http://{host}"})
+    assert answer.status == 200
