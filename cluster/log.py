@@ -25,6 +25,7 @@ import structlog
 from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
 
 from cluster.config import LogConfig
+from cluster.terminal_text import escaped_lines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FILE_VARIABLE: Final = "APP_LOG_FILE"
@@ -256,12 +257,18 @@ def _renderers(as_json: bool, out: TextIO) -> list[Processor]:
             structlog.processors.JSONRenderer(),
         ]
     return [
+        _escape_values,
         structlog.dev.ConsoleRenderer(
             colors=is_terminal(out),
             timestamp_key="ts",
             exception_formatter=structlog.dev.plain_traceback,
-        )
+        ),
     ]
+
+
+def _escape_values(_: WrappedLogger, __: str, event: Event) -> Event:
+    """Show what acts on a terminal as its escape; JSON escapes it by itself."""
+    return {k: escaped_lines(v) if isinstance(v, str) else v for k, v in event.items()}
 
 
 class _StructlogHandler(logging.Handler):

@@ -86,8 +86,10 @@ def drop_privileges(
             this program makes there; None if all of it was made by this program.
         reload: reads the configuration, which must be possible later too.
     """
-    files = [*code_files(), *needed]
-    reason = _tried(user, lambda: _unreadable(files, [path.parent for path in owned]))
+    inside, outside = [], code_files()
+    for path in needed:
+        inside.append(path) if any(path.is_relative_to(o) for o in owned) else outside.add(path)
+    reason = _tried(user, lambda: _unreadable(outside, [path.parent for path in owned]))
     reason = reason or next(
         (r for p, names in owned.items() if (r := _foreign(p, names, user))), ""
     )
@@ -95,7 +97,7 @@ def drop_privileges(
         return f"every process stays root, because {reason}"
     for path, names in owned.items():
         give_away(path, user, names)
-    if reason := _tried(user, lambda: _unwritable(owned)):
+    if reason := _tried(user, lambda: _unwritable(owned) or _unreadable(inside, owned)):
         return f"every process stays root, because {reason}"
     if reload is not None and (reason := _tried(user, lambda: _fault_of(reload))):
         _become(user, keeps_root=True)

@@ -10,10 +10,11 @@ import json
 import os
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import certifi
@@ -314,3 +315,83 @@ def test_an_unknown_user_is_refused_with_a_sentence(python: str, folder: Path):
     text = cluster.out.read_text(encoding="utf-8")
     assert "server.user" in text
     assert "give a user of this machine" in text
+
+
+class MonitoringUp:
+    """`ws-cluster monitoring up` with all of its programs; no cluster is scraped."""
+
+    def __init__(self, python: str, folder: Path, *flags: str) -> None:
+        first = processes.free_ports(5)
+        self.data = folder / "monitoring"
+        self.out = folder / "monitoring.out"
+        command = [python, "-m", "cluster", "monitoring", "up", "--data-dir", str(self.data)]
+        ports = ("prometheus", "alertmanager", "node-exporter", "receiver")
+        for number, name in enumerate(ports, first):
+            command += [f"--{name}-port", str(number)]
+        command += ["--app", f"127.0.0.1:{first + 4}", *flags]
+        with self.out.open("wb") as out:
+            self.process = subprocess.Popen(
+                command, stdout=out, stderr=out, env=os.environ | import_paths(python), cwd=ROOT
+            )
+
+    def text(self) -> str:
+        return self.out.read_text(encoding="utf-8")
+
+    def ready(self) -> MonitoringUp:
+        eventually(
+            lambda: "monitoring is ready" in self.text() or self.process.poll() is not None,
+            "the monitoring is ready",
+            90,
+        )
+        assert self.process.poll() is None, self.text()
+        return self
+
+    def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(40)
+
+
+@pytest.fixture
+def monitoring(python: str, folder: Path) -> Iterator[Callable[..., MonitoringUp]]:
+    started: list[MonitoringUp] = []
+
+    def start(*flags: str) -> MonitoringUp:
+        started.append(MonitoringUp(python, folder, *flags))
+        return started[-1].ready()
+
+    yield start
+    for one in started:
+        if one.process.poll() is None:
+            one.stop()
+
+
+def modes(folder: Path) -> set[int]:
+    return {stat.S_IMODE(path.lstat().st_mode) & 0o077 for path in (folder, *folder.rglob("*"))}
+
+
+def test_the_programs_of_the_monitoring_are_an_ordinary_user_and_their_files_private(monitoring):
+    for _ in range(2):
+        one = monitoring()
+        pids = [one.process.pid, *(c.pid for c in psutil.Process(one.process.pid).children())]
+        assert len(pids) == 6
+        assert "stays root" not in one.text(), one.text()
+        for pid in pids:
+            assert_is_nobody(pid)
+        assert owners(one.data) == {NOBODY}
+        assert modes(one.data) == {0}
+
+        assert one.stop() == 0
+
+
+def test_a_secret_that_only_root_can_read_keeps_the_monitoring_root(monitoring, folder: Path):
+    secrets = folder / "secrets"
+    secrets.mkdir(mode=0o700)
+    (secrets / "slack_api_url").write_text("http://127.0.0.1:1/", encoding="utf-8")
+    (secrets / "pagerduty_routing_key").write_text("key", encoding="utf-8")
+    one = monitoring("--secrets-dir", str(secrets))
+    reason = f"every process stays root, because nobody cannot read {secrets}"
+    assert one.text().count(reason) == 1
+    for child in psutil.Process(one.process.pid).children():
+        assert status_of(child.pid)["NoNewPrivs"] == "1"
+    assert modes(one.data) == {0}
+    assert one.stop() == 0
