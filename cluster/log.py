@@ -14,6 +14,7 @@
 from __future__ import annotations
 
 import atexit
+import io
 import logging
 import os
 import sys
@@ -26,10 +27,11 @@ from types import TracebackType
 from typing import Any, Final, TextIO, cast
 
 import structlog
-from structlog.typing import FilteringBoundLogger, Processor, WrappedLogger
+from structlog.typing import ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
 
 from cluster.config import LogConfig
 from cluster.line_writer import LineWriter, open_for_append
+from cluster.terminal_text import escaped_lines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
 FILE_VARIABLE: Final = "APP_LOG_FILE"
@@ -343,12 +345,24 @@ def _renderers(as_json: bool, out: TextIO) -> list[Processor]:
             structlog.processors.JSONRenderer(),
         ]
     return [
+        _escape_values,
         structlog.dev.ConsoleRenderer(
             colors=is_terminal(out),
             timestamp_key="ts",
-            exception_formatter=structlog.dev.plain_traceback,
-        )
+            exception_formatter=_escaped_traceback,
+        ),
     ]
+
+
+def _escape_values(_: WrappedLogger, __: str, event: Event) -> Event:
+    """Show what acts on a terminal as its escape; JSON escapes it by itself."""
+    return {k: escaped_lines(v) if isinstance(v, str) else v for k, v in event.items()}
+
+
+def _escaped_traceback(out: TextIO, exc_info: ExcInfo) -> None:
+    text = io.StringIO()
+    structlog.dev.plain_traceback(text, exc_info)
+    out.write(escaped_lines(text.getvalue()))
 
 
 class _StructlogHandler(logging.Handler):

@@ -3,6 +3,7 @@
 Guarantees
 - A child leads its own session and process group, so a terminal's Ctrl-C does not reach it.
 - If this process dies, even by SIGKILL, the kernel sends the child its death signal.
+- A child is the user that this process is, keeps no other user in reserve, and gains no privileges.
 - When a child's exit is reported, SIGKILL has been sent to the rest of its process group.
 Rules
 - Call `spawn` in the main thread: the death signal is sent when the thread that forked ends.

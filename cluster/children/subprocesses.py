@@ -4,7 +4,8 @@ Guarantees
 - The child leads a session of its own, so a terminal's Ctrl-C does not reach it.
 - With a death signal, the kernel sends that signal to the child when its parent dies, even by SIGKILL.
 - Its output is appended to a log file of its own, which is private when it is made.
-- No program that it starts gains privileges (set-user-ID, file capabilities).
+- No program that it starts gains privileges (set-user-ID, file capabilities), and it keeps no user id
+  that this process has in reserve.
 
 Rule: the death signal belongs to the thread that forks. A thread that may end before the child must
 start it without one.
@@ -32,10 +33,15 @@ _TAIL_BYTES: Final = 4096
 _libc: Final = ctypes.CDLL(None, use_errno=True)
 
 
+def allow_no_new_privileges() -> None:
+    """Let no program that this process executes gain privileges; children inherit it."""
+    _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+
+
 def before_exec(death_signal: int | None) -> Callable[[], None]:
     """What a child runs between fork and exec so that it gains no privileges and does not outlive this process.
 
-    Only system calls, through ctypes: safe after a fork in a process with threads.
+    Only system calls, through ctypes and os: safe after a fork in a process with threads.
 
     Args:
         death_signal: what the kernel sends it when the thread that forks ends; None for nothing.
@@ -43,7 +49,11 @@ def before_exec(death_signal: int | None) -> Callable[[], None]:
     parent = os.getpid()
 
     def prepare() -> None:
-        _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
+        uid, gid = os.geteuid(), os.getegid()
+        os.setresgid(gid, gid, gid)
+        os.setresuid(uid, uid, uid)
+        allow_no_new_privileges()
+        # After the change of the user, which makes the kernel forget the death signal.
         if death_signal is not None:
             _libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
             # The parent may have died between the fork and the line above.

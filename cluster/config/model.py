@@ -237,6 +237,10 @@ class ServerConfig:
         "", text="directory of the state; the user's state directory if empty"
     )
     nginx: bool = _boolean(True, text="serve the public port with nginx")
+    user: str = _optional(
+        "nobody",
+        text="user that every process becomes if the program is started as root; root keeps it",
+    )
 
 
 @dataclass(frozen=True, slots=True)

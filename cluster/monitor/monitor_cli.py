@@ -314,6 +314,12 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
         " this machine is down)",
     )
     _add_response_times(add)
+    add(
+        "--user",
+        default="nobody",
+        metavar="NAME",
+        help="user to become if started by root; root stays",
+    )
     add("--root", default="/", metavar="DIR", help="root directory for node_exporter")
     add(
         "--compress",

@@ -16,10 +16,14 @@ import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Final
+from urllib.parse import parse_qsl, urlsplit
 
 from cluster import log
 from cluster.children.backoff import RestartPolicy
 from cluster.children.binaries import nginx_program, valkey_program
+from cluster.children.drop_privileges import drop_privileges, find_user, root_regained
 from cluster.children.listeners import Listeners, reachable_host
 from cluster.children.worker_child import COMMAND
 from cluster.config import Config, service_variables
@@ -29,6 +33,9 @@ from cluster.supervisor.paths import Paths
 from cluster.supervisor.supervisor import ReadStatistics, SessionSource, Supervisor
 
 __all__ = ["ReadStatistics", "SessionSource", "run"]
+
+#: Files that this program and its children make are closed to other users.
+_PRIVATE: Final = 0o077
 
 
 @asynccontextmanager
@@ -85,22 +92,38 @@ def run(
         )
     nginx = nginx_program() if config.server.nginx else ""
     valkey = "" if config.broker.redis_urls else valkey_program()
-    paths = Paths(config.server.data_dir, workers=_workers(config))
+    user = find_user(config.server.user)
+    os.umask(_PRIVATE)
+    paths = Paths(config.server.data_dir, workers=_workers(config), user=user)
     try:
-        log.also_write(paths.app_log)
         listeners = Listeners(config, _workers(config))
+        file_limit = raise_file_limit()
         try:
+            # After the ports are bound and the directories are made, before anything is written there.
+            warning = (
+                ""
+                if user is None
+                else drop_privileges(
+                    user,
+                    needed=_needed_files(config, nginx, valkey, *worker_command),
+                    owned=paths.owned,
+                    reload=reload,
+                )
+            )
+            log.also_write(paths.app_log)
+            if warning:
+                log.get_logger().warning("privileges_kept", reason=warning)
             resources = Resources(
                 listeners=listeners,
                 paths=paths,
                 valkey=valkey,
                 nginx=nginx,
-                file_limit=raise_file_limit(),
+                file_limit=file_limit,
                 instance=instance,
                 policy=policy or RestartPolicy(),
                 command=worker_command,
             )
-            return asyncio.run(_supervise(config, resources, reload, session_source))
+            return asyncio.run(_supervise(config, resources, _as_root(reload), session_source))
         finally:
             listeners.close()
     finally:
@@ -116,6 +139,27 @@ async def _supervise(
 ) -> int:
     supervisor = Supervisor(config, resources, reload=reload, session_source=session_source)
     return await supervisor.run()
+
+
+def _as_root(reload: Callable[[], Config] | None) -> Callable[[], Config] | None:
+    if reload is None:
+        return None
+
+    def reload_as_root() -> Config:
+        with root_regained():
+            return reload()
+
+    return reload_as_root
+
+
+def _needed_files(config: Config, *programs: str) -> list[Path]:
+    """The programs, and the files that the store's URLs name (certificates, keys, passwords)."""
+    named = [
+        value for url in config.broker.redis_urls for _, value in parse_qsl(urlsplit(url).query)
+    ]
+    return [
+        path for name in (*programs, *named) if (path := Path(name)).is_absolute() and path.exists()
+    ]
 
 
 def _workers(config: Config) -> int:

@@ -14,15 +14,17 @@ import fcntl
 import hashlib
 import os
 import shutil
-import stat
 import tempfile
 import time
+from collections.abc import Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from cluster.children.drop_privileges import User
 from cluster.errors import ConfigError, Problem
 from cluster.log import get_logger
+from cluster.private_files import make_private
 
 # sun_path holds 108 bytes with its final zero.
 _LONGEST_SOCKET_PATH: Final = 107
@@ -34,6 +36,10 @@ _LOCK: Final = "lock"
 _LANE_METRICS_BYTES: Final = 512 << 10
 _LANES: Final = 2
 _MAX_LOG_BYTES: Final = 64 << 20
+# Every name that this program makes in a data directory.
+_ENTRIES: Final = frozenset(
+    ("lock", "shutdowns.jsonl", "admin.key", "log", "valkey", "run", "monitoring")
+)
 _LOCK_SECONDS: Final = 10.0
 _LOCK_POLL_SECONDS: Final = 0.05
 
@@ -52,19 +58,24 @@ class Paths:
     Args:
         configured: `server.data_dir`; empty for the user's state directory.
         workers: number of worker slots, for the room that their metrics need.
+        user: the user that an earlier run may have become.
 
     Raises:
         ConfigError: if the directory cannot be created, written or locked.
     """
 
-    def __init__(self, configured: str, *, workers: int = 1) -> None:
+    def __init__(self, configured: str, *, workers: int = 1, user: User | None = None) -> None:
+        self._owners = {os.geteuid(), user.uid if user else os.geteuid()}
         self._metrics_bytes = workers * _LANES * _LANE_METRICS_BYTES
         self.data_dir: Final = state_dir(configured)
         try:
             self.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
             self.lock_fd: Final = os.open(
-                self.data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+                self.data_dir / "lock",
+                os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW,
+                0o600,
             )
+            self._make_private()
         except OSError as error:
             reason = f"give a directory that can be written ({error.strerror})"
             raise _unusable(self.data_dir, reason) from None
@@ -121,6 +132,22 @@ class Paths:
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 
+    @property
+    def owned(self) -> dict[Path, Collection[str] | None]:
+        """The directories of this cluster, with the names of their entries; None for any name."""
+        owned: dict[Path, Collection[str] | None] = {self.data_dir: _ENTRIES}
+        return owned | dict.fromkeys(shared.path for shared in self._shared)
+
+    def _make_private(self) -> None:
+        """Close an existing data directory to other users, unless it holds other things too."""
+        if (
+            self.data_dir.stat().st_uid in self._owners
+            and {entry.name for entry in self.data_dir.iterdir()} <= _ENTRIES
+        ):
+            self.data_dir.chmod(0o700)
+        for name in ("log", "valkey", "run"):
+            make_private(self.data_dir / name, self._owners)
+
     def _lock(self) -> None:
         deadline = time.monotonic() + _LOCK_SECONDS
         while True:
@@ -139,14 +166,14 @@ class Paths:
     def _run_dir(self) -> Path:
         path = self.data_dir / "run"
         if len(os.fsencode(path)) + len(_LONGEST_NAME) > _LONGEST_SOCKET_PATH:
-            shared = _shared_directory(Path(tempfile.gettempdir()), self._name)
+            shared = _shared_directory(Path(tempfile.gettempdir()), self._name, self._owners)
             if shared is not None:
                 return self._remember(shared)
         return _emptied_directory(path)
 
     def _metrics_dir(self) -> Path:
         """Return the directory of the metrics: in shared memory if they fit, else below `run_dir`."""
-        shared = _shared_directory(_SHARED_MEMORY, self._name)
+        shared = _shared_directory(_SHARED_MEMORY, self._name, self._owners)
         if shared is not None:
             reason = _lack_of_room(shared.path, self._metrics_bytes)
             if not reason:
@@ -215,14 +242,13 @@ class _SharedDirectory:
     The next supervisor removes what a killed supervisor left there, because the lock is free.
     """
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, owners: Collection[int]) -> None:
         self.path = path
         path.mkdir(mode=0o700, exist_ok=True)
-        status = path.lstat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
+        if not make_private(path, owners):
             raise PermissionError(path)
-        path.chmod(0o700)
-        self._fd = os.open(path / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
+        self._fd = os.open(path / _LOCK, flags, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
@@ -240,19 +266,19 @@ class _SharedDirectory:
         os.close(self._fd)
 
 
-def _shared_directory(parent: Path, name: str) -> _SharedDirectory | None:
+def _shared_directory(parent: Path, name: str, owners: Collection[int]) -> _SharedDirectory | None:
     """Create a directory below `parent`; None if that is not possible or its owner is another user."""
     if not os.access(parent, os.W_OK | os.X_OK):
         return None
-    _remove_leftovers(parent)
+    _remove_leftovers(parent, owners)
     with suppress(OSError):
-        return _SharedDirectory(parent / name)
+        return _SharedDirectory(parent / name, owners)
     return None
 
 
-def _remove_leftovers(parent: Path) -> None:
+def _remove_leftovers(parent: Path, owners: Collection[int]) -> None:
     """Remove the directories that killed supervisors left in `parent`."""
     for path in parent.glob(f"{_PREFIX}*"):
         with suppress(OSError):
-            if path.lstat().st_uid == os.geteuid() and (path / _LOCK).is_file():
-                _SharedDirectory(path).close()
+            if path.lstat().st_uid in owners and (path / _LOCK).is_file():
+                _SharedDirectory(path, owners).close()

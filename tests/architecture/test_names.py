@@ -98,6 +98,9 @@ USUAL: Final = (
     ),
     Usual("^--stages$", "an option of the command line", "loadtest/drilling/drill_cli.py"),
     Usual("^nobody$", "the Unix user of that name", "cluster/children/nginx.py"),
+    Usual("^nobody$", "the Unix user of that name", "cluster/children/drop_privileges.py"),
+    Usual("nobody", "the Unix user of that name", "cluster/config/model.py"),
+    Usual("nobody", "the Unix user of that name", "cluster/monitor/monitor_cli.py"),
 )
 
 # Modules that have got another name. Where the name may return for something else, the path says which.

@@ -158,3 +158,16 @@ def test_on_a_terminal_lines_are_for_people_and_clear_the_status_line():
     assert stream.getvalue().startswith(log.CLEAR_LINE)
     assert "child_started" in stream.getvalue()
     assert not stream.getvalue().removeprefix(log.CLEAR_LINE).startswith("{")
+
+
+def test_on_a_terminal_what_others_wrote_is_escaped():
+    out = io.StringIO()
+    log.configure(LogConfig(format="console"), stream=out)
+    log.get_logger().warning("child_wrote", text="a\x1b[2Jb", name="\u202eabc", both="\x9b1m x")
+    try:
+        raise ValueError("a\x1b[1mc")
+    except ValueError:
+        log.get_logger().exception("handler_failed")
+    assert not {"\x1b", "\u202e", "\x9b"} & set(out.getvalue())
+    assert "a\\x1b[2Jb" in out.getvalue()
+    assert "ValueError: a\\x1b[1mc" in out.getvalue()

@@ -95,6 +95,7 @@ def up(arguments: Namespace) -> int:
         warning_after=arguments.warning_after,
         dead_mans_switch_url=arguments.dead_mans_switch_url,
         with_node_exporter=arguments.node_exporter,
+        user=arguments.user,
     )
     return up.run(options)
 

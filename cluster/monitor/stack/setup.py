@@ -21,6 +21,7 @@ from typing import Final
 
 from cluster.alerting.http import HttpService
 from cluster.alerting.prometheus import Prometheus
+from cluster.children.drop_privileges import DEFAULT_USER
 from cluster.errors import ConfigError, DependencyMissing, NotAnswering, NotFound, Problem
 from cluster.monitor import endpoints
 from cluster.monitor.incidents.store import IncidentStore
@@ -31,6 +32,8 @@ from cluster.monitor.stack.render import APP_JOB, Profile, Rendered, preflight, 
 from cluster.private_files import make_known_private
 
 _LEAST_HEARTBEAT_SECONDS: Final = 10.0
+# The first port that needs no privilege (ip(7)).
+_FIRST_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _CHANGE_KEY: Final = "pagerduty_change_key"
 # The stand-in requires a key, as PagerDuty does, and accepts any.
 _STAND_IN_KEY: Final = "stand-in"
@@ -49,6 +52,7 @@ class StackOptions:
         compress: how much faster time passes, for drills.
         critical_after, warning_after: when the tracker repeats what is not acknowledged.
         dead_mans_switch_url: where the Watchdog is sent; empty for the stand-in on this machine.
+        user: whom all processes become if this one is root.
     """
 
     host: str
@@ -67,6 +71,7 @@ class StackOptions:
     warning_after: str = "30m"
     dead_mans_switch_url: str = ""
     with_node_exporter: bool = True
+    user: str = DEFAULT_USER
 
     def url(self, port: int) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
@@ -111,6 +116,13 @@ def _ports(options: StackOptions) -> dict[str, int]:
     if options.with_node_exporter:
         ports["--node-exporter-port"] = options.node_exporter_port
     return ports
+
+
+def unprivileged_ports(options: StackOptions) -> str:
+    """Why an ordinary user cannot open the ports; empty if it can."""
+    first = int(_FIRST_PORT.read_text(encoding="ascii")) if _FIRST_PORT.exists() else 1024
+    low = [port for port in _ports(options).values() if 0 < port < first]
+    return f"only root can open port {low[0]}" if low else ""
 
 
 def check_ports(options: StackOptions) -> None:

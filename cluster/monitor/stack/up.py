@@ -16,9 +16,11 @@ import signal
 import sys
 import time
 from contextlib import suppress
+from pathlib import Path
 from typing import Final, TextIO
 
 from cluster import durations
+from cluster.children.drop_privileges import User, drop_privileges, find_user
 from cluster.errors import BootFailed, NotAnswering
 from cluster.monitor import endpoints
 from cluster.monitor.admin_client import AdminClient
@@ -26,7 +28,7 @@ from cluster.monitor.stack import processes, setup
 from cluster.monitor.stack.processes import StackProcess
 from cluster.monitor.stack.render import Rendered
 from cluster.monitor.stack.setup import StackOptions
-from cluster.terminal_text import escaped_lines
+from cluster.terminal_text import escaped, escaped_lines
 
 _BOOT_SECONDS: Final = 30.0
 _STOP_SECONDS: Final = 10.0
@@ -38,6 +40,8 @@ _HEALTHY_SECONDS: Final = 60.0
 _TRIM_SECONDS: Final = 60.0
 # A cluster that is restarted with another configuration may have another name.
 _RENAME_SECONDS: Final = 30.0
+#: Files that this program and its children make are closed to other users.
+_PRIVATE: Final = 0o077
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
 
@@ -52,16 +56,26 @@ def run(options: StackOptions, out: TextIO = sys.stdout) -> int:
     found = processes.find(
         [n for n in processes.KNOWN if options.with_node_exporter or n != "node_exporter"]
     )
-    # What this program and its children make is closed to other users.
-    os.umask(0o077)
+    user = find_user(options.user, "--user")
+    os.umask(_PRIVATE)
     lock = setup.locked(options.data_dir)
     try:
         setup.check_ports(options)
         rendered = setup.rendered_files(options)
+        if user is not None and (warning := _become(user, options, found, rendered)):
+            sys.stderr.write(f"ws-cluster: {escaped(warning)}\n")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         return _Stack(options, setup.children_of(options, found, rendered), rendered, out).run()
     finally:
         os.close(lock)
+
+
+def _become(user: User, options: StackOptions, found: dict[str, str], rendered: Rendered) -> str:
+    """Become an ordinary user, and with this process all that it starts; returns why not."""
+    if reason := setup.unprivileged_ports(options):
+        return f"every process stays root, because {reason}"
+    needed = [*map(Path, found.values()), *rendered.secret_files]
+    return drop_privileges(user, needed=needed, owned={options.data_dir: endpoints.DATA_NAMES})
 
 
 def pause_seconds(failures: int) -> float:
