@@ -53,6 +53,9 @@ class BrokerListener(Protocol):
     def resumed(self, channel: str) -> None:
         """The subscription was lost and works again; publications may be missing."""
 
+    def acknowledged(self, channel: str, position: Position, body: bytes) -> None:
+        """The store has taken a publication of this worker into a stream; called before `done`."""
+
 
 class Broker(Protocol):
     """Publications between workers.

@@ -67,7 +67,9 @@ class RedisBroker:
             if isinstance(reply, StoreError):
                 done(reply)
             elif history.size:
-                done(Position(reply[0], self._used(reply[1].decode())))
+                position = Position(reply[0], self._used(reply[1].decode()))
+                self._listener.acknowledged(channel, position, body)
+                done(position)
             else:
                 done(_NOWHERE)
 

@@ -56,10 +56,11 @@ def _now_ms() -> float:
 
 
 class MemoryStore:
-    """What a server stores; `is_up` and `cut` simulate its faults, `refused` counts the reads it refused."""
+    """What a server stores; `is_up`, `delivers` and `cut` simulate its faults, `refused` counts the reads it refused."""
 
     def __init__(self) -> None:
         self.is_up = True
+        self.delivers = True
         self.refused = 0
         self.streams: dict[str, Stream] = {}
         self.brokers: list[MemoryBroker] = []
@@ -157,8 +158,11 @@ class MemoryBroker:
                 done(StoreUnavailable("the store went away"))
             elif history.size:
                 publication = self.store.append(channel, body, history, accepted_ms)
-                self.store.send(channel, publication)
-                done(Position(publication.offset, publication.epoch))
+                if self.store.delivers:
+                    self.store.send(channel, publication)
+                position = Position(publication.offset, publication.epoch)
+                self.listener.acknowledged(channel, position, body)
+                done(position)
             else:
                 self.store.send(channel, Publication(0, "", body, accepted_ms))
                 done(Position(0, ""))

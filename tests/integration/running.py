@@ -173,6 +173,12 @@ class Running:
         assert status == 200, body
         return int(body.split()[1])
 
+    def new_pid(self, number: int, old: int) -> int:
+        """The process id of a slot's worker if it serves and is not the old one; else 0."""
+        status, body, _ = self.slot(number)
+        pid = int(body.split()[1]) if status == 200 else 0
+        return pid if pid != old else 0
+
     def metric(self, name: str, agent: str = "test") -> float | None:
         pattern = re.compile(rf"^{re.escape(name)} (\S+)$", re.MULTILINE)
         found = pattern.search(self.get("/metrics", agent=agent)[1])

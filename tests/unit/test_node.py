@@ -73,6 +73,40 @@ async def test_subscribers_are_told_of_what_a_failover_has_lost(lost: int, anew:
         await caller.until(lambda: caller.pubs()[-1:] == [9])
 
 
+@pytest.mark.parametrize(("lost", "anew"), [(1, 0), (1, 1), (2, 1), (1, 3)])
+async def test_subscribers_are_told_of_the_loss_of_what_was_acknowledged_and_never_delivered(
+    lost: int, anew: int
+):
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
+        await ask(caller, "subscribe", channel="a")
+        await published(caller, 3)
+        await caller.until(lambda: caller.pubs() == [1, 2, 3])
+        worker.store.delivers = False
+        await published(caller, lost, first=4)
+        worker.store.delivers = True
+        await fail_over(worker, lost=lost, anew=anew)
+        await caller.until(
+            lambda: any("unsubscribe" in one.get("push", ()) for one in caller.heard)
+        )
+        assert caller.pubs() == [1, 2, 3]
+
+
+async def test_what_was_acknowledged_and_not_delivered_is_filled_if_the_store_has_it():
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
+        await ask(caller, "subscribe", channel="a")
+        worker.store.delivers = False
+        await published(caller, 2)
+        worker.store.delivers = True
+        await fail_over(worker, lost=0, anew=1)
+        await caller.until(lambda: caller.pubs() == [1, 2, "anew 0"])
+        assert not any("unsubscribe" in one.get("push", ()) for one in caller.heard)
+        await published(caller, 1, first=4)
+        await caller.until(lambda: caller.pubs()[-1:] == [4])
+        assert worker.node.channels._undelivered == {}
+
+
 async def test_a_failover_that_has_lost_nothing_is_not_noticed():
     async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
         caller = await entered(worker)
