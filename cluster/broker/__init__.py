@@ -44,6 +44,13 @@ class StreamRead(NamedTuple):
     is_cut: bool = False
 
 
+class Acknowledged(NamedTuple):
+    """A publication that the store has acknowledged: its position, and `hash` of its body."""
+
+    position: Position
+    body_hash: int
+
+
 class BrokerListener(Protocol):
     """Receives what the broker delivers; called from the event loop, never concurrently."""
 
@@ -52,9 +59,6 @@ class BrokerListener(Protocol):
 
     def resumed(self, channel: str) -> None:
         """The subscription was lost and works again; publications may be missing."""
-
-    def acknowledged(self, channel: str, position: Position, body: bytes) -> None:
-        """The store has taken a publication of this worker into a stream; called before `done`."""
 
 
 class Broker(Protocol):
@@ -87,6 +91,13 @@ class Broker(Protocol):
 
     def unsubscribe(self, channel: str) -> None:
         """End the subscription."""
+
+    def acknowledged(self, channel: str) -> Acknowledged | None:
+        """The last publication that this broker has sent to the stream of a subscribed channel.
+
+        It may not have been delivered yet: a master that dies between the answer to the publisher and the
+        message to the subscribers has told nobody else, and its replica may not have it.
+        """
 
     async def read(
         self,

@@ -14,7 +14,13 @@ import string
 from collections.abc import Callable
 from typing import Any
 
-from cluster.broker import READ_MAX_BYTES, BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import (
+    READ_MAX_BYTES,
+    Acknowledged,
+    BrokerListener,
+    HistoryPolicy,
+    StreamRead,
+)
 from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
@@ -49,6 +55,8 @@ class RedisBroker:
         self._listener = listener
         self._counters = counters
         self._spare_epoch = new_epoch()
+        # Of each subscribed channel, the last publication that was acknowledged here.
+        self._acknowledged: dict[str, Acknowledged | None] = {}
 
     def _key(self, channel: str, part: str) -> str:
         return f"{{{self._prefix}:{channel}}}.{part}"
@@ -68,7 +76,8 @@ class RedisBroker:
                 done(reply)
             elif history.size:
                 position = Position(reply[0], self._used(reply[1].decode()))
-                self._listener.acknowledged(channel, position, body)
+                if channel in self._acknowledged:
+                    self._acknowledged[channel] = Acknowledged(position, hash(body))
                 done(position)
             else:
                 done(_NOWHERE)
@@ -89,6 +98,7 @@ class RedisBroker:
             self._router.submit(shard_channel, command, answered, keeps_order=True)
 
     def subscribe(self, channel: str) -> asyncio.Future[None]:
+        self._acknowledged.setdefault(channel, None)
         return self._subscriptions.subscribe(
             self._key(channel, "pub"), channel, self._received, self._listener.resumed
         )
@@ -96,7 +106,11 @@ class RedisBroker:
     def is_subscribed(self, channel: str) -> bool:
         return self._subscriptions.is_confirmed(self._key(channel, "pub"))
 
+    def acknowledged(self, channel: str) -> Acknowledged | None:
+        return self._acknowledged.get(channel)
+
     def unsubscribe(self, channel: str) -> None:
+        self._acknowledged.pop(channel, None)
         self._subscriptions.unsubscribe(self._key(channel, "pub"))
 
     async def read(

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import NamedTuple
 
-from cluster.broker import Broker, BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import Acknowledged, Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError, StoreRefused
 from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
@@ -83,8 +83,6 @@ class Channels:
         self._loop = asyncio.get_running_loop()
         self._fills: dict[Channel, asyncio.Task[None]] = {}
         self._rechecks: set[str] = set()
-        # What the store has acknowledged to this worker and not delivered to it yet, the last per channel.
-        self._undelivered: dict[str, tuple[Position, bytes]] = {}
         self.broker = open_broker(self)
 
     # --- joining and leaving ---------------------------------------------------------------
@@ -207,7 +205,6 @@ class Channels:
 
     def _forget(self, name: str) -> None:
         self._rechecks.discard(name)
-        self._undelivered.pop(name, None)
         self.broker.unsubscribe(name)
 
     # --- from the broker -------------------------------------------------------------------
@@ -222,22 +219,9 @@ class Channels:
         for publication in publications:
             if publication.accepted_ms:
                 delivery.observe(max(0.0, now_ms - publication.accepted_ms) / 1000)
-        if self._undelivered and channel is not None:
-            undelivered = self._undelivered.get(name)
-            if undelivered is not None and undelivered[0].offset <= channel.offset:
-                del self._undelivered[name]
         if gap is not None:
             log.warning("gap_found", publications=len(gap.held))
             self._fill_soon(gap)
-
-    def acknowledged(self, name: str, position: Position, body: bytes) -> None:
-        """Remember what was acknowledged until it is delivered here; see `BrokerListener`.
-
-        A master that dies between the two may have told nobody else, and its replica may not have it.
-        """
-        channel = self._hub.channels.get(name)
-        if channel is not None and position.offset > channel.offset:
-            self._undelivered[name] = (position, body)
 
     def resumed(self, name: str) -> None:
         """Compare the channel with its stream; see `BrokerListener`."""
@@ -271,7 +255,7 @@ class Channels:
                 async with self._reads.turn(channel), asyncio.timeout(self._timeout_seconds):
                     held_before = len(channel.held)
                     # Known before the read is sent: the store that answers it must have this.
-                    undelivered = self._undelivered.get(channel.name)
+                    acknowledged = self.broker.acknowledged(channel.name)
                     # With the publication that was delivered last, if it is known: after a failover
                     # the stream may have another one in its place.
                     since = channel.offset - bool(channel.last)
@@ -279,7 +263,7 @@ class Channels:
                         channel.name, policy, since=since, limit=HELD_LIMIT + 1
                     )
                     missing, is_replaced = _after_last(channel, read)
-                    is_replaced = is_replaced or _lacks(read, undelivered)
+                    is_replaced = is_replaced or _lacks(channel, read, acknowledged)
                     top = read.top
                     if is_replaced:
                         # What clients know of this epoch is not what the stream has.
@@ -306,7 +290,6 @@ class Channels:
             if not self._hub.fill(
                 channel, top, missing, held_before=held_before, is_replaced=is_replaced
             ):
-                self._undelivered.pop(channel.name, None)
                 self._insufficient(channel)
                 self._hub.release(channel)
             if channel.name in self._rechecks:
@@ -349,14 +332,16 @@ class Channels:
             self._fill_soon(channel)
 
 
-def _lacks(read: StreamRead, undelivered: tuple[Position, bytes] | None) -> bool:
-    """Whether the store has lost an acknowledged publication, or has given its offset to another one."""
-    if undelivered is None or undelivered[0].epoch != read.top.epoch:
+def _lacks(channel: Channel, read: StreamRead, acknowledged: Acknowledged | None) -> bool:
+    """Whether the store has lost a publication that was acknowledged and not delivered, or replaced it."""
+    if acknowledged is None or acknowledged.position.epoch != read.top.epoch:
         return False
-    position, body = undelivered
-    if read.top.offset < position.offset:
+    offset, body_hash = acknowledged.position.offset, acknowledged.body_hash
+    if offset <= channel.offset:
+        return False
+    if read.top.offset < offset:
         return True
-    return any(one.offset == position.offset and one.body != body for one in read.publications)
+    return any(one.offset == offset and hash(one.body) != body_hash for one in read.publications)
 
 
 def _after_last(channel: Channel, read: StreamRead) -> tuple[list[Publication], bool]:

@@ -18,7 +18,14 @@ from typing import Any
 import orjson
 
 from cluster import json_text
-from cluster.broker import READ_MAX_BYTES, Broker, BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import (
+    READ_MAX_BYTES,
+    Acknowledged,
+    Broker,
+    BrokerListener,
+    HistoryPolicy,
+    StreamRead,
+)
 from cluster.errors import StoreError, StoreUnavailable
 from cluster.protocol import Position, Publication
 from cluster.sessions import (
@@ -137,6 +144,7 @@ class MemoryBroker:
         self.store = store
         self.listener = listener
         self.heard: set[str] = set()
+        self.taken: dict[str, Acknowledged] = {}
         self.wanted: dict[str, list[asyncio.Future[None]]] = {}
         self._loop = asyncio.get_running_loop()
         store.brokers.append(self)
@@ -161,7 +169,8 @@ class MemoryBroker:
                 if self.store.delivers:
                     self.store.send(channel, publication)
                 position = Position(publication.offset, publication.epoch)
-                self.listener.acknowledged(channel, position, body)
+                if channel in self.wanted:
+                    self.taken[channel] = Acknowledged(position, hash(body))
                 done(position)
             else:
                 self.store.send(channel, Publication(0, "", body, accepted_ms))
@@ -197,8 +206,12 @@ class MemoryBroker:
                 waiter.set_result(None)
         waiters.clear()
 
+    def acknowledged(self, channel: str) -> Acknowledged | None:
+        return self.taken.get(channel)
+
     def unsubscribe(self, channel: str) -> None:
         self.heard.discard(channel)
+        self.taken.pop(channel, None)
         for waiter in self.wanted.pop(channel, ()):
             if not waiter.done():
                 waiter.set_exception(StoreUnavailable("the subscription was given up"))

@@ -35,7 +35,6 @@ class Recorder:
     def __init__(self) -> None:
         self.received: list[tuple[str, Publication]] = []
         self.resumptions: list[str] = []
-        self.acknowledgements: list[tuple[str, Position, bytes]] = []
         self.changes: list[tuple[str, int, Any, tuple[str, ...]]] = []
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -47,9 +46,6 @@ class Recorder:
     def resumed(self, channel: str) -> None:
         self.resumptions.append(channel)
         self._notify()
-
-    def acknowledged(self, channel: str, position: Position, body: bytes) -> None:
-        self.acknowledgements.append((channel, position, body))
 
     def session_changed(self, session: Session) -> None:
         state = orjson.loads(session.state)

@@ -14,7 +14,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cluster.broker import READ_MAX_BYTES, BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import READ_MAX_BYTES, Acknowledged, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import StoreError, StoreUnavailable
 from cluster.protocol import Position, Publication
 
@@ -126,6 +126,9 @@ class ScriptedBroker:
         self.served.add(channel)
         self.unconfirmed[channel] = self.unconfirmed.get(channel, 0) + 1
         self.in_flight.append((channel, None))
+
+    def acknowledged(self, channel: str) -> Acknowledged | None:
+        return None
 
     def unsubscribe(self, channel: str) -> None:
         self.served.discard(channel)
