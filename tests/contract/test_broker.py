@@ -312,3 +312,16 @@ async def test_the_position_of_an_unused_stream_is_not_kept_for_long(bench: Benc
         kept = await bench.life_of_position()
         assert kept > 3_600_000 if history.meta_ttl_ms else kept == float("inf")
         await bench.forget()
+
+
+async def test_what_was_acknowledged_last_is_known_while_the_channel_is_subscribed(bench: Bench):
+    worker, other = await bench.worker(), await bench.worker()
+    await worker.publish(body(1))
+    assert worker.broker.acknowledged("c") is None
+    await worker.subscribe()
+    await worker.publish(body(2))
+    position = await worker.publish(body(3))
+    await other.publish(body(4))
+    assert worker.broker.acknowledged("c") == (position, hash(body(3)))
+    worker.broker.unsubscribe("c")
+    assert worker.broker.acknowledged("c") is None
