@@ -25,6 +25,7 @@ from jwt.algorithms import HMACAlgorithm
 from jwt.exceptions import PyJWTError
 
 from cluster import json_text
+from cluster.auth.claims import Claims
 from cluster.config import Config
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
@@ -41,20 +42,6 @@ _MAXIMUM_TIME: Final = 2**53
 #: A connection expires after a year at the latest, as with Centrifugo: SDKs read its remaining seconds
 #: as a number of 32 bits, and it is only asked for a new token then.
 _MAXIMUM_SECONDS: Final = 365 * 24 * 3600
-
-
-class Claims(NamedTuple):
-    """What a token says about a connection's user.
-
-    Attributes:
-        user: "" is anonymous.
-        info: JSON text that others see as `conn_info`, b"" if there is none.
-        expires_at: Unix seconds, 0 for never.
-    """
-
-    user: str
-    info: bytes
-    expires_at: int
 
 
 _ANONYMOUS: Final = Claims("", b"", 0)
