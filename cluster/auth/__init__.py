@@ -6,7 +6,7 @@ JSON Web Key Set, `claims` has what a token says.
 
 from __future__ import annotations
 
-from cluster.auth.authenticator import MAXIMUM_TOKEN_BYTES, authenticate
+from cluster.auth.authenticator import ANONYMOUS, Authenticator
 from cluster.auth.claims import (
     ChannelOverride,
     Claims,
@@ -15,10 +15,10 @@ from cluster.auth.claims import (
 )
 
 __all__ = [
-    "MAXIMUM_TOKEN_BYTES",
+    "ANONYMOUS",
+    "Authenticator",
     "ChannelOverride",
     "Claims",
     "ServerSubscription",
     "SubscriptionClaims",
-    "authenticate",
 ]

@@ -1,181 +1,251 @@
-"""Authentication: from a connection token to claims or a refusal.
+"""Authentication: from a token to its claims, or to the answer that the client gets.
 
-- Tokens are JWTs signed with HS256, HS384 or HS512 and `client.token.hmac_secret_key`. PyJWT reads
-  and verifies them; what the claims mean is decided here.
-- A key verifies the algorithms of its own family only, so that a public key is never used as the
-  secret of an HMAC (RFC 8725 §3.1).
-- A key verifies an algorithm only if it is as long as the hash (RFC 7518 §3.2). Keys of less than 32
-  bytes exist in insecure mode only, and verify all.
-- Of members that repeat in a header or in claims the last one counts (RFC 7515 §4, RFC 7519 §4).
-- With `client.insecure` a connection needs no token.
+- Tokens are JWTs. `token_keys` verifies their signatures, `claims` reads what they say, and what becomes of
+  a token that is not accepted is decided here, and counted by its reason.
+- With `client.insecure` a connection needs no token, and none expires.
+- Subscription tokens have keys of their own if `client.subscription_token.enabled` says so. In every mode a
+  subscription token decides, so it must be right.
 
 Source: RFC 7515, RFC 7519; Centrifugo's claims.
 """
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from functools import lru_cache
-from typing import Any, Final, NamedTuple, TypedDict
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
 
-import msgspec
-from jwt import PyJWS
-from jwt.algorithms import HMACAlgorithm
-from jwt.exceptions import PyJWTError
-
-from cluster import json_text
-from cluster.auth.claims import Claims
-from cluster.config import Config
+from cluster.auth.claims import (
+    AudienceCheck,
+    Claims,
+    SubscriptionClaims,
+    TokenRefused,
+    connection_claims,
+    subscription_claims,
+)
+from cluster.auth.key_set import KeySet
+from cluster.auth.token_keys import NamedKeyMissing, SignatureVerifier
+from cluster.config import Config, TokenConfig
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
+    CONNECTION_EXPIRED,
+    EXPIRED,
+    INTERNAL,
     INVALID_TOKEN,
+    PERMISSION_DENIED,
+    PERMISSION_DENIED_CLOSE,
+    SUBSCRIPTION_EXPIRED,
     TOKEN_EXPIRED,
+    ClientError,
+    Disconnect,
 )
+from cluster.metrics.counters import Counters
 
-#: PyJWT examines each character before it verifies the signature: 16 KiB take it about 0.7 ms.
-MAXIMUM_TOKEN_BYTES: Final = 16384
+#: The claims of a connection without a token.
+ANONYMOUS: Final = Claims("", b"", 0)
 
-#: Times beyond this many seconds are refused: JSON's numbers are exact up to here (RFC 8259 §6).
-_MAXIMUM_TIME: Final = 2**53
+#: The answer to a token by the reason of its refusal; "" is the answer for all others.
+Answers = Mapping[str, ClientError | Disconnect]
 
-#: A connection expires after a year at the latest, as with Centrifugo: SDKs read its remaining seconds
-#: as a number of 32 bits, and it is only asked for a new token then.
-_MAXIMUM_SECONDS: Final = 365 * 24 * 3600
-
-
-_ANONYMOUS: Final = Claims("", b"", 0)
-
-
-class _ClaimsObject(TypedDict, total=False):
-    sub: str
-    exp: int | float
-    nbf: int | float
-    iat: int | float
-    channel: msgspec.Raw
-    info: msgspec.Raw
-    b64info: str
-
-
-_CLAIMS: Final[json_text.JsonDecoder[dict[str, Any]]] = json_text.JsonDecoder(_ClaimsObject)
-
-
-class _Key(NamedTuple):
-    """A key that is ready for use, and the algorithms that it may verify."""
-
-    value: bytes
-    algorithms: tuple[str, ...]
-
-
-class _PreparedHmac(HMACAlgorithm):
-    """HMAC with a key that `_hmac_key` has checked: PyJWT would check it again for each token."""
-
-    def prepare_key(self, key: str | bytes) -> bytes:
-        assert isinstance(key, bytes)
-        return key
-
-    def check_key_length(self, key: bytes) -> str | None:
-        return None
-
-
-_HMACS: Final = {
-    "HS256": _PreparedHmac(HMACAlgorithm.SHA256),
-    "HS384": _PreparedHmac(HMACAlgorithm.SHA384),
-    "HS512": _PreparedHmac(HMACAlgorithm.SHA512),
+_CONNECT: Final[Answers] = {
+    "": INVALID_TOKEN,
+    "expired": TOKEN_EXPIRED,
+    "not_yet_valid": TOKEN_EXPIRED,
+    "ended": EXPIRED,
+    "keys_unavailable": INTERNAL,
+    "anonymous": PERMISSION_DENIED_CLOSE,
+    "blocked": PERMISSION_DENIED_CLOSE,
+}
+_REFRESH: Final[Answers] = {
+    **_CONNECT,
+    "expired": CONNECTION_EXPIRED,
+    "not_yet_valid": CONNECTION_EXPIRED,
+}
+_SUBSCRIBE: Final[Answers] = {
+    "": PERMISSION_DENIED,
+    "expired": TOKEN_EXPIRED,
+    "not_yet_valid": TOKEN_EXPIRED,
+    "ended": EXPIRED,
+    "keys_unavailable": INTERNAL,
+    "foreign": INVALID_TOKEN,
+    "no_channel": INVALID_TOKEN,
+}
+_SUB_REFRESH: Final[Answers] = {
+    **_SUBSCRIBE,
+    "": INVALID_TOKEN,
+    "expired": SUBSCRIPTION_EXPIRED,
+    "not_yet_valid": SUBSCRIPTION_EXPIRED,
 }
 
 
-_KEY_BYTES: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
+class _Verifier:
+    """Verifies the tokens of one kind."""
+
+    def __init__(self, options: TokenConfig, counters: Counters) -> None:
+        self.key_set = KeySet.of(options, counters)
+        named = self.key_set.get if self.key_set is not None else None
+        self.signatures = SignatureVerifier(options, named)
+        self.check = AudienceCheck(options.audience, options.issuer)
+
+    async def find(self, missing: NamedKeyMissing) -> None:
+        assert self.key_set is not None, "only a key set has keys with names"
+        await self.key_set.find(missing.name)
 
 
-def _signatures() -> PyJWS:
-    jws = PyJWS(algorithms=())
-    for name, algorithm in _HMACS.items():
-        jws.register_algorithm(name, algorithm)
-    return jws
-
-
-_JWS: Final = _signatures()
-
-
-def authenticate(token: str, config: Config, now: float) -> Claims:
-    """Return the claims of a connection's token.
+class Authenticator:
+    """Verifies the tokens of one worker's clients.
 
     Args:
-        now: Unix seconds.
-
-    Raises:
-        Disconnect: 3500 for a token that is malformed or not signed with our key, 3501 without one.
-        ClientError: 109 for a token that has expired or is not yet valid.
+        clock: Unix seconds.
     """
-    client = config.client
-    if not token:
-        if client.insecure:
-            return _ANONYMOUS
-        raise BAD_REQUEST_CLOSE.fresh()
-    if not client.token.hmac_secret_key:
-        if client.insecure:
-            return _ANONYMOUS
-        raise INVALID_TOKEN.fresh()
-    claims = _verified(token, client.token.hmac_secret_key)
-    user = claims.get("sub", "")
-    # A token with a channel is a subscription token.
-    if type(user) is not str or "channel" in claims:
-        raise INVALID_TOKEN.fresh()
-    expires_at, not_before = _time(claims, "exp"), _time(claims, "nbf")
-    _time(claims, "iat")
-    if expires_at is not None and expires_at <= now:
-        raise TOKEN_EXPIRED.fresh()
-    if not_before is not None and not_before > now:
-        raise TOKEN_EXPIRED.fresh()
-    if client.insecure or expires_at is None:
+
+    def __init__(
+        self, config: Config, counters: Counters, *, clock: Callable[[], float] = time.time
+    ) -> None:
+        self._clock = clock
+        self._options = config.client
+        self._counters = counters
+        self._connections = _Verifier(config.client.token, counters)
+        self._subscriptions = self._connections
+        if config.client.subscription_token.enabled:
+            self._subscriptions = _Verifier(config.client.subscription_token, counters)
+
+    @property
+    def refusals(self) -> dict[str, int]:
+        """How many tokens were not accepted, by reason."""
+        return self._counters.tokens_refused
+
+    # --- connections ---------------------------------------------------------------------------
+
+    async def connection(self, token: str) -> Claims:
+        """The claims of the token of a connect; without one, if that is allowed, those of anonymous.
+
+        Raises:
+            Disconnect: 3500 for a token that is not valid, 3501 without one, 3507 for an anonymous one where
+                that is not allowed.
+            ClientError: 109 for a token that has expired or is not yet valid, 110 if its `expire_at` has
+                passed, 100 if its key cannot be read now.
+        """
+        if not token:
+            if self._options.insecure:
+                return ANONYMOUS
+            raise BAD_REQUEST_CLOSE.fresh()
+        if self._options.insecure and not self._connections.signatures.has_keys:
+            return ANONYMOUS
+        return await self._connection(token, _CONNECT)
+
+    async def refreshed(self, token: str, user: str) -> Claims:
+        """The claims of the token with which a connection of this user is refreshed.
+
+        Raises:
+            Disconnect, ClientError: as `connection`, but 3005 for a token that has expired, and 3500 for
+                one of another user.
+        """
+        claims = await self._connection(token, _REFRESH)
+        if claims.user != user:
+            raise self._refused("foreign", _REFRESH)
+        return claims
+
+    def refused(self, reason: str) -> ClientError | Disconnect:
+        """Count that a right token of a connect or refresh is not accepted; returns the answer."""
+        return self._refused(reason, _CONNECT)
+
+    async def _connection(self, token: str, answers: Answers) -> Claims:
+        verifier = self._connections
+        try:
+            try:
+                claims = self._read_connection(token)
+            except NamedKeyMissing as missing:
+                await verifier.find(missing)
+                claims = self._read_connection(token)
+        except (TokenRefused, NamedKeyMissing) as refused:
+            raise self._refused(_reason(refused), answers) from None
         # Insecure mode accepts a connection without a token, so it ends none whose token expires.
-        expires_at = 0
-    return Claims(user, _info(claims), int(min(expires_at, now + _MAXIMUM_SECONDS)))
+        return claims._replace(expires_at=0) if self._options.insecure else claims
+
+    def _read_connection(self, token: str) -> Claims:
+        verifier, now = self._connections, self._clock()
+        if not verifier.signatures.has_keys:
+            raise TokenRefused("no_keys")
+        payload = verifier.signatures.payload(token, now)
+        claims = connection_claims(payload, now, verifier.check)
+        if not claims.user and self._options.disallow_anonymous_connection_tokens:
+            raise TokenRefused("anonymous")
+        return claims
+
+    # --- subscriptions -------------------------------------------------------------------------
+
+    def subscription_now(
+        self, token: str, channel: str, user: str, client: str
+    ) -> SubscriptionClaims | None:
+        """What `subscription` returns, or None: then its key must be read, and `subscription` is needed."""
+        try:
+            return self._read_subscription(token, channel, user, client)
+        except NamedKeyMissing:
+            return None
+        except TokenRefused as refused:
+            raise self._refused(refused.reason, _SUBSCRIBE) from None
+
+    async def subscription(
+        self, token: str, channel: str, user: str, client: str, *, refreshes: bool = False
+    ) -> SubscriptionClaims:
+        """The claims of the token with which this client subscribes to the channel.
+
+        Args:
+            refreshes: whether the client is subscribed, and refreshes the subscription.
+
+        Raises:
+            ClientError: 103 for a token that is not valid, 109 if it has expired, 110 if its `expire_at`
+                has passed, 100 if its key cannot be read now.
+            Disconnect: 3500 for a token for another channel, user or client. For a refresh 3500 also for one
+                that is not valid, and 3006 for one that has expired.
+        """
+        answers = _SUB_REFRESH if refreshes else _SUBSCRIBE
+        try:
+            try:
+                return self._read_subscription(token, channel, user, client)
+            except NamedKeyMissing as missing:
+                await self._subscriptions.find(missing)
+                return self._read_subscription(token, channel, user, client)
+        except (TokenRefused, NamedKeyMissing) as refused:
+            raise self._refused(_reason(refused), answers) from None
+
+    async def any_subscription(self, token: str) -> SubscriptionClaims:
+        """The claims of a subscription token, whichever channel, user and client it is for.
+
+        Raises:
+            ClientError, Disconnect: as `subscription` does.
+        """
+        try:
+            try:
+                return self._subscription_claims(token)
+            except NamedKeyMissing as missing:
+                await self._subscriptions.find(missing)
+                return self._subscription_claims(token)
+        except (TokenRefused, NamedKeyMissing) as refused:
+            raise self._refused(_reason(refused), _SUBSCRIBE) from None
+
+    def _read_subscription(
+        self, token: str, channel: str, user: str, client: str
+    ) -> SubscriptionClaims:
+        claims = self._subscription_claims(token)
+        if claims.channel != channel or claims.user != user or claims.client not in {"", client}:
+            raise TokenRefused("foreign")
+        return claims
+
+    def _subscription_claims(self, token: str) -> SubscriptionClaims:
+        verifier, now = self._subscriptions, self._clock()
+        if not verifier.signatures.has_keys:
+            raise TokenRefused("no_keys")
+        payload = verifier.signatures.payload(token, now)
+        return subscription_claims(payload, now, verifier.check)
+
+    # --- refusals ------------------------------------------------------------------------------
+
+    def _refused(self, reason: str, answers: Answers) -> ClientError | Disconnect:
+        self._counters.tokens_refused[reason] += 1
+        return answers.get(reason, answers[""]).fresh()
 
 
-def _verified(token: str, secret: str) -> dict[str, Any]:
-    """The claims of a token whose signature is right; their times are not compared yet."""
-    # PyJWT accepts padding, RFC 7515 §2 does not.
-    if len(token) > MAXIMUM_TOKEN_BYTES or not token.isascii() or "=" in token:
-        raise INVALID_TOKEN.fresh()
-    try:
-        key = _hmac_key(secret)
-        return _CLAIMS.decode(_JWS.decode(token, key.value, key.algorithms))
-    except (PyJWTError, ValueError):
-        raise INVALID_TOKEN.fresh() from None
-
-
-def _info(claims: dict[str, Any]) -> bytes:
-    """The JSON text of the claim `info`, or of `b64info`, which has precedence and is base64 of it."""
-    try:
-        if claims.get("b64info"):
-            info = base64.b64decode(claims["b64info"], validate=True)
-        else:
-            info = bytes(claims.get("info", b""))
-        # Checked here, once, and not with each publication that it goes into.
-        return json_text.checked(info) if info not in {b"", b"null"} else b""
-    except ValueError:
-        raise INVALID_TOKEN.fresh() from None
-
-
-@lru_cache(maxsize=8)
-def _hmac_key(secret: str) -> _Key:
-    """The key of a secret.
-
-    Raises:
-        InvalidKeyError: the secret is a public or private key, or a certificate.
-    """
-    value = HMACAlgorithm(hashlib.sha256).prepare_key(secret)
-    algorithms = tuple(name for name, least in _KEY_BYTES.items() if len(value) >= least)
-    return _Key(value, algorithms or tuple(_HMACS))
-
-
-def _time(claims: dict[str, Any], name: str) -> float | None:
-    """A NumericDate, which may have a fraction (RFC 7519 §2); None if there is none."""
-    if name not in claims:
-        return None
-    value = claims[name]
-    if type(value) not in (int, float) or not -_MAXIMUM_TIME <= value <= _MAXIMUM_TIME:
-        raise INVALID_TOKEN.fresh()
-    return float(value)
+def _reason(refused: TokenRefused | NamedKeyMissing) -> str:
+    return refused.reason if isinstance(refused, TokenRefused) else "unknown_key"

@@ -225,8 +225,11 @@ def subscription_claims(payload: bytes, now: float, check: AudienceCheck) -> Sub
     """
     claims = _decoded(_SUBSCRIPTION, payload)
     check.demand(claims)
+    channel = claims.get("channel")
+    if not channel:
+        raise TokenRefused("no_channel")
     return SubscriptionClaims(
-        claims.get("channel") or "",
+        channel,
         claims.get("sub", ""),
         claims.get("client") or "",
         _text(claims, "info"),
