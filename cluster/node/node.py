@@ -198,11 +198,13 @@ class Node:
             abandon(looking)
             raise
         try:
-            if reason := await looking:
-                raise self.authenticator.refused(reason)
+            reason = await looking
         except BaseException:
             self._leave(session, client, may_end=not session.is_resumed)
             raise
+        if reason:
+            self._leave(session, client, may_end=not session.is_resumed)
+            raise self.authenticator.refused(reason)
         return session
 
     async def _enter(self, user: str, wanted: str | None, client: Client) -> Session:

@@ -30,7 +30,7 @@ from cluster.resp.shard import Shard
 KIND_CHANNEL: Final = "c"
 KIND_SESSIONS: Final = "s"
 KIND_USER: Final = "u"
-KIND_TOKEN: Final = "t"
+KIND_TOKEN: Final = "t"  # noqa: S105 - a letter, no password
 KIND_INTERNAL: Final = "i"
 
 
