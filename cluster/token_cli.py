@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import dataclasses
 import json
 import os
 import secrets
 import sys
 import time
-from typing import Any, Final
+from collections.abc import Coroutine
+from typing import Any, Final, TypeVar
 
 import orjson
 
@@ -24,6 +26,8 @@ from cluster.config.public_keys import has_keys
 from cluster.durations import seconds_of, time_for_people
 from cluster.errors import ClientError, Disconnect, NotFound, UsageError
 from cluster.metrics.counters import Counters
+
+T = TypeVar("T")
 
 #: Bytes of a new key; HS512 wants 64 (RFC 7518 §3.2). In URL-safe base64 they are 86 characters.
 KEY_BYTES: Final = 64
@@ -225,20 +229,26 @@ def _checktoken(arguments: argparse.Namespace) -> int:
     # In insecure mode a worker accepts more; asked is what the token is worth.
     client = dataclasses.replace(settings.client, insecure=False)
     settings = dataclasses.replace(settings, client=client)
-    claims = asyncio.run(_accepted(settings, _token(arguments), "connection"))
+    claims = _run(_accepted(settings, _token(arguments), "connection"))
     assert isinstance(claims, Claims)
     sys.stdout.write(f"user {json.dumps(claims.user)}, valid {_until(claims.expires_at)}\n")
     return 0
 
 
 def _checksubtoken(arguments: argparse.Namespace) -> int:
-    claims = asyncio.run(_accepted(_settings(arguments), _token(arguments), "subscription"))
+    claims = _run(_accepted(_settings(arguments), _token(arguments), "subscription"))
     assert isinstance(claims, SubscriptionClaims)
     sys.stdout.write(
         f"user {json.dumps(claims.user)}, channel {json.dumps(claims.channel)},"
         f" valid {_until(claims.expires_at)}\n"
     )
     return 0
+
+
+def _run(checking: Coroutine[Any, Any, T]) -> T:
+    # What a key set logs is no output of the command.
+    with contextlib.redirect_stdout(sys.stderr):
+        return asyncio.run(checking)
 
 
 def _token(arguments: argparse.Namespace) -> str:
@@ -258,7 +268,6 @@ async def _accepted(settings: config.Config, token: str, kind: str) -> Claims | 
     Raises:
         NotFound: a worker would refuse it; the text says why.
     """
-    # Whatever a key set logs is said below.
     verifier = Authenticator(settings, Counters())
     try:
         if kind == "connection":

@@ -86,12 +86,13 @@ class Commands:
             done(error)
             return
         subscription = connection.channels.get(channel)
+        details = subscription.details if subscription is not None else None
         body = publication_body(
             data,
             connection.user,
             connection.client,
             connection.info,
-            subscription.info if subscription is not None else b"",
+            details.info if details is not None else b"",
         )
         self._publishing += 1
         self._broker.publish(

@@ -255,7 +255,8 @@ class Node:
             "ping": max(1, round(self._config.client.ping_interval)),
             "pong": True,
         }
-        add_expiry(result, claims.expires_at)
+        if claims.expires_at:
+            add_expiry(result, claims.expires_at)
         if subscribed:
             result["subs"] = {one.channel: one.result for one in subscribed}
         return result

@@ -29,10 +29,10 @@ class RevokedTokens(Protocol):
     def look_up(self, claims: Claims) -> asyncio.Future[str] | None: ...
 
 
-def abandon(looking: asyncio.Future[str]) -> None:
+def abandon(look_up: asyncio.Future[str]) -> None:
     """Give up a look-up; nothing waits for its error."""
-    if not looking.cancel() and not looking.cancelled():
-        looking.exception()
+    if not look_up.cancel() and not look_up.cancelled():
+        look_up.exception()
 
 
 class Refreshes:

@@ -11,9 +11,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
-from cluster.auth import Claims
 from cluster.errors import StoreError
 from cluster.resp.keys import KIND_TOKEN, KIND_USER
 from cluster.resp.router import Router
@@ -21,6 +20,19 @@ from cluster.resp.scripts import REVOKE
 
 #: Nothing is revoked or blocked for longer; a token that lasts longer is to be replaced by then.
 MAXIMUM_SECONDS: Final = 10 * 365 * 86_400
+
+
+class TokenClaims(Protocol):
+    """What is looked up of a token; see `cluster.auth.Claims`."""
+
+    @property
+    def user(self) -> str: ...
+
+    @property
+    def token_id(self) -> str: ...
+
+    @property
+    def issued_at(self) -> float: ...
 
 
 class Revocations:
@@ -36,7 +48,7 @@ class Revocations:
 
     # --- at a connect or refresh ---------------------------------------------------------------
 
-    def look_up(self, claims: Claims) -> asyncio.Future[str] | None:
+    def look_up(self, claims: TokenClaims) -> asyncio.Future[str] | None:
         """Send the look-ups of a token; nothing is awaited before they are sent.
 
         Returns:
@@ -115,7 +127,7 @@ class Revocations:
         return f"{{{self._prefix}:{KIND_TOKEN}:{token_id}}}.revoked"
 
 
-def _reason(claims: Claims, found: dict[str, bytes | None]) -> str:
+def _reason(claims: TokenClaims, found: dict[str, bytes | None]) -> str:
     now_ms = time.time() * 1000
 
     def lasts(name: str) -> bool:
