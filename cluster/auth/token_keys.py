@@ -88,7 +88,9 @@ def algorithms_of(key: Any, family: str) -> tuple[str, ...]:
         family: RSA, EC or OKP, as a JSON Web Key says.
     """
     if family == "OKP":
-        return ("EdDSA",)
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+
+        return ("EdDSA",) if isinstance(key, ed25519.Ed25519PublicKey) else ()
     if fault_of(key, family):
         return ()
     return _RSA if family == "RSA" else (CURVES[key.curve.name],)

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from functools import partial
 from typing import Any, Final, Protocol
 
 from cluster.errors import StoreError
@@ -79,7 +80,7 @@ class Revocations:
                     answer.set_result(_reason(claims, found))
 
         for key, names in keys:
-            self._router.submit(key, ("HMGET", key, *names), lambda reply, n=names: done(n, reply))
+            self._router.submit(key, ("HMGET", key, *names), partial(done, names))
         return answer
 
     # --- changes ---------------------------------------------------------------------------------

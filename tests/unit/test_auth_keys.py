@@ -49,7 +49,7 @@ def reason(text: str, config: Config, kind: str = "connection") -> str:
         else verifier.subscription(text, "a", "ann", "id")
     )
     with pytest.raises((ClientError, Disconnect)):
-        verifying.send(None)  # type: ignore[attr-defined]
+        verifying.send(None)
     [found] = [name for name, count in counters.tokens_refused.items() if count]
     return found
 

@@ -72,7 +72,10 @@ def test_a_token_is_checked(file: str, capsys: pytest.CaptureFixture[str]):
     assert main(["checktoken", "--config", file, token]) == 0
     assert capsys.readouterr().out == 'user "42", valid for ever\n'
     assert main(["checktoken", "--config", file, token[:-2]]) == 1
-    assert "not accepted: it is not signed with the configured key" in capsys.readouterr().err
+    assert "the token is not accepted: it is no JSON Web Token" in capsys.readouterr().err
+    changed = f"{token[:-6]}AAAA{token[-2:]}"
+    assert main(["checktoken", "--config", file, changed]) == 1
+    assert "the token is not accepted: it is not signed with" in capsys.readouterr().err
 
 
 def test_a_token_of_another_key_is_not_accepted_even_in_insecure_mode(
