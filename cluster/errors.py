@@ -215,6 +215,7 @@ CONNECTION_CLOSED = Disconnect(3000, "connection closed")
 SHUTDOWN = Disconnect(3001, "shutdown")
 SERVER_ERROR = Disconnect(3004, "internal server error")
 CONNECTION_EXPIRED = Disconnect(3005, "connection expired")
+SUBSCRIPTION_EXPIRED = Disconnect(3006, "subscription expired")
 SLOW = Disconnect(3008, "slow")
 WRITE_ERROR = Disconnect(3009, "write error")
 INSUFFICIENT_STATE = Disconnect(3010, "insufficient state")
@@ -227,6 +228,7 @@ STALE = Disconnect(3502, "stale")
 CONNECTION_LIMIT = Disconnect(3504, "connection limit")
 CHANNEL_LIMIT = Disconnect(3505, "channel limit")
 INAPPROPRIATE_PROTOCOL = Disconnect(3506, "inappropriate protocol")
+PERMISSION_DENIED_CLOSE = Disconnect(3507, "permission denied")
 NOT_AVAILABLE_CLOSE = Disconnect(3508, "not available")
 
 DISCONNECTS: Final = (
@@ -238,6 +240,7 @@ DISCONNECTS: Final = (
     SHUTDOWN,
     SERVER_ERROR,
     CONNECTION_EXPIRED,
+    SUBSCRIPTION_EXPIRED,
     SLOW,
     WRITE_ERROR,
     INSUFFICIENT_STATE,
@@ -250,11 +253,12 @@ DISCONNECTS: Final = (
     CONNECTION_LIMIT,
     CHANNEL_LIMIT,
     INAPPROPRIATE_PROTOCOL,
+    PERMISSION_DENIED_CLOSE,
     NOT_AVAILABLE_CLOSE,
 )
 
 _CLIENT_FAULTS: Final = frozenset(
-    {1002, 1007, 1009, 3012, 3013, 3500, 3501, 3502, 3504, 3505, 3506, 3508}
+    {1002, 1007, 1009, 3012, 3013, 3500, 3501, 3502, 3504, 3505, 3506, 3507, 3508}
 )
 
 
@@ -268,8 +272,9 @@ class Unsubscribe:
 
 SERVER_UNSUBSCRIBE = Unsubscribe(2000, "server unsubscribe")
 UNSUBSCRIBE_INSUFFICIENT_STATE = Unsubscribe(2500, "insufficient state")
+UNSUBSCRIBE_EXPIRED = Unsubscribe(2501, "subscription expired")
 
-UNSUBSCRIBES: Final = (SERVER_UNSUBSCRIBE, UNSUBSCRIBE_INSUFFICIENT_STATE)
+UNSUBSCRIBES: Final = (SERVER_UNSUBSCRIBE, UNSUBSCRIBE_INSUFFICIENT_STATE, UNSUBSCRIBE_EXPIRED)
 
 
 # --- errors of the stores ----------------------------------------------------------------

@@ -326,11 +326,15 @@ def error_reply(number: int, error: ClientError) -> bytes:
     return orjson.dumps({"id": number, "error": body})
 
 
-def publication_body(data: bytes, user: str, client: str, info: bytes) -> bytes:
-    """Encode a client's publication: its data and the info of its publisher, b"" for none, as JSON text."""
+def publication_body(
+    data: bytes, user: str, client: str, info: bytes, chan_info: bytes = b""
+) -> bytes:
+    """Encode a client's publication: its data and the infos of its publisher, b"" for none, as JSON text."""
     client_info: dict[str, Any] = {"user": user, "client": client}
     if info:
         client_info["conn_info"] = orjson.Fragment(info)
+    if chan_info:
+        client_info["chan_info"] = orjson.Fragment(chan_info)
     return b'{"data":%b,"info":%b}' % (data, orjson.dumps(client_info))
 
 

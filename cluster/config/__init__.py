@@ -23,6 +23,7 @@ from cluster.config.model import (
     ServerConfig,
     SessionConfig,
     ShutdownConfig,
+    SubscriptionTokenConfig,
     TokenConfig,
     WebsocketConfig,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "ServerConfig",
     "SessionConfig",
     "ShutdownConfig",
+    "SubscriptionTokenConfig",
     "TokenConfig",
     "WebsocketConfig",
     "from_json",

@@ -13,7 +13,8 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cluster.addresses import networks
-from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config
+from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config, TokenConfig
+from cluster.config.public_keys import has_keys, public_key
 from cluster.config.reader import problem
 from cluster.config.redis_url import REDIS_SCHEMES, Address
 from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
@@ -32,6 +33,12 @@ _CONSOLE_URLS: Final = (
     "grafana_link",
 )
 _SHORTEST_KEY_BYTES: Final = 32
+_TOKEN_SECTIONS: Final = ("client.token", "client.subscription_token")
+_HMAC_KEYS: Final = tuple(
+    f"{section}.{name}"
+    for section in _TOKEN_SECTIONS
+    for name in ("hmac_secret_key", "hmac_previous_secret_key")
+)
 #: An empty Valkey with the buffers of a few workers needs some of it.
 _LEAST_MEMORY: Final = 32 << 20
 _KEY_PREFIX: Final = re.compile(r"[-A-Za-z0-9_.]{1,64}")
@@ -55,7 +62,8 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _valkey_maxmemory,
         _console_urls,
         _channels,
-        _hmac_key,
+        _published_keys,
+        _public_keys,
     ]
     if needs_keys:
         rules += [_keys, _key_lengths]
@@ -198,22 +206,46 @@ def _options(path: str, options: ChannelOptions) -> Iterator[Problem]:
         )
 
 
-def _hmac_key(config: Config) -> Iterator[Problem]:
-    if _PUBLISHED_KEY.match(config.client.token.hmac_secret_key):
-        yield problem(
-            "client.token.hmac_secret_key",
-            "",
-            "give a random secret; this is a public or private key, or a certificate",
-            is_secret=True,
-        )
+def _published_keys(config: Config) -> Iterator[Problem]:
+    for key in _HMAC_KEYS:
+        if _PUBLISHED_KEY.match(attrgetter(key)(config)):
+            advice = "give a random secret; this is a public or private key, or a certificate"
+            yield problem(key, "", advice, is_secret=True)
+
+
+def _public_keys(config: Config) -> Iterator[Problem]:
+    for section in _TOKEN_SECTIONS:
+        options: TokenConfig = attrgetter(section)(config)
+        for name, family in (("rsa_public_key", "RSA"), ("ecdsa_public_key", "EC")):
+            text: str = getattr(options, name)
+            try:
+                if text:
+                    public_key(text, family)
+            except ValueError as error:
+                yield problem(f"{section}.{name}", "", str(error), is_secret=True)
+        url = options.jwks_public_endpoint
+        if url and not _is_url(url, ("http", "https")):
+            advice = "give a URL such as https://login.example.com/keys"
+            yield problem(f"{section}.jwks_public_endpoint", url, advice, is_secret=True)
+        if url and options.jwks_file:
+            advice = "give either jwks_public_endpoint or jwks_file, not both"
+            yield problem(f"{section}.jwks_file", options.jwks_file, advice)
 
 
 def _keys(config: Config) -> Iterator[Problem]:
-    if not config.client.insecure and not config.client.token.hmac_secret_key:
+    client = config.client
+    if not client.insecure and not has_keys(client.token):
         yield problem(
             "client.token.hmac_secret_key",
             "",
-            "set it (or client.token.hmac_secret_key_file), or client.insecure = true for development",
+            "set it (or client.token.hmac_secret_key_file), or the option of a public key or key set, or"
+            " client.insecure = true for development",
+        )
+    if client.subscription_token.enabled and not has_keys(client.subscription_token):
+        yield problem(
+            "client.subscription_token.enabled",
+            True,
+            "set client.subscription_token.hmac_secret_key, or the option of a public key or key set",
         )
 
 
@@ -221,7 +253,7 @@ def _key_lengths(config: Config) -> Iterator[Problem]:
     """RFC 7518, section 3.2: the key of an HMAC is at least as long as its hash."""
     if config.client.insecure:
         return
-    for key in ("client.token.hmac_secret_key", "admin.key", "http_api.key"):
+    for key in (*_HMAC_KEYS, "admin.key", "http_api.key"):
         value: str = attrgetter(key)(config)
         is_short = len(value.encode("utf-8", "surrogateescape")) < _SHORTEST_KEY_BYTES
         if value and is_short and not _PUBLISHED_KEY.match(value):

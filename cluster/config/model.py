@@ -60,11 +60,36 @@ def _strings(*, is_secret: bool = False, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class TokenConfig:
-    """How connection tokens are verified."""
+    """Keys of tokens, and whom the tokens must be for."""
 
     hmac_secret_key: str = _secret(
         text="secret of HS256 tokens, 32 random bytes or more; of HS384 ones with 48, of HS512 with 64"
     )
+    hmac_previous_secret_key: str = _secret(
+        text="the secret before, whose tokens are accepted too while keys are changed"
+    )
+    hmac_previous_secret_key_valid_until: int = _integer(
+        0, text="Unix time from which on the previous secret is not accepted; 0 is never"
+    )
+    rsa_public_key: str = _secret(
+        text="public key of RS256, RS384, RS512, PS256, PS384 and PS512 tokens, in PEM; 2048 bits or more"
+    )
+    ecdsa_public_key: str = _secret(
+        text="public key in PEM: on P-256 of ES256 tokens, on P-384 of ES384, on P-521 of ES512"
+    )
+    jwks_public_endpoint: str = _optional(
+        "", text="URL of a JSON Web Key Set; its keys verify the tokens that name one of them (kid)"
+    )
+    jwks_file: str = _optional("", text="file with a JSON Web Key Set, instead of the URL")
+    audience: str = _optional("", text="what the claim aud must be or have; empty is any")
+    issuer: str = _optional("", text="what the claim iss must be; empty is any")
+
+
+@dataclass(frozen=True, slots=True)
+class SubscriptionTokenConfig(TokenConfig):
+    """Keys of subscription tokens; if off, they have those of connection tokens."""
+
+    enabled: bool = _boolean(False, text="subscription tokens have keys of their own, these")
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +99,16 @@ class ClientConfig:
     insecure: bool = _boolean(False, text="every client may do everything; for development only")
     allowed_origins: tuple[str, ...] = _strings(text="origins of pages that may connect; * is any")
     token: TokenConfig = field(default_factory=TokenConfig)
+    subscription_token: SubscriptionTokenConfig = field(default_factory=SubscriptionTokenConfig)
+    disallow_anonymous_connection_tokens: bool = _boolean(
+        False, text="a connection token without a user is refused with 3507"
+    )
+    expired_close_delay: float = _seconds(
+        25.0, text="time after its expiry for which a connection may still be refreshed"
+    )
+    expired_sub_close_delay: float = _seconds(
+        25.0, text="time after its expiry for which a subscription may still be refreshed"
+    )
     ping_interval: float = _seconds(25.0, minimum=0.1, text="time between two pings")
     pong_timeout: float = _seconds(8.0, minimum=0.05, text="longest time from a ping to its pong")
     stale_close_delay: float = _seconds(

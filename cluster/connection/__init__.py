@@ -9,6 +9,7 @@ from cluster.connection.actions import (
     Action,
     Close,
     Connect,
+    ExpiryDelays,
     History,
     Leave,
     Publish,
@@ -16,20 +17,22 @@ from cluster.connection.actions import (
     Rpc,
     Send,
     State,
+    SubRefresh,
     Subscribe,
     Subscription,
+    SubscriptionDetails,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CONGESTED_COMMANDS
-from cluster.connection.state_machine import EXPIRED_CLOSE_DELAY_SECONDS, Connection
+from cluster.connection.state_machine import Connection
 
 __all__ = [
     "COMMANDS_PER_TURN",
     "CONGESTED_COMMANDS",
-    "EXPIRED_CLOSE_DELAY_SECONDS",
     "Action",
     "Close",
     "Connect",
     "Connection",
+    "ExpiryDelays",
     "History",
     "Leave",
     "Publish",
@@ -37,6 +40,8 @@ __all__ = [
     "Rpc",
     "Send",
     "State",
+    "SubRefresh",
     "Subscribe",
     "Subscription",
+    "SubscriptionDetails",
 ]

@@ -1,6 +1,6 @@
 """The states of a connection, and the actions that it returns to its owner, to be done in order.
 
-`Connect`, `Refresh`, `Subscribe`, `Publish`, `History` and `Rpc` are requests: the owner answers
+`Connect`, `Refresh`, `SubRefresh`, `Subscribe`, `Publish`, `History` and `Rpc` are requests: the owner answers
 each of them once, by calling the connection's method in the past tense.
 """
 
@@ -43,6 +43,12 @@ class Refresh(NamedTuple):
     token: str
 
 
+class SubRefresh(NamedTuple):
+    id: int
+    channel: str
+    token: str
+
+
 class Subscribe(NamedTuple):
     id: int
     request: SubscribeRequest
@@ -71,7 +77,19 @@ class Rpc(NamedTuple):
     data: bytes
 
 
-Action = Send | Close | Connect | Refresh | Subscribe | Leave | Publish | History | Rpc
+Action = Send | Close | Connect | Refresh | SubRefresh | Subscribe | Leave | Publish | History | Rpc
+
+
+class SubscriptionDetails(NamedTuple):
+    """What most subscriptions do not have.
+
+    Attributes:
+        info: JSON text that others see as `chan_info`, b"" if there is none.
+        expires_at: Unix seconds, 0 for never.
+    """
+
+    info: bytes
+    expires_at: int
 
 
 class Subscription(NamedTuple):
@@ -79,3 +97,21 @@ class Subscription(NamedTuple):
 
     is_positioned: bool
     is_server_side: bool
+    details: SubscriptionDetails | None = None
+
+    @property
+    def info(self) -> bytes:
+        """JSON text that others see as `chan_info`, b"" if there is none."""
+        return self.details.info if self.details is not None else b""
+
+    @property
+    def expires_at(self) -> int:
+        """Unix seconds, 0 for never."""
+        return self.details.expires_at if self.details is not None else 0
+
+
+class ExpiryDelays(NamedTuple):
+    """For how many seconds after its expiry a connection, or a subscription, may still be refreshed."""
+
+    connection: float
+    subscription: float

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
+from cluster.auth import ANONYMOUS, Claims
 from cluster.connection.actions import Action, Close, Connect, Publish, Send, State, Subscription
 from cluster.errors import BAD_REQUEST_CLOSE, ClientError, Disconnect
 from cluster.metrics.counters import Counters
@@ -27,13 +28,14 @@ class CommandIntake:
 
     __slots__ = (
         "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong", "budget", "channels",
-        "commands", "expires_at", "info", "state", "user",
+        "claims", "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
     _handlers: ClassVar[Mapping[str, Callable[[Any, Command, list[Action]], None]]]
 
     def __init__(self, counters: Counters) -> None:
         self.user = ""
+        self.claims = ANONYMOUS
         self.info = b""
         self.expires_at = 0
         self.channels: dict[str, Subscription] = {}
@@ -141,6 +143,7 @@ class CommandIntake:
         info: bytes,
         expires_at: int,
         server_side: dict[str, Subscription],
+        claims: Claims = ANONYMOUS,
     ) -> list[Action]:
         """The connect has succeeded; `result` is its whole reply."""
         actions: list[Action] = []
@@ -148,6 +151,7 @@ class CommandIntake:
             return actions
         self.state = State.CONNECTED
         self.user, self.info, self.expires_at = user, info, expires_at
+        self.claims = claims
         self.channels.update(server_side)
         actions.append(Send(reply(number, "connect", result)))
         self._handle_waiting(actions)

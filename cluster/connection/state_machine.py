@@ -14,22 +14,28 @@ further command closes the connection.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
+from cluster.auth import Claims
 from cluster.connection.actions import (
     Action,
+    ExpiryDelays,
     History,
     Leave,
     Refresh,
     Rpc,
     Send,
     State,
+    SubRefresh,
     Subscribe,
     Subscription,
+    SubscriptionDetails,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CommandIntake
 from cluster.errors import (
     ALREADY_SUBSCRIBED,
+    BAD_REQUEST,
     BAD_REQUEST_CLOSE,
     CONNECTION_EXPIRED,
     INSUFFICIENT_STATE,
@@ -39,7 +45,9 @@ from cluster.errors import (
     NOT_AVAILABLE_CLOSE,
     PERMISSION_DENIED,
     STALE,
+    SUBSCRIPTION_EXPIRED,
     TOO_MANY_REQUESTS,
+    UNSUBSCRIBE_EXPIRED,
     ClientError,
     Disconnect,
     Unsubscribe,
@@ -56,9 +64,6 @@ from cluster.protocol import (
     subscribe_request,
     unsubscribe_push,
 )
-
-#: A connection is closed this long after its expiry, so that a late refresh is still accepted.
-EXPIRED_CLOSE_DELAY_SECONDS = 25.0
 
 
 class Connection(CommandIntake):
@@ -122,14 +127,24 @@ class Connection(CommandIntake):
         raise NOT_AVAILABLE.fresh()
 
     def _sub_refresh(self, command: Command, actions: list[Action]) -> None:
-        if channel_request(command.params) not in self.channels:
+        channel, token = channel_request(command.params), command.params.token
+        if channel not in self.channels:
             raise PERMISSION_DENIED.fresh()
-        raise NOT_AVAILABLE.fresh()
+        if not token:
+            raise BAD_REQUEST.fresh()
+        self._pending += 1
+        actions.append(SubRefresh(command.id, channel, token))
 
     # --- from the node ---------------------------------------------------------------------
 
     def subscribed(
-        self, number: int, channel: str, result: dict[str, Any], *, is_positioned: bool
+        self,
+        number: int,
+        channel: str,
+        result: dict[str, Any],
+        *,
+        is_positioned: bool,
+        details: SubscriptionDetails | None = None,
     ) -> list[Send]:
         """A subscribe has succeeded: the owner sends the reply, then joins the channel.
 
@@ -138,7 +153,7 @@ class Connection(CommandIntake):
         if self.state is not State.CONNECTED:
             return []
         self._end_subscribe(channel)
-        self.channels[channel] = Subscription(is_positioned, is_server_side=False)
+        self.channels[channel] = Subscription(is_positioned, is_server_side=False, details=details)
         return [Send(reply(number, "subscribe", result))]
 
     def subscribe_refused(
@@ -260,11 +275,45 @@ class Connection(CommandIntake):
             return self.disconnect(STALE)
         return []
 
-    def expiry_due(self, now: float) -> list[Action]:
-        """Close the connection if it has expired and was not refreshed."""
-        if self.expires_at and now > self.expires_at + EXPIRED_CLOSE_DELAY_SECONDS:
+    def expiry_due(self, now: float, delays: ExpiryDelays) -> list[Action]:
+        """Close the connection if it has expired and was not refreshed; end such subscriptions."""
+        if self.expires_at and now > self.expires_at + delays.connection:
+            self._counters.refresh_failures["connection"] += 1
             return self.disconnect(CONNECTION_EXPIRED)
-        return []
+        actions: list[Action] = []
+        for channel, one in list(self.channels.items()):
+            if one.details is None or not 0 < one.expires_at < now - delays.subscription:
+                continue
+            self._counters.refresh_failures["subscription"] += 1
+            if one.is_server_side:
+                return self.disconnect(SUBSCRIPTION_EXPIRED)
+            actions += self.unsubscribe(channel, UNSUBSCRIBE_EXPIRED)
+        return actions
+
+    def next_expiry(self, delays: ExpiryDelays) -> float:
+        """The Unix time at which `expiry_due` may have something to do, infinity for never."""
+        times = [
+            one.expires_at + delays.subscription for one in self.channels.values() if one.expires_at
+        ]
+        if self.expires_at:
+            times.append(self.expires_at + delays.connection)
+        return min(times, default=math.inf)
+
+    # --- refreshes -------------------------------------------------------------------------
+
+    def refreshed(self, claims: Claims) -> None:
+        """The connection has got a new token: its expiry, and its info if the token has any."""
+        self.claims, self.expires_at = claims, claims.expires_at
+        self.info = claims.info or self.info
+
+    def sub_refreshed(self, channel: str, info: bytes, expires_at: int) -> bool:
+        """A subscription has got a new token; returns False if the subscription has ended meanwhile."""
+        subscription = self.channels.get(channel)
+        if subscription is None:
+            return False
+        details = SubscriptionDetails(info or subscription.info, expires_at)
+        self.channels[channel] = subscription._replace(details=details if any(details) else None)
+        return True
 
 
 _HANDLERS = {

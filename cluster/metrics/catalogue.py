@@ -40,7 +40,7 @@ class Family:
 
 
 DIRECTIONS: Final = ("in", "out")
-ERROR_TYPES: Final = ("handler", "broker", "store", "internal")
+ERROR_TYPES: Final = ("handler", "broker", "store", "internal", "token_keys")
 DROP_REASONS: Final = ("slow", "closed", "broker")
 API_RESULTS: Final = ("ok", "error", "unauthorized")
 REJECT_REASONS: Final = (
@@ -56,6 +56,14 @@ REJECT_REASONS: Final = (
     "not_ready",
     "bad_handshake",
 )
+#: Why a token is refused: what is wrong with it, with its keys, or with what it asks for.
+TOKEN_REFUSALS: Final = (
+    "malformed", "signature", "algorithm", "kind", "no_channel", "audience", "issuer", "expired", "not_yet_valid",
+    "ended", "foreign", "anonymous", "no_keys", "unknown_key", "keys_unavailable", "revoked",
+    "blocked",
+)  # fmt: skip
+REFRESH_FAILURES: Final = ("connection", "subscription")
+KEY_SET_RESULTS: Final = ("read", "failed")
 THROTTLE_REASONS: Final = ("command_rate", "output")
 READ_RESULTS: Final = ("immediate", "queued", "dropped", "cut")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
@@ -120,6 +128,14 @@ WORKER_FAMILIES: Final = (
            "their limit of bytes.", {"result": READ_RESULTS}),
     Family("app_connections_rejected_total", "counter", "worker",
            "Upgrades and connects rejected.", {"reason": REJECT_REASONS}),
+    Family("app_tokens_refused_total", "counter", "worker",
+           "Tokens of connections and subscriptions that were not accepted.",
+           {"reason": TOKEN_REFUSALS}),
+    Family("app_refresh_failures_total", "counter", "worker",
+           "Refreshes that were refused, and expiries for which none came in time.",
+           {"kind": REFRESH_FAILURES}),
+    Family("app_key_set_reads_total", "counter", "worker",
+           "Reads of a JSON Web Key Set.", {"result": KEY_SET_RESULTS}),
     Family("app_api_requests_total", "counter", "worker", "Requests to the server HTTP API.",
            {"result": API_RESULTS}),
     Family("app_throttles_total", "counter", "worker",

@@ -85,7 +85,15 @@ class Commands:
         except ClientError as error:
             done(error)
             return
-        body = publication_body(data, connection.user, connection.client, connection.info)
+        subscription = connection.channels.get(channel)
+        details = subscription.details if subscription is not None else None
+        body = publication_body(
+            data,
+            connection.user,
+            connection.client,
+            connection.info,
+            details.info if details is not None else b"",
+        )
         self._publishing += 1
         self._broker.publish(
             channel, body, policy, int(time.time() * 1000), partial(self._published, done)

@@ -7,7 +7,6 @@ counted, logged and becomes error 100 (temporary), so that the SDKs try again.
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Final, NamedTuple, Protocol
 
@@ -15,7 +14,7 @@ import msgspec
 import orjson
 
 from cluster import __version__, json_text
-from cluster.auth import Claims, authenticate
+from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
 from cluster.connection import Action, Connection
@@ -23,7 +22,6 @@ from cluster.errors import (
     CONNECTION_LIMIT,
     INSUFFICIENT_STATE,
     INTERNAL,
-    INVALID_TOKEN,
     SERVER_UNSUBSCRIBE,
     UNSUBSCRIBE_INSUFFICIENT_STATE,
     ClusterError,
@@ -36,7 +34,9 @@ from cluster.node.channels import Channels
 from cluster.node.commands import Commands, RpcHandler, store_failed
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.reads import StreamReads
+from cluster.node.refreshes import Refreshes, RevokedTokens, abandon
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
+from cluster.node.subscription_tokens import SubscriptionTokens, add_expiry
 from cluster.protocol import (
     ConnectRequest,
 )
@@ -85,6 +85,7 @@ class Node:
         open_broker: makes the broker for the listener of its publications.
         open_sessions: makes the sessions for the listener of their changes.
         users: counts the connections of each user; None for no limit.
+        revocations: what is revoked and blocked; None for nothing.
         rpc_handlers: by method; without any, every call is answered with 108.
     """
 
@@ -96,6 +97,7 @@ class Node:
         open_broker: Callable[[BrokerListener], Broker],
         open_sessions: Callable[[SessionListener], Sessions],
         users: ConnectionsOfUsers | None = None,
+        revocations: RevokedTokens | None = None,
         rpc_handlers: Mapping[str, RpcHandler] | None = None,
     ) -> None:
         self._config = config
@@ -105,6 +107,14 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         permissions = ChannelPermissions(config)
+        self.authenticator = Authenticator(config, counters)
+        self._revocations = revocations
+        self.refreshes = Refreshes(
+            self.authenticator,
+            revocations,
+            counters,
+            timeout_seconds=config.broker.timeout,
+        )
         self.hub = Hub(counters)
         self.reads = StreamReads(config.broker.read_concurrency, counters)
         self.channels = Channels(
@@ -119,7 +129,13 @@ class Node:
         )
         self.sessions = open_sessions(self)
         self._users = users if users is not None and users.is_on else None
-        self.subscriptions = SubscriptionBuilder(config, permissions, self.channels, counters)
+        self.subscriptions = SubscriptionBuilder(
+            config,
+            permissions,
+            self.channels,
+            counters,
+            SubscriptionTokens(self.authenticator),
+        )
         self.commands = Commands(
             config, permissions, self.channels.broker, self.reads, counters, rpc_handlers or {}
         )
@@ -142,14 +158,15 @@ class Node:
 
         Raises:
             ClientError: 109 for an expired token, 100 when the store is unavailable.
-            Disconnect: 3500 or 3501 for a bad or missing token, 3504 for a user with too many connections.
+            Disconnect: 3500 or 3501 for a bad or missing token, 3504 for a user with too many connections,
+                3507 for one that is blocked.
         """
-        claims = authenticate(request.token, self._config, time.time())
+        claims = await self.authenticator.connection(request.token)
         self._connects_waiting += 1
         try:
             async with asyncio.timeout(self._config.broker.timeout), self._connects:
-                session = await self._enter(
-                    claims.user, _wanted_session(request.data) or url_session or None, client
+                session = await self._admit(
+                    claims, _wanted_session(request.data) or url_session or None, client
                 )
         except (StoreError, TimeoutError) as error:
             store_failed(self._counters, "connect_failed", error)
@@ -168,6 +185,27 @@ class Node:
         return Connected(
             self._connect_result(client, claims, session, subscribed), claims, session, subscribed
         )
+
+    async def _admit(self, claims: Claims, wanted: str | None, client: Client) -> Session:
+        """Attach a session, unless the token is revoked or its user blocked; all is sent together."""
+        revocations = self._revocations
+        looking = revocations.look_up(claims) if revocations is not None else None
+        if looking is None:
+            return await self._enter(claims.user, wanted, client)
+        try:
+            session = await self._enter(claims.user, wanted, client)
+        except BaseException:
+            abandon(looking)
+            raise
+        try:
+            reason = await looking
+        except BaseException:
+            self._leave(session, client, may_end=not session.is_resumed)
+            raise
+        if reason:
+            self._leave(session, client, may_end=not session.is_resumed)
+            raise self.authenticator.refused(reason)
+        return session
 
     async def _enter(self, user: str, wanted: str | None, client: Client) -> Session:
         """Attach a session, and count the connection for its user; both commands are sent together."""
@@ -218,28 +256,19 @@ class Node:
             "pong": True,
         }
         if claims.expires_at:
-            result["expires"] = True
-            result["ttl"] = max(1, int(claims.expires_at - time.time()))
+            add_expiry(result, claims.expires_at)
         if subscribed:
             result["subs"] = {one.channel: one.result for one in subscribed}
         return result
 
-    def refresh(self, client: Client, token: str) -> dict[str, Any]:
-        """Extend a connection that expires.
+    async def refresh(self, client: Client, token: str) -> dict[str, Any]:
+        """Extend a connection that expires; raises as `Refreshes.verified` does."""
+        claims = await self.refreshes.verified(client.connection, token)
+        return self.refreshes.take(client.connection, claims)
 
-        Raises:
-            ClientError: 109 for an expired token.
-            Disconnect: 3500 for a bad token or another user's.
-        """
-        claims = authenticate(token, self._config, time.time())
-        if claims.user != client.connection.user:
-            raise INVALID_TOKEN.fresh()
-        client.connection.expires_at = claims.expires_at
-        result: dict[str, Any] = {"client": client.connection.client, "version": __version__}
-        if claims.expires_at:
-            result["expires"] = True
-            result["ttl"] = max(1, int(claims.expires_at - time.time()))
-        return result
+    async def sub_refresh(self, client: Client, channel: str, token: str) -> dict[str, Any]:
+        """Extend a subscription that expires; raises as `Refreshes.subscription` does."""
+        return await self.refreshes.subscription(client.connection, channel, token)
 
     def _insufficient(self, subscriber: object, channel: str) -> None:
         client: Client = subscriber  # type: ignore[assignment]

@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from cluster.auth import SubscriptionClaims
 from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, Config
+from cluster.connection import Connection, SubscriptionDetails
 from cluster.errors import UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels, Joining, RecoveryLimits
 from cluster.node.permissions import ChannelPermissions
+from cluster.node.subscription_tokens import SubscriptionTokens, add_token, overridden
 from cluster.protocol import Position, SubscribeRequest, publications_json
 
 
@@ -23,6 +26,7 @@ class Subscribed(NamedTuple):
     result: dict[str, Any]
     joining: Joining
     is_positioned: bool
+    details: SubscriptionDetails | None = None
 
 
 class SubscribePlan(NamedTuple):
@@ -43,8 +47,10 @@ class SubscriptionBuilder:
         permissions: ChannelPermissions,
         channels: Channels,
         counters: Counters,
+        tokens: SubscriptionTokens,
     ) -> None:
         self._config = config
+        self._tokens = tokens
         self._permissions = permissions
         self._channels = channels
         self._counters = counters
@@ -53,22 +59,31 @@ class SubscriptionBuilder:
             config.client.recovery_max_publication_limit, config.client.queue_max_size // 2
         )
 
-    def prepare_now(self, request: SubscribeRequest) -> Subscribed | None:
+    def prepare_now(self, request: SubscribeRequest, connection: Connection) -> Subscribed | None:
         """Prepare a subscription that needs nothing of the store: no task, no wait.
 
         Returns:
             What `prepare` returns, or None: then `prepare` is needed.
 
         Raises:
-            ClientError: as `prepare` does.
+            ClientError, Disconnect: as `prepare` does.
         """
         options = self._permissions.options(request.channel)
-        self._permissions.allow(request.channel)
+        claims: SubscriptionClaims | None = None
+        if request.token:
+            claims = self._tokens.granted_now(request, connection)
+            if claims is None:
+                return None
+            options = overridden(options, claims.override)
+        else:
+            self._permissions.allow(request.channel)
         plan = self._plan(request, options)
         joining = self._channels.begin_now(request.channel, plan.policy, plan.recover_from)
-        return self._prepared(request, plan, joining) if joining is not None else None
+        return self._prepared(request, plan, joining, claims) if joining is not None else None
 
-    async def prepare(self, request: SubscribeRequest, reader: object) -> Subscribed:
+    async def prepare(
+        self, request: SubscribeRequest, reader: object, connection: Connection
+    ) -> Subscribed:
         """Prepare a subscription: `join` or `abort` follows, with nothing awaited between.
 
         Args:
@@ -76,20 +91,30 @@ class SubscriptionBuilder:
 
         Raises:
             ClientError: 102, 103, 107 as the channel's namespace says; 112 when recovery is impossible and
-                the client wants to know; 100 when the store is away.
+                the client wants to know; 100 when the store is away; 103, 109, 110 for its token.
+            Disconnect: 3500 for a token for another channel, user or client.
         """
         options = self._permissions.options(request.channel)
-        self._permissions.allow(request.channel)
-        return await self._prepare(request, options, reader)
+        claims: SubscriptionClaims | None = None
+        if request.token:
+            claims = await self._tokens.granted(request, connection)
+            options = overridden(options, claims.override)
+        else:
+            self._permissions.allow(request.channel)
+        return await self._prepare(request, options, reader, claims)
 
     async def _prepare(
-        self, request: SubscribeRequest, options: ChannelOptions, reader: object
+        self,
+        request: SubscribeRequest,
+        options: ChannelOptions,
+        reader: object,
+        claims: SubscriptionClaims | None = None,
     ) -> Subscribed:
         plan = self._plan(request, options)
         joining = await self._channels.begin(
             request.channel, plan.policy, plan.recover_from, self._limits, reader
         )
-        return self._prepared(request, plan, joining)
+        return self._prepared(request, plan, joining, claims)
 
     def _plan(self, request: SubscribeRequest, options: ChannelOptions) -> SubscribePlan:
         policy = self._permissions.history(request.channel)
@@ -108,7 +133,11 @@ class SubscriptionBuilder:
         )
 
     def _prepared(
-        self, request: SubscribeRequest, plan: SubscribePlan, joining: Joining
+        self,
+        request: SubscribeRequest,
+        plan: SubscribePlan,
+        joining: Joining,
+        claims: SubscriptionClaims | None,
     ) -> Subscribed:
         result: dict[str, Any] = {}
         if plan.is_positioned and joining.read is not None:
@@ -127,7 +156,8 @@ class SubscriptionBuilder:
                 result["offset"] = offset
         elif request.recover:
             result = {"was_recovering": True}
-        return Subscribed(request.channel, result, joining, plan.is_positioned)
+        details = add_token(result, claims) if claims is not None else None
+        return Subscribed(request.channel, result, joining, plan.is_positioned, details)
 
     def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:
         assert joining.read is not None

@@ -5,7 +5,8 @@ name are in one slot of a Redis Cluster. The kinds are
 
     c  a channel, as a client calls it: `.meta`, `.stream`, `.pub`
     s  a bucket of sessions: `.session.<id>`, `.sessions`, `.counters`, `.changes`
-    u  a user, as the token says: `.connections`
+    u  a user, as the token says: `.connections`, `.access`
+    t  a token, by its id: `.revoked`
     i  what only the workers use: `.pub` of a canary, and what `check_access` tries
 
 Rules: a prefix holds no colon (`PREFIX`), the database is a number, the kind is one character, and the name
@@ -29,6 +30,7 @@ from cluster.resp.shard import Shard
 KIND_CHANNEL: Final = "c"
 KIND_SESSIONS: Final = "s"
 KIND_USER: Final = "u"
+KIND_TOKEN: Final = "t"  # noqa: S105 - a letter, no password
 KIND_INTERNAL: Final = "i"
 
 

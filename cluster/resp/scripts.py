@@ -38,6 +38,7 @@ SESSION_RENEW: Final = _load("session_renew")
 SESSION_UPDATE: Final = _load("session_update")
 SESSION_SWEEP: Final = _load("session_sweep")
 USER_ENTER: Final = _load("user_enter")
+REVOKE: Final = _load("revoke")
 CHECK_ACCESS: Final = _load("check_access")
 
 SCRIPTS: Final = (
@@ -50,5 +51,6 @@ SCRIPTS: Final = (
     SESSION_UPDATE,
     SESSION_SWEEP,
     USER_ENTER,
+    REVOKE,
     CHECK_ACCESS,
 )

@@ -9,11 +9,12 @@ with 3008 when more than `client.queue_max_size` bytes are unsent.
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Protocol, TypeVar
 
-from cluster.connection import Connection, actions
+from cluster.connection import Connection, ExpiryDelays, actions
 from cluster.errors import (
     CONNECTION_CLOSED,
     NORMAL,
@@ -43,6 +44,8 @@ class ClientOwner(Protocol):
     counters: Counters
     rate: CommandRate
     session_short_lived_seconds: float
+    expiry_delays: ExpiryDelays
+    expiry_horizon: float
 
     def closing(self, client: WebSocketClient) -> None:
         """A close frame has been written; the socket must be closed soon."""
@@ -61,7 +64,9 @@ class WebSocketClient(ActionPerformer):
         address: what the limits per address count it by; "" if they are off.
     """
 
-    __slots__ = ("_native_pings", "_owner", "address", "opened_at", "timer_slot")
+    __slots__ = (
+        "_expiry_timer", "_native_pings", "_owner", "address", "opened_at", "timer_slot",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -74,6 +79,7 @@ class WebSocketClient(ActionPerformer):
         super().__init__(connection, owner.node, owner.counters, owner.rate, url_session)
         self._owner = owner
         self._native_pings = native_pings
+        self._expiry_timer: asyncio.TimerHandle | None = None
         self.address = ""
         self.opened_at = 0.0
         self.timer_slot = 0
@@ -151,6 +157,9 @@ class WebSocketClient(ActionPerformer):
     def _leave(self, why: Disconnect) -> None:
         """Remove the client from everything but its socket."""
         self._is_closing = True
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+            self._expiry_timer = None
         self._counters.closed(why.code)
         lived = time.monotonic() - self.opened_at
         session = self.session
@@ -175,10 +184,10 @@ class WebSocketClient(ActionPerformer):
     def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
         """Subscribe, at once if the store is not needed; then `frames` are written with the reply."""
         since = time.monotonic()
-        outcome: Subscribed | ClientError | None
+        outcome: Subscribed | ClientError | Disconnect | None
         try:
-            outcome = self._node.subscriptions.prepare_now(action.request)
-        except ClientError as why:
+            outcome = self._node.subscriptions.prepare_now(action.request, self.connection)
+        except (ClientError, Disconnect) as why:
             outcome = why
         except Exception:
             log.exception("subscribe_failed", client=self.connection.client)
@@ -197,7 +206,8 @@ class WebSocketClient(ActionPerformer):
 
     async def _do_subscribe(self, action: actions.Subscribe, since: float) -> None:
         outcome = await self._outcome(
-            "subscribe_failed", self._node.subscriptions.prepare(action.request, self)
+            "subscribe_failed",
+            self._node.subscriptions.prepare(action.request, self, self.connection),
         )
         if isinstance(outcome, Subscribed):
             self._subscribed(action, since, outcome, [])
@@ -210,7 +220,11 @@ class WebSocketClient(ActionPerformer):
     ) -> None:
         self._counters.command_duration["subscribe"].observe(time.monotonic() - since)
         replies = self.connection.subscribed(
-            action.id, outcome.channel, outcome.result, is_positioned=outcome.is_positioned
+            action.id,
+            outcome.channel,
+            outcome.result,
+            is_positioned=outcome.is_positioned,
+            details=outcome.details,
         )
         if not replies:
             self._abort(outcome)
@@ -222,6 +236,8 @@ class WebSocketClient(ActionPerformer):
             self._abort(outcome)
             raise
         self._node.channels.join(outcome.joining, self, self.write)
+        if outcome.details is not None:
+            self.watch_expiry()
 
     def _subscribe_refused(
         self, action: actions.Subscribe, since: float, why: ClientError | Disconnect
@@ -255,12 +271,11 @@ class WebSocketClient(ActionPerformer):
         self.perform(answers)
 
     def _refresh(self, action: actions.Refresh) -> None:
-        try:
-            result = self._node.refresh(self, action.token)
-        except (ClientError, Disconnect) as why:
-            self.perform(self.connection.answered(action.id, why))
-        else:
-            self.perform(self.connection.replied(action.id, "refresh", result))
+        self._run(self._do_call(action.id, "refresh", self._node.refresh(self, action.token)))
+
+    def _sub_refresh(self, action: actions.SubRefresh) -> None:
+        refresh = self._node.sub_refresh(self, action.channel, action.token)
+        self._run(self._do_call(action.id, "sub_refresh", refresh))
 
     async def _do_call(
         self, number: int, method: str, call: Coroutine[Any, Any, dict[str, Any]]
@@ -270,16 +285,40 @@ class WebSocketClient(ActionPerformer):
         self._counters.command_duration[method].observe(time.monotonic() - since)
         if isinstance(outcome, dict):
             self.perform(self.connection.replied(number, method, outcome))
+            if "expires" in outcome:
+                self.watch_expiry()
         else:
             self.perform(self.connection.answered(number, outcome))
 
     # --- timers ------------------------------------------------------------------------------
 
     def ping(self, now: float) -> None:
-        """Send a ping, or close the connection if it has expired."""
-        self.perform(self.connection.expiry_due(now))
-        if not self._is_closing and self.connection.ping_due():
+        """Send a ping, or end what has expired."""
+        self.perform(self.connection.expiry_due(now, self._owner.expiry_delays))
+        if self._is_closing:
+            return
+        self.watch_expiry()
+        if self.connection.ping_due():
             self.write(native_ping_frame() if self._native_pings else PING_FRAME)
+
+    def watch_expiry(self) -> None:
+        """Look again when the connection or a subscription expires, if that is before the next ping."""
+        due = self.connection.next_expiry(self._owner.expiry_delays)
+        if due == math.inf:
+            return
+        wait = due - time.time()
+        if wait > self._owner.expiry_horizon or self._is_closing:
+            return
+        if self._expiry_timer is not None:
+            self._expiry_timer.cancel()
+        loop = asyncio.get_running_loop()
+        self._expiry_timer = loop.call_later(max(0.0, wait) + 0.001, self._expire)
+
+    def _expire(self) -> None:
+        self._expiry_timer = None
+        if not self._is_closing:
+            self.perform(self.connection.expiry_due(time.time(), self._owner.expiry_delays))
+            self.watch_expiry()
 
     def check_pong(self) -> None:
         """Close the connection if its pong is missing."""
@@ -294,6 +333,7 @@ _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
     actions.Close: WebSocketClient._close,
     actions.Connect: WebSocketClient._connect,
     actions.Refresh: WebSocketClient._refresh,
+    actions.SubRefresh: WebSocketClient._sub_refresh,
     actions.Publish: WebSocketClient._publish,
     actions.Leave: WebSocketClient._leave_channel,
     actions.History: WebSocketClient._history,

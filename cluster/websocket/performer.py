@@ -184,8 +184,11 @@ class ActionPerformer(FrameProtocol):
             user=claims.user,
             info=claims.info,
             expires_at=claims.expires_at,
+            claims=claims,
             server_side={
-                one.channel: actions.Subscription(one.is_positioned, is_server_side=True)
+                one.channel: actions.Subscription(
+                    one.is_positioned, is_server_side=True, details=one.details
+                )
                 for one in connected.subscribed
             },
         )
@@ -205,6 +208,8 @@ class ActionPerformer(FrameProtocol):
         self._counted = 1
         self._count()
         self.perform(wanted)
+        if claims.expires_at:
+            self.watch_expiry()
         self._node.follow_session(self)
 
     def _join(self, subscribed: list[Subscribed]) -> None:
@@ -218,6 +223,10 @@ class ActionPerformer(FrameProtocol):
     def _abort(self, subscribed: Subscribed) -> None:
         """Give a prepared subscription up: the connection was closed before it could join."""
         self._node.channels.abort(subscribed.joining.channel)
+
+    def watch_expiry(self) -> None:
+        """Look again when the connection or a subscription expires."""
+        raise NotImplementedError
 
     def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
         """Subscribe; `frames` are still to be written before the reply."""

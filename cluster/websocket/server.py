@@ -21,7 +21,7 @@ from aiohttp import hdrs
 
 from cluster.addresses import trusted_networks
 from cluster.config import Config
-from cluster.connection import Connection, State
+from cluster.connection import Connection, ExpiryDelays, State
 from cluster.errors import SHUTDOWN
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
@@ -92,6 +92,11 @@ class WebSocketServer:
         self.node = node
         self.counters = counters
         self.session_short_lived_seconds = config.session.short_lived
+        self.expiry_delays = ExpiryDelays(
+            config.client.expired_close_delay, config.client.expired_sub_close_delay
+        )
+        # An expiry before the next ping has a timer of its own; a ping may be a tick late.
+        self.expiry_horizon = 1.5 * config.client.ping_interval
         self.rate = CommandRate(config.client.command_rate_limit, config.client.command_burst)
         self._addresses = AddressLimits(
             config.client, trusted_networks(config.server.trusted_proxies)

@@ -15,6 +15,7 @@ from cluster.resp.layout import check_layout, rename_layout_1
 from cluster.resp.router import Router
 from cluster.sessions import SessionListener
 from cluster.sessions.redis_sessions import RedisSessions
+from cluster.sessions.revocations import Revocations
 from cluster.sessions.user_connections import UserConnections
 
 
@@ -26,6 +27,7 @@ class RedisStores:
 
     Attributes:
         sessions, users: as they were opened.
+        revocations: tokens and users that are refused.
         canary: whether messages of the subscriptions really arrive.
     """
 
@@ -42,6 +44,7 @@ class RedisStores:
             on_link_lost=self._link_lost,
         )
         self._subscriptions = self._router.subscriptions
+        self.revocations = Revocations(self._router, prefix=self._prefix)
         self.canary = Canary(
             self._router,
             self._subscriptions,

@@ -99,6 +99,7 @@ class Worker:
             open_broker=self._stores.open_broker,
             open_sessions=self._stores.open_sessions,
             users=self._stores.open_user_connections(),
+            revocations=self._stores.revocations,
             rpc_handlers=rpc_handlers,
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)

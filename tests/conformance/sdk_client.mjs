@@ -5,6 +5,7 @@
 //      {"event": "publication", "client": "ann", "channel": "news", ...} whenever the SDK says so
 // Ends with its standard input.
 
+import { createHmac } from "node:crypto";
 import readline from "node:readline";
 import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
@@ -44,16 +45,31 @@ function watchSubscription(name, channel, sub) {
   );
 }
 
+// Makes tokens as an application's backend does: {"key": ..., "user": ..., "ttl": seconds}.
+function signer(name, tokens) {
+  const part = (value) => Buffer.from(JSON.stringify(value)).toString("base64url");
+  return async (ctx) => {
+    const exp = Math.floor(Date.now() / 1000) + tokens.ttl;
+    const claims = { sub: tokens.user, exp, ...(ctx?.channel && { channel: ctx.channel }) };
+    const body = `${part({ alg: "HS256" })}.${part(claims)}`;
+    const signature = createHmac("sha256", tokens.key).update(body).digest("base64url");
+    say({ event: "token", client: name, channel: ctx?.channel ?? "" });
+    return `${body}.${signature}`;
+  };
+}
+
 const verbs = {
-  connect({ client: name, url, options = {} }) {
-    const client = new Centrifuge(url, { websocket: WebSocket, ...options });
+  connect({ client: name, url, options = {}, tokens = null }) {
+    const getToken = tokens ? { getToken: signer(name, tokens) } : {};
+    const client = new Centrifuge(url, { websocket: WebSocket, ...options, ...getToken });
     clients.set(name, client);
     watchClient(name, client);
     client.connect();
     return {};
   },
-  subscribe({ client: name, channel, options = {} }) {
-    const sub = clients.get(name).newSubscription(channel, options);
+  subscribe({ client: name, channel, options = {}, tokens = null }) {
+    const getToken = tokens ? { getToken: signer(name, tokens) } : {};
+    const sub = clients.get(name).newSubscription(channel, { ...options, ...getToken });
     watchSubscription(name, channel, sub);
     sub.subscribe();
     return {};

@@ -10,11 +10,13 @@ import contextlib
 import itertools
 import json
 import shutil
-from collections.abc import AsyncIterator, Callable
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 from typing import Any, Protocol
 
 import centrifuge
+import jwt
 import pytest
 
 HERE = Path(__file__).parent
@@ -203,21 +205,42 @@ class PythonSdk:
 
         return tell
 
-    async def _connect(self, name: str, url: str, options: Json | None = None) -> None:
+    def _signer(self, name: str, tokens: Json) -> Callable[..., Awaitable[str]]:
+        """Makes tokens as an application's backend does: key, user and ttl in seconds."""
+
+        async def sign(channel: str = "") -> str:
+            claims = {"sub": tokens["user"], "exp": int(time.time()) + tokens["ttl"]}
+            if channel:
+                claims["channel"] = channel
+            self.events.add({"event": "token", "client": name, "channel": channel})
+            return jwt.encode(claims, tokens["key"], algorithm="HS256")
+
+        return sign
+
+    async def _connect(
+        self, name: str, url: str, options: Json | None = None, tokens: Json | None = None
+    ) -> None:
         tell = self._teller(client=name)
         # `proxy=None`: an HTTP proxy of the environment is not used on loopback.
-        names = {"maxServerPingDelay": "max_server_ping_delay", "data": "data"}
+        names = {"maxServerPingDelay": "max_server_ping_delay", "data": "data", "token": "token"}
         given = {names[key]: value for key, value in (options or {}).items()}
         if "max_server_ping_delay" in given:
             given["max_server_ping_delay"] /= 1000
+        if tokens is not None:
+            given["get_token"] = self._signer(name, tokens)
         events = _ClientEvents(tell)
         self.clients[name] = centrifuge.Client(url, events=events, proxy=None, **given)
         await self.clients[name].connect()
 
-    async def _subscribe(self, name: str, channel: str, options: Json | None = None) -> None:
+    async def _subscribe(
+        self, name: str, channel: str, options: Json | None = None, tokens: Json | None = None
+    ) -> None:
         tell = self._teller(client=name, channel=channel)
+        given = dict(options or {})
+        if tokens is not None:
+            given["get_token"] = self._signer(name, tokens)
         sub = self.clients[name].new_subscription(
-            channel, events=_SubscriptionEvents(tell), **(options or {})
+            channel, events=_SubscriptionEvents(tell), **given
         )
         await sub.subscribe()
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pytest
 
 from cluster import connection as machine
+from cluster.auth import Claims
 from cluster.connection import Connection, Send
 from cluster.errors import (
     INTERNAL,
@@ -16,6 +18,8 @@ from cluster.errors import (
 )
 from cluster.metrics.counters import Counters
 from tests.unit.spoken import codes, enter, error_code, line, lines, make, said
+
+DELAYS = machine.ExpiryDelays(connection=25.0, subscription=5.0)
 
 
 @pytest.fixture
@@ -180,12 +184,71 @@ def test_an_expired_connection_has_time_to_refresh():
     connection = make()
     connection.receive(line(1, "connect"))
     enter(connection, expires_at=1000)
-    assert connection.expiry_due(1000 + machine.EXPIRED_CLOSE_DELAY_SECONDS) == []
-    assert codes(connection.expiry_due(1001 + machine.EXPIRED_CLOSE_DELAY_SECONDS)) == [3005]
+    assert connection.next_expiry(DELAYS) == 1025
+    assert connection.expiry_due(1025, DELAYS) == []
+    assert codes(connection.expiry_due(1026, DELAYS)) == [3005]
+
+
+def subscribed(connection: Connection, *, expires_at: int, info: bytes = b"") -> None:
+    connection.receive(line(9, "subscribe", channel="a", token="t"))
+    details = machine.SubscriptionDetails(info, expires_at)
+    assert connection.subscribed(9, "a", {}, is_positioned=False, details=details)
+
+
+def test_a_subscription_that_was_not_refreshed_ends_with_2501(connection: Connection):
+    subscribed(connection, expires_at=1000)
+    assert connection.next_expiry(DELAYS) == 1005
+    assert connection.expiry_due(1005, DELAYS) == []
+    leave, push = connection.expiry_due(1006, DELAYS)
+    assert leave == machine.Leave("a")
+    assert said([push]) == [
+        {"push": {"channel": "a", "unsubscribe": {"code": 2501, "reason": "subscription expired"}}}
+    ]
+    assert connection.expiry_due(1007, DELAYS) == []
+
+
+def test_a_server_side_subscription_that_was_not_refreshed_closes_with_3006(
+    connection: Connection,
+):
+    connection.channels["s"] = machine.Subscription(
+        False, is_server_side=True, details=machine.SubscriptionDetails(b"", 1000)
+    )
+    assert codes(connection.expiry_due(1006, DELAYS)) == [3006]
+
+
+def test_a_refreshed_subscription_goes_on_and_keeps_its_info(connection: Connection):
+    subscribed(connection, expires_at=1000, info=b"1")
+    assert connection.sub_refreshed("a", b"", 2000)
+    assert connection.channels["a"].info == b"1"
+    assert connection.expiry_due(1006, DELAYS) == []
+    assert connection.sub_refreshed("a", b"2", 0)
+    assert (connection.channels["a"].info, connection.next_expiry(DELAYS)) == (b"2", math.inf)
+    assert not connection.sub_refreshed("b", b"", 0)
+
+
+def test_a_sub_refresh_is_requested_and_answered(connection: Connection):
+    subscribed(connection, expires_at=1000)
+    wanted = connection.receive(line(2, "sub_refresh", channel="a", token="t"))
+    assert wanted == [machine.SubRefresh(2, "a", "t")]
+    assert said(connection.replied(2, "sub_refresh", {})) == [{"id": 2, "sub_refresh": {}}]
+
+
+def test_a_sub_refresh_without_a_token_is_107_and_without_a_channel_3501(connection: Connection):
+    subscribed(connection, expires_at=1000)
+    assert error_code(connection.receive(line(2, "sub_refresh", channel="a"))) == 107
+    assert codes(connection.receive(line(3, "sub_refresh", token="t"))) == [3501]
+
+
+def test_a_refresh_takes_the_new_expiry_and_an_info_if_there_is_one(connection: Connection):
+    connection.info = b"1"
+    connection.refreshed(Claims("", b"", 2000))
+    assert (connection.expires_at, connection.info) == (2000, b"1")
+    connection.refreshed(Claims("", b"2", 0))
+    assert (connection.next_expiry(DELAYS), connection.info) == (math.inf, b"2")
 
 
 def test_a_connection_that_never_expires_stays(connection: Connection):
-    assert connection.expiry_due(1e12) == []
+    assert connection.expiry_due(1e12, DELAYS) == []
 
 
 def test_a_connection_is_closed_once(connection: Connection):

@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition,
 
 from cluster.broker import BrokerListener
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
-from cluster.connection import Connection
+from cluster.connection import Connection, ExpiryDelays
 from cluster.metrics.counters import Counters
 from cluster.node.node import Node
 from cluster.protocol import Position, Publication
@@ -73,6 +73,8 @@ class LawOwner:
         self.counters = counters
         self.rate = CommandRate(0, 1)
         self.session_short_lived_seconds = 0.0
+        self.expiry_delays = ExpiryDelays(0.0, 0.0)
+        self.expiry_horizon = 0.0
 
     def closing(self, client: WebSocketClient) -> None:
         """Nothing waits for it."""

@@ -1,0 +1,121 @@
+"""Refreshes: a connection, or a subscription, gets a new token before the old one expires."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any, Protocol
+
+from cluster import __version__
+from cluster.auth import ANONYMOUS, Authenticator, Claims
+from cluster.connection import Connection
+from cluster.errors import (
+    BAD_REQUEST_CLOSE,
+    INTERNAL,
+    PERMISSION_DENIED,
+    ClientError,
+    Disconnect,
+    StoreError,
+)
+from cluster.log import get_logger
+from cluster.metrics.counters import Counters
+from cluster.node.subscription_tokens import add_expiry
+
+log = get_logger()
+
+
+class RevokedTokens(Protocol):
+    """What a node needs to refuse revoked tokens; see `cluster.sessions.revocations`."""
+
+    def look_up(self, claims: Claims) -> asyncio.Future[str] | None: ...
+
+
+def abandon(look_up: asyncio.Future[str]) -> None:
+    """Give up a look-up; nothing waits for its error."""
+    if not look_up.cancel() and not look_up.cancelled():
+        look_up.exception()
+
+
+class Refreshes:
+    """The refreshes of one worker's clients; those that are refused are counted.
+
+    Args:
+        revocations: what is revoked and blocked; None for nothing.
+        timeout_seconds: how long a look-up may take.
+    """
+
+    def __init__(
+        self,
+        authenticator: Authenticator,
+        revocations: RevokedTokens | None,
+        counters: Counters,
+        *,
+        timeout_seconds: float,
+    ) -> None:
+        self._authenticator = authenticator
+        self._revocations = revocations
+        self._counters = counters
+        self._timeout_seconds = timeout_seconds
+
+    async def verified(self, connection: Connection, token: str) -> Claims:
+        """The claims of the token of a refresh.
+
+        Raises:
+            ClientError: 100 if its key cannot be read now, or the store is unavailable; 110 if its
+                `expire_at` has passed.
+            Disconnect: 3005 for an expired token, 3500 for a bad or revoked token or another user's, 3507 for
+                a blocked user, 3501 if the connection was not made with a token.
+        """
+        if connection.claims is ANONYMOUS:
+            raise BAD_REQUEST_CLOSE.fresh()
+        try:
+            claims = await self._authenticator.refreshed(token, connection.user)
+            await self._demand_unrevoked(claims)
+        except (ClientError, Disconnect):
+            self._counters.refresh_failures["connection"] += 1
+            raise
+        return claims
+
+    async def _demand_unrevoked(self, claims: Claims) -> None:
+        revocations = self._revocations
+        looking = revocations.look_up(claims) if revocations is not None else None
+        if looking is None:
+            return
+        try:
+            reason = await asyncio.wait_for(looking, self._timeout_seconds)
+        except (StoreError, TimeoutError) as error:
+            self._counters.errors["store"] += 1
+            log.error("refresh_failed", reason=str(error) or "the store is too slow")
+            raise INTERNAL.fresh() from None
+        if reason:
+            raise self._authenticator.refused(reason)
+
+    def take(self, connection: Connection, claims: Claims) -> dict[str, Any]:
+        """Extend a connection; returns the result of the refresh."""
+        connection.refreshed(claims)
+        result: dict[str, Any] = {"client": connection.client, "version": __version__}
+        add_expiry(result, claims.expires_at)
+        return result
+
+    async def subscription(
+        self, connection: Connection, channel: str, token: str
+    ) -> dict[str, Any]:
+        """Extend a subscription; returns the result of the sub_refresh.
+
+        Raises:
+            ClientError: 100 if the token's key cannot be read now, 110 if its `expire_at` has passed, 103 if
+                the subscription has ended meanwhile.
+            Disconnect: 3006 for an expired token, 3500 for a bad token, or one for another channel, user or
+                client.
+        """
+        try:
+            claims = await self._authenticator.subscription(
+                token, channel, connection.user, connection.client, refreshes=True
+            )
+            if not connection.sub_refreshed(channel, claims.info, claims.expires_at):
+                raise PERMISSION_DENIED.fresh()
+        except (ClientError, Disconnect):
+            self._counters.refresh_failures["subscription"] += 1
+            raise
+        result: dict[str, Any] = {}
+        add_expiry(result, claims.expires_at)
+        return result

@@ -1,0 +1,70 @@
+"""Subscription tokens: what one that was presented grants, and what the client gets with it.
+
+A presented token alone decides: no other permission is consulted. Private channels need one.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from typing import Any
+
+import orjson
+
+from cluster.auth import Authenticator, ChannelOverride, SubscriptionClaims
+from cluster.config import ChannelOptions
+from cluster.connection import Connection, SubscriptionDetails
+from cluster.protocol import SubscribeRequest
+
+
+class SubscriptionTokens:
+    """Verifies the tokens with which clients subscribe."""
+
+    def __init__(self, authenticator: Authenticator) -> None:
+        self._authenticator = authenticator
+
+    def granted_now(
+        self, request: SubscribeRequest, connection: Connection
+    ) -> SubscriptionClaims | None:
+        """What `granted` returns, or None: then the token's key must be read, and `granted` is needed."""
+        return self._authenticator.subscription_now(
+            request.token, request.channel, connection.user, connection.client
+        )
+
+    async def granted(
+        self, request: SubscribeRequest, connection: Connection
+    ) -> SubscriptionClaims:
+        """What the token of a subscribe grants; raises as `Authenticator.subscription` does."""
+        return await self._authenticator.subscription(
+            request.token, request.channel, connection.user, connection.client
+        )
+
+
+def overridden(options: ChannelOptions, override: ChannelOverride | None) -> ChannelOptions:
+    """The options of a channel as one subscription has them."""
+    if override is None:
+        return options
+    known = {one.name for one in dataclasses.fields(options)}
+    changes = {
+        name: value
+        for name, value in override._asdict().items()
+        if value is not None and name in known
+    }
+    return dataclasses.replace(options, **changes) if changes else options
+
+
+def add_token(result: dict[str, Any], claims: SubscriptionClaims) -> SubscriptionDetails | None:
+    """Add to the result of a subscribe what its token says; returns what the subscription keeps of it."""
+    if claims.data:
+        result["data"] = orjson.Fragment(claims.data)
+    add_expiry(result, claims.expires_at)
+    if not (claims.info or claims.expires_at):
+        return None
+    return SubscriptionDetails(claims.info, claims.expires_at)
+
+
+def add_expiry(result: dict[str, Any], expires_at: int) -> None:
+    """Add `expires` and `ttl`, in seconds and at least 1; nothing for 0, which is never."""
+    if expires_at:
+        result["expires"] = True
+        result["ttl"] = max(1, int(expires_at - time.time()))
