@@ -16,7 +16,9 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Mapping
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
@@ -43,6 +45,32 @@ _MAXIMUM_TIME: Final = 2**53
 _MAXIMUM_SECONDS: Final = 365 * 24 * 3600
 
 
+class ChannelOverride(NamedTuple):
+    """Options of a channel that are different for one subscription; None leaves them as they are."""
+
+    presence: bool | None = None
+    join_leave: bool | None = None
+    force_push_join_leave: bool | None = None
+    force_recovery: bool | None = None
+    force_positioning: bool | None = None
+
+
+class ServerSubscription(NamedTuple):
+    """What a connection token says about a channel that the server subscribes the connection to.
+
+    Attributes:
+        info: JSON text that others see as `chan_info`, b"" if there is none.
+        data: JSON text for the client, with the subscription; b"" if there is none.
+    """
+
+    info: bytes = b""
+    data: bytes = b""
+    override: ChannelOverride | None = None
+
+
+_NO_SUBS: Final[Mapping[str, ServerSubscription]] = MappingProxyType({})
+
+
 class Claims(NamedTuple):
     """What a token says about a connection's user.
 
@@ -50,11 +78,15 @@ class Claims(NamedTuple):
         user: "" is anonymous.
         info: JSON text that others see as `conn_info`, b"" if there is none.
         expires_at: Unix seconds, 0 for never.
+        channels: what the server subscribes the connection to; empty if there are `subs`.
+        subs: the same with options, by channel.
     """
 
     user: str
     info: bytes
     expires_at: int
+    channels: tuple[str, ...] = ()
+    subs: Mapping[str, ServerSubscription] = _NO_SUBS
 
 
 _ANONYMOUS: Final = Claims("", b"", 0)

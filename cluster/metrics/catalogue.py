@@ -56,6 +56,7 @@ REJECT_REASONS: Final = (
     "not_ready",
     "bad_handshake",
 )
+PERMISSION_OPERATIONS: Final = ("subscribe", "publish", "history", "presence")
 THROTTLE_REASONS: Final = ("command_rate", "output")
 READ_RESULTS: Final = ("immediate", "queued", "dropped", "cut")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
@@ -107,6 +108,8 @@ WORKER_FAMILIES: Final = (
            {"type": ERROR_TYPES}),
     Family("app_client_errors_total", "counter", "worker",
            "Faults of clients, by error or close code.", {"code": _CLIENT_CODES}),
+    Family("app_permission_refusals_total", "counter", "worker",
+           "Commands refused with 103, permission denied.", {"operation": PERMISSION_OPERATIONS}),
     Family("app_commands_total", "counter", "worker", "Commands received.", {"method": METHODS}),
     Family("app_messages_dropped_total", "counter", "worker",
            "Pushes not delivered: to a slow or closed connection, or lost with the broker.",

@@ -177,7 +177,7 @@ class WebSocketClient(ActionPerformer):
         since = time.monotonic()
         outcome: Subscribed | ClientError | None
         try:
-            outcome = self._node.subscriptions.prepare_now(action.request)
+            outcome = self._node.subscriptions.prepare_now(action.request, self.connection)
         except ClientError as why:
             outcome = why
         except Exception:
@@ -197,7 +197,8 @@ class WebSocketClient(ActionPerformer):
 
     async def _do_subscribe(self, action: actions.Subscribe, since: float) -> None:
         outcome = await self._outcome(
-            "subscribe_failed", self._node.subscriptions.prepare(action.request, self)
+            "subscribe_failed",
+            self._node.subscriptions.prepare(action.request, self, self.connection),
         )
         if isinstance(outcome, Subscribed):
             self._subscribed(action, since, outcome, [])
@@ -237,7 +238,7 @@ class WebSocketClient(ActionPerformer):
         self._count()
 
     def _history(self, action: actions.History) -> None:
-        history = self._node.commands.history(self, action.request)
+        history = self._node.commands.history(self, action.request, self.connection)
         self._run(self._do_call(action.id, "history", history))
 
     def _rpc(self, action: actions.Rpc) -> None:
