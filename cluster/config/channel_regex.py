@@ -145,24 +145,25 @@ class ChannelRegex:
             first = [self._built((branch, flags), following) for branch in argument[1]]
             return self._added(_State(first))
         if operator in _REPEATS:
-            return self._repeat(*argument, flags, following)
+            least, most, body = argument
+            return self._repeat(least, most, (body, flags), following)
         if operator is _constants.AT and argument in _BEGIN:
             return self._added(_State([following], assertion="begin"))
         if operator is _constants.AT and argument in _END:
             return self._added(_State([following], assertion="end"))
         return self._added(_State([following], _chars(operator, argument, flags)))
 
-    def _repeat(self, least: int, most: int, body: Any, flags: int, following: int) -> int:
+    def _repeat(self, least: int, most: int, body: tuple[Any, int], following: int) -> int:
         first = following
         if most is _constants.MAXREPEAT:
             loop = _State([following])
             first = self._added(loop)
-            loop.following.append(self._built((body, flags), first))
+            loop.following.append(self._built(body, first))
         else:
             for _ in range(most - least):
-                first = self._added(_State([following, self._built((body, flags), first)]))
+                first = self._added(_State([following, self._built(body, first)]))
         for _ in range(least):
-            first = self._built((body, flags), first)
+            first = self._built(body, first)
         return first
 
     def _added(self, state: _State) -> int:
@@ -194,7 +195,7 @@ def _chars(operator: Any, argument: Any, flags: int) -> frozenset[str]:
     if operator is _constants.IN:
         is_negated = bool(argument) and argument[0][0] is _constants.NEGATE
         members = argument[1:] if is_negated else argument
-        found = frozenset().union(*(_members(*member, flags) for member in members))
+        found = frozenset(char for one, value in members for char in _members(one, value, flags))
         return _ASCII - found if is_negated else found
     if operator is _constants.NOT_LITERAL:
         return _ASCII - _members(_constants.LITERAL, argument, flags)

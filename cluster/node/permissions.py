@@ -211,7 +211,7 @@ class _Verdicts:
                 (False, True), (False, True), (False, True), Listed
             )
         )
-        self.others = {
+        self.others: dict[Operation, tuple[Verdict, ...]] = {
             operation: tuple(
                 decide(operation, Facts(options, is_insecure, is_anonymous, is_subscribed))
                 for is_anonymous, is_subscribed in product((False, True), (False, True))

@@ -152,6 +152,12 @@ class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]
     async def on_error(self, ctx: Any) -> None:
         self._tell("error", code=ctx.code, message=str(ctx.error))
 
+    async def on_subscribed(self, ctx: Any) -> None:
+        self._tell("server_subscribed", channel=ctx.channel)
+
+    async def on_publication(self, ctx: Any) -> None:
+        self._tell("server_publication", channel=ctx.channel, data=ctx.pub.data)
+
 
 class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
     def __init__(self, tell: Callable[..., None]) -> None:
@@ -206,7 +212,7 @@ class PythonSdk:
     async def _connect(self, name: str, url: str, options: Json | None = None) -> None:
         tell = self._teller(client=name)
         # `proxy=None`: an HTTP proxy of the environment is not used on loopback.
-        names = {"maxServerPingDelay": "max_server_ping_delay", "data": "data"}
+        names = {"maxServerPingDelay": "max_server_ping_delay", "data": "data", "token": "token"}
         given = {names[key]: value for key, value in (options or {}).items()}
         if "max_server_ping_delay" in given:
             given["max_server_ping_delay"] /= 1000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given, settings
@@ -68,7 +69,7 @@ def steps_of(pattern: str, name: str) -> int:
     looked = 0
     closure = matcher._closure
 
-    def counted(reached: list[int], *, is_begin: bool, is_end: bool) -> frozenset[int]:
+    def counted(reached: Iterable[int], *, is_begin: bool, is_end: bool) -> frozenset[int]:
         nonlocal looked
         states = closure(reached, is_begin=is_begin, is_end=is_end)
         looked += len(states)
