@@ -244,10 +244,13 @@ class ChannelAccess:
 
     Attributes:
         checks_data: whether the data of publications must be passed to `accepts`.
+        verdicts: by operation, for a user, a subscriber, an anonymous user, an anonymous subscriber.
         users: the list of users at the end of the name of a user-limited channel; None in others.
     """
 
-    __slots__ = ("_verdicts", "checks_data", "history", "is_private", "options", "users")
+    __slots__ = (
+        "_verdicts", "checks_data", "history", "is_private", "options", "users", "verdicts",
+    )  # fmt: skip
 
     def __init__(
         self, verdicts: _Verdicts, *, is_private: bool, users: tuple[str, str] | None
@@ -255,6 +258,7 @@ class ChannelAccess:
         self._verdicts = verdicts
         self.options = verdicts.options
         self.history = verdicts.history
+        self.verdicts = verdicts.others
         self.checks_data = bool(verdicts.options.publication_data_format)
         self.is_private = is_private
         self.users = users
@@ -272,10 +276,6 @@ class ChannelAccess:
         names, separator = self.users
         # An anonymous user has no id that a list could have.
         return bool(user) and (user in names.split(separator) if separator else user == names)
-
-    def verdict(self, operation: Operation, user: str, *, is_subscribed: bool) -> Verdict:
-        """Whether a user may do anything but subscribe."""
-        return self._verdicts.others[operation][(not user) * 2 + is_subscribed]
 
     def may_ask_history(self, user: str) -> bool:
         """Whether a subscriber may read the history, and so ask for a position and for recovery."""
@@ -315,6 +315,7 @@ class ChannelPermissions:
             one.name: _Verdicts(one.options, is_insecure=is_insecure) for one in channel.namespaces
         }
         self._known: dict[str, ChannelAccess] = {}
+        self._before: dict[str, ChannelAccess] = {}
 
     def access(self, channel: str) -> ChannelAccess:
         """What a channel's name and its namespace say.
@@ -323,14 +324,14 @@ class ChannelPermissions:
             ClientError: 107 for a name too long, not ASCII, or against the `channel_regex`; 102 for an
                 unknown namespace.
         """
-        known = self._known.get(channel)
-        if known is not None:
-            return known
-        access = self._parsed(channel)
-        if len(channel) <= MOST_KEPT_LENGTH:
-            if len(self._known) >= MOST_CHANNELS:
-                del self._known[next(iter(self._known))]
-            self._known[channel] = access
+        access = self._known.get(channel)
+        if access is None:
+            access = self._before.get(channel) or self._parsed(channel)
+            if len(channel) <= MOST_KEPT_LENGTH:
+                if len(self._known) >= MOST_CHANNELS // 2:
+                    # Names that are in use come back from there; the others go with the next turn.
+                    self._before, self._known = self._known, {}
+                self._known[channel] = access
         return access
 
     def _parsed(self, channel: str) -> ChannelAccess:
@@ -369,8 +370,8 @@ class ChannelPermissions:
         Raises:
             ClientError: 103 if nothing allows it, 108 if the namespace does not have it, or as `access` does.
         """
-        access = self.access(channel)
-        verdict = access.verdict(operation, caller.user, is_subscribed=channel in caller.channels)
+        access = self._known.get(channel) or self.access(channel)
+        verdict = access.verdicts[operation][(not caller.user) * 2 + (channel in caller.channels)]
         if verdict is not Verdict.ALLOWED:
             raise self.refused(operation, verdict)
         return access
