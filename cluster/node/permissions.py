@@ -352,7 +352,8 @@ class ChannelPermissions:
         if verdicts.regex is not None and not verdicts.regex.search(rest):
             raise BAD_REQUEST.fresh()
         users = None
-        if verdicts.options.allow_user_limited_channels and self._user_boundary in channel:
+        limits_users = verdicts.options.allow_user_limited_channels and self._user_boundary
+        if limits_users and self._user_boundary in channel:
             users = (channel.rpartition(self._user_boundary)[2], self._user_separator)
         return ChannelAccess(verdicts, is_private=is_private, users=users)
 
