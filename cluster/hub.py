@@ -146,6 +146,11 @@ class Hub:
                 if held.epoch == top.epoch and 0 < held.offset <= top.offset
             )
 
+    def subscribers(self, name: str) -> list[object]:
+        """The subscribers of a channel here."""
+        channel = self.channels.get(name)
+        return [] if channel is None else [*channel.writes, *channel.ahead]
+
     def leave(self, name: str, subscriber: object) -> bool:
         """Remove a subscriber. Returns whether the channel became empty and was removed."""
         channel = self.channels.get(name)

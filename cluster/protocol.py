@@ -71,9 +71,11 @@ class Publication(NamedTuple):
 
 
 class ConnectRequest(NamedTuple):
+    """Parameters of `connect`; `subs` has positions to recover server-side subscriptions from."""
+
     token: str
     data: bytes
-    subs: dict[str, Position]
+    subs: dict[str, Position | None]
     name: str
 
 
@@ -85,6 +87,7 @@ class SubscribeRequest(NamedTuple):
     positioned: bool
     recoverable: bool
     rejects_unrecovered: bool
+    join_leave: bool = False
 
 
 class HistoryRequest(NamedTuple):
@@ -125,6 +128,7 @@ class _SubscribeParams(_PositionParams, gc=False):
     token: str | None = None
     positioned: bool | None = None
     recoverable: bool | None = None
+    join_leave: bool | None = None
     flag: int | None = None
     delta: str | None = None
 
@@ -237,10 +241,9 @@ def _offset_param(params: _PositionParams) -> int:
 
 def connect_request(params: _ConnectParams) -> ConnectRequest:
     """Read the parameters of `connect`; raises `Disconnect` 3501 for an impossible offset."""
-    subs = {}
+    subs: dict[str, Position | None] = {}
     for channel, sub in (params.subs or {}).items():
-        if sub.recover:
-            subs[channel] = Position(_offset_param(sub), sub.epoch or "")
+        subs[channel] = Position(_offset_param(sub), sub.epoch or "") if sub.recover else None
     return ConnectRequest(params.token or "", bytes(params.data), subs, params.name or "")
 
 
@@ -260,6 +263,7 @@ def subscribe_request(params: _SubscribeParams) -> SubscribeRequest:
         bool(params.positioned),
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
+        bool(params.join_leave),
     )
 
 

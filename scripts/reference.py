@@ -147,7 +147,7 @@ def _shown(option: Option) -> str:
 def _allowed(option: Option) -> str:
     about = option.metadata
     if about.get("choices"):
-        return ", ".join(about["choices"])
+        return ", ".join(one or '""' for one in about["choices"])
     limits = []
     if about.get("minimum"):
         limits.append(f"≥ {about['minimum']:g}")

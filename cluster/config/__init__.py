@@ -9,6 +9,7 @@
 
 from __future__ import annotations
 
+from cluster.config.channel_regex import ChannelRegex
 from cluster.config.model import (
     AdminConfig,
     BrokerConfig,
@@ -20,6 +21,7 @@ from cluster.config.model import (
     HttpApiConfig,
     LogConfig,
     Namespace,
+    PersonalChannelConfig,
     ServerConfig,
     SessionConfig,
     ShutdownConfig,
@@ -46,12 +48,14 @@ __all__ = [
     "BrokerConfig",
     "ChannelConfig",
     "ChannelOptions",
+    "ChannelRegex",
     "ClientConfig",
     "Config",
     "ConsoleConfig",
     "HttpApiConfig",
     "LogConfig",
     "Namespace",
+    "PersonalChannelConfig",
     "ServerConfig",
     "SessionConfig",
     "ShutdownConfig",

@@ -13,6 +13,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cluster.addresses import networks
+from cluster.config.channel_regex import regex_fault
 from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config, TokenConfig
 from cluster.config.public_keys import has_keys, public_key
 from cluster.config.reader import problem
@@ -25,6 +26,7 @@ _LESS_THAN: Final = (
     ("shutdown.drain_window", "shutdown.timeout"),
     ("shutdown.timeout", "shutdown.stop_grace_period"),
 )
+_LONGEST_BOUNDARY: Final = 8
 _CONSOLE_URLS: Final = (
     "prometheus_url",
     "alertmanager_url",
@@ -61,9 +63,11 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _prefix,
         _valkey_maxmemory,
         _console_urls,
+        _boundaries,
         _channels,
         _published_keys,
         _public_keys,
+        _personal_channel,
     ]
     if needs_keys:
         rules += [_keys, _key_lengths]
@@ -182,12 +186,62 @@ def _is_url(url: str, schemes: Container[str]) -> bool:
 
 
 def _channels(config: Config) -> Iterator[Problem]:
-    yield from _options("channel.without_namespace", config.channel.without_namespace)
-    for index, space in enumerate(config.channel.namespaces):
-        yield from _options(f"channel.namespaces[{index}]", space.options)
+    channel = config.channel
+    has_users = bool(channel.user_boundary)
+    yield from _options("channel.without_namespace", channel.without_namespace, has_users)
+    for index, space in enumerate(channel.namespaces):
+        yield from _options(f"channel.namespaces[{index}]", space.options, has_users)
+        for name in ("namespace_boundary", "private_prefix", "user_boundary"):
+            # A channel of such a namespace would be one of another namespace, private, or for its users.
+            part = getattr(channel, name)
+            if part and part in space.name:
+                advice = f"give a name without channel.{name} ({part})"
+                yield problem(f"channel.namespaces[{index}].name", space.name, advice)
 
 
-def _options(path: str, options: ChannelOptions) -> Iterator[Problem]:
+def _boundaries(config: Config) -> Iterator[Problem]:
+    channel = config.channel
+    given: dict[str, str] = {}
+    for name in ("private_prefix", "namespace_boundary", "user_boundary", "user_separator"):
+        value = getattr(channel, name)
+        if not value:
+            continue
+        if not value.isascii() or not value.isprintable() or len(value) > _LONGEST_BOUNDARY:
+            advice = f"give 1 to {_LONGEST_BOUNDARY} printable ASCII characters, or nothing"
+            yield problem(f"channel.{name}", value, advice)
+        elif value in given:
+            yield problem(f"channel.{name}", value, f"give another one than channel.{given[value]}")
+        given.setdefault(value, name)
+    if channel.namespaces and not channel.namespace_boundary:
+        yield problem("channel.namespace_boundary", "", "namespaces need one, such as :")
+
+
+def _personal_channel(config: Config) -> Iterator[Problem]:
+    path = "client.subscribe_to_user_personal_channel"
+    personal = config.client.subscribe_to_user_personal_channel
+    namespace = personal.personal_channel_namespace
+    if namespace and namespace not in [space.name for space in config.channel.namespaces]:
+        advice = "give the name of a namespace in channel.namespaces, or nothing"
+        yield problem(f"{path}.personal_channel_namespace", namespace, advice)
+    if personal.enabled and not config.channel.user_boundary:
+        yield problem(f"{path}.enabled", True, "it needs channel.user_boundary, such as #")
+    if personal.single_connection and not personal.enabled:
+        yield problem(f"{path}.single_connection", True, f"it needs {path}.enabled = true")
+
+
+def _options(path: str, options: ChannelOptions, has_users: bool) -> Iterator[Problem]:
+    yield from _history_options(path, options)
+    if options.allow_user_limited_channels and not has_users:
+        key = f"{path}.allow_user_limited_channels"
+        yield problem(key, True, "it needs channel.user_boundary, such as #")
+    if options.publication_data_format == "binary":
+        key = f"{path}.publication_data_format"
+        yield problem(key, "binary", "clients speak JSON: give json or json_object, or nothing")
+    if fault := regex_fault(options.channel_regex):
+        yield problem(f"{path}.channel_regex", options.channel_regex, fault)
+
+
+def _history_options(path: str, options: ChannelOptions) -> Iterator[Problem]:
     has_history = options.history_size > 0 and options.history_ttl > 0
     if (options.history_size > 0) != (options.history_ttl > 0):
         missing = "history_ttl" if options.history_size > 0 else "history_size"

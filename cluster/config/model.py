@@ -93,6 +93,19 @@ class SubscriptionTokenConfig(TokenConfig):
 
 
 @dataclass(frozen=True, slots=True)
+class PersonalChannelConfig:
+    """The channel to which the server subscribes every connection of a user."""
+
+    enabled: bool = _boolean(False, text="subscribe each user's connections to `#<user>`")
+    personal_channel_namespace: str = _optional(
+        "", text="namespace of the personal channels, `<namespace>:#<user>`; none if empty"
+    )
+    single_connection: bool = _boolean(
+        False, text="a connect closes the user's other connections to the same worker with 3504"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class ClientConfig:
     """What a client may do, and how long it may be silent."""
 
@@ -108,6 +121,9 @@ class ClientConfig:
     )
     expired_sub_close_delay: float = _seconds(
         25.0, text="time after its expiry for which a subscription may still be refreshed"
+    )
+    subscribe_to_user_personal_channel: PersonalChannelConfig = field(
+        default_factory=PersonalChannelConfig
     )
     ping_interval: float = _seconds(25.0, minimum=0.1, text="time between two pings")
     pong_timeout: float = _seconds(8.0, minimum=0.05, text="longest time from a ping to its pong")
@@ -167,6 +183,50 @@ class ChannelOptions:
     allow_positioning: bool = _boolean(False, text="a client may ask for a positioned subscription")
     force_recovery: bool = _boolean(False, text="every subscription is recoverable")
     allow_recovery: bool = _boolean(False, text="a client may ask for a recoverable subscription")
+    presence: bool = _boolean(False, text="the clients of a channel are known")
+    join_leave: bool = _boolean(False, text="joins and leaves are published")
+    force_push_join_leave: bool = _boolean(
+        False, text="every subscription gets joins and leaves; else those that ask for them"
+    )
+    allow_subscribe_for_client: bool = _boolean(False, text="a user may subscribe without a token")
+    allow_subscribe_for_anonymous: bool = _boolean(
+        False, text="what allows a user to subscribe allows an anonymous one, too"
+    )
+    allow_publish_for_client: bool = _boolean(False, text="a user may publish")
+    allow_publish_for_subscriber: bool = _boolean(
+        False, text="a user may publish in a channel that its connection is subscribed to"
+    )
+    allow_publish_for_anonymous: bool = _boolean(
+        False, text="what allows a user to publish allows an anonymous one, too"
+    )
+    allow_history_for_client: bool = _boolean(False, text="a user may read the history")
+    allow_history_for_subscriber: bool = _boolean(
+        False, text="a user may read the history of a channel that its connection is subscribed to"
+    )
+    allow_history_for_anonymous: bool = _boolean(
+        False, text="what allows a user to read the history allows an anonymous one, too"
+    )
+    allow_presence_for_client: bool = _boolean(False, text="a user may read the presence")
+    allow_presence_for_subscriber: bool = _boolean(
+        False, text="a user may read the presence of a channel that its connection is subscribed to"
+    )
+    allow_presence_for_anonymous: bool = _boolean(
+        False, text="what allows a user to read the presence allows an anonymous one, too"
+    )
+    allow_user_limited_channels: bool = _boolean(
+        False, text="the users that a channel names, as in `dialog#42,43`, may subscribe to it"
+    )
+    channel_regex: str = _optional(
+        "",
+        text="regular expression that the name must match after the namespace; it takes time that grows"
+        " with the length of the name only, which channel.max_length bounds; no back references or"
+        " look-around",
+    )
+    publication_data_format: str = _choice(
+        "",
+        ("", "json", "json_object", "binary"),
+        text="what a client may publish: empty is any data that is not empty; binary is refused",
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,6 +244,12 @@ class ChannelConfig:
     max_length: int = _integer(
         255, minimum=1, maximum=4096, text="length of the longest channel name"
     )
+    private_prefix: str = _optional(
+        "$", text="a channel whose name begins with it needs a subscription token; empty is none"
+    )
+    namespace_boundary: str = _optional(":", text="ends the namespace in a channel's name")
+    user_boundary: str = _optional("#", text="begins the list of users in a channel's name")
+    user_separator: str = _optional(",", text="stands between two users of that list")
     without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
     namespaces: tuple[Namespace, ...] = field(default=(), metadata={"kind": "namespaces"})
 

@@ -22,7 +22,7 @@ from cluster.config.model import ChannelOptions, Config, Namespace
 from cluster.errors import Problem
 
 STARS: Final = "***"
-_NAMESPACE_NAME: Final = re.compile(r"[-a-zA-Z0-9_.]{2,64}")
+_NAMESPACE_NAME: Final = re.compile(r"[-a-zA-Z0-9_]{2,}")
 _SECRET_NAME: Final = re.compile("key|secret|passw|token|url", re.IGNORECASE)
 _BOOLEANS: Final = {
     **dict.fromkeys(("true", "1", "yes", "on"), True),
@@ -106,7 +106,7 @@ def _boolean(value: object, limits: _Limits) -> bool:
 def _choice(value: object, limits: _Limits) -> str:
     choices: tuple[str, ...] = limits["choices"]
     if value not in choices:
-        raise _Wrong(f"give one of {', '.join(choices)}")
+        raise _Wrong("give one of " + ", ".join(choice or '""' for choice in choices))
     return value
 
 
@@ -221,7 +221,7 @@ class ConfigReader:
         name = item.get("name", "")
         if not isinstance(name, str) or not _NAMESPACE_NAME.fullmatch(name):
             self.note(
-                f"{key}.name", name, "give 2 to 64 letters, digits, hyphens, dots or underscores"
+                f"{key}.name", name, "give 2 letters, digits, hyphens or underscores, or more"
             )
             name = ""
         options = {option: value for option, value in item.items() if option != "name"}

@@ -21,6 +21,7 @@ from cluster.connection.actions import (
     Subscribe,
     Subscription,
     SubscriptionDetails,
+    SubscriptionSource,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CONGESTED_COMMANDS
 from cluster.connection.state_machine import Connection
@@ -44,4 +45,5 @@ __all__ = [
     "Subscribe",
     "Subscription",
     "SubscriptionDetails",
+    "SubscriptionSource",
 ]

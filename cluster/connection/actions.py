@@ -92,12 +92,25 @@ class SubscriptionDetails(NamedTuple):
     expires_at: int
 
 
+class SubscriptionSource(Enum):
+    """On whose behalf there is a subscription: a subscribe command, the connection's token, the user's
+    personal channel, the session's channels, or the `subs` of the connect command.
+    """
+
+    CLIENT = 1
+    TOKEN = 2
+    PERSONAL = 3
+    SESSION = 4
+    REQUEST = 5
+
+
 class Subscription(NamedTuple):
     """The state of one subscription."""
 
     is_positioned: bool
     is_server_side: bool
     details: SubscriptionDetails | None = None
+    source: SubscriptionSource = SubscriptionSource.CLIENT
 
     @property
     def info(self) -> bytes:

@@ -31,6 +31,7 @@ from cluster.connection.actions import (
     Subscribe,
     Subscription,
     SubscriptionDetails,
+    SubscriptionSource,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CommandIntake
 from cluster.errors import (
@@ -219,7 +220,12 @@ class Connection(CommandIntake):
     # --- from the server -------------------------------------------------------------------
 
     def subscribe_added(
-        self, channel: str, result: dict[str, Any], *, is_positioned: bool
+        self,
+        channel: str,
+        result: dict[str, Any],
+        *,
+        is_positioned: bool,
+        source: SubscriptionSource = SubscriptionSource.SESSION,
     ) -> list[Action]:
         """The server has subscribed the connection to a channel.
 
@@ -229,7 +235,7 @@ class Connection(CommandIntake):
             return []
         if self._subscribing and channel in self._subscribing:
             return []
-        self.channels[channel] = Subscription(is_positioned, is_server_side=True)
+        self.channels[channel] = Subscription(is_positioned, is_server_side=True, source=source)
         return [Send(subscribe_push(channel, result))]
 
     def unsubscribe(self, channel: str, why: Unsubscribe) -> list[Action]:

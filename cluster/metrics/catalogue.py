@@ -64,6 +64,7 @@ TOKEN_REFUSALS: Final = (
 )  # fmt: skip
 REFRESH_FAILURES: Final = ("connection", "subscription")
 KEY_SET_RESULTS: Final = ("read", "failed")
+PERMISSION_OPERATIONS: Final = ("subscribe", "publish", "history", "presence")
 THROTTLE_REASONS: Final = ("command_rate", "output")
 READ_RESULTS: Final = ("immediate", "queued", "dropped", "cut")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
@@ -115,6 +116,8 @@ WORKER_FAMILIES: Final = (
            {"type": ERROR_TYPES}),
     Family("app_client_errors_total", "counter", "worker",
            "Faults of clients, by error or close code.", {"code": _CLIENT_CODES}),
+    Family("app_permission_refusals_total", "counter", "worker",
+           "Commands refused with 103, permission denied.", {"operation": PERMISSION_OPERATIONS}),
     Family("app_commands_total", "counter", "worker", "Commands received.", {"method": METHODS}),
     Family("app_messages_dropped_total", "counter", "worker",
            "Pushes not delivered: to a slow or closed connection, or lost with the broker.",

@@ -47,6 +47,7 @@ class Counters:
         self.slow_consumers = 0
         self.errors = dict.fromkeys(catalogue.ERROR_TYPES, 0)
         self.client_errors = dict.fromkeys(_values("app_client_errors_total", "code"), 0)
+        self.permission_refusals = dict.fromkeys(catalogue.PERMISSION_OPERATIONS, 0)
         self.commands = dict.fromkeys(METHODS, 0)
         self.dropped = dict.fromkeys(catalogue.DROP_REASONS, 0)
         self.recoveries = dict.fromkeys(catalogue.RECOVERY_RESULTS, 0)

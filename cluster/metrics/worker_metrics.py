@@ -110,6 +110,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_connections_closed_total", counters.connections_closed),
         ("app_errors_total", counters.errors),
         ("app_client_errors_total", counters.client_errors),
+        ("app_permission_refusals_total", counters.permission_refusals),
         ("app_commands_total", counters.commands),
         ("app_messages_dropped_total", counters.dropped),
         ("app_recoveries_total", counters.recoveries),

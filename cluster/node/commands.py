@@ -25,7 +25,7 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.permissions import ChannelPermissions
+from cluster.node.permissions import ChannelPermissions, Operation
 from cluster.node.reads import StreamReads
 from cluster.protocol import (
     HistoryRequest,
@@ -80,8 +80,9 @@ class Commands:
     ) -> None:
         """Publish for a client; `done` is called once, with None when it was accepted."""
         try:
-            policy = self._permissions.history(channel)
-            self._permissions.allow(channel)
+            access = self._permissions.allow(Operation.PUBLISH, channel, connection)
+            if access.checks_data and not access.accepts(data):
+                raise BAD_REQUEST.fresh()
         except ClientError as error:
             done(error)
             return
@@ -96,7 +97,7 @@ class Commands:
         )
         self._publishing += 1
         self._broker.publish(
-            channel, body, policy, int(time.time() * 1000), partial(self._published, done)
+            channel, body, access.history, int(time.time() * 1000), partial(self._published, done)
         )
 
     def _published(
@@ -149,17 +150,16 @@ class Commands:
             self._all_published.clear()
             await self._all_published.wait()
 
-    async def history(self, reader: object, request: HistoryRequest) -> dict[str, Any]:
+    async def history(
+        self, reader: object, request: HistoryRequest, connection: Connection
+    ) -> dict[str, Any]:
         """Read a channel's stream for a client, as much of it as one reply may hold.
 
         Raises:
             ClientError: 108 without history, 112 for another epoch, 102, 103, 107 as the permissions say,
                 100 when the store is unavailable.
         """
-        policy = self._permissions.history(request.channel)
-        if not policy.size:
-            raise NOT_AVAILABLE.fresh()
-        self._permissions.allow(request.channel)
+        policy = self._permissions.allow(Operation.HISTORY, request.channel, connection).history
         most = self._config.client.history_max_publication_limit
         limit = most if request.limit < 0 else min(request.limit, most)
         since = request.since

@@ -17,7 +17,7 @@ from cluster import __version__, json_text
 from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
-from cluster.connection import Action, Connection
+from cluster.connection import Action, Connection, SubscriptionSource
 from cluster.errors import (
     CONNECTION_LIMIT,
     INSUFFICIENT_STATE,
@@ -35,6 +35,7 @@ from cluster.node.commands import Commands, RpcHandler, store_failed
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.reads import StreamReads
 from cluster.node.refreshes import Refreshes, RevokedTokens, abandon
+from cluster.node.server_side import ServerSide, ServerSideChannels, has_changed
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
 from cluster.node.subscription_tokens import SubscriptionTokens, add_expiry
 from cluster.protocol import (
@@ -106,7 +107,7 @@ class Node:
         self._connects_waiting = 0
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
-        permissions = ChannelPermissions(config)
+        permissions = ChannelPermissions(config, counters)
         self.authenticator = Authenticator(config, counters)
         self._revocations = revocations
         self.refreshes = Refreshes(
@@ -129,6 +130,7 @@ class Node:
         )
         self.sessions = open_sessions(self)
         self._users = users if users is not None and users.is_on else None
+        self._server_side = ServerSideChannels(config, permissions)
         self.subscriptions = SubscriptionBuilder(
             config,
             permissions,
@@ -157,11 +159,16 @@ class Node:
         """Authenticate a client, attach its session and prepare its server-side subscriptions.
 
         Raises:
-            ClientError: 109 for an expired token, 100 when the store is unavailable.
-            Disconnect: 3500 or 3501 for a bad or missing token, 3504 for a user with too many connections,
-                3507 for one that is blocked.
+            ClientError: 109 for an expired token, 102 or 107 for a channel in it, 100 when the store is
+                unavailable.
+            Disconnect: 3500 or 3501 for a bad or missing token, 3501 for an unknown namespace in `subs`,
+                3504 for a user with too many connections, 3505 for too many channels, 3507 for one that is
+                blocked.
         """
         claims = await self.authenticator.connection(request.token)
+        granted: dict[str, ServerSide] = {}
+        if claims.channels or claims.subs or self._server_side.has_personal:
+            granted = self._server_side.of_claims(claims)
         self._connects_waiting += 1
         try:
             async with asyncio.timeout(self._config.broker.timeout), self._connects:
@@ -175,9 +182,10 @@ class Node:
             self._connects_waiting -= 1
         subscribed: list[Subscribed] = []
         try:
-            if session.channels:
+            if granted or session.channels or request.subs:
+                wanted = self._server_side.all(granted, session.channels, request.subs, claims.user)
                 subscribed = await self.subscriptions.prepare_server_side(
-                    session.channels, request.subs, client
+                    wanted, request.subs, claims.user, client
                 )
         except BaseException:
             self._leave(session, client, may_end=not session.is_resumed)
@@ -262,8 +270,14 @@ class Node:
         return result
 
     async def refresh(self, client: Client, token: str) -> dict[str, Any]:
-        """Extend a connection that expires; raises as `Refreshes.verified` does."""
+        """Extend a connection that expires.
+
+        Raises:
+            ClientError, Disconnect: as `Refreshes.verified` does; 3010 for a token with other channels.
+        """
         claims = await self.refreshes.verified(client.connection, token)
+        if has_changed(claims, client.connection.channels):
+            raise INSUFFICIENT_STATE.fresh()
         return self.refreshes.take(client.connection, claims)
 
     async def sub_refresh(self, client: Client, channel: str, token: str) -> dict[str, Any]:
@@ -275,6 +289,19 @@ class Node:
         client.perform(
             client.connection.insufficient_state(channel, UNSUBSCRIBE_INSUFFICIENT_STATE)
         )
+
+    def entered(self, client: Client) -> None:
+        """Bring a client up to date that has connected and joined its server-side channels."""
+        self.follow_session(client)
+        user = client.connection.user
+        if self._server_side.closes_others and user:
+            for other in self.hub.subscribers(self._server_side.personal(user)):
+                self._close_other(other, client)
+
+    def _close_other(self, subscriber: object, client: Client) -> None:
+        other: Client = subscriber  # type: ignore[assignment]
+        if other is not client and other.connection.user == client.connection.user:
+            other.perform(other.connection.disconnect(CONNECTION_LIMIT))
 
     # --- the end of a connection ---------------------------------------------------------------
 
@@ -300,12 +327,13 @@ class Node:
             self.follow_session(client)
 
     def follow_session(self, client: Client) -> None:
-        """Bring a client's server-side subscriptions in line with its session's channels."""
+        """Bring the subscriptions that a client has of its session in line with its channels."""
         session = client.session
         if session is None:
             return
         has = client.connection.channels
-        for channel in [name for name, one in has.items() if one.is_server_side]:
+        source = SubscriptionSource.SESSION
+        for channel in [name for name, one in has.items() if one.source is source]:
             if channel not in session.channels:
                 client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
         for channel in session.channels:
@@ -314,7 +342,10 @@ class Node:
 
     async def _add_server_side(self, client: Client, channel: str) -> None:
         try:
-            [subscribed] = await self.subscriptions.prepare_server_side((channel,), {}, client)
+            wanted = ServerSide(channel, SubscriptionSource.SESSION)
+            [subscribed] = await self.subscriptions.prepare_server_side(
+                (wanted,), {}, client.connection.user, client
+            )
         except ClusterError as error:
             # When it connects again it gets the channels of its session.
             log.error("server_side_subscribe_failed", reason=str(error))
@@ -323,7 +354,10 @@ class Node:
         actions: list[Action] = []
         if client.session is not None and channel in client.session.channels:
             actions = client.connection.subscribe_added(
-                channel, subscribed.result, is_positioned=subscribed.is_positioned
+                channel,
+                subscribed.result,
+                is_positioned=subscribed.is_positioned,
+                source=subscribed.source,
             )
         if not actions:
             self.channels.abort(subscribed.joining.channel)

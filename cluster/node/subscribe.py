@@ -5,18 +5,27 @@ A prepared subscription ends in `Channels.join` or `Channels.abort`, with nothin
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any, Final, NamedTuple
 
-from cluster.auth import SubscriptionClaims
+import orjson
+
+from cluster.auth import ChannelOverride, SubscriptionClaims
 from cluster.broker import HistoryPolicy
-from cluster.config import ChannelOptions, Config
-from cluster.connection import Connection, SubscriptionDetails
+from cluster.config import Config
+from cluster.connection import Connection, SubscriptionDetails, SubscriptionSource
 from cluster.errors import UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels, Joining, RecoveryLimits
-from cluster.node.permissions import ChannelPermissions
-from cluster.node.subscription_tokens import SubscriptionTokens, add_token, overridden
+from cluster.node.modes import SubscriptionModes, modes
+from cluster.node.permissions import ChannelAccess, ChannelPermissions, Operation, Verdict
+from cluster.node.server_side import ServerSide
+from cluster.node.subscription_tokens import SubscriptionTokens, add_token
 from cluster.protocol import Position, SubscribeRequest, publications_json
+
+#: Server-side subscriptions of one connect that are prepared at a time.
+_AT_A_TIME: Final = 16
 
 
 class Subscribed(NamedTuple):
@@ -25,17 +34,29 @@ class Subscribed(NamedTuple):
     channel: str
     result: dict[str, Any]
     joining: Joining
-    is_positioned: bool
+    modes: SubscriptionModes
+    source: SubscriptionSource = SubscriptionSource.CLIENT
     details: SubscriptionDetails | None = None
+
+    @property
+    def is_positioned(self) -> bool:
+        return self.modes.is_positioned
 
 
 class SubscribePlan(NamedTuple):
     """What a subscribe asks for, as far as its channel allows it."""
 
     policy: HistoryPolicy
-    is_positioned: bool
-    is_recoverable: bool
+    modes: SubscriptionModes
     recover_from: Position | None
+
+    @property
+    def is_positioned(self) -> bool:
+        return self.modes.is_positioned
+
+    @property
+    def is_recoverable(self) -> bool:
+        return self.modes.is_recoverable
 
 
 class SubscriptionBuilder:
@@ -49,7 +70,6 @@ class SubscriptionBuilder:
         counters: Counters,
         tokens: SubscriptionTokens,
     ) -> None:
-        self._config = config
         self._tokens = tokens
         self._permissions = permissions
         self._channels = channels
@@ -68,18 +88,16 @@ class SubscriptionBuilder:
         Raises:
             ClientError, Disconnect: as `prepare` does.
         """
-        options = self._permissions.options(request.channel)
+        access = self._permissions.access(request.channel)
         claims: SubscriptionClaims | None = None
         if request.token:
             claims = self._tokens.granted_now(request, connection)
             if claims is None:
                 return None
-            options = overridden(options, claims.override)
         else:
-            self._permissions.allow(request.channel)
-        plan = self._plan(request, options)
-        joining = self._channels.begin_now(request.channel, plan.policy, plan.recover_from)
-        return self._prepared(request, plan, joining, claims) if joining is not None else None
+            self._check(access, connection)
+        plan = self._plan(request, access, connection.user, claims and claims.override)
+        return self._begun_now(request, plan, claims)
 
     async def prepare(
         self, request: SubscribeRequest, reader: object, connection: Connection
@@ -94,43 +112,50 @@ class SubscriptionBuilder:
                 the client wants to know; 100 when the store is away; 103, 109, 110 for its token.
             Disconnect: 3500 for a token for another channel, user or client.
         """
-        options = self._permissions.options(request.channel)
+        access = self._permissions.access(request.channel)
         claims: SubscriptionClaims | None = None
         if request.token:
             claims = await self._tokens.granted(request, connection)
-            options = overridden(options, claims.override)
         else:
-            self._permissions.allow(request.channel)
-        return await self._prepare(request, options, reader, claims)
+            self._check(access, connection)
+        plan = self._plan(request, access, connection.user, claims and claims.override)
+        return await self._begun(request, plan, reader, claims)
 
-    async def _prepare(
+    def _check(self, access: ChannelAccess, connection: Connection) -> None:
+        if access.subscribe(connection.user, has_token=False) is not Verdict.ALLOWED:
+            raise self._permissions.refused(Operation.SUBSCRIBE)
+
+    def _begun_now(
         self,
         request: SubscribeRequest,
-        options: ChannelOptions,
+        plan: SubscribePlan,
+        claims: SubscriptionClaims | None = None,
+    ) -> Subscribed | None:
+        joining = self._channels.begin_now(request.channel, plan.policy, plan.recover_from)
+        return self._prepared(request, plan, joining, claims) if joining is not None else None
+
+    async def _begun(
+        self,
+        request: SubscribeRequest,
+        plan: SubscribePlan,
         reader: object,
         claims: SubscriptionClaims | None = None,
     ) -> Subscribed:
-        plan = self._plan(request, options)
         joining = await self._channels.begin(
             request.channel, plan.policy, plan.recover_from, self._limits, reader
         )
         return self._prepared(request, plan, joining, claims)
 
-    def _plan(self, request: SubscribeRequest, options: ChannelOptions) -> SubscribePlan:
-        policy = self._permissions.history(request.channel)
-        may_ask = self._config.client.insecure
-        is_recoverable = bool(policy.size) and (
-            options.force_recovery or (request.recoverable and (options.allow_recovery or may_ask))
-        )
-        is_positioned = bool(policy.size) and (
-            is_recoverable
-            or options.force_positioning
-            or (request.positioned and (options.allow_positioning or may_ask))
-        )
-        recovers = request.recover and is_recoverable
-        return SubscribePlan(
-            policy, is_positioned, is_recoverable, request.position if recovers else None
-        )
+    def _plan(
+        self,
+        request: SubscribeRequest,
+        access: ChannelAccess,
+        user: str,
+        override: ChannelOverride | None = None,
+    ) -> SubscribePlan:
+        its_modes = modes(request, access, user, override)
+        recovers = request.recover and its_modes.is_recoverable
+        return SubscribePlan(access.history, its_modes, request.position if recovers else None)
 
     def _prepared(
         self,
@@ -157,7 +182,7 @@ class SubscriptionBuilder:
         elif request.recover:
             result = {"was_recovering": True}
         details = add_token(result, claims) if claims is not None else None
-        return Subscribed(request.channel, result, joining, plan.is_positioned, details)
+        return Subscribed(request.channel, result, joining, plan.modes, details=details)
 
     def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:
         assert joining.read is not None
@@ -182,33 +207,51 @@ class SubscriptionBuilder:
         return recovered
 
     async def prepare_server_side(
-        self, channels: tuple[str, ...], recover_from: dict[str, Position], reader: object
+        self,
+        wanted: Sequence[ServerSide],
+        recover_from: Mapping[str, Position | None],
+        user: str,
+        reader: object,
     ) -> list[Subscribed]:
         """Prepare the subscriptions that the server has chosen: all of them, or none.
 
         Args:
             recover_from: the positions from which the client recovers, by channel.
+            user: of the client.
             reader: the client, as in `prepare`.
 
         Raises:
             ClientError: as `prepare` does.
         """
-        done: list[Subscribed] = []
+        done: dict[str, Subscribed] = {}
+
+        async def prepare(one: ServerSide) -> None:
+            request = _server_side_request(one, recover_from.get(one.channel))
+            access = self._permissions.access(one.channel)
+            plan = self._plan(request, access, user, one.grant.override)
+            subscribed = self._begun_now(request, plan) or await self._begun(request, plan, reader)
+            if one.grant.data:
+                subscribed.result["data"] = orjson.Fragment(one.grant.data)
+            details = SubscriptionDetails(one.grant.info, 0) if one.grant.info else None
+            done[one.channel] = subscribed._replace(source=one.source, details=details)
+
         try:
-            for channel in channels:
-                position = recover_from.get(channel)
-                done.append(
-                    await self._prepare(
-                        SubscribeRequest(
-                            channel, "", position is not None, position or Position(0, ""),
-                            True, True, False,
-                        ),
-                        self._permissions.options(channel),
-                        reader,
-                    )
-                )  # fmt: skip
-        except BaseException:
-            for one in done:
-                self._channels.abort(one.joining.channel)
+            for first in range(0, len(wanted), _AT_A_TIME):
+                async with asyncio.TaskGroup() as group:
+                    for one in wanted[first : first + _AT_A_TIME]:
+                        group.create_task(prepare(one))
+        except BaseException as error:
+            for subscribed in done.values():
+                self._channels.abort(subscribed.joining.channel)
+            if isinstance(error, BaseExceptionGroup):
+                raise error.exceptions[0] from None
             raise
-        return done
+        return [done[one.channel] for one in wanted]
+
+
+def _server_side_request(one: ServerSide, position: Position | None) -> SubscribeRequest:
+    # A session's channels are recovered where the client could ask for it; others where it is forced.
+    asks = one.source is SubscriptionSource.SESSION
+    return SubscribeRequest(
+        one.channel, "", position is not None, position or Position(0, ""), asks, asks, False
+    )

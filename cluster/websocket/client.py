@@ -253,7 +253,7 @@ class WebSocketClient(ActionPerformer):
         self._count()
 
     def _history(self, action: actions.History) -> None:
-        history = self._node.commands.history(self, action.request)
+        history = self._node.commands.history(self, action.request, self.connection)
         self._run(self._do_call(action.id, "history", history))
 
     def _rpc(self, action: actions.Rpc) -> None:

@@ -187,7 +187,10 @@ class ActionPerformer(FrameProtocol):
             claims=claims,
             server_side={
                 one.channel: actions.Subscription(
-                    one.is_positioned, is_server_side=True, details=one.details
+                    one.is_positioned,
+                    is_server_side=True,
+                    details=one.details,
+                    source=one.source,
                 )
                 for one in connected.subscribed
             },
@@ -210,7 +213,7 @@ class ActionPerformer(FrameProtocol):
         self.perform(wanted)
         if claims.expires_at:
             self.watch_expiry()
-        self._node.follow_session(self)
+        self._node.entered(self)
 
     def _join(self, subscribed: list[Subscribed]) -> None:
         for one in subscribed:

@@ -22,6 +22,10 @@ function watchClient(name, client) {
   client.on("connected", (ctx) => tell("connected", { id: ctx.client, data: ctx.data ?? null }));
   client.on("disconnected", (ctx) => tell("disconnected", { code: ctx.code, reason: ctx.reason }));
   client.on("message", (ctx) => tell("message", { data: ctx.data }));
+  client.on("subscribed", (ctx) => tell("server_subscribed", { channel: ctx.channel }));
+  client.on("publication", (ctx) =>
+    tell("server_publication", { channel: ctx.channel, data: ctx.data }),
+  );
   client.on("error", (ctx) => tell("error", { code: ctx.error.code, message: ctx.error.message }));
 }
 

@@ -154,6 +154,12 @@ class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]
     async def on_error(self, ctx: Any) -> None:
         self._tell("error", code=ctx.code, message=str(ctx.error))
 
+    async def on_subscribed(self, ctx: Any) -> None:
+        self._tell("server_subscribed", channel=ctx.channel)
+
+    async def on_publication(self, ctx: Any) -> None:
+        self._tell("server_publication", channel=ctx.channel, data=ctx.pub.data)
+
 
 class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
     def __init__(self, tell: Callable[..., None]) -> None:

@@ -162,6 +162,46 @@ def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
             {"channel.without_namespace.force_recovery": True},
             "channel.without_namespace.force_recovery",
         ),
+        (
+            {
+                "channel.without_namespace.allow_user_limited_channels": True,
+                "channel.user_boundary": "",
+            },
+            "channel.without_namespace.allow_user_limited_channels",
+        ),
+        (
+            {"channel.without_namespace.channel_regex": "(a"},
+            "channel.without_namespace.channel_regex",
+        ),
+        (
+            {"channel.without_namespace.publication_data_format": "binary"},
+            "channel.without_namespace.publication_data_format",
+        ),
+        ({"channel.user_separator": "#"}, "channel.user_separator"),
+        ({"channel.private_prefix": "é"}, "channel.private_prefix"),
+        (
+            {"channel.namespaces": '[{"name":"chat"}]', "channel.namespace_boundary": ""},
+            "channel.namespace_boundary",
+        ),
+        (
+            {"channel.namespaces": '[{"name":"a-b"}]', "channel.namespace_boundary": "-"},
+            "channel.namespaces[0].name",
+        ),
+        (
+            {"client.subscribe_to_user_personal_channel.personal_channel_namespace": "chat"},
+            "client.subscribe_to_user_personal_channel.personal_channel_namespace",
+        ),
+        (
+            {"client.subscribe_to_user_personal_channel.single_connection": True},
+            "client.subscribe_to_user_personal_channel.single_connection",
+        ),
+        (
+            {
+                "client.subscribe_to_user_personal_channel.enabled": True,
+                "channel.user_boundary": "",
+            },
+            "client.subscribe_to_user_personal_channel.enabled",
+        ),
     ],
 )
 def test_options_that_contradict_each_other_are_mistakes(flags, key):
@@ -186,6 +226,14 @@ def test_every_redis_scheme_is_accepted(url):
 def test_a_url_of_another_scheme_is_refused_with_every_scheme_that_is_allowed():
     reported = mistakes(flags={**INSECURE, "broker.redis_urls": ["http://host:6379"]})
     assert ", ".join(config.REDIS_SCHEMES) in reported["broker.redis_urls"]
+
+
+@pytest.mark.parametrize("name", ["a", "a.b", "chat:", "ü2", "a b", "", "ab\n"])
+def test_the_name_of_a_namespace_has_letters_digits_hyphens_and_underscores(name: str):
+    given = json.dumps([{"name": name}])
+    assert set(mistakes(flags=INSECURE | {"channel.namespaces": given})) == {
+        "channel.namespaces[0].name"
+    }
 
 
 def test_two_namespaces_of_one_name_are_a_mistake(a_file):

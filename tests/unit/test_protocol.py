@@ -16,6 +16,7 @@ from cluster.methods import METHODS
 from cluster.protocol import (
     Position,
     Publication,
+    SubscribeRequest,
     close_frame,
     decode,
     push_frame,
@@ -210,9 +211,12 @@ def test_a_subscribe_with_a_wrong_type_closes_with_3501(given: dict[str, Any]):
 
 def test_all_parameters_of_a_subscribe_are_read():
     given = {"channel": "a", "token": "t", "recover": True, "offset": 5, "epoch": "e",
-             "positioned": True, "recoverable": True, "flag": 3, "delta": "fossil"}  # fmt: skip
+             "positioned": True, "recoverable": True, "join_leave": True, "flag": 3,
+             "delta": "fossil"}  # fmt: skip
     request = protocol.subscribe_request(params("subscribe", given))
-    assert request == ("a", "t", True, Position(5, "e"), True, True, True)
+    assert request == SubscribeRequest(
+        "a", "t", True, Position(5, "e"), True, True, True, join_leave=True
+    )
 
 
 @pytest.mark.parametrize(("flag", "rejects"), [(0, False), (1, False), (2, True), (3, True)])
@@ -232,10 +236,10 @@ def test_a_connect_with_a_wrong_type_closes_with_3501(given: dict[str, Any]):
     assert caught.value.code == 3501
 
 
-def test_a_connect_keeps_the_positions_to_recover_from():
+def test_a_connect_keeps_the_channels_of_subs_and_the_positions_to_recover_from():
     given = {"subs": {"a": {"recover": True, "offset": 2, "epoch": "e"}, "b": {}}, "data": {"x": 1}}
     request = protocol.connect_request(params("connect", given))
-    assert request.subs == {"a": Position(2, "e")}
+    assert request.subs == {"a": Position(2, "e"), "b": None}
     assert request.data == b'{"x":1}'
 
 
