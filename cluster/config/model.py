@@ -132,6 +132,11 @@ class ChannelOptions:
     allow_positioning: bool = _boolean(False, text="a client may ask for a positioned subscription")
     force_recovery: bool = _boolean(False, text="every subscription is recoverable")
     allow_recovery: bool = _boolean(False, text="a client may ask for a recoverable subscription")
+    presence: bool = _boolean(False, text="the clients of a channel are known")
+    join_leave: bool = _boolean(False, text="joins and leaves are published")
+    force_push_join_leave: bool = _boolean(
+        False, text="every subscription gets joins and leaves; else those that ask for them"
+    )
 
 
 @dataclass(frozen=True, slots=True)
