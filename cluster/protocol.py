@@ -85,6 +85,7 @@ class SubscribeRequest(NamedTuple):
     positioned: bool
     recoverable: bool
     rejects_unrecovered: bool
+    join_leave: bool = False
 
 
 class HistoryRequest(NamedTuple):
@@ -125,6 +126,7 @@ class _SubscribeParams(_PositionParams, gc=False):
     token: str | None = None
     positioned: bool | None = None
     recoverable: bool | None = None
+    join_leave: bool | None = None
     flag: int | None = None
     delta: str | None = None
 
@@ -260,6 +262,7 @@ def subscribe_request(params: _SubscribeParams) -> SubscribeRequest:
         bool(params.positioned),
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
+        bool(params.join_leave),
     )
 
 

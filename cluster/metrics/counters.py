@@ -51,6 +51,7 @@ class Counters:
         self.dropped = dict.fromkeys(catalogue.DROP_REASONS, 0)
         self.recoveries = dict.fromkeys(catalogue.RECOVERY_RESULTS, 0)
         self.stream_reads = dict.fromkeys(catalogue.READ_RESULTS, 0)
+        self.presence_renewals = dict.fromkeys(catalogue.RENEWAL_RESULTS, 0)
         self.rejected = dict.fromkeys(catalogue.REJECT_REASONS, 0)
         self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
         self.throttled = dict.fromkeys(catalogue.THROTTLE_REASONS, 0)

@@ -114,6 +114,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_messages_dropped_total", counters.dropped),
         ("app_recoveries_total", counters.recoveries),
         ("app_stream_reads_total", counters.stream_reads),
+        ("app_presence_renewals_total", counters.presence_renewals),
         ("app_connections_rejected_total", counters.rejected),
         ("app_api_requests_total", counters.api_requests),
         ("app_throttles_total", counters.throttled),

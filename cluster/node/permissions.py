@@ -9,6 +9,7 @@ from __future__ import annotations
 from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, Config
 from cluster.errors import BAD_REQUEST, PERMISSION_DENIED, UNKNOWN_CHANNEL
+from cluster.presence import Keeping
 
 
 class ChannelPermissions:
@@ -47,6 +48,15 @@ class ChannelPermissions:
                 int(options.history_meta_ttl * 1000),
             )
         return policy
+
+    def keeping(self, channel: str) -> Keeping:
+        """What the channel does with its members; raises as `options` does."""
+        options = self.options(channel)
+        return Keeping(options.presence, options.join_leave)
+
+    def may_read_presence(self, channel: str) -> bool:
+        """Whether a client may read who is in a channel, and so get its joins and leaves."""
+        return not channel.startswith("$") and self._config.client.insecure
 
     def allow(self, channel: str) -> None:
         """Allow a client to subscribe to, publish in or read a channel.

@@ -12,6 +12,7 @@ from cluster.config import ChannelOptions, Config
 from cluster.errors import UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels, Joining, RecoveryLimits
+from cluster.node.members import Membership, membership_of
 from cluster.node.permissions import ChannelPermissions
 from cluster.protocol import Position, SubscribeRequest, publications_json
 
@@ -32,6 +33,7 @@ class SubscribePlan(NamedTuple):
     is_positioned: bool
     is_recoverable: bool
     recover_from: Position | None
+    membership: Membership | None = None
 
 
 class SubscriptionBuilder:
@@ -104,8 +106,20 @@ class SubscriptionBuilder:
         )
         recovers = request.recover and is_recoverable
         return SubscribePlan(
-            policy, is_positioned, is_recoverable, request.position if recovers else None
+            policy,
+            is_positioned,
+            is_recoverable,
+            request.position if recovers else None,
+            self._membership(request, options),
         )
+
+    def _membership(self, request: SubscribeRequest, options: ChannelOptions) -> Membership | None:
+        if not (options.presence or options.join_leave):
+            return None
+        gets_pushes = options.force_push_join_leave or (
+            request.join_leave and self._permissions.may_read_presence(request.channel)
+        )
+        return membership_of(self._permissions.keeping(request.channel), gets_pushes=gets_pushes)
 
     def _prepared(
         self, request: SubscribeRequest, plan: SubscribePlan, joining: Joining
@@ -127,6 +141,7 @@ class SubscriptionBuilder:
                 result["offset"] = offset
         elif request.recover:
             result = {"was_recovering": True}
+        joining = joining._replace(membership=plan.membership)
         return Subscribed(request.channel, result, joining, plan.is_positioned)
 
     def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:

@@ -240,6 +240,12 @@ class WebSocketClient(ActionPerformer):
         history = self._node.commands.history(self, action.request)
         self._run(self._do_call(action.id, "history", history))
 
+    def _presence(self, action: actions.PresenceRead) -> None:
+        presence, channel = self._node.presence, action.channel
+        is_stats = action.method == "presence_stats"
+        read = presence.stats_for(channel) if is_stats else presence.read_for(self, channel)
+        self._run(self._do_call(action.id, action.method, read))
+
     def _rpc(self, action: actions.Rpc) -> None:
         since = time.monotonic()
         try:
@@ -297,6 +303,7 @@ _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
     actions.Publish: WebSocketClient._publish,
     actions.Leave: WebSocketClient._leave_channel,
     actions.History: WebSocketClient._history,
+    actions.PresenceRead: WebSocketClient._presence,
     actions.Rpc: WebSocketClient._rpc,
 }
 WebSocketClient._performers = _PERFORM
