@@ -78,7 +78,8 @@ class JoinLeavePushes:
         self._budget = float(WORKER_BYTES_PER_SECOND)
         self._budget_at = self._loop.time()
         self._pass: _Pass | None = None
-        self._turn_handle: asyncio.Handle | None = None
+        self._is_turn_due = False
+        self._timer: asyncio.TimerHandle | None = None
 
     def watch(self, channel: str, watcher: Watcher) -> None:
         """Send the joins and leaves of a channel to a subscriber from now on."""
@@ -131,24 +132,25 @@ class JoinLeavePushes:
 
     def _schedule(self) -> None:
         """Have the next turn as soon as there is something that may be sent."""
-        if self._pass is None and not self._due:
+        if self._is_turn_due or (self._pass is None and not self._due):
             return
         delay = 0.0
         if self._pass is None:
             now = self._loop.time()
             missing = -self._refilled(now) / WORKER_BYTES_PER_SECOND
             delay = max(self._due[0][0] - now, missing)
-        handle = self._turn_handle
-        if isinstance(handle, asyncio.TimerHandle) and delay <= 0:
-            handle.cancel()
-            handle = None
-        if handle is None and delay <= 0:
-            self._turn_handle = self._loop.call_soon(self._turn)
-        elif handle is None:
-            self._turn_handle = self._loop.call_later(delay, self._turn)
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if delay > 0:
+            self._timer = self._loop.call_later(delay, self._turn)
+        else:
+            self._is_turn_due = True
+            self._loop.call_soon(self._turn)
 
     def _turn(self) -> None:
-        self._turn_handle = None
+        self._is_turn_due = False
+        self._timer = None
         left = WRITES_PER_TURN
         while left > 0:
             if self._pass is None:

@@ -318,6 +318,7 @@ class Members:
 
     def _sweep_at(self, channel: _Channel, at: float) -> None:
         """Sweep a channel when its first entry expires, unless it is renewed before."""
+        at = max(at, self._failed_at + self._interval)
         if at < channel.renew_at:
             channel.sweep_at = at + random.random() * _SWEEP_DELAY_SECONDS
             heapq.heappush(self._due, (channel.sweep_at, next(self._numbers), channel))

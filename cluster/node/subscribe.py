@@ -141,7 +141,8 @@ class SubscriptionBuilder:
                 result["offset"] = offset
         elif request.recover:
             result = {"was_recovering": True}
-        joining = joining._replace(membership=plan.membership)
+        if plan.membership is not None:
+            joining = joining._replace(membership=plan.membership)
         return Subscribed(request.channel, result, joining, plan.is_positioned)
 
     def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:

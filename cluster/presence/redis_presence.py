@@ -86,7 +86,7 @@ class RedisPresence:
                 done(Renewed([one.decode() for one in missing], expires_in))
 
         most = _REMOVED_AT_A_TIME if sweeps else 0
-        args = (self._ttl_ms, self._told(channel, keeping), most, *clients)
+        args: list[str | int] = [self._ttl_ms, self._told(channel, keeping), most, *clients]
         self._router.run_script(PRESENCE_RENEW, self._keys(channel), args, answered)
 
     async def stats(self, channel: str, keeping: Keeping, *, sweeps: bool) -> PresenceStats:
