@@ -21,6 +21,7 @@ from pathlib import Path
 
 import uvloop
 
+from cluster.broker.redis_broker import RedisBroker
 from cluster.children.binaries import valkey_program
 from cluster.metrics.counters import Counters
 from cluster.node.join_leave import JoinLeavePushes
@@ -29,7 +30,6 @@ from cluster.presence import Keeping
 from cluster.presence.redis_presence import RedisPresence
 from cluster.protocol import Publication
 from cluster.resp.router import Router
-from cluster.broker.redis_broker import RedisBroker
 
 SIZES = (100, 10_000)
 READS = 300
@@ -76,7 +76,9 @@ class Turns:
 
     def stop(self) -> str:
         self._is_watching = False
-        return f"longest turn {self.cpu * 1000:.1f} ms of CPU, {self.clock * 1000:.1f} ms by the clock"
+        return (
+            f"longest turn {self.cpu * 1000:.1f} ms of CPU, {self.clock * 1000:.1f} ms by the clock"
+        )
 
 
 class Worker:
@@ -85,10 +87,10 @@ class Worker:
     def __init__(self, url: str) -> None:
         self.counters = Counters()
         self.router = Router([url], timeout_seconds=10.0)
-        self.store = RedisPresence(self.router, prefix="bench:0", ttl_seconds=60.0)
+        self.store = RedisPresence(self.router, prefix="bench:0", ttl_seconds=3600.0)
         self.pushes = JoinLeavePushes(self.counters)
         self.members = Members(
-            self.store, self.pushes, self.counters, interval_seconds=27.0, ttl_seconds=60.0
+            self.store, self.pushes, self.counters, interval_seconds=1000.0, ttl_seconds=3600.0
         )
         self.broker = RedisBroker(
             self.router,
@@ -134,8 +136,6 @@ async def stats_cost(worker: Worker) -> None:
             found = await worker.store.stats(channel, KEEPING, sweeps=True)
             took.append(time.perf_counter() - began)
         assert found == (size, size // 2), found
-        calls = await worker.router.call("x", "INFO", "commandstats")
-        del calls
         print(
             f"presence_stats, {size:6} members: median {statistics.median(took) * 1e6:.0f} us,"
             f" fastest {min(took) * 1e6:.0f} us, of {READS}"
@@ -146,11 +146,11 @@ async def read_cost(worker: Worker) -> None:
     for size in SIZES:
         began = time.perf_counter()
         turns = Turns()
-        found = await worker.store.entries(
-            f"room {size}", KEEPING, max_bytes=16 << 20, sweeps=True
-        )
+        found = await worker.store.entries(f"room {size}", KEEPING, max_bytes=16 << 20, sweeps=True)
         assert len(found) == size
-        print(f"presence,       {size:6} members: {(time.perf_counter() - began) * 1000:.1f} ms, {turns.stop()}")
+        print(
+            f"presence,       {size:6} members: {(time.perf_counter() - began) * 1000:.1f} ms, {turns.stop()}"
+        )
 
 
 async def renewal(worker: Worker) -> None:
@@ -159,7 +159,9 @@ async def renewal(worker: Worker) -> None:
     await worker.members._renew(channel)
     await worker.members.flush()
     renewed = worker.counters.presence_renewals["renewed"]
-    print(f"renewal, {renewed} entries: {(time.perf_counter() - began) * 1000:.0f} ms, {turns.stop()}")
+    print(
+        f"renewal, {renewed} entries: {(time.perf_counter() - began) * 1000:.0f} ms, {turns.stop()}"
+    )
 
 
 async def storm(worker: Worker) -> None:

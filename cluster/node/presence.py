@@ -9,6 +9,7 @@ from typing import Any, Final, TypeVar
 import orjson
 
 from cluster.config import Config
+from cluster.connection import Connection
 from cluster.errors import INTERNAL, LIMIT_EXCEEDED, NOT_AVAILABLE, StoreError
 from cluster.metrics.counters import Counters
 from cluster.node.commands import store_failed
@@ -47,7 +48,9 @@ class Presence:
         self._reads = reads
         self._counters = counters
 
-    async def read_for(self, reader: object, channel: str) -> dict[str, Any]:
+    async def read_for(
+        self, connection: Connection, reader: object, channel: str
+    ) -> dict[str, Any]:
         """Answer a client's `presence`.
 
         A reply may take half of the client's queue: one that fills it would have it closed as slow.
@@ -56,15 +59,13 @@ class Presence:
             ClientError: 108 without presence, 106 for a channel with too many members, 102, 103, 107 as the
                 permissions say, 100 when the store is unavailable.
         """
-        keeping = self._keeping(channel)
-        self._permissions.allow(channel)
+        keeping = self._allowed(connection, channel)
         async with self._reads.turn(reader):
             return await self._read(channel, keeping, self._config.client.queue_max_size // 2)
 
-    async def stats_for(self, channel: str) -> dict[str, int]:
+    async def stats_for(self, connection: Connection, channel: str) -> dict[str, int]:
         """Answer a client's `presence_stats`; raises as `read_for` does."""
-        self._keeping(channel)
-        self._permissions.allow(channel)
+        self._allowed(connection, channel)
         return await self.stats(channel)
 
     async def read(self, channel: str) -> dict[str, Any]:
@@ -83,6 +84,12 @@ class Presence:
         store, members = self._parts()
         found = await self._answer(store.stats(channel, keeping, sweeps=members.may_sweep))
         return {"num_clients": found.clients, "num_users": found.users}
+
+    def _allowed(self, connection: Connection, channel: str) -> Keeping:
+        """Allow a client to read the presence of a channel."""
+        keeping = self._keeping(channel)
+        self._permissions.allow(channel)
+        return keeping
 
     def _keeping(self, channel: str) -> Keeping:
         keeping = self._permissions.keeping(channel)

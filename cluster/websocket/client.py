@@ -241,9 +241,12 @@ class WebSocketClient(ActionPerformer):
         self._run(self._do_call(action.id, "history", history))
 
     def _presence(self, action: actions.PresenceRead) -> None:
-        presence, channel = self._node.presence, action.channel
-        is_stats = action.method == "presence_stats"
-        read = presence.stats_for(channel) if is_stats else presence.read_for(self, channel)
+        presence, connection = self._node.presence, self.connection
+        read: Coroutine[Any, Any, dict[str, Any]]
+        if action.method == "presence_stats":
+            read = presence.stats_for(connection, action.channel)
+        else:
+            read = presence.read_for(connection, self, action.channel)
         self._run(self._do_call(action.id, action.method, read))
 
     def _rpc(self, action: actions.Rpc) -> None:

@@ -100,9 +100,7 @@ async def test_an_entry_that_is_added_twice_counts_once(bench: Bench):
 async def test_joins_and_leaves_reach_the_subscribers_in_order(bench: Bench):
     speaker, listener = await bench.worker(), await bench.worker()
     await listener.subscribe()
-    await change(
-        speaker, one(JOIN, "ann", "1"), one(LEAVE, "ann", "1"), one(JOIN, "bob", "2")
-    )
+    await change(speaker, one(JOIN, "ann", "1"), one(LEAVE, "ann", "1"), one(JOIN, "bob", "2"))
     await listener.recorder.until(lambda: len(listener.recorder.events) == 3)
     assert listener.recorder.events == [
         ("c", b"j" + info("ann", "1")),

@@ -242,7 +242,9 @@ async def test_a_store_that_is_away_is_counted_and_logged_once(capsys: pytest.Ca
 
 
 async def test_the_leaves_of_a_dead_worker_come_when_its_lease_ends():
-    async with LocalWorker(config(presence_update_interval=5.0, presence_ttl=12.0)).open() as worker:
+    async with LocalWorker(
+        config(presence_update_interval=5.0, presence_ttl=12.0)
+    ).open() as worker:
         ann, one = await person(worker)
         await ask(ann, "subscribe", channel="pushed:a")
         assert worker.node.members is not None
