@@ -18,11 +18,7 @@ MODEL = ROOT / "cluster" / "config" / "model.py"
 # The supervisor copies these from the store in one loop over the prefix.
 COPIED = "app_sessions_"
 # Options that can be set before the part that reads them exists, each with that part.
-NOT_YET_READ: dict[str, str] = {
-    "presence": "presence",
-    "join_leave": "joins and leaves",
-    "force_push_join_leave": "joins and leaves",
-}
+NOT_YET_READ: dict[str, str] = {}
 
 
 @cache
