@@ -6,8 +6,8 @@ one push per line, made once for all subscribers. A storm is bounded in four way
 - A turn of the loop writes to so many subscribers; the rest of them follows in the next turns.
 - A channel sends so many bytes a second to each subscriber: less than what would close a slow one.
 - The worker sends so many bytes a second to all subscribers together.
-- What waits in a channel, and in all channels, is bounded: joins and leaves beyond it are dropped, and
-  counted per subscriber. Delivery is at most once; presence tells who is there.
+- What waits in a channel, and in all channels, is bounded, and so is how long it waits: joins and leaves
+  beyond that are dropped, and counted per subscriber. Delivery is at most once; presence tells who is there.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ CHANNEL_BYTES_PER_SECOND: Final = 512 * 1024
 #: To all subscribers together; as many may be sent at once after a quiet second.
 WORKER_BYTES_PER_SECOND: Final = 32 * 1024 * 1024
 CHANNEL_WAITING_BYTES: Final = 512 * 1024
+#: No more waits in a channel than the worker can send to all its subscribers in this time.
+WAITING_SECONDS: Final = 2.0
 WORKER_WAITING_BYTES: Final = 16 * 1024 * 1024
 
 
@@ -109,10 +111,14 @@ class JoinLeavePushes:
         watched = self._channels.get(channel)
         if watched is None:
             return
+        most = min(
+            CHANNEL_WAITING_BYTES,
+            WAITING_SECONDS * WORKER_BYTES_PER_SECOND / len(watched.watchers),
+        )
         for event in events:
             size = len(event)
             if (
-                watched.events and watched.size + size > CHANNEL_WAITING_BYTES
+                watched.events and watched.size + size > most
             ) or self._waiting_bytes + size > WORKER_WAITING_BYTES:
                 self._counters.dropped["join_leave"] += len(watched.watchers)
                 continue

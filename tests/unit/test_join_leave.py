@@ -129,6 +129,9 @@ async def test_the_worker_sends_so_many_bytes_a_second_and_a_busy_channel_delays
     crowd = watched(pushes, 100)
     [other] = watched(pushes, 1, channel="b")
     pushes.receive("a", joins(1000))
+    assert pushes._waiting_bytes <= 2 * 100_000 / len(crowd), (
+        "what waits is sent within two seconds"
+    )
     pushes.receive("b", joins(1))
     await until(lambda: other.pushes == 1, WITHIN, "the other channel is served")
     assert counters.bytes_out <= 2 * 100_000
