@@ -26,14 +26,14 @@ from cluster.children.binaries import valkey_program
 from cluster.metrics.counters import Counters
 from cluster.node.join_leave import JoinLeavePushes
 from cluster.node.members import Members, membership_of
-from cluster.presence import Keeping
+from cluster.presence import PresenceMode
 from cluster.presence.redis_presence import RedisPresence
 from cluster.protocol import Publication
 from cluster.resp.router import Router
 
 SIZES = (100, 10_000)
 READS = 300
-KEEPING = Keeping(has_entries=True, is_published=True)
+MODE = PresenceMode(has_entries=True, is_published=True)
 STORM_SECONDS = 5.0
 
 
@@ -50,7 +50,7 @@ class StandIn:
     __slots__ = ("connection", "received")
 
     def __init__(self, number: int) -> None:
-        self.connection = Identity(f"user-{number // 2}", str(uuid.uuid4()), b'{"name":"somebody"}')
+        self.connection = Identity(f"user-{number // 2}", str(uuid.uuid4()), b'{"name":"Ann"}')
         self.received = 0
 
     def write(self, data: bytes) -> None:
@@ -118,7 +118,7 @@ class Worker:
             await self.router.aclose()
 
     def enter(self, channel: str, count: int, *, gets_pushes: bool) -> list[StandIn]:
-        membership = membership_of(KEEPING, gets_pushes=gets_pushes)
+        membership = membership_of(MODE, gets_pushes=gets_pushes)
         clients = [StandIn(number) for number in range(count)]
         for client in clients:
             self.members.enter(channel, client, membership)
@@ -133,7 +133,7 @@ async def stats_cost(worker: Worker) -> None:
         took = []
         for _ in range(READS):
             began = time.perf_counter()
-            found = await worker.store.stats(channel, KEEPING, sweeps=True)
+            found = await worker.store.stats(channel, MODE, sweeps=True)
             took.append(time.perf_counter() - began)
         assert found == (size, size // 2), found
         print(
@@ -146,7 +146,7 @@ async def read_cost(worker: Worker) -> None:
     for size in SIZES:
         began = time.perf_counter()
         turns = Turns()
-        found = await worker.store.entries(f"room {size}", KEEPING, max_bytes=16 << 20, sweeps=True)
+        found = await worker.store.entries(f"room {size}", MODE, max_bytes=16 << 20, sweeps=True)
         assert len(found) == size
         print(
             f"presence,       {size:6} members: {(time.perf_counter() - began) * 1000:.1f} ms, {turns.stop()}"
@@ -165,13 +165,13 @@ async def renewal(worker: Worker) -> None:
 
 
 async def storm(worker: Worker) -> None:
-    """Everybody joins in one turn and gets the joins of everybody."""
+    """All members join at once, and each gets the joins of all."""
     await worker.broker.subscribe("storm")
     count, before = SIZES[1], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     clients = [StandIn(number) for number in range(count)]
     await asyncio.sleep(0)
     turns, began = Turns(), time.perf_counter()
-    membership = membership_of(KEEPING, gets_pushes=True)
+    membership = membership_of(MODE, gets_pushes=True)
     for first in range(0, count, 500):
         # As the subscribes of 500 sockets that are read in one turn.
         for client in clients[first : first + 500]:

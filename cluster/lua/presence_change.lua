@@ -1,5 +1,5 @@
 -- Changes the members of a channel, in order, and tells its subscribers, as one step.
--- ARGV  1 ttl ms  2 shard channel ('' = nobody is told)
+-- ARGV  1 ttl ms  2 shard channel ('' = no client is told)
 --       3.. kind, client, entry of each change: a adds, j adds and tells, l removes and tells
 local ttl = tonumber(ARGV[1])
 -- If the store has dropped the entries alone, the numbers would stay too high.

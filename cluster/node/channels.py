@@ -20,7 +20,7 @@ from cluster.errors import INTERNAL, StoreError, StoreRefused
 from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.members import Members, Membership, Subscriber
+from cluster.node.members import MemberClient, Members, Membership
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.reads import StreamReads
 from cluster.protocol import Position, Publication
@@ -192,7 +192,7 @@ class Channels:
         top = joining.read.top if joining.read is not None else Position(0, "")
         is_whole = self._hub.join(channel, subscriber, write, top)
         if joining.membership is not None and self._members is not None:
-            self._members.enter(channel.name, cast(Subscriber, subscriber), joining.membership)
+            self._members.enter(channel.name, cast(MemberClient, subscriber), joining.membership)
         if channel.name in self._rechecks or (top.epoch and top.epoch != channel.epoch):
             self._rechecks.discard(channel.name)
             self._hub.hold(channel)
@@ -209,7 +209,7 @@ class Channels:
     def leave(self, name: str, subscriber: object) -> None:
         """Remove a subscriber."""
         if self._members is not None:
-            self._members.leave(name, cast(Subscriber, subscriber))
+            self._members.leave(name, cast(MemberClient, subscriber))
         if self._hub.leave(name, subscriber):
             self._forget(name)
 

@@ -25,7 +25,7 @@ from cluster.errors import StoreError
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.join_leave import JoinLeavePushes
-from cluster.presence import ADD, JOIN, LEAVE, Change, Keeping, PresenceStore, Renewed
+from cluster.presence import ADD, JOIN, LEAVE, Change, PresenceMode, PresenceStore, Renewed
 from cluster.presence.client_info import client_info
 
 log = get_logger()
@@ -41,7 +41,7 @@ _RETRY_SECONDS: Final = 3.0
 _SWEEP_DELAY_SECONDS: Final = 0.05
 
 
-class Member(Protocol):
+class MemberConnection(Protocol):
     """What is known of a member: the connection that has subscribed."""
 
     @property
@@ -54,11 +54,11 @@ class Member(Protocol):
     def info(self) -> bytes: ...
 
 
-class Subscriber(Protocol):
+class MemberClient(Protocol):
     """A client that subscribes; see `cluster.node.node.Client`."""
 
     @property
-    def connection(self) -> Member: ...
+    def connection(self) -> MemberConnection: ...
 
     def write(self, data: bytes) -> None: ...
 
@@ -71,26 +71,26 @@ class Membership(NamedTuple):
         chan_info: JSON text of its subscription token, b"" for none.
     """
 
-    keeping: Keeping
+    mode: PresenceMode
     gets_pushes: bool
     chan_info: bytes = b""
 
 
-def membership_of(keeping: Keeping, *, gets_pushes: bool, chan_info: bytes = b"") -> Membership:
+def membership_of(mode: PresenceMode, *, gets_pushes: bool, chan_info: bytes = b"") -> Membership:
     """What a subscription of a channel is; without joins and leaves there is nothing to push."""
-    return Membership(keeping, gets_pushes and keeping.is_published, chan_info)
+    return Membership(mode, gets_pushes and mode.is_published, chan_info)
 
 
 class _Channel:
     """The members of one channel at this worker, by subscriber, each with its `chan_info`."""
 
-    __slots__ = ("changes", "keeping", "members", "name", "renew_at", "renewed_at", "sweep_at")
+    __slots__ = ("changes", "members", "mode", "name", "renew_at", "renewed_at", "sweep_at")
 
-    def __init__(self, name: str, keeping: Keeping, now: float) -> None:
+    def __init__(self, name: str, mode: PresenceMode, now: float) -> None:
         self.name = name
-        self.keeping = keeping
-        self.members: dict[Subscriber, bytes] = {}
-        self.changes: deque[tuple[bytes, Subscriber, bytes]] = deque()
+        self.mode = mode
+        self.members: dict[MemberClient, bytes] = {}
+        self.changes: deque[tuple[bytes, MemberClient, bytes]] = deque()
         self.renewed_at = now
         self.renew_at = 0.0
         self.sweep_at = 0.0
@@ -136,21 +136,21 @@ class Members:
 
     # --- joining and leaving -----------------------------------------------------------------
 
-    def enter(self, name: str, subscriber: Subscriber, membership: Membership) -> None:
+    def enter(self, name: str, subscriber: MemberClient, membership: Membership) -> None:
         """A client has subscribed; its join follows in this turn of the loop."""
         channel = self._channels.get(name)
         if channel is None:
-            channel = _Channel(name, membership.keeping, self._loop.time())
+            channel = _Channel(name, membership.mode, self._loop.time())
             self._channels[name] = channel
-        if not channel.members and channel.keeping.has_entries:
+        if not channel.members and channel.mode.has_entries:
             self._renew_at(channel, self._loop.time() + self._interval * random.uniform(0.5, 1.0))
         channel.members[subscriber] = membership.chan_info
-        self.entries += channel.keeping.has_entries
+        self.entries += channel.mode.has_entries
         if membership.gets_pushes:
             self._pushes.watch(name, subscriber)
         self._change(channel, JOIN, subscriber, membership.chan_info)
 
-    def leave(self, name: str, subscriber: Subscriber) -> None:
+    def leave(self, name: str, subscriber: MemberClient) -> None:
         """A client has left a channel; its leave follows in this turn of the loop."""
         channel = self._channels.get(name)
         if channel is None:
@@ -158,7 +158,7 @@ class Members:
         chan_info = channel.members.pop(subscriber, None)
         if chan_info is None:
             return
-        self.entries -= channel.keeping.has_entries
+        self.entries -= channel.mode.has_entries
         self._pushes.unwatch(name, subscriber)
         self._change(channel, LEAVE, subscriber, chan_info)
 
@@ -167,7 +167,7 @@ class Members:
         self._pushes.receive(name, events)
 
     def _change(
-        self, channel: _Channel, kind: bytes, subscriber: Subscriber, chan_info: bytes
+        self, channel: _Channel, kind: bytes, subscriber: MemberClient, chan_info: bytes
     ) -> None:
         if not channel.changes:
             self._changed.append(channel)
@@ -207,7 +207,7 @@ class Members:
             batch.append(one)
             size += len(one.info)
         self._in_flight += 1
-        self._store.change(channel.name, batch, channel.keeping, partial(self._sent, channel))
+        self._store.change(channel.name, batch, channel.mode, partial(self._sent, channel))
         return len(batch)
 
     def _sent(self, channel: _Channel, error: StoreError | None) -> None:
@@ -216,7 +216,7 @@ class Members:
             self._worked()
             return
         self._failed("presence_change_failed", error)
-        if channel.members and channel.keeping.has_entries:
+        if channel.members and channel.mode.has_entries:
             self._retry(channel)
 
     def _answered(self) -> None:
@@ -284,7 +284,7 @@ class Members:
         self._store.renew(
             channel.name,
             clients,
-            channel.keeping,
+            channel.mode,
             partial(self._renewed, channel, len(clients), is_last, JOIN if is_late else ADD),
             sweeps=sweeps,
         )
@@ -338,7 +338,7 @@ class Members:
             log.info("presence_restored")
 
 
-def _encoded(kind: bytes, subscriber: Subscriber, chan_info: bytes) -> Change:
+def _encoded(kind: bytes, subscriber: MemberClient, chan_info: bytes) -> Change:
     one = subscriber.connection
     return Change(
         kind, one.client, one.user, client_info(one.user, one.client, one.info, chan_info)

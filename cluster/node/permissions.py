@@ -9,7 +9,7 @@ from __future__ import annotations
 from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, Config
 from cluster.errors import BAD_REQUEST, PERMISSION_DENIED, UNKNOWN_CHANNEL
-from cluster.presence import Keeping
+from cluster.presence import PresenceMode
 
 
 class ChannelPermissions:
@@ -49,10 +49,10 @@ class ChannelPermissions:
             )
         return policy
 
-    def keeping(self, channel: str) -> Keeping:
+    def presence_mode(self, channel: str) -> PresenceMode:
         """What the channel does with its members; raises as `options` does."""
         options = self.options(channel)
-        return Keeping(options.presence, options.join_leave)
+        return PresenceMode(options.presence, options.join_leave)
 
     def may_read_presence(self, channel: str) -> bool:
         """Whether a client may read who is in a channel, and so get its joins and leaves."""

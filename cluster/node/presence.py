@@ -16,7 +16,7 @@ from cluster.node.commands import store_failed
 from cluster.node.members import Members
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.reads import StreamReads
-from cluster.presence import Keeping, PresenceStore, PresenceTooLarge
+from cluster.presence import PresenceMode, PresenceStore, PresenceTooLarge
 
 T = TypeVar("T")
 
@@ -59,9 +59,9 @@ class Presence:
             ClientError: 108 without presence, 106 for a channel with too many members, 102, 103, 107 as the
                 permissions say, 100 when the store is unavailable.
         """
-        keeping = self._allowed(connection, channel)
+        mode = self._allowed(connection, channel)
         async with self._reads.turn(reader):
-            return await self._read(channel, keeping, self._config.client.queue_max_size // 2)
+            return await self._read(channel, mode, self._config.client.queue_max_size // 2)
 
     async def stats_for(self, connection: Connection, channel: str) -> dict[str, int]:
         """Answer a client's `presence_stats`; raises as `read_for` does."""
@@ -74,39 +74,39 @@ class Presence:
         Raises:
             ClientError: as `read_for` does, but for 103; 106 above `API_MAX_BYTES`.
         """
-        keeping = self._keeping(channel)
+        mode = self._mode(channel)
         async with self._reads.turn(self):
-            return await self._read(channel, keeping, API_MAX_BYTES)
+            return await self._read(channel, mode, API_MAX_BYTES)
 
     async def stats(self, channel: str) -> dict[str, int]:
         """The numbers of a channel for the server API; raises as `read` does."""
-        keeping = self._keeping(channel)
+        mode = self._mode(channel)
         store, members = self._parts()
-        found = await self._answer(store.stats(channel, keeping, sweeps=members.may_sweep))
+        found = await self._answer(store.stats(channel, mode, sweeps=members.may_sweep))
         return {"num_clients": found.clients, "num_users": found.users}
 
-    def _allowed(self, connection: Connection, channel: str) -> Keeping:
+    def _allowed(self, connection: Connection, channel: str) -> PresenceMode:
         """Allow a client to read the presence of a channel."""
-        keeping = self._keeping(channel)
+        mode = self._mode(channel)
         self._permissions.allow(channel)
-        return keeping
+        return mode
 
-    def _keeping(self, channel: str) -> Keeping:
-        keeping = self._permissions.keeping(channel)
-        if not keeping.has_entries or self._store is None:
+    def _mode(self, channel: str) -> PresenceMode:
+        mode = self._permissions.presence_mode(channel)
+        if not mode.has_entries or self._store is None:
             raise NOT_AVAILABLE.fresh()
-        return keeping
+        return mode
 
     def _parts(self) -> tuple[PresenceStore, Members]:
         """The store and the members, whose changes of this turn are sent first."""
-        assert self._store is not None, "_keeping has refused"
+        assert self._store is not None, "_mode has refused"
         assert self._members is not None, "a node with a store has members"
         self._members.send_changes()
         return self._store, self._members
 
-    async def _read(self, channel: str, keeping: Keeping, max_bytes: int) -> dict[str, Any]:
+    async def _read(self, channel: str, mode: PresenceMode, max_bytes: int) -> dict[str, Any]:
         store, members = self._parts()
-        read = store.entries(channel, keeping, max_bytes=max_bytes, sweeps=members.may_sweep)
+        read = store.entries(channel, mode, max_bytes=max_bytes, sweeps=members.may_sweep)
         try:
             found = await self._answer(read)
         except PresenceTooLarge:

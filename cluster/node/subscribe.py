@@ -119,7 +119,9 @@ class SubscriptionBuilder:
         gets_pushes = options.force_push_join_leave or (
             request.join_leave and self._permissions.may_read_presence(request.channel)
         )
-        return membership_of(self._permissions.keeping(request.channel), gets_pushes=gets_pushes)
+        return membership_of(
+            self._permissions.presence_mode(request.channel), gets_pushes=gets_pushes
+        )
 
     def _prepared(
         self, request: SubscribeRequest, plan: SubscribePlan, joining: Joining

@@ -4,7 +4,7 @@
 
 An entry belongs to one client id in one channel and lives for `client.presence_ttl` after it was added or
 renewed. Joins and leaves are sent to the subscribers of the channel by the same step that changes the
-entries, so an entry that has expired gives one leave, whoever removes it.
+entries, so an entry that has expired gives one leave, whichever worker removes it.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Change(NamedTuple):
     info: bytes
 
 
-class Keeping(NamedTuple):
+class PresenceMode(NamedTuple):
     """What a channel does with its members.
 
     Attributes:
@@ -73,7 +73,7 @@ class PresenceStore(Protocol):
     Guarantees:
         * One caller's changes of a channel are done in order. A change is never repeated: after
           `StoreUnavailable` it may or may not have happened.
-        * A LEAVE is sent only if the entry was there, by whoever has removed it. Without entries every
+        * A LEAVE is sent only if the entry was there, and once. Without entries every
           LEAVE is sent, and none for a worker that was killed.
         * Numbers and entries are those of one moment, but for what changes while a large channel is read.
     """
@@ -82,7 +82,7 @@ class PresenceStore(Protocol):
         self,
         channel: str,
         changes: Sequence[Change],
-        keeping: Keeping,
+        mode: PresenceMode,
         done: Callable[[StoreError | None], None],
     ) -> None:
         """Change the members, in order; `done` is called with None or the error."""
@@ -91,14 +91,14 @@ class PresenceStore(Protocol):
         self,
         channel: str,
         clients: Sequence[str],
-        keeping: Keeping,
+        mode: PresenceMode,
         done: Callable[[Renewed | StoreError], None],
         *,
         sweeps: bool,
     ) -> None:
         """Renew the entries of clients, then remove what has expired if `sweeps`."""
 
-    async def stats(self, channel: str, keeping: Keeping, *, sweeps: bool) -> PresenceStats:
+    async def stats(self, channel: str, mode: PresenceMode, *, sweeps: bool) -> PresenceStats:
         """The numbers of a channel, whose cost does not depend on them.
 
         Args:
@@ -109,7 +109,7 @@ class PresenceStore(Protocol):
         """
 
     async def entries(
-        self, channel: str, keeping: Keeping, *, max_bytes: int, sweeps: bool
+        self, channel: str, mode: PresenceMode, *, max_bytes: int, sweeps: bool
     ) -> dict[str, bytes]:
         """The ClientInfo of every entry, by client id.
 

@@ -2,7 +2,7 @@
 
 Of a channel there are `.members` (hash: client -> entry), `.member_ends` (zset: client -> when it ends) and
 `.member_users` (hash: user -> number of entries); `cluster.resp.keys` has their names. Joins and leaves are
-sent to the channel's own shard channel as `2:` and one line each, a letter and the ClientInfo;
+sent to the channel's own shard channel as `2:` and one line each: the kind and the ClientInfo;
 `redis_broker` receives them. All of them share the channel's hash tag.
 """
 
@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 from cluster.errors import StoreError
-from cluster.presence import Change, Keeping, PresenceStats, PresenceTooLarge, Renewed
+from cluster.presence import Change, PresenceMode, PresenceStats, PresenceTooLarge, Renewed
 from cluster.resp.keys import KIND_CHANNEL
 from cluster.resp.router import Router
 from cluster.resp.scripts import PRESENCE_CHANGE, PRESENCE_COUNT, PRESENCE_RENEW
@@ -42,22 +42,22 @@ class RedisPresence:
         tag = f"{{{self._prefix}:{channel}}}"
         return f"{tag}.members", f"{tag}.member_ends", f"{tag}.member_users"
 
-    def _told(self, channel: str, keeping: Keeping) -> str:
+    def _told(self, channel: str, mode: PresenceMode) -> str:
         """The shard channel of a channel's joins and leaves, "" if it publishes none."""
-        return f"{{{self._prefix}:{channel}}}.pub" if keeping.is_published else ""
+        return f"{{{self._prefix}:{channel}}}.pub" if mode.is_published else ""
 
     def change(
         self,
         channel: str,
         changes: Sequence[Change],
-        keeping: Keeping,
+        mode: PresenceMode,
         done: Callable[[StoreError | None], None],
     ) -> None:
         def answered(reply: Any) -> None:
             done(reply if isinstance(reply, StoreError) else None)
 
-        told = self._told(channel, keeping)
-        if keeping.has_entries:
+        told = self._told(channel, mode)
+        if mode.has_entries:
             args: list[bytes | str | int] = [self._ttl_ms, told]
             for one in changes:
                 args += (one.kind, one.client, _entry(one))
@@ -72,7 +72,7 @@ class RedisPresence:
         self,
         channel: str,
         clients: Sequence[str],
-        keeping: Keeping,
+        mode: PresenceMode,
         done: Callable[[Renewed | StoreError], None],
         *,
         sweeps: bool,
@@ -86,11 +86,11 @@ class RedisPresence:
                 done(Renewed([one.decode() for one in missing], expires_in))
 
         most = _REMOVED_AT_A_TIME if sweeps else 0
-        args: list[str | int] = [self._ttl_ms, self._told(channel, keeping), most, *clients]
+        args: list[str | int] = [self._ttl_ms, self._told(channel, mode), most, *clients]
         self._router.run_script(PRESENCE_RENEW, self._keys(channel), args, answered)
 
-    async def stats(self, channel: str, keeping: Keeping, *, sweeps: bool) -> PresenceStats:
-        args = (self._told(channel, keeping), _REMOVED_AT_A_TIME if sweeps else 0)
+    async def stats(self, channel: str, mode: PresenceMode, *, sweeps: bool) -> PresenceStats:
+        args = (self._told(channel, mode), _REMOVED_AT_A_TIME if sweeps else 0)
         while True:
             clients, users, has_more = await self._router.call_script(
                 PRESENCE_COUNT, self._keys(channel), args
@@ -99,9 +99,9 @@ class RedisPresence:
                 return PresenceStats(clients, users)
 
     async def entries(
-        self, channel: str, keeping: Keeping, *, max_bytes: int, sweeps: bool
+        self, channel: str, mode: PresenceMode, *, max_bytes: int, sweeps: bool
     ) -> dict[str, bytes]:
-        count = (await self.stats(channel, keeping, sweeps=sweeps)).clients
+        count = (await self.stats(channel, mode, sweeps=sweeps)).clients
         found: dict[str, bytes] = {}
         cursor, size, key = b"0", 0, self._keys(channel)[0]
         if count * _LEAST_ENTRY_BYTES > max_bytes:

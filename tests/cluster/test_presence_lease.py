@@ -52,11 +52,11 @@ async def test_presence_is_right_within_the_lease_after_a_kill_and_each_leave_co
     async with Cluster(tmp_path / "run", workers=3, config=CONFIG) as cluster:
         watchers = [await a_member(cluster, slot, f"watcher {slot}") for slot in (0, 1)]
         doomed = [await a_member(cluster, 2, f"member {number}") for number in range(MEMBERS)]
-        everybody = {client.result["client"] for client in (*watchers, *doomed)}
+        everyone = {client.result["client"] for client in (*watchers, *doomed)}
         dead = {client.result["client"] for client in doomed}
 
         async def all_are_here() -> bool:
-            return await present(watchers[0]) == everybody
+            return await present(watchers[0]) == everyone
 
         await until_async(all_are_here, 20, "all are present")
         for watcher in watchers:

@@ -11,7 +11,7 @@ from cluster.presence import (
     JOIN,
     LEAVE,
     Change,
-    Keeping,
+    PresenceMode,
     PresenceStats,
     PresenceStore,
     PresenceTooLarge,
@@ -32,7 +32,7 @@ class MemoryPresence:
         self,
         channel: str,
         changes: Sequence[Change],
-        keeping: Keeping,
+        mode: PresenceMode,
         done: Callable[[StoreError | None], None],
     ) -> None:
         wanted = list(changes)
@@ -41,15 +41,15 @@ class MemoryPresence:
             if not self.store.is_up:
                 done(StoreUnavailable("the store is away"))
                 return
-            events = [event for one in wanted for event in self._changed(channel, one, keeping)]
-            self.store.tell(channel, events if keeping.is_published else [])
+            events = [event for one in wanted for event in self._changed(channel, one, mode)]
+            self.store.tell(channel, events if mode.is_published else [])
             done(None)
 
         self._loop.call_soon(work)
 
-    def _changed(self, channel: str, one: Change, keeping: Keeping) -> list[bytes]:
+    def _changed(self, channel: str, one: Change, mode: PresenceMode) -> list[bytes]:
         event = [one.kind + one.info] if one.kind in {JOIN, LEAVE} else []
-        if not keeping.has_entries:
+        if not mode.has_entries:
             return event
         members = self.store.members.setdefault(channel, {})
         if one.kind == LEAVE:
@@ -61,7 +61,7 @@ class MemoryPresence:
         self,
         channel: str,
         clients: Sequence[str],
-        keeping: Keeping,
+        mode: PresenceMode,
         done: Callable[[Renewed | StoreError], None],
         *,
         sweeps: bool,
@@ -79,32 +79,32 @@ class MemoryPresence:
                     members[client] = (now + self.ttl_seconds, *members[client][1:])
             missing = [client for client in wanted if client not in members]
             if sweeps:
-                self._sweep(channel, keeping)
+                self._sweep(channel, mode)
             ends = [one[0] for one in members.values()]
             done(Renewed(missing, max(0.0, min(ends) - now) if ends else None))
 
         self._loop.call_soon(work)
 
-    def _sweep(self, channel: str, keeping: Keeping) -> None:
+    def _sweep(self, channel: str, mode: PresenceMode) -> None:
         members = self.store.members.setdefault(channel, {})
         now = time.monotonic()
         gone = [client for client, (end, _, _) in members.items() if end < now]
         events = [LEAVE + members.pop(client)[2] for client in gone]
-        self.store.tell(channel, events if keeping.is_published else [])
+        self.store.tell(channel, events if mode.is_published else [])
 
-    async def stats(self, channel: str, keeping: Keeping, *, sweeps: bool) -> PresenceStats:
+    async def stats(self, channel: str, mode: PresenceMode, *, sweeps: bool) -> PresenceStats:
         await asyncio.sleep(0)
         if not self.store.is_up:
             raise StoreUnavailable("the store is away")
         if sweeps:
-            self._sweep(channel, keeping)
+            self._sweep(channel, mode)
         members = self.store.members.get(channel, {})
         return PresenceStats(len(members), len({user for _, user, _ in members.values()}))
 
     async def entries(
-        self, channel: str, keeping: Keeping, *, max_bytes: int, sweeps: bool
+        self, channel: str, mode: PresenceMode, *, max_bytes: int, sweeps: bool
     ) -> dict[str, bytes]:
-        await self.stats(channel, keeping, sweeps=sweeps)
+        await self.stats(channel, mode, sweeps=sweeps)
         members = self.store.members.get(channel, {})
         if sum(len(client) + len(info) for client, (_, _, info) in members.items()) > max_bytes:
             raise PresenceTooLarge("the entries have too many bytes")

@@ -13,7 +13,7 @@ from cluster.presence import (
     JOIN,
     LEAVE,
     Change,
-    Keeping,
+    PresenceMode,
     PresenceStats,
     PresenceTooLarge,
     Renewed,
@@ -22,9 +22,9 @@ from cluster.presence.client_info import client_info
 from tests.contract.stores import WAIT_SECONDS, Bench, RedisBench, Worker
 from tests.harness.waiting import until, until_async
 
-FULL = Keeping(has_entries=True, is_published=True)
-SILENT = Keeping(has_entries=True, is_published=False)
-BARE = Keeping(has_entries=False, is_published=True)
+FULL = PresenceMode(has_entries=True, is_published=True)
+SILENT = PresenceMode(has_entries=True, is_published=False)
+BARE = PresenceMode(has_entries=False, is_published=True)
 
 
 def info(user: str, client: str) -> bytes:
@@ -36,20 +36,20 @@ def one(kind: bytes, user: str, client: str) -> Change:
 
 
 async def change(
-    worker: Worker, *changes: Change, channel: str = "c", keeping: Keeping = FULL
+    worker: Worker, *changes: Change, channel: str = "c", mode: PresenceMode = FULL
 ) -> None:
     answer: asyncio.Future[StoreError | None] = asyncio.get_running_loop().create_future()
-    worker.presence.change(channel, changes, keeping, answer.set_result)
+    worker.presence.change(channel, changes, mode, answer.set_result)
     error = await asyncio.wait_for(answer, WAIT_SECONDS)
     if error is not None:
         raise error
 
 
 async def renew(
-    worker: Worker, *clients: str, keeping: Keeping = FULL, sweeps: bool = True
+    worker: Worker, *clients: str, mode: PresenceMode = FULL, sweeps: bool = True
 ) -> Renewed:
     answer: asyncio.Future[Renewed | StoreError] = asyncio.get_running_loop().create_future()
-    worker.presence.renew("c", clients, keeping, answer.set_result, sweeps=sweeps)
+    worker.presence.renew("c", clients, mode, answer.set_result, sweeps=sweeps)
     reply = await asyncio.wait_for(answer, WAIT_SECONDS)
     assert isinstance(reply, Renewed), reply
     return reply
@@ -114,7 +114,7 @@ async def test_what_is_added_silently_and_what_is_not_there_is_not_told(bench: B
     worker = await bench.worker()
     await worker.subscribe()
     await change(worker, one(ADD, "ann", "1"), one(LEAVE, "bob", "2"))
-    await change(worker, one(JOIN, "eve", "3"), keeping=SILENT)
+    await change(worker, one(JOIN, "eve", "3"), mode=SILENT)
     await change(worker, one(JOIN, "zed", "4"))
     await worker.recorder.until(lambda: bool(worker.recorder.events))
     assert worker.recorder.events == [("c", b"j" + info("zed", "4"))]
@@ -123,7 +123,7 @@ async def test_what_is_added_silently_and_what_is_not_there_is_not_told(bench: B
 async def test_without_entries_joins_and_leaves_are_only_told(bench: Bench):
     worker = await bench.worker()
     await worker.subscribe()
-    await change(worker, one(JOIN, "ann", "1"), one(LEAVE, "ann", "1"), keeping=BARE)
+    await change(worker, one(JOIN, "ann", "1"), one(LEAVE, "ann", "1"), mode=BARE)
     await worker.recorder.until(lambda: len(worker.recorder.events) == 2)
     assert [event[:1] for _, event in worker.recorder.events] == [JOIN, LEAVE]
     assert await stats(worker) == (0, 0)

@@ -10,7 +10,7 @@ import orjson
 import pytest
 
 from cluster.config import ChannelConfig, ChannelOptions, Config, Namespace
-from cluster.presence import Keeping
+from cluster.presence import PresenceMode
 from tests.harness.waiting import until
 from tests.unit.local_worker import Caller, LocalWorker, ask, changed, configured, entered
 from tests.unit.test_auth import token
@@ -59,10 +59,10 @@ async def test_presence_has_the_info_of_every_member_and_stats_count_users():
     async with LocalWorker(config(token=secret)).open() as worker:
         ann, one = await person(worker, sub="ann", info={"name": "Ann"})
         again, two = await person(worker, sub="ann")
-        nobody, three = await person(worker)
-        for caller in (ann, again, nobody):
+        guest, three = await person(worker)
+        for caller in (ann, again, guest):
             await ask(caller, "subscribe", channel="here:a")
-        assert await members(nobody, "here:a") == {
+        assert await members(guest, "here:a") == {
             one: {"user": "ann", "client": one, "conn_info": {"name": "Ann"}},
             two: {"user": "ann", "client": two},
             three: {"user": "", "client": three},
@@ -121,14 +121,14 @@ async def test_a_client_gets_its_own_join_and_those_of_others_where_they_are_for
 
 async def test_joins_and_leaves_go_to_those_that_ask_and_to_no_others():
     async with LocalWorker(config()).open() as worker:
-        quiet, asking = await entered(worker), await entered(worker)
+        quiet, told = await entered(worker), await entered(worker)
         await ask(quiet, "subscribe", channel="both:a")
-        await ask(asking, "subscribe", channel="both:a", join_leave=True)
+        await ask(told, "subscribe", channel="both:a", join_leave=True)
         guest, client = await person(worker)
         await ask(guest, "subscribe", channel="both:a")
         guest.wire.abort()
         wanted = [("join", client), ("leave", client)]
-        await asking.until(lambda: events(asking, "both:a")[-2:] == wanted)
+        await told.until(lambda: events(told, "both:a")[-2:] == wanted)
         await ask(quiet, "publish", channel="both:a", data=1)
         await quiet.until(lambda: quiet.pubs() == [1])
         assert events(quiet, "both:a") == []
@@ -274,9 +274,9 @@ async def test_after_a_failure_nothing_is_swept_until_all_may_have_renewed():
 
 
 def test_what_a_channel_keeps_is_what_its_namespace_says():
-    async def keeping() -> list[Keeping]:
+    async def mode() -> list[PresenceMode]:
         worker = LocalWorker(config())
         permissions = worker.node.channels._permissions
-        return [permissions.keeping(f"{name}:a") for name in ("here", "told", "both")]
+        return [permissions.presence_mode(f"{name}:a") for name in ("here", "told", "both")]
 
-    assert asyncio.run(keeping()) == [(True, False), (False, True), (True, True)]
+    assert asyncio.run(mode()) == [(True, False), (False, True), (True, True)]
