@@ -247,6 +247,7 @@ async def test_the_leaves_of_a_dead_worker_come_when_its_lease_ends():
     ).open() as worker:
         ann, one = await person(worker)
         await ask(ann, "subscribe", channel="pushed:a")
+        await ann.until(lambda: bool(events(ann)))
         assert worker.node.members is not None
         [channel] = worker.node.members._channels.values()
         # Left by a worker that was killed; its end lies before this worker's renewal.
@@ -259,18 +260,25 @@ async def test_the_leaves_of_a_dead_worker_come_when_its_lease_ends():
 
 
 async def test_after_a_failure_nothing_is_swept_until_all_may_have_renewed():
-    async with LocalWorker(config(**QUICK)).open() as worker:
-        ann, one = await person(worker)
-        await ask(ann, "subscribe", channel="pushed:a")
-        await ann.until(lambda: bool(events(ann)))
-        assert worker.node.members is not None
+    slow = {"presence_update_interval": 20.0, "presence_ttl": 60.0}
+    async with LocalWorker(config(**slow)).open() as worker:
+        ann, _ = await person(worker)
+        await ask(ann, "subscribe", channel="here:a")
+        await ask(ann, "subscribe", channel="here:b")
+        stats = worker.node.presence.stats
+        assert (await stats("here:a"))["num_clients"] == 1
+        # Not renewed in time, because its worker lost the store as well.
+        worker.store.members["here:a"]["other"] = (0.0, "bob", b'{"user":"bob","client":"other"}')
         worker.store.is_up = False
-        failed = worker.counters.presence_renewals
-        await until(lambda: failed["failed"] > 0, WITHIN, "renewals fail")
-        assert not worker.node.members.may_sweep
+        await ask(ann, "unsubscribe", channel="here:b")
+        await until(lambda: worker.counters.errors["presence"] > 0, WITHIN, "the change fails")
         worker.store.is_up = True
-        await until(lambda: worker.node.members.may_sweep, WITHIN, "it sweeps again")  # type: ignore[union-attr]
-        assert events(ann) == [("join", one)]
+        assert worker.node.members is not None
+        assert not worker.node.members.may_sweep
+        assert (await stats("here:a"))["num_clients"] == 2
+        worker.node.members._failed_at -= slow["presence_update_interval"]
+        assert worker.node.members.may_sweep
+        assert (await stats("here:a"))["num_clients"] == 1
 
 
 def test_what_a_channel_keeps_is_what_its_namespace_says():
