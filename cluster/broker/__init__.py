@@ -57,6 +57,9 @@ class BrokerListener(Protocol):
     def publications(self, channel: str, publications: list[Publication]) -> None:
         """All publications that one read returned for a subscribed channel, in order."""
 
+    def joins_and_leaves(self, channel: str, events: list[bytes]) -> None:
+        """Joins and leaves of a subscribed channel, in order: `j` or `l`, and the ClientInfo as JSON."""
+
     def resumed(self, channel: str) -> None:
         """The subscription was lost and works again; publications may be missing."""
 

@@ -1,7 +1,8 @@
 """The broker over Redis or Valkey: streams for history, sharded pub/sub for delivery.
 
 Of a channel there are `.meta` (hash: o top offset, e epoch), `.stream` (id = offset), and the shard
-channel `.pub` with payloads `1:offset:epoch:accepted_ms:body`; `cluster.resp.keys` has their names. All
+channel `.pub` with payloads `1:offset:epoch:accepted_ms:body`, and `2:` with joins and leaves, one a line
+(`cluster.presence.redis_presence` sends them); `cluster.resp.keys` has their names. All
 keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
 payload of another form is counted and ignored: two versions may share the store during a roll.
 """
@@ -30,6 +31,7 @@ from cluster.resp.scripts import PUBLISH, READ_STREAM, RENEW_EPOCH
 from cluster.resp.subscriptions import Subscriptions
 
 _NOWHERE = Position(0, "")
+_JOINS_AND_LEAVES = b"2:"
 
 
 class RedisBroker:
@@ -162,14 +164,19 @@ class RedisBroker:
 
     def _received(self, channel: str, payloads: list[bytes]) -> None:
         publications = []
+        events: list[bytes] = []
         for payload in payloads:
             publication = _parse(payload)
-            if publication is None:
+            if publication is None and payload.startswith(_JOINS_AND_LEAVES):
+                events += payload.removeprefix(_JOINS_AND_LEAVES).split(b"\n")
+            elif publication is None:
                 self._counters.errors["broker"] += 1
             else:
                 publications.append(publication)
         if publications:
             self._listener.publications(channel, publications)
+        if events:
+            self._listener.joins_and_leaves(channel, events)
 
 
 def _parse(payload: bytes) -> Publication | None:

@@ -23,6 +23,7 @@ from cluster.errors import Problem
 
 _LESS_THAN: Final = (
     ("client.pong_timeout", "client.ping_interval"),
+    ("client.presence_update_interval", "client.presence_ttl"),
     ("shutdown.drain_window", "shutdown.timeout"),
     ("shutdown.timeout", "shutdown.stop_grace_period"),
 )

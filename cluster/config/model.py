@@ -142,6 +142,14 @@ class ClientConfig:
     command_burst: int = _integer(
         1000, minimum=1, text="commands and control frames that a connection may send at once"
     )
+    presence_update_interval: float = _seconds(
+        27.0, minimum=0.1, text="time between two renewals of a presence entry"
+    )
+    presence_ttl: float = _seconds(
+        60.0,
+        minimum=0.2,
+        text="time a presence entry lives after its last renewal: the lease of a worker that was killed",
+    )
     history_max_publication_limit: int = _integer(
         300, minimum=1, text="publications per history reply"
     )

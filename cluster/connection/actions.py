@@ -1,6 +1,6 @@
 """The states of a connection, and the actions that it returns to its owner, to be done in order.
 
-`Connect`, `Refresh`, `SubRefresh`, `Subscribe`, `Publish`, `History` and `Rpc` are requests: the owner answers
+`Connect`, `Refresh`, `SubRefresh`, `Subscribe`, `Publish`, `History`, `PresenceRead` and `Rpc` are requests: the owner answers
 each of them once, by calling the connection's method in the past tense.
 """
 
@@ -71,13 +71,33 @@ class History(NamedTuple):
     request: HistoryRequest
 
 
+class PresenceRead(NamedTuple):
+    """`presence`, or `presence_stats`."""
+
+    id: int
+    method: str
+    channel: str
+
+
 class Rpc(NamedTuple):
     id: int
     method: str
     data: bytes
 
 
-Action = Send | Close | Connect | Refresh | SubRefresh | Subscribe | Leave | Publish | History | Rpc
+Action = (
+    Send
+    | Close
+    | Connect
+    | Refresh
+    | SubRefresh
+    | Subscribe
+    | Leave
+    | Publish
+    | History
+    | PresenceRead
+    | Rpc
+)
 
 
 class SubscriptionDetails(NamedTuple):

@@ -6,7 +6,7 @@ Use: pass in the client's messages (`receive`) and the results of the node (`con
 
 Order: commands of one connection are handled in order. During a connect all other commands wait.
 Subscribes to different channels run concurrently, and other commands wait for them. Publishes,
-history reads, rpc calls and refreshes do not delay the commands that follow.
+reads of history and presence, rpc calls and refreshes do not delay the commands that follow.
 
 States: new -> connecting -> connected -> closed. A rejected connect leads to `refused`, where any
 further command closes the connection.
@@ -23,6 +23,7 @@ from cluster.connection.actions import (
     ExpiryDelays,
     History,
     Leave,
+    PresenceRead,
     Refresh,
     Rpc,
     Send,
@@ -108,6 +109,11 @@ class Connection(CommandIntake):
         request = history_request(command.params)
         self._pending += 1
         actions.append(History(command.id, request))
+
+    def _presence(self, command: Command, actions: list[Action]) -> None:
+        channel = channel_request(command.params)
+        self._pending += 1
+        actions.append(PresenceRead(command.id, command.method, channel))
 
     def _rpc(self, command: Command, actions: list[Action]) -> None:
         data = data_text(command.params) or b"null"
@@ -196,7 +202,7 @@ class Connection(CommandIntake):
                 self._subscribing = None
 
     def replied(self, number: int, method: str, result: dict[str, Any]) -> list[Action]:
-        """A history read, rpc call or refresh has succeeded."""
+        """A read, rpc call or refresh has succeeded."""
         self._pending -= 1
         if self.state is not State.CONNECTED:
             return []
@@ -328,8 +334,8 @@ _HANDLERS = {
     "subscribe": Connection._subscribe,
     "unsubscribe": Connection._unsubscribe,
     "publish": Connection._publish,
-    "presence": Connection._not_available,
-    "presence_stats": Connection._not_available,
+    "presence": Connection._presence,
+    "presence_stats": Connection._presence,
     "history": Connection._history,
     "rpc": Connection._rpc,
     "send": Connection._send,

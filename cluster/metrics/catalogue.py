@@ -40,8 +40,9 @@ class Family:
 
 
 DIRECTIONS: Final = ("in", "out")
-ERROR_TYPES: Final = ("handler", "broker", "store", "internal", "token_keys")
-DROP_REASONS: Final = ("slow", "closed", "broker")
+ERROR_TYPES: Final = ("handler", "broker", "store", "presence", "internal", "token_keys")
+DROP_REASONS: Final = ("slow", "closed", "broker", "join_leave")
+RENEWAL_RESULTS: Final = ("renewed", "restored", "failed")
 API_RESULTS: Final = ("ok", "error", "unauthorized")
 REJECT_REASONS: Final = (
     "rate_limit",
@@ -102,6 +103,11 @@ WORKER_FAMILIES: Final = (
            "Subscriptions of local connections.", mode="livesum"),
     Family("app_channels", "gauge", "worker",
            "Channels with a local subscriber, summed over workers.", mode="livesum"),
+    Family("app_presence_entries", "gauge", "worker",
+           "Subscriptions of local connections in channels with presence.", mode="livesum"),
+    Family("app_presence_renewals_total", "counter", "worker",
+           "Presence entries renewed, restored because the store had them no longer, or not renewed because"
+           " it failed.", {"result": RENEWAL_RESULTS}),
     Family("app_connections_opened_total", "counter", "worker", "WebSocket handshakes completed."),
     Family("app_connections_closed_total", "counter", "worker",
            "Connections closed, by close code.", {"code": _CLOSE_CODES}),
@@ -120,7 +126,8 @@ WORKER_FAMILIES: Final = (
            "Commands refused with 103, permission denied.", {"operation": PERMISSION_OPERATIONS}),
     Family("app_commands_total", "counter", "worker", "Commands received.", {"method": METHODS}),
     Family("app_messages_dropped_total", "counter", "worker",
-           "Pushes not delivered: to a slow or closed connection, or lost with the broker.",
+           "Pushes not delivered: to a slow or closed connection, lost with the broker, or joins and leaves"
+           " of a storm.",
            {"reason": DROP_REASONS}),
     Family("app_slow_consumers_total", "counter", "worker",
            "Connections closed because they did not read."),

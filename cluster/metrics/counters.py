@@ -52,6 +52,7 @@ class Counters:
         self.dropped = dict.fromkeys(catalogue.DROP_REASONS, 0)
         self.recoveries = dict.fromkeys(catalogue.RECOVERY_RESULTS, 0)
         self.stream_reads = dict.fromkeys(catalogue.READ_RESULTS, 0)
+        self.presence_renewals = dict.fromkeys(catalogue.RENEWAL_RESULTS, 0)
         self.rejected = dict.fromkeys(catalogue.REJECT_REASONS, 0)
         self.tokens_refused = dict.fromkeys(catalogue.TOKEN_REFUSALS, 0)
         self.refresh_failures = dict.fromkeys(catalogue.REFRESH_FAILURES, 0)

@@ -115,6 +115,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_messages_dropped_total", counters.dropped),
         ("app_recoveries_total", counters.recoveries),
         ("app_stream_reads_total", counters.stream_reads),
+        ("app_presence_renewals_total", counters.presence_renewals),
         ("app_connections_rejected_total", counters.rejected),
         ("app_tokens_refused_total", counters.tokens_refused),
         ("app_refresh_failures_total", counters.refresh_failures),

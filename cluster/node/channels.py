@@ -13,13 +13,14 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from cluster.broker import Acknowledged, Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError, StoreRefused
 from cluster.hub import HELD_LIMIT, Channel, Hub, Write
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.node.members import MemberClient, Members, Membership
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.reads import StreamReads
 from cluster.protocol import Position, Publication
@@ -45,10 +46,12 @@ class Joining(NamedTuple):
 
     Attributes:
         read: the stream's top and the publications asked for; None in a channel without history.
+        membership: None in a channel without presence, joins and leaves.
     """
 
     channel: Channel
     read: StreamRead | None
+    membership: Membership | None = None
 
 
 class Channels:
@@ -59,6 +62,7 @@ class Channels:
         timeout_seconds: how long a join may take.
         check_seconds: how long a channel may be idle before its position is compared.
         on_insufficient: called with a subscriber and a channel whose publications it has lost.
+        members: keeps the presence of the channels; None for no presence, joins and leaves.
     """
 
     def __init__(
@@ -72,6 +76,7 @@ class Channels:
         timeout_seconds: float,
         check_seconds: float,
         on_insufficient: Callable[[object, str], None],
+        members: Members | None = None,
     ) -> None:
         self._hub = hub
         self._permissions = permissions
@@ -80,6 +85,7 @@ class Channels:
         self._timeout_seconds = timeout_seconds
         self._check_seconds = check_seconds
         self._on_insufficient = on_insufficient
+        self._members = members
         self._loop = asyncio.get_running_loop()
         self._fills: dict[Channel, asyncio.Task[None]] = {}
         self._rechecks: set[str] = set()
@@ -185,6 +191,8 @@ class Channels:
         channel = joining.channel
         top = joining.read.top if joining.read is not None else Position(0, "")
         is_whole = self._hub.join(channel, subscriber, write, top)
+        if joining.membership is not None and self._members is not None:
+            self._members.enter(channel.name, cast(MemberClient, subscriber), joining.membership)
         if channel.name in self._rechecks or (top.epoch and top.epoch != channel.epoch):
             self._rechecks.discard(channel.name)
             self._hub.hold(channel)
@@ -200,6 +208,8 @@ class Channels:
 
     def leave(self, name: str, subscriber: object) -> None:
         """Remove a subscriber."""
+        if self._members is not None:
+            self._members.leave(name, cast(MemberClient, subscriber))
         if self._hub.leave(name, subscriber):
             self._forget(name)
 
@@ -222,6 +232,11 @@ class Channels:
         if gap is not None:
             log.warning("gap_found", publications=len(gap.held))
             self._fill_soon(gap)
+
+    def joins_and_leaves(self, name: str, events: list[bytes]) -> None:
+        """Pass on the joins and leaves of a channel; see `BrokerListener`."""
+        if self._members is not None:
+            self._members.receive(name, events)
 
     def resumed(self, name: str) -> None:
         """Compare the channel with its stream; see `BrokerListener`."""

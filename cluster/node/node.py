@@ -32,12 +32,16 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels
 from cluster.node.commands import Commands, RpcHandler, store_failed
+from cluster.node.join_leave import JoinLeavePushes
+from cluster.node.members import Members
 from cluster.node.permissions import ChannelPermissions
+from cluster.node.presence import Presence
 from cluster.node.reads import StreamReads
 from cluster.node.refreshes import Refreshes, RevokedTokens, abandon
 from cluster.node.server_side import ServerSide, ServerSideChannels, has_changed
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
 from cluster.node.subscription_tokens import SubscriptionTokens, add_expiry
+from cluster.presence import PresenceStore
 from cluster.protocol import (
     ConnectRequest,
 )
@@ -88,6 +92,11 @@ class Node:
         users: counts the connections of each user; None for no limit.
         revocations: what is revoked and blocked; None for nothing.
         rpc_handlers: by method; without any, every call is answered with 108.
+        presence_store: who is in which channel; None for a node without presence, joins and leaves.
+
+    Attributes:
+        members: the members of this worker's channels; None without presence.
+        presence: reads who is in a channel.
     """
 
     def __init__(
@@ -100,6 +109,7 @@ class Node:
         users: ConnectionsOfUsers | None = None,
         revocations: RevokedTokens | None = None,
         rpc_handlers: Mapping[str, RpcHandler] | None = None,
+        presence_store: PresenceStore | None = None,
     ) -> None:
         self._config = config
         self._counters = counters
@@ -118,6 +128,10 @@ class Node:
         )
         self.hub = Hub(counters)
         self.reads = StreamReads(config.broker.read_concurrency, counters)
+        self.members = self._members_of(presence_store)
+        self.presence = Presence(
+            config, permissions, presence_store, self.members, self.reads, counters
+        )
         self.channels = Channels(
             self.hub,
             permissions,
@@ -127,6 +141,7 @@ class Node:
             timeout_seconds=config.broker.timeout,
             check_seconds=config.client.channel_position_check_delay,
             on_insufficient=self._insufficient,
+            members=self.members,
         )
         self.sessions = open_sessions(self)
         self._users = users if users is not None and users.is_on else None
@@ -141,6 +156,24 @@ class Node:
         self.commands = Commands(
             config, permissions, self.channels.broker, self.reads, counters, rpc_handlers or {}
         )
+
+    def _members_of(self, store: PresenceStore | None) -> Members | None:
+        if store is None:
+            return None
+        options = self._config.client
+        return Members(
+            store,
+            JoinLeavePushes(self._counters),
+            self._counters,
+            interval_seconds=options.presence_update_interval,
+            ttl_seconds=options.presence_ttl,
+        )
+
+    async def flush(self) -> None:
+        """Wait until every publish and every change of presence has been answered."""
+        await self.commands.flush()
+        if self.members is not None:
+            await self.members.flush()
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside the event loop's other work and keep it alive."""

@@ -26,6 +26,7 @@ from cluster.errors import (
     ClientError,
 )
 from cluster.metrics.counters import Counters
+from cluster.presence import PresenceMode
 
 #: Parsed names that are kept: about 400 bytes each, 1.6 MiB together.
 MOST_CHANNELS: Final = 4096
@@ -364,6 +365,11 @@ class ChannelPermissions:
     def history(self, channel: str) -> HistoryPolicy:
         """How long the channel's stream keeps publications; raises as `access` does."""
         return self.access(channel).history
+
+    def presence_mode(self, channel: str) -> PresenceMode:
+        """What the channel does with its members; raises as `access` does."""
+        options = self.options(channel)
+        return PresenceMode(options.presence, options.join_leave)
 
     def allow(self, operation: Operation, channel: str, caller: Caller) -> ChannelAccess:
         """Allow a client to publish in a channel, or to read its history or presence.

@@ -18,10 +18,12 @@ from cluster.connection import Connection, SubscriptionDetails, SubscriptionSour
 from cluster.errors import UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels, Joining, RecoveryLimits
+from cluster.node.members import Membership, membership_of
 from cluster.node.modes import SubscriptionModes, modes
 from cluster.node.permissions import ChannelAccess, ChannelPermissions, Operation, Verdict
 from cluster.node.server_side import ServerSide
 from cluster.node.subscription_tokens import SubscriptionTokens, add_token
+from cluster.presence import PresenceMode
 from cluster.protocol import Position, SubscribeRequest, publications_json
 
 #: Server-side subscriptions of one connect that are prepared at a time.
@@ -49,6 +51,7 @@ class SubscribePlan(NamedTuple):
     policy: HistoryPolicy
     modes: SubscriptionModes
     recover_from: Position | None
+    membership: Membership | None = None
 
     @property
     def is_positioned(self) -> bool:
@@ -96,7 +99,7 @@ class SubscriptionBuilder:
                 return None
         else:
             self._check(access, connection)
-        plan = self._plan(request, access, connection.user, claims and claims.override)
+        plan = self._token_plan(request, access, connection, claims)
         return self._begun_now(request, plan, claims)
 
     async def prepare(
@@ -118,8 +121,19 @@ class SubscriptionBuilder:
             claims = await self._tokens.granted(request, connection)
         else:
             self._check(access, connection)
-        plan = self._plan(request, access, connection.user, claims and claims.override)
+        plan = self._token_plan(request, access, connection, claims)
         return await self._begun(request, plan, reader, claims)
+
+    def _token_plan(
+        self,
+        request: SubscribeRequest,
+        access: ChannelAccess,
+        connection: Connection,
+        claims: SubscriptionClaims | None,
+    ) -> SubscribePlan:
+        if claims is None:
+            return self._plan(request, access, connection.user)
+        return self._plan(request, access, connection.user, claims.override, claims.info)
 
     def _check(self, access: ChannelAccess, connection: Connection) -> None:
         if access.subscribe(connection.user, has_token=False) is not Verdict.ALLOWED:
@@ -152,10 +166,16 @@ class SubscriptionBuilder:
         access: ChannelAccess,
         user: str,
         override: ChannelOverride | None = None,
+        chan_info: bytes = b"",
     ) -> SubscribePlan:
         its_modes = modes(request, access, user, override)
         recovers = request.recover and its_modes.is_recoverable
-        return SubscribePlan(access.history, its_modes, request.position if recovers else None)
+        return SubscribePlan(
+            access.history,
+            its_modes,
+            request.position if recovers else None,
+            _membership(its_modes, chan_info),
+        )
 
     def _prepared(
         self,
@@ -181,6 +201,8 @@ class SubscriptionBuilder:
                 result["offset"] = offset
         elif request.recover:
             result = {"was_recovering": True}
+        if plan.membership is not None:
+            joining = joining._replace(membership=plan.membership)
         details = add_token(result, claims) if claims is not None else None
         return Subscribed(request.channel, result, joining, plan.modes, details=details)
 
@@ -228,7 +250,7 @@ class SubscriptionBuilder:
         async def prepare(one: ServerSide) -> None:
             request = _server_side_request(one, recover_from.get(one.channel))
             access = self._permissions.access(one.channel)
-            plan = self._plan(request, access, user, one.grant.override)
+            plan = self._plan(request, access, user, one.grant.override, one.grant.info)
             subscribed = self._begun_now(request, plan) or await self._begun(request, plan, reader)
             if one.grant.data:
                 subscribed.result["data"] = orjson.Fragment(one.grant.data)
@@ -247,6 +269,14 @@ class SubscriptionBuilder:
                 raise error.exceptions[0] from None
             raise
         return [done[one.channel] for one in wanted]
+
+
+def _membership(its_modes: SubscriptionModes, chan_info: bytes) -> Membership | None:
+    """What the subscription is in its channel; None where nobody is told of members."""
+    mode = PresenceMode(its_modes.has_presence, its_modes.emits_join_leave)
+    if not any(mode):
+        return None
+    return membership_of(mode, gets_pushes=its_modes.gets_join_leave, chan_info=chan_info)
 
 
 def _server_side_request(one: ServerSide, position: Position | None) -> SubscribeRequest:

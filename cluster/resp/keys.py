@@ -3,7 +3,8 @@
 Every name is `{<prefix>:<database>:<kind>:<name>}.<part>`. The braces are the hash tag: all parts of one
 name are in one slot of a Redis Cluster. The kinds are
 
-    c  a channel, as a client calls it: `.meta`, `.stream`, `.pub`
+    c  a channel, as a client calls it: `.meta`, `.stream`, `.pub`, and its members: `.members`,
+       `.member_ends`, `.member_users`
     s  a bucket of sessions: `.session.<id>`, `.sessions`, `.counters`, `.changes`
     u  a user, as the token says: `.connections`, `.access`
     t  a token, by its id: `.revoked`

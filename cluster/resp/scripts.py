@@ -22,8 +22,11 @@ class Script:
     keeps_order: bool = False
 
 
-def _load(name: str, *, keeps_order: bool = False) -> Script:
-    text = resources.files("cluster").joinpath("lua", f"{name}.lua").read_text("utf-8")
+def _load(name: str, *, common: str = "", keeps_order: bool = False) -> Script:
+    """Load a script; the text of the file `common` is put before it."""
+    files = [one for one in (common, name) if one]
+    folder = resources.files("cluster").joinpath("lua")
+    text = "".join(folder.joinpath(f"{one}.lua").read_text("utf-8") for one in files)
     # EVALSHA takes SHA-1; nothing depends on its strength.
     sha = hashlib.sha1(text.encode(), usedforsecurity=False).hexdigest()
     return Script(name, text, sha, keeps_order)
@@ -39,6 +42,9 @@ SESSION_UPDATE: Final = _load("session_update")
 SESSION_SWEEP: Final = _load("session_sweep")
 USER_ENTER: Final = _load("user_enter")
 REVOKE: Final = _load("revoke")
+PRESENCE_CHANGE: Final = _load("presence_change", common="presence_common", keeps_order=True)
+PRESENCE_RENEW: Final = _load("presence_renew", common="presence_common")
+PRESENCE_COUNT: Final = _load("presence_count", common="presence_common")
 CHECK_ACCESS: Final = _load("check_access")
 
 SCRIPTS: Final = (
@@ -52,5 +58,8 @@ SCRIPTS: Final = (
     SESSION_SWEEP,
     USER_ENTER,
     REVOKE,
+    PRESENCE_CHANGE,
+    PRESENCE_RENEW,
+    PRESENCE_COUNT,
     CHECK_ACCESS,
 )

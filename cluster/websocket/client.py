@@ -256,6 +256,15 @@ class WebSocketClient(ActionPerformer):
         history = self._node.commands.history(self, action.request, self.connection)
         self._run(self._do_call(action.id, "history", history))
 
+    def _presence(self, action: actions.PresenceRead) -> None:
+        presence, connection = self._node.presence, self.connection
+        read: Coroutine[Any, Any, dict[str, Any]]
+        if action.method == "presence_stats":
+            read = presence.stats_for(connection, action.channel)
+        else:
+            read = presence.read_for(connection, self, action.channel)
+        self._run(self._do_call(action.id, action.method, read))
+
     def _rpc(self, action: actions.Rpc) -> None:
         since = time.monotonic()
         try:
@@ -337,6 +346,7 @@ _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
     actions.Publish: WebSocketClient._publish,
     actions.Leave: WebSocketClient._leave_channel,
     actions.History: WebSocketClient._history,
+    actions.PresenceRead: WebSocketClient._presence,
     actions.Rpc: WebSocketClient._rpc,
 }
 WebSocketClient._performers = _PERFORM

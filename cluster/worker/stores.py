@@ -10,6 +10,7 @@ from cluster.broker.redis_broker import RedisBroker
 from cluster.config import Config
 from cluster.errors import StoreUnavailable
 from cluster.metrics.counters import Counters
+from cluster.presence.redis_presence import RedisPresence
 from cluster.resp.keys import check_access, key_prefix
 from cluster.resp.layout import check_layout, rename_layout_1
 from cluster.resp.router import Router
@@ -76,6 +77,10 @@ class RedisStores:
             listener=listener,
         )
         return self.sessions
+
+    def open_presence(self) -> RedisPresence:
+        ttl = self._config.client.presence_ttl
+        return RedisPresence(self._router, prefix=self._prefix, ttl_seconds=ttl)
 
     def open_user_connections(self) -> UserConnections:
         limit = self._config.client.user_connection_limit

@@ -101,6 +101,7 @@ class Worker:
             users=self._stores.open_user_connections(),
             revocations=self._stores.revocations,
             rpc_handlers=rpc_handlers,
+            presence_store=self._stores.open_presence(),
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
         app = web_app.application(self._server)
@@ -205,6 +206,7 @@ class Worker:
             self._node.channels.check_positions(),
             self._renew_sessions(),
             self._renew_user_connections(),
+            self._renew_presence(),
             self._flush_metrics(),
             self._measure_lag(),
             self._watch_readiness(),
@@ -288,7 +290,7 @@ class Worker:
 
     async def _flush(self) -> None:
         for phase, flush in (
-            ("broker", self._node.commands.flush),
+            ("broker", self._node.flush),
             ("sessions", self._stores.sessions.flush),
         ):
             self._status.report("draining", phase=phase)
@@ -342,6 +344,10 @@ class Worker:
                 self._counters.errors["store"] += 1
                 log.error("user_renew_failed", reason=str(error))
 
+    async def _renew_presence(self) -> None:
+        assert self._node.members is not None, "a worker's node has a presence store"
+        await self._node.members.renew()
+
     async def _flush_metrics(self) -> None:
         while True:
             self._set_gauges()
@@ -353,6 +359,8 @@ class Worker:
         self._metrics.set("app_active_connections", len(self._server.clients))
         self._metrics.set("app_subscriptions", hub.subscriptions)
         self._metrics.set("app_channels", len(hub.channels))
+        if self._node.members is not None:
+            self._metrics.set("app_presence_entries", self._node.members.entries)
         self._metrics.set("app_broker_up", float(self._stores.is_up))
         self._metrics.set(
             "app_broker_last_message_timestamp_seconds", self._stores.canary.last_heard_timestamp

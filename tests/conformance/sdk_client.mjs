@@ -62,6 +62,13 @@ function signer(name, tokens) {
   };
 }
 
+function watchMembers(name, channel, sub) {
+  const tell = (event, info) =>
+    say({ event, client: name, channel, who: info.client, user: info.user, info: info.connInfo ?? null });
+  sub.on("join", (ctx) => tell("join", ctx.info));
+  sub.on("leave", (ctx) => tell("leave", ctx.info));
+}
+
 const verbs = {
   connect({ client: name, url, options = {}, tokens = null }) {
     const getToken = tokens ? { getToken: signer(name, tokens) } : {};
@@ -75,6 +82,7 @@ const verbs = {
     const getToken = tokens ? { getToken: signer(name, tokens) } : {};
     const sub = clients.get(name).newSubscription(channel, { ...options, ...getToken });
     watchSubscription(name, channel, sub);
+    watchMembers(name, channel, sub);
     sub.subscribe();
     return {};
   },
@@ -102,7 +110,12 @@ const verbs = {
     return { data: (await clients.get(name).rpc(method, data)).data };
   },
   async presence({ client: name, channel }) {
-    return { clients: (await clients.get(name).presence(channel)).clients };
+    const members = Object.values((await clients.get(name).presence(channel)).clients);
+    return { clients: Object.fromEntries(members.map((one) => [one.client, one.user])) };
+  },
+  async presence_stats({ client: name, channel }) {
+    const stats = await clients.get(name).presenceStats(channel);
+    return { clients: stats.numClients, users: stats.numUsers };
   },
   disconnect({ client: name }) {
     clients.get(name).disconnect();

@@ -64,7 +64,8 @@ class Events:
 class Sdk(Protocol):
     """One SDK that may hold several named clients.
 
-    Commands: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, disconnect.
+    Commands: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, presence_stats,
+    disconnect.
     """
 
     events: Events
@@ -187,6 +188,15 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[
         sender = ctx.pub.info.client if ctx.pub.info else ""
         self._tell("publication", data=ctx.pub.data, offset=ctx.pub.offset or 0, **{"from": sender})
 
+    async def on_join(self, ctx: Any) -> None:
+        self._tell_of("join", ctx.info)
+
+    async def on_leave(self, ctx: Any) -> None:
+        self._tell_of("leave", ctx.info)
+
+    def _tell_of(self, event: str, info: Any) -> None:
+        self._tell(event, who=info.client, user=info.user, info=info.conn_info)
+
     async def on_error(self, ctx: Any) -> None:
         self._tell("error", code=ctx.code, message=str(ctx.error))
 
@@ -245,6 +255,8 @@ class PythonSdk:
         given = dict(options or {})
         if tokens is not None:
             given["get_token"] = self._signer(name, tokens)
+        if "joinLeave" in given:
+            given["join_leave"] = given.pop("joinLeave")
         sub = self.clients[name].new_subscription(
             channel, events=_SubscriptionEvents(tell), **given
         )
@@ -271,7 +283,12 @@ class PythonSdk:
         return {"data": (await self.clients[name].rpc(method, data)).data}
 
     async def _presence(self, name: str, channel: str) -> Json:
-        return {"clients": (await self.clients[name].presence(channel)).clients}
+        found = (await self.clients[name].presence(channel)).clients
+        return {"clients": {client: one.user for client, one in found.items()}}
+
+    async def _presence_stats(self, name: str, channel: str) -> Json:
+        stats = await self.clients[name].presence_stats(channel)
+        return {"clients": stats.num_clients, "users": stats.num_users}
 
     async def _disconnect(self, name: str) -> None:
         await self.clients[name].disconnect()

@@ -73,6 +73,8 @@ class MemoryStore:
         self.brokers: list[MemoryBroker] = []
         self.sessions: dict[str, Record] = {}
         self.holders: list[MemorySessions] = []
+        #: By channel and client: when the entry ends, the user, the ClientInfo.
+        self.members: dict[str, dict[str, tuple[float, str, bytes]]] = {}
         self.counters = {"created": 0, "resumed": 0, "expired": 0}
 
     def stream(self, channel: str, history: HistoryPolicy, *, touches: bool = True) -> Stream:
@@ -120,6 +122,12 @@ class MemoryStore:
         for broker in self.brokers:
             if channel in broker.heard:
                 broker.listener.publications(channel, [publication])
+
+    def tell(self, channel: str, events: list[bytes]) -> None:
+        """Send joins and leaves to the subscribers of a channel."""
+        for broker in self.brokers:
+            if events and channel in broker.heard:
+                broker.listener.joins_and_leaves(channel, events)
 
     def sweep(self) -> dict[str, float]:
         now = _now_ms()

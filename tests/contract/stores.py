@@ -14,11 +14,14 @@ from cluster.broker import Broker, HistoryPolicy
 from cluster.broker.redis_broker import RedisBroker
 from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
+from cluster.presence import PresenceStore
+from cluster.presence.redis_presence import RedisPresence
 from cluster.protocol import Position, Publication
 from cluster.resp.router import Router
 from cluster.sessions import Session, Sessions
 from cluster.sessions.redis_sessions import RedisSessions
 from cluster.sessions.statistics import SessionStatistics
+from tests.contract.fake_presence import MemoryPresence
 from tests.contract.fakes import MemoryBroker, MemorySessions, MemoryStore
 from tests.contract.servers import Server
 
@@ -35,12 +38,17 @@ class Recorder:
     def __init__(self) -> None:
         self.received: list[tuple[str, Publication]] = []
         self.resumptions: list[str] = []
+        self.events: list[tuple[str, bytes]] = []
         self.changes: list[tuple[str, int, Any, tuple[str, ...]]] = []
         self._changed = asyncio.Condition()
         self._tasks: set[asyncio.Task[None]] = set()
 
     def publications(self, channel: str, publications: list[Publication]) -> None:
         self.received += [(channel, publication) for publication in publications]
+        self._notify()
+
+    def joins_and_leaves(self, channel: str, events: list[bytes]) -> None:
+        self.events += [(channel, event) for event in events]
         self._notify()
 
     def resumed(self, channel: str) -> None:
@@ -77,11 +85,17 @@ class Worker:
     """One worker's broker and sessions, with the recorder of what they deliver."""
 
     def __init__(
-        self, recorder: Recorder, broker: Broker, sessions: Sessions, parts: Any = None
+        self,
+        recorder: Recorder,
+        broker: Broker,
+        sessions: Sessions,
+        presence: PresenceStore,
+        parts: Any = None,
     ) -> None:
         self.recorder = recorder
         self.broker = broker
         self.sessions: Any = sessions
+        self.presence = presence
         self.parts = parts
 
     async def publish(
@@ -128,12 +142,15 @@ class MemoryBench:
     def __init__(self) -> None:
         self.store = MemoryStore()
 
-    async def worker(self, *, ttl: float = 60.0, state_max_size: int = 65536) -> Worker:
+    async def worker(
+        self, *, ttl: float = 60.0, state_max_size: int = 65536, presence_ttl: float = 60.0
+    ) -> Worker:
         recorder = Recorder()
         sessions = MemorySessions(
             self.store, recorder, ttl_seconds=ttl, state_max_size=state_max_size
         )
-        return Worker(recorder, MemoryBroker(self.store, recorder), sessions)
+        presence = MemoryPresence(self.store, ttl_seconds=presence_ttl)
+        return Worker(recorder, MemoryBroker(self.store, recorder), sessions, presence)
 
     async def statistics(self) -> dict[str, float]:
         return self.store.sweep()
@@ -194,6 +211,7 @@ class RedisBench:
         state_max_size: int = 65536,
         urls: list[str] | None = None,
         listens_to_sessions: bool = True,
+        presence_ttl: float = 60.0,
     ) -> Worker:
         recorder = Recorder()
         parts = RedisParts(urls or self._urls, self.prefix, recorder, Counters())
@@ -209,7 +227,8 @@ class RedisBench:
         )
         if listens_to_sessions:
             await asyncio.wait_for(sessions.start(), WAIT_SECONDS)
-        return Worker(recorder, parts.broker, sessions, parts)
+        presence = RedisPresence(parts.router, prefix=self.prefix, ttl_seconds=presence_ttl)
+        return Worker(recorder, parts.broker, sessions, presence, parts)
 
     async def statistics(self) -> dict[str, float]:
         return await SessionStatistics(self._routers[0], prefix=self.prefix).read()

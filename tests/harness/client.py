@@ -132,6 +132,7 @@ class Client:
         self.subscriptions: dict[str, Subscription] = {}
         self.result: Json = {}
         self.messages: list[Json] = []
+        self.joins_and_leaves: list[Json] = []
         self.is_connected = False
         self.is_terminated = False
         self._up = asyncio.Event()
@@ -380,6 +381,8 @@ class Client:
                 subscription.take(push["pub"])
         elif "unsubscribe" in push and subscription is not None:
             self._unsubscribed(subscription, push["unsubscribe"]["code"])
+        elif "join" in push or "leave" in push:
+            self.joins_and_leaves.append(push)
         elif "message" in push:
             self.messages.append(push["message"])
 

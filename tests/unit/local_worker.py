@@ -21,6 +21,7 @@ from cluster.sessions import SessionListener
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
+from tests.contract.fake_presence import MemoryPresence
 from tests.contract.fakes import MemoryBroker, MemorySessions, MemoryStore
 from tests.harness.wire import Wire, upgrade_request
 
@@ -121,6 +122,7 @@ class LocalWorker:
             open_broker=self._open_broker,
             open_sessions=self._open_sessions,
             rpc_handlers=rpc_handlers,
+            presence_store=MemoryPresence(self.store, ttl_seconds=config.client.presence_ttl),
         )
         self.server = WebSocketServer(
             config, self.node, self.counters, is_ready=lambda: self.is_ready
@@ -162,7 +164,12 @@ class LocalWorker:
         acceptor = Acceptor(self.server, http.server)
         listener = await loop.create_server(acceptor, "127.0.0.1", 0, backlog=1024)
         self.port = listener.sockets[0].getsockname()[1]
-        timers = (self.server.ping_clients(), self.server.close_overdue())
+        assert self.node.members is not None
+        timers = (
+            self.server.ping_clients(),
+            self.server.close_overdue(),
+            self.node.members.renew(),
+        )
         tasks = [loop.create_task(timer) for timer in timers]
         try:
             yield self

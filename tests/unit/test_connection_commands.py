@@ -75,9 +75,19 @@ def test_a_send_is_never_replied_to(connection: Connection, data: bytes):
     assert said(connection.receive(b'{"send":{%b}}' % data)) == []
 
 
-@pytest.mark.parametrize("method", ["ping", "presence", "presence_stats"])
-def test_a_method_without_an_implementation_is_not_available(connection: Connection, method: str):
-    assert error_code(connection.receive(line(2, method, channel="a"))) == 108
+def test_a_method_without_an_implementation_is_not_available(connection: Connection):
+    assert error_code(connection.receive(line(2, "ping", channel="a"))) == 108
+
+
+@pytest.mark.parametrize("method", ["presence", "presence_stats"])
+def test_presence_is_requested_and_answered(connection: Connection, method: str):
+    assert connection.receive(line(2, method, channel="a")) == [
+        machine.PresenceRead(2, method, "a")
+    ]
+    assert said(connection.replied(2, method, {"presence": {}})) == [
+        {"id": 2, method: {"presence": {}}}
+    ]
+    assert codes(connection.receive(line(3, method))) == [3501]
 
 
 def test_a_sub_refresh_of_a_foreign_channel_is_denied(connection: Connection):

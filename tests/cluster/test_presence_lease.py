@@ -1,0 +1,106 @@
+"""A worker that is killed: its clients are in no channel any more when its lease ends, and each leaves once."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+from pathlib import Path
+
+from tests.harness.client import Client
+from tests.harness.cluster import Cluster
+from tests.harness.processes import is_running
+from tests.harness.waiting import until, until_async
+
+LEASE = 6.0
+CHANNEL = "room:1"
+CONFIG = {
+    "client": {"presence_update_interval": "2s", "presence_ttl": f"{LEASE:g}s"},
+    "channel": {
+        "namespaces": [
+            {
+                "name": "room",
+                "presence": True,
+                "join_leave": True,
+                "force_push_join_leave": True,
+            }
+        ]
+    },
+}
+MEMBERS = 20
+
+
+async def a_member(cluster: Cluster, slot: int, name: str) -> Client:
+    client = Client(cluster.worker_port(slot), name=name)
+    await client.start()
+    client.subscribe(CHANNEL, lambda subscription, publication: None)
+    return client
+
+
+async def present(client: Client) -> set[str]:
+    return set((await client.call("presence", {"channel": CHANNEL}))["presence"])
+
+
+def seen(client: Client, kind: str) -> list[str]:
+    """The client ids of all joins, or of all leaves, that a client has received."""
+    return [one[kind]["info"]["client"] for one in client.joins_and_leaves if kind in one]
+
+
+async def test_presence_is_right_within_the_lease_after_a_kill_and_each_leave_comes_once(
+    tmp_path: Path,
+):
+    async with Cluster(tmp_path / "run", workers=3, config=CONFIG) as cluster:
+        watchers = [await a_member(cluster, slot, f"watcher {slot}") for slot in (0, 1)]
+        doomed = [await a_member(cluster, 2, f"member {number}") for number in range(MEMBERS)]
+        everyone = {client.result["client"] for client in (*watchers, *doomed)}
+        dead = {client.result["client"] for client in doomed}
+
+        async def all_are_here() -> bool:
+            return await present(watchers[0]) == everyone
+
+        await until_async(all_are_here, 20, "all are present")
+        for watcher in watchers:
+            await until(lambda one=watcher: dead <= set(seen(one, "join")), 20, "all have joined")  # type: ignore[misc]
+        for client in doomed:
+            # They stay away: what is there after the lease is there by mistake.
+            client._wanted = False
+        victim = cluster.workers()[2]
+        os.kill(victim.pid, signal.SIGKILL)
+        await until(lambda: not is_running(victim.pid), 5, "the worker has ended")
+        killed_at = asyncio.get_running_loop().time()
+        assert dead <= await present(watchers[0]), "their entries are still there"
+        for watcher in watchers:
+            await until(
+                lambda one=watcher: dead <= set(seen(one, "leave")),  # type: ignore[misc]
+                LEASE + 10,
+                "all have left",
+            )
+        took = asyncio.get_running_loop().time() - killed_at
+        assert took > LEASE / 4, "their lease is respected"
+        alive = {client.result["client"] for client in watchers}
+        assert [await present(watcher) for watcher in watchers] == [alive, alive]
+        stats = await watchers[0].call("presence_stats", {"channel": CHANNEL})
+        assert stats == {"num_clients": 2, "num_users": 1}
+        for watcher in watchers:
+            assert sorted(seen(watcher, "leave")) == sorted(dead), "each leave once"
+            joins = seen(watcher, "join")
+            assert len(joins) == len(set(joins)), "each join once"
+        await cluster.shows("app_presence_entries", 2)
+        for client in (*watchers, *doomed):
+            await client.close()
+
+
+async def test_a_roll_moves_the_members_and_leaves_none_behind(tmp_path: Path):
+    async with Cluster(tmp_path / "run", workers=2, config=CONFIG) as cluster:
+        members = [await a_member(cluster, number % 2, f"member {number}") for number in range(10)]
+        await cluster.roll()
+
+        async def only_the_living() -> bool:
+            subscriptions = [one.subscriptions[CHANNEL] for one in members if one.is_connected]
+            if [one.state for one in subscriptions] != ["subscribed"] * len(members):
+                return False
+            return await present(members[0]) == {one.result["client"] for one in members}
+
+        await until_async(only_the_living, 20, "the members have moved")
+        for member in members:
+            await member.close()
