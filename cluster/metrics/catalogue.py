@@ -43,6 +43,9 @@ DIRECTIONS: Final = ("in", "out")
 ERROR_TYPES: Final = ("handler", "broker", "store", "internal")
 DROP_REASONS: Final = ("slow", "closed", "broker")
 API_RESULTS: Final = ("ok", "error", "unauthorized")
+CONTROL_RESULTS: Final = (
+    "sent", "received", "unknown", "invalid", "unanswered", "lost", "dropped",
+)  # fmt: skip
 REJECT_REASONS: Final = (
     "rate_limit",
     "connection_limit",
@@ -122,6 +125,9 @@ WORKER_FAMILIES: Final = (
            "Upgrades and connects rejected.", {"reason": REJECT_REASONS}),
     Family("app_api_requests_total", "counter", "worker", "Requests to the server HTTP API.",
            {"result": API_RESULTS}),
+    Family("app_control_messages_total", "counter", "worker",
+           "Messages between workers: sent, received, of an unknown kind, not understood, without the"
+           " answer of a worker, missed, dropped because too many waited.", {"result": CONTROL_RESULTS}),
     Family("app_throttles_total", "counter", "worker",
            "Times a connection was not read for a while: more commands than client.command_rate_limit,"
            " or output that the client does not read.", {"reason": THROTTLE_REASONS}),

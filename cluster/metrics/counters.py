@@ -53,6 +53,7 @@ class Counters:
         self.stream_reads = dict.fromkeys(catalogue.READ_RESULTS, 0)
         self.rejected = dict.fromkeys(catalogue.REJECT_REASONS, 0)
         self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
+        self.control = dict.fromkeys(catalogue.CONTROL_RESULTS, 0)
         self.throttled = dict.fromkeys(catalogue.THROTTLE_REASONS, 0)
         self.log_events = dict.fromkeys(catalogue.LOG_LEVELS, 0)
         self.log_lines_dropped = dict.fromkeys(catalogue.LOG_OUTPUTS, 0)

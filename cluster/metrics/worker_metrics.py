@@ -116,6 +116,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_stream_reads_total", counters.stream_reads),
         ("app_connections_rejected_total", counters.rejected),
         ("app_api_requests_total", counters.api_requests),
+        ("app_control_messages_total", counters.control),
         ("app_throttles_total", counters.throttled),
         ("app_log_events_total", counters.log_events),
         ("app_log_lines_dropped_total", counters.log_lines_dropped),

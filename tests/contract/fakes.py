@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -66,6 +67,11 @@ class MemoryStore:
         self.sessions: dict[str, Record] = {}
         self.holders: list[MemorySessions] = []
         self.counters = {"created": 0, "resumed": 0, "expired": 0}
+
+    @cached_property
+    def control(self) -> MemoryStore:
+        """What the control channel uses, under names of its own."""
+        return MemoryStore()
 
     def stream(self, channel: str, history: HistoryPolicy, *, touches: bool = True) -> Stream:
         now = _now_ms()
@@ -240,6 +246,19 @@ class MemoryBroker:
         if stream.epoch == epoch:
             stream.epoch = secrets.token_hex(4)
         return Position(stream.top, stream.epoch)
+
+
+class MemoryControlBroker(MemoryBroker):
+    """See `cluster.node.control.ControlBroker`."""
+
+    def __init__(self, store: MemoryStore, listener: BrokerListener) -> None:
+        super().__init__(store.control, listener)
+
+    async def subscribers(self, channel: str) -> int:
+        await asyncio.sleep(0)
+        if not self.store.is_up:
+            raise StoreUnavailable("the store is away")
+        return sum(channel in one.heard for one in self.store.brokers)
 
 
 def _cut(read: StreamRead, max_bytes: int, *, is_whole: bool) -> StreamRead:
