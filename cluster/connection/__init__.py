@@ -18,6 +18,7 @@ from cluster.connection.actions import (
     State,
     Subscribe,
     Subscription,
+    SubscriptionSource,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CONGESTED_COMMANDS
 from cluster.connection.state_machine import EXPIRED_CLOSE_DELAY_SECONDS, Connection
@@ -39,4 +40,5 @@ __all__ = [
     "State",
     "Subscribe",
     "Subscription",
+    "SubscriptionSource",
 ]

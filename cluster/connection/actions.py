@@ -74,8 +74,22 @@ class Rpc(NamedTuple):
 Action = Send | Close | Connect | Refresh | Subscribe | Leave | Publish | History | Rpc
 
 
+class SubscriptionSource(Enum):
+    """On whose behalf there is a subscription: a subscribe command, the connection's token, the user's
+    personal channel, the session's channels, the `subs` of the connect command, or the server API.
+    """
+
+    CLIENT = 1
+    TOKEN = 2
+    PERSONAL = 3
+    SESSION = 4
+    REQUEST = 5
+    API = 6
+
+
 class Subscription(NamedTuple):
     """The state of one subscription."""
 
     is_positioned: bool
     is_server_side: bool
+    source: SubscriptionSource = SubscriptionSource.CLIENT

@@ -26,6 +26,7 @@ from cluster.connection.actions import (
     State,
     Subscribe,
     Subscription,
+    SubscriptionSource,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CommandIntake
 from cluster.errors import (
@@ -51,6 +52,7 @@ from cluster.protocol import (
     data_text,
     history_request,
     message_push,
+    refresh_push,
     reply,
     subscribe_push,
     subscribe_request,
@@ -204,7 +206,12 @@ class Connection(CommandIntake):
     # --- from the server -------------------------------------------------------------------
 
     def subscribe_added(
-        self, channel: str, result: dict[str, Any], *, is_positioned: bool
+        self,
+        channel: str,
+        result: dict[str, Any],
+        *,
+        is_positioned: bool,
+        source: SubscriptionSource,
     ) -> list[Action]:
         """The server has subscribed the connection to a channel.
 
@@ -214,7 +221,7 @@ class Connection(CommandIntake):
             return []
         if self._subscribing and channel in self._subscribing:
             return []
-        self.channels[channel] = Subscription(is_positioned, is_server_side=True)
+        self.channels[channel] = Subscription(is_positioned, is_server_side=True, source=source)
         return [Send(subscribe_push(channel, result))]
 
     def unsubscribe(self, channel: str, why: Unsubscribe) -> list[Action]:
@@ -236,6 +243,13 @@ class Connection(CommandIntake):
     def message(self, data: Any) -> list[Action]:
         """Send a message of the server."""
         return [Send(message_push(data))] if self.state is State.CONNECTED else []
+
+    def refreshed(self, expires_at: int, now: float) -> list[Action]:
+        """The server has given the connection another expiry, Unix seconds, 0 for never."""
+        if self.state is not State.CONNECTED:
+            return []
+        self.expires_at = expires_at
+        return [Send(refresh_push(max(1, int(expires_at - now)) if expires_at else 0))]
 
     def disconnect(self, why: Disconnect) -> list[Action]:
         """Close the connection from the server's side."""

@@ -116,6 +116,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_stream_reads_total", counters.stream_reads),
         ("app_connections_rejected_total", counters.rejected),
         ("app_api_requests_total", counters.api_requests),
+        ("app_api_errors_total", counters.api_errors),
         ("app_control_messages_total", counters.control),
         ("app_throttles_total", counters.throttled),
         ("app_log_events_total", counters.log_events),
@@ -128,5 +129,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
 def _distributions(counters: Counters) -> Iterator[tuple[str, str, Distribution]]:
     yield "app_publish_to_delivery_seconds", "", counters.publish_to_delivery
     yield "app_event_loop_lag_seconds", "", counters.event_loop_lag
+    for method, distribution in counters.api_duration.items():
+        yield "app_api_duration_seconds", method, distribution
     for method, distribution in counters.command_duration.items():
         yield "app_command_duration_seconds", method, distribution

@@ -18,7 +18,7 @@ from cluster import __version__, json_text
 from cluster.auth import Claims, authenticate
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
-from cluster.connection import Action, Connection
+from cluster.connection import Action, Connection, SubscriptionSource
 from cluster.errors import (
     CONNECTION_LIMIT,
     INSUFFICIENT_STATE,
@@ -36,6 +36,7 @@ from cluster.node.channels import Channels
 from cluster.node.commands import Commands, RpcHandler, store_failed
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.reads import StreamReads
+from cluster.node.server_reads import ServerReads
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
 from cluster.protocol import (
     ConnectRequest,
@@ -105,6 +106,9 @@ class Node:
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         permissions = ChannelPermissions(config)
+        self.permissions = permissions
+        self._by_user: dict[str, Client | set[Client]] = {}
+        self.num_connected = 0
         self.hub = Hub(counters)
         self.reads = StreamReads(config.broker.read_concurrency, counters)
         self.channels = Channels(
@@ -122,6 +126,9 @@ class Node:
         self.subscriptions = SubscriptionBuilder(config, permissions, self.channels, counters)
         self.commands = Commands(
             config, permissions, self.channels.broker, self.reads, counters, rpc_handlers or {}
+        )
+        self.server_reads = ServerReads(
+            config, permissions, self.channels.broker, self.reads, counters
         )
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
@@ -247,11 +254,59 @@ class Node:
             client.connection.insufficient_state(channel, UNSUBSCRIBE_INSUFFICIENT_STATE)
         )
 
+    # --- the connections of a user -------------------------------------------------------------
+
+    def entered(self, client: Client) -> None:
+        """Bring a client up to date that has connected and joined its server-side channels."""
+        if client.session is not None:
+            self._index(client)
+        self.follow_session(client)
+
+    def _index(self, client: Client) -> None:
+        # Most users have one connection, and a set costs 216 bytes.
+        user = client.connection.user
+        found = self._by_user.get(user)
+        if found is None:
+            self._by_user[user] = client
+        elif isinstance(found, set):
+            found.add(client)
+        else:
+            self._by_user[user] = {found, client}
+        self.num_connected += 1
+
+    def _unindex(self, client: Client) -> None:
+        user = client.connection.user
+        found = self._by_user.get(user)
+        if isinstance(found, set):
+            if client not in found:
+                return
+            found.discard(client)
+            if not found:
+                del self._by_user[user]
+        elif found is client:
+            del self._by_user[user]
+        else:
+            return
+        self.num_connected -= 1
+
+    def clients_of(self, user: str) -> list[Client]:
+        """The connections of a user, "" for the anonymous ones."""
+        found = self._by_user.get(user)
+        if found is None:
+            return []
+        return list(found) if isinstance(found, set) else [found]
+
+    @property
+    def num_users(self) -> int:
+        """How many users are connected; all anonymous connections count as one."""
+        return len(self._by_user)
+
     # --- the end of a connection ---------------------------------------------------------------
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
         """Remove a client: its subscriptions here, its reads, its hold on the session in the store."""
         self.reads.forget(client)
+        self._unindex(client)
         for channel in client.connection.channels:
             self.channels.leave(channel, client)
         client.connection.channels.clear()
@@ -276,7 +331,8 @@ class Node:
         if session is None:
             return
         has = client.connection.channels
-        for channel in [name for name, one in has.items() if one.is_server_side]:
+        source = SubscriptionSource.SESSION
+        for channel in [name for name, one in has.items() if one.source is source]:
             if channel not in session.channels:
                 client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
         for channel in session.channels:
@@ -294,7 +350,10 @@ class Node:
         actions: list[Action] = []
         if client.session is not None and channel in client.session.channels:
             actions = client.connection.subscribe_added(
-                channel, subscribed.result, is_positioned=subscribed.is_positioned
+                channel,
+                subscribed.result,
+                is_positioned=subscribed.is_positioned,
+                source=SubscriptionSource.SESSION,
             )
         if not actions:
             self.channels.abort(subscribed.joining.channel)

@@ -185,7 +185,11 @@ class ActionPerformer(FrameProtocol):
             info=claims.info,
             expires_at=claims.expires_at,
             server_side={
-                one.channel: actions.Subscription(one.is_positioned, is_server_side=True)
+                one.channel: actions.Subscription(
+                    one.is_positioned,
+                    is_server_side=True,
+                    source=actions.SubscriptionSource.SESSION,
+                )
                 for one in connected.subscribed
             },
         )
@@ -205,7 +209,7 @@ class ActionPerformer(FrameProtocol):
         self._counted = 1
         self._count()
         self.perform(wanted)
-        self._node.follow_session(self)
+        self._node.entered(self)
 
     def _join(self, subscribed: list[Subscribed]) -> None:
         for one in subscribed:

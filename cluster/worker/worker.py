@@ -111,11 +111,13 @@ class Worker:
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
         app = web_app.application(self._server)
-        api.add_routes(
+        api.serve(
             app,
-            api.ServerMethods(self._node.commands),
+            config,
+            self._node,
+            self._control,
             self._counters,
-            key=config.http_api.key,
+            name=f"{instance}:{lane}",
             is_draining=self._stop.is_set,
         )
         self._http = web_app.runner(

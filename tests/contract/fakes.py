@@ -238,6 +238,13 @@ class MemoryBroker:
             return StreamRead(read.top, [])
         return _cut(read, max_bytes, is_whole=is_whole)
 
+    async def remove_history(self, channel: str) -> None:
+        await asyncio.sleep(0)
+        if not self.store.is_up:
+            raise StoreUnavailable("the store is away")
+        if self.store.has_stream(channel):
+            self.store.streams[channel].entries.clear()
+
     async def renew_epoch(self, channel: str, epoch: str) -> Position:
         await asyncio.sleep(0)
         if not self.store.is_up:
