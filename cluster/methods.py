@@ -42,6 +42,7 @@ API_METHODS: Final = (
     "rpc",
     "batch",
     "revoke_token",
+    "invalidate_user_tokens",
     "block_user",
     "unblock_user",
 )

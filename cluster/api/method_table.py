@@ -80,14 +80,16 @@ _NODE: Final = _object(
 )  # fmt: skip
 _CONNECTION: Final = _object(
     "user", "node",
-    user=_STRING, node=_STRING, transport=_STRING, session=_STRING, channels=_list(_STRING),
-    num_channels=_INTEGER, expire_at=_INTEGER,
+    user=_STRING, node=_STRING, app_name=_STRING, app_version=_STRING, transport=_STRING,
+    protocol=_STRING, session=_STRING, num_channels=_INTEGER, expire_at=_INTEGER,
+    state=_object(channels=_map(_object())),
 )  # fmt: skip
 
 _CHANNEL: Final = Param("channel", "string", "the channel", is_required=True)
 _USER: Final = Param("user", "string", "the user; empty is the anonymous ones", is_required=True)
 _CLIENT: Final = Param("client", "string", "only the connection with this id")
 _SESSION: Final = Param("session", "string", "only the connections of this session")
+_UNTIL: Final = Param("expire_at", "integer", "Unix time until which this holds; 0 is for ever")
 _DATA: Final = (
     Param("data", "json", "the data, as any JSON"),
     Param("b64data", "string", "the data, as base64 of its JSON text; instead of `data`"),
@@ -197,6 +199,7 @@ API_TABLE: Final[dict[str, ApiMethod]] = {
             _USER,
             Param("limit", "integer", "at most so many; 100 if absent, 1,000 at most", least=1),
             Param("cursor", "string", "those after the page whose result had this cursor"),
+            Param("expression", "string", "not available here; only an empty one is accepted"),
         ),
         _object(
             "connections",
@@ -229,18 +232,22 @@ API_TABLE: Final[dict[str, ApiMethod]] = {
         _object("replies", replies=_list(_object(error=ERROR))),
     ),
     "revoke_token": ApiMethod(
-        "Refuse a token, or the tokens of a user, from now on.",
+        "Refuse a token from now on.",
+        (Param("uid", "string", "the token's claim `jti`", is_required=True), _UNTIL),
+        _EMPTY,
+    ),
+    "invalidate_user_tokens": ApiMethod(
+        "Refuse the tokens of a user that were issued before a time.",
         (
-            Param("uid", "string", "the claim `jti` of the token"),
-            Param("user", "string", "all tokens of this user"),
-            Param("issued_before", "integer", "of the user, those issued before this Unix time"),
-            Param("expire_at", "integer", "Unix time until which this is remembered"),
+            _USER,
+            Param("issued_before", "integer", "Unix time; now if absent"),
+            _UNTIL,
         ),
         _EMPTY,
     ),
     "block_user": ApiMethod(
         "Refuse a user, and close the user's connections.",
-        (_USER, Param("expire_at", "integer", "Unix time until which the user is blocked")),
+        (_USER, _UNTIL),
         _EMPTY,
     ),
     "unblock_user": ApiMethod("Accept a user again.", (_USER,), _EMPTY),

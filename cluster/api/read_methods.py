@@ -55,6 +55,8 @@ class ReadMethods:
         return await self._survey.channels(ChannelsQuestion(pattern, spaces))
 
     async def connections(self, params: Params) -> dict[str, Any]:
+        if params.get("expression"):
+            raise NOT_AVAILABLE.fresh()
         limit = min(params.get("limit", _PAGE), MOST_CONNECTIONS)
         return await self._survey.connections(
             ConnectionsQuestion(params["user"], params.get("cursor", ""), limit)

@@ -63,6 +63,7 @@ class ServerMethods:
             "info": reads.info,
             "rpc": reads.rpc,
             "revoke_token": users.revoke_token,
+            "invalidate_user_tokens": users.invalidate_user_tokens,
             "block_user": users.block_user,
             "unblock_user": users.unblock_user,
         }

@@ -82,7 +82,10 @@ class UserMethods:
         return channel
 
     async def revoke_token(self, params: Params) -> dict[str, Any]:
-        """Not here yet, like the two below: what is revoked is not kept in the store."""
+        """Not here yet, like the three below: what is revoked is not kept in the store."""
+        raise NOT_AVAILABLE.fresh()
+
+    async def invalidate_user_tokens(self, params: Params) -> dict[str, Any]:
         raise NOT_AVAILABLE.fresh()
 
     async def block_user(self, params: Params) -> dict[str, Any]:

@@ -11,6 +11,7 @@ import heapq
 import re
 import resource
 import time
+from itertools import islice
 from typing import Any, Final
 
 import msgspec
@@ -25,7 +26,7 @@ MOST_CHANNELS: Final = 5_000
 CHANNELS_PER_TURN: Final = 2_000
 #: Connections in one answer, and channels that are named of each.
 MOST_CONNECTIONS: Final = 1_000
-MOST_CHANNELS_NAMED: Final = 128
+MOST_NAMED: Final = 128
 #: Bytes of one worker's answer about connections; it names as many as fit.
 _ANSWER_BYTES: Final = 512 << 10
 
@@ -112,7 +113,7 @@ class Survey:
             if number % 100 == 0:
                 await asyncio.sleep(0)
             about = self._about(later[name])
-            size += 300 + sum(map(len, about["channels"]))
+            size += 300 + sum(6 + len(channel) for channel in about["state"]["channels"])
             if size > _ANSWER_BYTES:
                 answer.is_cut = True
                 break
@@ -125,8 +126,11 @@ class Survey:
         about: dict[str, Any] = {
             "user": connection.user,
             "node": self._control.uid,
+            "app_name": "",
+            "app_version": "",
             "transport": "websocket",
-            "channels": list(connection.channels)[:MOST_CHANNELS_NAMED],
+            "protocol": "json",
+            "state": {"channels": {name: {} for name in islice(connection.channels, MOST_NAMED)}},
             "num_channels": len(connection.channels),
         }
         if client.session is not None:

@@ -296,7 +296,7 @@ async def test_connections_are_paged_over_all_workers():
             cursor = {"cursor": page["cursor"]}
         assert found == ids
         about = page["connections"][found[-1]]
-        assert (about["user"], about["transport"], about["channels"]) == ("", "websocket", [])
+        assert (about["user"], about["transport"], about["num_channels"]) == ("", "websocket", 0)
         assert about["node"] in {one.control.uid, two.control.uid}
         assert (await call(one, "connections", user="42"))["connections"] == {}
 
@@ -441,6 +441,8 @@ async def test_the_publishes_of_a_batch_do_not_wait_for_each_other():
         ("revoke_token", {"uid": "a"}, 108),
         ("block_user", {"user": "a"}, 108),
         ("unblock_user", {"user": "a"}, 108),
+        ("invalidate_user_tokens", {"user": "a"}, 108),
+        ("connections", {"user": "a", "expression": "true"}, 108),
     ],
 )
 async def test_a_wrong_request_of_any_method_is_refused(
