@@ -22,7 +22,7 @@ for _method in API_TABLE.values():
         _KINDS.setdefault(_param.name, set()).add(_param.kind)
 
 #: Every member that a request of any method may have; others are ignored.
-_Params: Any = TypedDict(  # type: ignore[operator]
+_Params: Any = TypedDict(  # type: ignore[misc]
     "_Params",
     {name: msgspec.Raw if kinds == {"json"} else Any for name, kinds in _KINDS.items()},
     total=False,
@@ -34,7 +34,7 @@ PARAMS: Final[json_text.JsonDecoder[Params]] = json_text.JsonDecoder(
 )
 #: Reads the commands of a batch.
 COMMANDS: Final[json_text.JsonDecoder[list[dict[str, Params]]]] = json_text.JsonDecoder(
-    list[dict[str, _Params]],  # type: ignore[valid-type]
+    list[dict[str, _Params]],
     replaces_surrogates=True,
 )
 

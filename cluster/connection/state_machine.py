@@ -211,7 +211,7 @@ class Connection(CommandIntake):
         result: dict[str, Any],
         *,
         is_positioned: bool,
-        source: SubscriptionSource,
+        source: SubscriptionSource = SubscriptionSource.SESSION,
     ) -> list[Action]:
         """The server has subscribed the connection to a channel.
 
