@@ -392,7 +392,7 @@ async def test_the_publishes_of_a_batch_do_not_wait_for_each_other():
 
             publish(channel, body, history, ms, answered)
 
-        one.broker.publish = counted  # type: ignore[method-assign]
+        one.broker.publish = counted  # type: ignore[method-assign, assignment]
         commands = [{"publish": {"channel": "kept:a", "data": n}} for n in range(300)]
         replies = (await post(one, "batch", {"commands": commands})).json["replies"]
         assert [each["publish"]["offset"] for each in replies] == list(range(1, 301))
