@@ -225,6 +225,7 @@ TOO_MANY_REQUESTS_CLOSE = Disconnect(3013, "too many requests")
 INVALID_TOKEN = Disconnect(3500, "invalid token")
 BAD_REQUEST_CLOSE = Disconnect(3501, "bad request")
 STALE = Disconnect(3502, "stale")
+FORCE_DISCONNECT = Disconnect(3503, "force disconnect")
 CONNECTION_LIMIT = Disconnect(3504, "connection limit")
 CHANNEL_LIMIT = Disconnect(3505, "channel limit")
 INAPPROPRIATE_PROTOCOL = Disconnect(3506, "inappropriate protocol")
@@ -250,6 +251,7 @@ DISCONNECTS: Final = (
     INVALID_TOKEN,
     BAD_REQUEST_CLOSE,
     STALE,
+    FORCE_DISCONNECT,
     CONNECTION_LIMIT,
     CHANNEL_LIMIT,
     INAPPROPRIATE_PROTOCOL,

@@ -385,6 +385,11 @@ def push_frame(prefix: bytes, publication: Publication) -> bytes:
     return text_frame(b"%b%b}}" % (prefix, publication_json(publication)))
 
 
+def publication_push(channel: str, publication: orjson.Fragment) -> bytes:
+    """Encode a push of one of `publications_json`."""
+    return orjson.dumps({"push": {"channel": channel, "pub": publication}})
+
+
 def unsubscribe_push(channel: str, why: Unsubscribe) -> bytes:
     """Encode the push for a subscription that the server ended."""
     body = {"code": why.code, "reason": why.reason}
@@ -394,6 +399,15 @@ def unsubscribe_push(channel: str, why: Unsubscribe) -> bytes:
 def subscribe_push(channel: str, result: dict[str, Any]) -> bytes:
     """Encode the push for a subscription that the server made."""
     return orjson.dumps({"push": {"channel": channel, "subscribe": result}})
+
+
+def refresh_push(ttl: int) -> bytes:
+    """Encode the push for an expiry that the server has set: in so many seconds, 0 for never."""
+    return (
+        b'{"push":{"refresh":{"expires":true,"ttl":%d}}}' % ttl
+        if ttl
+        else b'{"push":{"refresh":{}}}'
+    )
 
 
 def message_push(data: Any) -> bytes:

@@ -129,6 +129,8 @@ def options(section: Any, prefix: str = "") -> Iterator[Option]:
         elif field.metadata.get("kind") == "namespaces":
             yield Option(f"{prefix}{field.name}[].name", "", {"text": "the part before the colon"})
             yield from options(config.ChannelOptions(), f"{prefix}{field.name}[].")
+        elif field.metadata.get("kind") == "tables":
+            yield from options(field.metadata["of"](), f"{prefix}{field.name}[].")
         else:
             yield Option(prefix + field.name, value, field.metadata)
 

@@ -1,15 +1,16 @@
 """`POST /api/<method>`: keys, bodies, and errors as HTTP.
 
-- The key is in `X-API-Key: KEY` or `Authorization: apikey KEY`; a wrong one is 401. Without
-  `http_api.key` the API is off and every request is 404.
-- The answer is 200 with `result` or `error`. With `X-Centrifugo-Error-Mode: transport` an error has an
-  HTTP status of its own and stands alone in the body.
+- The key is in `X-API-Key: KEY`, `Authorization: apikey KEY` or `?api_key=KEY`; a wrong one is 401, and
+  what a limited key may not do is 403. Without any key in the configuration every request is 404.
+- The answer is 200 with `result` or `error`. With `X-Centrifugo-Error-Mode: transport`, or
+  `http_api.error_mode`, an error has an HTTP status of its own and stands alone in the body.
+- Methods that only read and take strings answer GET too, with their parameters in the query.
 - A worker that drains answers 503 before it does anything, so nginx may try the next one.
 """
 
 from __future__ import annotations
 
-import hmac
+import time
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -17,13 +18,20 @@ import orjson
 from aiohttp import hdrs, web
 
 from cluster import json_text
-from cluster.api.server_methods import PARAMS, ServerMethods, error_body
+from cluster.api.api_keys import ApiKey, ApiKeys, KeyForbids
+from cluster.api.method_table import API_TABLE
+from cluster.api.openapi import document
+from cluster.api.request_params import PARAMS, Params
+from cluster.api.server_methods import ServerMethods, error_body
+from cluster.config import HttpApiConfig
 from cluster.errors import ClientError
 from cluster.metrics.counters import Counters
 
 PATH: Final = "/api/{method}"
+DOCUMENT_PATH: Final = "/api/openapi.json"
 
-_STATUS_BY_CODE: Final = {100: 500, 102: 404, 104: 404, 107: 400, 108: 400, 112: 416, 113: 409}
+#: HTTP statuses of errors in the mode `transport`; an error of an application's handler is 400.
+STATUS_BY_CODE: Final = {100: 500, 102: 404, 104: 404, 107: 400, 108: 400, 112: 416, 113: 409}
 
 
 def add_routes(
@@ -31,13 +39,25 @@ def add_routes(
     methods: ServerMethods,
     counters: Counters,
     *,
-    key: str,
+    config: HttpApiConfig,
     is_draining: Callable[[], bool],
 ) -> None:
     """Serve the API on an application, if there is a key."""
-    if key:
-        api = HttpApi(methods, counters, key=key, is_draining=is_draining)
-        app.router.add_post(PATH, api.handle)
+    keys = ApiKeys(config)
+    if not keys:
+        return
+    api = HttpApi(
+        methods,
+        counters,
+        keys=keys,
+        has_transport_errors=config.error_mode == "transport",
+        is_draining=is_draining,
+    )
+    app.router.add_get(DOCUMENT_PATH, api.handle_document)
+    for name, method in API_TABLE.items():
+        if method.is_readable:
+            app.router.add_get(f"/api/{name}", api.handle)
+    app.router.add_post(PATH, api.handle)
 
 
 class HttpApi:
@@ -48,56 +68,94 @@ class HttpApi:
         methods: ServerMethods,
         counters: Counters,
         *,
-        key: str,
+        keys: ApiKeys,
+        has_transport_errors: bool,
         is_draining: Callable[[], bool],
     ) -> None:
         self._methods = methods
         self._counters = counters
-        self._key = key.encode()
+        self._keys = keys
+        self._has_transport_errors = has_transport_errors
         self._is_draining = is_draining
 
     async def handle(self, request: web.Request) -> web.Response:
         """Answer one request."""
-        if not hmac.compare_digest(_key_of(request), self._key):
+        since = time.monotonic()
+        key = self._keys.find(_key_of(request))
+        if key is None:
             self._counters.api_requests["unauthorized"] += 1
             return web.Response(status=401)
         if self._is_draining():
             return web.Response(status=503, headers={"Retry-After": "1"})
-        params = _object(await request.read())
+        # GET has its own routes, so its method is the last word of the path.
+        method = request.match_info.get("method") or request.path.rpartition("/")[2]
+        response = await self._answer(request, method, key)
+        durations = self._counters.api_duration
+        durations[method if method in durations else "other"].observe(time.monotonic() - since)
+        return response
+
+    async def _answer(self, request: web.Request, method: str, key: ApiKey) -> web.Response:
+        counted = self._counters.api_requests
+        if request.method == hdrs.METH_POST:
+            params = _object(await request.read())
+        else:
+            params = _query(method, request)
         if params is None:
-            self._counters.api_requests["error"] += 1
+            counted["error"] += 1
             return web.Response(status=400, text="the body must be one JSON object\n")
-        method = request.match_info["method"]
         try:
-            result = await self._methods.call(method, params)
+            result = await self._methods.call(method, params, key)
+        except KeyForbids as error:
+            counted["forbidden"] += 1
+            return web.Response(status=403, text=f"{error}\n")
         except ClientError as error:
-            self._counters.api_requests["error"] += 1
-            return _refused(request, error)
-        self._counters.api_requests["ok"] += 1
+            counted["error"] += 1
+            self._counters.api_error(error.code)
+            return self._refused(request, error)
+        counted["ok"] += 1
         # Centrifugo answers a batch without the envelope.
         return _json(result if method == "batch" else {"result": result})
+
+    async def handle_document(self, request: web.Request) -> web.Response:
+        """Answer with the OpenAPI document; a key is needed, as for the methods."""
+        if self._keys.find(_key_of(request)) is None:
+            self._counters.api_requests["unauthorized"] += 1
+            return web.Response(status=401)
+        self._counters.api_requests["ok"] += 1
+        return _json(document())
+
+    def _refused(self, request: web.Request, error: ClientError) -> web.Response:
+        body = error_body(error)
+        mode = request.headers.get("X-Centrifugo-Error-Mode", "").lower()
+        if mode == "transport" or self._has_transport_errors:
+            return _json(body, status=STATUS_BY_CODE.get(error.code, 400))
+        return _json({"error": body})
 
 
 def _key_of(request: web.Request) -> bytes:
     given = request.headers.get("X-API-Key", "")
     if not given:
         scheme, _, value = request.headers.get(hdrs.AUTHORIZATION, "").partition(" ")
-        given = value.strip() if scheme.lower() == "apikey" else ""
+        given = value.strip() if scheme.lower() == "apikey" else request.query.get("api_key", "")
     return given.encode("utf-8", "surrogateescape")
 
 
-def _object(body: bytes) -> dict[str, Any] | None:
+def _object(body: bytes) -> Params | None:
     try:
         return PARAMS.decode(body)
     except json_text.JsonTextInvalid:
         return None
 
 
-def _refused(request: web.Request, error: ClientError) -> web.Response:
-    body = error_body(error)
-    if request.headers.get("X-Centrifugo-Error-Mode", "").lower() == "transport":
-        return _json(body, status=_STATUS_BY_CODE.get(error.code, 400))
-    return _json({"error": body})
+def _query(method: str, request: web.Request) -> Params:
+    """The parameters of a GET; what should be a number and is none stays a string, which is refused."""
+    params: Params = {}
+    for param in API_TABLE[method].params:
+        value = request.query.get(param.name)
+        if value is not None:
+            is_number = param.kind == "integer" and value.isascii() and value.isdigit()
+            params[param.name] = int(value) if is_number and len(value) < 17 else value
+    return params
 
 
 def _json(body: dict[str, Any], status: int = 200) -> web.Response:

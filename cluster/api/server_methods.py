@@ -9,16 +9,20 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Final, TypedDict
-
-import msgspec
+from typing import Any, Final
 
 from cluster import json_text
+from cluster.api.api_keys import ApiKey
+from cluster.api.read_methods import ReadMethods
+from cluster.api.request_params import COMMANDS, Params, checked_params, json_member
+from cluster.api.user_methods import UserMethods
 from cluster.errors import BAD_REQUEST, METHOD_NOT_FOUND, NOT_AVAILABLE, ClientError
-from cluster.node.commands import Commands
+from cluster.metrics.counters import Counters
+from cluster.node.control import Control
+from cluster.node.node import Node
+from cluster.node.survey import Survey
 from cluster.protocol import Position, server_publication_body
 
-Params = dict[str, Any]
 Result = dict[str, Any]
 Method = Callable[[Params], Awaitable[Result]]
 
@@ -30,62 +34,62 @@ MAXIMUM_COMMANDS: Final = 10_000
 
 #: Options of Centrifugo's API that this server does not have: refused, because ignoring one would lose what it asks for.
 _NOT_SUPPORTED: Final = (
-    "b64data", "delta", "idempotency_key", "skip_history", "version", "version_epoch",
+    "delta", "idempotency_key", "skip_history", "version", "version_epoch",
 )  # fmt: skip
 
 
-class _Params(TypedDict, total=False):
-    """The members that a request of any method may have; others are ignored."""
-
-    channel: Any
-    channels: Any
-    data: msgspec.Raw
-    tags: Any
-    commands: msgspec.Raw
-    parallel: Any
-    b64data: Any
-    delta: Any
-    idempotency_key: Any
-    skip_history: Any
-    version: Any
-    version_epoch: Any
-
-
-#: Reads the body of a request. Its data stays the text that was sent.
-PARAMS: Final[json_text.JsonDecoder[Params]] = json_text.JsonDecoder(
-    _Params, replaces_surrogates=True
-)
-_COMMANDS: Final[json_text.JsonDecoder[list[dict[str, Params]]]] = json_text.JsonDecoder(
-    list[dict[str, _Params]], replaces_surrogates=True
-)
-
-
 class ServerMethods:
-    """The API of one worker.
+    """The API of one worker."""
 
-    Args:
-        commands: of the worker's node.
-    """
-
-    def __init__(self, commands: Commands) -> None:
-        self._commands = commands
+    def __init__(self, node: Node, control: Control, survey: Survey, counters: Counters) -> None:
+        self._commands = node.commands
+        self._counters = counters
+        users, reads = UserMethods(control, node.permissions), ReadMethods(node, survey)
+        self._read_channels = reads.channels
         self._methods: Mapping[str, Method] = {
             "publish": self._publish,
             "broadcast": self._broadcast,
-            "batch": self._batch,
+        }
+        self._checked: Mapping[str, Method] = {
+            "subscribe": users.subscribe,
+            "unsubscribe": users.unsubscribe,
+            "disconnect": users.disconnect,
+            "refresh": users.refresh,
+            "presence": reads.presence,
+            "presence_stats": reads.presence_stats,
+            "history": reads.history,
+            "history_remove": reads.history_remove,
+            "connections": reads.connections,
+            "info": reads.info,
+            "rpc": reads.rpc,
+            "revoke_token": users.revoke_token,
+            "invalidate_user_tokens": users.invalidate_user_tokens,
+            "block_user": users.block_user,
+            "unblock_user": users.unblock_user,
         }
 
-    async def call(self, method: str, params: Params) -> Result:
+    async def call(self, method: str, params: Params, key: ApiKey) -> Result:
         """Call a method.
 
         Raises:
             ClientError: 104 for a method that does not exist, or what the method raises.
+            KeyForbids: the key may not do it; nothing was done.
         """
-        try:
-            called = self._methods[method]
-        except KeyError:
-            raise METHOD_NOT_FOUND.fresh() from None
-        return await called(params)
+        key.check(method, params)
+        if method == "batch":
+            return await self._batch(params, key)
+        return await self._call(method, params, key)
+
+    async def _call(self, method: str, params: Params, key: ApiKey) -> Result:
+        called = self._methods.get(method)
+        if called is not None:
+            return await called(params)
+        called = self._checked.get(method)
+        if called is not None:
+            return await called(checked_params(method, params))
+        if method == "channels":
+            return await self._read_channels(checked_params(method, params), key)
+        raise METHOD_NOT_FOUND.fresh()
 
     async def _publish(self, params: Params) -> Result:
         body = _publication(params)
@@ -111,31 +115,60 @@ class ServerMethods:
                 raise BAD_REQUEST.fresh()
             sent = self._commands.publish_from_server(channel, body)
         except ClientError as error:
-            return _done({"error": error_body(error)})
-        return _response(sent)
+            return _done({"error": self._error_of(error)})
+        return self._response(sent)
 
-    async def _batch(self, params: Params) -> Result:
+    async def _batch(self, params: Params, key: ApiKey) -> Result:
         try:
-            commands = _COMMANDS.decode(bytes(params.get("commands", b"")))
+            commands = COMMANDS.decode(bytes(params.get("commands", b"")))
         except json_text.JsonTextInvalid:
             raise BAD_REQUEST.fresh() from None
         if len(commands) > MAXIMUM_COMMANDS:
             raise BAD_REQUEST.fresh()
         calls = [_command(command) for command in commands]
-        if params.get("parallel"):
-            replies = []
-            for first in range(0, len(calls), PUBLICATIONS_PER_TURN):
-                chunk = calls[first : first + PUBLICATIONS_PER_TURN]
-                replies += await asyncio.gather(*(self._reply(*call) for call in chunk))
-        else:
-            replies = [await self._reply(*call) for call in calls]
+        for method, of_command in calls:
+            key.check(method, of_command)
+        is_parallel = bool(params.get("parallel"))
+        replies: list[Result] = []
+        for first in range(0, len(calls), PUBLICATIONS_PER_TURN):
+            replies += await self._replies(
+                calls[first : first + PUBLICATIONS_PER_TURN], key, is_parallel=is_parallel
+            )
         return {"replies": replies}
 
-    async def _reply(self, method: str, params: Params) -> Result:
+    async def _replies(
+        self, calls: list[tuple[str, Params]], key: ApiKey, *, is_parallel: bool
+    ) -> list[Result]:
+        """Call some commands; publishes that follow each other leave in one pipeline, in order."""
+        if is_parallel:
+            return await asyncio.gather(*(self._reply(*call, key) for call in calls))
+        replies: list[Result] = []
+        sent: list[asyncio.Future[Result]] = []
+        for method, params in calls:
+            if method == "publish":
+                # A task runs until its publish has been sent before the next task begins.
+                sent.append(asyncio.ensure_future(self._reply(method, params, key)))
+                continue
+            replies += await asyncio.gather(*sent)
+            sent.clear()
+            replies.append(await self._reply(method, params, key))
+        return replies + await asyncio.gather(*sent)
+
+    async def _reply(self, method: str, params: Params, key: ApiKey) -> Result:
         try:
-            return {method: await self.call(method, params)}
+            return {method: await self._call(method, params, key)}
         except ClientError as error:
-            return {"error": error_body(error)}
+            return {"error": self._error_of(error)}
+
+    async def _response(self, sent: Awaitable[Position]) -> Result:
+        try:
+            return {"result": _position(await sent)}
+        except ClientError as error:
+            return {"error": self._error_of(error)}
+
+    def _error_of(self, error: ClientError) -> Result:
+        self._counters.api_error(error.code)
+        return error_body(error)
 
 
 def error_body(error: ClientError) -> Result:
@@ -158,7 +191,10 @@ def _publication(params: Params) -> bytes:
         type(tags) is dict and all(type(value) is str for value in tags.values())
     ):
         raise BAD_REQUEST.fresh()
-    return server_publication_body(bytes(params.get("data", b"")), tags)
+    data = bytes(params.get("data", b""))
+    if params.get("b64data"):
+        data = json_member(params, "data", "b64data")
+    return server_publication_body(data, tags)
 
 
 def _command(command: dict[str, Params]) -> tuple[str, Params]:
@@ -174,13 +210,6 @@ def _command(command: dict[str, Params]) -> tuple[str, Params]:
 
 def _position(position: Position) -> Result:
     return {"offset": position.offset, "epoch": position.epoch} if position.offset else {}
-
-
-async def _response(sent: Awaitable[Position]) -> Result:
-    try:
-        return {"result": _position(await sent)}
-    except ClientError as error:
-        return {"error": error_body(error)}
 
 
 async def _done(result: Result) -> Result:

@@ -132,6 +132,9 @@ class Broker(Protocol):
             StoreRefused: when it answered with an error.
         """
 
+    async def remove_history(self, channel: str) -> None:
+        """Remove a stream's publications; its position and epoch stay. Raises `StoreError`."""
+
     async def renew_epoch(self, channel: str, epoch: str) -> Position:
         """End an epoch whose publications the store has lost; returns the stream's position then.
 

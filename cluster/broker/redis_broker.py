@@ -147,6 +147,10 @@ class RedisBroker:
             bool(is_cut),
         )
 
+    async def remove_history(self, channel: str) -> None:
+        key = self._key(channel, "stream")
+        await self._router.call(key, "DEL", key)
+
     async def renew_epoch(self, channel: str, epoch: str) -> Position:
         offset, now = await self._router.call_script(
             RENEW_EPOCH, (self._key(channel, "meta"),), (epoch, self._spare_epoch)

@@ -12,6 +12,7 @@ from __future__ import annotations
 from cluster.config.channel_regex import ChannelRegex
 from cluster.config.model import (
     AdminConfig,
+    ApiKeyConfig,
     BrokerConfig,
     ChannelConfig,
     ChannelOptions,
@@ -45,6 +46,7 @@ __all__ = [
     "DEVELOPMENT_FILE",
     "REDIS_SCHEMES",
     "AdminConfig",
+    "ApiKeyConfig",
     "BrokerConfig",
     "ChannelConfig",
     "ChannelOptions",

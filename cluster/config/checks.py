@@ -20,6 +20,7 @@ from cluster.config.reader import problem
 from cluster.config.redis_url import REDIS_SCHEMES, Address
 from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import Problem
+from cluster.methods import API_METHODS
 
 _LESS_THAN: Final = (
     ("client.pong_timeout", "client.ping_interval"),
@@ -35,6 +36,8 @@ _CONSOLE_URLS: Final = (
     "alertmanager_link",
     "grafana_link",
 )
+#: What stands for the channels without a namespace where a list of namespaces is given.
+WITHOUT_NAMESPACE: Final = "without_namespace"
 _SHORTEST_KEY_BYTES: Final = 32
 _TOKEN_SECTIONS: Final = ("client.token", "client.subscription_token")
 _HMAC_KEYS: Final = tuple(
@@ -69,6 +72,7 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _published_keys,
         _public_keys,
         _personal_channel,
+        _api_keys,
     ]
     if needs_keys:
         rules += [_keys, _key_lengths]
@@ -304,12 +308,35 @@ def _keys(config: Config) -> Iterator[Problem]:
         )
 
 
+def _api_keys(config: Config) -> Iterator[Problem]:
+    known = {space.name for space in config.channel.namespaces} | {WITHOUT_NAMESPACE}
+    for index, one in enumerate(config.http_api.keys):
+        path = f"http_api.keys[{index}]"
+        if not one.key:
+            yield problem(f"{path}.key", "", "give a key, or key_file", is_secret=True)
+        for method in one.methods:
+            if method not in API_METHODS:
+                yield problem(f"{path}.methods", method, f"give some of {', '.join(API_METHODS)}")
+        for name in one.namespaces:
+            if name not in known:
+                advice = f"give names of channel.namespaces, or {WITHOUT_NAMESPACE}"
+                yield problem(f"{path}.namespaces", name, advice)
+    given = [config.http_api.key, *(one.key for one in config.http_api.keys)]
+    for index, key in enumerate(given[1:]):
+        if key and key in given[: index + 1]:
+            advice = "give each of them a key of its own"
+            yield problem(f"http_api.keys[{index}].key", "", advice, is_secret=True)
+
+
 def _key_lengths(config: Config) -> Iterator[Problem]:
     """RFC 7518, section 3.2: the key of an HMAC is at least as long as its hash."""
     if config.client.insecure:
         return
-    for key in (*_HMAC_KEYS, "admin.key", "http_api.key"):
-        value: str = attrgetter(key)(config)
+    names = (*_HMAC_KEYS, "admin.key", "http_api.key")
+    values: list[tuple[str, str]] = [(key, attrgetter(key)(config)) for key in names]
+    for index, one in enumerate(config.http_api.keys):
+        values.append((f"http_api.keys[{index}].key", one.key))
+    for key, value in values:
         is_short = len(value.encode("utf-8", "surrogateescape")) < _SHORTEST_KEY_BYTES
         if value and is_short and not _PUBLISHED_KEY.match(value):
             advice = (

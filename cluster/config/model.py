@@ -58,6 +58,11 @@ def _strings(*, is_secret: bool = False, text: str) -> Any:
     return _option("strings", (), text, is_secret=is_secret)
 
 
+def _tables(of: type) -> Any:
+    """A list of tables of the same options; each has a name of its own."""
+    return field(default=(), metadata={"kind": "tables", "of": of})
+
+
 @dataclass(frozen=True, slots=True)
 class TokenConfig:
     """Keys of tokens, and whom the tokens must be for."""
@@ -393,10 +398,26 @@ class ConsoleConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class ApiKeyConfig:
+    """One more key of the server HTTP API, which may be limited."""
+
+    name: str = _string("", text="its name, for people and logs")
+    key: str = _secret(text="the key; 32 random bytes or more")
+    methods: tuple[str, ...] = _strings(text="methods that it may call; empty is all")
+    namespaces: tuple[str, ...] = _strings(
+        text="namespaces whose channels it may use, `without_namespace` for the others; empty is all"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class HttpApiConfig:
     """The server HTTP API."""
 
     key: str = _secret(text="key of the HTTP API; 32 random bytes or more")
+    keys: tuple[ApiKeyConfig, ...] = _tables(ApiKeyConfig)
+    error_mode: str = _choice(
+        "", ("", "transport"), text="transport: an error has an HTTP status, and stands alone"
+    )
 
 
 @dataclass(frozen=True, slots=True)

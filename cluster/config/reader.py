@@ -197,11 +197,27 @@ class ConfigReader:
         kind = option.metadata["kind"]
         if kind == "namespaces":
             return self._namespaces(value, key)
+        if kind == "tables":
+            return self._tables(option.metadata["of"], value, key)
         try:
             return _READERS[kind](value, option.metadata)
         except _Wrong as wrong:
             self.note(key, value, str(wrong), is_secret=not option.repr)
             return option.default if option.default is not MISSING else ""
+
+    def _tables(self, cls: type, value: object, key: str) -> tuple[Any, ...]:
+        value = _of_json(value)
+        if not isinstance(value, (list, tuple)):
+            self.note(key, value, "give a list of tables", is_secret=True)
+            return ()
+        found: list[Any] = [
+            self._section(cls, item, f"{key}[{index}].") for index, item in enumerate(value)
+        ]
+        names = [one.name for one in found]
+        for index, name in enumerate(names):
+            if not name or names.index(name) < index:
+                self.note(f"{key}[{index}].name", name, "give each of them a name of its own")
+        return tuple(found)
 
     def _namespaces(self, value: object, key: str) -> tuple[Namespace, ...]:
         value = _of_json(value)

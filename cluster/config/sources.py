@@ -144,13 +144,23 @@ def _put(tree: _Tree, key: str, value: object, reader: ConfigReader) -> None:
 def _secrets(tree: Mapping[str, Any]) -> Iterator[tuple[_Tree, str, str]]:
     """The table in which each secret stands, the secret's name in it and its dotted key."""
     for key, option in options_of(Config):
-        if option.metadata["kind"] == "secret":
-            *sections, name = key.split(".")
-            table: Any = tree
-            for section in sections:
-                table = table.get(section) if isinstance(table, dict) else None
-            if isinstance(table, dict):
-                yield table, name, key
+        kind = option.metadata["kind"]
+        if kind not in {"secret", "tables"}:
+            continue
+        *sections, name = key.split(".")
+        table: Any = tree
+        for section in sections:
+            table = table.get(section) if isinstance(table, dict) else None
+        if not isinstance(table, dict):
+            continue
+        if kind == "secret":
+            yield table, name, key
+            continue
+        tables = table.get(name, ())
+        for index, item in enumerate(tables if isinstance(tables, list | tuple) else ()):
+            for inner, of_table in options_of(option.metadata["of"]):
+                if isinstance(item, dict) and of_table.metadata["kind"] == "secret":
+                    yield item, inner, f"{key}[{index}].{inner}"
 
 
 def _read_secret_file(

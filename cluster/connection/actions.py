@@ -114,7 +114,7 @@ class SubscriptionDetails(NamedTuple):
 
 class SubscriptionSource(Enum):
     """On whose behalf there is a subscription: a subscribe command, the connection's token, the user's
-    personal channel, the session's channels, or the `subs` of the connect command.
+    personal channel, the session's channels, the `subs` of the connect command, or the server API.
     """
 
     CLIENT = 1
@@ -122,6 +122,7 @@ class SubscriptionSource(Enum):
     PERSONAL = 3
     SESSION = 4
     REQUEST = 5
+    API = 6
 
 
 class Subscription(NamedTuple):

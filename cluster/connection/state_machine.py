@@ -61,6 +61,7 @@ from cluster.protocol import (
     data_text,
     history_request,
     message_push,
+    refresh_push,
     reply,
     subscribe_push,
     subscribe_request,
@@ -263,6 +264,13 @@ class Connection(CommandIntake):
     def message(self, data: Any) -> list[Action]:
         """Send a message of the server."""
         return [Send(message_push(data))] if self.state is State.CONNECTED else []
+
+    def expiry_set(self, expires_at: int, now: float) -> list[Action]:
+        """The server has given the connection another expiry, Unix seconds, 0 for never."""
+        if self.state is not State.CONNECTED:
+            return []
+        self.expires_at = expires_at
+        return [Send(refresh_push(max(1, int(expires_at - now)) if expires_at else 0))]
 
     def disconnect(self, why: Disconnect) -> list[Action]:
         """Close the connection from the server's side."""

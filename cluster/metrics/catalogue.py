@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal
 
 from cluster.errors import CLIENT_ERRORS, DISCONNECTS
-from cluster.methods import METHODS
+from cluster.methods import API_METHODS, METHODS
 
 Kind = Literal["counter", "gauge", "histogram"]
 Owner = Literal["worker", "supervisor"]
@@ -43,7 +43,11 @@ DIRECTIONS: Final = ("in", "out")
 ERROR_TYPES: Final = ("handler", "broker", "store", "presence", "internal", "token_keys")
 DROP_REASONS: Final = ("slow", "closed", "broker", "join_leave")
 RENEWAL_RESULTS: Final = ("renewed", "restored", "failed")
-API_RESULTS: Final = ("ok", "error", "unauthorized")
+API_RESULTS: Final = ("ok", "error", "unauthorized", "forbidden")
+API_ERROR_CODES: Final = ("100", "102", "104", "107", "108", "112", "113", "other")
+CONTROL_RESULTS: Final = (
+    "sent", "received", "unknown", "invalid", "unanswered", "lost", "dropped",
+)  # fmt: skip
 REJECT_REASONS: Final = (
     "rate_limit",
     "connection_limit",
@@ -148,6 +152,15 @@ WORKER_FAMILIES: Final = (
            "Reads of a JSON Web Key Set.", {"result": KEY_SET_RESULTS}),
     Family("app_api_requests_total", "counter", "worker", "Requests to the server HTTP API.",
            {"result": API_RESULTS}),
+    Family("app_api_errors_total", "counter", "worker",
+           "Errors in answers of the server HTTP API, those within a batch or broadcast included.",
+           {"code": API_ERROR_CODES}),
+    Family("app_api_duration_seconds", "histogram", "worker",
+           "From a request to the server HTTP API to its answer.",
+           {"method": (*API_METHODS, "other")}, buckets=DELIVERY_BUCKETS),
+    Family("app_control_messages_total", "counter", "worker",
+           "Messages between workers: sent, received, of an unknown kind, not understood, without the"
+           " answer of a worker, missed, dropped because too many waited.", {"result": CONTROL_RESULTS}),
     Family("app_throttles_total", "counter", "worker",
            "Times a connection was not read for a while: more commands than client.command_rate_limit,"
            " or output that the client does not read.", {"reason": THROTTLE_REASONS}),

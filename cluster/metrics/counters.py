@@ -58,6 +58,12 @@ class Counters:
         self.refresh_failures = dict.fromkeys(catalogue.REFRESH_FAILURES, 0)
         self.key_set_reads = dict.fromkeys(catalogue.KEY_SET_RESULTS, 0)
         self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
+        self.api_errors = dict.fromkeys(catalogue.API_ERROR_CODES, 0)
+        self.api_duration = {
+            method: Distribution(catalogue.DELIVERY_BUCKETS)
+            for method in _values("app_api_duration_seconds", "method")
+        }
+        self.control = dict.fromkeys(catalogue.CONTROL_RESULTS, 0)
         self.throttled = dict.fromkeys(catalogue.THROTTLE_REASONS, 0)
         self.log_events = dict.fromkeys(catalogue.LOG_LEVELS, 0)
         self.log_lines_dropped = dict.fromkeys(catalogue.LOG_OUTPUTS, 0)
@@ -71,6 +77,11 @@ class Counters:
         """Count a closed connection; a code that is not in the catalogue counts as `other`."""
         key = str(code)
         self.connections_closed[key if key in self.connections_closed else "other"] += 1
+
+    def api_error(self, code: int) -> None:
+        """Count an error of the server API; a code that is not in the catalogue counts as `other`."""
+        key = str(code)
+        self.api_errors[key if key in self.api_errors else "other"] += 1
 
     def client_error(self, code: int) -> None:
         """Count a fault of a client; codes of server faults (100, 3004) are ignored."""

@@ -121,6 +121,8 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_refresh_failures_total", counters.refresh_failures),
         ("app_key_set_reads_total", counters.key_set_reads),
         ("app_api_requests_total", counters.api_requests),
+        ("app_api_errors_total", counters.api_errors),
+        ("app_control_messages_total", counters.control),
         ("app_throttles_total", counters.throttled),
         ("app_log_events_total", counters.log_events),
         ("app_log_lines_dropped_total", counters.log_lines_dropped),
@@ -132,5 +134,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
 def _distributions(counters: Counters) -> Iterator[tuple[str, str, Distribution]]:
     yield "app_publish_to_delivery_seconds", "", counters.publish_to_delivery
     yield "app_event_loop_lag_seconds", "", counters.event_loop_lag
+    for method, distribution in counters.api_duration.items():
+        yield "app_api_duration_seconds", method, distribution
     for method, distribution in counters.command_duration.items():
         yield "app_command_duration_seconds", method, distribution

@@ -211,6 +211,21 @@ class Commands:
         except Exception as error:  # noqa: BLE001 - an application may raise anything
             raise self._handler_failed(method, data, error) from None
 
+    async def rpc_from_server(self, method: str, data: bytes) -> dict[str, Any]:
+        """Call an application's handler for its backend: without a user.
+
+        Raises:
+            ClientError: 104 without this handler, 100 when it fails, or the `ClientError` that it raises.
+        """
+        handler = self._rpc_handlers.get(method)
+        if handler is None:
+            raise METHOD_NOT_FOUND.fresh()
+        try:
+            answer = handler("", data)
+            return _rpc_result(data, await answer if hasattr(answer, "__await__") else answer)
+        except Exception as error:  # noqa: BLE001 - an application may raise anything
+            raise self._handler_failed(method, data, error) from None
+
     async def _awaited(self, method: str, data: bytes, answer: Awaitable[Any]) -> dict[str, Any]:
         try:
             return _rpc_result(data, await answer)

@@ -38,6 +38,7 @@ from cluster.node.permissions import ChannelPermissions
 from cluster.node.presence import Presence
 from cluster.node.reads import StreamReads
 from cluster.node.refreshes import Refreshes, RevokedTokens, abandon
+from cluster.node.server_reads import ServerReads
 from cluster.node.server_side import ServerSide, ServerSideChannels, has_changed
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
 from cluster.node.subscription_tokens import SubscriptionTokens, add_expiry
@@ -126,6 +127,9 @@ class Node:
             counters,
             timeout_seconds=config.broker.timeout,
         )
+        self.permissions = permissions
+        self._by_user: dict[str, Client | set[Client]] = {}
+        self.num_connected = 0
         self.hub = Hub(counters)
         self.reads = StreamReads(config.broker.read_concurrency, counters)
         self.members = self._members_of(presence_store)
@@ -155,6 +159,9 @@ class Node:
         )
         self.commands = Commands(
             config, permissions, self.channels.broker, self.reads, counters, rpc_handlers or {}
+        )
+        self.server_reads = ServerReads(
+            config, permissions, self.channels.broker, self.reads, counters
         )
 
     def _members_of(self, store: PresenceStore | None) -> Members | None:
@@ -323,8 +330,12 @@ class Node:
             client.connection.insufficient_state(channel, UNSUBSCRIBE_INSUFFICIENT_STATE)
         )
 
+    # --- the connections of a user -------------------------------------------------------------
+
     def entered(self, client: Client) -> None:
         """Bring a client up to date that has connected and joined its server-side channels."""
+        if client.session is not None:
+            self._index(client)
         self.follow_session(client)
         user = client.connection.user
         if self._server_side.closes_others and user:
@@ -336,11 +347,51 @@ class Node:
         if other is not client and other.connection.user == client.connection.user:
             other.perform(other.connection.disconnect(CONNECTION_LIMIT))
 
+    def _index(self, client: Client) -> None:
+        # Most users have one connection, and a set costs 216 bytes.
+        user = client.connection.user
+        found = self._by_user.get(user)
+        if found is None:
+            self._by_user[user] = client
+        elif isinstance(found, set):
+            found.add(client)
+        else:
+            self._by_user[user] = {found, client}
+        self.num_connected += 1
+
+    def _unindex(self, client: Client) -> None:
+        user = client.connection.user
+        found = self._by_user.get(user)
+        if isinstance(found, set):
+            if client not in found:
+                return
+            found.discard(client)
+            if not found:
+                del self._by_user[user]
+        elif found is client:
+            del self._by_user[user]
+        else:
+            return
+        self.num_connected -= 1
+
+    def clients_of(self, user: str) -> list[Client]:
+        """The connections of a user, "" for the anonymous ones."""
+        found = self._by_user.get(user)
+        if found is None:
+            return []
+        return list(found) if isinstance(found, set) else [found]
+
+    @property
+    def num_users(self) -> int:
+        """How many users are connected; all anonymous connections count as one."""
+        return len(self._by_user)
+
     # --- the end of a connection ---------------------------------------------------------------
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
         """Remove a client: its subscriptions here, its reads, its hold on the session in the store."""
         self.reads.forget(client)
+        self._unindex(client)
         for channel in client.connection.channels:
             self.channels.leave(channel, client)
         client.connection.channels.clear()

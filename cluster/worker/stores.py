@@ -7,6 +7,7 @@ import asyncio
 from cluster.broker import BrokerListener
 from cluster.broker.canary import Canary
 from cluster.broker.redis_broker import RedisBroker
+from cluster.broker.redis_control import RedisControlBroker
 from cluster.config import Config
 from cluster.errors import StoreUnavailable
 from cluster.metrics.counters import Counters
@@ -60,6 +61,15 @@ class RedisStores:
 
     def open_broker(self, listener: BrokerListener) -> RedisBroker:
         return RedisBroker(
+            self._router,
+            self._subscriptions,
+            prefix=self._prefix,
+            listener=listener,
+            counters=self._counters,
+        )
+
+    def open_control(self, listener: BrokerListener) -> RedisControlBroker:
+        return RedisControlBroker(
             self._router,
             self._subscriptions,
             prefix=self._prefix,

@@ -13,6 +13,7 @@ import contextlib
 import gc
 import os
 import resource
+import secrets
 import signal
 import socket
 import time
@@ -29,6 +30,7 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.metrics.worker_metrics import WorkerMetrics
 from cluster.node.commands import RpcHandler
+from cluster.node.control import Control
 from cluster.node.node import Node
 from cluster.sessions.user_connections import LEASE_SECONDS
 from cluster.websocket.accept import Acceptor
@@ -103,13 +105,21 @@ class Worker:
             rpc_handlers=rpc_handlers,
             presence_store=self._stores.open_presence(),
         )
+        self._control = Control(
+            secrets.token_hex(8),
+            self._counters,
+            open_broker=self._stores.open_control,
+            timeout_seconds=config.broker.timeout,
+        )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
         app = web_app.application(self._server)
-        api.add_routes(
+        api.serve(
             app,
-            api.ServerMethods(self._node.commands),
+            config,
+            self._node,
+            self._control,
             self._counters,
-            key=config.http_api.key,
+            name=f"{instance}:{lane}",
             is_draining=self._stop.is_set,
         )
         self._http = web_app.runner(
@@ -171,6 +181,7 @@ class Worker:
                 is_reached = await self._reach_store()
             yield is_reached
         finally:
+            await self._control.aclose()
             await self._stores.aclose()
 
     async def _reach_store(self) -> bool:
@@ -181,6 +192,7 @@ class Worker:
         """
         try:
             await self._stores.start()
+            await self._control.start()
         except (StoreError, TimeoutError, OSError) as error:
             reason = f"the worker cannot use the store: {str(error) or 'no answer'}"
             if not self._is_patient:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import cent
@@ -11,11 +12,15 @@ import pytest
 
 from tests.harness.client import Client, Subscription
 from tests.harness.cluster import Cluster
-from tests.harness.waiting import until
+from tests.harness.waiting import until, until_async
 
 KEY = "a-key-that-is-long-enough-for-everything"
+READER = "another-key-that-may-read-the-history-only"
 CONFIG = {
-    "http_api": {"key": KEY},
+    "http_api": {
+        "key": KEY,
+        "keys": [{"name": "reader", "key": READER, "methods": ["history"], "namespaces": ["kept"]}],
+    },
     # A client that comes back late on a busy machine recovers all of it.
     "client": {"recovery_max_publication_limit": 10_000},
     "channel": {
@@ -103,3 +108,114 @@ async def test_no_publish_fails_while_the_workers_are_rolled(
     await until(lambda: len(got) >= sent, 20, f"{sent} publications have arrived")
     assert [each["n"] for each in got] == list(range(sent))
     await client.close()
+
+
+async def connections_of(cluster: Cluster, count: int) -> list[Client]:
+    clients = [Client(cluster.port, name=f"u{number}") for number in range(count)]
+    for client in clients:
+        await client.start(10)
+    return clients
+
+
+async def test_a_disconnect_reaches_connections_of_every_worker(
+    cluster: Cluster, api: cent.AsyncClient
+):
+    clients = await connections_of(cluster, 6)
+    await api.disconnect(
+        cent.DisconnectRequest(user="", disconnect=cent.Disconnect(code=4501, reason="go away"))
+    )
+    for client in clients:
+        await until(lambda client=client: client.is_terminated, 20, "it is closed")  # type: ignore[misc]
+        assert client.history.ends[-1][1] == 4501
+        await client.close()
+
+
+async def test_a_disconnect_may_be_for_one_connection(cluster: Cluster, api: cent.AsyncClient):
+    clients = await connections_of(cluster, 4)
+    gone, *others = clients
+    await api.disconnect(cent.DisconnectRequest(user="", client=gone.result["client"]))
+    await until(lambda: gone.is_terminated, 20, "it is closed")
+    assert gone.history.ends[-1][1] == 3503
+    for client in others:
+        await client.publish("kept:after", {"n": 1})
+    for client in clients:
+        await client.close()
+
+
+async def test_subscribe_and_unsubscribe_reach_every_worker(
+    cluster: Cluster, api: cent.AsyncClient
+):
+    clients = await connections_of(cluster, 4)
+    channel = "kept:given"
+    await api.subscribe(cent.SubscribeRequest(user="", channel=channel, data={"n": 1}))
+
+    async def count() -> int:
+        found = (await api.channels(cent.ChannelsRequest(pattern="kept:g*"))).channels
+        return found[channel].num_clients if channel in found else 0
+
+    await until_async(lambda: is_count(count, 4), 20, "all are subscribed")
+    await api.unsubscribe(cent.UnsubscribeRequest(user="", channel=channel))
+    await until_async(lambda: is_count(count, 0), 20, "none is subscribed")
+    for client in clients:
+        await client.close()
+
+
+async def is_count(count: Callable[[], Awaitable[int]], wanted: int) -> bool:
+    return await count() == wanted
+
+
+async def test_a_refresh_that_says_expired_closes(cluster: Cluster, api: cent.AsyncClient):
+    [client] = await connections_of(cluster, 1)
+    name = client.result["client"]
+    later = int(time.time()) + 1000
+    await api.refresh(cent.RefreshRequest(user="", client=name, expire_at=later))
+    await api.refresh(cent.RefreshRequest(user="", client=name, expired=True))
+    await until(lambda: bool(client.history.ends), 20, "it is closed")
+    assert client.history.ends[0][1] == 3005
+    await client.close()
+
+
+async def test_history_is_read_and_removed(api: cent.AsyncClient):
+    for number in range(1, 4):
+        await api.publish(cent.PublishRequest(channel="kept:read", data={"n": number}))
+    found = await api.history(cent.HistoryRequest(channel="kept:read", limit=-1))
+    assert [each.data["n"] for each in found.publications] == [1, 2, 3]
+    since = cent.StreamPosition(offset=3, epoch=found.epoch)
+    back = await api.history(
+        cent.HistoryRequest(channel="kept:read", limit=1, since=since, reverse=True)
+    )
+    assert [each.offset for each in back.publications] == [2]
+    await api.history_remove(cent.HistoryRemoveRequest(channel="kept:read"))
+    found = await api.history(cent.HistoryRequest(channel="kept:read", limit=-1))
+    assert (found.publications, found.offset) == ([], 3)
+
+
+async def test_info_and_connections_are_of_all_workers(cluster: Cluster, api: cent.AsyncClient):
+    clients = await connections_of(cluster, 6)
+    nodes = (await api.info(cent.InfoRequest())).nodes
+    assert len(nodes) == 2
+    assert sum(each.num_clients for each in nodes) >= 6
+    found = (await api.connections(cent.ConnectionsRequest(user="", expression=""))).connections
+    assert {client.result["client"] for client in clients} <= set(found)
+    for client in clients:
+        await client.close()
+
+
+async def test_what_is_not_here_says_so(api: cent.AsyncClient):
+    calls: list[Awaitable[Any]] = [
+        api.presence(cent.PresenceRequest(channel="kept:a")),
+        api.presence_stats(cent.PresenceStatsRequest(channel="kept:a")),
+    ]
+    for call in calls:
+        with pytest.raises(cent.CentApiResponseError) as refused:
+            await call
+        assert refused.value.code == 108
+
+
+async def test_a_limited_key_gets_403(cluster: Cluster):
+    reader = cent.AsyncClient(f"http://127.0.0.1:{cluster.port}/api", READER)
+    await reader.history(cent.HistoryRequest(channel="kept:read"))
+    with pytest.raises(cent.CentTransportError) as refused:
+        await reader.publish(cent.PublishRequest(channel="kept:read", data={}))
+    assert refused.value.status_code == 403
+    await reader.close()

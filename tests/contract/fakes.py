@@ -13,6 +13,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 import orjson
@@ -76,6 +77,11 @@ class MemoryStore:
         #: By channel and client: when the entry ends, the user, the ClientInfo.
         self.members: dict[str, dict[str, tuple[float, str, bytes]]] = {}
         self.counters = {"created": 0, "resumed": 0, "expired": 0}
+
+    @cached_property
+    def control(self) -> MemoryStore:
+        """What the control channel uses, under names of its own."""
+        return MemoryStore()
 
     def stream(self, channel: str, history: HistoryPolicy, *, touches: bool = True) -> Stream:
         now = _now_ms()
@@ -257,6 +263,13 @@ class MemoryBroker:
             return StreamRead(read.top, [])
         return _cut(read, max_bytes, is_whole=is_whole)
 
+    async def remove_history(self, channel: str) -> None:
+        await asyncio.sleep(0)
+        if not self.store.is_up:
+            raise StoreUnavailable("the store is away")
+        if self.store.has_stream(channel):
+            self.store.streams[channel].entries.clear()
+
     async def renew_epoch(self, channel: str, epoch: str) -> Position:
         await asyncio.sleep(0)
         if not self.store.is_up:
@@ -265,6 +278,19 @@ class MemoryBroker:
         if stream.epoch == epoch:
             stream.epoch = secrets.token_hex(4)
         return Position(stream.top, stream.epoch)
+
+
+class MemoryControlBroker(MemoryBroker):
+    """See `cluster.node.control.ControlBroker`."""
+
+    def __init__(self, store: MemoryStore, listener: BrokerListener) -> None:
+        super().__init__(store.control, listener)
+
+    async def subscribers(self, channel: str) -> int:
+        await asyncio.sleep(0)
+        if not self.store.is_up:
+            raise StoreUnavailable("the store is away")
+        return sum(channel in one.heard for one in self.store.brokers)
 
 
 def _cut(read: StreamRead, max_bytes: int, *, is_whole: bool) -> StreamRead:

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import dataclasses
 import json
+import secrets
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any, TypeVar, cast
 
@@ -16,13 +17,14 @@ from cluster import api
 from cluster.broker import BrokerListener
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
 from cluster.metrics.counters import Counters
+from cluster.node.control import Control
 from cluster.node.node import Node
 from cluster.sessions import SessionListener
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
 from tests.contract.fake_presence import MemoryPresence
-from tests.contract.fakes import MemoryBroker, MemorySessions, MemoryStore
+from tests.contract.fakes import MemoryBroker, MemoryControlBroker, MemorySessions, MemoryStore
 from tests.harness.wire import Wire, upgrade_request
 
 WITHIN_SECONDS = 10.0
@@ -124,6 +126,12 @@ class LocalWorker:
             rpc_handlers=rpc_handlers,
             presence_store=MemoryPresence(self.store, ttl_seconds=config.client.presence_ttl),
         )
+        self.control = Control(
+            secrets.token_hex(8),
+            self.counters,
+            open_broker=lambda listener: MemoryControlBroker(self.store, listener),
+            timeout_seconds=config.broker.timeout,
+        )
         self.server = WebSocketServer(
             config, self.node, self.counters, is_ready=lambda: self.is_ready
         )
@@ -145,11 +153,13 @@ class LocalWorker:
         loop.set_exception_handler(lambda _, context: self.faults.append(str(context)))
         app = web_app.application(self.server)
         app.add_routes(self.routes)
-        api.add_routes(
+        api.serve(
             app,
-            api.ServerMethods(self.node.commands),
+            self.config,
+            self.node,
+            self.control,
             self.counters,
-            key=self.config.http_api.key,
+            name="local",
             is_draining=lambda: not self.is_ready,
         )
         http = web_app.runner(
@@ -160,6 +170,7 @@ class LocalWorker:
             shutdown_seconds=1.0,
         )
         await http.setup()
+        await self.control.start()
         assert http.server is not None
         acceptor = Acceptor(self.server, http.server)
         listener = await loop.create_server(acceptor, "127.0.0.1", 0, backlog=1024)
@@ -183,6 +194,7 @@ class LocalWorker:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             await http.cleanup()
+            await self.control.aclose()
 
     async def caller(self, *, path: str = "", headers: dict[str, str] | None = None) -> Caller:
         """A client after its handshake."""

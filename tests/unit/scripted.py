@@ -152,6 +152,9 @@ class ScriptedBroker:
         self.asked.append((future, lambda: self.stream(channel).read(since, limit)))
         return await future
 
+    async def remove_history(self, channel: str) -> None:
+        self.stream(channel).entries.clear()
+
     async def renew_epoch(self, channel: str, epoch: str) -> Position:
         stream = self.stream(channel)
         if stream.epoch == epoch:

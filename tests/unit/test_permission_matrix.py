@@ -197,7 +197,7 @@ def test_every_option_that_allows_something_changes_a_row():
         assert outcomes(without) != outcomes((*without, name)), name
 
 
-def asking(**asked: bool) -> SubscribeRequest:
+def asking(**asked: Any) -> SubscribeRequest:
     request = SubscribeRequest("news", "", False, Position(0, ""), False, False, False)
     return request._replace(**asked)
 

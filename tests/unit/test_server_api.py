@@ -130,7 +130,9 @@ async def test_a_batch_is_answered_in_order(parallel: bool):
         ("publish", {"channel": "n" * 256, "data": 1}, 107),
         ("publish", {"channel": "news", "data": 1, "tags": {"a": 1}}, 107),
         ("publish", {"channel": "news", "data": 1, "idempotency_key": "a"}, 108),
-        ("publish", {"channel": "news", "b64data": "MQ=="}, 108),
+        ("publish", {"channel": "news", "b64data": "MQ"}, 107),
+        ("publish", {"channel": "news", "b64data": "ew=="}, 107),
+        ("publish", {"channel": "news", "b64data": 1}, 107),
         ("broadcast", {"channels": [], "data": 1}, 107),
         ("broadcast", {"channels": "news", "data": 1}, 107),
         ("batch", {"commands": [{"batch": {"commands": []}}]}, 107),
@@ -151,7 +153,10 @@ async def test_a_wrong_request_is_refused_with_the_code_of_the_api(
         headers = {"X-API-Key": KEY, "X-Centrifugo-Error-Mode": "transport"}
         answer = await post(one, method, body, headers)
         assert (answer.status, answer.json["code"]) == (status, code)
-        assert one.counters.api_requests == {"ok": 0, "error": 2, "unauthorized": 0}
+        assert one.counters.api_requests == {
+            "ok": 0, "error": 2, "unauthorized": 0, "forbidden": 0,
+        }  # fmt: skip
+        assert one.counters.api_errors[str(code)] == 2
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"1", b"null", b'{"a":1}{', b"\xff"])

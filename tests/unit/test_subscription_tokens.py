@@ -28,7 +28,8 @@ def for_channel(channel: str = "$a", user: str = "ann", **claims: Any) -> str:
 
 
 def config(**client: Any) -> Config:
-    return configured(**({"insecure": False, "token": OPTIONS} | client))
+    given: dict[str, Any] = {"insecure": False, "token": OPTIONS} | client
+    return configured(**given)
 
 
 async def entered(worker: LocalWorker, **claims: Any) -> Caller:

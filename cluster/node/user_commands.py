@@ -1,0 +1,227 @@
+"""What the server API does to the connections of a user, wherever they are: commands of the control channel.
+
+Each worker does it to its own connections, some at a time, so that a user with ten thousand connections
+does not hold the event loop. Without a user (`""`) it is the anonymous connections. A subscription that
+a backend makes belongs to the user's sessions, unless it is for one connection only: then it ends with it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from typing import Final
+
+import msgspec
+import orjson
+
+from cluster.connection import Send, State, SubscriptionSource
+from cluster.errors import (
+    CONNECTION_EXPIRED,
+    FORCE_DISCONNECT,
+    SERVER_UNSUBSCRIBE,
+    ClusterError,
+    Disconnect,
+)
+from cluster.log import get_logger
+from cluster.metrics.counters import Counters
+from cluster.node.control import Control
+from cluster.node.node import Client, Node
+from cluster.node.server_side import ServerSide
+from cluster.protocol import Position, publication_push
+from cluster.sessions import Session, SessionConflict, SessionGone
+
+log = get_logger()
+
+#: Connections that are changed before the event loop gets its turn.
+PER_TURN: Final = 100
+_UPDATES: Final = 5
+_CONFLICT_SECONDS: Final = 0.05
+
+
+class UserCommand(msgspec.Struct, kw_only=True):
+    """Which connections: all of a user, or the one with this id, or those of one session."""
+
+    user: str
+    client: str = ""
+    session: str = ""
+
+    def means(self, client: Client) -> bool:
+        """Whether a connection of the user is one of them."""
+        if self.client and client.connection.client != self.client:
+            return False
+        return not self.session or (
+            client.session is not None and client.session.id == self.session
+        )
+
+
+class DisconnectUser(UserCommand, kw_only=True):
+    """Close the connections, but for those whose ids are in `whitelist`."""
+
+    whitelist: list[str] = []
+    code: int = FORCE_DISCONNECT.code
+    reason: str = FORCE_DISCONNECT.reason
+
+
+class UnsubscribeUser(UserCommand, kw_only=True):
+    channel: str
+
+
+class SubscribeUser(UserCommand, kw_only=True):
+    """Subscribe the connections; `data` is JSON text for the client, `recover` says whether from a position."""
+
+    channel: str
+    data: str = ""
+    recover: bool = False
+    offset: int = 0
+    epoch: str = ""
+
+
+class RefreshUser(UserCommand, kw_only=True):
+    """Set a new expiry, Unix seconds, 0 for never, and info as JSON text; or let the connections expire now."""
+
+    expired: bool = False
+    expire_at: int = 0
+    info: str = ""
+
+
+class UserCommands:
+    """Runs these commands at one worker.
+
+    Args:
+        channel_limit: maximum number of subscriptions of a connection, and of channels of a session.
+    """
+
+    def __init__(
+        self, node: Node, control: Control, counters: Counters, *, channel_limit: int
+    ) -> None:
+        self._node = node
+        self._counters = counters
+        self._channel_limit = channel_limit
+        control.on_command("disconnect", DisconnectUser, self.disconnect)
+        control.on_command("unsubscribe", UnsubscribeUser, self.unsubscribe)
+        control.on_command("subscribe", SubscribeUser, self.subscribe)
+        control.on_command("refresh", RefreshUser, self.refresh)
+
+    async def _meant(self, command: UserCommand) -> AsyncIterator[Client]:
+        """The connections that are meant and are open, with a pause after some of them."""
+        for number, client in enumerate(self._node.clients_of(command.user), 1):
+            if client.connection.state is State.CONNECTED and command.means(client):
+                yield client
+            if number % PER_TURN == 0:
+                await asyncio.sleep(0)
+
+    async def disconnect(self, command: DisconnectUser) -> None:
+        why = Disconnect(command.code, command.reason)
+        spared = set(command.whitelist)
+        async for client in self._meant(command):
+            if client.connection.client not in spared:
+                client.perform(client.connection.disconnect(why))
+
+    async def unsubscribe(self, command: UnsubscribeUser) -> None:
+        channel = command.channel
+        sessions: dict[str, Session] = {}
+        async for client in self._meant(command):
+            session = client.session
+            if session is not None and channel in session.channels:
+                sessions[session.id] = session
+            client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
+        self._keep(sessions, channel, has_it=False)
+
+    async def subscribe(self, command: SubscribeUser) -> None:
+        sessions: dict[str, Session] = {}
+        source = SubscriptionSource.API if command.client else SubscriptionSource.SESSION
+        async for client in self._meant(command):
+            if client.session is not None and not command.client:
+                sessions[client.session.id] = client.session
+            await self._subscribe(client, command, source)
+        self._keep(sessions, command.channel, has_it=True)
+
+    async def _subscribe(
+        self, client: Client, command: SubscribeUser, source: SubscriptionSource
+    ) -> None:
+        channels = client.connection.channels
+        if command.channel in channels:
+            return
+        if len(channels) >= self._channel_limit:
+            self._counters.client_error(106)
+            return
+        channel = command.channel
+        positions: dict[str, Position | None] = {}
+        if command.recover:
+            positions[channel] = Position(command.offset, command.epoch)
+        try:
+            [subscribed] = await self._node.subscriptions.prepare_server_side(
+                (ServerSide(channel, source),), positions, client.connection.user, client
+            )
+        except ClusterError as error:
+            self._counters.errors["store"] += 1
+            log.error("server_side_subscribe_failed", reason=str(error))
+            return
+        result = subscribed.result
+        if command.data:
+            result["data"] = orjson.Fragment(command.data.encode())
+        missed = result.pop("publications", [])
+        actions = client.connection.subscribe_added(
+            channel,
+            result,
+            is_positioned=subscribed.is_positioned,
+            source=source,
+        )
+        if not actions:
+            self._node.channels.abort(subscribed.joining.channel)
+            return
+        # The push has no place for them, unlike a reply.
+        actions += [Send(publication_push(channel, one)) for one in missed]
+        client.perform(actions)
+        self._node.channels.join(subscribed.joining, client, client.write)
+
+    async def refresh(self, command: RefreshUser) -> None:
+        now = time.time()
+        has_expired = command.expired or 0 < command.expire_at <= now
+        async for client in self._meant(command):
+            if has_expired:
+                client.perform(client.connection.disconnect(CONNECTION_EXPIRED))
+                continue
+            if command.info:
+                client.connection.info = command.info.encode()
+            client.perform(client.connection.expiry_set(command.expire_at, now))
+
+    # --- sessions ----------------------------------------------------------------------------
+
+    def _keep(self, sessions: dict[str, Session], channel: str, *, has_it: bool) -> None:
+        """Add a channel to sessions, or remove it: their other and later connections follow."""
+        if sessions:
+            self._node.run(self._update_all(list(sessions.values()), channel, has_it=has_it))
+
+    async def _update_all(self, sessions: list[Session], channel: str, *, has_it: bool) -> None:
+        for first in range(0, len(sessions), PER_TURN):
+            await asyncio.gather(
+                *(self._update(one, channel, has_it) for one in sessions[first : first + PER_TURN])
+            )
+
+    async def _update(self, session: Session, channel: str, has_it: bool) -> None:
+        """Change one session; another worker with connections of it does the same, and one of them is first."""
+        for _ in range(_UPDATES):
+            channels = session.channels
+            if (channel in channels) is has_it or len(channels) >= self._channel_limit:
+                return
+            changed = (
+                (*channels, channel) if has_it else tuple(one for one in channels if one != channel)
+            )
+            try:
+                await self._node.sessions.update(
+                    session.id, channels=changed, expected_version=session.version
+                )
+                return
+            except SessionGone:
+                return
+            except SessionConflict:
+                # The change is on its way to this worker.
+                await asyncio.sleep(_CONFLICT_SECONDS)
+            except ClusterError as error:
+                self._counters.errors["store"] += 1
+                log.error("session_update_failed", reason=str(error))
+                return
+        self._counters.errors["internal"] += 1
+        log.error("session_update_failed", reason="it changes all the time")

@@ -1,0 +1,544 @@
+"""The methods of the server API about users, streams and workers, over two workers of one store."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from typing import Any
+
+import aiohttp
+import pytest
+
+from cluster.api.method_table import API_TABLE
+from cluster.config import ApiKeyConfig, ChannelConfig, Config, HttpApiConfig, Namespace
+from cluster.methods import API_METHODS
+from tests.contract.fakes import MemoryStore
+from tests.harness.waiting import until
+from tests.unit.local_worker import (
+    RECOVERABLE,
+    Caller,
+    LocalWorker,
+    ask,
+    changed,
+    configured,
+)
+from tests.unit.test_server_api import KEY, Answer, post
+
+SECRET = "s" * 32
+READER, PUBLISHER, OWNER = "r" * 32, "p" * 32, "o" * 32
+KEYS = (
+    ApiKeyConfig("reader", READER, ("history", "info"), ()),
+    ApiKeyConfig("publisher", PUBLISHER, ("publish", "broadcast"), ("kept",)),
+    ApiKeyConfig("owner", OWNER, (), ("kept", "without_namespace")),
+)
+
+
+def api_config(keys: tuple[ApiKeyConfig, ...] = (), mode: str = "") -> Config:
+    spaces = ChannelConfig(namespaces=(Namespace("kept", RECOVERABLE), Namespace("other")))
+    return changed(configured(), channel=spaces, http_api=HttpApiConfig(KEY, keys, mode))
+
+
+@contextlib.asynccontextmanager
+async def two_workers(
+    config: Config | None = None, rpc: Mapping[str, Callable[[str, bytes], Any]] | None = None
+) -> AsyncIterator[tuple[LocalWorker, LocalWorker]]:
+    store = MemoryStore()
+    one, two = (
+        LocalWorker(config or api_config(), store=store, rpc_handlers=rpc) for _ in range(2)
+    )
+    async with one.open(), two.open():
+        yield one, two
+
+
+async def call(one: LocalWorker, method: str, /, **params: Any) -> dict[str, Any]:
+    answer = await post(one, method, params)
+    assert answer.status == 200
+    result: dict[str, Any] = answer.json["result"]
+    return result
+
+
+async def code_of(one: LocalWorker, method: str, /, **params: Any) -> int:
+    answer = await post(one, method, params)
+    assert answer.status == 200
+    code: int = answer.json["error"]["code"]
+    return code
+
+
+async def connected(one: LocalWorker, session: str = "") -> tuple[Caller, str, str]:
+    """An anonymous client, with the ids of its connection and its session."""
+    caller = await one.caller()
+    result = await caller.connect(data={"session": session} if session else {})
+    return caller, result["client"], result["data"]["session"]["id"]
+
+
+async def push(caller: Caller, kind: str) -> dict[str, Any]:
+    found = await caller.until(
+        lambda: [one["push"] for one in caller.heard if kind in one.get("push", {})]
+    )
+    one: dict[str, Any] = found[0]
+    return one
+
+
+# --- users ---------------------------------------------------------------------------------------
+
+
+async def test_a_disconnect_reaches_the_connections_of_every_worker():
+    async with two_workers() as (one, two):
+        callers = [await connected(each) for each in (one, two, two)]
+        assert await call(one, "disconnect", user="") == {}
+        for caller, _, _ in callers:
+            assert await caller.closed() == (3503, "force disconnect")
+        assert (one.node.num_connected, two.node.num_connected, two.node.num_users) == (0, 0, 0)
+
+
+async def test_a_disconnect_may_be_for_one_connection_one_session_or_all_but_some():
+    async with two_workers() as (one, two):
+        first, client, _ = await connected(two)
+        second, _, session = await connected(two)
+        third, spared, _ = await connected(two)
+        fourth, _, _ = await connected(one)
+        disconnect = {"code": 4321, "reason": "enough"}
+        await call(one, "disconnect", user="", client=client, disconnect=disconnect)
+        assert await first.closed() == (4321, "enough")
+        await call(one, "disconnect", user="", session=session)
+        assert (await second.closed())[0] == 3503
+        await call(one, "disconnect", user="", whitelist=[spared])
+        assert (await fourth.closed())[0] == 3503
+        assert "publish" in await ask(third, "publish", channel="news", data=1)
+
+
+async def test_a_user_with_many_connections_is_disconnected_some_at_a_time():
+    async with two_workers() as (one, two):
+        callers = [await connected(two) for _ in range(250)]
+        await call(one, "disconnect", user="")
+        for caller, _, _ in callers:
+            assert (await caller.closed())[0] == 3503
+
+
+async def test_another_users_connections_stay():
+    async with two_workers() as (one, two):
+        caller, _, _ = await connected(two)
+        await call(one, "disconnect", user="42")
+        await until(lambda: two.counters.control["received"] == 1, 10, "it was received")
+        assert "publish" in await ask(caller, "publish", channel="news", data=1)
+
+
+async def test_a_subscribe_is_a_push_with_data_and_belongs_to_the_session():
+    async with two_workers() as (one, two):
+        caller, _, session = await connected(two)
+        await call(one, "publish", channel="kept:a", data=1)
+        await call(one, "subscribe", user="", channel="kept:a", data={"hello": 1})
+        pushed = await push(caller, "subscribe")
+        assert pushed["channel"] == "kept:a"
+        assert pushed["subscribe"]["data"] == {"hello": 1}
+        assert (pushed["subscribe"]["recoverable"], pushed["subscribe"]["offset"]) == (True, 1)
+        await until(
+            lambda: one.store.sessions[session].session.channels == ("kept:a",), 10, "it is kept"
+        )
+        await call(one, "publish", channel="kept:a", data=2)
+        await caller.until(lambda: caller.pubs() == [2])
+        # The client comes back with its session, at another worker.
+        again = await one.caller()
+        result = await again.connect(data={"session": session})
+        assert set(result["subs"]) == {"kept:a"}
+
+
+async def test_a_subscribe_recovers_since_a_position():
+    async with two_workers() as (one, two):
+        caller, _, _ = await connected(two)
+        for data in (1, 2, 3):
+            position = await call(one, "publish", channel="kept:a", data=data)
+        since = {"offset": 1, "epoch": position["epoch"]}
+        await call(one, "subscribe", user="", channel="kept:a", recover_since=since)
+        await caller.until(lambda: caller.pubs() == [2, 3])
+        await call(one, "publish", channel="kept:a", data=4)
+        await caller.until(lambda: caller.pubs() == [2, 3, 4])
+        assert (await push(caller, "subscribe"))["subscribe"]["recovered"] is True
+
+
+async def test_a_subscribe_of_one_connection_ends_with_it():
+    async with two_workers() as (one, two):
+        caller, client, session = await connected(two)
+        await call(one, "subscribe", user="", channel="news", client=client)
+        await push(caller, "subscribe")
+        await two.sessions.update(session, state={"n": 1})
+        await push(caller, "message")
+        await call(one, "publish", channel="news", data=1)
+        await caller.until(lambda: caller.pubs() == [1])
+        assert one.store.sessions[session].session.channels == ()
+
+
+async def test_an_unsubscribe_is_a_push_and_leaves_the_session():
+    async with two_workers() as (one, two):
+        caller, _, session = await connected(two)
+        await call(one, "subscribe", user="", channel="news")
+        await push(caller, "subscribe")
+        record = one.store.sessions[session]
+        await until(lambda: record.session.channels == ("news",), 10, "it is kept")
+        await ask(caller, "subscribe", channel="mine")
+        for channel in ("news", "mine", "never"):
+            await call(one, "unsubscribe", user="", channel=channel)
+        pushes = await caller.until(
+            lambda: (
+                found
+                if len(
+                    found := [
+                        each["push"]
+                        for each in caller.heard
+                        if "unsubscribe" in each.get("push", {})
+                    ]
+                )
+                == 2
+                else []
+            )
+        )
+        assert [each["channel"] for each in pushes] == ["news", "mine"]
+        assert pushes[0]["unsubscribe"] == {"code": 2000, "reason": "server unsubscribe"}
+        await until(lambda: record.session.channels == (), 10, "it is not kept")
+
+
+async def test_a_refresh_sets_the_expiry_or_closes():
+    async with two_workers() as (one, two):
+        caller, client, _ = await connected(two)
+        other, _, _ = await connected(two)
+        await call(one, "refresh", user="", client=client, expire_at=int(time.time()) + 100)
+        pushed = await push(caller, "refresh")
+        assert pushed["refresh"]["expires"] is True
+        assert 90 <= pushed["refresh"]["ttl"] <= 100
+        assert "publish" in await ask(other, "publish", channel="news", data=1)
+        await call(one, "refresh", user="", client=client, expired=True)
+        assert await caller.closed() == (3005, "connection expired")
+        await call(one, "refresh", user="", expire_at=int(time.time()) - 1)
+        assert await other.closed() == (3005, "connection expired")
+
+
+# --- streams -------------------------------------------------------------------------------------
+
+
+async def test_history_pages_both_ways_and_is_not_capped():
+    async with two_workers() as (one, two):
+        await call(one, "broadcast", channels=["kept:a"] * 10, data={"n": 1})
+        everything = await call(two, "history", channel="kept:a", limit=-1)
+        assert [each["offset"] for each in everything["publications"]] == list(range(1, 11))
+        epoch = everything["epoch"]
+        assert (await call(two, "history", channel="kept:a"))["publications"] == []
+        for params, offsets in (
+            ({"limit": 2}, [1, 2]),
+            ({"limit": 2, "since": {"offset": 4, "epoch": epoch}}, [5, 6]),
+            ({"limit": 2, "reverse": True}, [10, 9]),
+            ({"limit": 2, "since": {"offset": 4, "epoch": epoch}, "reverse": True}, [3, 2]),
+        ):
+            found = await call(two, "history", channel="kept:a", **params)
+            assert [each["offset"] for each in found["publications"]] == offsets
+        since = {"offset": 1, "epoch": "other"}
+        assert await code_of(one, "history", channel="kept:a", limit=1, since=since) == 112
+        assert await code_of(one, "history", channel="news", limit=1) == 108
+
+
+async def test_history_larger_than_one_read_is_read_in_pieces():
+    async with two_workers() as (one, two):
+        text = "x" * 200_000
+        for _ in range(8):
+            await call(one, "publish", channel="kept:a", data=text)
+        found = await call(two, "history", channel="kept:a", limit=-1)
+        assert [each["offset"] for each in found["publications"]] == list(range(1, 9))
+        found = await call(two, "history", channel="kept:a", limit=5, reverse=True)
+        assert [each["offset"] for each in found["publications"]] == [8, 7, 6, 5, 4]
+
+
+async def test_removed_history_keeps_its_position():
+    async with two_workers() as (one, two):
+        first = await call(one, "publish", channel="kept:a", data=1)
+        assert await call(two, "history_remove", channel="kept:a") == {}
+        found = await call(one, "history", channel="kept:a", limit=-1)
+        assert found == {"publications": [], "offset": 1, "epoch": first["epoch"]}
+        second = await call(one, "publish", channel="kept:a", data=2)
+        assert second == {"offset": 2, "epoch": first["epoch"]}
+        assert await code_of(one, "history_remove", channel="news") == 108
+
+
+async def test_data_may_be_base64_of_json_text():
+    async with two_workers() as (one, two):
+        caller, _, _ = await connected(two)
+        await ask(caller, "subscribe", channel="news")
+        encoded = base64.b64encode(b'{"text": "\xc3\xa9", "n": 1.50}').decode()
+        await call(one, "publish", channel="news", b64data=encoded)
+        await caller.until(lambda: caller.pubs() == [{"text": "é", "n": 1.5}])
+        assert any(b'"n": 1.50' in line for line in caller.lines)
+
+
+# --- workers -------------------------------------------------------------------------------------
+
+
+async def test_channels_are_counted_over_all_workers():
+    async with two_workers() as (one, two):
+        for each, channel in ((one, "news"), (two, "news"), (two, "kept:a")):
+            caller, _, _ = await connected(each)
+            await ask(caller, "subscribe", channel=channel)
+        found = await call(one, "channels")
+        assert found == {"channels": {"news": {"num_clients": 2}, "kept:a": {"num_clients": 1}}}
+        assert set((await call(one, "channels", pattern="kept:*"))["channels"]) == {"kept:a"}
+
+
+async def test_connections_are_paged_over_all_workers():
+    async with two_workers() as (one, two):
+        ids = sorted([(await connected(each))[1] for each in (one, two) * 6])
+        found: list[str] = []
+        cursor: dict[str, str] = {}
+        while True:
+            page = await call(one, "connections", user="", limit=5, **cursor)
+            found += page["connections"]
+            if "cursor" not in page:
+                break
+            cursor = {"cursor": page["cursor"]}
+        assert found == ids
+        about = page["connections"][found[-1]]
+        assert (about["user"], about["transport"], about["num_channels"]) == ("", "websocket", 0)
+        assert about["node"] in {one.control.uid, two.control.uid}
+        assert (await call(one, "connections", user="42"))["connections"] == {}
+
+
+async def test_info_has_every_worker():
+    async with two_workers() as (one, two):
+        await connected(two)
+        nodes = (await call(one, "info"))["nodes"]
+        assert {each["uid"] for each in nodes} == {one.control.uid, two.control.uid}
+        assert sorted(each["num_clients"] for each in nodes) == [0, 1]
+        assert all(each["process"]["rss"] > 1_000_000 for each in nodes)
+
+
+async def test_a_worker_that_does_not_answer_is_reported_in_the_result():
+    async with two_workers() as (one, two):
+        two.control._kinds.clear()
+        found = await call(one, "info")
+        assert (len(found["nodes"]), found["missing_workers"]) == (1, 1)
+        assert one.counters.control["unanswered"] == 1
+
+
+@pytest.mark.parametrize("method", ["channels", "info", "connections"])
+async def test_what_is_read_about_workers_answers_get(method: str):
+    async with two_workers() as (one, _), aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{one.port}/api/{method}"
+        query = {"user": "", "limit": "7"} if method == "connections" else {}
+        async with http.get(url, params=query, headers={"X-API-Key": KEY}) as response:
+            assert method.replace("info", "nodes") in (await response.json())["result"]
+        async with http.get(url, params=query | {"api_key": KEY}) as response:
+            assert response.status == 200
+        async with http.get(url, params=query) as response:
+            assert response.status == 401
+
+
+async def test_rpc_calls_the_handlers_of_the_worker():
+    async def later(user: str, data: bytes) -> Any:
+        return {"user": user, "sent": json.loads(data)}
+
+    def breaks(user: str, data: bytes) -> Any:
+        raise ValueError("what it was asked")
+
+    async with two_workers(rpc={"later": later, "breaks": breaks}) as (one, _):
+        found = await call(one, "rpc", method="later", params={"n": 1})
+        assert found == {"data": {"user": "", "sent": {"n": 1}}}
+        assert await code_of(one, "rpc", method="unknown") == 104
+        assert await code_of(one, "rpc", method="breaks") == 100
+        assert one.counters.errors["handler"] == 1
+
+
+# --- a batch -------------------------------------------------------------------------------------
+
+
+async def test_a_batch_of_all_methods_is_answered_in_order():
+    commands = [
+        {"publish": {"channel": "kept:a", "data": 1}},
+        {"publish": {"channel": "kept:a", "data": 2}},
+        {"history": {"channel": "kept:a", "limit": -1}},
+        {"publish": {"channel": "kept:a"}},
+        {"history_remove": {"channel": "kept:a"}},
+        {"publish": {"channel": "kept:a", "data": 3}},
+        {"history": {"channel": "kept:a", "limit": -1}},
+        {"channels": {}},
+        {"presence": {"channel": "kept:a"}},
+        {"disconnect": {"user": "42"}},
+    ]
+    async with two_workers() as (one, _):
+        replies = (await post(one, "batch", {"commands": commands})).json["replies"]
+        assert [next(iter(each)) for each in replies] == [
+            "publish", "publish", "history", "error", "history_remove", "publish", "history",
+            "channels", "error", "disconnect",
+        ]  # fmt: skip
+        assert [each["publish"]["offset"] for each in replies if "publish" in each] == [1, 2, 3]
+        histories = [each["history"]["publications"] for each in replies if "history" in each]
+        assert [[pub["offset"] for pub in each] for each in histories] == [[1, 2], [3]]
+        assert one.counters.api_errors["107"] == 1
+
+
+async def test_the_publishes_of_a_batch_do_not_wait_for_each_other():
+    async with two_workers() as (one, _):
+        waiting = 0
+        most = 0
+        publish = one.broker.publish
+
+        def counted(channel: str, body: bytes, history: Any, ms: int, done: Any) -> None:
+            nonlocal waiting, most
+            waiting += 1
+            most = max(most, waiting)
+
+            def answered(reply: Any) -> None:
+                nonlocal waiting
+                waiting -= 1
+                done(reply)
+
+            publish(channel, body, history, ms, answered)
+
+        one.broker.publish = counted  # type: ignore[method-assign, assignment]
+        commands = [{"publish": {"channel": "kept:a", "data": n}} for n in range(300)]
+        replies = (await post(one, "batch", {"commands": commands})).json["replies"]
+        assert [each["publish"]["offset"] for each in replies] == list(range(1, 301))
+        assert most > 50
+
+
+# --- refusals ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("method", "params", "code"),
+    [
+        ("disconnect", {}, 107),
+        ("disconnect", {"user": 1}, 107),
+        ("disconnect", {"user": "a", "whitelist": "b"}, 107),
+        ("disconnect", {"user": "a", "whitelist": ["b"] * 1001}, 107),
+        ("disconnect", {"user": "a", "disconnect": {"code": 2000}}, 107),
+        ("disconnect", {"user": "a", "disconnect": {"code": 5000}}, 107),
+        ("disconnect", {"user": "a", "disconnect": {"reason": "7"}}, 107),
+        ("disconnect", {"user": "a", "disconnect": {"reason": "x" * 124}}, 107),
+        ("disconnect", {"user": "a" * 70_000}, 107),
+        ("unsubscribe", {"user": "a"}, 107),
+        ("unsubscribe", {"user": "a", "channel": ""}, 107),
+        ("unsubscribe", {"user": "a", "channel": "nowhere:a"}, 102),
+        ("subscribe", {"channel": "news"}, 107),
+        ("subscribe", {"user": "a", "channel": "nowhere:a"}, 102),
+        ("subscribe", {"user": "a", "channel": "news", "expire_at": 4102444800}, 108),
+        ("subscribe", {"user": "a", "channel": "news", "recover_since": {"offset": -1}}, 107),
+        ("refresh", {}, 107),
+        ("refresh", {"user": "a", "expire_at": "soon"}, 107),
+        ("refresh", {"user": "a", "expire_at": True}, 107),
+        ("history", {"channel": "kept:a", "limit": -2}, 107),
+        ("history", {"channel": "kept:a", "limit": 2**53}, 107),
+        ("history", {"channel": "kept:a", "since": {}, "reverse": True}, 107),
+        ("history", {"channel": "nowhere:a"}, 102),
+        ("history_remove", {}, 107),
+        ("presence", {"channel": "news"}, 108),
+        ("presence_stats", {"channel": "nowhere:a"}, 102),
+        ("channels", {"pattern": "x" * 256}, 107),
+        ("channels", {"pattern": []}, 107),
+        ("connections", {}, 107),
+        ("connections", {"user": "", "limit": 0}, 107),
+        ("rpc", {}, 107),
+        ("rpc", {"method": ""}, 107),
+        ("rpc", {"method": "a"}, 104),
+        ("revoke_token", {"uid": "a"}, 108),
+        ("block_user", {"user": "a"}, 108),
+        ("unblock_user", {"user": "a"}, 108),
+        ("invalidate_user_tokens", {"user": "a"}, 108),
+        ("connections", {"user": "a", "expression": "true"}, 108),
+    ],
+)
+async def test_a_wrong_request_of_any_method_is_refused(
+    method: str, params: dict[str, Any], code: int
+):
+    async with two_workers() as (one, _):
+        assert await code_of(one, method, **params) == code
+
+
+@pytest.mark.parametrize("method", ["disconnect", "info"])
+async def test_without_the_store_a_method_of_all_workers_is_error_100(method: str):
+    async with two_workers() as (one, _):
+        one.store.control.is_up = False
+        assert await code_of(one, method, user="a") == 100
+        assert one.counters.errors["store"] == 1
+
+
+# --- keys ----------------------------------------------------------------------------------------
+
+
+async def with_key(one: LocalWorker, key: str, method: str, /, **params: Any) -> Answer:
+    return await post(one, method, params, {"X-API-Key": key})
+
+
+@pytest.mark.parametrize(
+    ("key", "method", "params", "status"),
+    [
+        (KEY, "publish", {"channel": "other:a", "data": 1}, 200),
+        (READER, "history", {"channel": "kept:a"}, 200),
+        (READER, "info", {}, 200),
+        (READER, "publish", {"channel": "kept:a", "data": 1}, 403),
+        (READER, "batch", {"commands": [{"history": {"channel": "kept:a"}}]}, 200),
+        (READER, "batch", {"commands": [{"info": {}}, {"publish": {"channel": "kept:a"}}]}, 403),
+        (PUBLISHER, "publish", {"channel": "kept:a", "data": 1}, 200),
+        (PUBLISHER, "publish", {"channel": "$kept:a", "data": 1}, 200),
+        (PUBLISHER, "publish", {"channel": "news", "data": 1}, 403),
+        (PUBLISHER, "publish", {"channel": "nowhere:a", "data": 1}, 403),
+        (PUBLISHER, "broadcast", {"channels": ["kept:a", "other:a"], "data": 1}, 403),
+        (PUBLISHER, "disconnect", {"user": ""}, 403),
+        (OWNER, "publish", {"channel": "news", "data": 1}, 200),
+        (OWNER, "publish", {"channel": "other:a", "data": 1}, 403),
+        (OWNER, "disconnect", {"user": ""}, 403),
+        (OWNER, "info", {}, 403),
+        (OWNER, "nothing", {}, 200),
+        (SECRET, "publish", {"channel": "kept:a", "data": 1}, 401),
+        ("", "info", {}, 401),
+    ],
+)
+async def test_a_key_may_do_what_its_lists_say(
+    key: str, method: str, params: dict[str, Any], status: int
+):
+    async with two_workers(api_config(KEYS)) as (one, _):
+        answer = await with_key(one, key, method, **params)
+        assert answer.status == status
+        counted = one.counters.api_requests
+        assert counted["forbidden"] == (status == 403)
+        assert counted["unauthorized"] == (status == 401)
+        if status in {401, 403}:
+            assert one.counters.publications == 0
+
+
+async def test_errors_have_statuses_if_the_configuration_says_so():
+    async with two_workers(api_config(mode="transport")) as (one, _):
+        answer = await post(one, "publish", {"channel": "nowhere:a", "data": 1})
+        assert (answer.status, answer.json["code"]) == (404, 102)
+
+
+async def test_without_any_key_but_a_limited_one_the_api_is_on():
+    config = changed(api_config(), http_api=HttpApiConfig("", KEYS))
+    async with two_workers(config) as (one, _):
+        assert (await with_key(one, READER, "info")).status == 200
+        assert (await with_key(one, "", "info")).status == 401
+
+
+# --- the table -----------------------------------------------------------------------------------
+
+
+async def test_the_table_has_every_method_and_every_method_is_in_it():
+    assert tuple(API_TABLE) == API_METHODS
+    async with two_workers() as (one, _):
+        for method in API_METHODS:
+            answer = await post(one, method, {"commands": []} if method == "batch" else {})
+            code = (answer.json.get("error") or {}).get("code")
+            assert code != 104, method
+
+
+async def test_the_openapi_document_describes_every_method():
+    async with two_workers() as (one, _), aiohttp.ClientSession() as http:
+        url = f"http://127.0.0.1:{one.port}/api/openapi.json"
+        async with http.get(url) as response:
+            assert response.status == 401
+        async with http.get(url, headers={"X-API-Key": KEY}) as response:
+            document = await response.json()
+        assert document["openapi"].startswith("3.1")
+        assert set(document["paths"]) == {f"/api/{name}" for name in API_METHODS}
+        for name, path in document["paths"].items():
+            schema = path["post"]["requestBody"]["content"]["application/json"]["schema"]
+            known = {param.name for param in API_TABLE[name.removeprefix("/api/")].params}
+            assert set(schema["properties"]) == known
