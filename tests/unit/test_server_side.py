@@ -56,7 +56,7 @@ async def refused(worker: LocalWorker, **request: Any) -> int:
     """The code of the error, or of the close, with which a connect is refused."""
     caller = await worker.caller()
     caller.say({"id": 1, "connect": request})
-    await until(lambda: caller.heard or caller.wire.ended.is_set(), WITHIN_SECONDS, "an answer")
+    await until(lambda: bool(caller.heard) or caller.wire.ended.is_set(), WITHIN_SECONDS, "an answer")
     if caller.heard:
         return int(caller.heard[0]["error"]["code"])
     return int((await caller.closed())[0] or 0)
@@ -109,7 +109,7 @@ async def test_overrides_of_presence_and_joins_reach_the_subscription(give: Give
             seen.extend(await prepare(*args))
             return seen
 
-        worker.node.subscriptions.prepare_server_side = recorded  # type: ignore[method-assign]
+        worker.node.subscriptions.prepare_server_side = recorded  # type: ignore[method-assign, assignment]
         await entered(worker)
         [one] = seen
         assert (one.modes.has_presence, one.modes.emits_join_leave, one.modes.gets_join_leave) == (
