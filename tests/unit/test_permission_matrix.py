@@ -14,11 +14,17 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
+from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config, Namespace
 from cluster.errors import NOT_AVAILABLE, PERMISSION_DENIED, ClientError
 from cluster.metrics.counters import Counters
 from cluster.node.modes import modes
-from cluster.node.permissions import ORDER, ChannelPermissions, Operation, Verdict
+from cluster.node.permissions import (
+    MOST_CHANNELS,
+    ORDER,
+    ChannelPermissions,
+    Operation,
+    Verdict,
+)
 from cluster.protocol import Position, SubscribeRequest
 
 OPTIONS = [field.name for field in dataclasses.fields(ChannelOptions)]
@@ -187,7 +193,7 @@ def test_every_option_that_allows_something_changes_a_row():
 
     rest = [*grants(), *FEATURES]
     for name in rest:
-        operation = name.split("_")[1]
+        operation = name.split("_")[1] if "_" in name else ""
         if name.startswith("allow_") and operation != "user":
             # Alone with what it needs: another option would allow the same.
             needs = [f"allow_{operation}_for_client"] if name.endswith("anonymous") else []
@@ -197,9 +203,11 @@ def test_every_option_that_allows_something_changes_a_row():
         assert outcomes(without) != outcomes((*without, name)), name
 
 
-def asking(**asked: Any) -> SubscribeRequest:
-    request = SubscribeRequest("news", "", False, Position(0, ""), False, False, False)
-    return request._replace(**asked)
+def asking(
+    *, positioned: bool = False, recoverable: bool = False, join_leave: bool = False
+) -> SubscribeRequest:
+    nowhere = Position(0, "")
+    return SubscribeRequest("news", "", False, nowhere, positioned, recoverable, False, join_leave)
 
 
 @pytest.mark.parametrize("who", [one for one in CALLERS if one.is_subscribed or one.is_insecure])
@@ -252,8 +260,6 @@ def test_joins_and_leaves_that_a_namespace_does_not_emit_are_not_granted():
 def test_a_name_must_match_the_regex_after_its_namespace(
     regex: str, channel: str, is_allowed: bool
 ):
-    from cluster.config import Namespace
-
     options = ChannelOptions(channel_regex=regex)
     config = Config(
         channel=ChannelConfig(without_namespace=options, namespaces=(Namespace("space", options),))
@@ -329,8 +335,6 @@ def test_refusals_are_counted_by_operation():
 
 
 def test_the_names_that_are_kept_are_bounded():
-    from cluster.node.permissions import MOST_CHANNELS
-
     permissions = ChannelPermissions(Config(client=ClientConfig(insecure=True)), Counters())
     for number in range(MOST_CHANNELS + 100):
         permissions.access(f"news-{number}")
