@@ -14,6 +14,7 @@ from typing import Any, Final, TypedDict
 import msgspec
 
 from cluster import json_text
+from cluster.api.publish_options import PublishOptions, publish_options
 from cluster.errors import BAD_REQUEST, METHOD_NOT_FOUND, NOT_AVAILABLE, ClientError
 from cluster.node.commands import Commands
 from cluster.protocol import Position, server_publication_body
@@ -29,9 +30,7 @@ MAXIMUM_CHANNELS: Final = 100_000
 MAXIMUM_COMMANDS: Final = 10_000
 
 #: Options of Centrifugo's API that this server does not have: refused, because ignoring one would lose what it asks for.
-_NOT_SUPPORTED: Final = (
-    "b64data", "delta", "idempotency_key", "skip_history", "version", "version_epoch",
-)  # fmt: skip
+_NOT_SUPPORTED: Final = ("b64data", "delta")
 
 
 class _Params(TypedDict, total=False):
@@ -88,11 +87,14 @@ class ServerMethods:
         return await called(params)
 
     async def _publish(self, params: Params) -> Result:
-        body = _publication(params)
-        return _position(await self._commands.publish_from_server(_channel(params), body))
+        body, (condition, skips_history) = _publication(params), publish_options(params)
+        sent = self._commands.publish_from_server(
+            _channel(params), body, condition=condition, skips_history=skips_history
+        )
+        return _position(await sent)
 
     async def _broadcast(self, params: Params) -> Result:
-        body = _publication(params)
+        body, options = _publication(params), publish_options(params)
         channels = params.get("channels")
         if type(channels) is not list or not 0 < len(channels) <= MAXIMUM_CHANNELS:
             raise BAD_REQUEST.fresh()
@@ -100,16 +102,20 @@ class ServerMethods:
         for first in range(0, len(channels), PUBLICATIONS_PER_TURN):
             chunk = channels[first : first + PUBLICATIONS_PER_TURN]
             # Sent in one turn, so in one pipeline; the answers are awaited in order.
-            replies = [self._published_to(channel, body) for channel in chunk]
+            replies = [self._published_to(channel, body, options) for channel in chunk]
             responses += await asyncio.gather(*replies)
         return {"responses": responses}
 
-    def _published_to(self, channel: Any, body: bytes) -> Awaitable[Result]:
+    def _published_to(
+        self, channel: Any, body: bytes, options: PublishOptions
+    ) -> Awaitable[Result]:
         """Publish now, in the order of the calls; returns the response of one channel."""
         try:
             if type(channel) is not str or not channel:
                 raise BAD_REQUEST.fresh()
-            sent = self._commands.publish_from_server(channel, body)
+            sent = self._commands.publish_from_server(
+                channel, body, condition=options.condition, skips_history=options.skips_history
+            )
         except ClientError as error:
             return _done({"error": error_body(error)})
         return _response(sent)

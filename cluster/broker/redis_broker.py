@@ -1,6 +1,7 @@
 """The broker over Redis or Valkey: streams for history, sharded pub/sub for delivery.
 
-Of a channel there are `.meta` (hash: o top offset, e epoch), `.stream` (id = offset), and the shard
+Of a channel there are `.meta` (hash: o top offset, e epoch, v version, ve its epoch), `.stream` (id =
+offset), `.result.<hash of an idempotency key>` (hash: o offset, e epoch), and the shard
 channel `.pub` with payloads `1:offset:epoch:accepted_ms:body`; `cluster.resp.keys` has their names. All
 keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
 payload of another form is counted and ignored: two versions may share the store during a roll.
@@ -9,18 +10,27 @@ payload of another form is counted and ignored: two versions may share the store
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import string
 from collections.abc import Callable
 from typing import Any
 
-from cluster.broker import READ_MAX_BYTES, BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import (
+    IDEMPOTENCY_MS,
+    READ_MAX_BYTES,
+    BrokerListener,
+    ConditionalResult,
+    HistoryPolicy,
+    PublishCondition,
+    StreamRead,
+)
 from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
 from cluster.resp.keys import KIND_CHANNEL
 from cluster.resp.router import Router
-from cluster.resp.scripts import PUBLISH, READ_STREAM, RENEW_EPOCH
+from cluster.resp.scripts import PUBLISH, PUBLISH_CONDITIONAL, READ_STREAM, RENEW_EPOCH
 from cluster.resp.subscriptions import Subscriptions
 
 _NOWHERE = Position(0, "")
@@ -85,6 +95,38 @@ class RedisBroker:
             payload = b"1:0::%d:%b" % (accepted_ms, body)
             command = ("SPUBLISH", shard_channel, payload)
             self._router.submit(shard_channel, command, answered, keeps_order=True)
+
+    def publish_conditional(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        condition: PublishCondition,
+        done: Callable[[ConditionalResult | StoreError], None],
+    ) -> None:
+        key, version, version_epoch = condition
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, StoreError):
+                done(reply)
+                return
+            offset, epoch, suppressed_by = reply
+            position = Position(offset, self._used(epoch.decode()))
+            done(ConditionalResult(position, suppressed_by.decode()))
+
+        # The first key is the one that `publish` routes by, so that their order is kept.
+        parts = ("meta" if history.size else "pub", "stream", f"result.{_hash(key)}")
+        self._router.run_script(
+            PUBLISH_CONDITIONAL,
+            tuple(self._key(channel, part) for part in parts),
+            (
+                body, history.size, history.ttl_ms, history.meta_ttl_ms, self._spare_epoch,
+                accepted_ms, self._key(channel, "pub"), IDEMPOTENCY_MS if key else "",
+                version or "", version_epoch,
+            ),
+            answered,
+        )  # fmt: skip
 
     def subscribe(self, channel: str) -> asyncio.Future[None]:
         return self._subscriptions.subscribe(
@@ -163,6 +205,11 @@ def _parse(payload: bytes) -> Publication | None:
     except ValueError:
         return None
     return publication if layout == b"1" else None
+
+
+def _hash(key: str) -> str:
+    """A key's part of a name: of one length, and no name of another channel whatever the key is."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def new_epoch() -> str:

@@ -3,7 +3,7 @@
 Every name is `{<prefix>:<database>:<kind>:<name>}.<part>`. The braces are the hash tag: all parts of one
 name are in one slot of a Redis Cluster. The kinds are
 
-    c  a channel, as a client calls it: `.meta`, `.stream`, `.pub`
+    c  a channel, as a client calls it: `.meta`, `.stream`, `.pub`, `.result.<hash>`
     s  a bucket of sessions: `.session.<id>`, `.sessions`, `.counters`, `.changes`
     u  a user, as the token says: `.connections`
     i  what only the workers use: `.pub` of a canary, and what `check_access` tries
