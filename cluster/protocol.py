@@ -85,6 +85,7 @@ class SubscribeRequest(NamedTuple):
     positioned: bool
     recoverable: bool
     rejects_unrecovered: bool
+    tags_filter: bytes = b""
 
 
 class HistoryRequest(NamedTuple):
@@ -127,6 +128,7 @@ class _SubscribeParams(_PositionParams, gc=False):
     recoverable: bool | None = None
     flag: int | None = None
     delta: str | None = None
+    tf: msgspec.Raw = msgspec.Raw()
 
 
 class _PublishParams(msgspec.Struct, gc=False):
@@ -260,7 +262,13 @@ def subscribe_request(params: _SubscribeParams) -> SubscribeRequest:
         bool(params.positioned),
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
+        _filter_text(params),
     )
+
+
+def _filter_text(params: _SubscribeParams) -> bytes:
+    text = bytes(params.tf)
+    return text if text != b"null" else b""
 
 
 def channel_request(params: Any) -> str:

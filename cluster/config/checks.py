@@ -190,6 +190,13 @@ def _options(path: str, options: ChannelOptions) -> Iterator[Problem]:
         yield problem(
             f"{path}.force_recovery", True, "it needs history_size and history_ttl above 0"
         )
+    is_cache = options.force_recovery and options.force_recovery_mode == "cache"
+    if options.auto_cache_recover and not is_cache:
+        yield problem(
+            f"{path}.auto_cache_recover",
+            True,
+            "it needs force_recovery = true and force_recovery_mode = cache",
+        )
     if has_history and options.history_meta_ttl < options.history_ttl:
         yield problem(
             f"{path}.history_meta_ttl",

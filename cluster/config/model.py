@@ -132,6 +132,17 @@ class ChannelOptions:
     allow_positioning: bool = _boolean(False, text="a client may ask for a positioned subscription")
     force_recovery: bool = _boolean(False, text="every subscription is recoverable")
     allow_recovery: bool = _boolean(False, text="a client may ask for a recoverable subscription")
+    force_recovery_mode: str = _choice(
+        "stream",
+        ("stream", "cache"),
+        text="what a client recovers: all that it has missed, or the newest publication",
+    )
+    auto_cache_recover: bool = _boolean(
+        False, text="every subscribe recovers the newest publication, also without a position"
+    )
+    allow_tags_filter: bool = _boolean(
+        False, text="a client may ask for publications with certain tags only"
+    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from cluster import tags_filter
 from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, Config
-from cluster.errors import UNRECOVERABLE_POSITION
+from cluster.errors import BAD_REQUEST, UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
+from cluster.node import recovery
 from cluster.node.channels import Channels, Joining, RecoveryLimits
 from cluster.node.permissions import ChannelPermissions
 from cluster.protocol import Position, SubscribeRequest, publications_json
+from cluster.subscriber_groups import Delivery
 
 
 class Subscribed(NamedTuple):
@@ -26,12 +29,20 @@ class Subscribed(NamedTuple):
 
 
 class SubscribePlan(NamedTuple):
-    """What a subscribe asks for, as far as its channel allows it."""
+    """What a subscribe asks for, as far as its channel allows it.
+
+    Attributes:
+        newest: how many of the newest publications are read to recover the last one, instead of those
+            after `recover_from`; 0 if it recovers from the stream.
+        delivery: how its publications are prepared, None if it gets them as they are.
+    """
 
     policy: HistoryPolicy
     is_positioned: bool
     is_recoverable: bool
     recover_from: Position | None
+    newest: int
+    delivery: Delivery | None
 
 
 class SubscriptionBuilder:
@@ -65,6 +76,8 @@ class SubscriptionBuilder:
         options = self._permissions.options(request.channel)
         self._permissions.allow(request.channel)
         plan = self._plan(request, options)
+        if plan.newest:
+            return None
         joining = self._channels.begin_now(request.channel, plan.policy, plan.recover_from)
         return self._prepared(request, plan, joining) if joining is not None else None
 
@@ -87,7 +100,7 @@ class SubscriptionBuilder:
     ) -> Subscribed:
         plan = self._plan(request, options)
         joining = await self._channels.begin(
-            request.channel, plan.policy, plan.recover_from, self._limits, reader
+            request.channel, plan.policy, plan.recover_from, self._limits, reader, plan.newest
         )
         return self._prepared(request, plan, joining)
 
@@ -102,9 +115,17 @@ class SubscriptionBuilder:
             or options.force_positioning
             or (request.positioned and (options.allow_positioning or may_ask))
         )
-        recovers = request.recover and is_recoverable
+        is_cache = options.force_recovery_mode == "cache"
+        recovers = is_recoverable and (request.recover or (is_cache and options.auto_cache_recover))
+        delivery = _delivery(request, options)
+        newest = self._limits.publications if delivery is not None else 1
         return SubscribePlan(
-            policy, is_positioned, is_recoverable, request.position if recovers else None
+            policy,
+            is_positioned,
+            is_recoverable,
+            request.position if recovers else None,
+            newest if recovers and is_cache else 0,
+            delivery,
         )
 
     def _prepared(
@@ -118,31 +139,30 @@ class SubscriptionBuilder:
             offset = joining.read.top.offset
             if plan.recover_from is not None:
                 result["was_recovering"] = True
-                if self._recover(request, joining, result):
+                if self._recover(request, plan, joining, result):
                     offset = request.position.offset
-                elif request.rejects_unrecovered:
+                elif request.recover and request.rejects_unrecovered:
                     self._channels.abort(joining.channel)
                     raise UNRECOVERABLE_POSITION.fresh()
             if offset:
                 result["offset"] = offset
         elif request.recover:
             result = {"was_recovering": True}
+        joining = joining._replace(delivery=plan.delivery)
         return Subscribed(request.channel, result, joining, plan.is_positioned)
 
-    def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:
+    def _recover(
+        self,
+        request: SubscribeRequest,
+        plan: SubscribePlan,
+        joining: Joining,
+        result: dict[str, Any],
+    ) -> bool:
         assert joining.read is not None
-        top, publications, is_cut = joining.read
-        position = request.position
-        is_same_epoch = not position.epoch or position.epoch == top.epoch
-        if publications:
-            is_whole = (
-                publications[0].offset == position.offset + 1
-                and publications[-1].offset == top.offset
-            )
-        else:
-            is_whole = top.offset == position.offset
-        recovered = is_same_epoch and is_whole
-        self._counters.stream_reads["cut"] += is_cut
+        recover = recovery.from_cache if plan.newest else recovery.from_stream
+        publications = recover(joining.read, request.position, plan.delivery)
+        recovered = publications is not None
+        self._counters.stream_reads["cut"] += joining.read.is_cut
         self._counters.recoveries["recovered" if recovered else "unrecovered"] += 1
         if recovered:
             result["recovered"] = True
@@ -182,3 +202,12 @@ class SubscriptionBuilder:
                 self._channels.abort(one.joining.channel)
             raise
         return done
+
+
+def _delivery(request: SubscribeRequest, options: ChannelOptions) -> Delivery | None:
+    """How the publications of a subscription are prepared; raises `ClientError` 107 if it may not ask."""
+    if not request.tags_filter:
+        return None
+    if not options.allow_tags_filter:
+        raise BAD_REQUEST.fresh()
+    return Delivery(tags_filter.compiled(request.tags_filter))
