@@ -53,7 +53,15 @@ const verbs = {
     return {};
   },
   subscribe({ client: name, channel, options = {} }) {
-    const sub = clients.get(name).newSubscription(channel, options);
+    // Functions do not travel: the positions that `getState` is to return, in turn.
+    const { states, ...rest } = options;
+    if (states) {
+      rest.getState = async () => {
+        say({ event: "state", client: name, channel });
+        return states.length > 1 ? states.shift() : states[0];
+      };
+    }
+    const sub = clients.get(name).newSubscription(channel, rest);
     watchSubscription(name, channel, sub);
     sub.subscribe();
     return {};

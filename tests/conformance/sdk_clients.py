@@ -216,8 +216,19 @@ class PythonSdk:
 
     async def _subscribe(self, name: str, channel: str, options: Json | None = None) -> None:
         tell = self._teller(client=name, channel=channel)
+        given = dict(options or {})
+        if states := given.pop("states", None):
+
+            async def get_state(_: str) -> Any:
+                tell("state")
+                state = states.pop(0) if len(states) > 1 else states[0]
+                return centrifuge.StreamPosition(**state)
+
+            given["get_state"] = get_state
+        if node := given.pop("tagsFilter", None):
+            given["tags_filter"] = centrifuge.FilterNode(node)
         sub = self.clients[name].new_subscription(
-            channel, events=_SubscriptionEvents(tell), **(options or {})
+            channel, events=_SubscriptionEvents(tell), **given
         )
         await sub.subscribe()
 

@@ -210,9 +210,12 @@ def test_a_subscribe_with_a_wrong_type_closes_with_3501(given: dict[str, Any]):
 
 def test_all_parameters_of_a_subscribe_are_read():
     given = {"channel": "a", "token": "t", "recover": True, "offset": 5, "epoch": "e",
-             "positioned": True, "recoverable": True, "flag": 3, "delta": "fossil"}  # fmt: skip
+             "positioned": True, "recoverable": True, "flag": 3, "delta": "fossil",
+             "tf": {"key": "k", "cmp": "ex"}}  # fmt: skip
     request = protocol.subscribe_request(params("subscribe", given))
-    assert request == ("a", "t", True, Position(5, "e"), True, True, True)
+    assert request == protocol.SubscribeRequest(
+        "a", "t", True, Position(5, "e"), True, True, True, b'{"key":"k","cmp":"ex"}'
+    )
 
 
 @pytest.mark.parametrize(("flag", "rejects"), [(0, False), (1, False), (2, True), (3, True)])
