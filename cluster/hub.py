@@ -96,7 +96,7 @@ class Channel:
             return self
         if self.groups is None:
             self.groups = SubscriberGroups()
-        return self.groups.enter(subscriber, delivery)
+        return self.groups.enter(subscriber, delivery, self.prefix)
 
 
 class Hub:

@@ -86,6 +86,7 @@ class SubscribeRequest(NamedTuple):
     recoverable: bool
     rejects_unrecovered: bool
     tags_filter: bytes = b""
+    delta: bool = False
 
 
 class HistoryRequest(NamedTuple):
@@ -263,6 +264,7 @@ def subscribe_request(params: _SubscribeParams) -> SubscribeRequest:
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
         _filter_text(params),
+        bool(params.delta),
     )
 
 
@@ -342,8 +344,13 @@ def publication_body(data: bytes, user: str, client: str, info: bytes) -> bytes:
     return b'{"data":%b,"info":%b}' % (data, orjson.dumps(client_info))
 
 
-def server_publication_body(data: bytes, tags: dict[str, str] | None) -> bytes:
+def server_publication_body(
+    data: bytes, tags: dict[str, str] | None, *, wants_delta: bool = False
+) -> bytes:
     """Encode a publication of the server API: its data, as JSON text, and tags, without a publisher.
+
+    Args:
+        wants_delta: send it as a delta to subscribers that take deltas; see `is_delta_wanted`.
 
     Raises:
         ClientError: 107 without data, or with data nested too deeply.
@@ -352,9 +359,20 @@ def server_publication_body(data: bytes, tags: dict[str, str] | None) -> bytes:
         data = json_text.checked(data)
     except json_text.JsonTextInvalid:
         raise BAD_REQUEST.fresh() from None
+    start = _WANTS_DELTA if wants_delta else b"{"
     if not tags:
-        return b'{"data":%b}' % data
-    return b'{"data":%b,"tags":%b}' % (data, orjson.dumps(tags))
+        return b'%b"data":%b}' % (start, data)
+    return b'%b"data":%b,"tags":%b}' % (start, data, orjson.dumps(tags))
+
+
+#: What a publication begins with whose publisher asks for deltas: the space means nothing to anybody else,
+#: so that workers of all versions can read it, and needs no room in the messages of others.
+_WANTS_DELTA: Final = b"{ "
+
+
+def is_delta_wanted(body: bytes) -> bool:
+    """Whether the publisher of a publication asked for deltas."""
+    return body.startswith(_WANTS_DELTA)
 
 
 def publication_json(publication: Publication) -> bytes:

@@ -8,11 +8,14 @@ Rules of this file: those of the hub.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple, Protocol
 
-from cluster.protocol import Publication
-from cluster.tags_filter import Predicate, Tags, TagsFilter, tags_of
+import orjson
+
+from cluster.protocol import Publication, publications_json
+from cluster.tags_filter import Tags, TagsFilter, tags_of
 
 #: Writes one or more whole frames to a subscriber; must not change the hub. Raises RuntimeError if
 #: the socket is broken.
@@ -25,8 +28,24 @@ WriteAll = Callable[[Iterable[Write], bytes, int], None]
 Framed = tuple[Publication, bytes]
 
 
-class Delivery(NamedTuple):
+class Delivery(Protocol):
     """How a subscriber's publications are prepared; subscribers with the same key are one group."""
+
+    @property
+    def key(self) -> bytes: ...
+
+    def group(self, prefix: bytes) -> SubscriberGroup:
+        """Make an empty group for a channel, whose pushes begin with `prefix`."""
+
+    def selected(self, publications: list[Publication]) -> list[Publication]:
+        """Those of the publications that the subscriber gets."""
+
+    def encoded(self, publications: list[Publication]) -> list[orjson.Fragment]:
+        """Publications for a reply."""
+
+
+class FilteredDelivery(NamedTuple):
+    """The delivery of a subscription with a tags filter."""
 
     tags_filter: TagsFilter
 
@@ -34,54 +53,53 @@ class Delivery(NamedTuple):
     def key(self) -> bytes:
         return self.tags_filter.key
 
+    def group(self, prefix: bytes) -> SubscriberGroup:
+        return FilteredGroup(self.tags_filter)
+
     def selected(self, publications: list[Publication]) -> list[Publication]:
-        """Those of the publications that the subscriber gets."""
         passes = self.tags_filter.passes
         return [one for one in publications if passes(tags_of(one.body))]
 
+    def encoded(self, publications: list[Publication]) -> list[orjson.Fragment]:
+        return publications_json(publications)
 
-class SubscriberGroup:
-    """Subscribers with the same delivery."""
 
-    __slots__ = ("ahead", "key", "passes", "writes")
+class SubscriberGroup(ABC):
+    """Subscribers with the same delivery.
 
-    def __init__(self, delivery: Delivery) -> None:
-        self.key = delivery.key
-        self.passes: Predicate = delivery.tags_filter.passes
+    Attributes:
+        writes: those that have caught up.
+        ahead: as in a channel, those that skip what they have read before.
+        reads_tags: whether `fan_out` needs the publications' tags.
+    """
+
+    __slots__ = ("ahead", "key", "writes")
+
+    reads_tags: ClassVar[bool] = True
+
+    def __init__(self, key: bytes) -> None:
+        self.key = key
         self.writes: dict[object, Write] = {}
-        #: As in a channel: those that skip what they have read before.
         self.ahead: dict[object, tuple[Write, int]] = {}
 
     def add(self, subscriber: object, write: Write) -> None:
         """Add a subscriber that has caught up."""
         self.writes[subscriber] = write
 
-    def select(self, framed: Sequence[Framed], tags: Sequence[Tags]) -> list[Framed]:
-        """Those of the publications that the group gets."""
-        passes = self.passes
-        return [one for one, its_tags in zip(framed, tags, strict=True) if passes(its_tags)]
-
+    @abstractmethod
     def missed(self, framed: Sequence[Framed]) -> list[bytes]:
         """The frames of what a new subscriber has missed."""
-        tags = [tags_of(publication.body) for publication, _ in framed]
-        return [frame for _, frame in self.select(framed, tags)]
 
-    def fan_out(self, own: Sequence[Framed], offset: int, write_all: WriteAll) -> None:
+    @abstractmethod
+    def fan_out(
+        self, framed: Sequence[Framed], tags: Sequence[Tags], offset: int, write_all: WriteAll
+    ) -> None:
         """Write publications to the subscribers.
 
         Args:
-            own: what `select` returned.
+            tags: of each publication; empty unless `reads_tags`.
             offset: the channel's, to which all publications have passed.
         """
-        if own and self.writes:
-            write_all(self.writes.values(), b"".join([frame for _, frame in own]), len(own))
-        for subscriber, (write, skip_until) in list(self.ahead.items()):
-            new = [frame for publication, frame in own if publication.offset > skip_until]
-            if new:
-                write_all((write,), b"".join(new), len(new))
-            if offset >= skip_until:
-                del self.ahead[subscriber]
-                self.add(subscriber, write)
 
     def join_all_ahead(self) -> None:
         """Let those that skip publications get all of them from now on."""
@@ -96,6 +114,34 @@ class SubscriberGroup:
         return not (self.writes or self.ahead)
 
 
+class FilteredGroup(SubscriberGroup):
+    """Subscribers with the same filter."""
+
+    __slots__ = ("_passes",)
+
+    def __init__(self, tags_filter: TagsFilter) -> None:
+        super().__init__(tags_filter.key)
+        self._passes = tags_filter.passes
+
+    def missed(self, framed: Sequence[Framed]) -> list[bytes]:
+        return [frame for publication, frame in framed if self._passes(tags_of(publication.body))]
+
+    def fan_out(
+        self, framed: Sequence[Framed], tags: Sequence[Tags], offset: int, write_all: WriteAll
+    ) -> None:
+        passes = self._passes
+        own = [one for one, its_tags in zip(framed, tags, strict=True) if passes(its_tags)]
+        if own and self.writes:
+            write_all(self.writes.values(), b"".join([frame for _, frame in own]), len(own))
+        for subscriber, (write, skip_until) in list(self.ahead.items()):
+            new = [frame for publication, frame in own if publication.offset > skip_until]
+            if new:
+                write_all((write,), b"".join(new), len(new))
+            if offset >= skip_until:
+                del self.ahead[subscriber]
+                self.add(subscriber, write)
+
+
 class SubscriberGroups:
     """The groups of one channel."""
 
@@ -105,11 +151,11 @@ class SubscriberGroups:
         self._of: dict[object, SubscriberGroup] = {}
         self._groups: dict[bytes, SubscriberGroup] = {}
 
-    def enter(self, subscriber: object, delivery: Delivery) -> SubscriberGroup:
+    def enter(self, subscriber: object, delivery: Delivery, prefix: bytes) -> SubscriberGroup:
         """The group for a subscriber, which the caller adds to it."""
         group = self._groups.get(delivery.key)
         if group is None:
-            group = self._groups[delivery.key] = SubscriberGroup(delivery)
+            group = self._groups[delivery.key] = delivery.group(prefix)
         self._of[subscriber] = group
         return group
 
@@ -132,9 +178,11 @@ class SubscriberGroups:
 
     def fan_out(self, framed: Sequence[Framed], offset: int, write_all: WriteAll) -> None:
         """Write a channel's publications to the subscribers of all groups; see `SubscriberGroup`."""
-        tags = [tags_of(publication.body) for publication, _ in framed]
+        tags: list[Tags] = []
         for group in list(self._groups.values()):
-            group.fan_out(group.select(framed, tags), offset, write_all)
+            if group.reads_tags and not tags:
+                tags = [tags_of(publication.body) for publication, _ in framed]
+            group.fan_out(framed, tags, offset, write_all)
 
     def join_all_ahead(self) -> None:
         for group in self._groups.values():

@@ -30,7 +30,7 @@ MAXIMUM_CHANNELS: Final = 100_000
 MAXIMUM_COMMANDS: Final = 10_000
 
 #: Options of Centrifugo's API that this server does not have: refused, because ignoring one would lose what it asks for.
-_NOT_SUPPORTED: Final = ("b64data", "delta")
+_NOT_SUPPORTED: Final = ("b64data",)
 
 
 class _Params(TypedDict, total=False):
@@ -164,7 +164,11 @@ def _publication(params: Params) -> bytes:
         type(tags) is dict and all(type(value) is str for value in tags.values())
     ):
         raise BAD_REQUEST.fresh()
-    return server_publication_body(bytes(params.get("data", b"")), tags)
+    wants_delta = params.get("delta") or False
+    if type(wants_delta) is not bool:
+        raise BAD_REQUEST.fresh()
+    data = bytes(params.get("data", b""))
+    return server_publication_body(data, tags, wants_delta=wants_delta)
 
 
 def _command(command: dict[str, Params]) -> tuple[str, Params]:

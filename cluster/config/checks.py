@@ -197,6 +197,9 @@ def _options(path: str, options: ChannelOptions) -> Iterator[Problem]:
             True,
             "it needs force_recovery = true and force_recovery_mode = cache",
         )
+    for kind in options.allowed_delta_types:
+        if kind != "fossil":
+            yield problem(f"{path}.allowed_delta_types", kind, "the only kind is fossil")
     if has_history and options.history_meta_ttl < options.history_ttl:
         yield problem(
             f"{path}.history_meta_ttl",

@@ -143,6 +143,12 @@ class ChannelOptions:
     allow_tags_filter: bool = _boolean(
         False, text="a client may ask for publications with certain tags only"
     )
+    allowed_delta_types: tuple[str, ...] = _strings(
+        text="kinds of deltas that a client may ask for: fossil"
+    )
+    delta_publish: bool = _boolean(
+        False, text="send deltas of all publications, not only of those that ask for it"
+    )
 
 
 @dataclass(frozen=True, slots=True)

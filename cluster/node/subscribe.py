@@ -10,13 +10,14 @@ from typing import Any, NamedTuple
 from cluster import tags_filter
 from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, Config
+from cluster.delta_groups import DeltaDelivery
 from cluster.errors import BAD_REQUEST, UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
 from cluster.node import recovery
 from cluster.node.channels import Channels, Joining, RecoveryLimits
 from cluster.node.permissions import ChannelPermissions
 from cluster.protocol import Position, SubscribeRequest, publications_json
-from cluster.subscriber_groups import Delivery
+from cluster.subscriber_groups import Delivery, FilteredDelivery
 
 
 class Subscribed(NamedTuple):
@@ -117,7 +118,7 @@ class SubscriptionBuilder:
         )
         is_cache = options.force_recovery_mode == "cache"
         recovers = is_recoverable and (request.recover or (is_cache and options.auto_cache_recover))
-        delivery = _delivery(request, options)
+        delivery = _delivery(request, options, is_positioned=is_positioned)
         newest = self._limits.publications if delivery is not None else 1
         return SubscribePlan(
             policy,
@@ -136,6 +137,8 @@ class SubscriptionBuilder:
             result = {"positioned": True, "epoch": joining.read.top.epoch}
             if plan.is_recoverable:
                 result["recoverable"] = True
+            if isinstance(plan.delivery, DeltaDelivery):
+                result["delta"] = True
             offset = joining.read.top.offset
             if plan.recover_from is not None:
                 result["was_recovering"] = True
@@ -167,7 +170,8 @@ class SubscriptionBuilder:
         if recovered:
             result["recovered"] = True
             if publications:
-                result["publications"] = publications_json(publications)
+                encode = publications_json if plan.delivery is None else plan.delivery.encoded
+                result["publications"] = encode(publications)
                 self._counters.messages_out += len(publications)
         return recovered
 
@@ -204,10 +208,20 @@ class SubscriptionBuilder:
         return done
 
 
-def _delivery(request: SubscribeRequest, options: ChannelOptions) -> Delivery | None:
-    """How the publications of a subscription are prepared; raises `ClientError` 107 if it may not ask."""
-    if not request.tags_filter:
-        return None
-    if not options.allow_tags_filter:
-        raise BAD_REQUEST.fresh()
-    return Delivery(tags_filter.compiled(request.tags_filter))
+def _delivery(
+    request: SubscribeRequest, options: ChannelOptions, *, is_positioned: bool
+) -> Delivery | None:
+    """How the publications of a subscription are prepared.
+
+    Deltas are not given together with a filter: what a subscriber got before would be its own.
+
+    Raises:
+        ClientError: 107 for a filter that is not allowed or wrong.
+    """
+    if request.tags_filter:
+        if not options.allow_tags_filter:
+            raise BAD_REQUEST.fresh()
+        return FilteredDelivery(tags_filter.compiled(request.tags_filter))
+    if request.delta and is_positioned and "fossil" in options.allowed_delta_types:
+        return DeltaDelivery(options.delta_publish)
+    return None

@@ -214,7 +214,7 @@ def test_all_parameters_of_a_subscribe_are_read():
              "tf": {"key": "k", "cmp": "ex"}}  # fmt: skip
     request = protocol.subscribe_request(params("subscribe", given))
     assert request == protocol.SubscribeRequest(
-        "a", "t", True, Position(5, "e"), True, True, True, b'{"key":"k","cmp":"ex"}'
+        "a", "t", True, Position(5, "e"), True, True, True, b'{"key":"k","cmp":"ex"}', True
     )
 
 

@@ -10,7 +10,7 @@ import pytest
 from cluster.hub import Channel, Hub
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
-from cluster.subscriber_groups import Delivery
+from cluster.subscriber_groups import Delivery, FilteredDelivery
 from cluster.tags_filter import TagsFilter, compiled
 
 E = "epoch"
@@ -22,7 +22,7 @@ def pub(offset: int, kind: str = "") -> Publication:
 
 
 def wants(kind: str) -> Delivery:
-    return Delivery(compiled(orjson.dumps({"key": "kind", "cmp": "eq", "val": kind})))
+    return FilteredDelivery(compiled(orjson.dumps({"key": "kind", "cmp": "eq", "val": kind})))
 
 
 class Reader:
@@ -79,7 +79,7 @@ def test_equal_filters_are_evaluated_once_for_each_publication(hub: Hub):
 
     readers = [Reader() for _ in range(50)]
     for reader in readers:
-        channel = join(hub, reader, 0, Delivery(TagsFilter(b"same", passes)))
+        channel = join(hub, reader, 0, FilteredDelivery(TagsFilter(b"same", passes)))
     hub.deliver("c", [pub(1, "goal"), pub(2)])
     assert calls == [{"kind": "goal"}, {}]
     assert all(reader.got == [1, 2] for reader in readers)

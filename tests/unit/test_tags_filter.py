@@ -109,7 +109,6 @@ def wide(nodes: int) -> Json:
         leaf("ex", vals=["a"]),
         {"op": "and", "nodes": [leaf("ex"), leaf("like", "a")]},
         nested(MAXIMUM_DEPTH + 1),
-        nested(600),
         wide(MAXIMUM_NODES + 1),
         leaf("eq", "x" * MAXIMUM_BYTES),
     ],
@@ -118,6 +117,13 @@ def wide(nodes: int) -> Json:
 def test_a_filter_that_is_malformed_or_too_large_is_refused_with_107(node: Any):
     with pytest.raises(ClientError) as refused:
         made(node)
+    assert refused.value.code == 107
+
+
+def test_a_filter_nested_beyond_every_bound_is_refused_with_107():
+    text = b'{"op":"not","nodes":[' * 380
+    with pytest.raises(ClientError) as refused:
+        compiled(text + b"]}" * 380)
     assert refused.value.code == 107
 
 
