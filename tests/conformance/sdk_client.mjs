@@ -86,6 +86,10 @@ const verbs = {
       publications: result.publications.map((pub) => ({ data: pub.data, offset: pub.offset })),
     };
   },
+  deltas({ client: name, channel }) {
+    // How many publications came as deltas; the SDK counts them for its own debug output.
+    return { deltas: clients.get(name).getSubscription(channel)._deltaNumDelta };
+  },
   async rpc({ client: name, method, data }) {
     return { data: (await clients.get(name).rpc(method, data)).data };
   },

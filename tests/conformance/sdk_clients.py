@@ -225,6 +225,8 @@ class PythonSdk:
                 return centrifuge.StreamPosition(**state)
 
             given["get_state"] = get_state
+        if "delta" in given:
+            given["delta"] = centrifuge.DeltaType(given["delta"])
         if node := given.pop("tagsFilter", None):
             given["tags_filter"] = centrifuge.FilterNode(node)
         sub = self.clients[name].new_subscription(

@@ -176,6 +176,7 @@ async def test_a_batch_is_answered_in_order(parallel: bool):
         ("publish", {"channel": "news", "data": 1, "tags": {"a": 1}}, 107),
         ("publish", {"channel": "news", "data": 1, "idempotency_key": 1}, 107),
         ("publish", {"channel": "news", "data": 1, "skip_history": 1}, 107),
+        ("publish", {"channel": "news", "data": 1, "delta": 1}, 107),
         ("publish", {"channel": "news", "data": 1, "version": "1"}, 107),
         ("publish", {"channel": "news", "data": 1, "version": True}, 107),
         ("publish", {"channel": "news", "data": 1, "version": -1}, 107),
