@@ -86,7 +86,9 @@ def _copies(base: bytes, target: bytes) -> list[tuple[int, int, int]] | None:
         found.append((at - before, source - before, size))
         at = literal = at - before + size
     found.append((end, len(base) - suffix, suffix))
-    return [copy for copy in (_between_characters(target, *one) for one in found) if copy[2] > _LEAST]
+    return [
+        copy for copy in (_between_characters(target, *one) for one in found) if copy[2] > _LEAST
+    ]
 
 
 def _between_characters(target: bytes, start: int, source: int, size: int) -> tuple[int, int, int]:

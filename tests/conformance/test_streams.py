@@ -234,9 +234,7 @@ class DeltaPublish(cent.PublishRequest):
     delta: bool
 
 
-async def test_a_publisher_may_ask_for_a_delta(
-    url: str, api: cent.AsyncClient, name: str
-):
+async def test_a_publisher_may_ask_for_a_delta(url: str, api: cent.AsyncClient, name: str):
     channel = f"asked:{name}"
     async with SDKS["js"]() as sdk:
         await subscribed(sdk, url, channel, delta="fossil")
@@ -264,7 +262,10 @@ async def test_history_is_paged_both_ways_over_a_trimmed_stream(
         assert (result["offset"], result["epoch"]) == (13, epoch)
         return [publication["offset"] for publication in result["publications"]]
 
-    for is_reverse, wanted, at in ((False, list(range(4, 14)), 0), (True, list(range(13, 3, -1)), 14)):
+    for is_reverse, wanted, at in (
+        (False, list(range(4, 14)), 0),
+        (True, list(range(13, 3, -1)), 14),
+    ):
         found: list[int] = []
         while True:
             since = {"offset": at, "epoch": epoch}

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from cluster.fossil_delta import MAXIMUM_BYTES, MAXIMUM_LOOKUPS, checksum, delta
 
-TEXTS = st.lists(st.sampled_from(["0123456789abcdefghij", "é", "😀", "\n", ",", "ab" * 20, "x"])).map(
-    lambda parts: "".join(parts).encode()
-)
+TEXTS = st.lists(
+    st.sampled_from(["0123456789abcdefghij", "é", "😀", "\n", ",", "ab" * 20, "x"])
+).map(lambda parts: "".join(parts).encode())
 
 
 @given(TEXTS, TEXTS, TEXTS, TEXTS)
@@ -36,7 +36,9 @@ def test_any_two_texts_have_a_right_delta_or_none(one: str, two: str):
 
 
 def test_a_small_change_of_a_long_text_makes_a_short_delta():
-    base = b'{"rows":[' + b",".join(b'{"id":%d,"price":%d}' % (n, n * 7) for n in range(500)) + b"]}"
+    base = (
+        b'{"rows":[' + b",".join(b'{"id":%d,"price":%d}' % (n, n * 7) for n in range(500)) + b"]}"
+    )
     target = base.replace(b'"id":250,', b'"id":9999,').replace(b'"id":400,', b'"id":1,')
     made = delta(base, target)
     assert made is not None
@@ -72,7 +74,10 @@ def test_the_checksum_is_that_of_fossil():
         (b"a" * MAXIMUM_BYTES, b"ab" * (MAXIMUM_BYTES // 2)),
         ((b"a" * 15 + b"b") * (MAXIMUM_BYTES // 16), (b"b" + b"a" * 15) * (MAXIMUM_BYTES // 16)),
         (b"a" * MAXIMUM_BYTES, (b"a" * 16 + b"b") * (MAXIMUM_BYTES // 17)),
-        (b"x".join(b"%015d" % n for n in range(4096)), b"y".join(b"%015d" % n for n in range(4096))),
+        (
+            b"x".join(b"%015d" % n for n in range(4096)),
+            b"y".join(b"%015d" % n for n in range(4096)),
+        ),
     ],
     ids=["no block", "shifted", "many copies", "all blocks"],
 )

@@ -43,7 +43,12 @@ def hub() -> Hub:
 
 
 def join(
-    hub: Hub, reader: Reader, top: int, delivery: Delivery | None = None, *, has_history: bool = True
+    hub: Hub,
+    reader: Reader,
+    top: int,
+    delivery: Delivery | None = None,
+    *,
+    has_history: bool = True,
 ) -> Channel:
     channel, _ = hub.join_begin("c", is_positioned=has_history)
     assert hub.join(channel, reader, reader.write, Position(top, E), delivery)

@@ -48,7 +48,10 @@ def leaf(cmp: str, val: str = "", key: str = "k", vals: list[str] | None = None)
         (
             leaf("gt", "1"),
             [{"k": "99999999999999999999.1"}],
-            [{"k": text} for text in ("x", "", " 2", "2 ", "1e9", "0x9", "NaN", "Infinity", "2_0", "٣")]
+            [
+                {"k": text}
+                for text in ("x", "", " 2", "2 ", "1e9", "0x9", "NaN", "Infinity", "2_0", "٣")
+            ]
             + [{"k": "9" * 65}],
         ),
         (leaf("lt", "many"), [], [{"k": "1"}]),
