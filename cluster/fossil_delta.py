@@ -52,7 +52,8 @@ def delta(base: bytes, target: bytes) -> bytes | None:
 def checksum(text: bytes) -> int:
     """The sum of the 32-bit words of a text, big-endian and filled with zeros."""
     words = -(-len(text) // 4)
-    return sum(struct.unpack(f">{words}I", text.ljust(4 * words, b"\0"))) & 0xFFFFFFFF
+    total: int = sum(struct.unpack(f">{words}I", text.ljust(4 * words, b"\0")))
+    return total & 0xFFFFFFFF
 
 
 def _number(value: int) -> bytes:
