@@ -14,19 +14,25 @@ publications in between.
 
 A channel that misses publications is *held*: new publications are buffered until the missing ones
 have been read from the stream (`fill`), so that none is delivered out of order.
+
+Subscribers that get a selection of the publications are in `groups` (see `cluster.subscriber_groups`),
+which are None in most channels; the channel's position is theirs too.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Final
 
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication, push_frame, push_prefix
-
-#: Writes one or more whole frames to a subscriber; must not change the hub. Raises RuntimeError if
-#: the socket is broken.
-Write = Callable[[bytes], None]
+from cluster.subscriber_groups import (
+    Delivery,
+    Framed,
+    SubscriberGroup,
+    SubscriberGroups,
+    Write,
+)
 
 #: Maximum number of publications buffered per channel while it is held; beyond it some are lost.
 HELD_LIMIT: Final = 10_000
@@ -36,7 +42,7 @@ class Channel:
     """One channel with at least one local subscriber or joiner."""
 
     __slots__ = (
-        "active_at", "ahead", "epoch", "has_overflown", "held", "is_held",
+        "active_at", "ahead", "epoch", "groups", "has_overflown", "held", "is_held",
         "is_positioned", "joining", "last", "name", "offset", "prefix", "tail", "writes",
     )  # fmt: skip
 
@@ -48,8 +54,9 @@ class Channel:
         self.epoch = ""
         self.writes: dict[object, Write] = {}
         self.ahead: dict[object, tuple[Write, int]] = {}
+        self.groups: SubscriberGroups | None = None
         self.joining = 0
-        self.tail: list[tuple[int, bytes]] = []
+        self.tail: list[Framed] = []
         # A positioned channel is held until the first read of its stream gives it a position.
         self.is_held = is_positioned
         self.held: list[Publication] = []
@@ -69,7 +76,27 @@ class Channel:
 
     @property
     def is_empty(self) -> bool:
-        return not (self.writes or self.ahead or self.joining)
+        return not (self.writes or self.ahead or self.joining or self.groups)
+
+    @property
+    def subscribers(self) -> list[object]:
+        """All subscribers but those that are ahead of the channel and get every publication."""
+        return [*self.writes, *(self.groups.subscribers if self.groups is not None else ())]
+
+    def add(self, subscriber: object, write: Write) -> None:
+        self.writes[subscriber] = write
+
+    def missed(self, framed: list[Framed]) -> list[bytes]:
+        """The frames of what a new subscriber has missed."""
+        return [frame for _, frame in framed]
+
+    def place(self, subscriber: object, delivery: Delivery | None) -> Channel | SubscriberGroup:
+        """Where a new subscriber is to be added."""
+        if delivery is None:
+            return self
+        if self.groups is None:
+            self.groups = SubscriberGroups()
+        return self.groups.enter(subscriber, delivery, self.prefix)
 
 
 class Hub:
@@ -100,13 +127,21 @@ class Hub:
         self._end_join(channel)
         return self._remove_if_empty(channel)
 
-    def join(self, channel: Channel, subscriber: object, write: Write, top: Position) -> bool:
+    def join(
+        self,
+        channel: Channel,
+        subscriber: object,
+        write: Write,
+        top: Position,
+        delivery: Delivery | None = None,
+    ) -> bool:
         """Turn a joiner into a subscriber and write what was published since its read.
 
         If the channel `is_held` afterwards, it misses publications and must be filled.
 
         Args:
             top: the position of its read of the stream; ignored in a channel without positions.
+            delivery: how its publications are prepared, None if it gets them as they are.
 
         Returns:
             True if it misses nothing. False if publications since its read are unknown: it is a
@@ -114,24 +149,25 @@ class Hub:
         """
         is_whole = True
         self.subscriptions += 1
+        place = channel.place(subscriber, delivery)
         if not channel.is_positioned:
-            channel.writes[subscriber] = write
+            place.add(subscriber, write)
         elif not channel.has_position:
             self._set_first_position(channel, top)
-            channel.writes[subscriber] = write
+            place.add(subscriber, write)
             self.release(channel)
             if channel.has_overflown:
                 channel.has_overflown = False
                 channel.is_held = True
         elif top.epoch == channel.epoch and top.offset > channel.offset:
-            channel.ahead[subscriber] = (write, top.offset)
+            place.ahead[subscriber] = (write, top.offset)
         else:
             is_same = top.epoch == channel.epoch
-            missed = [frame for offset, frame in channel.tail if is_same and offset > top.offset]
+            missed = [one for one in channel.tail if is_same and one[0].offset > top.offset]
             is_whole = is_same and len(missed) == channel.offset - top.offset
-            if missed and is_whole:
-                self._write((write,), b"".join(missed), len(missed))
-            channel.writes[subscriber] = write
+            if is_whole and (frames := place.missed(missed)):
+                self._write((write,), b"".join(frames), len(frames))
+            place.add(subscriber, write)
         self._end_join(channel)
         return is_whole
 
@@ -141,7 +177,7 @@ class Hub:
         channel.last = b""
         if channel.joining > 1:
             channel.tail.extend(
-                (held.offset, push_frame(channel.prefix, held))
+                (held, push_frame(channel.prefix, held))
                 for held in channel.held
                 if held.epoch == top.epoch and 0 < held.offset <= top.offset
             )
@@ -156,8 +192,14 @@ class Hub:
         channel = self.channels.get(name)
         if channel is None:
             return False
-        if channel.writes.pop(subscriber, None) or channel.ahead.pop(subscriber, None):
+        if (
+            channel.writes.pop(subscriber, None)
+            or channel.ahead.pop(subscriber, None)
+            or (channel.groups is not None and channel.groups.remove(subscriber))
+        ):
             self.subscriptions -= 1
+            if channel.groups is not None and channel.groups.is_empty:
+                channel.groups = None
         return self._remove_if_empty(channel)
 
     def _end_join(self, channel: Channel) -> None:
@@ -186,24 +228,24 @@ class Hub:
             self._hold(channel, publications)
             return None
         if not channel.is_positioned:
-            self._fan_out(channel, [(0, push_frame(channel.prefix, p)) for p in publications])
+            self._fan_out(channel, [(p, push_frame(channel.prefix, p)) for p in publications])
             return None
         return self._advance(channel, publications)
 
     def _advance(self, channel: Channel, publications: list[Publication]) -> Channel | None:
-        frames: list[tuple[int, bytes]] = []
+        frames: list[Framed] = []
         offset, epoch, prefix = channel.offset, channel.epoch, channel.prefix
         gap_at, last = None, channel.last
         for index, publication in enumerate(publications):
             if not publication.offset:
                 # During a roll, from a worker whose configuration gives this channel no history.
-                frames.append((0, push_frame(prefix, publication)))
+                frames.append((publication, push_frame(prefix, publication)))
                 continue
             if publication.epoch == epoch:
                 if publication.offset == offset + 1:
                     offset += 1
                     last = publication.body
-                    frames.append((offset, push_frame(prefix, publication)))
+                    frames.append((publication, push_frame(prefix, publication)))
                     continue
                 if publication.offset <= offset:
                     continue
@@ -225,17 +267,19 @@ class Hub:
             publications = publications[:free]
         channel.held.extend(publications)
 
-    def _fan_out(self, channel: Channel, frames: list[tuple[int, bytes]]) -> None:
+    def _fan_out(self, channel: Channel, frames: list[Framed]) -> None:
         data = frames[0][1] if len(frames) == 1 else b"".join([frame for _, frame in frames])
         self._write(channel.writes.values(), data, len(frames))
         if channel.joining and channel.is_positioned:
             channel.tail.extend(frames)
         if channel.ahead:
             self._catch_up(channel, frames)
+        if channel.groups is not None:
+            channel.groups.fan_out(frames, channel.offset, self._write)
 
-    def _catch_up(self, channel: Channel, frames: list[tuple[int, bytes]]) -> None:
+    def _catch_up(self, channel: Channel, frames: list[Framed]) -> None:
         for subscriber, (write, skip_until) in list(channel.ahead.items()):
-            new = [frame for offset, frame in frames if offset > skip_until]
+            new = [frame for publication, frame in frames if publication.offset > skip_until]
             if new:
                 self._write((write,), b"".join(new), len(new))
             if channel.offset >= skip_until:
@@ -331,6 +375,8 @@ class Hub:
         for subscriber, (write, _) in channel.ahead.items():
             channel.writes[subscriber] = write
         channel.ahead.clear()
+        if channel.groups is not None:
+            channel.groups.join_all_ahead()
 
     def release(self, channel: Channel) -> None:
         """Deliver the buffered publications; if the channel `is_held` afterwards, fill it again."""

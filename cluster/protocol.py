@@ -88,6 +88,8 @@ class SubscribeRequest(NamedTuple):
     recoverable: bool
     rejects_unrecovered: bool
     join_leave: bool = False
+    tags_filter: bytes = b""
+    delta: bool = False
 
 
 class HistoryRequest(NamedTuple):
@@ -131,6 +133,7 @@ class _SubscribeParams(_PositionParams, gc=False):
     join_leave: bool | None = None
     flag: int | None = None
     delta: str | None = None
+    tf: msgspec.Raw = msgspec.Raw()
 
 
 class _PublishParams(msgspec.Struct, gc=False):
@@ -264,7 +267,14 @@ def subscribe_request(params: _SubscribeParams) -> SubscribeRequest:
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
         bool(params.join_leave),
+        _filter_text(params),
+        bool(params.delta),
     )
+
+
+def _filter_text(params: _SubscribeParams) -> bytes:
+    text = bytes(params.tf)
+    return text if text != b"null" else b""
 
 
 def channel_request(params: Any) -> str:
@@ -342,8 +352,13 @@ def publication_body(
     return b'{"data":%b,"info":%b}' % (data, orjson.dumps(client_info))
 
 
-def server_publication_body(data: bytes, tags: dict[str, str] | None) -> bytes:
+def server_publication_body(
+    data: bytes, tags: dict[str, str] | None, *, wants_delta: bool = False
+) -> bytes:
     """Encode a publication of the server API: its data, as JSON text, and tags, without a publisher.
+
+    Args:
+        wants_delta: send it as a delta to subscribers that take deltas; see `is_delta_wanted`.
 
     Raises:
         ClientError: 107 without data, or with data nested too deeply.
@@ -352,9 +367,20 @@ def server_publication_body(data: bytes, tags: dict[str, str] | None) -> bytes:
         data = json_text.checked(data)
     except json_text.JsonTextInvalid:
         raise BAD_REQUEST.fresh() from None
+    start = _WANTS_DELTA if wants_delta else b"{"
     if not tags:
-        return b'{"data":%b}' % data
-    return b'{"data":%b,"tags":%b}' % (data, orjson.dumps(tags))
+        return b'%b"data":%b}' % (start, data)
+    return b'%b"data":%b,"tags":%b}' % (start, data, orjson.dumps(tags))
+
+
+#: What a publication begins with whose publisher asks for deltas: the space means nothing to anybody else,
+#: so that workers of all versions can read it, and needs no room in the messages of others.
+_WANTS_DELTA: Final = b"{ "
+
+
+def is_delta_wanted(body: bytes) -> bool:
+    """Whether the publisher of a publication asked for deltas."""
+    return body.startswith(_WANTS_DELTA)
 
 
 def publication_json(publication: Publication) -> bytes:

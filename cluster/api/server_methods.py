@@ -13,10 +13,11 @@ from typing import Any, Final
 
 from cluster import json_text
 from cluster.api.api_keys import ApiKey
+from cluster.api.publish_options import PublishOptions, publish_options
 from cluster.api.read_methods import ReadMethods
 from cluster.api.request_params import COMMANDS, Params, checked_params, json_member
 from cluster.api.user_methods import UserMethods
-from cluster.errors import BAD_REQUEST, METHOD_NOT_FOUND, NOT_AVAILABLE, ClientError
+from cluster.errors import BAD_REQUEST, METHOD_NOT_FOUND, ClientError
 from cluster.metrics.counters import Counters
 from cluster.node.control import Control
 from cluster.node.node import Node
@@ -31,11 +32,6 @@ PUBLICATIONS_PER_TURN: Final = 128
 #: Most channels of one broadcast, and most commands of one batch.
 MAXIMUM_CHANNELS: Final = 100_000
 MAXIMUM_COMMANDS: Final = 10_000
-
-#: Options of Centrifugo's API that this server does not have: refused, because ignoring one would lose what it asks for.
-_NOT_SUPPORTED: Final = (
-    "delta", "idempotency_key", "skip_history", "version", "version_epoch",
-)  # fmt: skip
 
 
 class ServerMethods:
@@ -92,11 +88,14 @@ class ServerMethods:
         raise METHOD_NOT_FOUND.fresh()
 
     async def _publish(self, params: Params) -> Result:
-        body = _publication(params)
-        return _position(await self._commands.publish_from_server(_channel(params), body))
+        body, (condition, skips_history) = _publication(params), publish_options(params)
+        sent = self._commands.publish_from_server(
+            _channel(params), body, condition=condition, skips_history=skips_history
+        )
+        return _position(await sent)
 
     async def _broadcast(self, params: Params) -> Result:
-        body = _publication(params)
+        body, options = _publication(params), publish_options(params)
         channels = params.get("channels")
         if type(channels) is not list or not 0 < len(channels) <= MAXIMUM_CHANNELS:
             raise BAD_REQUEST.fresh()
@@ -104,16 +103,20 @@ class ServerMethods:
         for first in range(0, len(channels), PUBLICATIONS_PER_TURN):
             chunk = channels[first : first + PUBLICATIONS_PER_TURN]
             # Sent in one turn, so in one pipeline; the answers are awaited in order.
-            replies = [self._published_to(channel, body) for channel in chunk]
+            replies = [self._published_to(channel, body, options) for channel in chunk]
             responses += await asyncio.gather(*replies)
         return {"responses": responses}
 
-    def _published_to(self, channel: Any, body: bytes) -> Awaitable[Result]:
+    def _published_to(
+        self, channel: Any, body: bytes, options: PublishOptions
+    ) -> Awaitable[Result]:
         """Publish now, in the order of the calls; returns the response of one channel."""
         try:
             if type(channel) is not str or not channel:
                 raise BAD_REQUEST.fresh()
-            sent = self._commands.publish_from_server(channel, body)
+            sent = self._commands.publish_from_server(
+                channel, body, condition=options.condition, skips_history=options.skips_history
+            )
         except ClientError as error:
             return _done({"error": self._error_of(error)})
         return self._response(sent)
@@ -184,17 +187,18 @@ def _channel(params: Params) -> str:
 
 
 def _publication(params: Params) -> bytes:
-    if any(params.get(name) for name in _NOT_SUPPORTED):
-        raise NOT_AVAILABLE.fresh()
     tags = params.get("tags")
     if tags is not None and not (
         type(tags) is dict and all(type(value) is str for value in tags.values())
     ):
         raise BAD_REQUEST.fresh()
+    wants_delta = params.get("delta") or False
+    if type(wants_delta) is not bool:
+        raise BAD_REQUEST.fresh()
     data = bytes(params.get("data", b""))
     if params.get("b64data"):
         data = json_member(params, "data", "b64data")
-    return server_publication_body(data, tags)
+    return server_publication_body(data, tags, wants_delta=wants_delta)
 
 
 def _command(command: dict[str, Params]) -> tuple[str, Params]:

@@ -16,6 +16,9 @@ from cluster.protocol import Position, Publication
 #: Bytes of publications that one read returns at most, unless it asks for fewer or one is larger.
 READ_MAX_BYTES: Final = 512 * 1024
 
+#: How long the result of a publication with an idempotency key is kept; Centrifugo's API promises 5 minutes.
+IDEMPOTENCY_MS: Final = 300_000
+
 
 class HistoryPolicy(NamedTuple):
     """How long a channel's stream keeps publications. Size 0 means that the channel has no stream.
@@ -29,6 +32,34 @@ class HistoryPolicy(NamedTuple):
     size: int
     ttl_ms: int
     meta_ttl_ms: int
+
+
+class PublishCondition(NamedTuple):
+    """When a publication is a repetition, which is not published again.
+
+    Attributes:
+        idempotency_key: "" for none; one channel's publications with the same key are one publication.
+        version: 0 for none; in a channel with history, a publication whose version is not above that of
+            the last one is suppressed.
+        version_epoch: if not "", versions of another epoch are not compared.
+    """
+
+    idempotency_key: str = ""
+    version: int = 0
+    version_epoch: str = ""
+
+
+class ConditionalResult(NamedTuple):
+    """What became of a publication with a condition.
+
+    Attributes:
+        position: its own, that of the first publication with its idempotency key, or that of the stream
+            if its version suppressed it; (0, "") without history.
+        suppressed_by: the field of the condition because of which it was not published, "" if it was.
+    """
+
+    position: Position
+    suppressed_by: str
 
 
 class StreamRead(NamedTuple):
@@ -85,6 +116,20 @@ class Broker(Protocol):
         done: Callable[[Position | StoreError], None],
     ) -> None:
         """Publish; `done` is called with the position ((0, "") without history) or the error."""
+
+    def publish_conditional(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        condition: PublishCondition,
+        done: Callable[[ConditionalResult | StoreError], None],
+    ) -> None:
+        """Publish unless it was published before: the check and the publish are one step.
+
+        The key is kept for `IDEMPOTENCY_MS`, the version as long as the stream's position.
+        """
 
     def subscribe(self, channel: str) -> asyncio.Future[None]:
         """Subscribe; done when confirmed: what is published from then on is delivered."""

@@ -1,7 +1,8 @@
 """The broker over Redis or Valkey: streams for history, sharded pub/sub for delivery.
 
-Of a channel there are `.meta` (hash: o top offset, e epoch), `.stream` (id = offset), and the shard
-channel `.pub` with payloads `1:offset:epoch:accepted_ms:body`, and `2:` with joins and leaves, one a line
+Of a channel there are `.meta` (hash: o top offset, e epoch, v version, ve its epoch), `.stream` (id =
+offset), `.result.<hash of an idempotency key>` (hash: o offset, e epoch), and the shard channel `.pub` with
+payloads `1:offset:epoch:accepted_ms:body`, and `2:` with joins and leaves, one a line
 (`cluster.presence.redis_presence` sends them); `cluster.resp.keys` has their names. All
 keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
 payload of another form is counted and ignored: two versions may share the store during a roll.
@@ -10,16 +11,20 @@ payload of another form is counted and ignored: two versions may share the store
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
 import string
 from collections.abc import Callable
 from typing import Any
 
 from cluster.broker import (
+    IDEMPOTENCY_MS,
     READ_MAX_BYTES,
     Acknowledged,
     BrokerListener,
+    ConditionalResult,
     HistoryPolicy,
+    PublishCondition,
     StreamRead,
 )
 from cluster.errors import StoreError
@@ -27,7 +32,7 @@ from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication
 from cluster.resp.keys import KIND_CHANNEL
 from cluster.resp.router import Router
-from cluster.resp.scripts import PUBLISH, READ_STREAM, RENEW_EPOCH
+from cluster.resp.scripts import PUBLISH, PUBLISH_CONDITIONAL, READ_STREAM, RENEW_EPOCH
 from cluster.resp.subscriptions import Subscriptions
 
 _NOWHERE = Position(0, "")
@@ -98,6 +103,40 @@ class RedisBroker:
             payload = b"1:0::%d:%b" % (accepted_ms, body)
             command = ("SPUBLISH", shard_channel, payload)
             self._router.submit(shard_channel, command, answered, keeps_order=True)
+
+    def publish_conditional(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        condition: PublishCondition,
+        done: Callable[[ConditionalResult | StoreError], None],
+    ) -> None:
+        key, version, version_epoch = condition
+
+        def answered(reply: Any) -> None:
+            if isinstance(reply, StoreError):
+                done(reply)
+                return
+            offset, epoch, suppressed_by = reply
+            position = Position(offset, self._used(epoch.decode()))
+            if history.size and not suppressed_by and channel in self._acknowledged:
+                self._acknowledged[channel] = Acknowledged(position, hash(body))
+            done(ConditionalResult(position, suppressed_by.decode()))
+
+        # The first key is the one that `publish` routes by, so that their order is kept.
+        parts = ("meta" if history.size else "pub", "stream", f"result.{_hash(key)}")
+        self._router.run_script(
+            PUBLISH_CONDITIONAL,
+            tuple(self._key(channel, part) for part in parts),
+            (
+                body, history.size, history.ttl_ms, history.meta_ttl_ms, self._spare_epoch,
+                accepted_ms, self._key(channel, "pub"), IDEMPOTENCY_MS if key else "",
+                version or "", version_epoch,
+            ),
+            answered,
+        )  # fmt: skip
 
     def subscribe(self, channel: str) -> asyncio.Future[None]:
         self._acknowledged.setdefault(channel, None)
@@ -190,6 +229,11 @@ def _parse(payload: bytes) -> Publication | None:
     except ValueError:
         return None
     return publication if layout == b"1" else None
+
+
+def _hash(key: str) -> str:
+    """A key's part of a name: of one length, and no name of another channel whatever the key is."""
+    return hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()[:32]
 
 
 def new_epoch() -> str:

@@ -257,6 +257,16 @@ def _history_options(path: str, options: ChannelOptions) -> Iterator[Problem]:
         yield problem(
             f"{path}.force_recovery", True, "it needs history_size and history_ttl above 0"
         )
+    is_cache = options.force_recovery and options.force_recovery_mode == "cache"
+    if options.auto_cache_recover and not is_cache:
+        yield problem(
+            f"{path}.auto_cache_recover",
+            True,
+            "it needs force_recovery = true and force_recovery_mode = cache",
+        )
+    for kind in options.allowed_delta_types:
+        if kind != "fossil":
+            yield problem(f"{path}.allowed_delta_types", kind, "the only kind is fossil")
     if has_history and options.history_meta_ttl < options.history_ttl:
         yield problem(
             f"{path}.history_meta_ttl",

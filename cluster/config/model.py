@@ -240,6 +240,23 @@ class ChannelOptions:
         ("", "json", "json_object", "binary"),
         text="what a client may publish: empty is any data that is not empty; binary is refused",
     )
+    force_recovery_mode: str = _choice(
+        "stream",
+        ("stream", "cache"),
+        text="what a client recovers: all that it has missed, or the newest publication",
+    )
+    auto_cache_recover: bool = _boolean(
+        False, text="every subscribe recovers the newest publication, also without a position"
+    )
+    allow_tags_filter: bool = _boolean(
+        False, text="a client may ask for publications with certain tags only"
+    )
+    allowed_delta_types: tuple[str, ...] = _strings(
+        text="kinds of deltas that a client may ask for: fossil"
+    )
+    delta_publish: bool = _boolean(
+        False, text="send deltas of all publications, not only of those that ask for it"
+    )
 
 
 @dataclass(frozen=True, slots=True)

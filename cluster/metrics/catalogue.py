@@ -72,6 +72,7 @@ KEY_SET_RESULTS: Final = ("read", "failed")
 PERMISSION_OPERATIONS: Final = ("subscribe", "publish", "history", "presence")
 THROTTLE_REASONS: Final = ("command_rate", "output")
 READ_RESULTS: Final = ("immediate", "queued", "dropped", "cut")
+SUPPRESSION_REASONS: Final = ("idempotency_key", "version")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
 LOG_OUTPUTS: Final = ("stream", "file")
 LOG_LEVELS: Final = ("debug", "info", "warning", "error", "critical")
@@ -122,6 +123,9 @@ WORKER_FAMILIES: Final = (
            "Bytes of WebSocket payload received and of frames written.", {"direction": DIRECTIONS}),
     Family("app_publications_total", "counter", "worker",
            "Publications accepted by the broker from this service's clients."),
+    Family("app_publications_suppressed_total", "counter", "worker",
+           "Publications of the server API that were not published: repeated with their idempotency"
+           " key, or of a version not above the last one.", {"reason": SUPPRESSION_REASONS}),
     Family("app_errors_total", "counter", "worker", "Faults of the service, not of a client.",
            {"type": ERROR_TYPES}),
     Family("app_client_errors_total", "counter", "worker",

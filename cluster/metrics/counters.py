@@ -44,6 +44,7 @@ class Counters:
         self.bytes_in = 0
         self.bytes_out = 0
         self.publications = 0
+        self.publications_suppressed = dict.fromkeys(catalogue.SUPPRESSION_REASONS, 0)
         self.slow_consumers = 0
         self.errors = dict.fromkeys(catalogue.ERROR_TYPES, 0)
         self.client_errors = dict.fromkeys(_values("app_client_errors_total", "code"), 0)

@@ -108,6 +108,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
     yield "app_slow_consumers_total", "", counters.slow_consumers
     for name, counts in (
         ("app_connections_closed_total", counters.connections_closed),
+        ("app_publications_suppressed_total", counters.publications_suppressed),
         ("app_errors_total", counters.errors),
         ("app_client_errors_total", counters.client_errors),
         ("app_permission_refusals_total", counters.permission_refusals),

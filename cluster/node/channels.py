@@ -17,13 +17,14 @@ from typing import NamedTuple, cast
 
 from cluster.broker import Acknowledged, Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError, StoreRefused
-from cluster.hub import HELD_LIMIT, Channel, Hub, Write
+from cluster.hub import HELD_LIMIT, Channel, Hub
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.members import MemberClient, Members, Membership
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.reads import StreamReads
 from cluster.protocol import Position, Publication
+from cluster.subscriber_groups import Delivery, Write
 
 log = get_logger()
 
@@ -47,11 +48,13 @@ class Joining(NamedTuple):
     Attributes:
         read: the stream's top and the publications asked for; None in a channel without history.
         membership: None in a channel without presence, joins and leaves.
+        delivery: how its publications will be prepared, None if it gets them as they are.
     """
 
     channel: Channel
     read: StreamRead | None
     membership: Membership | None = None
+    delivery: Delivery | None = None
 
 
 class Channels:
@@ -132,6 +135,7 @@ class Channels:
         recover_from: Position | None,
         limits: RecoveryLimits,
         reader: object,
+        newest: int = 0,
     ) -> Joining:
         """Prepare a join; `join` or `abort` must follow, with nothing awaited before.
 
@@ -139,12 +143,13 @@ class Channels:
             recover_from: the position after which publications are read, None for none.
             limits: if the publications are more, none are read.
             reader: for whom they are read.
+            newest: how many of the newest publications are read instead, newest first; 0 for none.
 
         Raises:
             ClientError: 100 when the store is unavailable or too slow.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
-        if self._is_caught_up(channel, recover_from):
+        if not newest and self._is_caught_up(channel, recover_from):
             return Joining(channel, StreamRead(channel.position, []))
         if is_new:
             # Spread, so that channels that were subscribed together are not checked together.
@@ -152,7 +157,7 @@ class Channels:
         try:
             async with asyncio.timeout(self._timeout_seconds):
                 await self.broker.subscribe(name)
-            read = await self._read_for(channel, policy, recover_from, limits, reader)
+            read = await self._read_for(channel, policy, recover_from, limits, reader, newest)
         except (StoreError, TimeoutError) as error:
             self.abort(channel)
             self._counters.errors["broker"] += 1
@@ -170,6 +175,7 @@ class Channels:
         recover_from: Position | None,
         limits: RecoveryLimits,
         reader: object,
+        newest: int,
     ) -> StreamRead | None:
         if not policy.size:
             return None
@@ -177,6 +183,10 @@ class Channels:
             async with asyncio.timeout(self._timeout_seconds):
                 return await self.broker.read(channel.name, policy)
         async with self._reads.turn(reader), asyncio.timeout(self._timeout_seconds):
+            if newest:
+                return await self.broker.read(
+                    channel.name, policy, limit=newest, reverse=True, max_bytes=limits.bytes
+                )
             return await self.broker.read(
                 channel.name,
                 policy,
@@ -190,7 +200,7 @@ class Channels:
         """Make the joiner a subscriber; call right after its reply has been written."""
         channel = joining.channel
         top = joining.read.top if joining.read is not None else Position(0, "")
-        is_whole = self._hub.join(channel, subscriber, write, top)
+        is_whole = self._hub.join(channel, subscriber, write, top, joining.delivery)
         if joining.membership is not None and self._members is not None:
             self._members.enter(channel.name, cast(MemberClient, subscriber), joining.membership)
         if channel.name in self._rechecks or (top.epoch and top.epoch != channel.epoch):
@@ -314,9 +324,10 @@ class Channels:
                 await asyncio.sleep(_REFILL_SECONDS)
 
     def _insufficient(self, channel: Channel) -> None:
-        log.error("publications_lost", subscribers=len(channel.writes))
-        self._counters.dropped["broker"] += len(channel.writes)
-        for subscriber in list(channel.writes):
+        subscribers = channel.subscribers
+        log.error("publications_lost", subscribers=len(subscribers))
+        self._counters.dropped["broker"] += len(subscribers)
+        for subscriber in subscribers:
             self._on_insufficient(subscriber, channel.name)
 
     # --- idle channels ---------------------------------------------------------------------

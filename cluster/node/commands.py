@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from cluster import json_text
-from cluster.broker import Broker
+from cluster.broker import Broker, ConditionalResult, PublishCondition
 from cluster.config import Config
 from cluster.connection import Connection
 from cluster.errors import (
@@ -105,7 +105,7 @@ class Commands:
     ) -> None:
         done(self._settled(reply))
 
-    def _settled(self, reply: Position | StoreError) -> ClientError | None:
+    def _settled(self, reply: Position | StoreError, suppressed_by: str = "") -> ClientError | None:
         """Count what became of a publish; returns the error for its publisher."""
         self._publishing -= 1
         if not self._publishing:
@@ -113,26 +113,40 @@ class Commands:
         if isinstance(reply, StoreError):
             store_failed(self._counters, "publish_failed", reply, kind="broker")
             return INTERNAL
-        self._counters.publications += 1
+        if suppressed_by:
+            self._counters.publications_suppressed[suppressed_by] += 1
+        else:
+            self._counters.publications += 1
         return None
 
-    def publish_from_server(self, channel: str, body: bytes) -> asyncio.Future[Position]:
+    def publish_from_server(
+        self,
+        channel: str,
+        body: bytes,
+        *,
+        condition: PublishCondition | None = None,
+        skips_history: bool = False,
+    ) -> asyncio.Future[Position]:
         """Publish what an application's backend sends: at once, before this returns.
 
         Args:
             body: see `protocol.server_publication_body`.
+            condition: when it is a repetition, for which the result has the position of what was first.
+            skips_history: send it to the subscribers only, as in a channel without history.
 
         Returns:
-            The position, (0, "") in a channel without history; or `ClientError` 100 as its exception.
+            The position, (0, "") without history; or `ClientError` 100 as its exception.
 
         Raises:
             ClientError: 102, 107 as the permissions say.
         """
         policy = self._permissions.history(channel)
+        if skips_history:
+            policy = policy._replace(size=0)
         sent: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
 
-        def done(reply: Position | StoreError) -> None:
-            error = self._settled(reply)
+        def done(reply: Position | StoreError, suppressed_by: str = "") -> None:
+            error = self._settled(reply, suppressed_by)
             if sent.done():
                 return  # The request was given up.
             if isinstance(reply, Position):
@@ -140,8 +154,20 @@ class Commands:
             elif error is not None:
                 sent.set_exception(error.fresh())
 
+        def conditional_done(reply: ConditionalResult | StoreError) -> None:
+            if isinstance(reply, ConditionalResult):
+                done(*reply)
+            else:
+                done(reply)
+
         self._publishing += 1
-        self._broker.publish(channel, body, policy, int(time.time() * 1000), done)
+        now_ms = int(time.time() * 1000)
+        if condition is None:
+            self._broker.publish(channel, body, policy, now_ms, done)
+        else:
+            self._broker.publish_conditional(
+                channel, body, policy, now_ms, condition, conditional_done
+            )
         return sent
 
     async def flush(self) -> None:

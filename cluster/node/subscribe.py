@@ -11,12 +11,15 @@ from typing import Any, Final, NamedTuple
 
 import orjson
 
+from cluster import tags_filter
 from cluster.auth import ChannelOverride, SubscriptionClaims
 from cluster.broker import HistoryPolicy
-from cluster.config import Config
+from cluster.config import ChannelOptions, Config
 from cluster.connection import Connection, SubscriptionDetails, SubscriptionSource
-from cluster.errors import UNRECOVERABLE_POSITION
+from cluster.delta_groups import DeltaDelivery
+from cluster.errors import BAD_REQUEST, UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
+from cluster.node import recovery
 from cluster.node.channels import Channels, Joining, RecoveryLimits
 from cluster.node.members import Membership, membership_of
 from cluster.node.modes import SubscriptionModes, modes
@@ -25,6 +28,7 @@ from cluster.node.server_side import ServerSide
 from cluster.node.subscription_tokens import SubscriptionTokens, add_token
 from cluster.presence import PresenceMode
 from cluster.protocol import Position, SubscribeRequest, publications_json
+from cluster.subscriber_groups import Delivery, FilteredDelivery
 
 #: Server-side subscriptions of one connect that are prepared at a time.
 _AT_A_TIME: Final = 16
@@ -46,11 +50,19 @@ class Subscribed(NamedTuple):
 
 
 class SubscribePlan(NamedTuple):
-    """What a subscribe asks for, as far as its channel allows it."""
+    """What a subscribe asks for, as far as its channel allows it.
+
+    Attributes:
+        newest: how many of the newest publications are read to recover the last one, instead of those
+            after `recover_from`; 0 if it recovers from the stream.
+        delivery: how its publications are prepared, None if it gets them as they are.
+    """
 
     policy: HistoryPolicy
     modes: SubscriptionModes
     recover_from: Position | None
+    newest: int = 0
+    delivery: Delivery | None = None
     membership: Membership | None = None
 
     @property
@@ -145,6 +157,8 @@ class SubscriptionBuilder:
         plan: SubscribePlan,
         claims: SubscriptionClaims | None = None,
     ) -> Subscribed | None:
+        if plan.newest:
+            return None
         joining = self._channels.begin_now(request.channel, plan.policy, plan.recover_from)
         return self._prepared(request, plan, joining, claims) if joining is not None else None
 
@@ -156,7 +170,7 @@ class SubscriptionBuilder:
         claims: SubscriptionClaims | None = None,
     ) -> Subscribed:
         joining = await self._channels.begin(
-            request.channel, plan.policy, plan.recover_from, self._limits, reader
+            request.channel, plan.policy, plan.recover_from, self._limits, reader, plan.newest
         )
         return self._prepared(request, plan, joining, claims)
 
@@ -168,12 +182,19 @@ class SubscriptionBuilder:
         override: ChannelOverride | None = None,
         chan_info: bytes = b"",
     ) -> SubscribePlan:
-        its_modes = modes(request, access, user, override)
-        recovers = request.recover and its_modes.is_recoverable
+        its_modes, options = modes(request, access, user, override), access.options
+        is_cache = options.force_recovery_mode == "cache"
+        recovers = its_modes.is_recoverable and (
+            request.recover or (is_cache and options.auto_cache_recover)
+        )
+        delivery = _delivery(request, options, is_positioned=its_modes.is_positioned)
+        newest = self._limits.publications if delivery is not None else 1
         return SubscribePlan(
             access.history,
             its_modes,
             request.position if recovers else None,
+            newest if recovers and is_cache else 0,
+            delivery,
             _membership(its_modes, chan_info),
         )
 
@@ -189,42 +210,42 @@ class SubscriptionBuilder:
             result = {"positioned": True, "epoch": joining.read.top.epoch}
             if plan.is_recoverable:
                 result["recoverable"] = True
+            if isinstance(plan.delivery, DeltaDelivery):
+                result["delta"] = True
             offset = joining.read.top.offset
             if plan.recover_from is not None:
                 result["was_recovering"] = True
-                if self._recover(request, joining, result):
+                if self._recover(request, plan, joining, result):
                     offset = request.position.offset
-                elif request.rejects_unrecovered:
+                elif request.recover and request.rejects_unrecovered:
                     self._channels.abort(joining.channel)
                     raise UNRECOVERABLE_POSITION.fresh()
             if offset:
                 result["offset"] = offset
         elif request.recover:
             result = {"was_recovering": True}
-        if plan.membership is not None:
-            joining = joining._replace(membership=plan.membership)
+        joining = joining._replace(delivery=plan.delivery, membership=plan.membership)
         details = add_token(result, claims) if claims is not None else None
         return Subscribed(request.channel, result, joining, plan.modes, details=details)
 
-    def _recover(self, request: SubscribeRequest, joining: Joining, result: dict[str, Any]) -> bool:
+    def _recover(
+        self,
+        request: SubscribeRequest,
+        plan: SubscribePlan,
+        joining: Joining,
+        result: dict[str, Any],
+    ) -> bool:
         assert joining.read is not None
-        top, publications, is_cut = joining.read
-        position = request.position
-        is_same_epoch = not position.epoch or position.epoch == top.epoch
-        if publications:
-            is_whole = (
-                publications[0].offset == position.offset + 1
-                and publications[-1].offset == top.offset
-            )
-        else:
-            is_whole = top.offset == position.offset
-        recovered = is_same_epoch and is_whole
-        self._counters.stream_reads["cut"] += is_cut
+        recover = recovery.from_cache if plan.newest else recovery.from_stream
+        publications = recover(joining.read, request.position, plan.delivery)
+        recovered = publications is not None
+        self._counters.stream_reads["cut"] += joining.read.is_cut
         self._counters.recoveries["recovered" if recovered else "unrecovered"] += 1
         if recovered:
             result["recovered"] = True
             if publications:
-                result["publications"] = publications_json(publications)
+                encode = publications_json if plan.delivery is None else plan.delivery.encoded
+                result["publications"] = encode(publications)
                 self._counters.messages_out += len(publications)
         return recovered
 
@@ -285,3 +306,22 @@ def _server_side_request(one: ServerSide, position: Position | None) -> Subscrib
     return SubscribeRequest(
         one.channel, "", position is not None, position or Position(0, ""), asks, asks, False
     )
+
+
+def _delivery(
+    request: SubscribeRequest, options: ChannelOptions, *, is_positioned: bool
+) -> Delivery | None:
+    """How the publications of a subscription are prepared.
+
+    Deltas are not given together with a filter: what a subscriber got before would be its own.
+
+    Raises:
+        ClientError: 107 for a filter that is not allowed or wrong.
+    """
+    if request.tags_filter:
+        if not options.allow_tags_filter:
+            raise BAD_REQUEST.fresh()
+        return FilteredDelivery(tags_filter.compiled(request.tags_filter))
+    if request.delta and is_positioned and "fossil" in options.allowed_delta_types:
+        return DeltaDelivery(options.delta_publish)
+    return None

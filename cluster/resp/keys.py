@@ -4,7 +4,7 @@ Every name is `{<prefix>:<database>:<kind>:<name>}.<part>`. The braces are the h
 name are in one slot of a Redis Cluster. The kinds are
 
     c  a channel, as a client calls it: `.meta`, `.stream`, `.pub`, and its members: `.members`,
-       `.member_ends`, `.member_users`
+       `.member_ends`, `.member_users`; `.result.<hash>`
     s  a bucket of sessions: `.session.<id>`, `.sessions`, `.counters`, `.changes`
     u  a user, as the token says: `.connections`, `.access`
     t  a token, by its id: `.revoked`

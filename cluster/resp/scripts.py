@@ -33,6 +33,7 @@ def _load(name: str, *, common: str = "", keeps_order: bool = False) -> Script:
 
 
 PUBLISH: Final = _load("publish", keeps_order=True)
+PUBLISH_CONDITIONAL: Final = _load("publish_conditional", keeps_order=True)
 READ_STREAM: Final = _load("read_stream")
 RENEW_EPOCH: Final = _load("renew_epoch")
 SESSION_ATTACH: Final = _load("session_attach")
@@ -49,6 +50,7 @@ CHECK_ACCESS: Final = _load("check_access")
 
 SCRIPTS: Final = (
     PUBLISH,
+    PUBLISH_CONDITIONAL,
     READ_STREAM,
     RENEW_EPOCH,
     SESSION_ATTACH,

@@ -79,8 +79,16 @@ const verbs = {
     return {};
   },
   subscribe({ client: name, channel, options = {}, tokens = null }) {
+    // Functions do not travel: the positions that `getState` is to return, in turn.
+    const { states, ...rest } = options;
+    if (states) {
+      rest.getState = async () => {
+        say({ event: "state", client: name, channel });
+        return states.length > 1 ? states.shift() : states[0];
+      };
+    }
     const getToken = tokens ? { getToken: signer(name, tokens) } : {};
-    const sub = clients.get(name).newSubscription(channel, { ...options, ...getToken });
+    const sub = clients.get(name).newSubscription(channel, { ...rest, ...getToken });
     watchSubscription(name, channel, sub);
     watchMembers(name, channel, sub);
     sub.subscribe();
@@ -105,6 +113,10 @@ const verbs = {
       epoch: result.epoch,
       publications: result.publications.map((pub) => ({ data: pub.data, offset: pub.offset })),
     };
+  },
+  deltas({ client: name, channel }) {
+    // How many publications came as deltas; the SDK counts them for its own debug output.
+    return { deltas: clients.get(name).getSubscription(channel)._deltaNumDelta };
   },
   async rpc({ client: name, method, data }) {
     return { data: (await clients.get(name).rpc(method, data)).data };

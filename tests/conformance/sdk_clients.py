@@ -257,6 +257,18 @@ class PythonSdk:
             given["get_token"] = self._signer(name, tokens)
         if "joinLeave" in given:
             given["join_leave"] = given.pop("joinLeave")
+        if states := given.pop("states", None):
+
+            async def get_state(_: str) -> Any:
+                tell("state")
+                state = states.pop(0) if len(states) > 1 else states[0]
+                return centrifuge.StreamPosition(**state)
+
+            given["get_state"] = get_state
+        if "delta" in given:
+            given["delta"] = centrifuge.DeltaType(given["delta"])
+        if node := given.pop("tagsFilter", None):
+            given["tags_filter"] = centrifuge.FilterNode(node)
         sub = self.clients[name].new_subscription(
             channel, events=_SubscriptionEvents(tell), **given
         )

@@ -82,6 +82,62 @@ async def test_a_batch_is_answered_for_each_command(api: cent.AsyncClient):
     assert [each.result and each.result.offset for each in second.responses] == [2]
 
 
+async def test_a_repeated_publish_is_published_once_whichever_worker_gets_it(
+    cluster: Cluster, api: cent.AsyncClient
+):
+    got: list[Any] = []
+    client = await listener(cluster, "once", "kept:once", got)
+    request = cent.PublishRequest(channel="kept:once", data={"n": 1}, idempotency_key="order-17")
+    results = await asyncio.gather(*(api.publish(request) for _ in range(20)))
+    assert {(each.offset, each.epoch) for each in results} == {(1, results[0].epoch)}
+    broadcast = cent.BroadcastRequest(
+        channels=["kept:once", "kept:twice"], data={"n": 2}, idempotency_key="order-17"
+    )
+    responses = (await api.broadcast(broadcast)).responses
+    assert [each.result and each.result.offset for each in responses] == [1, 1]
+    await api.publish(cent.PublishRequest(channel="kept:once", data={"n": 3}))
+    await until(lambda: {"n": 3} in got, 10, "the last one has arrived")
+    assert [each["n"] for each in got] == [1, 3]
+    await client.close()
+
+
+async def test_a_publication_that_skips_history_is_delivered_and_not_kept(
+    cluster: Cluster, api: cent.AsyncClient
+):
+    got: list[Any] = []
+    client = await listener(cluster, "skip", "kept:skip", got)
+    request = cent.PublishRequest(channel="kept:skip", data={"n": 1}, skip_history=True)
+    assert not (await api.publish(request)).offset
+    kept = await api.publish(cent.PublishRequest(channel="kept:skip", data={"n": 2}))
+    assert kept.offset == 1
+    await until(lambda: len(got) == 2, 10, "both have arrived")
+    await client.close()
+
+
+class VersionedPublish(cent.PublishRequest):
+    """cent 5.2 does not have the fields of Centrifugo 6 yet."""
+
+    version: int
+    version_epoch: str = ""
+
+
+async def test_an_old_version_is_dropped(cluster: Cluster, api: cent.AsyncClient):
+    got: list[Any] = []
+    client = await listener(cluster, "version", "kept:version", got)
+
+    async def publish(version: int, epoch: str = "") -> int | None:
+        request = VersionedPublish(
+            channel="kept:version", data={"v": version}, version=version, version_epoch=epoch
+        )
+        return (await api.publish(request)).offset
+
+    assert [await publish(version) for version in (2, 1, 2, 3)] == [1, 1, 1, 2]
+    assert await publish(1, "restarted") == 3
+    await until(lambda: len(got) == 3, 10, "they have arrived")
+    assert [each["v"] for each in got] == [2, 3, 1]
+    await client.close()
+
+
 async def test_errors_are_those_of_the_protocol(cluster: Cluster, api: cent.AsyncClient):
     with pytest.raises(cent.CentApiResponseError) as unknown:
         await api.publish(cent.PublishRequest(channel="nowhere:a", data={}))

@@ -20,11 +20,14 @@ import orjson
 
 from cluster import json_text
 from cluster.broker import (
+    IDEMPOTENCY_MS,
     READ_MAX_BYTES,
     Acknowledged,
     Broker,
     BrokerListener,
+    ConditionalResult,
     HistoryPolicy,
+    PublishCondition,
     StreamRead,
 )
 from cluster.errors import StoreError, StoreUnavailable
@@ -50,6 +53,8 @@ class Stream:
     entries: deque[Publication] = field(default_factory=deque)
     entries_end_ms: float = 0.0
     meta_end_ms: float = 0.0
+    version: int = 0
+    version_epoch: str = ""
 
 
 @dataclass
@@ -71,6 +76,7 @@ class MemoryStore:
         self.delivers = True
         self.refused = 0
         self.streams: dict[str, Stream] = {}
+        self.results: dict[tuple[str, str], tuple[Position, float]] = {}
         self.brokers: list[MemoryBroker] = []
         self.sessions: dict[str, Record] = {}
         self.holders: list[MemorySessions] = []
@@ -123,6 +129,23 @@ class MemoryStore:
         return StreamRead(
             Position(stream.top, stream.epoch), found[: limit if limit >= 0 else None]
         )
+
+    def suppressed(
+        self, channel: str, history: HistoryPolicy, condition: PublishCondition
+    ) -> ConditionalResult | None:
+        """Why a publication is a repetition; None if it is to be published, which is noted."""
+        key, version, version_epoch = condition
+        position, end_ms = self.results.get((channel, key), (Position(0, ""), 0.0))
+        if key and end_ms > _now_ms():
+            return ConditionalResult(position, "idempotency_key")
+        if not (version and history.size):
+            return None
+        stream = self.stream(channel, history)
+        is_comparable = version_epoch in ("", stream.version_epoch)
+        if stream.version and is_comparable and version <= stream.version:
+            return ConditionalResult(Position(stream.top, stream.epoch), "version")
+        stream.version, stream.version_epoch = version, version_epoch
+        return None
 
     def send(self, channel: str, publication: Publication) -> None:
         for broker in self.brokers:
@@ -178,17 +201,46 @@ class MemoryBroker:
         def work() -> None:
             if not self.store.is_up:
                 done(StoreUnavailable("the store went away"))
-            elif history.size:
-                publication = self.store.append(channel, body, history, accepted_ms)
-                if self.store.delivers:
-                    self.store.send(channel, publication)
-                position = Position(publication.offset, publication.epoch)
-                if channel in self.wanted:
-                    self.taken[channel] = Acknowledged(position, hash(body))
-                done(position)
             else:
-                self.store.send(channel, Publication(0, "", body, accepted_ms))
-                done(Position(0, ""))
+                done(self._publish(channel, body, history, accepted_ms))
+
+        self._loop.call_soon(work)
+
+    def _publish(
+        self, channel: str, body: bytes, history: HistoryPolicy, accepted_ms: int
+    ) -> Position:
+        publication = Publication(0, "", body, accepted_ms)
+        if history.size:
+            publication = self.store.append(channel, body, history, accepted_ms)
+        position = Position(publication.offset, publication.epoch)
+        if self.store.delivers or not history.size:
+            self.store.send(channel, publication)
+        if history.size and channel in self.wanted:
+            self.taken[channel] = Acknowledged(position, hash(body))
+        return position
+
+    def publish_conditional(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        condition: PublishCondition,
+        done: Callable[[ConditionalResult | StoreError], None],
+    ) -> None:
+        def work() -> None:
+            if not self.store.is_up:
+                done(StoreUnavailable("the store is away"))
+                return
+            suppressed = self.store.suppressed(channel, history, condition)
+            if suppressed is not None:
+                done(suppressed)
+                return
+            position = self._publish(channel, body, history, accepted_ms)
+            if condition.idempotency_key:
+                key = (channel, condition.idempotency_key)
+                self.store.results[key] = (position, _now_ms() + IDEMPOTENCY_MS)
+            done(ConditionalResult(position, ""))
 
         self._loop.call_soon(work)
 

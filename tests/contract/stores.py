@@ -10,7 +10,7 @@ from typing import Any
 
 import orjson
 
-from cluster.broker import Broker, HistoryPolicy
+from cluster.broker import Broker, ConditionalResult, HistoryPolicy, PublishCondition
 from cluster.broker.redis_broker import RedisBroker
 from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
@@ -116,6 +116,29 @@ class Worker:
                 future.set_result(reply)
 
         self.broker.publish(channel, body, history, 1234, done)
+        return await asyncio.wait_for(future, WAIT_SECONDS)
+
+    async def publish_conditional(
+        self,
+        body: bytes = b'{"data":1}',
+        *,
+        channel: str = "c",
+        history: HistoryPolicy = KEEP,
+        **condition: Any,
+    ) -> ConditionalResult:
+        """Publish with a `PublishCondition`; raises as `publish` does."""
+        future: asyncio.Future[ConditionalResult] = asyncio.get_running_loop().create_future()
+
+        def done(reply: ConditionalResult | StoreError) -> None:
+            assert not future.done(), "done is called once"
+            if isinstance(reply, StoreError):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
+
+        self.broker.publish_conditional(
+            channel, body, history, 1234, PublishCondition(**condition), done
+        )
         return await asyncio.wait_for(future, WAIT_SECONDS)
 
     async def publish_until_it_works(self, body: bytes, *, channel: str = "c") -> int:

@@ -14,7 +14,15 @@ from collections import deque
 from collections.abc import Callable
 from typing import Any
 
-from cluster.broker import READ_MAX_BYTES, Acknowledged, BrokerListener, HistoryPolicy, StreamRead
+from cluster.broker import (
+    READ_MAX_BYTES,
+    Acknowledged,
+    BrokerListener,
+    ConditionalResult,
+    HistoryPolicy,
+    PublishCondition,
+    StreamRead,
+)
 from cluster.errors import StoreError, StoreUnavailable
 from cluster.protocol import Position, Publication
 
@@ -104,6 +112,17 @@ class ScriptedBroker:
         history: HistoryPolicy,
         accepted_ms: int,
         done: Callable[[Position | StoreError], None],
+    ) -> None:
+        raise NotImplementedError("the schedule publishes")
+
+    def publish_conditional(
+        self,
+        channel: str,
+        body: bytes,
+        history: HistoryPolicy,
+        accepted_ms: int,
+        condition: PublishCondition,
+        done: Callable[[ConditionalResult | StoreError], None],
     ) -> None:
         raise NotImplementedError("the schedule publishes")
 

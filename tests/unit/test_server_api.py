@@ -103,6 +103,51 @@ async def test_a_broadcast_to_many_channels_reaches_all_of_them_in_order():
         assert one.counters.publications == 2000
 
 
+async def test_a_repeated_idempotency_key_gets_the_first_result_and_is_counted():
+    async with worker().open() as one:
+        client = await entered(one)
+        await ask(client, "subscribe", channel="kept:a")
+        request = {"channel": "kept:a", "data": 1, "idempotency_key": "k"}
+        first = await post(one, "publish", request)
+        again = await post(one, "publish", request | {"data": 2})
+        await post(one, "publish", {"channel": "kept:a", "data": 3})
+        assert first.json == again.json
+        await client.until(lambda: client.pubs() == [1, 3])
+        assert one.counters.publications == 2
+        assert one.counters.publications_suppressed == {"idempotency_key": 1, "version": 0}
+
+
+async def test_an_old_version_is_dropped_and_the_position_is_answered():
+    async with worker().open() as one:
+        results = []
+        for version in (2, 1, 3):
+            request = {"channel": "kept:a", "data": version, "version": version}
+            results.append((await post(one, "publish", request)).json["result"]["offset"])
+        assert results == [1, 1, 2]
+        assert one.counters.publications_suppressed["version"] == 1
+
+
+async def test_the_options_hold_for_each_channel_of_a_broadcast():
+    async with worker().open() as one:
+        await post(one, "publish", {"channel": "kept:a", "data": 0, "idempotency_key": "k"})
+        request = {"channels": ["kept:a", "kept:b"], "data": 1, "idempotency_key": "k"}
+        answer = await post(one, "broadcast", request)
+        assert [each["result"]["offset"] for each in answer.json["result"]["responses"]] == [1, 1]
+        assert one.counters.publications == 2
+
+
+async def test_a_publication_that_skips_history_reaches_subscribers_and_is_not_kept():
+    async with worker().open() as one:
+        client = await entered(one)
+        await ask(client, "subscribe", channel="kept:a")
+        request = {"channel": "kept:a", "data": 1, "skip_history": True}
+        assert (await post(one, "publish", request)).json == {"result": {}}
+        await post(one, "publish", {"channel": "kept:a", "data": 2})
+        await client.until(lambda: client.pubs() == [1, 2])
+        history = (await ask(client, "history", channel="kept:a", limit=-1))["history"]
+        assert [(each["offset"], each["data"]) for each in history["publications"]] == [(1, 2)]
+
+
 @pytest.mark.parametrize("parallel", [False, True])
 async def test_a_batch_is_answered_in_order(parallel: bool):
     commands = [
@@ -129,10 +174,18 @@ async def test_a_batch_is_answered_in_order(parallel: bool):
         ("publish", {"channel": "nowhere:a", "data": 1}, 102),
         ("publish", {"channel": "n" * 256, "data": 1}, 107),
         ("publish", {"channel": "news", "data": 1, "tags": {"a": 1}}, 107),
-        ("publish", {"channel": "news", "data": 1, "idempotency_key": "a"}, 108),
         ("publish", {"channel": "news", "b64data": "MQ"}, 107),
         ("publish", {"channel": "news", "b64data": "ew=="}, 107),
         ("publish", {"channel": "news", "b64data": 1}, 107),
+        ("publish", {"channel": "news", "data": 1, "idempotency_key": 1}, 107),
+        ("publish", {"channel": "news", "data": 1, "skip_history": 1}, 107),
+        ("publish", {"channel": "news", "data": 1, "delta": 1}, 107),
+        ("publish", {"channel": "news", "data": 1, "version": "1"}, 107),
+        ("publish", {"channel": "news", "data": 1, "version": True}, 107),
+        ("publish", {"channel": "news", "data": 1, "version": -1}, 107),
+        ("publish", {"channel": "news", "data": 1, "version": 2**53}, 107),
+        ("publish", {"channel": "news", "data": 1, "version": 1, "version_epoch": 2}, 107),
+        ("broadcast", {"channels": ["news"], "data": 1, "idempotency_key": []}, 107),
         ("broadcast", {"channels": [], "data": 1}, 107),
         ("broadcast", {"channels": "news", "data": 1}, 107),
         ("batch", {"commands": [{"batch": {"commands": []}}]}, 107),

@@ -56,7 +56,9 @@ async def refused(worker: LocalWorker, **request: Any) -> int:
     """The code of the error, or of the close, with which a connect is refused."""
     caller = await worker.caller()
     caller.say({"id": 1, "connect": request})
-    await until(lambda: bool(caller.heard) or caller.wire.ended.is_set(), WITHIN_SECONDS, "an answer")
+    await until(
+        lambda: bool(caller.heard) or caller.wire.ended.is_set(), WITHIN_SECONDS, "an answer"
+    )
     if caller.heard:
         return int(caller.heard[0]["error"]["code"])
     return int((await caller.closed())[0] or 0)
