@@ -26,6 +26,8 @@ from cluster.import_config.store_urls import store_of
 _NAMESPACES: Final = "channel.namespaces"
 _WITHOUT_NAMESPACE: Final = "channel.without_namespace"
 _BARE_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?")
+#: A mistake about such an option as a whole, such as a name that stands twice, loses not all of it.
+_LISTS_OF_TABLES: Final = ("namespaces", "tables")
 _NOTHING: Final = (None, "", False, 0, 0.0, "0", "0s")
 
 
@@ -55,8 +57,8 @@ def convert(document: Document) -> Conversion:
     store = store_of(given)
     converter.differs.update(store.differs)
     converter.lost.update(store.lost)
-    for name, value in store.options.items():
-        converter.take(f"broker.{name}", value)
+    for key, value in store.options.items():
+        converter.take(key, value)
     converter.walk(given, "")
     converter.finish()
     return Conversion(
@@ -199,12 +201,13 @@ class _Converter:
 
     def take(self, key: str, value: object) -> None:
         """Take over one value under our name."""
-        kind = self._kinds[key]
+        kind = self._kinds.get(key)
+        if kind is None:
+            self._lose(key, "this version has no such option")
+            return
         if kind in ("string", "secret", "choice") and type(value) in (int, float):
             # Centrifugo takes a number for a string too.
             value = str(value)
-        if value is None:
-            return
         self._put(key, value)
         self.count += 1
 
@@ -221,7 +224,9 @@ class _Converter:
         reader = ConfigReader()
         reader.config(self.tree)
         for problem in reversed(reader.problems):
-            if _remove(self.tree, problem.key):
+            if self._kinds.get(problem.key) not in _LISTS_OF_TABLES and _remove(
+                self.tree, problem.key
+            ):
                 self._lose(problem.key, f"the default is kept; {problem.allowed}")
                 self.count -= 1
         reader = ConfigReader()
@@ -283,7 +288,7 @@ def _leaves(table: Document, path: str = "") -> Iterator[tuple[str, Document, st
 
 
 def _remove(tree: Document, key: str) -> bool:
-    """Remove an option; False if it is not there or is a list of tables, whose rest is right."""
+    """Remove an option; False if it is not there, or names a namespace."""
     table: Any = tree
     *sections, name = re.findall(r"\[\d+\]|[^.\[\]]+", key)
     for section in sections:
@@ -295,11 +300,7 @@ def _remove(tree: Document, key: str) -> bool:
         return False
     if name == "name" and sections and sections[-1].startswith("["):
         return False
-    if not isinstance(table, dict) or name not in table or _is_tables(table[name]):
+    if not isinstance(table, dict) or name not in table:
         return False
     del table[name]
     return True
-
-
-def _is_tables(value: object) -> bool:
-    return isinstance(value, list) and any(isinstance(one, dict) for one in value)

@@ -46,7 +46,9 @@ def read_document(path: str) -> Document:
         raise UsageError(f"{path} is not {kind}: {_one_line(error)}") from None
     if not isinstance(document, dict):
         raise UsageError(f"{path} must hold a table of options, and holds something else")
-    return {str(name): _checked(value, path, 1) for name, value in document.items()}
+    return {
+        str(name): _checked(value, path, 1) for name, value in document.items() if value is not None
+    }
 
 
 def _text(path: str) -> str:
@@ -64,7 +66,7 @@ def _text(path: str) -> str:
 
 
 def _checked(value: object, path: str, depth: int) -> object:
-    """The value with names, dates and times as strings.
+    """The value with names, dates and times as strings, and without null, which is as good as nothing.
 
     Raises:
         UsageError: if it is nested too deeply, or holds something that no option can be.
@@ -75,16 +77,17 @@ def _checked(value: object, path: str, depth: int) -> object:
         return {
             str(_checked(str(name), path, depth)): _checked(inner, path, depth + 1)
             for name, inner in value.items()
+            if inner is not None
         }
     if isinstance(value, list):
-        return [_checked(inner, path, depth + 1) for inner in value]
+        return [_checked(inner, path, depth + 1) for inner in value if inner is not None]
     if isinstance(value, str) and not _is_unicode(value):
         raise UsageError(f"{path} holds half of a surrogate pair, which is no character")
     if isinstance(value, float) and not math.isfinite(value):
         raise UsageError(f"{path} holds {value}, which no option can be")
     if isinstance(value, (date, time)):
         return value.isoformat()
-    if value is not None and not isinstance(value, (str, int, float)):
+    if not isinstance(value, (str, int, float)):
         raise UsageError(
             f"{path} holds a value of a kind that no option has: {type(value).__name__}"
         )

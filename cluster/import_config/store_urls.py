@@ -24,11 +24,12 @@ _READ: Final = frozenset(
 _NOTHING_TO_SET: Final[Mapping[str, str]] = {
     "force_resp2": "RESP2 is spoken always",
     "history_use_lists": "publications are kept in streams always",
-    "presence_ttl": "there is nothing to set",
     "presence_hash_field_ttl": "there is nothing to set",
     "presence_user_mapping": "there is nothing to set",
     "replica_client": "everything is read from the master",
 }
+#: Options of Redis that are options of clients here.
+_OF_CLIENTS: Final[Mapping[str, str]] = {"presence_ttl": "client.presence_ttl"}
 _TLS_FILES: Final[Mapping[str, str]] = {
     "server_ca_pem": "ssl_ca_certs",
     "cert_pem": "ssl_certfile",
@@ -41,7 +42,7 @@ class Store:
     """What becomes of the options of the store.
 
     Attributes:
-        options: ours, below `broker`.
+        options: ours, by dotted key; one that this version does not have is lost.
         differs: what will differ, by the name of an option.
         lost: what has no counterpart, by the name of an option.
     """
@@ -79,13 +80,13 @@ def store_of(tree: Document) -> Store:
 
 def _redis(redis: Document, path: str, store: Store) -> None:
     urls = list(_urls(redis, path, store))
-    store.options["redis_urls"] = urls
+    store.options["broker.redis_urls"] = urls
     if redis.get("password") and not redis.get("user"):
-        store.options["redis_password"] = redis["password"]
+        store.options["broker.redis_password"] = redis["password"]
     if redis.get("prefix"):
-        store.options["prefix"] = redis["prefix"]
+        store.options["broker.prefix"] = redis["prefix"]
     if redis.get("io_timeout"):
-        store.options["timeout"] = redis["io_timeout"]
+        store.options["broker.timeout"] = redis["io_timeout"]
     if redis.get("connect_timeout"):
         store.lost[f"{path}.connect_timeout"] = "broker.timeout is the limit of connecting too"
     store.differs[path] = (
@@ -95,7 +96,9 @@ def _redis(redis: Document, path: str, store: Store) -> None:
     if len(urls) > 1:
         store.differs[f"{path}.address"] = "channels are divided among the shards in another way"
     for name, value in redis.items():
-        if name not in _READ and value not in (None, "", False, 0, {}):
+        if name in _OF_CLIENTS:
+            store.options[_OF_CLIENTS[name]] = value
+        elif name not in _READ and value not in (None, "", False, 0, {}):
             store.lost[f"{path}.{name}"] = _NOTHING_TO_SET.get(name, "")
 
 

@@ -31,7 +31,7 @@ EXAMPLES = ROOT / "examples" / "sessions"
 NPM_SDK = ROOT / "tests" / "conformance" / "node_modules" / "centrifuge" / "dist"
 WITHIN_SECONDS = 30
 #: Shows what the client knows; the worker's port stands behind the page's address.
-PAGE = """<!doctype html><title>sessions</title><p id="session"></p><p id="state"></p>
+PAGE = """<!doctype html><title>sessions</title><link rel="icon" href="data:,"><p id="session"></p><p id="state"></p>
 <p id="channels"></p><p id="got"></p>
 <script src="/centrifuge.js"></script>
 <script type="module">

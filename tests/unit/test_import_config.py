@@ -38,14 +38,16 @@ OF_A_KIND: dict[str, Any] = {
     "bytes": 3737,
     "port": 3737,
     "namespaces": [{"name": "chat"}],
+    "tables": [{"name": "chat"}],
 }
 CHANNEL_OPTIONS = tuple(options_of(ChannelOptions))
 
 
-def sample(kind: str, metadata: Any) -> Any:
+def sample(option: Any) -> Any:
     """A value of an option that is not its default."""
+    kind = option.metadata["kind"]
     if kind == "choice":
-        return metadata["choices"][0]
+        return next(one for one in option.metadata["choices"] if one and one != option.default)
     assert kind in OF_A_KIND, f"give a value of the kind {kind!r} in OF_A_KIND"
     return OF_A_KIND[kind]
 
@@ -79,7 +81,7 @@ def read(conversion: Conversion) -> Config:
     ids=lambda one: one if isinstance(one, str) else "",
 )
 def test_an_option_that_centrifugo_has_too_is_taken_over(key: str, option: Any):
-    value = sample(option.metadata["kind"], option.metadata)
+    value = sample(option)
     done = convert(nested(key, value))
     assert at(done.tree, key) == value, "name it in OWN, or in COUNTERPARTS with what becomes of it"
     assert done.lost == {}
@@ -88,7 +90,7 @@ def test_an_option_that_centrifugo_has_too_is_taken_over(key: str, option: Any):
 
 @pytest.mark.parametrize("option", [one for _, one in CHANNEL_OPTIONS], ids=lambda one: one.name)
 def test_an_option_of_a_namespace_is_taken_over(option: Any):
-    value = sample(option.metadata["kind"], option.metadata)
+    value = sample(option)
     done = convert({"channel": {"namespaces": [{"name": "chat", option.name: value}]}})
     assert done.tree["channel"]["namespaces"] == [{"name": "chat", option.name: value}]
     assert done.lost == {}
@@ -96,7 +98,7 @@ def test_an_option_of_a_namespace_is_taken_over(option: Any):
 
 @pytest.mark.parametrize("option", [one for _, one in CHANNEL_OPTIONS], ids=lambda one: one.name)
 def test_an_option_of_version_5_for_all_channels_is_taken_over(option: Any):
-    value = sample(option.metadata["kind"], option.metadata)
+    value = sample(option)
     done = convert({option.name: value})
     assert done.tree["channel"]["without_namespace"] == {option.name: value}
 
@@ -183,7 +185,7 @@ def test_what_is_lost_and_what_differs_is_listed_by_its_name():
     }  # fmt: skip
     assert set(done.lost) == {
         "engine.redis.connect_timeout", "engine.redis.force_resp2", "http_server.tls", "log.file",
-        "client.concurrency", "channel.user_boundary", "channel.namespaces[1].subscription_type",
+        "client.concurrency", "channel.namespaces[1].subscription_type",
         "channel.namespaces[1].force_recoverry", "admin.password", "admin.secret",
         "websocket.compression", "websocket.write_timeout", "sse", "push_notifications",
     }  # fmt: skip
@@ -369,6 +371,7 @@ def test_a_folder_that_does_not_exist_is_named(tmp_path: Path, capsys: pytest.Ca
         ("a.yaml", b"a: " + b"[" * 50_000, "is nested too deeply"),
         ("a.yaml", b"a: .nan", "holds nan"),
         ("a.yaml", b"a: !!binary aGk=", "a kind that no option has: bytes"),
+        ("a.yaml", b"a: 2026-13-01", "is not YAML: month must be in 1..12"),
         ("a.yaml", b"", "must hold a table of options"),
         ("a.yml", b"- a", "must hold a table of options"),
         ("a.toml", b"a = ", "is not TOML: Invalid value (at end of document)"),
@@ -392,6 +395,15 @@ def test_a_file_that_does_not_exist_is_named(capsys: pytest.CaptureFixture[str])
     assert "/nowhere/config.json cannot be read: No such file" in capsys.readouterr().err
 
 
+def test_null_is_as_good_as_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
+    file = tmp_path / "a.yaml"
+    file.write_text(f"client:\n  token: {{hmac_secret_key: {KEY}, audience: null}}\nsse:\n")
+    assert main(["import-config", str(file)]) == 0
+    written, said = capsys.readouterr()
+    assert tomllib.loads(written) == {"client": {"token": {"hmac_secret_key": KEY}}}
+    assert said == "1 option written to standard output\n"
+
+
 # --- any document --------------------------------------------------------------------------
 
 _NAMES = st.sampled_from(
@@ -402,8 +414,8 @@ _NAMES = st.sampled_from(
     )
 )
 _VALUES = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
-    | st.sampled_from(["", "25s", "redis", "one:6379", "-1", KEY, "é\x7f\n\"\\", "unix://", "://"]),
+    st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False)
+    | st.sampled_from(["", "25s", "redis", "one:6379", "-1", KEY, 'é\x7f\n"\\', "unix://", "://"]),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(_NAMES, inner, max_size=4),
     max_leaves=12,
 )  # fmt: skip
