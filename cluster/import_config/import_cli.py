@@ -79,20 +79,18 @@ def _write(path: str, text: str, *, replaces: bool) -> None:
     Raises:
         UsageError: if it cannot be written, or exists and is not to be replaced.
     """
-    # Beside the file, so that a rename puts it in its place.
-    draft = f"{path}.{secrets.token_hex(4)}"
+    # A draft beside the file, which a rename puts in its place.
+    target = f"{path}.{secrets.token_hex(4)}" if replaces else path
     try:
+        descriptor = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         try:
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(text)
             if replaces:
-                Path(draft).replace(path)
-            else:
-                # Unlike a rename it fails if the file has come to exist.
-                os.link(draft, path)
-        finally:
-            Path(draft).unlink(missing_ok=True)
+                Path(target).replace(path)
+        except BaseException:
+            Path(target).unlink(missing_ok=True)
+            raise
     except FileExistsError:
         raise UsageError(
             f"{path} exists and was not changed; name another file, or add --force"

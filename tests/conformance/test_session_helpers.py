@@ -24,12 +24,13 @@ from cluster.worker.stores import RedisStores
 from tests.architecture.tree import ROOT
 from tests.console.browser import chromium, needs_browser, visit
 from tests.harness.cluster import Cluster
-from tests.harness.store import Store
 from tests.harness.waiting import until
 
 EXAMPLES = ROOT / "examples" / "sessions"
 NPM_SDK = ROOT / "tests" / "conformance" / "node_modules" / "centrifuge" / "dist"
 WITHIN_SECONDS = 30
+#: Two workers, each on its own port too; see conftest.
+CONFIG = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
 #: Shows what the client knows; the worker's port stands behind the page's address.
 PAGE = """<!doctype html><title>sessions</title><link rel="icon" href="data:,"><p id="session"></p><p id="state"></p>
 <p id="channels"></p><p id="got"></p>
@@ -66,29 +67,11 @@ class Listener:
 
 
 @pytest.fixture
-async def store(tmp_path: Path) -> AsyncIterator[Store]:
-    """A store that the test can reach too."""
-    async with Store(tmp_path / "store") as running:
-        yield running
-
-
-@pytest.fixture
-async def cluster(tmp_path: Path, store: Store) -> AsyncIterator[Cluster]:
-    """Two workers, each on its own port."""
-    wanted = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
-    async with Cluster(
-        tmp_path / "run", workers=2, config=wanted, redis_urls=(store.url,)
-    ) as running:
-        yield running
-
-
-@pytest.fixture
-async def sessions(cluster: Cluster, store: Store) -> AsyncIterator[Sessions]:
-    """The sessions of the cluster, as an application changes them."""
-    settings = config.load(
-        flags={"broker.redis_urls": [store.url], "client.insecure": True}, env={}
-    )
-    stores = RedisStores(settings, Counters(), name="test")
+async def sessions(cluster: Cluster) -> AsyncIterator[Sessions]:
+    """The sessions of the cluster, in its embedded Valkey, as an application changes them."""
+    socket = cluster.directory / "data" / "run" / "valkey" / "valkey.sock"
+    flags = {"broker.redis_urls": [f"unix://{socket}"], "client.insecure": True}
+    stores = RedisStores(config.load(flags=flags, env={}), Counters(), name="test")
     stores.open_broker(Listener())
     opened = stores.open_sessions(Listener())
     await stores.start()
