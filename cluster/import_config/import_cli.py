@@ -42,10 +42,10 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=_import_config)
     parser.add_argument("file", metavar="FILE", help="JSON, YAML or TOML file of Centrifugo")
     parser.add_argument(
-        "-o", "--output", metavar="FILE", help="file to write (default: standard output)"
+        "-o", dest="output", metavar="FILE", help="file to write (default: standard output)"
     )
     parser.add_argument(
-        "--force", action="store_true", help="replace the file that --output names, if it exists"
+        "--force", action="store_true", help="replace the file that -o names, if it exists"
     )
 
 

@@ -5,6 +5,7 @@ Both come back to another worker, and find their session's state and its channel
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import threading
 from collections.abc import AsyncIterator, Iterator
@@ -29,8 +30,7 @@ from tests.harness.waiting import until
 EXAMPLES = ROOT / "examples" / "sessions"
 NPM_SDK = ROOT / "tests" / "conformance" / "node_modules" / "centrifuge" / "dist"
 WITHIN_SECONDS = 30
-#: Two workers, each on its own port too; see conftest.
-CONFIG = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
+START_WITHIN_SECONDS = 120
 #: Shows what the client knows; the worker's port stands behind the page's address.
 PAGE = """<!doctype html><title>sessions</title><link rel="icon" href="data:,"><p id="session"></p><p id="state"></p>
 <p id="channels"></p><p id="got"></p>
@@ -64,6 +64,16 @@ class Listener:
     def resumed(self, channel: str) -> None: ...
 
     def session_changed(self, session: Session) -> None: ...
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    """Two workers, each on a port of its own, too."""
+    wanted = {"client": {"allowed_origins": ["http://127.0.0.1:*"]}}
+    started = Cluster(tmp_path_factory.mktemp("sessions") / "run", workers=2, config=wanted)
+    asyncio.run(started.start(START_WITHIN_SECONDS))
+    yield started
+    asyncio.run(started.stop())
 
 
 @pytest.fixture
@@ -158,6 +168,7 @@ async def test_a_program_that_is_started_again_finds_its_session_at_another_work
     assert first.state is None
     await sessions.update(session_id, state={"cart": ["tea"]}, channels=("news",))
     await client.disconnect()
+    got.clear()
 
     second, client = await run(1)
     await until(lambda: second.state is not None, 20, "the state is there")
