@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from aiohttp import web
 
+from cluster.api.access_methods import RevocationStore
 from cluster.api.http_api import add_routes
 from cluster.api.server_methods import ServerMethods
 from cluster.config import Config
@@ -33,12 +34,14 @@ def serve(
     *,
     name: str,
     is_draining: Callable[[], bool],
+    revocations: RevocationStore | None = None,
 ) -> None:
     """Serve the API on an application if there is a key, and carry out what other workers are asked.
 
     Args:
         name: of this worker, for people.
+        revocations: what is revoked and blocked; None to answer these methods with 108.
     """
     UserCommands(node, control, counters, channel_limit=config.client.channel_limit)
-    methods = ServerMethods(node, control, Survey(node, control, name=name), counters)
+    methods = ServerMethods(node, control, Survey(node, control, name=name), counters, revocations)
     add_routes(app, methods, counters, config=config.http_api, is_draining=is_draining)

@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, Final
 
 from cluster import json_text
+from cluster.api.access_methods import AccessMethods, RevocationStore
 from cluster.api.api_keys import ApiKey
 from cluster.api.publish_options import PublishOptions, publish_options
 from cluster.api.read_methods import ReadMethods
@@ -37,10 +38,18 @@ MAXIMUM_COMMANDS: Final = 10_000
 class ServerMethods:
     """The API of one worker."""
 
-    def __init__(self, node: Node, control: Control, survey: Survey, counters: Counters) -> None:
+    def __init__(
+        self,
+        node: Node,
+        control: Control,
+        survey: Survey,
+        counters: Counters,
+        revocations: RevocationStore | None = None,
+    ) -> None:
         self._commands = node.commands
         self._counters = counters
         users, reads = UserMethods(control, node.permissions), ReadMethods(node, survey)
+        access = AccessMethods(control, revocations, counters)
         self._read_channels = reads.channels
         self._methods: Mapping[str, Method] = {
             "publish": self._publish,
@@ -58,10 +67,10 @@ class ServerMethods:
             "connections": reads.connections,
             "info": reads.info,
             "rpc": reads.rpc,
-            "revoke_token": users.revoke_token,
-            "invalidate_user_tokens": users.invalidate_user_tokens,
-            "block_user": users.block_user,
-            "unblock_user": users.unblock_user,
+            "revoke_token": access.revoke_token,
+            "invalidate_user_tokens": access.invalidate_user_tokens,
+            "block_user": access.block_user,
+            "unblock_user": access.unblock_user,
         }
 
     async def call(self, method: str, params: Params, key: ApiKey) -> Result:

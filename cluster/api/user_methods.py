@@ -81,21 +81,8 @@ class UserMethods:
         self._permissions.options(channel)
         return channel
 
-    async def revoke_token(self, params: Params) -> dict[str, Any]:
-        """Not here yet, like the three below: what is revoked is not kept in the store."""
-        raise NOT_AVAILABLE.fresh()
 
-    async def invalidate_user_tokens(self, params: Params) -> dict[str, Any]:
-        raise NOT_AVAILABLE.fresh()
-
-    async def block_user(self, params: Params) -> dict[str, Any]:
-        raise NOT_AVAILABLE.fresh()
-
-    async def unblock_user(self, params: Params) -> dict[str, Any]:
-        raise NOT_AVAILABLE.fresh()
-
-
-def _selected(params: Params) -> dict[str, str]:
+def _selected(params: Params) -> dict[str, Any]:
     return {name: params.get(name, "") for name in ("user", "client", "session")}
 
 

@@ -17,7 +17,7 @@ from cluster import __version__, json_text
 from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
-from cluster.connection import Action, Connection, SubscriptionSource
+from cluster.connection import Action, SubscriptionSource
 from cluster.errors import (
     CONNECTION_LIMIT,
     INSUFFICIENT_STATE,
@@ -32,6 +32,7 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels
 from cluster.node.commands import Commands, RpcHandler, store_failed
+from cluster.node.connected_clients import Client, ConnectedClients
 from cluster.node.join_leave import JoinLeavePushes
 from cluster.node.members import Members
 from cluster.node.permissions import ChannelPermissions
@@ -49,19 +50,6 @@ from cluster.protocol import (
 from cluster.sessions import Session, SessionListener, Sessions
 
 log = get_logger()
-
-
-class Client(Protocol):
-    """What a node needs of a client's connection."""
-
-    connection: Connection
-    session: Session | None
-
-    def write(self, data: bytes) -> None:
-        """Write whole frames; never raises."""
-
-    def perform(self, actions: list[Action]) -> None:
-        """Perform the actions of the state machine."""
 
 
 class ConnectionsOfUsers(Protocol):
@@ -128,8 +116,7 @@ class Node:
             timeout_seconds=config.broker.timeout,
         )
         self.permissions = permissions
-        self._by_user: dict[str, Client | set[Client]] = {}
-        self.num_connected = 0
+        self.clients = ConnectedClients()
         self.hub = Hub(counters)
         self.reads = StreamReads(config.broker.read_concurrency, counters)
         self.members = self._members_of(presence_store)
@@ -335,7 +322,7 @@ class Node:
     def entered(self, client: Client) -> None:
         """Bring a client up to date that has connected and joined its server-side channels."""
         if client.session is not None:
-            self._index(client)
+            self.clients.add(client)
         self.follow_session(client)
         user = client.connection.user
         if self._server_side.closes_others and user:
@@ -347,51 +334,12 @@ class Node:
         if other is not client and other.connection.user == client.connection.user:
             other.perform(other.connection.disconnect(CONNECTION_LIMIT))
 
-    def _index(self, client: Client) -> None:
-        # Most users have one connection, and a set costs 216 bytes.
-        user = client.connection.user
-        found = self._by_user.get(user)
-        if found is None:
-            self._by_user[user] = client
-        elif isinstance(found, set):
-            found.add(client)
-        else:
-            self._by_user[user] = {found, client}
-        self.num_connected += 1
-
-    def _unindex(self, client: Client) -> None:
-        user = client.connection.user
-        found = self._by_user.get(user)
-        if isinstance(found, set):
-            if client not in found:
-                return
-            found.discard(client)
-            if not found:
-                del self._by_user[user]
-        elif found is client:
-            del self._by_user[user]
-        else:
-            return
-        self.num_connected -= 1
-
-    def clients_of(self, user: str) -> list[Client]:
-        """The connections of a user, "" for the anonymous ones."""
-        found = self._by_user.get(user)
-        if found is None:
-            return []
-        return list(found) if isinstance(found, set) else [found]
-
-    @property
-    def num_users(self) -> int:
-        """How many users are connected; all anonymous connections count as one."""
-        return len(self._by_user)
-
     # --- the end of a connection ---------------------------------------------------------------
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
         """Remove a client: its subscriptions here, its reads, its hold on the session in the store."""
         self.reads.forget(client)
-        self._unindex(client)
+        self.clients.remove(client)
         for channel in client.connection.channels:
             self.channels.leave(channel, client)
         client.connection.channels.clear()

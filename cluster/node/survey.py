@@ -18,8 +18,9 @@ import msgspec
 
 from cluster import __version__
 from cluster.connection import State
+from cluster.node.connected_clients import Client
 from cluster.node.control import Control, Gathered
-from cluster.node.node import Client, Node
+from cluster.node.node import Node
 
 #: Channels that one worker names in an answer, and those that it looks at before the loop gets its turn.
 MOST_CHANNELS: Final = 5_000
@@ -101,7 +102,7 @@ class Survey:
 
     async def own_connections(self, question: ConnectionsQuestion) -> ConnectionsAnswer:
         later: dict[str, Client] = {}
-        for number, client in enumerate(self._node.clients_of(question.user), 1):
+        for number, client in enumerate(self._node.clients.of(question.user), 1):
             if number % CHANNELS_PER_TURN == 0:
                 await asyncio.sleep(0)
             connection = client.connection
@@ -147,8 +148,8 @@ class Survey:
             "uid": self._control.uid,
             "name": self._name,
             "version": __version__,
-            "num_clients": self._node.num_connected,
-            "num_users": self._node.num_users,
+            "num_clients": self._node.clients.count,
+            "num_users": self._node.clients.users,
             "num_channels": len(hub.channels),
             "num_subs": hub.subscriptions,
             "uptime": int(now - self._began),

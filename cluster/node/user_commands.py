@@ -15,6 +15,7 @@ from typing import Final
 import msgspec
 import orjson
 
+from cluster.auth import ANONYMOUS
 from cluster.connection import Send, State, SubscriptionSource
 from cluster.errors import (
     CONNECTION_EXPIRED,
@@ -25,8 +26,9 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.node.connected_clients import Client
 from cluster.node.control import Control
-from cluster.node.node import Client, Node
+from cluster.node.node import Node
 from cluster.node.server_side import ServerSide
 from cluster.protocol import Position, publication_push
 from cluster.sessions import Session, SessionConflict, SessionGone
@@ -56,11 +58,23 @@ class UserCommand(msgspec.Struct, kw_only=True):
 
 
 class DisconnectUser(UserCommand, kw_only=True):
-    """Close the connections, but for those whose ids are in `whitelist`."""
+    """Close the connections, but for those whose ids are in `whitelist`.
+
+    With `issued_until`, only those whose token was issued at this Unix time or before, or does not say when.
+    """
 
     whitelist: list[str] = []
+    issued_until: float | None = None
     code: int = FORCE_DISCONNECT.code
     reason: str = FORCE_DISCONNECT.reason
+
+
+class DisconnectToken(msgspec.Struct, kw_only=True):
+    """Close the connections that were made or refreshed with the token of this id (`jti`)."""
+
+    token_id: str
+    code: int
+    reason: str
 
 
 class UnsubscribeUser(UserCommand, kw_only=True):
@@ -99,13 +113,14 @@ class UserCommands:
         self._counters = counters
         self._channel_limit = channel_limit
         control.on_command("disconnect", DisconnectUser, self.disconnect)
+        control.on_command("disconnect_token", DisconnectToken, self.disconnect_token)
         control.on_command("unsubscribe", UnsubscribeUser, self.unsubscribe)
         control.on_command("subscribe", SubscribeUser, self.subscribe)
         control.on_command("refresh", RefreshUser, self.refresh)
 
     async def _meant(self, command: UserCommand) -> AsyncIterator[Client]:
         """The connections that are meant and are open, with a pause after some of them."""
-        for number, client in enumerate(self._node.clients_of(command.user), 1):
+        for number, client in enumerate(self._node.clients.of(command.user), 1):
             if client.connection.state is State.CONNECTED and command.means(client):
                 yield client
             if number % PER_TURN == 0:
@@ -114,9 +129,22 @@ class UserCommands:
     async def disconnect(self, command: DisconnectUser) -> None:
         why = Disconnect(command.code, command.reason)
         spared = set(command.whitelist)
+        until = command.issued_until
         async for client in self._meant(command):
+            claims = client.connection.claims
+            # Without a token there is none to refuse.
+            if until is not None and (claims is ANONYMOUS or claims.issued_at > until):
+                continue
             if client.connection.client not in spared:
                 client.perform(client.connection.disconnect(why))
+
+    async def disconnect_token(self, command: DisconnectToken) -> None:
+        why = Disconnect(command.code, command.reason)
+        for number, client in enumerate(self._node.clients, 1):
+            if client.connection.claims.token_id == command.token_id:
+                client.perform(client.connection.disconnect(why))
+            if number % PER_TURN == 0:
+                await asyncio.sleep(0)
 
     async def unsubscribe(self, command: UnsubscribeUser) -> None:
         channel = command.channel

@@ -121,6 +121,7 @@ class Worker:
             self._counters,
             name=f"{instance}:{lane}",
             is_draining=self._stop.is_set,
+            revocations=self._stores.revocations,
         )
         self._http = web_app.runner(
             app,

@@ -80,7 +80,8 @@ def test_the_first_publication_is_whole_and_the_others_are_deltas(hub: Hub):
 
 
 def test_a_later_subscriber_begins_with_a_whole_publication(hub: Hub):
-    one, two, plain = Decoder(), Decoder(), []
+    one, two = Decoder(), Decoder()
+    plain: list[bytes] = []
     join(hub, one, 0)
     hub.deliver("c", [pub(1)])
     join(hub, two, 1)

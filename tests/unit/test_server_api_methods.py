@@ -91,7 +91,7 @@ async def test_a_disconnect_reaches_the_connections_of_every_worker():
         assert await call(one, "disconnect", user="") == {}
         for caller, _, _ in callers:
             assert await caller.closed() == (3503, "force disconnect")
-        assert (one.node.num_connected, two.node.num_connected, two.node.num_users) == (0, 0, 0)
+        assert (one.node.clients.count, two.node.clients.count, two.node.clients.users) == (0, 0, 0)
 
 
 async def test_a_disconnect_may_be_for_one_connection_one_session_or_all_but_some():
