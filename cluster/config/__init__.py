@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from cluster.config.model import (
     AdminConfig,
+    AppConfig,
     BrokerConfig,
     ChannelConfig,
     ChannelOptions,
@@ -42,6 +43,7 @@ __all__ = [
     "DEVELOPMENT_FILE",
     "REDIS_SCHEMES",
     "AdminConfig",
+    "AppConfig",
     "BrokerConfig",
     "ChannelConfig",
     "ChannelOptions",

@@ -31,6 +31,7 @@ _CONSOLE_URLS: Final = (
     "alertmanager_link",
     "grafana_link",
 )
+_APP_TARGET: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SHORTEST_KEY_BYTES: Final = 32
 #: An empty Valkey with the buffers of a few workers needs some of it.
 _LEAST_MEMORY: Final = 32 << 20
@@ -56,6 +57,7 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _console_urls,
         _channels,
         _hmac_key,
+        _app,
     ]
     if needs_keys:
         rules += [_keys, _key_lengths]
@@ -208,8 +210,20 @@ def _hmac_key(config: Config) -> Iterator[Problem]:
         )
 
 
+def _app(config: Config) -> Iterator[Problem]:
+    app = config.app
+    if app.target and not _APP_TARGET.fullmatch(app.target):
+        yield problem(
+            "app.target", app.target, "give a module and an object in it, as chat.main:app"
+        )
+    if app.reload and not app.target:
+        yield problem("app.reload", True, "give app.target (or --app), whose code is to be watched")
+
+
 def _keys(config: Config) -> Iterator[Problem]:
-    if not config.client.insecure and not config.client.token.hmac_secret_key:
+    # An application may know its clients without tokens.
+    is_known = config.client.insecure or bool(config.app.target)
+    if not is_known and not config.client.token.hmac_secret_key:
         yield problem(
             "client.token.hmac_secret_key",
             "",

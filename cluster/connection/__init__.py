@@ -11,6 +11,7 @@ from cluster.connection.actions import (
     Connect,
     History,
     Leave,
+    Message,
     Publish,
     Refresh,
     Rpc,
@@ -20,7 +21,11 @@ from cluster.connection.actions import (
     Subscription,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CONGESTED_COMMANDS
-from cluster.connection.state_machine import EXPIRED_CLOSE_DELAY_SECONDS, Connection
+from cluster.connection.state_machine import (
+    EXPIRED_CLOSE_DELAY_SECONDS,
+    Connection,
+    MessagingConnection,
+)
 
 __all__ = [
     "COMMANDS_PER_TURN",
@@ -32,6 +37,8 @@ __all__ = [
     "Connection",
     "History",
     "Leave",
+    "Message",
+    "MessagingConnection",
     "Publish",
     "Refresh",
     "Rpc",

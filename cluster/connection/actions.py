@@ -71,7 +71,13 @@ class Rpc(NamedTuple):
     data: bytes
 
 
-Action = Send | Close | Connect | Refresh | Subscribe | Leave | Publish | History | Rpc
+class Message(NamedTuple):
+    """Take a message of the client; nothing answers it."""
+
+    data: bytes
+
+
+Action = Send | Close | Connect | Refresh | Subscribe | Leave | Publish | History | Rpc | Message
 
 
 class Subscription(NamedTuple):

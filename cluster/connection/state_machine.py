@@ -20,6 +20,7 @@ from cluster.connection.actions import (
     Action,
     History,
     Leave,
+    Message,
     Refresh,
     Rpc,
     Send,
@@ -110,6 +111,9 @@ class Connection(CommandIntake):
 
     def _send(self, command: Command, actions: list[Action]) -> None:
         raise NOT_AVAILABLE_CLOSE.fresh()
+
+    def _take_message(self, command: Command, actions: list[Action]) -> None:
+        actions.append(Message(data_text(command.params) or b"null"))
 
     def _refresh(self, command: Command, actions: list[Action]) -> None:
         token = command.params.token
@@ -282,3 +286,11 @@ _HANDLERS = {
     "sub_refresh": Connection._sub_refresh,
 }
 Connection._handlers = _HANDLERS
+
+
+class MessagingConnection(Connection):
+    """A connection whose messages (`send`) an application takes."""
+
+    __slots__ = ()
+
+    _handlers = {**_HANDLERS, "send": Connection._take_message}  # noqa: RUF012 - never changed

@@ -42,6 +42,10 @@ class Family:
 DIRECTIONS: Final = ("in", "out")
 ERROR_TYPES: Final = ("handler", "broker", "store", "internal")
 DROP_REASONS: Final = ("slow", "closed", "broker")
+HANDLER_KINDS: Final = (
+    "connecting", "refreshing", "subscribing", "publishing", "rpc", "message", "disconnecting", "http",
+)  # fmt: skip
+HANDLER_FAILURES: Final = ("exception", "timeout", "overload")
 API_RESULTS: Final = ("ok", "error", "unauthorized")
 REJECT_REASONS: Final = (
     "rate_limit",
@@ -138,6 +142,13 @@ WORKER_FAMILIES: Final = (
     Family("app_command_duration_seconds", "histogram", "worker",
            "From a command's arrival to its reply.", {"method": METHODS},
            buckets=DELIVERY_BUCKETS),
+    Family("app_handler_duration_seconds", "histogram", "worker",
+           "Time that a handler of the application has taken, its wait for a place included.",
+           {"kind": HANDLER_KINDS}, buckets=DELIVERY_BUCKETS),
+    Family("app_handler_failures_total", "counter", "worker",
+           "Handlers of the application that raised what is for no client, took too long, or found no "
+           "place to wait; each is also an error of the type handler.",
+           {"reason": HANDLER_FAILURES}),
     Family("app_broker_up", "gauge", "worker",
            "1 while every connection of the worker to the broker works.", mode="livemin"),
     Family("app_broker_last_message_timestamp_seconds", "gauge", "worker",

@@ -52,6 +52,7 @@ class Counters:
         self.recoveries = dict.fromkeys(catalogue.RECOVERY_RESULTS, 0)
         self.stream_reads = dict.fromkeys(catalogue.READ_RESULTS, 0)
         self.rejected = dict.fromkeys(catalogue.REJECT_REASONS, 0)
+        self.handler_failures = dict.fromkeys(catalogue.HANDLER_FAILURES, 0)
         self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
         self.throttled = dict.fromkeys(catalogue.THROTTLE_REASONS, 0)
         self.log_events = dict.fromkeys(catalogue.LOG_LEVELS, 0)
@@ -60,6 +61,9 @@ class Counters:
         self.event_loop_lag = Distribution(catalogue.LAG_BUCKETS)
         self.command_duration = {
             method: Distribution(catalogue.DELIVERY_BUCKETS) for method in METHODS
+        }
+        self.handler_duration = {
+            kind: Distribution(catalogue.DELIVERY_BUCKETS) for kind in catalogue.HANDLER_KINDS
         }
 
     def closed(self, code: int) -> None:

@@ -116,6 +116,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_stream_reads_total", counters.stream_reads),
         ("app_connections_rejected_total", counters.rejected),
         ("app_api_requests_total", counters.api_requests),
+        ("app_handler_failures_total", counters.handler_failures),
         ("app_throttles_total", counters.throttled),
         ("app_log_events_total", counters.log_events),
         ("app_log_lines_dropped_total", counters.log_lines_dropped),
@@ -129,3 +130,5 @@ def _distributions(counters: Counters) -> Iterator[tuple[str, str, Distribution]
     yield "app_event_loop_lag_seconds", "", counters.event_loop_lag
     for method, distribution in counters.command_duration.items():
         yield "app_command_duration_seconds", method, distribution
+    for kind, distribution in counters.handler_duration.items():
+        yield "app_handler_duration_seconds", kind, distribution

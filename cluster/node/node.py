@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import orjson
 
 from cluster import __version__, json_text
+from cluster.application import Application, ApplicationCallbacks
 from cluster.auth import Claims, authenticate
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
@@ -86,6 +88,10 @@ class Node:
         open_sessions: makes the sessions for the listener of their changes.
         users: counts the connections of each user; None for no limit.
         rpc_handlers: by method; without any, every call is answered with 108.
+        application: the application that this worker runs.
+
+    Attributes:
+        application: its callbacks; None without one.
     """
 
     def __init__(
@@ -97,6 +103,7 @@ class Node:
         open_sessions: Callable[[SessionListener], Sessions],
         users: ConnectionsOfUsers | None = None,
         rpc_handlers: Mapping[str, RpcHandler] | None = None,
+        application: Application | None = None,
     ) -> None:
         self._config = config
         self._counters = counters
@@ -123,6 +130,19 @@ class Node:
         self.commands = Commands(
             config, permissions, self.channels.broker, self.reads, counters, rpc_handlers or {}
         )
+        self.application: ApplicationCallbacks | None = None
+        if application is not None:
+            self.application = ApplicationCallbacks(
+                application,
+                config.app,
+                counters,
+                sessions=self.sessions,
+                broker=self.channels.broker,
+                timeout_seconds=config.broker.timeout,
+                history_policy=permissions.history,
+                publish=self.commands.publish_from_server,
+            )
+            self.commands.application = self.subscriptions.application = self.application
 
     def run(self, work: Coroutine[Any, Any, None]) -> None:
         """Run a coroutine beside the event loop's other work and keep it alive."""
@@ -144,7 +164,14 @@ class Node:
             ClientError: 109 for an expired token, 100 when the store is unavailable.
             Disconnect: 3500 or 3501 for a bad or missing token, 3504 for a user with too many connections.
         """
-        claims = authenticate(request.token, self._config, time.time())
+        data: dict[str, Any] = {}
+        if self.application is not None and self.application.handles_connecting:
+            verify = partial(authenticate, request.token, self._config, time.time())
+            claims, data = await self.application.connecting(
+                client.connection.client, request, verify
+            )
+        else:
+            claims = authenticate(request.token, self._config, time.time())
         self._connects_waiting += 1
         try:
             async with asyncio.timeout(self._config.broker.timeout), self._connects:
@@ -166,7 +193,10 @@ class Node:
             self._leave(session, client, may_end=not session.is_resumed)
             raise
         return Connected(
-            self._connect_result(client, claims, session, subscribed), claims, session, subscribed
+            self._connect_result(client, claims, session, subscribed, data),
+            claims,
+            session,
+            subscribed,
         )
 
     async def _enter(self, user: str, wanted: str | None, client: Client) -> Session:
@@ -201,18 +231,24 @@ class Node:
             self._users.leave(session.user, client.connection.client)
 
     def _connect_result(
-        self, client: Client, claims: Claims, session: Session, subscribed: list[Subscribed]
+        self,
+        client: Client,
+        claims: Claims,
+        session: Session,
+        subscribed: list[Subscribed],
+        data: dict[str, Any],
     ) -> dict[str, Any]:
         result: dict[str, Any] = {
             "client": client.connection.client,
             "version": __version__,
             "data": {
+                **data,
                 "session": {
                     "id": session.id,
                     "resumed": session.is_resumed,
                     "messages": session.messages,
                     "state": orjson.Fragment(session.state),
-                }
+                },
             },
             "ping": max(1, round(self._config.client.ping_interval)),
             "pong": True,
@@ -231,14 +267,32 @@ class Node:
             ClientError: 109 for an expired token.
             Disconnect: 3500 for a bad token or another user's.
         """
+        return self._refreshed(client, self._verified(client, token).expires_at)
+
+    async def refresh_decided(self, client: Client, token: str) -> dict[str, Any]:
+        """Extend a connection as the application's handler decides.
+
+        Raises:
+            ClientError, Disconnect: what the handler raises; if it decides nothing, as `refresh` does.
+        """
+        assert self.application is not None
+        expires_at = await self.application.refreshing(
+            client, token, partial(self._verified, client, token)
+        )
+        return self._refreshed(client, expires_at)
+
+    def _verified(self, client: Client, token: str) -> Claims:
         claims = authenticate(token, self._config, time.time())
         if claims.user != client.connection.user:
             raise INVALID_TOKEN.fresh()
-        client.connection.expires_at = claims.expires_at
+        return claims
+
+    def _refreshed(self, client: Client, expires_at: int) -> dict[str, Any]:
+        client.connection.expires_at = expires_at
         result: dict[str, Any] = {"client": client.connection.client, "version": __version__}
-        if claims.expires_at:
+        if expires_at:
             result["expires"] = True
-            result["ttl"] = max(1, int(claims.expires_at - time.time()))
+            result["ttl"] = max(1, int(expires_at - time.time()))
         return result
 
     def _insufficient(self, subscriber: object, channel: str) -> None:
@@ -265,6 +319,8 @@ class Node:
         """Send a changed session to its local clients (see `SessionListener`)."""
         state = orjson.Fragment(session.state)
         data = {"session": {"state": state, "version": session.version}}
+        if self.application is not None:
+            self.application.session_changed(session)
         for holder in list(session.holders):
             client: Client = holder  # type: ignore[assignment]
             client.perform(client.connection.message(data))

@@ -7,6 +7,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import orjson
+
+from cluster.application import ApplicationCallbacks
+from cluster.application.client_handles import HandledClient
 from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, Config
 from cluster.errors import UNRECOVERABLE_POSITION
@@ -48,6 +52,8 @@ class SubscriptionBuilder:
         self._permissions = permissions
         self._channels = channels
         self._counters = counters
+        #: Set by the node if the worker runs an application.
+        self.application: ApplicationCallbacks | None = None
         # A reply that fills the client's queue would have it closed as slow, again and again.
         self._limits = RecoveryLimits(
             config.client.recovery_max_publication_limit, config.client.queue_max_size // 2
@@ -63,12 +69,14 @@ class SubscriptionBuilder:
             ClientError: as `prepare` does.
         """
         options = self._permissions.options(request.channel)
+        if self.application is not None and self.application.decides_subscribe(request):
+            return None
         self._permissions.allow(request.channel)
         plan = self._plan(request, options)
         joining = self._channels.begin_now(request.channel, plan.policy, plan.recover_from)
         return self._prepared(request, plan, joining) if joining is not None else None
 
-    async def prepare(self, request: SubscribeRequest, reader: object) -> Subscribed:
+    async def prepare(self, request: SubscribeRequest, reader: HandledClient) -> Subscribed:
         """Prepare a subscription: `join` or `abort` follows, with nothing awaited between.
 
         Args:
@@ -76,11 +84,19 @@ class SubscriptionBuilder:
 
         Raises:
             ClientError: 102, 103, 107 as the channel's namespace says; 112 when recovery is impossible and
-                the client wants to know; 100 when the store is away.
+                the client wants to know; 100 when the store is away; what the application's handler raises.
+            Disconnect: what that handler raises.
         """
         options = self._permissions.options(request.channel)
-        self._permissions.allow(request.channel)
-        return await self._prepare(request, options, reader)
+        data: bytes | None = None
+        if self.application is not None and self.application.decides_subscribe(request):
+            data = await self.application.subscribing(reader, request.channel)
+        if data is None:
+            self._permissions.allow(request.channel)
+        subscribed = await self._prepare(request, options, reader)
+        if data:
+            subscribed.result["data"] = orjson.Fragment(data)
+        return subscribed
 
     async def _prepare(
         self, request: SubscribeRequest, options: ChannelOptions, reader: object

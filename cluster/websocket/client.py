@@ -160,6 +160,9 @@ class WebSocketClient(ActionPerformer):
             and not session.is_resumed
             and lived < self._owner.session_short_lived_seconds
         )
+        application = self._node.application
+        if application is not None and application.handles_disconnecting and session is not None:
+            self._run(application.disconnecting(self, session, why))
         self._node.disconnected(self, may_end_session=may_end)
         log.debug(
             "connection_closed",
@@ -243,7 +246,7 @@ class WebSocketClient(ActionPerformer):
     def _rpc(self, action: actions.Rpc) -> None:
         since = time.monotonic()
         try:
-            result = self._node.commands.rpc(self.connection, action.method, action.data)
+            result = self._node.commands.rpc(self, action.method, action.data)
         except ClientError as why:
             answers = self.connection.answered(action.id, why)
         else:
@@ -255,12 +258,31 @@ class WebSocketClient(ActionPerformer):
         self.perform(answers)
 
     def _refresh(self, action: actions.Refresh) -> None:
+        application = self._node.application
+        if application is not None and application.handles_refreshing:
+            refresh = self._node.refresh_decided(self, action.token)
+            self._run(self._do_call(action.id, "refresh", refresh))
+            return
         try:
             result = self._node.refresh(self, action.token)
         except (ClientError, Disconnect) as why:
             self.perform(self.connection.answered(action.id, why))
         else:
             self.perform(self.connection.replied(action.id, "refresh", result))
+
+    def _message(self, action: actions.Message) -> None:
+        self._run(self._do_message(action.data))
+
+    async def _do_message(self, data: bytes) -> None:
+        application = self._node.application
+        assert application is not None, "the connection takes messages"
+        try:
+            await application.message(self, data)
+        except Disconnect as why:
+            self.perform(self.connection.disconnect(why))
+        except ClientError as error:
+            # Nothing answers a message.
+            self._counters.client_error(error.code)
 
     async def _do_call(
         self, number: int, method: str, call: Coroutine[Any, Any, dict[str, Any]]
@@ -298,5 +320,6 @@ _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
     actions.Leave: WebSocketClient._leave_channel,
     actions.History: WebSocketClient._history,
     actions.Rpc: WebSocketClient._rpc,
+    actions.Message: WebSocketClient._message,
 }
 WebSocketClient._performers = _PERFORM

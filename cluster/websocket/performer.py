@@ -154,7 +154,21 @@ class ActionPerformer(FrameProtocol):
 
     def _publish(self, action: actions.Publish) -> None:
         done = partial(self._published, action.id, time.monotonic())
+        application = self._node.application
+        if application is not None and application.handles_publishing:
+            self._run(self._do_publish(action, done))
+            return
         self._node.commands.publish(self.connection, action.channel, action.data, done)
+
+    async def _do_publish(
+        self, action: actions.Publish, done: Callable[[ClientError | None], None]
+    ) -> None:
+        try:
+            await self._node.commands.publish_decided(self, action.channel, action.data, done)
+        except ClientError as error:
+            done(error)
+        except Disconnect as why:
+            self.perform(self.connection.answered(action.id, why))
 
     def _published(self, number: int, since: float, error: ClientError | None) -> None:
         self._counters.command_duration["publish"].observe(time.monotonic() - since)

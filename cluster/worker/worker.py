@@ -16,15 +16,16 @@ import resource
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import uvloop
 
 from cluster import api
 from cluster import log as logs
+from cluster.application import Application
 from cluster.children.listeners import BACKLOG
 from cluster.config import Config
-from cluster.errors import BootFailed, StoreError
+from cluster.errors import BootFailed, ConfigError, StoreError
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.metrics.worker_metrics import WorkerMetrics
@@ -73,6 +74,7 @@ class Worker:
         status: StatusPipe,
         is_patient: bool,
         rpc_handlers: Mapping[str, RpcHandler],
+        application: Application | None,
     ) -> None:
         self._is_patient = is_patient
         self._config = config
@@ -100,6 +102,7 @@ class Worker:
             open_sessions=self._stores.open_sessions,
             users=self._stores.open_user_connections(),
             rpc_handlers=rpc_handlers,
+            application=application,
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
         app = web_app.application(self._server)
@@ -110,6 +113,8 @@ class Worker:
             key=config.http_api.key,
             is_draining=self._stop.is_set,
         )
+        if application is not None and self._node.application is not None:
+            web_app.mount(app, application, self._node.application.calls)
         self._http = web_app.runner(
             app,
             self._server,
@@ -227,16 +232,33 @@ class Worker:
         log.error("background_task_stopped", exc_info=task.exception())
         self._stop.set()
 
+    async def _start_http(self) -> None:
+        try:
+            await self._http.setup()
+        except Exception as error:
+            if self._node.application is None:
+                raise
+            log.exception("application_start_failed")
+            reason = f"{type(error).__name__}: {error}"
+            raise BootFailed(f"app.http of the application cannot start: {reason}") from None
+
     async def _close_http(self) -> None:
         """Let requests in progress finish, then end the application; once."""
-        if not self._is_http_closed:
-            self._is_http_closed = True
+        if self._is_http_closed:
+            return
+        self._is_http_closed = True
+        try:
             await self._http.cleanup()
+        except Exception:
+            if self._node.application is None:
+                raise
+            self._counters.errors["handler"] += 1
+            log.exception("application_cleanup_failed")
 
     async def _accept(self) -> None:
         # Accepted sockets inherit it.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        await self._http.setup()
+        await self._start_http()
         assert self._http.server is not None, "setup() has made it"
         self._listener = PausableListener(
             Acceptor(self._server, self._http.server), self._socket, BACKLOG
@@ -287,6 +309,7 @@ class Worker:
 
     async def _flush(self) -> None:
         for phase, flush in (
+            *((("clients", app.calls.flush),) if (app := self._node.application) else ()),
             ("broker", self._node.commands.flush),
             ("sessions", self._stores.sessions.flush),
         ):
@@ -374,6 +397,7 @@ def run(
     status_fd: int,
     is_patient: bool = False,
     rpc_handlers: Mapping[str, RpcHandler] | None = None,
+    load_application: Callable[[], Application] | None = None,
 ) -> int:
     """Run one worker; returns its exit code.
 
@@ -384,7 +408,8 @@ def run(
         status_fd: where the supervisor hears from it.
         is_patient: wait for a store that is away instead of failing to boot; for a worker that
             takes a place in a cluster that has served already.
-        rpc_handlers: an application's handlers for `rpc`, by method.
+        rpc_handlers: handlers for `rpc`, by method, if there is no application.
+        load_application: imports the application; its `ConfigError` is why the worker cannot boot.
     """
     status = StatusPipe(status_fd)
     status.report("starting")
@@ -399,12 +424,14 @@ def run(
             status=status,
             is_patient=is_patient,
             rpc_handlers=rpc_handlers or {},
+            application=application,
         )
         await worker.run()
 
     try:
+        application = load_application() if load_application is not None else None
         uvloop.run(main())
-    except BootFailed as error:
+    except (BootFailed, ConfigError) as error:
         status.report("failed", str(error))
         log.error("worker_boot_failed", reason=str(error), slot=slot)
         return error.exit_code

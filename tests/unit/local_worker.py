@@ -13,6 +13,7 @@ import orjson
 from aiohttp import web
 
 from cluster import api
+from cluster.application import Application
 from cluster.broker import BrokerListener
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
 from cluster.metrics.counters import Counters
@@ -108,6 +109,7 @@ class LocalWorker:
         *,
         store: MemoryStore | None = None,
         rpc_handlers: Mapping[str, Callable[[str, bytes], Any]] | None = None,
+        application: Application | None = None,
     ) -> None:
         self.config = config
         self.store = store or MemoryStore()
@@ -121,7 +123,9 @@ class LocalWorker:
             open_broker=self._open_broker,
             open_sessions=self._open_sessions,
             rpc_handlers=rpc_handlers,
+            application=application,
         )
+        self.application = application
         self.server = WebSocketServer(
             config, self.node, self.counters, is_ready=lambda: self.is_ready
         )
@@ -150,6 +154,8 @@ class LocalWorker:
             key=self.config.http_api.key,
             is_draining=lambda: not self.is_ready,
         )
+        if self.application is not None and self.node.application is not None:
+            web_app.mount(app, self.application, self.node.application.calls)
         http = web_app.runner(
             app,
             self.server,
