@@ -299,6 +299,10 @@ class Worker:
 
     async def _drain_all(self, window_seconds: float) -> None:
         """Close the clients and finish the HTTP requests in progress, side by side."""
+        if (application := self._node.application) is not None:
+            # The handlers of ended connections use what the cleanup of app.http ends.
+            await self._server.drain(window_seconds, self._hurry)
+            await application.calls.flush()
         await asyncio.gather(
             self._server.drain(window_seconds, self._hurry), self._settle_and_close_http()
         )
@@ -309,7 +313,6 @@ class Worker:
 
     async def _flush(self) -> None:
         for phase, flush in (
-            *((("clients", app.calls.flush),) if (app := self._node.application) else ()),
             ("broker", self._node.commands.flush),
             ("sessions", self._stores.sessions.flush),
         ):

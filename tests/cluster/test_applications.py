@@ -169,6 +169,24 @@ async def test_with_reload_an_edit_rolls_the_workers(tmp_path: Path):
         assert await version_of(cluster) == 2
 
 
+async def test_at_a_stop_handlers_of_ended_connections_run_before_the_cleanup(tmp_path: Path):
+    cluster = application_cluster(tmp_path, workers=1)
+    assert cluster.modules is not None
+    module, ends = cluster.modules / "moving.py", cluster.modules / "ends"
+    module.write_text(
+        f"{module.read_text()}\n"
+        f"def note(text):\n    open({str(ends)!r}, 'a').write(text + '\\n')\n\n"
+        "@app.disconnecting\nasync def disconnecting(client, event):\n    note(f'{event.code}')\n\n"
+        "async def cleanup(http):\n    note('cleanup')\n\napp.http.on_cleanup.append(cleanup)\n"
+    )
+    async with cluster:
+        clients = [await connected(cluster) for _ in range(5)]
+        assert await cluster.stop() == 0
+        for client in clients:
+            await client.close()
+    assert ends.read_text().split() == ["3001"] * 5 + ["cleanup"]
+
+
 @pytest.mark.parametrize(
     ("target", "reason"),
     [
