@@ -113,7 +113,13 @@ class Connection(CommandIntake):
         raise NOT_AVAILABLE_CLOSE.fresh()
 
     def _take_message(self, command: Command, actions: list[Action]) -> None:
-        actions.append(Message(data_text(command.params) or b"null"))
+        try:
+            data = data_text(command.params)
+        except ClientError as error:
+            # A `send` has no reply.
+            self._counters.client_error(error.code)
+        else:
+            actions.append(Message(data or b"null"))
 
     def _refresh(self, command: Command, actions: list[Action]) -> None:
         token = command.params.token

@@ -71,6 +71,16 @@ def test_a_send_is_never_replied_to(connection: Connection, data: bytes):
     assert said(connection.receive(b'{"send":{%b}}' % data)) == []
 
 
+def test_with_an_application_a_send_is_passed_on_and_data_nested_too_deeply_is_dropped():
+    messaging = machine.MessagingConnection("c", channel_limit=1, counters=Counters())
+    messaging.receive(b'{"id":1,"connect":{}}')
+    messaging.connected(1, {}, user="", info=b"", expires_at=0, server_side={})
+    assert messaging.receive(b'{"send":{"data":{"a": 1.0}}}') == [machine.Message(b'{"a": 1.0}')]
+    assert messaging.receive(b'{"send":{}}') == [machine.Message(b"null")]
+    deep = b"[" * 600 + b"]" * 600
+    assert messaging.receive(b'{"send":{"data":%b}}' % deep) == []
+
+
 @pytest.mark.parametrize("method", ["ping", "presence", "presence_stats"])
 def test_a_method_without_an_implementation_is_not_available(connection: Connection, method: str):
     assert error_code(connection.receive(line(2, method, channel="a"))) == 108
