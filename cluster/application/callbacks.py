@@ -39,6 +39,7 @@ from cluster.config import AppConfig
 from cluster.errors import (
     BAD_REQUEST,
     BAD_REQUEST_CLOSE,
+    CONNECTION_CLOSED,
     INTERNAL,
     METHOD_NOT_FOUND,
     NOT_AVAILABLE,
@@ -117,6 +118,16 @@ class ApplicationCallbacks:
 
     # --- what clients do ---------------------------------------------------------------------
 
+    def handle(self, client: HandledClient) -> ApplicationClient:
+        """Make the handle of a connected client.
+
+        Raises:
+            Disconnect: its connection has ended.
+        """
+        if client.session is None:
+            raise CONNECTION_CLOSED.fresh()
+        return ApplicationClient(client, client.session, self)
+
     async def connecting(
         self, client: str, request: ConnectRequest, authenticate: Callable[[], Claims]
     ) -> tuple[Claims, dict[str, Any]]:
@@ -163,7 +174,7 @@ class ApplicationCallbacks:
         except (ClientError, Disconnect) as why:
             refusal = why
         event = Refreshing(token, claims.expires_at if claims is not None else None)
-        handle = ApplicationClient.of(client, self)
+        handle = self.handle(client)
         handler = self._handlers["refreshing"]
         answer = await self.calls.call("refreshing", handler, handle, event, finish=_refresh_answer)
         if answer is not None:
@@ -186,20 +197,21 @@ class ApplicationCallbacks:
         Raises:
             ClientError: 103 if the handler refuses it.
         """
-        handle = ApplicationClient.of(client, self)
+        handle = self.handle(client)
         handler = self._handlers["subscribing"]
         answer: bytes | None = await self.calls.call(
             "subscribing", handler, handle, Subscribing(channel), finish=_subscribe_answer
         )
         return answer
 
-    async def publishing(self, client: HandledClient, channel: str, data: bytes) -> bytes | None:
+    async def publishing(
+        self, handle: ApplicationClient, channel: str, data: bytes
+    ) -> bytes | None:
         """Decide on a publish; returns the data to publish; None is no decision.
 
         Raises:
             ClientError: 103 if the handler refuses it.
         """
-        handle = ApplicationClient.of(client, self)
         handler = self._handlers["publishing"]
 
         def finish(answer: Any) -> bytes | None:
@@ -251,16 +263,15 @@ class ApplicationCallbacks:
         if found is None:
             raise METHOD_NOT_FOUND.fresh()
         value = data if found.is_raw else decoded(data)
-        handle = ApplicationClient.of(client, self)
+        handle = self.handle(client)
         return self.calls.call("rpc", found.handler, handle, value, finish=_rpc_result)
 
-    async def message(self, client: HandledClient, data: bytes) -> None:
+    async def message(self, handle: ApplicationClient, data: bytes) -> None:
         """Call the handler of messages.
 
         Raises:
             ClientError, Disconnect: what the handler raises. Nothing answers an error.
         """
-        handle = ApplicationClient.of(client, self)
         await self.calls.call("message", self._handlers["message"], handle, decoded(data))
 
     async def disconnecting(self, client: HandledClient, session: Session, why: Disconnect) -> None:

@@ -9,7 +9,7 @@ import orjson
 
 from cluster.application.handler_values import ApplicationDisconnect, decoded
 from cluster.errors import SERVER_UNSUBSCRIBE, Disconnect, Unsubscribe
-from cluster.sessions import Session, SessionConflict, SessionGone
+from cluster.sessions import Session, SessionConflict
 
 #: So often `ApplicationSession.change` tries again when others change the session at the same time.
 _ATTEMPTS: Final = 20
@@ -136,14 +136,6 @@ class ApplicationClient:
     def __init__(self, client: HandledClient, session: Session, updates: SessionUpdates) -> None:
         self._client = client
         self.session = ApplicationSession(session, updates)
-
-    @classmethod
-    def of(cls, client: HandledClient, updates: SessionUpdates) -> ApplicationClient:
-        """Make the handle of a connected client."""
-        session = client.session
-        if session is None:
-            raise SessionGone("the client is not connected")
-        return cls(client, session, updates)
 
     @property
     def _connection(self) -> HandledConnection:

@@ -6,7 +6,7 @@ Rules
 - A plain function is called on the event loop and cannot be stopped: it must not block. One that takes
   longer than the limit counts as a failure too, although its answer is used.
 - Only `ApplicationError` and `ApplicationDisconnect` reach the client, because their codes were checked
-  where they were made; any other exception is a failure of the handler.
+  where they were made; any other exception is a failure of the handler. So is a `CancelledError` of its own.
 - Each failure is counted. Its traceback is logged once, ten of them per second and worker at most.
 """
 
@@ -83,7 +83,10 @@ class HandlerCalls:
                 return finish(answer) if finish is not None else answer
         except (ApplicationError, ApplicationDisconnect, HandlerRefusal):
             raise
-        except Exception as error:  # noqa: BLE001 - an application may raise anything
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
             if limit.expired():
                 self.failed(kind, handler, "timeout", None)
             else:
@@ -99,7 +102,7 @@ class HandlerCalls:
         """Count the duration of a handler that was called at `since`, by the monotonic clock."""
         self._counters.handler_duration[kind].observe(time.monotonic() - since)
 
-    def failed(self, kind: str, handler: object, reason: str, error: Exception | None) -> None:
+    def failed(self, kind: str, handler: object, reason: str, error: BaseException | None) -> None:
         """Count a failure and log it, with the traceback of `error`."""
         self._counters.errors["handler"] += 1
         self._counters.handler_failures[reason] += 1

@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 
 from cluster import json_text
-from cluster.application import ApplicationCallbacks
+from cluster.application import ApplicationCallbacks, ApplicationClient
 from cluster.application.client_handles import HandledClient
 from cluster.broker import Broker, HistoryPolicy
 from cluster.config import Config
@@ -93,7 +93,8 @@ class Commands:
 
     async def publish_decided(
         self,
-        client: HandledClient,
+        connection: Connection,
+        handle: ApplicationClient,
         channel: str,
         data: bytes,
         done: Callable[[ClientError | None], None],
@@ -106,15 +107,13 @@ class Commands:
         """
         application = self.application
         assert application is not None
-        async with application.in_order(client) as its_turn:
+        async with application.in_order(connection) as its_turn:
             policy = self._permissions.history(channel)
-            decided = await application.publishing(client, channel, data)
+            decided = await application.publishing(handle, channel, data)
             if decided is None:
                 self._permissions.allow(channel)
             await its_turn()
-            self._send(
-                client.connection, channel, data if decided is None else decided, policy, done
-            )
+            self._send(connection, channel, data if decided is None else decided, policy, done)
 
     def _send(
         self,

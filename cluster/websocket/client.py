@@ -271,13 +271,14 @@ class WebSocketClient(ActionPerformer):
             self.perform(self.connection.replied(action.id, "refresh", result))
 
     def _message(self, action: actions.Message) -> None:
-        self._run(self._do_message(action.data))
-
-    async def _do_message(self, data: bytes) -> None:
         application = self._node.application
         assert application is not None, "the connection takes messages"
+        # The handle is made now: the client may leave before its message is handled.
+        self._run(self._do_message(application.message(application.handle(self), action.data)))
+
+    async def _do_message(self, handling: Coroutine[Any, Any, None]) -> None:
         try:
-            await application.message(self, data)
+            await handling
         except Disconnect as why:
             self.perform(self.connection.disconnect(why))
         except ClientError as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+from cluster.application import ApplicationClient
 from cluster.connection import Action, Connection, actions
 from cluster.errors import INTERNAL, SERVER_ERROR, TOO_MANY_REQUESTS_CLOSE, ClientError, Disconnect
 from cluster.log import get_logger
@@ -156,15 +157,21 @@ class ActionPerformer(FrameProtocol):
         done = partial(self._published, action.id, time.monotonic())
         application = self._node.application
         if application is not None and application.handles_publishing:
-            self._run(self._do_publish(action, done))
+            self._run(self._do_publish(action, done, application.handle(self)))
             return
         self._node.commands.publish(self.connection, action.channel, action.data, done)
 
     async def _do_publish(
-        self, action: actions.Publish, done: Callable[[ClientError | None], None]
+        self,
+        action: actions.Publish,
+        done: Callable[[ClientError | None], None],
+        handle: ApplicationClient,
     ) -> None:
+        commands = self._node.commands
         try:
-            await self._node.commands.publish_decided(self, action.channel, action.data, done)
+            await commands.publish_decided(
+                self.connection, handle, action.channel, action.data, done
+            )
         except ClientError as error:
             done(error)
         except Disconnect as why:

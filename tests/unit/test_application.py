@@ -219,6 +219,37 @@ async def test_messages_of_clients_are_taken_and_answered_with_messages():
         assert await caller.closed() == (4100, "bye")
 
 
+async def test_what_a_client_has_sent_before_it_left_is_handled():
+    app = cluster.Application()
+    heard: list[Any] = []
+    app.message(lambda client, data: heard.append(data))
+    app.publishing(lambda client, event: True)
+    worker = LocalWorker(configured(), application=app)
+    async with worker.open():
+        listener, caller = await entered(worker), await entered(worker)
+        await ask(listener, "subscribe", channel="a")
+        caller.say(
+            {"send": {"data": 1}}, {"id": 7, "publish": {"channel": "a", "data": 2}}, {"id": 8}
+        )
+        assert (await caller.closed())[0] == 3501
+        await listener.until(lambda: listener.pubs() == [2])
+        await until(lambda: heard == [1], WITHIN, "the message is handled")
+
+
+@pytest.mark.parametrize("error", [asyncio.CancelledError, SystemExit])
+async def test_a_handler_that_cancels_itself_or_exits_has_failed(error: type[BaseException]):
+    app = cluster.Application()
+
+    @app.rpc("end")
+    async def end(client: cluster.ApplicationClient, data: Any) -> None:
+        raise error
+
+    async with LocalWorker(configured(), application=app).open() as worker:
+        caller = await entered(worker)
+        assert (await ask(caller, "rpc", method="end"))["error"]["code"] == 100
+    assert worker.counters.handler_failures["exception"] == 1
+
+
 async def test_a_message_without_a_handler_closes_with_3508():
     app = cluster.Application()
     app.rpc("a")(lambda client, data: None)
