@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from tests.docs.pages import blocks
 from tests.harness.client import Client, ReplyError
 from tests.harness.cluster import REPOSITORY, Cluster
 from tests.harness.waiting import until, until_async
@@ -218,7 +219,20 @@ def test_reload_without_an_application_is_refused(tmp_path: Path):
     assert "app.reload: true is not allowed; give app.target (or --app)" in done.stderr
 
 
-# --- the examples ------------------------------------------------------------------------------
+# --- the documentation and the examples ------------------------------------------------------------------------------
+
+
+async def test_the_first_application_of_the_how_to_page_answers(tmp_path: Path):
+    page = REPOSITORY / "docs" / "how-to" / "write-an-application.md"
+    first = next(block for block in blocks(page) if block.kind == "python")
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    (modules / "sums.py").write_text(first.text)
+    config = {"app": {"target": "sums:app"}}
+    async with Cluster(tmp_path, workers=1, modules=modules, config=config) as cluster:
+        client = await connected(cluster)
+        assert await client.call("rpc", {"method": "add", "data": [1, 2, 3]}) == {"data": 6}
+        await client.close()
 
 
 async def example(folder: Path, name: str) -> Cluster:
