@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Awaitable, Callable
 
 from aiohttp import web
-from aiohttp.typedefs import Handler, Middleware
 
 from cluster.application.handler_calls import HandlerCalls
 
+_Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
-def failures(calls: HandlerCalls) -> Middleware:
-    """Make the middleware that lets no failure of an application pass."""
+
+def answer_failures(http: web.Application, calls: HandlerCalls) -> None:
+    """Let no failure of an application pass; call it before the application starts."""
 
     @web.middleware
-    async def answer_failures(request: web.Request, handler: Handler) -> web.StreamResponse:
+    async def answer(request: web.Request, handler: _Handler) -> web.StreamResponse:
         since = time.monotonic()
         try:
             return await handler(request)
@@ -26,4 +28,5 @@ def failures(calls: HandlerCalls) -> Middleware:
         finally:
             calls.observe("http", since)
 
-    return answer_failures
+    # First, so that it sees what the application's own middlewares let pass.
+    http.middlewares.insert(0, answer)

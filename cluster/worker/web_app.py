@@ -15,7 +15,7 @@ from aiohttp.abc import AbstractAccessLogger
 from cluster import log
 from cluster.application import Application
 from cluster.application.handler_calls import HandlerCalls
-from cluster.application.http_errors import failures
+from cluster.application.http_errors import answer_failures
 from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.websocket import handshake
 from cluster.websocket.accept import HEAD_LIMIT_BYTES, upgrade_kept_alive
@@ -53,8 +53,7 @@ def application(server: WebSocketServer) -> web.Application:
 
 def mount(app: web.Application, application: Application, calls: HandlerCalls) -> None:
     """Serve the HTTP routes of an application below `/app/`."""
-    # First, so that it sees what the application's own middlewares let pass.
-    application.http.middlewares.insert(0, failures(calls))
+    answer_failures(application.http, calls)
     app.add_subapp(APP_PATH, application.http)
 
 

@@ -215,9 +215,8 @@ async def test_what_a_client_has_sent_before_it_left_is_handled():
     async with worker.open():
         listener, caller = await entered(worker), await entered(worker)
         await ask(listener, "subscribe", channel="a")
-        caller.say(
-            {"send": {"data": 1}}, {"id": 7, "publish": {"channel": "a", "data": 2}}, {"id": 8}
-        )
+        caller.say({"send": {"data": 1}}, {"id": 7, "publish": {"channel": "a", "data": 2}})
+        caller.wire.send_text(b"no command")
         assert (await caller.closed())[0] == 3501
         await listener.until(lambda: listener.pubs() == [2])
         await until(lambda: heard == [1], WITHIN, "the message is handled")
@@ -233,7 +232,9 @@ async def test_a_handler_that_cancels_itself_or_exits_has_failed(error: type[Bas
 
     async with LocalWorker(configured(), application=app).open() as worker:
         caller = await entered(worker)
-        assert (await ask(caller, "rpc", method="end"))["error"]["code"] == 100
+        with capture_logs() as logged:
+            assert (await ask(caller, "rpc", method="end"))["error"]["code"] == 100
+    assert [one["reason"] for one in logged if one["event"] == "handler_failed"] == ["exception"]
     assert worker.counters.handler_failures["exception"] == 1
 
 

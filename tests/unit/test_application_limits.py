@@ -133,7 +133,7 @@ async def test_a_session_is_changed_by_all_tabs_at_once_and_no_change_is_lost():
             lambda state: {"count": (state or {"count": 0})["count"] + 1}
         )
 
-    worker = LocalWorker(configured(), application=app)
+    worker = LocalWorker(limited(handler_timeout=60.0), application=app)
     async with worker.open():
         first = await worker.caller()
         session = (await first.connect())["data"]["session"]["id"]
