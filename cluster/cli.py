@@ -11,13 +11,15 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from functools import partial
 from importlib.util import find_spec
 from typing import NoReturn
 
 from cluster import __version__, config, log
-from cluster.errors import ConfigError, DependencyMissing, ExitError
+from cluster.errors import ConfigError, DependencyMissing, ExitError, Problem
 from cluster.terminal_text import escaped_lines
 
 _EPILOG = (
@@ -33,6 +35,8 @@ _UP_FLAGS: Mapping[str, str] = {
     "redis_urls": "broker.redis_urls",
     "data_dir": "server.data_dir",
     "nginx": "server.nginx",
+    "app": "app.target",
+    "reload": "app.reload",
 }
 
 
@@ -158,6 +162,13 @@ def _add_up(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> No
         metavar="URL",
         help="use this Redis or Valkey instead of an embedded one; give several to shard by channel",
     )
+    add("--app", metavar="MODULE:APP", help="the application in Python that the workers run")
+    add(
+        "--reload",
+        action="store_true",
+        default=None,
+        help="roll the workers when the code of the application changes, for development",
+    )
     add("--no-nginx", action="store_false", dest="nginx", default=None, help="run no nginx")
     source = up.add_mutually_exclusive_group()
     source.add_argument(
@@ -222,11 +233,29 @@ def _up(arguments: argparse.Namespace) -> int:
     def load() -> config.Config:
         return config.load(file, env=os.environ, flags=_flags(arguments))
 
-    return supervisor.run(load(), reload=load)
+    settings = load()
+    if settings.app.target:
+        _check_application(settings.app.target)
+    return supervisor.run(settings, reload=load)
+
+
+def _check_application(target: str) -> None:
+    """Import the application in a process of its own: this one lives on, and must stay small.
+
+    Raises:
+        ConfigError: if it cannot be used.
+    """
+    command = [sys.executable, "-m", "cluster.application.app_loading", target]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, check=False)
+    if done.returncode:
+        told = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
+        reason = told or f"the program that imports it has ended with {done.returncode}"
+        raise ConfigError([Problem("app.target", target, reason)])
 
 
 def _worker(arguments: argparse.Namespace) -> int:
     from cluster import worker
+    from cluster.application.app_loading import load
 
     with os.fdopen(arguments.config_fd, "rb") as document:
         settings = config.from_json(document.read())
@@ -240,6 +269,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         listen_fd=arguments.listen_fd,
         status_fd=arguments.status_fd,
         is_patient=arguments.patient,
+        load_application=partial(load, settings.app.target) if settings.app.target else None,
     )
 
 

@@ -153,6 +153,10 @@ class _RpcParams(msgspec.Struct, gc=False):
     data: msgspec.Raw = msgspec.Raw()
 
 
+class _SendParams(msgspec.Struct, gc=False):
+    data: msgspec.Raw = msgspec.Raw()
+
+
 class _TokenParams(msgspec.Struct, gc=False):
     channel: str | None = None
     token: str | None = None
@@ -168,7 +172,7 @@ _PARAMS: Final[dict[str, type[msgspec.Struct]]] = {
     "presence_stats": _ChannelParams,
     "history": _HistoryParams,
     "rpc": _RpcParams,
-    "send": _NoParams,
+    "send": _SendParams,
     "refresh": _TokenParams,
     "sub_refresh": _TokenParams,
 }
@@ -298,7 +302,7 @@ def publish_request(params: _PublishParams) -> tuple[str, bytes]:
     return channel, data
 
 
-def data_text(params: _PublishParams | _RpcParams) -> bytes:
+def data_text(params: _PublishParams | _RpcParams | _SendParams) -> bytes:
     """Return `data` as it was sent, b"" if absent; raises `ClientError` 107 if nested too deeply."""
     data = bytes(params.data)
     if len(data) > 2 * json_text.MAXIMUM_NESTING and json_text.is_too_deep(data):

@@ -13,6 +13,7 @@ from cluster.config.channel_regex import ChannelRegex
 from cluster.config.model import (
     AdminConfig,
     ApiKeyConfig,
+    AppConfig,
     BrokerConfig,
     ChannelConfig,
     ChannelOptions,
@@ -47,6 +48,7 @@ __all__ = [
     "REDIS_SCHEMES",
     "AdminConfig",
     "ApiKeyConfig",
+    "AppConfig",
     "BrokerConfig",
     "ChannelConfig",
     "ChannelOptions",

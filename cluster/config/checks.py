@@ -38,6 +38,7 @@ _CONSOLE_URLS: Final = (
 )
 #: What stands for the channels without a namespace where a list of namespaces is given.
 WITHOUT_NAMESPACE: Final = "without_namespace"
+_APP_TARGET: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SHORTEST_KEY_BYTES: Final = 32
 _TOKEN_SECTIONS: Final = ("client.token", "client.subscription_token")
 _HMAC_KEYS: Final = tuple(
@@ -73,6 +74,7 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _public_keys,
         _personal_channel,
         _api_keys,
+        _app,
     ]
     if needs_keys:
         rules += [_keys, _key_lengths]
@@ -301,9 +303,21 @@ def _public_keys(config: Config) -> Iterator[Problem]:
             yield problem(f"{section}.jwks_file", options.jwks_file, advice)
 
 
+def _app(config: Config) -> Iterator[Problem]:
+    app = config.app
+    if app.target and not _APP_TARGET.fullmatch(app.target):
+        yield problem(
+            "app.target", app.target, "give a module and an object in it, as chat.main:app"
+        )
+    if app.reload and not app.target:
+        yield problem("app.reload", True, "give app.target (or --app), whose code is to be watched")
+
+
 def _keys(config: Config) -> Iterator[Problem]:
     client = config.client
-    if not client.insecure and not has_keys(client.token):
+    # An application may know its clients without tokens.
+    is_known = client.insecure or bool(config.app.target)
+    if not is_known and not has_keys(client.token):
         yield problem(
             "client.token.hmac_secret_key",
             "",

@@ -438,6 +438,25 @@ class HttpApiConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class AppConfig:
+    """The application in Python that the workers run."""
+
+    target: str = _optional("", text="the application, as package.module:app; empty is none")
+    reload: bool = _boolean(
+        False, text="roll the workers when its code changes; for development only"
+    )
+    handler_timeout: float = _seconds(
+        4.0, minimum=0.01, text="time a handler may take, its wait for a place included"
+    )
+    handler_concurrency: int = _integer(
+        256,
+        minimum=1,
+        maximum=100_000,
+        text="handlers per worker that may run at a time; four times as many may wait",
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """The level and format of the logs."""
 
@@ -463,4 +482,5 @@ class Config:
     admin: AdminConfig = field(default_factory=AdminConfig)
     console: ConsoleConfig = field(default_factory=ConsoleConfig)
     http_api: HttpApiConfig = field(default_factory=HttpApiConfig)
+    app: AppConfig = field(default_factory=AppConfig)
     log: LogConfig = field(default_factory=LogConfig)

@@ -12,6 +12,7 @@ from cluster.connection.actions import (
     ExpiryDelays,
     History,
     Leave,
+    Message,
     PresenceRead,
     Publish,
     Refresh,
@@ -25,7 +26,7 @@ from cluster.connection.actions import (
     SubscriptionSource,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CONGESTED_COMMANDS
-from cluster.connection.state_machine import Connection
+from cluster.connection.state_machine import Connection, MessagingConnection
 
 __all__ = [
     "COMMANDS_PER_TURN",
@@ -37,6 +38,8 @@ __all__ = [
     "ExpiryDelays",
     "History",
     "Leave",
+    "Message",
+    "MessagingConnection",
     "PresenceRead",
     "Publish",
     "Refresh",

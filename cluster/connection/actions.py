@@ -85,6 +85,12 @@ class Rpc(NamedTuple):
     data: bytes
 
 
+class Message(NamedTuple):
+    """Take a message of the client; nothing answers it."""
+
+    data: bytes
+
+
 Action = (
     Send
     | Close
@@ -97,6 +103,7 @@ Action = (
     | History
     | PresenceRead
     | Rpc
+    | Message
 )
 
 

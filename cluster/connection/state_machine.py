@@ -23,6 +23,7 @@ from cluster.connection.actions import (
     ExpiryDelays,
     History,
     Leave,
+    Message,
     PresenceRead,
     Refresh,
     Rpc,
@@ -123,6 +124,15 @@ class Connection(CommandIntake):
 
     def _send(self, command: Command, actions: list[Action]) -> None:
         raise NOT_AVAILABLE_CLOSE.fresh()
+
+    def _take_message(self, command: Command, actions: list[Action]) -> None:
+        try:
+            data = data_text(command.params)
+        except ClientError as error:
+            # A `send` has no reply.
+            self._counters.client_error(error.code)
+        else:
+            actions.append(Message(data or b"null"))
 
     def _refresh(self, command: Command, actions: list[Action]) -> None:
         token = command.params.token
@@ -351,3 +361,11 @@ _HANDLERS = {
     "sub_refresh": Connection._sub_refresh,
 }
 Connection._handlers = _HANDLERS
+
+
+class MessagingConnection(Connection):
+    """A connection whose messages (`send`) an application takes."""
+
+    __slots__ = ()
+
+    _handlers = {**_HANDLERS, "send": Connection._take_message}  # noqa: RUF012 - never changed

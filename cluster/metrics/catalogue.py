@@ -48,6 +48,10 @@ API_ERROR_CODES: Final = ("100", "102", "104", "107", "108", "112", "113", "othe
 CONTROL_RESULTS: Final = (
     "sent", "received", "unknown", "invalid", "unanswered", "lost", "dropped",
 )  # fmt: skip
+HANDLER_KINDS: Final = (
+    "connecting", "refreshing", "subscribing", "publishing", "rpc", "message", "disconnecting", "http",
+)  # fmt: skip
+HANDLER_FAILURES: Final = ("exception", "timeout", "overload")
 REJECT_REASONS: Final = (
     "rate_limit",
     "connection_limit",
@@ -181,6 +185,13 @@ WORKER_FAMILIES: Final = (
     Family("app_command_duration_seconds", "histogram", "worker",
            "From a command's arrival to its reply.", {"method": METHODS},
            buckets=DELIVERY_BUCKETS),
+    Family("app_handler_duration_seconds", "histogram", "worker",
+           "Time that a handler of the application has taken, its wait for a place included.",
+           {"kind": HANDLER_KINDS}, buckets=DELIVERY_BUCKETS),
+    Family("app_handler_failures_total", "counter", "worker",
+           "Handlers of the application that raised what is for no client, took too long, or found no "
+           "place to wait; each is also an error of the type handler.",
+           {"reason": HANDLER_FAILURES}),
     Family("app_broker_up", "gauge", "worker",
            "1 while every connection of the worker to the broker works.", mode="livemin"),
     Family("app_broker_last_message_timestamp_seconds", "gauge", "worker",

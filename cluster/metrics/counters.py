@@ -58,6 +58,7 @@ class Counters:
         self.tokens_refused = dict.fromkeys(catalogue.TOKEN_REFUSALS, 0)
         self.refresh_failures = dict.fromkeys(catalogue.REFRESH_FAILURES, 0)
         self.key_set_reads = dict.fromkeys(catalogue.KEY_SET_RESULTS, 0)
+        self.handler_failures = dict.fromkeys(catalogue.HANDLER_FAILURES, 0)
         self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
         self.api_errors = dict.fromkeys(catalogue.API_ERROR_CODES, 0)
         self.api_duration = {
@@ -72,6 +73,9 @@ class Counters:
         self.event_loop_lag = Distribution(catalogue.LAG_BUCKETS)
         self.command_duration = {
             method: Distribution(catalogue.DELIVERY_BUCKETS) for method in METHODS
+        }
+        self.handler_duration = {
+            kind: Distribution(catalogue.DELIVERY_BUCKETS) for kind in catalogue.HANDLER_KINDS
         }
 
     def closed(self, code: int) -> None:

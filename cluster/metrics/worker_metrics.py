@@ -124,6 +124,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_api_requests_total", counters.api_requests),
         ("app_api_errors_total", counters.api_errors),
         ("app_control_messages_total", counters.control),
+        ("app_handler_failures_total", counters.handler_failures),
         ("app_throttles_total", counters.throttled),
         ("app_log_events_total", counters.log_events),
         ("app_log_lines_dropped_total", counters.log_lines_dropped),
@@ -139,3 +140,5 @@ def _distributions(counters: Counters) -> Iterator[tuple[str, str, Distribution]
         yield "app_api_duration_seconds", method, distribution
     for method, distribution in counters.command_duration.items():
         yield "app_command_duration_seconds", method, distribution
+    for kind, distribution in counters.handler_duration.items():
+        yield "app_handler_duration_seconds", kind, distribution

@@ -11,7 +11,9 @@ from typing import Any
 import orjson
 
 from cluster import json_text
-from cluster.broker import Broker, ConditionalResult, PublishCondition
+from cluster.application import ApplicationCallbacks, ApplicationClient
+from cluster.application.client_handles import HandledClient
+from cluster.broker import Broker, ConditionalResult, HistoryPolicy, PublishCondition
 from cluster.config import Config
 from cluster.connection import Connection
 from cluster.errors import (
@@ -68,6 +70,8 @@ class Commands:
         self._reads = reads
         self._counters = counters
         self._rpc_handlers = dict(rpc_handlers)
+        #: Set by the node if the worker runs an application.
+        self.application: ApplicationCallbacks | None = None
         self._publishing = 0
         self._all_published = asyncio.Event()
 
@@ -86,6 +90,43 @@ class Commands:
         except ClientError as error:
             done(error)
             return
+        self._send(connection, channel, data, access.history, done)
+
+    async def publish_decided(
+        self,
+        connection: Connection,
+        handle: ApplicationClient,
+        channel: str,
+        data: bytes,
+        done: Callable[[ClientError | None], None],
+    ) -> None:
+        """Publish for a client what the application's handler allows, in the order of the calls.
+
+        Raises:
+            ClientError, Disconnect: what the handler raises, or 102, 103, 107 as the permissions say; `done`
+                is not called then.
+        """
+        application = self.application
+        assert application is not None
+        async with application.in_order(connection) as its_turn:
+            access = self._permissions.access(channel)
+            decided = await application.publishing(handle, channel, data)
+            if decided is None:
+                self._permissions.allow(Operation.PUBLISH, channel, connection)
+                decided = data
+            if access.checks_data and not access.accepts(decided):
+                raise BAD_REQUEST.fresh()
+            await its_turn()
+            self._send(connection, channel, decided, access.history, done)
+
+    def _send(
+        self,
+        connection: Connection,
+        channel: str,
+        data: bytes,
+        policy: HistoryPolicy,
+        done: Callable[[ClientError | None], None],
+    ) -> None:
         subscription = connection.channels.get(channel)
         details = subscription.details if subscription is not None else None
         body = publication_body(
@@ -97,7 +138,7 @@ class Commands:
         )
         self._publishing += 1
         self._broker.publish(
-            channel, body, access.history, int(time.time() * 1000), partial(self._published, done)
+            channel, body, policy, int(time.time() * 1000), partial(self._published, done)
         )
 
     def _published(
@@ -213,7 +254,7 @@ class Commands:
         }
 
     def rpc(
-        self, connection: Connection, method: str, data: bytes
+        self, client: HandledClient, method: str, data: bytes
     ) -> dict[str, Any] | Coroutine[Any, Any, dict[str, Any]]:
         """Call an application's handler.
 
@@ -224,13 +265,16 @@ class Commands:
             ClientError: 108 without any handler, 104 without this one, 100 when it fails, or
                 the `ClientError` that it raises; the coroutine raises the last two.
         """
+        application = self.application
+        if application is not None and application.handles_rpc:
+            return application.rpc(client, method, data)
         if not self._rpc_handlers:
             raise NOT_AVAILABLE.fresh()
         handler = self._rpc_handlers.get(method)
         if handler is None:
             raise METHOD_NOT_FOUND.fresh()
         try:
-            answer = handler(connection.user, data)
+            answer = handler(client.connection.user, data)
             if hasattr(answer, "__await__"):
                 return self._awaited(method, data, answer)
             return _rpc_result(data, answer)

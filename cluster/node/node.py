@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
+from functools import partial
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 import orjson
 
 from cluster import __version__, json_text
+from cluster.application import Application, ApplicationCallbacks
 from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
@@ -82,10 +84,12 @@ class Node:
         revocations: what is revoked and blocked; None for nothing.
         rpc_handlers: by method; without any, every call is answered with 108.
         presence_store: who is in which channel; None for a node without presence, joins and leaves.
+        application: the application that this worker runs.
 
     Attributes:
         members: the members of this worker's channels; None without presence.
         presence: reads who is in a channel.
+        application: its callbacks; None without one.
     """
 
     def __init__(
@@ -99,6 +103,7 @@ class Node:
         revocations: RevokedTokens | None = None,
         rpc_handlers: Mapping[str, RpcHandler] | None = None,
         presence_store: PresenceStore | None = None,
+        application: Application | None = None,
     ) -> None:
         self._config = config
         self._counters = counters
@@ -150,6 +155,19 @@ class Node:
         self.server_reads = ServerReads(
             config, permissions, self.channels.broker, self.reads, counters
         )
+        self.application: ApplicationCallbacks | None = None
+        if application is not None:
+            self.application = ApplicationCallbacks(
+                application,
+                config.app,
+                counters,
+                sessions=self.sessions,
+                broker=self.channels.broker,
+                timeout_seconds=config.broker.timeout,
+                history_policy=permissions.history,
+                publish=self.commands.publish_from_server,
+            )
+            self.commands.application = self.subscriptions.application = self.application
 
     def _members_of(self, store: PresenceStore | None) -> Members | None:
         if store is None:
@@ -192,7 +210,14 @@ class Node:
                 3504 for a user with too many connections, 3505 for too many channels, 3507 for one that is
                 blocked.
         """
-        claims = await self.authenticator.connection(request.token)
+        data: dict[str, Any] = {}
+        if self.application is not None and self.application.handles_connecting:
+            verify = partial(self.authenticator.connection, request.token)
+            claims, data = await self.application.connecting(
+                client.connection.client, request, verify
+            )
+        else:
+            claims = await self.authenticator.connection(request.token)
         granted: dict[str, ServerSide] = {}
         if claims.channels or claims.subs or self._server_side.has_personal:
             granted = self._server_side.of_claims(claims)
@@ -218,7 +243,10 @@ class Node:
             self._leave(session, client, may_end=not session.is_resumed)
             raise
         return Connected(
-            self._connect_result(client, claims, session, subscribed), claims, session, subscribed
+            self._connect_result(client, claims, session, subscribed, data),
+            claims,
+            session,
+            subscribed,
         )
 
     async def _admit(self, claims: Claims, wanted: str | None, client: Client) -> Session:
@@ -274,18 +302,24 @@ class Node:
             self._users.leave(session.user, client.connection.client)
 
     def _connect_result(
-        self, client: Client, claims: Claims, session: Session, subscribed: list[Subscribed]
+        self,
+        client: Client,
+        claims: Claims,
+        session: Session,
+        subscribed: list[Subscribed],
+        data: dict[str, Any],
     ) -> dict[str, Any]:
         result: dict[str, Any] = {
             "client": client.connection.client,
             "version": __version__,
             "data": {
+                **data,
                 "session": {
                     "id": session.id,
                     "resumed": session.is_resumed,
                     "messages": session.messages,
                     "state": orjson.Fragment(session.state),
-                }
+                },
             },
             "ping": max(1, round(self._config.client.ping_interval)),
             "pong": True,
@@ -302,10 +336,27 @@ class Node:
         Raises:
             ClientError, Disconnect: as `Refreshes.verified` does; 3010 for a token with other channels.
         """
+        claims = await self._verified(client, token)
+        return self.refreshes.take(client.connection, claims)
+
+    async def _verified(self, client: Client, token: str) -> Claims:
         claims = await self.refreshes.verified(client.connection, token)
         if has_changed(claims, client.connection.channels):
             raise INSUFFICIENT_STATE.fresh()
-        return self.refreshes.take(client.connection, claims)
+        return claims
+
+    async def refresh_decided(self, client: Client, token: str) -> dict[str, Any]:
+        """Extend a connection as the application's handler decides.
+
+        Raises:
+            ClientError, Disconnect: what the handler raises; if it decides nothing, as `refresh` does.
+        """
+        assert self.application is not None
+        claims, expires_at = await self.application.refreshing(
+            client, token, partial(self._verified, client, token)
+        )
+        known = claims if claims is not None else client.connection.claims
+        return self.refreshes.take(client.connection, known._replace(expires_at=expires_at))
 
     async def sub_refresh(self, client: Client, channel: str, token: str) -> dict[str, Any]:
         """Extend a subscription that expires; raises as `Refreshes.subscription` does."""
@@ -353,6 +404,8 @@ class Node:
         """Send a changed session to its local clients (see `SessionListener`)."""
         state = orjson.Fragment(session.state)
         data = {"session": {"state": state, "version": session.version}}
+        if self.application is not None:
+            self.application.session_changed(session)
         for holder in list(session.holders):
             client: Client = holder  # type: ignore[assignment]
             client.perform(client.connection.message(data))

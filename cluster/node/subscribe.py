@@ -12,6 +12,8 @@ from typing import Any, Final, NamedTuple
 import orjson
 
 from cluster import tags_filter
+from cluster.application import ApplicationCallbacks
+from cluster.application.client_handles import HandledClient
 from cluster.auth import ChannelOverride, SubscriptionClaims
 from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, Config
@@ -89,6 +91,8 @@ class SubscriptionBuilder:
         self._permissions = permissions
         self._channels = channels
         self._counters = counters
+        #: Set by the node if the worker runs an application.
+        self.application: ApplicationCallbacks | None = None
         # A reply that fills the client's queue would have it closed as slow, again and again.
         self._limits = RecoveryLimits(
             config.client.recovery_max_publication_limit, config.client.queue_max_size // 2
@@ -109,13 +113,15 @@ class SubscriptionBuilder:
             claims = self._tokens.granted_now(request, connection)
             if claims is None:
                 return None
+        elif self.application is not None and self.application.decides_subscribe(request):
+            return None
         else:
             self._check(access, connection)
         plan = self._token_plan(request, access, connection, claims)
         return self._begun_now(request, plan, claims)
 
     async def prepare(
-        self, request: SubscribeRequest, reader: object, connection: Connection
+        self, request: SubscribeRequest, reader: HandledClient, connection: Connection
     ) -> Subscribed:
         """Prepare a subscription: `join` or `abort` follows, with nothing awaited between.
 
@@ -124,17 +130,25 @@ class SubscriptionBuilder:
 
         Raises:
             ClientError: 102, 103, 107 as the channel's namespace says; 112 when recovery is impossible and
-                the client wants to know; 100 when the store is away; 103, 109, 110 for its token.
-            Disconnect: 3500 for a token for another channel, user or client.
+                the client wants to know; 100 when the store is away; 103, 109, 110 for its token; what the
+                application's handler raises.
+            Disconnect: 3500 for a token for another channel, user or client; what that handler raises.
         """
         access = self._permissions.access(request.channel)
         claims: SubscriptionClaims | None = None
+        data: bytes | None = None
         if request.token:
             claims = await self._tokens.granted(request, connection)
         else:
-            self._check(access, connection)
+            if self.application is not None and self.application.decides_subscribe(request):
+                data = await self.application.subscribing(reader, request.channel)
+            if data is None:
+                self._check(access, connection)
         plan = self._token_plan(request, access, connection, claims)
-        return await self._begun(request, plan, reader, claims)
+        subscribed = await self._begun(request, plan, reader, claims)
+        if data:
+            subscribed.result["data"] = orjson.Fragment(data)
+        return subscribed
 
     def _token_plan(
         self,

@@ -31,6 +31,7 @@ from cluster.errors import ClusterError, ConfigError
 from cluster.metrics.multiprocess import live_sum
 from cluster.metrics.supervisor_metrics import SupervisorMetrics
 from cluster.supervisor.build import revision
+from cluster.supervisor.code_watch import watch_code
 from cluster.supervisor.console_view import (
     cluster_state,
     development_key,
@@ -202,6 +203,8 @@ class Supervisor:
         self._watch(self._operate())
         self._watch(self._count_sessions(config))
         self._watch(self._trim_logs())
+        if config.app.reload:
+            self._watch(watch_code(config.app.target, lambda: self._queue("roll")))
         if self._terminal.is_live:
             self._watch(self._show_status())
 

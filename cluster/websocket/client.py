@@ -169,6 +169,9 @@ class WebSocketClient(ActionPerformer):
             and not session.is_resumed
             and lived < self._owner.session_short_lived_seconds
         )
+        application = self._node.application
+        if application is not None and application.handles_disconnecting and session is not None:
+            self._run(application.disconnecting(self, session, why))
         self._node.disconnected(self, may_end_session=may_end)
         log.debug(
             "connection_closed",
@@ -268,7 +271,7 @@ class WebSocketClient(ActionPerformer):
     def _rpc(self, action: actions.Rpc) -> None:
         since = time.monotonic()
         try:
-            result = self._node.commands.rpc(self.connection, action.method, action.data)
+            result = self._node.commands.rpc(self, action.method, action.data)
         except ClientError as why:
             answers = self.connection.answered(action.id, why)
         else:
@@ -280,11 +283,29 @@ class WebSocketClient(ActionPerformer):
         self.perform(answers)
 
     def _refresh(self, action: actions.Refresh) -> None:
-        self._run(self._do_call(action.id, "refresh", self._node.refresh(self, action.token)))
+        application = self._node.application
+        decides = application is not None and application.handles_refreshing
+        refresh = self._node.refresh_decided if decides else self._node.refresh
+        self._run(self._do_call(action.id, "refresh", refresh(self, action.token)))
 
     def _sub_refresh(self, action: actions.SubRefresh) -> None:
         refresh = self._node.sub_refresh(self, action.channel, action.token)
         self._run(self._do_call(action.id, "sub_refresh", refresh))
+
+    def _message(self, action: actions.Message) -> None:
+        application = self._node.application
+        assert application is not None, "the connection takes messages"
+        # The handle is made now: the client may leave before its message is handled.
+        self._run(self._do_message(application.message(application.handle(self), action.data)))
+
+    async def _do_message(self, handling: Coroutine[Any, Any, None]) -> None:
+        try:
+            await handling
+        except Disconnect as why:
+            self.perform(self.connection.disconnect(why))
+        except ClientError as error:
+            # Nothing answers a message.
+            self._counters.client_error(error.code)
 
     async def _do_call(
         self, number: int, method: str, call: Coroutine[Any, Any, dict[str, Any]]
@@ -348,5 +369,6 @@ _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
     actions.History: WebSocketClient._history,
     actions.PresenceRead: WebSocketClient._presence,
     actions.Rpc: WebSocketClient._rpc,
+    actions.Message: WebSocketClient._message,
 }
 WebSocketClient._performers = _PERFORM

@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+from cluster.application import ApplicationClient
 from cluster.connection import Action, Connection, actions
 from cluster.errors import INTERNAL, SERVER_ERROR, TOO_MANY_REQUESTS_CLOSE, ClientError, Disconnect
 from cluster.log import get_logger
@@ -154,7 +155,27 @@ class ActionPerformer(FrameProtocol):
 
     def _publish(self, action: actions.Publish) -> None:
         done = partial(self._published, action.id, time.monotonic())
+        application = self._node.application
+        if application is not None and application.handles_publishing:
+            self._run(self._do_publish(action, done, application.handle(self)))
+            return
         self._node.commands.publish(self.connection, action.channel, action.data, done)
+
+    async def _do_publish(
+        self,
+        action: actions.Publish,
+        done: Callable[[ClientError | None], None],
+        handle: ApplicationClient,
+    ) -> None:
+        commands = self._node.commands
+        try:
+            await commands.publish_decided(
+                self.connection, handle, action.channel, action.data, done
+            )
+        except ClientError as error:
+            done(error)
+        except Disconnect as why:
+            self.perform(self.connection.answered(action.id, why))
 
     def _published(self, number: int, since: float, error: ClientError | None) -> None:
         self._counters.command_duration["publish"].observe(time.monotonic() - since)

@@ -21,7 +21,7 @@ from aiohttp import hdrs
 
 from cluster.addresses import trusted_networks
 from cluster.config import Config
-from cluster.connection import Connection, ExpiryDelays, State
+from cluster.connection import Connection, ExpiryDelays, MessagingConnection, State
 from cluster.errors import SHUTDOWN
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
@@ -102,6 +102,11 @@ class WebSocketServer:
             config.client, trusted_networks(config.server.trusted_proxies)
         )
         self.clients: set[WebSocketClient] = set()
+        self._connection_type: type[Connection] = Connection
+        if node.application is not None:
+            node.application.clients = self.clients
+            if node.application.handles_messages:
+                self._connection_type = MessagingConnection
         self.listener: PausableListener | None = None
         self._config = config
         self._is_ready = is_ready
@@ -146,7 +151,7 @@ class WebSocketServer:
             tail: bytes that arrived after the request.
         """
         query = message.url.query
-        connection = Connection(
+        connection = self._connection_type(
             str(uuid.uuid4()),
             channel_limit=self._config.client.channel_limit,
             counters=self.counters,

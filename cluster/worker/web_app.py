@@ -13,10 +13,16 @@ from aiohttp import web
 from aiohttp.abc import AbstractAccessLogger
 
 from cluster import log
+from cluster.application import Application
+from cluster.application.handler_calls import HandlerCalls
+from cluster.application.http_errors import answer_failures
 from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.websocket import handshake
 from cluster.websocket.accept import HEAD_LIMIT_BYTES, upgrade_kept_alive
 from cluster.websocket.server import WebSocketServer
+
+#: Where the routes of the application begin.
+APP_PATH: Final = "/app/"
 
 #: How long the rest of a request that was answered early is read before its connection is closed.
 _LINGERING_SECONDS: Final = 1.0
@@ -43,6 +49,12 @@ def application(server: WebSocketServer) -> web.Application:
     app = web.Application()
     app.router.add_route("*", handshake.PATH, upgrade_kept_alive(server))
     return app
+
+
+def mount(app: web.Application, application: Application, calls: HandlerCalls) -> None:
+    """Serve the HTTP routes of an application below `/app/`."""
+    answer_failures(application.http, calls)
+    app.add_subapp(APP_PATH, application.http)
 
 
 def runner(

@@ -17,15 +17,16 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 
 import uvloop
 
 from cluster import api
 from cluster import log as logs
+from cluster.application import Application
 from cluster.children.listeners import BACKLOG
 from cluster.config import Config
-from cluster.errors import BootFailed, StoreError
+from cluster.errors import BootFailed, ConfigError, StoreError
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.metrics.worker_metrics import WorkerMetrics
@@ -75,6 +76,7 @@ class Worker:
         status: StatusPipe,
         is_patient: bool,
         rpc_handlers: Mapping[str, RpcHandler],
+        application: Application | None,
     ) -> None:
         self._is_patient = is_patient
         self._config = config
@@ -103,6 +105,7 @@ class Worker:
             users=self._stores.open_user_connections(),
             revocations=self._stores.revocations,
             rpc_handlers=rpc_handlers,
+            application=application,
             presence_store=self._stores.open_presence(),
         )
         self._control = Control(
@@ -123,6 +126,8 @@ class Worker:
             is_draining=self._stop.is_set,
             revocations=self._stores.revocations,
         )
+        if application is not None and self._node.application is not None:
+            web_app.mount(app, application, self._node.application.calls)
         self._http = web_app.runner(
             app,
             self._server,
@@ -243,16 +248,33 @@ class Worker:
         log.error("background_task_stopped", exc_info=task.exception())
         self._stop.set()
 
+    async def _start_http(self) -> None:
+        try:
+            await self._http.setup()
+        except Exception as error:
+            if self._node.application is None:
+                raise
+            log.exception("application_start_failed")
+            reason = f"{type(error).__name__}: {error}"
+            raise BootFailed(f"app.http of the application cannot start: {reason}") from None
+
     async def _close_http(self) -> None:
         """Let requests in progress finish, then end the application; once."""
-        if not self._is_http_closed:
-            self._is_http_closed = True
+        if self._is_http_closed:
+            return
+        self._is_http_closed = True
+        try:
             await self._http.cleanup()
+        except Exception:
+            if self._node.application is None:
+                raise
+            self._counters.errors["handler"] += 1
+            log.exception("application_cleanup_failed")
 
     async def _accept(self) -> None:
         # Accepted sockets inherit it.
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        await self._http.setup()
+        await self._start_http()
         assert self._http.server is not None, "setup() has made it"
         self._listener = PausableListener(
             Acceptor(self._server, self._http.server), self._socket, BACKLOG
@@ -293,6 +315,10 @@ class Worker:
 
     async def _drain_all(self, window_seconds: float) -> None:
         """Close the clients and finish the HTTP requests in progress, side by side."""
+        if (application := self._node.application) is not None:
+            # The handlers of ended connections use what the cleanup of app.http ends.
+            await self._server.drain(window_seconds, self._hurry)
+            await application.calls.flush()
         await asyncio.gather(
             self._server.drain(window_seconds, self._hurry), self._settle_and_close_http()
         )
@@ -396,6 +422,7 @@ def run(
     status_fd: int,
     is_patient: bool = False,
     rpc_handlers: Mapping[str, RpcHandler] | None = None,
+    load_application: Callable[[], Application] | None = None,
 ) -> int:
     """Run one worker; returns its exit code.
 
@@ -406,7 +433,8 @@ def run(
         status_fd: where the supervisor hears from it.
         is_patient: wait for a store that is away instead of failing to boot; for a worker that
             takes a place in a cluster that has served already.
-        rpc_handlers: an application's handlers for `rpc`, by method.
+        rpc_handlers: handlers for `rpc`, by method, if there is no application.
+        load_application: imports the application; its `ConfigError` is why the worker cannot boot.
     """
     status = StatusPipe(status_fd)
     status.report("starting")
@@ -421,12 +449,14 @@ def run(
             status=status,
             is_patient=is_patient,
             rpc_handlers=rpc_handlers or {},
+            application=application,
         )
         await worker.run()
 
     try:
+        application = load_application() if load_application is not None else None
         uvloop.run(main())
-    except BootFailed as error:
+    except (BootFailed, ConfigError) as error:
         status.report("failed", str(error))
         log.error("worker_boot_failed", reason=str(error), slot=slot)
         return error.exit_code

@@ -7,7 +7,7 @@ from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[2]
-PYTHON_FOLDERS = ("cluster", "loadtest", "scripts", "tests", "benchmarks")
+PYTHON_FOLDERS = ("cluster", "examples", "loadtest", "scripts", "tests", "benchmarks")
 
 
 @cache

@@ -96,6 +96,7 @@ class Cluster:
         redis_urls: tuple[str, ...] = (),
         has_nginx: bool = True,
         source: Path = REPOSITORY,
+        modules: Path | None = None,
     ) -> None:
         self.directory = directory
         self.workers_wanted = workers
@@ -103,6 +104,7 @@ class Cluster:
         self.redis_urls = redis_urls
         self.has_nginx = has_nginx
         self.source = source
+        self.modules = modules
         self.port = free_ports(workers + SPARE_SLOTS + 2)
         self.admin_port = self.port + 1
         self.worker_port_base = self.port + 2
@@ -128,7 +130,8 @@ class Cluster:
         """Start the program without waiting."""
         self.directory.mkdir(parents=True, exist_ok=True)
         (self.directory / "config.json").write_text(json.dumps(self.config, indent=1))
-        environment = {**os.environ, "PYTHONPATH": str(self.source), "PYTHONUNBUFFERED": "1"}
+        path = os.pathsep.join(str(one) for one in (self.source, self.modules) if one is not None)
+        environment = {**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 self.command(),

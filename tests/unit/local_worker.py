@@ -14,6 +14,7 @@ import orjson
 from aiohttp import web
 
 from cluster import api
+from cluster.application import Application
 from cluster.broker import BrokerListener
 from cluster.config import ChannelConfig, ChannelOptions, ClientConfig, Config
 from cluster.metrics.counters import Counters
@@ -111,6 +112,7 @@ class LocalWorker:
         *,
         store: MemoryStore | None = None,
         rpc_handlers: Mapping[str, Callable[[str, bytes], Any]] | None = None,
+        application: Application | None = None,
     ) -> None:
         self.config = config
         self.store = store or MemoryStore()
@@ -124,6 +126,7 @@ class LocalWorker:
             open_broker=self._open_broker,
             open_sessions=self._open_sessions,
             rpc_handlers=rpc_handlers,
+            application=application,
             presence_store=MemoryPresence(self.store, ttl_seconds=config.client.presence_ttl),
         )
         self.control = Control(
@@ -132,6 +135,7 @@ class LocalWorker:
             open_broker=lambda listener: MemoryControlBroker(self.store, listener),
             timeout_seconds=config.broker.timeout,
         )
+        self.application = application
         self.server = WebSocketServer(
             config, self.node, self.counters, is_ready=lambda: self.is_ready
         )
@@ -162,6 +166,8 @@ class LocalWorker:
             name="local",
             is_draining=lambda: not self.is_ready,
         )
+        if self.application is not None and self.node.application is not None:
+            web_app.mount(app, self.application, self.node.application.calls)
         http = web_app.runner(
             app,
             self.server,

@@ -90,6 +90,16 @@ def test_presence_is_requested_and_answered(connection: Connection, method: str)
     assert codes(connection.receive(line(3, method))) == [3501]
 
 
+def test_with_an_application_a_send_is_passed_on_and_data_nested_too_deeply_is_dropped():
+    messaging = machine.MessagingConnection("c", channel_limit=1, counters=Counters())
+    messaging.receive(b'{"id":1,"connect":{}}')
+    messaging.connected(1, {}, user="", info=b"", expires_at=0, server_side={})
+    assert messaging.receive(b'{"send":{"data":{"a": 1.0}}}') == [machine.Message(b'{"a": 1.0}')]
+    assert messaging.receive(b'{"send":{}}') == [machine.Message(b"null")]
+    deep = b"[" * 600 + b"]" * 600
+    assert messaging.receive(b'{"send":{"data":%b}}' % deep) == []
+
+
 def test_a_sub_refresh_of_a_foreign_channel_is_denied(connection: Connection):
     assert error_code(connection.receive(line(2, "sub_refresh", channel="a", token="t"))) == 103
 

@@ -1,0 +1,425 @@
+"""What the node of a worker calls when a client does something that an application handles.
+
+The attributes `handles_…` say whether there is a handler. Without an application a worker has no object of
+this class, and does nothing more than to look for one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from typing import Any, Final, TypedDict
+
+import msgspec
+import orjson
+
+from cluster import json_text
+from cluster.application.client_handles import ApplicationClient, HandledClient
+from cluster.application.declaration import Application
+from cluster.application.handler_calls import HandlerCalls
+from cluster.application.handler_values import (
+    ConnectAnswer,
+    Connecting,
+    Disconnecting,
+    HandlerRefusal,
+    PublishAnswer,
+    Publishing,
+    RefreshAnswer,
+    Refreshing,
+    StreamHistory,
+    StreamPublication,
+    SubscribeAnswer,
+    Subscribing,
+    decoded,
+)
+from cluster.auth import Claims
+from cluster.broker import Broker, HistoryPolicy
+from cluster.config import AppConfig
+from cluster.errors import (
+    BAD_REQUEST,
+    BAD_REQUEST_CLOSE,
+    CONNECTION_CLOSED,
+    INTERNAL,
+    METHOD_NOT_FOUND,
+    NOT_AVAILABLE,
+    PERMISSION_DENIED,
+    UNRECOVERABLE_POSITION,
+    ClientError,
+    Disconnect,
+    StoreError,
+)
+from cluster.metrics.counters import Counters
+from cluster.protocol import (
+    ConnectRequest,
+    Position,
+    Publication,
+    SubscribeRequest,
+    server_publication_body,
+)
+from cluster.sessions import Session, Sessions
+
+#: A change of a session arrives within milliseconds; it may be lost with the connection to the store.
+_SEEN_WITHIN_SECONDS: Final = 1.0
+
+
+class _Body(TypedDict, total=False):
+    data: msgspec.Raw
+    info: msgspec.Raw
+    tags: dict[str, str]
+
+
+_BODY: Final[json_text.JsonDecoder[dict[str, Any]]] = json_text.JsonDecoder(_Body)
+
+
+class ApplicationCallbacks:
+    """An application in one worker.
+
+    Args:
+        history_policy: of a channel; raises `ClientError`.
+        publish: publishes a body; see `Commands.publish_from_server`.
+
+    Attributes:
+        clients: the worker's clients, connected or not; set by the server.
+        calls: the calls of its handlers.
+    """
+
+    def __init__(
+        self,
+        application: Application,
+        options: AppConfig,
+        counters: Counters,
+        *,
+        sessions: Sessions,
+        broker: Broker,
+        timeout_seconds: float,
+        history_policy: Callable[[str], HistoryPolicy],
+        publish: Callable[[str, bytes], Awaitable[Position]],
+    ) -> None:
+        self.clients: Iterable[HandledClient] = ()
+        self.calls = HandlerCalls(options, counters)
+        self._handlers = dict(application.handlers)
+        self._rpc_methods = dict(application.rpc_methods)
+        self._sessions = sessions
+        self._broker = broker
+        self._timeout_seconds = timeout_seconds
+        self._history_policy = history_policy
+        self._publish = publish
+        self._turns: dict[object, asyncio.Future[None]] = {}
+        self._seen: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
+        self.handles_connecting = "connecting" in self._handlers
+        self.handles_refreshing = "refreshing" in self._handlers
+        self.handles_subscribing = "subscribing" in self._handlers
+        self.handles_publishing = "publishing" in self._handlers
+        self.handles_rpc = bool(self._rpc_methods)
+        self.handles_messages = "message" in self._handlers
+        self.handles_disconnecting = "disconnecting" in self._handlers
+        application.start(self)
+
+    # --- what clients do ---------------------------------------------------------------------
+
+    def handle(self, client: HandledClient) -> ApplicationClient:
+        """Make the handle of a connected client.
+
+        Raises:
+            Disconnect: its connection has ended.
+        """
+        if client.session is None:
+            raise CONNECTION_CLOSED.fresh()
+        return ApplicationClient(client, client.session, self)
+
+    async def connecting(
+        self, client: str, request: ConnectRequest, authenticate: Callable[[], Awaitable[Claims]]
+    ) -> tuple[Claims, dict[str, Any]]:
+        """Decide on a connect; returns the claims, and the members of the reply's data.
+
+        Args:
+            client: the id of the connection.
+            authenticate: verifies the token; see `cluster.auth.authenticate`.
+        """
+        claims = await _claims(request, authenticate)
+        event = Connecting(
+            client,
+            claims.user if claims is not None else None,
+            decoded(claims.info) if claims is not None else None,
+            request.name,
+            request.data,
+        )
+        handler = self._handlers["connecting"]
+        answer = await self.calls.call("connecting", handler, event, finish=_connect_answer)
+        if answer is None:
+            if claims is None:
+                raise BAD_REQUEST_CLOSE.fresh()
+            return claims, {}
+        accepted, info, data = answer
+        known = claims or Claims("", b"", 0)
+        return known._replace(
+            user=known.user if accepted.user is None else accepted.user,
+            info=known.info if info is None else info,
+            expires_at=known.expires_at if accepted.expires_at is None else accepted.expires_at,
+        ), data
+
+    async def refreshing(
+        self, client: HandledClient, token: str, authenticate: Callable[[], Awaitable[Claims]]
+    ) -> tuple[Claims | None, int]:
+        """Decide on a refresh; returns the claims of the token, if it is ours, and when the connection expires.
+
+        Args:
+            authenticate: verifies the token, and that it is the client's.
+        """
+        claims: Claims | None = None
+        refusal: ClientError | Disconnect | None = None
+        try:
+            claims = await authenticate()
+        except (ClientError, Disconnect) as why:
+            refusal = why
+        event = Refreshing(token, claims.expires_at if claims is not None else None)
+        handle = self.handle(client)
+        handler = self._handlers["refreshing"]
+        answer = await self.calls.call("refreshing", handler, handle, event, finish=_refresh_answer)
+        if answer is not None:
+            expires_at: int = answer.expires_at
+            return claims, expires_at
+        if claims is None:
+            assert refusal is not None
+            raise refusal
+        return claims, claims.expires_at
+
+    def decides_subscribe(self, request: SubscribeRequest) -> bool:
+        """Whether the handler is asked: a subscription token, or a private channel, is not its matter."""
+        return (
+            self.handles_subscribing and not request.token and not request.channel.startswith("$")
+        )
+
+    async def subscribing(self, client: HandledClient, channel: str) -> bytes | None:
+        """Decide on a subscribe; returns the subscriber's data, b"" for none; None is no decision.
+
+        Raises:
+            ClientError: 103 if the handler refuses it.
+        """
+        handle = self.handle(client)
+        handler = self._handlers["subscribing"]
+        answer: bytes | None = await self.calls.call(
+            "subscribing", handler, handle, Subscribing(channel), finish=_subscribe_answer
+        )
+        return answer
+
+    async def publishing(
+        self, handle: ApplicationClient, channel: str, data: bytes
+    ) -> bytes | None:
+        """Decide on a publish; returns the data to publish; None is no decision.
+
+        Raises:
+            ClientError: 103 if the handler refuses it.
+        """
+        handler = self._handlers["publishing"]
+
+        def finish(answer: Any) -> bytes | None:
+            return _publish_answer(answer, data)
+
+        decided: bytes | None = await self.calls.call(
+            "publishing", handler, handle, Publishing(channel, data), finish=finish
+        )
+        return decided
+
+    @contextlib.asynccontextmanager
+    async def in_order(self, client: object) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+        """Keep the order of a client's publishes, whose handlers run side by side.
+
+        Yields a function that waits until the publishes that were entered before are left.
+        """
+        before = self._turns.get(client)
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._turns[client] = turn
+
+        async def its_turn() -> None:
+            if before is not None:
+                await before
+
+        try:
+            yield its_turn
+        finally:
+            # Also one that was refused must not let a later one pass those before it.
+            if before is not None and not before.done():
+                before.add_done_callback(lambda _: self._left(client, turn))
+            else:
+                self._left(client, turn)
+
+    def _left(self, client: object, turn: asyncio.Future[None]) -> None:
+        if not turn.done():
+            turn.set_result(None)
+        if self._turns.get(client) is turn:
+            del self._turns[client]
+
+    def rpc(
+        self, client: HandledClient, method: str, data: bytes
+    ) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Call the handler of a method.
+
+        Raises:
+            ClientError: 104 without one.
+        """
+        found = self._rpc_methods.get(method)
+        if found is None:
+            raise METHOD_NOT_FOUND.fresh()
+        value = data if found.is_raw else decoded(data)
+        handle = self.handle(client)
+        return self.calls.call("rpc", found.handler, handle, value, finish=_rpc_result)
+
+    async def message(self, handle: ApplicationClient, data: bytes) -> None:
+        """Call the handler of messages.
+
+        Raises:
+            ClientError, Disconnect: what the handler raises. Nothing answers an error.
+        """
+        await self.calls.call("message", self._handlers["message"], handle, decoded(data))
+
+    async def disconnecting(self, client: HandledClient, session: Session, why: Disconnect) -> None:
+        """Call the handler of ended connections; what it raises for the client has no effect."""
+        handle = ApplicationClient(client, session, self)
+        event = Disconnecting(why.code, why.reason)
+        with contextlib.suppress(ClientError, Disconnect):
+            await self.calls.call("disconnecting", self._handlers["disconnecting"], handle, event)
+
+    # --- sessions ------------------------------------------------------------------------------
+
+    async def update(self, session: Session, state: Any, expected_version: int | None) -> int:
+        return await self._sessions.update(
+            session.id, state=state, expected_version=expected_version
+        )
+
+    async def seen(self, session: Session, version: int) -> None:
+        if session.version >= version or not session.holders:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._seen.setdefault(session.id, [])
+        waiting.append((version, future))
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_SEEN_WITHIN_SECONDS):
+                    await future
+        finally:
+            waiting.remove((version, future))
+            if not waiting and self._seen.get(session.id) is waiting:
+                del self._seen[session.id]
+
+    def session_changed(self, session: Session) -> None:
+        """Wake the handlers that wait for a change."""
+        for version, future in self._seen.get(session.id, ()):
+            if version <= session.version and not future.done():
+                future.set_result(None)
+
+    # --- what the application does -------------------------------------------------------------
+
+    def publish(self, channel: str, data: Any, tags: dict[str, str] | None) -> Awaitable[Position]:
+        try:
+            text = json_text.of(data)
+        except (orjson.JSONEncodeError, json_text.JsonTextInvalid):
+            raise BAD_REQUEST.fresh() from None
+        return self._publish(channel, server_publication_body(text, tags))
+
+    async def history(
+        self, channel: str, *, limit: int, since: Position | None, reverse: bool
+    ) -> StreamHistory:
+        policy = self._history_policy(channel)
+        if not policy.size:
+            raise NOT_AVAILABLE.fresh()
+        try:
+            async with asyncio.timeout(self._timeout_seconds):
+                read = await self._broker.read(
+                    channel,
+                    policy,
+                    since=since.offset if since is not None else None,
+                    limit=limit,
+                    reverse=reverse,
+                    leaves_epoch=False,
+                )
+        except (StoreError, TimeoutError):
+            raise INTERNAL.fresh() from None
+        if since is not None and since.epoch and since.epoch != read.top.epoch:
+            raise UNRECOVERABLE_POSITION.fresh()
+        return StreamHistory(
+            [_publication(one) for one in read.publications], read.top.offset, read.top.epoch
+        )
+
+    def connected(self) -> list[ApplicationClient]:
+        return [
+            ApplicationClient(client, client.session, self)
+            for client in list(self.clients)
+            if client.session is not None
+        ]
+
+
+# --- answers -----------------------------------------------------------------------------------
+
+
+async def _claims(
+    request: ConnectRequest, authenticate: Callable[[], Awaitable[Claims]]
+) -> Claims | None:
+    if request.token:
+        return await authenticate()
+    try:
+        return await authenticate()
+    except Disconnect:
+        # A client without a token: the application may know it by its data.
+        return None
+
+
+def _wrong(answer: Any, allowed: str) -> TypeError:
+    return TypeError(f"the handler has returned {answer!r:.80}; it may return {allowed}")
+
+
+def _connect_answer(answer: Any) -> tuple[ConnectAnswer, bytes | None, dict[str, Any]] | None:
+    if answer is None:
+        return None
+    if not isinstance(answer, ConnectAnswer):
+        raise _wrong(answer, "a ConnectAnswer or None")
+    if answer.user is not None and not isinstance(answer.user, str):
+        raise TypeError(f"ConnectAnswer.user must be text, not {answer.user!r:.80}")
+    info = None if answer.info is None else json_text.of(answer.info)
+    data: dict[str, Any] = {}
+    for name, value in (answer.data or {}).items():
+        if name == "session":
+            raise ValueError('ConnectAnswer.data has a member "session", which is the server\'s')
+        data[name] = orjson.Fragment(json_text.of(value))
+    return answer, info, data
+
+
+def _refresh_answer(answer: Any) -> RefreshAnswer | None:
+    if answer is not None and not isinstance(answer, RefreshAnswer):
+        raise _wrong(answer, "a RefreshAnswer or None")
+    return answer
+
+
+def _subscribe_answer(answer: Any) -> bytes | None:
+    if isinstance(answer, SubscribeAnswer):
+        return b"" if answer.data is None else json_text.of(answer.data)
+    if answer is False:
+        raise HandlerRefusal(PERMISSION_DENIED)
+    if answer is not None and answer is not True:
+        raise _wrong(answer, "a SubscribeAnswer, True, False or None")
+    return b"" if answer else None
+
+
+def _publish_answer(answer: Any, data: bytes) -> bytes | None:
+    if isinstance(answer, PublishAnswer):
+        return data if answer.data is None else json_text.of(answer.data)
+    if answer is False:
+        raise HandlerRefusal(PERMISSION_DENIED)
+    if answer is not None and answer is not True:
+        raise _wrong(answer, "a PublishAnswer, True, False or None")
+    return data if answer else None
+
+
+def _rpc_result(answer: Any) -> dict[str, Any]:
+    return {"data": orjson.Fragment(json_text.of(answer))}
+
+
+def _publication(publication: Publication) -> StreamPublication:
+    body = _BODY.decode(publication.body)
+    return StreamPublication(
+        publication.offset,
+        bytes(body.get("data", b"null")),
+        decoded(bytes(body.get("info", b""))),
+        body.get("tags", {}),
+    )

@@ -1,0 +1,188 @@
+"""The client and the session as the handlers of an application see them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from typing import Any, Final, Protocol
+
+import orjson
+
+from cluster.application.handler_values import ApplicationDisconnect, decoded
+from cluster.errors import SERVER_UNSUBSCRIBE, Disconnect, Unsubscribe
+from cluster.sessions import Session, SessionConflict
+
+#: So often `ApplicationSession.change` tries again when others change the session at the same time.
+_ATTEMPTS: Final = 20
+
+
+class HandledConnection(Protocol):
+    """What a handle needs of the state machine of a connection; its methods return actions."""
+
+    client: str
+    user: str
+    info: bytes
+
+    @property
+    def channels(self) -> Collection[str]: ...
+
+    def message(self, data: Any) -> list[Any]: ...
+
+    def disconnect(self, why: Disconnect) -> list[Any]: ...
+
+    def unsubscribe(self, channel: str, why: Unsubscribe) -> list[Any]: ...
+
+
+class HandledClient(Protocol):
+    """What a handle needs of a client of the worker."""
+
+    @property
+    def connection(self) -> Any: ...
+
+    session: Session | None
+
+    def perform(self, actions: list[Any]) -> None: ...
+
+
+class SessionUpdates(Protocol):
+    """Changes sessions in the store, and waits until this worker has seen a change."""
+
+    async def update(self, session: Session, state: Any, expected_version: int | None) -> int: ...
+
+    async def seen(self, session: Session, version: int) -> None: ...
+
+
+class ApplicationSession:
+    """A session: it outlives the connection, and all tabs of its client on all workers share it."""
+
+    __slots__ = ("_session", "_updates")
+
+    def __init__(self, session: Session, updates: SessionUpdates) -> None:
+        self._session = session
+        self._updates = updates
+
+    @property
+    def id(self) -> str:
+        """Its id, which is a secret."""
+        return self._session.id
+
+    @property
+    def user(self) -> str:
+        """Its user; "" for an anonymous one."""
+        return self._session.user
+
+    @property
+    def state(self) -> Any:
+        """A copy of its state, as this worker has seen it last; None if it was never set."""
+        return orjson.loads(self._session.state)
+
+    @property
+    def raw_state(self) -> bytes:
+        """Its state as JSON text."""
+        return self._session.state
+
+    @property
+    def version(self) -> int:
+        """The version of its state, which every change makes greater."""
+        return self._session.version
+
+    async def update(self, state: Any, *, expected_version: int | None = None) -> int:
+        """Set its state; every tab is sent it. Returns the new version.
+
+        Args:
+            state: `bytes` are JSON text that clients get as it is, another value is encoded.
+            expected_version: change nothing if the session has another version; None overwrites.
+
+        Raises:
+            SessionConflict: it has another version; nothing has changed.
+            SessionGone: it has ended.
+            StateInvalid, StateTooLarge: nothing has changed.
+            StoreError: it is unknown whether it has changed.
+        """
+        version = await self._updates.update(self._session, state, expected_version)
+        await self._updates.seen(self._session, version)
+        return version
+
+    async def change(self, function: Callable[[Any], Any]) -> Any:
+        """Set the state to what `function` makes of it; returns the new state.
+
+        If another handler changes the state at the same time, on any worker, the function is called again
+        with the newer state. So it must do nothing but make a value of its argument.
+
+        Raises:
+            SessionConflict: others have changed the session again and again.
+            SessionGone, StateInvalid, StateTooLarge, StoreError: as `update` does.
+        """
+        for _ in range(_ATTEMPTS):
+            version = self._session.version
+            state = function(self.state)
+            try:
+                await self.update(state, expected_version=version)
+            except SessionConflict:
+                await self._updates.seen(self._session, version + 1)
+            else:
+                return state
+        raise SessionConflict(f"the session was changed by others {_ATTEMPTS} times in a row")
+
+
+class ApplicationClient:
+    """A client that is connected to this worker.
+
+    Attributes:
+        session: its session; usable also after the connection has ended.
+    """
+
+    __slots__ = ("_client", "session")
+
+    def __init__(self, client: HandledClient, session: Session, updates: SessionUpdates) -> None:
+        self._client = client
+        self.session = ApplicationSession(session, updates)
+
+    @property
+    def _connection(self) -> HandledConnection:
+        connection: HandledConnection = self._client.connection
+        return connection
+
+    @property
+    def id(self) -> str:
+        """The id of the connection."""
+        return self._connection.client
+
+    @property
+    def user(self) -> str:
+        """The user's id; "" for an anonymous one."""
+        return self._connection.user
+
+    @property
+    def info(self) -> Any:
+        """What others see as `conn_info`; None if there is nothing."""
+        return decoded(self._connection.info)
+
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that it is subscribed to."""
+        return frozenset(self._connection.channels)
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the connection is still open."""
+        return self._client.session is not None
+
+    def send(self, data: Any) -> None:
+        """Send a `message` to this connection; one that has ended gets nothing.
+
+        Args:
+            data: a value that can be encoded as JSON.
+        """
+        self._client.perform(self._connection.message(data))
+
+    def unsubscribe(self, channel: str) -> None:
+        """End its subscription of a channel, if it has one (2000)."""
+        self._client.perform(self._connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
+
+    def disconnect(self, code: int = 4500, reason: str = "disconnected") -> None:
+        """Close the connection.
+
+        Raises:
+            ValueError: as `ApplicationDisconnect` does.
+        """
+        self._client.perform(self._connection.disconnect(ApplicationDisconnect(code, reason)))

@@ -1,0 +1,266 @@
+"""`Application`: a program declares its handlers with it, and uses the cluster through it.
+
+One is made when the module that `app.target` names is imported, in every worker. Its decorators may be
+used until the worker starts; its other methods work once it has started, from anywhere in the process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+
+from aiohttp import web
+
+from cluster.application.client_handles import ApplicationClient
+from cluster.application.handler_calls import Handler
+from cluster.application.handler_values import (
+    ApplicationDisconnect,
+    ConnectAnswer,
+    Connecting,
+    Disconnecting,
+    PublishAnswer,
+    Publishing,
+    RefreshAnswer,
+    Refreshing,
+    StreamHistory,
+    SubscribeAnswer,
+    Subscribing,
+)
+from cluster.errors import ClientError, Disconnect
+from cluster.protocol import Position
+
+A = TypeVar("A")
+
+#: What a handler returns: it is a coroutine function, or a plain one, which must not block.
+Answer: TypeAlias = A | Awaitable[A]
+
+ConnectingHandler = Callable[[Connecting], Answer[ConnectAnswer | None]]
+RefreshingHandler = Callable[[ApplicationClient, Refreshing], Answer[RefreshAnswer | None]]
+SubscribingHandler = Callable[
+    [ApplicationClient, Subscribing], Answer[SubscribeAnswer | bool | None]
+]
+PublishingHandler = Callable[[ApplicationClient, Publishing], Answer[PublishAnswer | bool | None]]
+DataHandler = Callable[[ApplicationClient, Any], Any]
+DisconnectingHandler = Callable[[ApplicationClient, Disconnecting], Any]
+
+C = TypeVar("C", bound=ConnectingHandler)
+R = TypeVar("R", bound=RefreshingHandler)
+S = TypeVar("S", bound=SubscribingHandler)
+P = TypeVar("P", bound=PublishingHandler)
+D = TypeVar("D", bound=DataHandler)
+E = TypeVar("E", bound=DisconnectingHandler)
+
+_NOT_STARTED: Final = (
+    "the application has not been started by a worker: use it in handlers, in app.http, and in what"
+    " app.http.on_startup or app.http.cleanup_ctx starts"
+)
+
+
+class RpcMethod(NamedTuple):
+    """The handler of an rpc method; `is_raw` if it gets the data as JSON text."""
+
+    handler: Handler
+    is_raw: bool
+
+
+class WorkerOperations(Protocol):
+    """What an application can do in its worker; see `ApplicationCallbacks`."""
+
+    def publish(self, channel: str, data: Any, tags: dict[str, str] | None) -> Awaitable[Position]:
+        """Send a publication at once."""
+
+    async def history(
+        self, channel: str, *, limit: int, since: Position | None, reverse: bool
+    ) -> StreamHistory:
+        """Read a channel's stream."""
+
+    def connected(self) -> list[ApplicationClient]:
+        """The clients of this worker."""
+
+
+class Application:
+    """An application that runs in every worker of a cluster.
+
+    Attributes:
+        http: its HTTP application. Its routes are served on the public port below `/app/`: the route `/` is
+            `/app/`. Middlewares, `on_startup`, `cleanup_ctx` and `on_cleanup` work as they do in aiohttp.
+        handlers: by kind; those of rpc stand in `rpc_methods`, by method.
+    """
+
+    def __init__(self, *, http: web.Application | None = None) -> None:
+        self.http = web.Application() if http is None else http
+        self.handlers: dict[str, Handler] = {}
+        self.rpc_methods: dict[str, RpcMethod] = {}
+        self._operations: WorkerOperations | None = None
+
+    # --- declaring handlers ------------------------------------------------------------------
+
+    def connecting(self, handler: C) -> C:
+        """Call `handler(event)` when a client connects, after its token was verified.
+
+        It returns a `ConnectAnswer`, or None: then the token decides. A client without a token is
+        accepted only with a `ConnectAnswer`, or in insecure mode.
+        """
+        return self._declare("connecting", handler)
+
+    def refreshing(self, handler: R) -> R:
+        """Call `handler(client, event)` when a client extends its connection.
+
+        It returns a `RefreshAnswer`, or None: then the token decides.
+        """
+        return self._declare("refreshing", handler)
+
+    def subscribing(self, handler: S) -> S:
+        """Call `handler(client, event)` when a client subscribes without a subscription token.
+
+        It returns True or a `SubscribeAnswer` to allow it, False to refuse it with 103, or None: then
+        the options of the channel's namespace decide. It is not asked about private channels (`$…`).
+        """
+        return self._declare("subscribing", handler)
+
+    def publishing(self, handler: P) -> P:
+        """Call `handler(client, event)` when a client publishes.
+
+        It returns True or a `PublishAnswer` to allow it, False to refuse it with 103, or None: then the
+        options of the channel's namespace decide. What one client publishes keeps its order.
+        """
+        return self._declare("publishing", handler)
+
+    def rpc(self, method: str, *, raw: bool = False) -> Callable[[D], D]:
+        """Call `handler(client, data)` when a client calls this method; its answer is the result.
+
+        Args:
+            raw: the handler gets the data as JSON text, byte for byte.
+        """
+
+        def declare(handler: D) -> D:
+            if method in self.rpc_methods:
+                raise ValueError(f"the rpc method {method!r} has a handler already")
+            self.rpc_methods[method] = RpcMethod(handler, raw)
+            return handler
+
+        return declare
+
+    def message(self, handler: D) -> D:
+        """Call `handler(client, data)` for each message that a client sends (`send`)."""
+        return self._declare("message", handler)
+
+    def disconnecting(self, handler: E) -> E:
+        """Call `handler(client, event)` when the connection of a client has ended.
+
+        It is not called if the worker is killed, and not when more connections end at a time than
+        handlers may wait.
+        """
+        return self._declare("disconnecting", handler)
+
+    def _declare(self, kind: str, handler: A) -> A:
+        if not callable(handler):
+            raise TypeError(f"@app.{kind} is for a function; {handler!r} is none")
+        if kind in self.handlers:
+            raise ValueError(f"there is a handler for {kind} already")
+        self.handlers[kind] = handler
+        return handler
+
+    # --- using the cluster -------------------------------------------------------------------
+
+    def start(self, operations: WorkerOperations) -> None:
+        """Let the application use its worker; the worker calls it before any handler runs."""
+        self._operations = operations
+
+    @property
+    def _worker(self) -> WorkerOperations:
+        if self._operations is None:
+            raise RuntimeError(_NOT_STARTED)
+        return self._operations
+
+    async def publish(
+        self, channel: str, data: Any, *, tags: dict[str, str] | None = None
+    ) -> Position:
+        """Publish to a channel, whatever clients may do there.
+
+        Args:
+            data: `bytes` are JSON text that clients get as it is, another value is encoded.
+
+        Returns:
+            Its position; (0, "") in a channel without history.
+
+        Raises:
+            ClientError: 102 for an unknown namespace, 107 for a name or data that cannot be used, 100 when
+                the store is unavailable: then it may have been published or not.
+        """
+        return await self._worker.publish(channel, data, tags)
+
+    async def broadcast(
+        self, channels: Iterable[str], data: Any, *, tags: dict[str, str] | None = None
+    ) -> list[Position | ClientError]:
+        """Publish the same to several channels; returns for each its position, or its error."""
+        sent: list[Position | ClientError] = []
+        for part in _parts(list(channels), _CHANNELS_PER_TURN):
+            outcomes = await asyncio.gather(
+                *(self.publish(channel, data, tags=tags) for channel in part),
+                return_exceptions=True,
+            )
+            for outcome in outcomes:
+                if isinstance(outcome, BaseException) and not isinstance(outcome, ClientError):
+                    raise outcome
+                sent.append(outcome)
+        return sent
+
+    async def history(
+        self,
+        channel: str,
+        *,
+        limit: int = -1,
+        since: Position | None = None,
+        reverse: bool = False,
+    ) -> StreamHistory:
+        """Read the history of a channel, oldest first.
+
+        Args:
+            limit: publications at most, -1 for all that there are.
+            since: only publications after this position; before it if `reverse`.
+            reverse: newest first.
+
+        Raises:
+            ClientError: 102 for an unknown namespace, 108 without history, 112 if `since` has another
+                epoch, 100 when the store is unavailable.
+        """
+        return await self._worker.history(channel, limit=limit, since=since, reverse=reverse)
+
+    def clients(self, *, user: str | None = None) -> list[ApplicationClient]:
+        """The clients that are connected to this worker; only those of `user` if it is given."""
+        connected = self._worker.connected()
+        return connected if user is None else [one for one in connected if one.user == user]
+
+    def disconnect(
+        self,
+        *,
+        user: str | None = None,
+        client: str | None = None,
+        code: int = 4500,
+        reason: str = "disconnected",
+    ) -> int:
+        """Close connections of this worker; returns how many.
+
+        Args:
+            user: those of this user.
+            client: the one with this id. If both are given, both must be so.
+
+        Raises:
+            ValueError: without user and client, or as `ApplicationDisconnect` does.
+        """
+        if user is None and client is None:
+            raise ValueError("name the user or the client whose connections are to be closed")
+        why: Disconnect = ApplicationDisconnect(code, reason)
+        found = [one for one in self.clients(user=user) if client is None or one.id == client]
+        for one in found:
+            one.disconnect(why.code, why.reason)
+        return len(found)
+
+
+_CHANNELS_PER_TURN: Final = 128
+
+
+def _parts(values: list[str], size: int) -> Iterable[Sequence[str]]:
+    return (values[first : first + size] for first in range(0, len(values), size))

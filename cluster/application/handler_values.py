@@ -1,0 +1,235 @@
+"""What the handlers of an application get and return, and the errors that they raise.
+
+Data of clients is JSON. A handler gets it as Python values; `raw` is its text, byte for byte. Where a
+handler gives data, `bytes` are JSON text that clients get as it is, and another value is encoded.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+import orjson
+
+from cluster.errors import BAD_REQUEST, ClientError, Disconnect
+
+#: RFC 6455 §5.5: a control frame has at most 125 bytes, of which the code takes two.
+_LONGEST_REASON_BYTES: Final = 123
+
+
+class ApplicationError(ClientError):
+    """Raise it in a handler: the command is answered with this error, the connection stays open.
+
+    Args:
+        code: 400 to 1999.
+        message: for the client, not empty.
+        temporary: whether the SDK may try again by itself.
+
+    Raises:
+        ValueError: for another code, or an empty message.
+    """
+
+    def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
+        if not 400 <= code <= 1999:
+            raise ValueError(f"an application's errors have codes from 400 to 1999, not {code!r}")
+        if not message:
+            raise ValueError(f"the message of error {code} must be text that is not empty")
+        super().__init__(code, message, temporary=temporary)
+
+
+class ApplicationDisconnect(Disconnect):
+    """Raise it in a handler: the connection is closed with this code.
+
+    Args:
+        code: 4000 to 4499, after which the SDKs connect again, or 4500 to 4999, after which they do not.
+        reason: for the client, at most 123 bytes. It is no JSON: SDKs would read it as something else.
+
+    Raises:
+        ValueError: for another code or reason.
+    """
+
+    def __init__(self, code: int, reason: str) -> None:
+        if not 4000 <= code <= 4999:
+            raise ValueError(
+                f"an application closes connections with codes from 4000 to 4999, not {code!r}"
+            )
+        if not reason or _is_json(reason):
+            raise ValueError(f"the reason of close code {code} must be text, not empty and no JSON")
+        if len(reason.encode()) > _LONGEST_REASON_BYTES:
+            raise ValueError(
+                f"the reason of close code {code} has {len(reason.encode())} bytes;"
+                f" {_LONGEST_REASON_BYTES} are allowed"
+            )
+        super().__init__(code, reason)
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except ValueError:
+        return False
+    return True
+
+
+class HandlerRefusal(ClientError):
+    """An error of the protocol that passes to the client: 103 for False, 107 for data that is no JSON."""
+
+    def __init__(self, error: ClientError) -> None:
+        super().__init__(error.code, error.message)
+
+
+def decoded(text: bytes) -> Any:
+    """Return JSON text as a Python value; b"" is None.
+
+    Raises:
+        HandlerRefusal: 107, it is no JSON that Python can read.
+    """
+    if not text:
+        return None
+    try:
+        return orjson.loads(text)
+    except orjson.JSONDecodeError:
+        raise HandlerRefusal(BAD_REQUEST) from None
+
+
+# --- what handlers get ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Connecting:
+    """A client that connects.
+
+    Attributes:
+        client: the id of the connection.
+        user: as the token says, "" for an anonymous one; None without a token that was verified.
+        info: of the token, None if it has none.
+        name: the kind of client that the SDK reports, such as `js`.
+        raw: the data that the client sent, as JSON text.
+    """
+
+    client: str
+    user: str | None
+    info: Any
+    name: str
+    raw: bytes
+
+    @property
+    def data(self) -> Any:
+        """The data that the client sent."""
+        return decoded(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Refreshing:
+    """A client that extends its connection.
+
+    Attributes:
+        token: what the client sent.
+        expires_at: of the token, in Unix seconds, 0 for never; None if the token is not one of ours.
+    """
+
+    token: str
+    expires_at: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Subscribing:
+    """A client that subscribes."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
+class Publishing:
+    """A client that publishes; `raw` is its data as JSON text."""
+
+    channel: str
+    raw: bytes
+
+    @property
+    def data(self) -> Any:
+        """What the client publishes."""
+        return decoded(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class Disconnecting:
+    """A connection that has ended; `code` and `reason` are those of its close."""
+
+    code: int
+    reason: str
+
+
+# --- what handlers return ------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ConnectAnswer:
+    """Accepts a connection.
+
+    Attributes:
+        user: the user's id, "" for an anonymous one; None keeps the token's.
+        info: JSON that others see as `conn_info`; None keeps the token's.
+        data: members of the reply's data, beside `session`.
+        expires_at: when the connection must be refreshed, in Unix seconds; None keeps the token's, 0 is never.
+    """
+
+    user: str | None = None
+    info: Any = None
+    data: Mapping[str, Any] | None = None
+    expires_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RefreshAnswer:
+    """Extends a connection until `expires_at`, in Unix seconds; 0 is for ever."""
+
+    expires_at: int
+
+
+@dataclass(frozen=True, slots=True)
+class SubscribeAnswer:
+    """Allows a subscription; `data` is for the subscriber, None is no data."""
+
+    data: Any = None
+
+
+@dataclass(frozen=True, slots=True)
+class PublishAnswer:
+    """Allows a publication; `data` takes the place of the client's, None keeps it."""
+
+    data: Any = None
+
+
+# --- what the stream of a channel has -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPublication:
+    """One publication of a channel's history.
+
+    Attributes:
+        raw: its data as JSON text.
+        info: of its publisher (`user`, `client`, `conn_info`); None if the server has published it.
+    """
+
+    offset: int
+    raw: bytes
+    info: Any
+    tags: dict[str, str]
+
+    @property
+    def data(self) -> Any:
+        """What was published."""
+        return decoded(self.raw)
+
+
+@dataclass(frozen=True, slots=True)
+class StreamHistory:
+    """Publications of a channel, and the position of its newest one."""
+
+    publications: list[StreamPublication]
+    offset: int
+    epoch: str
