@@ -21,7 +21,9 @@ from tests.harness.cluster import Cluster
 from tests.harness.waiting import until, until_async
 
 CLIENTS = 20
-HERE, THERE = "10.213.7.1", "10.213.7.2"
+# Tests that run beside each other have networks of their own.
+NETWORK = 7 + int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+HERE, THERE = f"10.213.{NETWORK}.1", f"10.213.{NETWORK}.2"
 CONNECT = """
 import sys, time, websockets.sync.client as ws
 held = []
@@ -59,6 +61,15 @@ def namespace() -> Iterator[str]:
     finally:
         run("ip", "netns", "delete", name)
         subprocess.run(["ip", "link", "delete", link], check=False, capture_output=True)
+
+
+async def answers(port: int) -> bool:
+    """Whether something accepts connections in the namespace."""
+    with contextlib.suppress(OSError):
+        _, writer = await asyncio.open_connection(THERE, port)
+        writer.close()
+        return True
+    return False
 
 
 def cut(name: str) -> None:
@@ -122,6 +133,8 @@ async def test_a_store_that_vanishes_is_noticed_and_used_again_when_it_is_back(t
             stdout=subprocess.DEVNULL,
         )
         try:
+            # A worker that finds no store when it boots ends, and is started again.
+            await until_async(lambda: answers(port), 60, "the store answers")
             cluster = Cluster(
                 tmp_path / "run", workers=1, redis_urls=(f"redis://{THERE}:{port}/0",)
             )

@@ -6,6 +6,8 @@ import os
 import signal
 from pathlib import Path
 
+import psutil
+
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import is_running
@@ -19,6 +21,16 @@ COUNTERS = (
     "app_messages_total",
     "app_commands_total",
 )
+
+
+def connections(pid: int) -> int:
+    """How many clients a worker holds: it reaches its store through a unix socket."""
+    found = psutil.Process(pid).net_connections("tcp")
+    return sum(one.status == psutil.CONN_ESTABLISHED for one in found)
+
+
+def moves(crowd: Crowd) -> int:
+    return sum(times * clients for times, clients in crowd.moves(0.0).items())
 
 
 async def test_scrape_sums_workers(tmp_path: Path):
@@ -42,11 +54,15 @@ async def test_scrape_sums_workers(tmp_path: Path):
         assert b"app_active_connections" in through_nginx.body
 
         victim = cluster.workers()[1]
+        held = connections(victim.pid)
+        assert held
         os.kill(victim.pid, signal.SIGKILL)
         await until(lambda: not is_running(victim.pid), 5, "the worker has ended")
+        # A client that has not heard of it yet looks like one that is back.
+        await until(lambda: moves(crowd) >= held, 30, "its clients have lost their connections")
         await until(lambda: crowd.outside() == [], 30, "its clients are back")
         await cluster.shows("app_active_connections", all_clients)
-        moved = sum(crowd.moves(0.0)[n] * n for n in crowd.moves(0.0))
+        moved = moves(crowd)
         opened = "app_connections_opened_total"
         second = await cluster.shows(opened, first.total(opened) + moved)
         for name in COUNTERS:
