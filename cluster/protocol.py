@@ -19,6 +19,17 @@ import msgspec
 import orjson
 
 from cluster import json_text
+from cluster.command_params import (
+    PARAMS,
+    ConnectParams,
+    HistoryParams,
+    NoParams,
+    PositionParams,
+    PublishParams,
+    RpcParams,
+    SendParams,
+    SubscribeParams,
+)
 from cluster.errors import (
     BAD_REQUEST,
     BAD_REQUEST_CLOSE,
@@ -101,88 +112,12 @@ class HistoryRequest(NamedTuple):
 
 # --- reading -----------------------------------------------------------------------------
 
-# What the parameters of each method look like. `data` stays text; a member that is null counts as absent.
-
-
-class _NoParams(msgspec.Struct, gc=False):
-    pass
-
-
-class _ChannelParams(msgspec.Struct, gc=False):
-    channel: str | None = None
-
-
-class _PositionParams(msgspec.Struct, gc=False):
-    recover: bool | None = None
-    offset: int | None = None
-    epoch: str | None = None
-
-
-class _ConnectParams(msgspec.Struct, gc=False):
-    token: str | None = None
-    data: msgspec.Raw = msgspec.Raw()
-    subs: dict[str, _PositionParams] | None = None
-    name: str | None = None
-
-
-class _SubscribeParams(_PositionParams, gc=False):
-    channel: str | None = None
-    token: str | None = None
-    positioned: bool | None = None
-    recoverable: bool | None = None
-    join_leave: bool | None = None
-    flag: int | None = None
-    delta: str | None = None
-    tf: msgspec.Raw = msgspec.Raw()
-
-
-class _PublishParams(msgspec.Struct, gc=False):
-    channel: str | None = None
-    data: msgspec.Raw = msgspec.Raw()
-
-
-class _HistoryParams(msgspec.Struct, gc=False):
-    channel: str | None = None
-    limit: int | None = None
-    since: _PositionParams | None = None
-    reverse: bool | None = None
-
-
-class _RpcParams(msgspec.Struct, gc=False):
-    method: str | None = None
-    data: msgspec.Raw = msgspec.Raw()
-
-
-class _SendParams(msgspec.Struct, gc=False):
-    data: msgspec.Raw = msgspec.Raw()
-
-
-class _TokenParams(msgspec.Struct, gc=False):
-    channel: str | None = None
-    token: str | None = None
-
-
-_PARAMS: Final[dict[str, type[msgspec.Struct]]] = {
-    "connect": _ConnectParams,
-    "ping": _NoParams,
-    "subscribe": _SubscribeParams,
-    "unsubscribe": _ChannelParams,
-    "publish": _PublishParams,
-    "presence": _ChannelParams,
-    "presence_stats": _ChannelParams,
-    "history": _HistoryParams,
-    "rpc": _RpcParams,
-    "send": _SendParams,
-    "refresh": _TokenParams,
-    "sub_refresh": _TokenParams,
-}
-
-PONG: Final = Command(0, "pong", _NoParams())
+PONG: Final = Command(0, "pong", NoParams())
 
 _COMMANDS: Final[json_text.JsonDecoder[Any]] = json_text.JsonDecoder(
     msgspec.defstruct(
         "_Envelope",
-        [("id", int, 0), *((method, _PARAMS[method] | None, None) for method in METHODS)],
+        [("id", int, 0), *((method, PARAMS[method] | None, None) for method in METHODS)],
         gc=False,
     ),
     replaces_surrogates=True,
@@ -239,14 +174,14 @@ def _command(envelope: Any) -> Command:
     raise BAD_REQUEST_CLOSE.fresh()
 
 
-def _offset_param(params: _PositionParams) -> int:
+def _offset_param(params: PositionParams) -> int:
     offset = params.offset or 0
     if not 0 <= offset < _OFFSET_LIMIT:
         raise BAD_REQUEST_CLOSE.fresh()
     return offset
 
 
-def connect_request(params: _ConnectParams) -> ConnectRequest:
+def connect_request(params: ConnectParams) -> ConnectRequest:
     """Read the parameters of `connect`; raises `Disconnect` 3501 for an impossible offset."""
     subs: dict[str, Position | None] = {}
     for channel, sub in (params.subs or {}).items():
@@ -254,7 +189,7 @@ def connect_request(params: _ConnectParams) -> ConnectRequest:
     return ConnectRequest(params.token or "", bytes(params.data), subs, params.name or "")
 
 
-def subscribe_request(params: _SubscribeParams) -> SubscribeRequest:
+def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
     """Read the parameters of `subscribe`.
 
     Raises:
@@ -276,7 +211,7 @@ def subscribe_request(params: _SubscribeParams) -> SubscribeRequest:
     )
 
 
-def _filter_text(params: _SubscribeParams) -> bytes:
+def _filter_text(params: SubscribeParams) -> bytes:
     text = bytes(params.tf)
     return text if text != b"null" else b""
 
@@ -289,7 +224,7 @@ def channel_request(params: Any) -> str:
     return channel
 
 
-def publish_request(params: _PublishParams) -> tuple[str, bytes]:
+def publish_request(params: PublishParams) -> tuple[str, bytes]:
     """Read `publish`: the channel and its data, as JSON text without newlines.
 
     Raises:
@@ -302,7 +237,7 @@ def publish_request(params: _PublishParams) -> tuple[str, bytes]:
     return channel, data
 
 
-def data_text(params: _PublishParams | _RpcParams | _SendParams) -> bytes:
+def data_text(params: PublishParams | RpcParams | SendParams) -> bytes:
     """Return `data` as it was sent, b"" if absent; raises `ClientError` 107 if nested too deeply."""
     data = bytes(params.data)
     if len(data) > 2 * json_text.MAXIMUM_NESTING and json_text.is_too_deep(data):
@@ -310,7 +245,7 @@ def data_text(params: _PublishParams | _RpcParams | _SendParams) -> bytes:
     return data
 
 
-def history_request(params: _HistoryParams) -> HistoryRequest:
+def history_request(params: HistoryParams) -> HistoryRequest:
     """Read `history`.
 
     Raises:

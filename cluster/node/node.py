@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple
 
 import msgspec
 import orjson
@@ -32,6 +32,7 @@ from cluster.errors import (
 from cluster.hub import Hub
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.node.admission import Admission, ConnectionsOfUsers
 from cluster.node.channels import Channels
 from cluster.node.commands import Commands, RpcHandler, store_failed
 from cluster.node.connected_clients import Client, ConnectedClients
@@ -40,7 +41,7 @@ from cluster.node.members import Members
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.presence import Presence
 from cluster.node.reads import StreamReads
-from cluster.node.refreshes import Refreshes, RevokedTokens, abandon
+from cluster.node.refreshes import Refreshes, RevokedTokens
 from cluster.node.server_reads import ServerReads
 from cluster.node.server_side import ServerSide, ServerSideChannels, has_changed
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
@@ -52,17 +53,6 @@ from cluster.protocol import (
 from cluster.sessions import Session, SessionListener, Sessions
 
 log = get_logger()
-
-
-class ConnectionsOfUsers(Protocol):
-    """What a node needs to limit the connections of a user; see `cluster.sessions.user_connections`."""
-
-    @property
-    def is_on(self) -> bool: ...
-
-    async def enter(self, user: str, connection: str) -> bool: ...
-
-    def leave(self, user: str, connection: str) -> None: ...
 
 
 class Connected(NamedTuple):
@@ -113,7 +103,6 @@ class Node:
         self._tasks: set[asyncio.Task[None]] = set()
         permissions = ChannelPermissions(config, counters)
         self.authenticator = Authenticator(config, counters)
-        self._revocations = revocations
         self.refreshes = Refreshes(
             self.authenticator,
             revocations,
@@ -140,7 +129,9 @@ class Node:
             members=self.members,
         )
         self.sessions = open_sessions(self)
-        self._users = users if users is not None and users.is_on else None
+        self._admission = Admission(
+            self.sessions, self.authenticator, counters, users=users, revocations=revocations
+        )
         self._server_side = ServerSideChannels(config, permissions)
         self.subscriptions = SubscriptionBuilder(
             config,
@@ -224,7 +215,7 @@ class Node:
         self._connects_waiting += 1
         try:
             async with asyncio.timeout(self._config.broker.timeout), self._connects:
-                session = await self._admit(
+                session = await self._admission.admit(
                     claims, _wanted_session(request.data) or url_session or None, client
                 )
         except (StoreError, TimeoutError) as error:
@@ -240,7 +231,7 @@ class Node:
                     wanted, request.subs, claims.user, client
                 )
         except BaseException:
-            self._leave(session, client, may_end=not session.is_resumed)
+            self._admission.leave(session, client, may_end=not session.is_resumed)
             raise
         return Connected(
             self._connect_result(client, claims, session, subscribed, data),
@@ -248,58 +239,6 @@ class Node:
             session,
             subscribed,
         )
-
-    async def _admit(self, claims: Claims, wanted: str | None, client: Client) -> Session:
-        """Attach a session, unless the token is revoked or its user blocked; all is sent together."""
-        revocations = self._revocations
-        looking = revocations.look_up(claims) if revocations is not None else None
-        if looking is None:
-            return await self._enter(claims.user, wanted, client)
-        try:
-            session = await self._enter(claims.user, wanted, client)
-        except BaseException:
-            abandon(looking)
-            raise
-        try:
-            reason = await looking
-        except BaseException:
-            self._leave(session, client, may_end=not session.is_resumed)
-            raise
-        if reason:
-            self._leave(session, client, may_end=not session.is_resumed)
-            raise self.authenticator.refused(reason)
-        return session
-
-    async def _enter(self, user: str, wanted: str | None, client: Client) -> Session:
-        """Attach a session, and count the connection for its user; both commands are sent together."""
-        users = self._users
-        if users is None or not user:
-            return await self.sessions.attach(user, wanted, client)
-        try:
-            session, entered = await asyncio.gather(
-                self.sessions.attach(user, wanted, client),
-                users.enter(user, client.connection.client),
-                return_exceptions=True,
-            )
-        except asyncio.CancelledError:
-            users.leave(user, client.connection.client)
-            raise
-        if isinstance(session, Session) and entered is True:
-            return session
-        if isinstance(session, Session):
-            self.sessions.detach(session, client, may_end=not session.is_resumed)
-        if entered is not False:
-            users.leave(user, client.connection.client)
-        for outcome in (session, entered):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        self._counters.rejected["user_connection_limit"] += 1
-        raise CONNECTION_LIMIT.fresh()
-
-    def _leave(self, session: Session, client: Client, *, may_end: bool) -> None:
-        self.sessions.detach(session, client, may_end=may_end)
-        if self._users is not None and session.user:
-            self._users.leave(session.user, client.connection.client)
 
     def _connect_result(
         self,
@@ -396,7 +335,7 @@ class Node:
         client.connection.channels.clear()
         if client.session is not None:
             session, client.session = client.session, None
-            self._leave(session, client, may_end=may_end_session)
+            self._admission.leave(session, client, may_end=may_end_session)
 
     # --- sessions -----------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import ast
 
 import pytest
 
-from cluster import methods, protocol
+from cluster import command_params, methods
 from cluster.connection import state_machine
 from cluster.metrics import catalogue
 from cluster.metrics.counters import Counters
@@ -14,7 +14,7 @@ from tests.architecture.tree import ROOT
 
 
 def test_the_protocol_reads_exactly_the_methods_of_the_table():
-    assert set(methods.METHODS) == set(protocol._PARAMS)
+    assert set(methods.METHODS) == set(command_params.PARAMS)
     assert len(set(methods.METHODS)) == len(methods.METHODS)
 
 

@@ -1,0 +1,75 @@
+"""Boots the worker of a process: its files, its application, its event loop."""
+
+from __future__ import annotations
+
+import resource
+from collections.abc import Callable, Mapping
+
+import uvloop
+
+from cluster.application import Application
+from cluster.config import Config
+from cluster.errors import BootFailed, ConfigError
+from cluster.log import get_logger
+from cluster.node.commands import RpcHandler
+from cluster.worker.status_pipe import StatusPipe
+from cluster.worker.worker import Worker
+
+log = get_logger()
+
+
+def run(
+    config: Config,
+    *,
+    slot: int,
+    lane: str,
+    instance: str,
+    listen_fd: int,
+    status_fd: int,
+    is_patient: bool = False,
+    rpc_handlers: Mapping[str, RpcHandler] | None = None,
+    load_application: Callable[[], Application] | None = None,
+) -> int:
+    """Run one worker; returns its exit code.
+
+    Args:
+        slot: number of its port, from 0.
+        lane: its name and metrics identity, e.g. `w0a`.
+        listen_fd: the slot's listening socket, bound by the supervisor.
+        status_fd: where the supervisor hears from it.
+        is_patient: wait for a store that is away instead of failing to boot; for a worker that
+            takes a place in a cluster that has served already.
+        rpc_handlers: handlers for `rpc`, by method, if there is no application.
+        load_application: imports the application; its `ConfigError` is why the worker cannot boot.
+    """
+    status = StatusPipe(status_fd)
+    status.report("starting")
+    _raise_file_limit()
+
+    async def main() -> None:
+        worker = Worker(
+            config,
+            lane=lane,
+            instance=instance,
+            listen_fd=listen_fd,
+            status=status,
+            is_patient=is_patient,
+            rpc_handlers=rpc_handlers or {},
+            application=application,
+        )
+        await worker.run()
+
+    try:
+        application = load_application() if load_application is not None else None
+        uvloop.run(main())
+    except (BootFailed, ConfigError) as error:
+        status.report("failed", str(error))
+        log.error("worker_boot_failed", reason=str(error), slot=slot)
+        return error.exit_code
+    return 0
+
+
+def _raise_file_limit() -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
