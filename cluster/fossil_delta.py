@@ -1,6 +1,6 @@
 """Deltas in the format of Fossil: the difference between two payloads, which the SDKs apply.
 
-Format (https://fossil-scm.org/home/doc/trunk/www/delta_format.wiki): the size of the target and a newline,
+Format ("Fossil Delta Format", fossil-scm.org): the size of the target and a newline,
 then segments, all numbers in base 64. `<n>:<text>` is literal text, `<n>@<offset>,` copies from the base,
 `<checksum>;` ends the delta.
 

@@ -9,20 +9,18 @@
 
 from __future__ import annotations
 
+from cluster.config.channel_options import ChannelConfig, ChannelOptions, Namespace
 from cluster.config.channel_regex import ChannelRegex
 from cluster.config.model import (
     AdminConfig,
     ApiKeyConfig,
     AppConfig,
     BrokerConfig,
-    ChannelConfig,
-    ChannelOptions,
     ClientConfig,
     Config,
     ConsoleConfig,
     HttpApiConfig,
     LogConfig,
-    Namespace,
     PersonalChannelConfig,
     ServerConfig,
     SessionConfig,

@@ -13,8 +13,10 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from cluster.addresses import networks
+from cluster.config.channel_options import ChannelOptions
 from cluster.config.channel_regex import regex_fault
-from cluster.config.model import MAXIMUM_PORT, ChannelOptions, Config, TokenConfig
+from cluster.config.model import Config, TokenConfig
+from cluster.config.option_fields import MAXIMUM_PORT
 from cluster.config.public_keys import has_keys, public_key
 from cluster.config.reader import problem
 from cluster.config.redis_url import REDIS_SCHEMES, Address

@@ -18,7 +18,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from typing import Any, Final, cast, get_type_hints
 
 from cluster import durations
-from cluster.config.model import ChannelOptions, Config, Namespace
+from cluster.config.channel_options import ChannelOptions, Namespace
+from cluster.config.model import Config
 from cluster.errors import Problem
 
 STARS: Final = "***"

@@ -93,6 +93,7 @@ SUPERVISOR_ERROR_TYPES: Final = ("accept", "collect", "spawn", "background", "ht
 DELIVERY_BUCKETS: Final = (
     0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0,
 )  # fmt: skip
+API_BUCKETS: Final = (0.001, 0.01, 0.1, 1.0, 10.0)
 LAG_BUCKETS: Final = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
 # One bound is 5 (the threshold of the alert), and some are above the stop grace period.
 SHUTDOWN_BUCKETS: Final = (
@@ -165,7 +166,7 @@ WORKER_FAMILIES: Final = (
            {"code": API_ERROR_CODES}),
     Family("app_api_duration_seconds", "histogram", "worker",
            "From a request to the server HTTP API to its answer.",
-           {"method": (*API_METHODS, "other")}, buckets=DELIVERY_BUCKETS),
+           {"method": (*API_METHODS, "other")}, buckets=API_BUCKETS),
     Family("app_control_messages_total", "counter", "worker",
            "Messages between workers: sent, received, of an unknown kind, not understood, without the"
            " answer of a worker, missed, dropped because too many waited.", {"result": CONTROL_RESULTS}),
@@ -187,7 +188,7 @@ WORKER_FAMILIES: Final = (
            buckets=DELIVERY_BUCKETS),
     Family("app_handler_duration_seconds", "histogram", "worker",
            "Time that a handler of the application has taken, its wait for a place included.",
-           {"kind": HANDLER_KINDS}, buckets=DELIVERY_BUCKETS),
+           {"kind": HANDLER_KINDS}, buckets=API_BUCKETS),
     Family("app_handler_failures_total", "counter", "worker",
            "Handlers of the application that raised what is for no client, took too long, or found no "
            "place to wait; each is also an error of the type handler.",

@@ -138,7 +138,7 @@ class Control:
         self._position = Position(0, "")
         self._is_behind = False
         self._commands: deque[tuple[_Kind, Any]] = deque()
-        self._asking = asyncio.Semaphore(MOST_ASKED)
+        self._questions = asyncio.Semaphore(MOST_ASKED)
         self._answering = 0
         self._waiting: dict[int, _Waiting] = {}
         self._asked = 0
@@ -208,7 +208,7 @@ class Control:
         body = self._encoded(kind, message, number)
         waiting = self._waiting[number] = _Waiting()
         try:
-            async with asyncio.timeout(within), self._asking:
+            async with asyncio.timeout(within), self._questions:
                 # One pipeline: those that are subscribed now get the question.
                 count, _ = await asyncio.gather(
                     self._broker.subscribers(ALL), self._send(ALL, body, _NOT_KEPT)

@@ -230,7 +230,7 @@ class _Verdicts:
         )
 
 
-class Caller(Protocol):
+class PermissionCaller(Protocol):
     """What is asked of the connection that wants to do something."""
 
     @property
@@ -371,7 +371,7 @@ class ChannelPermissions:
         options = self.options(channel)
         return PresenceMode(options.presence, options.join_leave)
 
-    def allow(self, operation: Operation, channel: str, caller: Caller) -> ChannelAccess:
+    def allow(self, operation: Operation, channel: str, caller: PermissionCaller) -> ChannelAccess:
         """Allow a client to publish in a channel, or to read its history or presence.
 
         Raises:

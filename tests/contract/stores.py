@@ -22,7 +22,8 @@ from cluster.sessions import Session, Sessions
 from cluster.sessions.redis_sessions import RedisSessions
 from cluster.sessions.statistics import SessionStatistics
 from tests.contract.fake_presence import MemoryPresence
-from tests.contract.fakes import MemoryBroker, MemorySessions, MemoryStore
+from tests.contract.fake_sessions import MemorySessions
+from tests.contract.fakes import MemoryBroker, MemoryStore
 from tests.contract.servers import Server
 
 TIMEOUT_SECONDS = 2.0

@@ -158,7 +158,7 @@ async def test_payloads_of_another_layout_are_counted_and_left_alone(real: Redis
     await worker.subscribe()
     with real.servers[0].client() as client:
         shard_channel = f"{{{real.prefix}:c:c}}.pub"
-        for payload in (b"2:1:e:0:{}", b"", b"1:x:e:0:{}", b"1:1:\xff:0:{}", b"garbage"):
+        for payload in (b"3:1:e:0:{}", b"", b"1:x:e:0:{}", b"1:1:\xff:0:{}", b"garbage"):
             client.execute_command("SPUBLISH", shard_channel, payload)
     await worker.publish(body(5))
     await worker.recorder.until(lambda: worker.recorder.bodies() == [body(5)])

@@ -25,7 +25,8 @@ from cluster.websocket.accept import Acceptor
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
 from tests.contract.fake_presence import MemoryPresence
-from tests.contract.fakes import MemoryBroker, MemoryControlBroker, MemorySessions, MemoryStore
+from tests.contract.fake_sessions import MemorySessions
+from tests.contract.fakes import MemoryBroker, MemoryControlBroker, MemoryStore
 from tests.harness.wire import Wire, upgrade_request
 
 WITHIN_SECONDS = 10.0

@@ -41,7 +41,8 @@ def test_no_other_module_of_the_cluster_lists_the_methods():
                 words = {e.value for e in node.elts if isinstance(e, ast.Constant)}
                 if len(words & set(methods.METHODS)) > len(methods.METHODS) // 2:
                     found.append(str(path.relative_to(ROOT)))
-    assert found == ["cluster/methods.py"]
+    # The protocol's and the server API's.
+    assert found == ["cluster/methods.py", "cluster/methods.py"]
 
 
 def test_every_listening_socket_has_the_same_backlog():

@@ -35,6 +35,11 @@ OTHERS = {
     "force_recovery",
     "join_leave",
     "force_push_join_leave",
+    "force_recovery_mode",
+    "auto_cache_recover",
+    "allowed_delta_types",
+    "delta_publish",
+    "allow_tags_filter",
 }
 #: What a client may ask for with a subscribe: `test_what_a_subscriber_asks_for_…`.
 ASKED = {"allow_positioning": "positioned", "allow_recovery": "recoverable"}

@@ -79,8 +79,6 @@ async def test_presence_is_refused_where_it_is_off_unknown_or_not_allowed(method
         caller = await entered(worker)
         for channel, code in (("a", 108), ("told:a", 108), ("not-there:a", 102)):
             assert (await ask(caller, method, channel=channel))["error"]["code"] == code
-        # A private channel needs a token.
-        assert (await ask(caller, method, channel="$here:a"))["error"]["code"] == 103
         empty: dict[str, Any] = {"presence": {"presence": {}}}
         none = {"presence_stats": {"num_clients": 0, "num_users": 0}}
         answer = await ask(caller, method, channel="here:empty")

@@ -27,7 +27,8 @@ from cluster.sessions import Session
 from cluster.websocket.client import WebSocketClient
 from cluster.websocket.command_rate import CommandRate
 from cluster.websocket.frames import TEXT
-from tests.contract.fakes import MemorySessions, MemoryStore, Record
+from tests.contract.fake_sessions import MemorySessions
+from tests.contract.fakes import MemoryStore, Record
 from tests.unit.scripted import ScriptedBroker, StillLoop
 
 CONFIG = Config(

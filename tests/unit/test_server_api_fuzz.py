@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from cluster.api.method_table import API_TABLE
 from cluster.api.openapi import document
 from cluster.methods import API_METHODS
+from tests.unit.api_workers import two_workers
 from tests.unit.test_server_api import KEY
-from tests.unit.test_server_api_methods import two_workers
 
 REQUESTS = 25
 CODES = {100, 102, 104, 107, 108, 112, 113}

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from cluster.auth import ChannelOverride, Claims, ServerSubscription
+from cluster.auth import Authenticator, ChannelOverride, Claims, ServerSubscription
 from cluster.config import (
     ChannelConfig,
     ChannelOptions,
@@ -19,7 +19,6 @@ from cluster.config import (
     Namespace,
     PersonalChannelConfig,
 )
-from cluster.node import node
 from tests.harness.waiting import until
 from tests.unit.local_worker import WITHIN_SECONDS, Caller, LocalWorker, ask, entered
 
@@ -34,7 +33,11 @@ def give(monkeypatch: pytest.MonkeyPatch) -> Give:
     """Lets every token of a test have these claims."""
 
     def claims(given: Claims) -> None:
-        monkeypatch.setattr(node, "authenticate", lambda *_: given)
+        async def verified(*_: object) -> Claims:
+            return given
+
+        for name in ("connection", "refreshed"):
+            monkeypatch.setattr(Authenticator, name, verified)
 
     return claims
 
