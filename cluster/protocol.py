@@ -261,6 +261,25 @@ def history_request(params: HistoryParams) -> HistoryRequest:
     return HistoryRequest(channel_request(params), max(params.limit or 0, -1), since, reverse)
 
 
+class _ConnectData(msgspec.Struct):
+    """What is read of the `data` of a connect, which belongs to the application otherwise."""
+
+    session: str = ""
+
+
+_CONNECT_DATA: Final[json_text.JsonDecoder[_ConnectData]] = json_text.JsonDecoder(_ConnectData)
+
+
+def wanted_session(data: bytes) -> str:
+    """The session that the data of a connect names, "" for none."""
+    if not data:
+        return ""
+    try:
+        return _CONNECT_DATA.decode(data).session
+    except json_text.JsonTextInvalid:
+        return ""
+
+
 # --- writing -----------------------------------------------------------------------------
 
 

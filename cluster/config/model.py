@@ -221,7 +221,7 @@ class ServerConfig:
     trusted_proxies: tuple[str, ...] = strings(
         text="addresses and networks of proxies whose X-Forwarded-For is believed; loopback always is"
     )
-    worker_port_base: int = port(
+    worker_port_base: int = port_number(
         8101, text="port of worker slot 0; on loopback only if nginx is on"
     )
     workers: int = integer(0, maximum=512, text="worker processes; 0 is one per CPU")

@@ -21,6 +21,7 @@ from collections import deque
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
+from cluster.config import ClientConfig
 from cluster.errors import StoreError
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
@@ -342,4 +343,19 @@ def _encoded(kind: bytes, subscriber: MemberClient, chan_info: bytes) -> Change:
     one = subscriber.connection
     return Change(
         kind, one.client, one.user, client_info(one.user, one.client, one.info, chan_info)
+    )
+
+
+def members_of(
+    store: PresenceStore | None, options: ClientConfig, counters: Counters
+) -> Members | None:
+    """The members of a worker with a presence store; None without one."""
+    if store is None:
+        return None
+    return Members(
+        store,
+        JoinLeavePushes(counters),
+        counters,
+        interval_seconds=options.presence_update_interval,
+        ttl_seconds=options.presence_ttl,
     )

@@ -7,52 +7,126 @@ counted, logged and becomes error 100 (temporary), so that the SDKs try again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
-from typing import Any, Final, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import orjson
 
-from cluster import __version__, json_text
+from cluster import __version__
 from cluster.application import Application, ApplicationCallbacks
 from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
-from cluster.connection import Action, SubscriptionSource
+from cluster.connection import Action, Connection, SubscriptionSource
 from cluster.errors import (
     CONNECTION_LIMIT,
-    INSUFFICIENT_STATE,
     INTERNAL,
     SERVER_UNSUBSCRIBE,
     UNSUBSCRIBE_INSUFFICIENT_STATE,
-    ClusterError,
     StoreError,
 )
 from cluster.hub import Hub
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.admission import Admission, ConnectionsOfUsers
 from cluster.node.channels import Channels
 from cluster.node.commands import Commands, RpcHandler, store_failed
-from cluster.node.connected_clients import Client, ConnectedClients
-from cluster.node.join_leave import JoinLeavePushes
-from cluster.node.members import Members
+from cluster.node.live_subscriptions import add_server_side
+from cluster.node.members import members_of
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.presence import Presence
 from cluster.node.reads import StreamReads
-from cluster.node.refreshes import Refreshes, RevokedTokens
+from cluster.node.refreshes import Refreshes, RevokedTokens, abandon
 from cluster.node.server_reads import ServerReads
-from cluster.node.server_side import ServerSide, ServerSideChannels, has_changed
+from cluster.node.server_side import ServerSide, ServerSideChannels
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
 from cluster.node.subscription_tokens import SubscriptionTokens, add_expiry
 from cluster.presence import PresenceStore
-from cluster.protocol import (
-    ConnectRequest,
-)
+from cluster.protocol import ConnectRequest, wanted_session
 from cluster.sessions import Session, SessionListener, Sessions
 
 log = get_logger()
+
+
+class Client(Protocol):
+    """What a node needs of a client's connection."""
+
+    connection: Connection
+    session: Session | None
+
+    def write(self, data: bytes) -> None:
+        """Write whole frames; never raises."""
+
+    def perform(self, actions: list[Action]) -> None:
+        """Perform the actions of the state machine."""
+
+
+class ConnectionsOfUsers(Protocol):
+    """What a node needs to limit the connections of a user; see `cluster.sessions.user_connections`."""
+
+    @property
+    def is_on(self) -> bool: ...
+
+    async def enter(self, user: str, connection: str) -> bool: ...
+
+    def leave(self, user: str, connection: str) -> None: ...
+
+
+class ConnectedClients:
+    """Clients whose connect has succeeded, until they end.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    def __init__(self) -> None:
+        # Most users have one connection, and a set costs 216 bytes.
+        self._by_user: dict[str, Client | set[Client]] = {}
+        self.count = 0
+
+    def add(self, client: Client) -> None:
+        user = client.connection.user
+        found = self._by_user.get(user)
+        if found is None:
+            self._by_user[user] = client
+        elif isinstance(found, set):
+            found.add(client)
+        else:
+            self._by_user[user] = {found, client}
+        self.count += 1
+
+    def remove(self, client: Client) -> None:
+        """Remove a client, if it is there."""
+        user = client.connection.user
+        found = self._by_user.get(user)
+        if isinstance(found, set):
+            if client not in found:
+                return
+            found.discard(client)
+            if not found:
+                del self._by_user[user]
+        elif found is client:
+            del self._by_user[user]
+        else:
+            return
+        self.count -= 1
+
+    def of(self, user: str) -> list[Client]:
+        """The connections of a user, "" for the anonymous ones."""
+        found = self._by_user.get(user)
+        if found is None:
+            return []
+        return list(found) if isinstance(found, set) else [found]
+
+    def __iter__(self) -> Iterator[Client]:
+        """All of them, as they are now."""
+        for user in list(self._by_user):
+            yield from self.of(user)
+
+    @property
+    def users(self) -> int:
+        """How many users are connected; all anonymous connections count as one."""
+        return len(self._by_user)
 
 
 class Connected(NamedTuple):
@@ -113,7 +187,7 @@ class Node:
         self.clients = ConnectedClients()
         self.hub = Hub(counters)
         self.reads = StreamReads(config.broker.read_concurrency, counters)
-        self.members = self._members_of(presence_store)
+        self.members = members_of(presence_store, config.client, counters)
         self.presence = Presence(
             config, permissions, presence_store, self.members, self.reads, counters
         )
@@ -129,9 +203,8 @@ class Node:
             members=self.members,
         )
         self.sessions = open_sessions(self)
-        self._admission = Admission(
-            self.sessions, self.authenticator, counters, users=users, revocations=revocations
-        )
+        self._users = users if users is not None and users.is_on else None
+        self._revocations = revocations
         self._server_side = ServerSideChannels(config, permissions)
         self.subscriptions = SubscriptionBuilder(
             config,
@@ -146,31 +219,24 @@ class Node:
         self.server_reads = ServerReads(
             config, permissions, self.channels.broker, self.reads, counters
         )
-        self.application: ApplicationCallbacks | None = None
-        if application is not None:
-            self.application = ApplicationCallbacks(
-                application,
-                config.app,
-                counters,
-                sessions=self.sessions,
-                broker=self.channels.broker,
-                timeout_seconds=config.broker.timeout,
-                history_policy=permissions.history,
-                publish=self.commands.publish_from_server,
-            )
-            self.commands.application = self.subscriptions.application = self.application
+        self.application = self._callbacks_of(application)
 
-    def _members_of(self, store: PresenceStore | None) -> Members | None:
-        if store is None:
+    def _callbacks_of(self, application: Application | None) -> ApplicationCallbacks | None:
+        if application is None:
             return None
-        options = self._config.client
-        return Members(
-            store,
-            JoinLeavePushes(self._counters),
+        callbacks = ApplicationCallbacks(
+            application,
+            self._config.app,
             self._counters,
-            interval_seconds=options.presence_update_interval,
-            ttl_seconds=options.presence_ttl,
+            sessions=self.sessions,
+            broker=self.channels.broker,
+            timeout_seconds=self._config.broker.timeout,
+            history_policy=self.permissions.history,
+            publish=self.commands.publish_from_server,
         )
+        self.commands.application = self.subscriptions.application = callbacks
+        self.refreshes.application = callbacks
+        return callbacks
 
     async def flush(self) -> None:
         """Wait until every publish and every change of presence has been answered."""
@@ -215,8 +281,8 @@ class Node:
         self._connects_waiting += 1
         try:
             async with asyncio.timeout(self._config.broker.timeout), self._connects:
-                session = await self._admission.admit(
-                    claims, _wanted_session(request.data) or url_session or None, client
+                session = await self._admit(
+                    claims, wanted_session(request.data) or url_session or None, client
                 )
         except (StoreError, TimeoutError) as error:
             store_failed(self._counters, "connect_failed", error)
@@ -231,7 +297,7 @@ class Node:
                     wanted, request.subs, claims.user, client
                 )
         except BaseException:
-            self._admission.leave(session, client, may_end=not session.is_resumed)
+            self._leave(session, client, may_end=not session.is_resumed)
             raise
         return Connected(
             self._connect_result(client, claims, session, subscribed, data),
@@ -239,6 +305,58 @@ class Node:
             session,
             subscribed,
         )
+
+    async def _admit(self, claims: Claims, wanted: str | None, client: Client) -> Session:
+        """Attach a session, unless the token is revoked or its user blocked; all is sent together."""
+        revocations = self._revocations
+        looking = revocations.look_up(claims) if revocations is not None else None
+        if looking is None:
+            return await self._enter(claims.user, wanted, client)
+        try:
+            session = await self._enter(claims.user, wanted, client)
+        except BaseException:
+            abandon(looking)
+            raise
+        try:
+            reason = await looking
+        except BaseException:
+            self._leave(session, client, may_end=not session.is_resumed)
+            raise
+        if reason:
+            self._leave(session, client, may_end=not session.is_resumed)
+            raise self.authenticator.refused(reason)
+        return session
+
+    async def _enter(self, user: str, wanted: str | None, client: Client) -> Session:
+        """Attach a session, and count the connection for its user; both commands are sent together."""
+        users = self._users
+        if users is None or not user:
+            return await self.sessions.attach(user, wanted, client)
+        try:
+            session, entered = await asyncio.gather(
+                self.sessions.attach(user, wanted, client),
+                users.enter(user, client.connection.client),
+                return_exceptions=True,
+            )
+        except asyncio.CancelledError:
+            users.leave(user, client.connection.client)
+            raise
+        if isinstance(session, Session) and entered is True:
+            return session
+        if isinstance(session, Session):
+            self.sessions.detach(session, client, may_end=not session.is_resumed)
+        if entered is not False:
+            users.leave(user, client.connection.client)
+        for outcome in (session, entered):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        self._counters.rejected["user_connection_limit"] += 1
+        raise CONNECTION_LIMIT.fresh()
+
+    def _leave(self, session: Session, client: Client, *, may_end: bool) -> None:
+        self.sessions.detach(session, client, may_end=may_end)
+        if self._users is not None and session.user:
+            self._users.leave(session.user, client.connection.client)
 
     def _connect_result(
         self,
@@ -269,38 +387,6 @@ class Node:
             result["subs"] = {one.channel: one.result for one in subscribed}
         return result
 
-    async def refresh(self, client: Client, token: str) -> dict[str, Any]:
-        """Extend a connection that expires.
-
-        Raises:
-            ClientError, Disconnect: as `Refreshes.verified` does; 3010 for a token with other channels.
-        """
-        claims = await self._verified(client, token)
-        return self.refreshes.take(client.connection, claims)
-
-    async def _verified(self, client: Client, token: str) -> Claims:
-        claims = await self.refreshes.verified(client.connection, token)
-        if has_changed(claims, client.connection.channels):
-            raise INSUFFICIENT_STATE.fresh()
-        return claims
-
-    async def refresh_decided(self, client: Client, token: str) -> dict[str, Any]:
-        """Extend a connection as the application's handler decides.
-
-        Raises:
-            ClientError, Disconnect: what the handler raises; if it decides nothing, as `refresh` does.
-        """
-        assert self.application is not None
-        claims, expires_at = await self.application.refreshing(
-            client, token, partial(self._verified, client, token)
-        )
-        known = claims if claims is not None else client.connection.claims
-        return self.refreshes.take(client.connection, known._replace(expires_at=expires_at))
-
-    async def sub_refresh(self, client: Client, channel: str, token: str) -> dict[str, Any]:
-        """Extend a subscription that expires; raises as `Refreshes.subscription` does."""
-        return await self.refreshes.subscription(client.connection, channel, token)
-
     def _insufficient(self, subscriber: object, channel: str) -> None:
         client: Client = subscriber  # type: ignore[assignment]
         client.perform(
@@ -324,8 +410,6 @@ class Node:
         if other is not client and other.connection.user == client.connection.user:
             other.perform(other.connection.disconnect(CONNECTION_LIMIT))
 
-    # --- the end of a connection ---------------------------------------------------------------
-
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
         """Remove a client: its subscriptions here, its reads, its hold on the session in the store."""
         self.reads.forget(client)
@@ -335,7 +419,7 @@ class Node:
         client.connection.channels.clear()
         if client.session is not None:
             session, client.session = client.session, None
-            self._admission.leave(session, client, may_end=may_end_session)
+            self._leave(session, client, may_end=may_end_session)
 
     # --- sessions -----------------------------------------------------------------------------
 
@@ -362,47 +446,4 @@ class Node:
                 client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
         for channel in session.channels:
             if channel not in has:
-                self.run(self._add_server_side(client, channel))
-
-    async def _add_server_side(self, client: Client, channel: str) -> None:
-        try:
-            wanted = ServerSide(channel, SubscriptionSource.SESSION)
-            [subscribed] = await self.subscriptions.prepare_server_side(
-                (wanted,), {}, client.connection.user, client
-            )
-        except ClusterError as error:
-            # When it connects again it gets the channels of its session.
-            log.error("server_side_subscribe_failed", reason=str(error))
-            client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
-            return
-        actions: list[Action] = []
-        if client.session is not None and channel in client.session.channels:
-            actions = client.connection.subscribe_added(
-                channel,
-                subscribed.result,
-                is_positioned=subscribed.is_positioned,
-                source=subscribed.source,
-            )
-        if not actions:
-            self.channels.abort(subscribed.joining.channel)
-            return
-        client.perform(actions)
-        self.channels.join(subscribed.joining, client, client.write)
-
-
-class _ConnectData(msgspec.Struct):
-    """What is read of the `data` of a connect, which belongs to the application otherwise."""
-
-    session: str = ""
-
-
-_CONNECT_DATA: Final[json_text.JsonDecoder[_ConnectData]] = json_text.JsonDecoder(_ConnectData)
-
-
-def _wanted_session(data: bytes) -> str:
-    if not data:
-        return ""
-    try:
-        return _CONNECT_DATA.decode(data).session
-    except json_text.JsonTextInvalid:
-        return ""
+                self.run(add_server_side(self.subscriptions, self.channels, client, channel))

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from typing import Any, Protocol
 
 from cluster import __version__
+from cluster.application import ApplicationCallbacks
+from cluster.application.client_handles import HandledClient
 from cluster.auth import ANONYMOUS, Authenticator, Claims
 from cluster.connection import Connection
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
+    INSUFFICIENT_STATE,
     INTERNAL,
     PERMISSION_DENIED,
     ClientError,
@@ -18,6 +22,7 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.node.server_side import has_changed
 from cluster.node.subscription_tokens import add_expiry
 
 log = get_logger()
@@ -55,6 +60,29 @@ class Refreshes:
         self._revocations = revocations
         self._counters = counters
         self._timeout_seconds = timeout_seconds
+        #: Set by the node if the worker runs an application.
+        self.application: ApplicationCallbacks | None = None
+
+    async def connection(self, client: HandledClient, token: str) -> dict[str, Any]:
+        """Extend a connection that expires, as the token says, or the application's handler.
+
+        Raises:
+            ClientError, Disconnect: as `verified` does, 3010 for a token with other channels; or what the
+                handler raises.
+        """
+        application, connection = self.application, client.connection
+        verify = partial(self._same_channels, connection, token)
+        if application is None or not application.handles_refreshing:
+            return self.take(connection, await verify())
+        claims, expires_at = await application.refreshing(client, token, verify)
+        known = claims if claims is not None else connection.claims
+        return self.take(connection, known._replace(expires_at=expires_at))
+
+    async def _same_channels(self, connection: Connection, token: str) -> Claims:
+        claims = await self.verified(connection, token)
+        if has_changed(claims, connection.channels):
+            raise INSUFFICIENT_STATE.fresh()
+        return claims
 
     async def verified(self, connection: Connection, token: str) -> Claims:
         """The claims of the token of a refresh.

@@ -26,9 +26,8 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.connected_clients import Client
 from cluster.node.control import Control
-from cluster.node.node import Node
+from cluster.node.node import Client, Node
 from cluster.node.server_side import ServerSide
 from cluster.protocol import Position, publication_push
 from cluster.sessions import Session, SessionConflict, SessionGone

@@ -283,13 +283,11 @@ class WebSocketClient(ActionPerformer):
         self.perform(answers)
 
     def _refresh(self, action: actions.Refresh) -> None:
-        application = self._node.application
-        decides = application is not None and application.handles_refreshing
-        refresh = self._node.refresh_decided if decides else self._node.refresh
-        self._run(self._do_call(action.id, "refresh", refresh(self, action.token)))
+        refresh = self._node.refreshes.connection(self, action.token)
+        self._run(self._do_call(action.id, "refresh", refresh))
 
     def _sub_refresh(self, action: actions.SubRefresh) -> None:
-        refresh = self._node.sub_refresh(self, action.channel, action.token)
+        refresh = self._node.refreshes.subscription(self.connection, action.channel, action.token)
         self._run(self._do_call(action.id, "sub_refresh", refresh))
 
     def _message(self, action: actions.Message) -> None:
