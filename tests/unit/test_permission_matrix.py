@@ -80,7 +80,8 @@ class Row(NamedTuple):
 
 
 def grants() -> list[str]:
-    return [name for name in OPTIONS if name.startswith("allow_") and name not in ASKED]
+    left_out = {*ASKED, *OTHERS}
+    return [name for name in OPTIONS if name.startswith("allow_") and name not in left_out]
 
 
 def settings() -> Iterator[tuple[str, ...]]:

@@ -120,7 +120,8 @@ async def test_overrides_of_presence_and_joins_reach_the_subscription(give: Give
         assert (one.modes.has_presence, one.modes.emits_join_leave, one.modes.gets_join_leave) == (
             True, True, True,
         )  # fmt: skip
-        assert one.info == b'"i"'
+        assert one.details is not None
+        assert one.details.info == b'"i"'
 
 
 async def test_server_side_subscriptions_are_recovered_from_the_position_in_subs(give: Give):
