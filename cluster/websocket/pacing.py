@@ -93,15 +93,13 @@ class PacedProtocol(asyncio.Protocol):
         """Call `next_turn` in the next turn of the event loop, or later; until then nothing is read."""
         if not self._is_turn_scheduled:
             self._is_turn_scheduled = True
-            loop = asyncio.get_running_loop()
             if delay_seconds:
                 self.pause()
-                loop.call_later(delay_seconds, self._begin_turn)
-            elif self._turns is not None:
-                self._turns.add(self)
+                asyncio.get_running_loop().call_later(delay_seconds, self._wait_for_turn)
+            else:
+                self._wait_for_turn()
 
-    def _begin_turn(self) -> None:
-        """Wait for a turn after a delay."""
+    def _wait_for_turn(self) -> None:
         if self._turns is not None:
             self._turns.add(self)
 
@@ -117,8 +115,10 @@ class PacedProtocol(asyncio.Protocol):
         if self._unread and not self._is_turn_scheduled:
             data, self._unread = self._unread, b""
             self._has_turn = True
-            self.data_received(data)
-            self._has_turn = False
+            try:
+                self.data_received(data)
+            finally:
+                self._has_turn = False
             # Reading goes on in `next_turn`, also if these bytes were no whole message.
             self.schedule_turn()
 

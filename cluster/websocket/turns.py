@@ -20,7 +20,7 @@ class WaitingConnection(Protocol):
     """A connection that goes on in a later turn."""
 
     def begin_turn(self) -> None:
-        """Do the next part of the work; never raises."""
+        """Do the next part of the work."""
 
 
 class Turns:
@@ -46,14 +46,17 @@ class Turns:
     def _run(self) -> None:
         waiting = self._waiting
         end = time.perf_counter() + SECONDS_PER_TURN
-        # Those that come back have their turn after all others, and not in this turn of the loop.
-        for _ in range(len(waiting)):
-            waiting.popleft().begin_turn()
-            if time.perf_counter() > end:
-                break
-        self._is_scheduled = bool(waiting)
-        if waiting:
-            self._loop.call_soon(self._run)
+        try:
+            # Those that come back have their turn after all others, and not in this turn of the loop.
+            for _ in range(len(waiting)):
+                waiting.popleft().begin_turn()
+                if time.perf_counter() > end:
+                    break
+        finally:
+            # What one of them raises is the loop's to report; the others go on.
+            self._is_scheduled = bool(waiting)
+            if waiting:
+                self._loop.call_soon(self._run)
 
 
 _turns: WeakKeyDictionary[asyncio.AbstractEventLoop, Turns] = WeakKeyDictionary()

@@ -74,6 +74,29 @@ async def test_those_with_little_to_do_have_one_turn_together_and_may_come_back(
     assert len(done) == 8
 
 
+async def test_one_that_raises_is_reported_and_the_others_go_on():
+    loop = asyncio.get_running_loop()
+    waiting = turns_of(loop)
+    reported: list[object] = []
+    loop.set_exception_handler(lambda _, context: reported.append(context["exception"]))
+    done: list[int] = []
+    fault = ValueError("a fault")
+
+    class Faulty:
+        def begin_turn(self) -> None:
+            raise fault
+
+    class Good:
+        def begin_turn(self) -> None:
+            done.append(1)
+
+    for one in (Faulty(), Good(), Faulty(), Good()):
+        waiting.add(one)
+    await until(lambda: len(done) == 2, 10, "the others had their turn")
+    assert reported == [fault, fault]
+    assert not waiting.are_taken
+
+
 async def test_each_loop_has_turns_of_its_own():
     here = turns_of(asyncio.get_running_loop())
     assert turns_of(asyncio.get_running_loop()) is here
