@@ -35,6 +35,11 @@ def make_private(path: Path, owners: Collection[int] | None = None) -> bool:
     return False
 
 
+def make_new_files_private() -> None:
+    """Close what this process and its children make from now on to other users."""
+    os.umask(0o077)
+
+
 def open_private(path: str, flags: int) -> int:
     """Open a file, as the `opener` of `open`, so that a new one is private."""
     return os.open(path, flags, 0o600)

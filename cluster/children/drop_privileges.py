@@ -26,13 +26,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from cluster.children.subprocesses import allow_no_new_privileges
+from cluster.children.subprocesses import allow_no_new_privileges, set_death_signal
 from cluster.errors import ConfigError, Problem
 
 #: The user without rights of its own, which exists nearly everywhere.
 DEFAULT_USER: Final = "nobody"
 _DEFAULT_ID: Final = 65534
-_PR_SET_PDEATHSIG: Final = 1
 _PR_GET_PDEATHSIG: Final = 2
 _PROBE_SECONDS: Final = 10.0
 _LONGEST_REASON: Final = 2048
@@ -135,7 +134,7 @@ def _become(user: User, *, keeps_root: bool = False) -> None:
         os.setresgid(user.gid, user.gid, user.gid)
         os.setresuid(user.uid, user.uid, user.uid)
     allow_no_new_privileges()
-    _libc.prctl(_PR_SET_PDEATHSIG, death_signal.value, 0, 0, 0)
+    set_death_signal(death_signal.value)
 
 
 # --- what is tried as that user ----------------------------------------------------------

@@ -38,6 +38,11 @@ def allow_no_new_privileges() -> None:
     _libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 
 
+def set_death_signal(number: int) -> None:
+    """Have the kernel send this process a signal when the thread that forked it ends; 0 for none."""
+    _libc.prctl(_PR_SET_PDEATHSIG, number, 0, 0, 0)
+
+
 def before_exec(death_signal: int | None) -> Callable[[], None]:
     """What a child runs between fork and exec so that it gains no privileges and does not outlive this process.
 
@@ -55,7 +60,7 @@ def before_exec(death_signal: int | None) -> Callable[[], None]:
         allow_no_new_privileges()
         # After the change of the user, which makes the kernel forget the death signal.
         if death_signal is not None:
-            _libc.prctl(_PR_SET_PDEATHSIG, death_signal, 0, 0, 0)
+            set_death_signal(death_signal)
             # The parent may have died between the fork and the line above.
             if os.getppid() != parent:
                 os._exit(1)

@@ -17,25 +17,22 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Final
 from urllib.parse import parse_qsl, urlsplit
 
 from cluster import log
 from cluster.children.backoff import RestartPolicy
 from cluster.children.binaries import nginx_program, valkey_program
-from cluster.children.drop_privileges import drop_privileges, find_user, root_regained
+from cluster.children.drop_privileges import User, drop_privileges, find_user, root_regained
 from cluster.children.listeners import Listeners, reachable_host
 from cluster.children.worker_child import COMMAND
 from cluster.config import Config, service_variables
+from cluster.private_files import make_new_files_private
 from cluster.supervisor.fleet import Resources
 from cluster.supervisor.limits import raise_file_limit
 from cluster.supervisor.paths import Paths
 from cluster.supervisor.supervisor import ReadStatistics, SessionSource, Supervisor
 
 __all__ = ["ReadStatistics", "SessionSource", "run"]
-
-#: Files that this program and its children make are closed to other users.
-_PRIVATE: Final = 0o077
 
 
 @asynccontextmanager
@@ -93,23 +90,15 @@ def run(
     nginx = nginx_program() if config.server.nginx else ""
     valkey = "" if config.broker.redis_urls else valkey_program()
     user = find_user(config.server.user)
-    os.umask(_PRIVATE)
+    make_new_files_private()
     paths = Paths(config.server.data_dir, workers=_workers(config), user=user)
     try:
         listeners = Listeners(config, _workers(config))
         file_limit = raise_file_limit()
         try:
             # After the ports are bound and the directories are made, before anything is written there.
-            warning = (
-                ""
-                if user is None
-                else drop_privileges(
-                    user,
-                    needed=_needed_files(config, nginx, valkey, *worker_command),
-                    owned=paths.owned,
-                    reload=reload,
-                )
-            )
+            needed = _needed_files(config, nginx, valkey, *worker_command)
+            warning = _become(user, needed, paths, reload)
             log.also_write(paths.app_log)
             if warning:
                 log.get_logger().warning("privileges_kept", reason=warning)
@@ -139,6 +128,15 @@ async def _supervise(
 ) -> int:
     supervisor = Supervisor(config, resources, reload=reload, session_source=session_source)
     return await supervisor.run()
+
+
+def _become(
+    user: User | None, needed: list[Path], paths: Paths, reload: Callable[[], Config] | None
+) -> str:
+    """Become an ordinary user, and with this process all that it starts; returns why not."""
+    if user is None:
+        return ""
+    return drop_privileges(user, needed=needed, owned=paths.owned, reload=reload)
 
 
 def _as_root(reload: Callable[[], Config] | None) -> Callable[[], Config] | None:

@@ -29,7 +29,7 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.protocol import native_pong_frame
-from cluster.websocket.pacing import READ_BYTES, PacedProtocol
+from cluster.websocket.pacing import READ_BYTES_WHILE_OTHERS_WAIT, PacedProtocol
 
 log = get_logger()
 
@@ -127,8 +127,8 @@ class FrameProtocol(PacedProtocol):
             self._unread = data
             self._wait_for_output(transport)
             return
-        if len(data) > READ_BYTES:
-            data = self._postpone_rest(data)
+        if len(data) > READ_BYTES_WHILE_OTHERS_WAIT:
+            data = self._first_part(data)
         self._unfinished += len(data)
         if self._is_closing:
             if self._unfinished > self._most_unfinished:

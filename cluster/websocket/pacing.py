@@ -10,8 +10,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable
 
+from cluster.websocket.turns import Turns, turns_of
+
 #: Most bytes of one connection that are parsed in one turn of the event loop.
 READ_BYTES = 16_384
+
+#: Most bytes that are parsed at once while other connections wait for their turn.
+READ_BYTES_WHILE_OTHERS_WAIT = 256
 
 #: How long the buffer may stay full before the peer counts as one that does not read.
 _SLOW_GRACE_SECONDS = 0.05
@@ -28,23 +33,26 @@ class PacedProtocol(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_is_closing", "_is_full", "_is_paused", "_is_turn_scheduled", "_queue_max", "_transport",
-        "_unread", "write",
+        "_has_turn", "_is_closing", "_is_full", "_is_paused", "_is_turn_scheduled", "_queue_max", "_transport",
+        "_turns", "_unread", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
         self._transport: asyncio.Transport | None = None
         self._is_closing = False
+        self._has_turn = False
         self._is_full = False
         self._is_paused = False
         self._is_turn_scheduled = False
         self._queue_max = 0
+        self._turns: Turns | None = None
         self._unread = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
     def watch(self, transport: asyncio.Transport, queue_max: int) -> None:
         """Write to this socket, of which at most `queue_max` bytes may be unsent."""
         self._transport = transport
+        self._turns = turns_of(asyncio.get_running_loop())
         self.write = transport.write
         self._queue_max = queue_max
         # One mark for both: the transport then calls each time the buffer passes it.
@@ -66,28 +74,36 @@ class PacedProtocol(asyncio.Protocol):
 
     # --- reading in turns ----------------------------------------------------------------------
 
-    def _postpone_rest(self, data: bytes) -> bytes:
-        """Keep all but the first `READ_BYTES` for the turns to come, and read nothing until then.
+    def _first_part(self, data: bytes) -> bytes:
+        """What may be parsed now; the rest is kept for the turns to come, and nothing is read until then.
 
         uvloop reads 256 KiB at once, and without a pause libuv would do so up to 32 times in this turn.
         """
+        most = READ_BYTES
+        if self._turns is not None and self._turns.are_taken and not self._has_turn:
+            most = READ_BYTES_WHILE_OTHERS_WAIT
+        if len(data) <= most:
+            return data
         self.pause()
-        self._unread = data[READ_BYTES:]
+        self._unread = data[most:]
         self.schedule_turn()
-        return data[:READ_BYTES]
+        return data[:most]
 
     def schedule_turn(self, delay_seconds: float = 0.0) -> None:
         """Call `next_turn` in the next turn of the event loop, or later; until then nothing is read."""
         if not self._is_turn_scheduled:
             self._is_turn_scheduled = True
-            loop = asyncio.get_running_loop()
             if delay_seconds:
                 self.pause()
-                loop.call_later(delay_seconds, self._begin_turn)
+                asyncio.get_running_loop().call_later(delay_seconds, self._wait_for_turn)
             else:
-                loop.call_soon(self._begin_turn)
+                self._wait_for_turn()
 
-    def _begin_turn(self) -> None:
+    def _wait_for_turn(self) -> None:
+        if self._turns is not None:
+            self._turns.add(self)
+
+    def begin_turn(self) -> None:
         transport = self._transport
         if transport is None or self._is_full:
             return
@@ -98,7 +114,11 @@ class PacedProtocol(asyncio.Protocol):
         self.next_turn()
         if self._unread and not self._is_turn_scheduled:
             data, self._unread = self._unread, b""
-            self.data_received(data)
+            self._has_turn = True
+            try:
+                self.data_received(data)
+            finally:
+                self._has_turn = False
             # Reading goes on in `next_turn`, also if these bytes were no whole message.
             self.schedule_turn()
 

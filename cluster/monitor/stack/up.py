@@ -28,6 +28,7 @@ from cluster.monitor.stack import processes, setup
 from cluster.monitor.stack.processes import StackProcess
 from cluster.monitor.stack.render import Rendered
 from cluster.monitor.stack.setup import StackOptions
+from cluster.private_files import make_new_files_private
 from cluster.terminal_text import escaped, escaped_lines
 
 _BOOT_SECONDS: Final = 30.0
@@ -40,8 +41,6 @@ _HEALTHY_SECONDS: Final = 60.0
 _TRIM_SECONDS: Final = 60.0
 # A cluster that is restarted with another configuration may have another name.
 _RENAME_SECONDS: Final = 30.0
-#: Files that this program and its children make are closed to other users.
-_PRIVATE: Final = 0o077
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
 
 
@@ -57,7 +56,7 @@ def run(options: StackOptions, out: TextIO = sys.stdout) -> int:
         [n for n in processes.KNOWN if options.with_node_exporter or n != "node_exporter"]
     )
     user = find_user(options.user, "--user")
-    os.umask(_PRIVATE)
+    make_new_files_private()
     lock = setup.locked(options.data_dir)
     try:
         setup.check_ports(options)
