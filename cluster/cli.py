@@ -19,7 +19,8 @@ from importlib.util import find_spec
 from typing import NoReturn
 
 from cluster import __version__, config, log
-from cluster.errors import ConfigError, DependencyMissing, ExitError, Problem
+from cluster.config.reader import problem
+from cluster.errors import ConfigError, DependencyMissing, ExitError
 from cluster.terminal_text import escaped_lines
 
 _EPILOG = (
@@ -250,7 +251,7 @@ def _check_application(target: str) -> None:
     if done.returncode:
         told = done.stdout.decode(errors="replace").strip().rpartition("\n")[2]
         reason = told or f"the program that imports it has ended with {done.returncode}"
-        raise ConfigError([Problem("app.target", target, reason)])
+        raise ConfigError([problem("app.target", target, reason)])
 
 
 def _worker(arguments: argparse.Namespace) -> int:

@@ -13,7 +13,8 @@ from operator import attrgetter
 from pathlib import Path
 
 from cluster.application.declaration import Application
-from cluster.errors import ConfigError, Problem
+from cluster.config.reader import problem
+from cluster.errors import ConfigError
 
 
 def load(target: str) -> Application:
@@ -46,7 +47,7 @@ def load(target: str) -> Application:
 
 
 def _refused(target: str, reason: str) -> ConfigError:
-    return ConfigError([Problem("app.target", target, reason)])
+    return ConfigError([problem("app.target", target, reason)])
 
 
 def _told(error: BaseException) -> str:

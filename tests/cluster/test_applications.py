@@ -206,7 +206,7 @@ def test_an_application_that_cannot_be_used_is_a_clear_sentence_and_exit_78(
         cwd=REPOSITORY, capture_output=True, text=True, timeout=WITHIN, check=False,
     )  # fmt: skip
     assert done.returncode == 78, done.stderr
-    assert f"app.target: {target} is not allowed; {reason}" in done.stderr
+    assert f'app.target: "{target}" is not allowed; {reason}' in done.stderr
     assert "Traceback" not in done.stderr
 
 

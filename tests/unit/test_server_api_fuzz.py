@@ -10,7 +10,7 @@ from typing import Any
 
 import aiohttp
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from cluster.api.method_table import API_TABLE
@@ -23,7 +23,11 @@ REQUESTS = 25
 CODES = {100, 102, 104, 107, 108, 112, 113}
 
 ANY_JSON = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=20),
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(max_size=20),
     lambda inner: (
         st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4)
     ),
@@ -110,7 +114,13 @@ async def answered(method: str, requests: list[Any]) -> None:
 
 @pytest.mark.parametrize("method", API_METHODS)
 def test_every_request_is_answered(method: str):
-    @settings(max_examples=4, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(
+        max_examples=4,
+        deadline=None,
+        suppress_health_check=list(HealthCheck),
+        database=None,
+        phases=[Phase.generate],
+    )
     @given(st.lists(requests_of(method), min_size=REQUESTS, max_size=REQUESTS))
     def fuzz(requests: list[Any]) -> None:
         asyncio.run(answered(method, requests))
