@@ -23,6 +23,7 @@ import uvloop
 
 from cluster.broker.redis_broker import RedisBroker
 from cluster.children.binaries import valkey_program
+from cluster.codec import JSON, Codec
 from cluster.metrics.counters import Counters
 from cluster.node.join_leave import JoinLeavePushes
 from cluster.node.members import Members, membership_of
@@ -42,6 +43,7 @@ class Identity:
     user: str
     client: str
     info: bytes
+    codec: Codec = JSON
 
 
 class StandIn:

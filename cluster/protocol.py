@@ -364,6 +364,11 @@ def push_prefix(channel: str) -> bytes:
     return b'{"push":{"channel":%b,"pub":' % orjson.dumps(channel)
 
 
+def push_document(prefix: bytes, publication: Publication) -> bytes:
+    """Encode a publication push."""
+    return b"%b%b}}" % (prefix, publication_json(publication))
+
+
 def push_frame(prefix: bytes, publication: Publication) -> bytes:
     """Encode the frame of a publication push: once, for all subscribers."""
     return text_frame(b"%b%b}}" % (prefix, publication_json(publication)))
@@ -414,6 +419,11 @@ def _frame(first: int, payload: bytes) -> bytes:
 def text_frame(payload: bytes) -> bytes:
     """Encode a text frame."""
     return _frame(0x81, payload)
+
+
+def binary_frame(payload: bytes) -> bytes:
+    """Encode a binary frame."""
+    return _frame(0x82, payload)
 
 
 def close_frame(code: int, reason: str) -> bytes:

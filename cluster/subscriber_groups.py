@@ -14,7 +14,8 @@ from typing import ClassVar, NamedTuple, Protocol
 
 import orjson
 
-from cluster.protocol import Publication, publications_json
+from cluster.codec import JSON, Codec
+from cluster.protocol import Publication, publications_json, push_document
 from cluster.tags_filter import Tags, TagsFilter, tags_of
 
 #: Writes one or more whole frames to a subscriber; must not change the hub. Raises RuntimeError if
@@ -34,6 +35,10 @@ class Delivery(Protocol):
     @property
     def key(self) -> bytes: ...
 
+    @property
+    def selects(self) -> bool:
+        """Whether there are publications that the subscriber does not get."""
+
     def group(self, prefix: bytes) -> SubscriberGroup:
         """Make an empty group for a channel, whose pushes begin with `prefix`."""
 
@@ -44,17 +49,45 @@ class Delivery(Protocol):
         """Publications for a reply."""
 
 
+class EncodedDelivery(NamedTuple):
+    """The delivery of a subscription whose client does not speak JSON: every publication."""
+
+    codec: Codec
+
+    @property
+    def key(self) -> bytes:
+        return self.codec.name.encode()
+
+    @property
+    def selects(self) -> bool:
+        return False
+
+    def group(self, prefix: bytes) -> SubscriberGroup:
+        return EncodedGroup(self.key, prefix, self.codec)
+
+    def selected(self, publications: list[Publication]) -> list[Publication]:
+        return publications
+
+    def encoded(self, publications: list[Publication]) -> list[orjson.Fragment]:
+        return publications_json(publications)
+
+
 class FilteredDelivery(NamedTuple):
     """The delivery of a subscription with a tags filter."""
 
     tags_filter: TagsFilter
+    codec: Codec = JSON
 
     @property
     def key(self) -> bytes:
-        return self.tags_filter.key
+        return b"%b %b" % (self.codec.name.encode(), self.tags_filter.key)
+
+    @property
+    def selects(self) -> bool:
+        return True
 
     def group(self, prefix: bytes) -> SubscriberGroup:
-        return FilteredGroup(self.tags_filter)
+        return FilteredGroup(self.key, prefix, self.codec, self.tags_filter)
 
     def selected(self, publications: list[Publication]) -> list[Publication]:
         passes = self.tags_filter.passes
@@ -67,18 +100,27 @@ class FilteredDelivery(NamedTuple):
 class SubscriberGroup(ABC):
     """Subscribers with the same delivery.
 
+    Args:
+        key: of the delivery.
+        prefix: what the channel's pushes begin with.
+
     Attributes:
+        codec: what the subscribers speak.
         writes: those that have caught up.
         ahead: as in a channel, those that skip what they have read before.
         reads_tags: whether `fan_out` needs the publications' tags.
+        reads_frames: whether it needs the frames in the subscribers' codec.
     """
 
-    __slots__ = ("ahead", "key", "writes")
+    __slots__ = ("ahead", "codec", "key", "prefix", "writes")
 
     reads_tags: ClassVar[bool] = True
+    reads_frames: ClassVar[bool] = True
 
-    def __init__(self, key: bytes) -> None:
+    def __init__(self, key: bytes, prefix: bytes, codec: Codec) -> None:
         self.key = key
+        self.prefix = prefix
+        self.codec = codec
         self.writes: dict[object, Write] = {}
         self.ahead: dict[object, tuple[Write, int]] = {}
 
@@ -101,6 +143,13 @@ class SubscriberGroup(ABC):
             offset: the channel's, to which all publications have passed.
         """
 
+    def framed(self, framed: Sequence[Framed]) -> Sequence[Framed]:
+        """The publications with their frames in the subscribers' codec."""
+        if self.codec.is_json:
+            return framed
+        frame, prefix = self.codec.frame, self.prefix
+        return [(one, frame(push_document(prefix, one))) for one, _ in framed]
+
     def join_all_ahead(self) -> None:
         """Let those that skip publications get all of them from now on."""
         for subscriber, (write, _) in self.ahead.items():
@@ -114,23 +163,22 @@ class SubscriberGroup(ABC):
         return not (self.writes or self.ahead)
 
 
-class FilteredGroup(SubscriberGroup):
-    """Subscribers with the same filter."""
+class EncodedGroup(SubscriberGroup):
+    """Subscribers that get every publication, in their codec."""
 
-    __slots__ = ("_passes",)
+    __slots__ = ()
 
-    def __init__(self, tags_filter: TagsFilter) -> None:
-        super().__init__(tags_filter.key)
-        self._passes = tags_filter.passes
+    reads_tags = False
 
     def missed(self, framed: Sequence[Framed]) -> list[bytes]:
-        return [frame for publication, frame in framed if self._passes(tags_of(publication.body))]
+        return [frame for _, frame in self.framed(framed)]
 
     def fan_out(
         self, framed: Sequence[Framed], tags: Sequence[Tags], offset: int, write_all: WriteAll
     ) -> None:
-        passes = self._passes
-        own = [one for one, its_tags in zip(framed, tags, strict=True) if passes(its_tags)]
+        self._write(framed, offset, write_all)
+
+    def _write(self, own: Sequence[Framed], offset: int, write_all: WriteAll) -> None:
         if own and self.writes:
             write_all(self.writes.values(), b"".join([frame for _, frame in own]), len(own))
         for subscriber, (write, skip_until) in list(self.ahead.items()):
@@ -140,6 +188,29 @@ class FilteredGroup(SubscriberGroup):
             if offset >= skip_until:
                 del self.ahead[subscriber]
                 self.add(subscriber, write)
+
+
+class FilteredGroup(EncodedGroup):
+    """Subscribers with the same filter."""
+
+    __slots__ = ("_passes",)
+
+    reads_tags = True
+
+    def __init__(self, key: bytes, prefix: bytes, codec: Codec, tags_filter: TagsFilter) -> None:
+        super().__init__(key, prefix, codec)
+        self._passes = tags_filter.passes
+
+    def missed(self, framed: Sequence[Framed]) -> list[bytes]:
+        passes = self._passes
+        return super().missed([one for one in framed if passes(tags_of(one[0].body))])
+
+    def fan_out(
+        self, framed: Sequence[Framed], tags: Sequence[Tags], offset: int, write_all: WriteAll
+    ) -> None:
+        passes = self._passes
+        own = [one for one, its_tags in zip(framed, tags, strict=True) if passes(its_tags)]
+        self._write(own, offset, write_all)
 
 
 class SubscriberGroups:
@@ -179,10 +250,14 @@ class SubscriberGroups:
     def fan_out(self, framed: Sequence[Framed], offset: int, write_all: WriteAll) -> None:
         """Write a channel's publications to the subscribers of all groups; see `SubscriberGroup`."""
         tags: list[Tags] = []
+        in_codec = {JSON.name: framed}
         for group in list(self._groups.values()):
             if group.reads_tags and not tags:
                 tags = [tags_of(publication.body) for publication, _ in framed]
-            group.fan_out(framed, tags, offset, write_all)
+            name = group.codec.name
+            if group.reads_frames and name not in in_codec:
+                in_codec[name] = group.framed(framed)
+            group.fan_out(in_codec.get(name, framed), tags, offset, write_all)
 
     def join_all_ahead(self) -> None:
         for group in self._groups.values():

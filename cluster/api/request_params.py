@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import base64
-import binascii
 from collections.abc import Callable, Mapping
 from typing import Any, Final, TypedDict
 
 import msgspec
 
-from cluster import json_text
+from cluster import data_url, json_text
 from cluster.api.method_table import API_TABLE, LARGEST_INTEGER, Kind, Param
 from cluster.errors import BAD_REQUEST
 from cluster.protocol import Position
@@ -92,17 +90,17 @@ def json_member(params: Params, name: str, b64_name: str = "") -> bytes:
     """The JSON text of a member, or of its base64 form, which has precedence; b"" if neither is given.
 
     Raises:
-        ClientError: 107 if it is not JSON, not base64, or nested too deeply.
+        ClientError: 107 if it is not JSON, not base64, or nested too deeply; base64 of other bytes is a data URL.
     """
     try:
         encoded = params.get(b64_name)
         if encoded:
             if type(encoded) is not str:
                 raise BAD_REQUEST.fresh()
-            return json_text.checked(base64.b64decode(encoded, validate=True))
+            return data_url.of_base64(encoded)
         text = bytes(params.get(name, b""))
         return json_text.checked(text) if text not in {b"", b"null"} else b""
-    except (json_text.JsonTextInvalid, binascii.Error, ValueError):
+    except ValueError:
         raise BAD_REQUEST.fresh() from None
 
 

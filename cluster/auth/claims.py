@@ -6,14 +6,13 @@ of an application (`info`, `data`, `meta`) is checked here once, and passed on a
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Collection, Mapping
 from types import MappingProxyType
 from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
 
-from cluster import json_text
+from cluster import data_url, json_text
 from cluster.errors import ClusterError
 
 #: Times beyond this many seconds are refused: JSON's numbers are exact up to here (RFC 8259 §6).
@@ -272,10 +271,12 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 
 
 def _text(claims: Mapping[str, Any], name: str) -> bytes:
-    """The JSON text of a claim, or of its `b64…`, which has precedence and is base64 of it."""
+    """The JSON text of a claim, or of its `b64…`, which has precedence and is base64 of any bytes."""
     encoded = claims.get(f"b64{name}")
     try:
-        text = base64.b64decode(encoded, validate=True) if encoded else bytes(claims.get(name, b""))
+        if encoded:
+            return data_url.of_base64(encoded)
+        text = bytes(claims.get(name, b""))
         # Checked here, once, and not with each publication that it goes into.
         return json_text.checked(text) if text not in {b"", b"null"} else b""
     except ValueError:

@@ -11,10 +11,11 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 from cluster.auth import ANONYMOUS, Claims
+from cluster.codec import JSON, Codec
 from cluster.connection.actions import Action, Close, Connect, Publish, Send, State, Subscription
 from cluster.errors import BAD_REQUEST_CLOSE, ClientError, Disconnect
 from cluster.metrics.counters import Counters
-from cluster.protocol import Command, connect_request, decode, error_reply, publish_request, reply
+from cluster.protocol import Command, connect_request, error_reply, publish_request, reply
 
 #: With more commands than this waiting or in progress, the owner should stop reading.
 CONGESTED_COMMANDS = 256
@@ -28,12 +29,13 @@ class CommandIntake:
 
     __slots__ = (
         "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong", "budget", "channels",
-        "claims", "commands", "expires_at", "info", "state", "user",
+        "claims", "codec", "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
     _handlers: ClassVar[Mapping[str, Callable[[Any, Command, list[Action]], None]]]
 
-    def __init__(self, counters: Counters) -> None:
+    def __init__(self, counters: Counters, codec: Codec = JSON) -> None:
+        self.codec = codec
         self.user = ""
         self.claims = ANONYMOUS
         self.info = b""
@@ -67,7 +69,7 @@ class CommandIntake:
         """Handle one WebSocket message."""
         actions: list[Action] = []
         try:
-            for command in decode(payload):
+            for command in self.codec.decode(payload):
                 if command.method == "pong":
                     self._pong()
                 elif self._waiting or self.budget <= 0 or self._must_wait(command):

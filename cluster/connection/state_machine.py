@@ -18,6 +18,7 @@ import math
 from typing import Any
 
 from cluster.auth import Claims
+from cluster.codec import JSON, Codec
 from cluster.connection.actions import (
     Action,
     ExpiryDelays,
@@ -77,12 +78,15 @@ class Connection(CommandIntake):
         client: the connection's id, a UUID.
         channel_limit: maximum number of subscriptions.
         counters: counts commands and faults of the client.
+        codec: what the client speaks.
     """
 
     __slots__ = ("_channel_limit", "client")
 
-    def __init__(self, client: str, *, channel_limit: int, counters: Counters) -> None:
-        super().__init__(counters)
+    def __init__(
+        self, client: str, *, channel_limit: int, counters: Counters, codec: Codec = JSON
+    ) -> None:
+        super().__init__(counters, codec)
         self.client = client
         self._channel_limit = channel_limit
 

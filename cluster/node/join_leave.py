@@ -20,9 +20,9 @@ from typing import Final, Protocol
 
 import orjson
 
+from cluster.codec import JSON, Codec
 from cluster.metrics.counters import Counters
 from cluster.presence.client_info import member_push
-from cluster.protocol import text_frame
 
 WRITES_PER_TURN: Final = 500
 FRAME_BYTES: Final = 65536
@@ -50,7 +50,7 @@ class _Watched:
 
     def __init__(self, channel: str) -> None:
         self.name = orjson.dumps(channel)
-        self.watchers: dict[Watcher, None] = {}
+        self.watchers: dict[Watcher, Codec] = {}
         self.events: deque[bytes] = deque()
         self.size = 0
         self.next_at = 0.0
@@ -58,13 +58,19 @@ class _Watched:
 
 
 class _Pass:
-    """One frame on its way to the subscribers that a channel had when it was made."""
+    """One frame, in each codec, on its way to the subscribers that a channel had when it was made."""
 
-    def __init__(self, watched: _Watched, frame: bytes, pushes: int) -> None:
+    def __init__(self, watched: _Watched, pushes: list[bytes]) -> None:
         self.watched = watched
-        self.frame = frame
         self.pushes = pushes
         self.watchers = iter(list(watched.watchers))
+        self._frames: dict[str, bytes] = {}
+
+    def frame(self, codec: Codec) -> bytes:
+        frame = self._frames.get(codec.name)
+        if frame is None:
+            frame = self._frames[codec.name] = codec.frames(self.pushes)
+        return frame
 
 
 class JoinLeavePushes:
@@ -83,12 +89,12 @@ class JoinLeavePushes:
         self._is_turn_due = False
         self._timer: asyncio.TimerHandle | None = None
 
-    def watch(self, channel: str, watcher: Watcher) -> None:
+    def watch(self, channel: str, watcher: Watcher, codec: Codec = JSON) -> None:
         """Send the joins and leaves of a channel to a subscriber from now on."""
         watched = self._channels.get(channel)
         if watched is None:
             watched = self._channels[channel] = _Watched(channel)
-        watched.watchers[watcher] = None
+        watched.watchers[watcher] = codec
 
     def unwatch(self, channel: str, watcher: Watcher) -> None:
         """Stop; does nothing for one that is not watching."""
@@ -184,7 +190,7 @@ class JoinLeavePushes:
             if not watched.events:
                 continue
             made = self._made(watched, budget)
-            watched.next_at = now + len(made.frame) / CHANNEL_BYTES_PER_SECOND
+            watched.next_at = now + len(made.frame(JSON)) / CHANNEL_BYTES_PER_SECOND
             self._make_due(watched)
             return made
         return None
@@ -200,27 +206,30 @@ class JoinLeavePushes:
             self._waiting_bytes -= len(event)
             pushes.append(member_push(watched.name, event))
             size += len(pushes[-1])
-        frame = text_frame(b"\n".join(pushes))
-        self._budget -= len(frame) * len(watched.watchers)
-        return _Pass(watched, frame, len(pushes))
+        made = _Pass(watched, pushes)
+        self._budget -= len(made.frame(JSON)) * len(watched.watchers)
+        return made
 
     def _write(self, one: _Pass, most: int) -> int:
         """Write to some more subscribers; returns how many were looked at."""
-        watchers, frame = one.watched.watchers, one.frame
-        looked_at = written = 0
+        watchers, pushes = one.watched.watchers, len(one.pushes)
+        looked_at = written = size = 0
         for watcher in itertools.islice(one.watchers, most):
             looked_at += 1
-            if watcher not in watchers:
+            codec = watchers.get(watcher)
+            if codec is None:
                 continue
+            frame = one.frame(codec)
             try:
                 watcher.write(frame)
             except RuntimeError:
                 # As in the hub: the socket is broken, and is reported as lost soon.
-                self._counters.dropped["closed"] += one.pushes
+                self._counters.dropped["closed"] += pushes
                 continue
             written += 1
+            size += len(frame)
         if looked_at < most:
             self._pass = None
-        self._counters.messages_out += written * one.pushes
-        self._counters.bytes_out += written * len(frame)
+        self._counters.messages_out += written * pushes
+        self._counters.bytes_out += size
         return looked_at

@@ -33,7 +33,7 @@ async def add_server_side(
     try:
         wanted = ServerSide(channel, SubscriptionSource.SESSION)
         [subscribed] = await subscriptions.prepare_server_side(
-            (wanted,), {}, client.connection.user, client
+            (wanted,), {}, client.connection.user, client, client.connection.codec
         )
     except ClusterError as error:
         # When it connects again it gets the channels of its session.

@@ -21,6 +21,7 @@ from collections import deque
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
+from cluster.codec import Codec
 from cluster.config import ClientConfig
 from cluster.errors import StoreError
 from cluster.log import get_logger
@@ -53,6 +54,9 @@ class MemberConnection(Protocol):
 
     @property
     def info(self) -> bytes: ...
+
+    @property
+    def codec(self) -> Codec: ...
 
 
 class MemberClient(Protocol):
@@ -148,7 +152,7 @@ class Members:
         channel.members[subscriber] = membership.chan_info
         self.entries += channel.mode.has_entries
         if membership.gets_pushes:
-            self._pushes.watch(name, subscriber)
+            self._pushes.watch(name, subscriber, subscriber.connection.codec)
         self._change(channel, JOIN, subscriber, membership.chan_info)
 
     def leave(self, name: str, subscriber: MemberClient) -> None:

@@ -294,7 +294,7 @@ class Node:
             if granted or session.channels or request.subs:
                 wanted = self._server_side.all(granted, session.channels, request.subs, claims.user)
                 subscribed = await self.subscriptions.prepare_server_side(
-                    wanted, request.subs, claims.user, client
+                    wanted, request.subs, claims.user, client, client.connection.codec
                 )
         except BaseException:
             self._leave(session, client, may_end=not session.is_resumed)

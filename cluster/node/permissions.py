@@ -15,7 +15,7 @@ from enum import Enum, IntEnum, StrEnum
 from itertools import product
 from typing import Final, NamedTuple, Protocol
 
-from cluster import json_text
+from cluster import data_url, json_text
 from cluster.broker import HistoryPolicy
 from cluster.config import ChannelOptions, ChannelRegex, Config
 from cluster.errors import (
@@ -289,6 +289,8 @@ class ChannelAccess:
     def accepts(self, data: bytes) -> bool:
         """Whether the data of a publication has the format that `publication_data_format` demands."""
         wanted = self._verdicts.options.publication_data_format
+        if data.startswith(data_url.PREFIX):
+            return False
         try:
             text = json_text.checked(data)
         except json_text.JsonTextInvalid:

@@ -16,6 +16,7 @@ from cluster.application import ApplicationCallbacks
 from cluster.application.client_handles import HandledClient
 from cluster.auth import ChannelOverride, SubscriptionClaims
 from cluster.broker import HistoryPolicy
+from cluster.codec import Codec
 from cluster.config import ChannelOptions, Config
 from cluster.connection import Connection, SubscriptionDetails, SubscriptionSource
 from cluster.delta_groups import DeltaDelivery
@@ -30,7 +31,7 @@ from cluster.node.server_side import ServerSide
 from cluster.node.subscription_tokens import SubscriptionTokens, add_token
 from cluster.presence import PresenceMode
 from cluster.protocol import Position, SubscribeRequest, publications_json
-from cluster.subscriber_groups import Delivery, FilteredDelivery
+from cluster.subscriber_groups import Delivery, EncodedDelivery, FilteredDelivery
 
 #: Server-side subscriptions of one connect that are prepared at a time.
 _AT_A_TIME: Final = 16
@@ -157,9 +158,10 @@ class SubscriptionBuilder:
         connection: Connection,
         claims: SubscriptionClaims | None,
     ) -> SubscribePlan:
+        user, codec = connection.user, connection.codec
         if claims is None:
-            return self._plan(request, access, connection.user)
-        return self._plan(request, access, connection.user, claims.override, claims.info)
+            return self._plan(request, access, user, codec)
+        return self._plan(request, access, user, codec, claims.override, claims.info)
 
     def _check(self, access: ChannelAccess, connection: Connection) -> None:
         if access.subscribe(connection.user, has_token=False) is not Verdict.ALLOWED:
@@ -193,6 +195,7 @@ class SubscriptionBuilder:
         request: SubscribeRequest,
         access: ChannelAccess,
         user: str,
+        codec: Codec,
         override: ChannelOverride | None = None,
         chan_info: bytes = b"",
     ) -> SubscribePlan:
@@ -201,8 +204,8 @@ class SubscriptionBuilder:
         recovers = its_modes.is_recoverable and (
             request.recover or (is_cache and options.auto_cache_recover)
         )
-        delivery = _delivery(request, options, is_positioned=its_modes.is_positioned)
-        newest = self._limits.publications if delivery is not None else 1
+        delivery = _delivery(request, options, codec, is_positioned=its_modes.is_positioned)
+        newest = self._limits.publications if delivery is not None and delivery.selects else 1
         return SubscribePlan(
             access.history,
             its_modes,
@@ -269,6 +272,7 @@ class SubscriptionBuilder:
         recover_from: Mapping[str, Position | None],
         user: str,
         reader: object,
+        codec: Codec,
     ) -> list[Subscribed]:
         """Prepare the subscriptions that the server has chosen: all of them, or none.
 
@@ -276,6 +280,7 @@ class SubscriptionBuilder:
             recover_from: the positions from which the client recovers, by channel.
             user: of the client.
             reader: the client, as in `prepare`.
+            codec: what it speaks.
 
         Raises:
             ClientError: as `prepare` does.
@@ -285,7 +290,7 @@ class SubscriptionBuilder:
         async def prepare(one: ServerSide) -> None:
             request = _server_side_request(one, recover_from.get(one.channel))
             access = self._permissions.access(one.channel)
-            plan = self._plan(request, access, user, one.grant.override, one.grant.info)
+            plan = self._plan(request, access, user, codec, one.grant.override, one.grant.info)
             subscribed = self._begun_now(request, plan) or await self._begun(request, plan, reader)
             if one.grant.data:
                 subscribed.result["data"] = orjson.Fragment(one.grant.data)
@@ -323,7 +328,7 @@ def _server_side_request(one: ServerSide, position: Position | None) -> Subscrib
 
 
 def _delivery(
-    request: SubscribeRequest, options: ChannelOptions, *, is_positioned: bool
+    request: SubscribeRequest, options: ChannelOptions, codec: Codec, *, is_positioned: bool
 ) -> Delivery | None:
     """How the publications of a subscription are prepared.
 
@@ -335,7 +340,7 @@ def _delivery(
     if request.tags_filter:
         if not options.allow_tags_filter:
             raise BAD_REQUEST.fresh()
-        return FilteredDelivery(tags_filter.compiled(request.tags_filter))
+        return FilteredDelivery(tags_filter.compiled(request.tags_filter), codec)
     if request.delta and is_positioned and "fossil" in options.allowed_delta_types:
-        return DeltaDelivery(options.delta_publish)
-    return None
+        return DeltaDelivery(options.delta_publish, codec)
+    return None if codec.is_json else EncodedDelivery(codec)

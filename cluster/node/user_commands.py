@@ -179,7 +179,11 @@ class UserCommands:
             positions[channel] = Position(command.offset, command.epoch)
         try:
             [subscribed] = await self._node.subscriptions.prepare_server_side(
-                (ServerSide(channel, source),), positions, client.connection.user, client
+                (ServerSide(channel, source),),
+                positions,
+                client.connection.user,
+                client,
+                client.connection.codec,
             )
         except ClusterError as error:
             self._counters.errors["store"] += 1

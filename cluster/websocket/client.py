@@ -28,7 +28,7 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Node
 from cluster.node.subscribe import Subscribed
-from cluster.protocol import PING_FRAME, close_frame, native_ping_frame
+from cluster.protocol import close_frame, native_ping_frame
 from cluster.websocket.command_rate import CommandRate
 from cluster.websocket.performer import ActionPerformer
 
@@ -327,7 +327,9 @@ class WebSocketClient(ActionPerformer):
             return
         self.watch_expiry()
         if self.connection.ping_due():
-            self.write(native_ping_frame() if self._native_pings else PING_FRAME)
+            self.write(
+                native_ping_frame() if self._native_pings else self.connection.codec.ping_frame
+            )
 
     def watch_expiry(self) -> None:
         """Look again when the connection or a subscription expires, if that is before the next ping."""

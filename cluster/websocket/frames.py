@@ -100,6 +100,10 @@ class FrameProtocol(PacedProtocol):
         """Handle a text message."""
         raise NotImplementedError
 
+    def receive_binary(self, data: bytes) -> None:
+        """Handle a binary message."""
+        raise NotImplementedError
+
     def control_frame(self) -> None:
         """Handle that a ping or pong frame has come, before what it asks for."""
         raise NotImplementedError
@@ -170,6 +174,8 @@ class FrameProtocol(PacedProtocol):
             self.native_pong()
         elif opcode == CLOSE:
             self.closed_by_peer(int.from_bytes(data[:2], "big"))
+        elif opcode == BINARY:
+            self.receive_binary(data)
         else:
             self.fail(BAD_REQUEST_CLOSE)
 

@@ -18,7 +18,10 @@ from multidict import CIMultiDictProxy
 from yarl import URL
 
 PATH = "/connection/websocket"
-SUBPROTOCOL = "centrifuge-json"
+PROTOBUF_SUBPROTOCOL = "centrifuge-protobuf"
+
+#: The one that a client gets which offers both comes first.
+SUBPROTOCOLS = ("centrifuge-json", PROTOBUF_SUBPROTOCOL)
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 _KEY_BYTES = 16
@@ -112,8 +115,6 @@ def _mistake(message: HandshakeRequest, *, is_upgraded: bool) -> str:
         return "a request has one Origin at most"
     if not _is_key(headers.getall(hdrs.SEC_WEBSOCKET_KEY, ())):
         return f"one Sec-WebSocket-Key is needed, {_KEY_BYTES} bytes in base64"
-    if _wants_protobuf(message):
-        return "this server speaks JSON, not Protobuf"
     return ""
 
 
@@ -126,24 +127,30 @@ def _is_key(keys: Sequence[str]) -> bool:
         return False
 
 
-def _wants_protobuf(message: HandshakeRequest) -> bool:
+def subprotocol(message: HandshakeRequest) -> str:
+    """The subprotocol that a request gets of those that it offers, "" for none."""
     offered = set(tokens(message.headers, hdrs.SEC_WEBSOCKET_PROTOCOL))
-    if "centrifuge-protobuf" in offered and SUBPROTOCOL not in offered:
-        return True
+    return next((name for name in SUBPROTOCOLS if name in offered), "")
+
+
+def wants_protobuf(message: HandshakeRequest) -> bool:
+    """Whether a client speaks Protobuf: by its subprotocol, or by the URL."""
     query = message.url.query
-    return "protobuf" in (query.get("format"), query.get("cf_protocol"))
+    if "protobuf" in (query.get("format"), query.get("cf_protocol")):
+        return True
+    return subprotocol(message) == PROTOBUF_SUBPROTOCOL
 
 
 def accepted(message: HandshakeRequest) -> bytes:
     """The response to a request without a fault; what follows it are WebSocket frames."""
     headers = message.headers
     digest = hashlib.sha1(headers[hdrs.SEC_WEBSOCKET_KEY].encode() + _GUID, usedforsecurity=False)
-    subprotocol = b""
-    if SUBPROTOCOL in tokens(headers, hdrs.SEC_WEBSOCKET_PROTOCOL):
-        subprotocol = b"Sec-WebSocket-Protocol: %b\r\n" % SUBPROTOCOL.encode()
+    agreed = b""
+    if name := subprotocol(message):
+        agreed = b"Sec-WebSocket-Protocol: %b\r\n" % name.encode()
     return (
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
-        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (base64.b64encode(digest.digest()), subprotocol)
+        b"Sec-WebSocket-Accept: %b\r\n%b\r\n" % (base64.b64encode(digest.digest()), agreed)
     )
 
 

@@ -15,12 +15,18 @@ from typing import Any, ClassVar, TypeVar
 
 from cluster.application import ApplicationClient
 from cluster.connection import Action, Connection, actions
-from cluster.errors import INTERNAL, SERVER_ERROR, TOO_MANY_REQUESTS_CLOSE, ClientError, Disconnect
+from cluster.errors import (
+    BAD_REQUEST_CLOSE,
+    INTERNAL,
+    SERVER_ERROR,
+    TOO_MANY_REQUESTS_CLOSE,
+    ClientError,
+    Disconnect,
+)
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Connected, Node
 from cluster.node.subscribe import Subscribed
-from cluster.protocol import text_frame
 from cluster.sessions import Session
 from cluster.websocket.command_rate import MOST_REFUSALS, CommandRate
 from cluster.websocket.frames import FrameProtocol
@@ -75,6 +81,12 @@ class ActionPerformer(FrameProtocol):
         self._count()
         if connection.is_congested:
             self.pause()
+
+    def receive_binary(self, data: bytes) -> None:
+        if self.connection.codec.is_json:
+            self.fail(BAD_REQUEST_CLOSE)
+        else:
+            self.receive(data)
 
     def control_frame(self) -> None:
         """Count a ping or pong frame as a command."""
@@ -143,7 +155,7 @@ class ActionPerformer(FrameProtocol):
             self.resume()
 
     def _frame(self, action: actions.Send) -> bytes:
-        frame = text_frame(action.payload)
+        frame = self.connection.codec.frame(action.payload)
         self._counters.messages_out += 1
         self._counters.bytes_out += len(frame)
         return frame

@@ -20,12 +20,14 @@ from typing import Protocol
 from aiohttp import hdrs
 
 from cluster.addresses import trusted_networks
+from cluster.codec import JSON
 from cluster.config import Config
 from cluster.connection import Connection, ExpiryDelays, MessagingConnection, State
 from cluster.errors import SHUTDOWN
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Node
+from cluster.protobuf import PROTOBUF
 from cluster.websocket import handshake
 from cluster.websocket.address_limits import AddressLimits, Refusal
 from cluster.websocket.client import WebSocketClient
@@ -155,6 +157,7 @@ class WebSocketServer:
             str(uuid.uuid4()),
             channel_limit=self._config.client.channel_limit,
             counters=self.counters,
+            codec=PROTOBUF if handshake.wants_protobuf(message) else JSON,
         )
         client = WebSocketClient(
             self,

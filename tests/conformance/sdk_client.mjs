@@ -3,14 +3,26 @@
 // In:  {"id": 1, "do": "publish", "client": "ann", "channel": "news", "data": 5}
 // Out: {"id": 1, "ok": {...}} or {"id": 1, "error": {"code": 108, "message": "..."}}
 //      {"event": "publication", "client": "ann", "channel": "news", ...} whenever the SDK says so
-// Ends with its standard input.
+// Ends with its standard input. With the argument `protobuf` the clients speak Protobuf; data is JSON all the same.
 
 import { createHmac } from "node:crypto";
 import readline from "node:readline";
-import { Centrifuge } from "centrifuge";
 import WebSocket from "ws";
 
+const speaksProtobuf = process.argv[2] === "protobuf";
+const { Centrifuge } = await import(speaksProtobuf ? "centrifuge/build/protobuf" : "centrifuge");
+
 const clients = new Map();
+
+// Protobuf clients send and get bytes.
+function sent(data) {
+  return speaksProtobuf ? new TextEncoder().encode(JSON.stringify(data)) : data;
+}
+
+function got(data) {
+  if (!speaksProtobuf || data === undefined || data === null || data.length === 0) return data;
+  return JSON.parse(new TextDecoder().decode(data));
+}
 
 function say(message) {
   process.stdout.write(JSON.stringify(message) + "\n");
@@ -19,12 +31,12 @@ function say(message) {
 function watchClient(name, client) {
   const tell = (event, facts) => say({ event, client: name, ...facts });
   client.on("connecting", (ctx) => tell("connecting", { code: ctx.code, reason: ctx.reason }));
-  client.on("connected", (ctx) => tell("connected", { id: ctx.client, data: ctx.data ?? null }));
+  client.on("connected", (ctx) => tell("connected", { id: ctx.client, data: got(ctx.data) ?? null }));
   client.on("disconnected", (ctx) => tell("disconnected", { code: ctx.code, reason: ctx.reason }));
-  client.on("message", (ctx) => tell("message", { data: ctx.data }));
+  client.on("message", (ctx) => tell("message", { data: got(ctx.data) }));
   client.on("subscribed", (ctx) => tell("server_subscribed", { channel: ctx.channel }));
   client.on("publication", (ctx) =>
-    tell("server_publication", { channel: ctx.channel, data: ctx.data }),
+    tell("server_publication", { channel: ctx.channel, data: got(ctx.data) }),
   );
   client.on("error", (ctx) => tell("error", { code: ctx.error.code, message: ctx.error.message }));
 }
@@ -45,7 +57,7 @@ function watchSubscription(name, channel, sub) {
   sub.on("unsubscribed", (ctx) => tell("unsubscribed", { code: ctx.code, reason: ctx.reason }));
   sub.on("error", (ctx) => tell("error", { code: ctx.error.code, message: ctx.error.message }));
   sub.on("publication", (ctx) =>
-    tell("publication", { data: ctx.data, offset: ctx.offset ?? 0, from: ctx.info?.client ?? "" }),
+    tell("publication", { data: got(ctx.data), offset: ctx.offset ?? 0, from: ctx.info?.client ?? "" }),
   );
 }
 
@@ -64,7 +76,7 @@ function signer(name, tokens) {
 
 function watchMembers(name, channel, sub) {
   const tell = (event, info) =>
-    say({ event, client: name, channel, who: info.client, user: info.user, info: info.connInfo ?? null });
+    say({ event, client: name, channel, who: info.client, user: info.user, info: got(info.connInfo) ?? null });
   sub.on("join", (ctx) => tell("join", ctx.info));
   sub.on("leave", (ctx) => tell("leave", ctx.info));
 }
@@ -72,7 +84,8 @@ function watchMembers(name, channel, sub) {
 const verbs = {
   connect({ client: name, url, options = {}, tokens = null }) {
     const getToken = tokens ? { getToken: signer(name, tokens) } : {};
-    const client = new Centrifuge(url, { websocket: WebSocket, ...options, ...getToken });
+    const data = options.data === undefined ? {} : { data: sent(options.data) };
+    const client = new Centrifuge(url, { websocket: WebSocket, ...options, ...data, ...getToken });
     clients.set(name, client);
     watchClient(name, client);
     client.connect();
@@ -103,7 +116,7 @@ const verbs = {
     return {};
   },
   async publish({ client: name, channel, data }) {
-    await clients.get(name).publish(channel, data);
+    await clients.get(name).publish(channel, sent(data));
     return {};
   },
   async history({ client: name, channel, limit, since, reverse }) {
@@ -111,7 +124,7 @@ const verbs = {
     return {
       offset: result.offset,
       epoch: result.epoch,
-      publications: result.publications.map((pub) => ({ data: pub.data, offset: pub.offset })),
+      publications: result.publications.map((pub) => ({ data: got(pub.data), offset: pub.offset })),
     };
   },
   deltas({ client: name, channel }) {
@@ -119,7 +132,7 @@ const verbs = {
     return { deltas: clients.get(name).getSubscription(channel)._deltaNumDelta };
   },
   async rpc({ client: name, method, data }) {
-    return { data: (await clients.get(name).rpc(method, data)).data };
+    return { data: got((await clients.get(name).rpc(method, sent(data))).data) };
   },
   async presence({ client: name, channel }) {
     const members = Object.values((await clients.get(name).presence(channel)).clients);

@@ -12,6 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -112,7 +113,7 @@ class JavaScriptSdk:
 
 
 @contextlib.asynccontextmanager
-async def javascript_sdk() -> AsyncIterator[Sdk]:
+async def javascript_sdk(codec: str = "json") -> AsyncIterator[Sdk]:
     """Start Node with the npm SDK, and end it."""
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "centrifuge").exists():
@@ -120,6 +121,7 @@ async def javascript_sdk() -> AsyncIterator[Sdk]:
     process = await asyncio.create_subprocess_exec(
         node,
         str(HERE / "sdk_client.mjs"),
+        codec,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=16 * 1024 * 1024,
@@ -139,6 +141,11 @@ async def javascript_sdk() -> AsyncIterator[Sdk]:
         listening.cancel()
 
 
+def _got(data: Any) -> Any:
+    """The data of a client of either codec: Protobuf clients get bytes, which are JSON in these tests."""
+    return json.loads(data) if isinstance(data, bytes) and data else data
+
+
 class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]
     def __init__(self, tell: Callable[..., None]) -> None:
         self._tell = tell
@@ -147,7 +154,7 @@ class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]
         self._tell("connecting", code=ctx.code, reason=ctx.reason)
 
     async def on_connected(self, ctx: Any) -> None:
-        self._tell("connected", id=ctx.client, data=ctx.data)
+        self._tell("connected", id=ctx.client, data=_got(ctx.data))
 
     async def on_disconnected(self, ctx: Any) -> None:
         self._tell("disconnected", code=ctx.code, reason=ctx.reason)
@@ -159,7 +166,7 @@ class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]
         self._tell("server_subscribed", channel=ctx.channel)
 
     async def on_publication(self, ctx: Any) -> None:
-        self._tell("server_publication", channel=ctx.channel, data=ctx.pub.data)
+        self._tell("server_publication", channel=ctx.channel, data=_got(ctx.pub.data))
 
 
 class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[misc]
@@ -186,7 +193,8 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[
 
     async def on_publication(self, ctx: Any) -> None:
         sender = ctx.pub.info.client if ctx.pub.info else ""
-        self._tell("publication", data=ctx.pub.data, offset=ctx.pub.offset or 0, **{"from": sender})
+        data = _got(ctx.pub.data)
+        self._tell("publication", data=data, offset=ctx.pub.offset or 0, **{"from": sender})
 
     async def on_join(self, ctx: Any) -> None:
         self._tell_of("join", ctx.info)
@@ -195,7 +203,7 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[
         self._tell_of("leave", ctx.info)
 
     def _tell_of(self, event: str, info: Any) -> None:
-        self._tell(event, who=info.client, user=info.user, info=info.conn_info)
+        self._tell(event, who=info.client, user=info.user, info=_got(info.conn_info))
 
     async def on_error(self, ctx: Any) -> None:
         self._tell("error", code=ctx.code, message=str(ctx.error))
@@ -204,7 +212,8 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[
 class PythonSdk:
     """The PyPI SDK in this process."""
 
-    def __init__(self) -> None:
+    def __init__(self, codec: str) -> None:
+        self._speaks_protobuf = codec == "protobuf"
         self.events = Events()
         self.clients: dict[str, Any] = {}
 
@@ -214,6 +223,9 @@ class PythonSdk:
         except centrifuge.CentrifugeError as error:
             raise Refused(getattr(error, "code", 0), str(error)) from error
         return result or {}
+
+    def _sent(self, data: Any) -> Any:
+        return json.dumps(data).encode() if self._speaks_protobuf else data
 
     def _teller(self, **who: Any) -> Callable[..., None]:
         def tell(event: str, **facts: Any) -> None:
@@ -244,8 +256,15 @@ class PythonSdk:
             given["max_server_ping_delay"] /= 1000
         if tokens is not None:
             given["get_token"] = self._signer(name, tokens)
-        events = _ClientEvents(tell)
-        self.clients[name] = centrifuge.Client(url, events=events, proxy=None, **given)
+        if "data" in given:
+            given["data"] = self._sent(given["data"])
+        self.clients[name] = centrifuge.Client(
+            url,
+            events=_ClientEvents(tell),
+            proxy=None,
+            use_protobuf=self._speaks_protobuf,
+            **given,
+        )
         await self.clients[name].connect()
 
     async def _subscribe(
@@ -281,18 +300,20 @@ class PythonSdk:
         await self.clients[name].get_subscription(channel).subscribe()
 
     async def _publish(self, name: str, channel: str, data: Any) -> None:
-        await self.clients[name].publish(channel, data)
+        await self.clients[name].publish(channel, self._sent(data))
 
     async def _history(
         self, name: str, channel: str, since: Json | None = None, **how: Any
     ) -> Json:
         position = centrifuge.StreamPosition(**since) if since else None
         result = await self.clients[name].history(channel, since=position, **how)
-        publications = [{"data": pub.data, "offset": pub.offset} for pub in result.publications]
+        publications = [
+            {"data": _got(pub.data), "offset": pub.offset} for pub in result.publications
+        ]
         return {"offset": result.offset, "epoch": result.epoch, "publications": publications}
 
     async def _rpc(self, name: str, method: str, data: Any) -> Json:
-        return {"data": (await self.clients[name].rpc(method, data)).data}
+        return {"data": _got((await self.clients[name].rpc(method, self._sent(data))).data)}
 
     async def _presence(self, name: str, channel: str) -> Json:
         found = (await self.clients[name].presence(channel)).clients
@@ -307,9 +328,9 @@ class PythonSdk:
 
 
 @contextlib.asynccontextmanager
-async def python_sdk() -> AsyncIterator[Sdk]:
+async def python_sdk(codec: str = "json") -> AsyncIterator[Sdk]:
     """The PyPI SDK; its clients are disconnected at the end."""
-    sdk = PythonSdk()
+    sdk = PythonSdk(codec)
     try:
         yield sdk
     finally:
@@ -317,4 +338,9 @@ async def python_sdk() -> AsyncIterator[Sdk]:
             await client.disconnect()
 
 
-SDKS = {"js": javascript_sdk, "python": python_sdk}
+SDKS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Sdk]]] = {
+    "js": javascript_sdk,
+    "js-protobuf": partial(javascript_sdk, "protobuf"),
+    "python": python_sdk,
+    "python-protobuf": partial(python_sdk, "protobuf"),
+}
