@@ -33,7 +33,7 @@ SubRefreshRequest channel:string=1 token:string=2
 Empty
 Reply id:uint32=1 error:Error=2 push:Push=4 connect:ConnectResult=5 subscribe:SubscribeResult=6 \
 unsubscribe:Empty=7 publish:Empty=8 presence:PresenceResult=9 presence_stats:PresenceStatsResult=10 \
-history:HistoryResult=11 ping:Empty=12 rpc:RPCResult=13 refresh:RefreshResult=14 sub_refresh:RefreshResult=15
+history:HistoryResult=11 ping:Empty=12 rpc:RPCResult=13 refresh:RefreshResult=14 sub_refresh:SubRefreshResult=15
 Error code:uint32=1 message:string=2 temporary:bool=3
 ConnectResult client:string=1 version:string=2 expires:bool=3 ttl:uint32=4 data:bytes=5 \
 subs:SubscribeResult{}=6 ping:uint32=7 pong:bool=8
@@ -46,6 +46,7 @@ PresenceStatsResult num_clients:uint32=1 num_users:uint32=2
 HistoryResult publications:Publication[]=1 epoch:string=2 offset:uint64=3
 RPCResult data:bytes=1
 RefreshResult client:string=1 version:string=2 expires:bool=3 ttl:uint32=4
+SubRefreshResult expires:bool=1 ttl:uint32=2
 Push channel:string=2 pub:Publication=4 join:Member=5 leave:Member=6 unsubscribe:Unsubscribe=7 \
 message:Message=8 subscribe:Subscribe=9 refresh:Refresh=12
 Member info:ClientInfo=1

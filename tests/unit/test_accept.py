@@ -124,7 +124,6 @@ async def test_a_head_may_come_in_any_pieces():
         (request(Sec_WebSocket_Key="dGhlIHNhbXBsZSBub25jZQ="), "16 bytes in base64"),
         (request(Sec_WebSocket_Key="dGhl*IHNhbXBsZSBub25jZQ=="), "16 bytes in base64"),
         (request(Sec_WebSocket_Key="ü"), "16 bytes in base64"),
-        (request(path=handshake.PATH + "?format=protobuf"), "JSON, not Protobuf"),
     ],
 )
 async def test_a_wrong_handshake_is_answered_with_what_is_wrong(data: bytes, says: str):

@@ -175,7 +175,6 @@ async def test_a_batch_is_answered_in_order(parallel: bool):
         ("publish", {"channel": "n" * 256, "data": 1}, 107),
         ("publish", {"channel": "news", "data": 1, "tags": {"a": 1}}, 107),
         ("publish", {"channel": "news", "b64data": "MQ"}, 107),
-        ("publish", {"channel": "news", "b64data": "ew=="}, 107),
         ("publish", {"channel": "news", "b64data": 1}, 107),
         ("publish", {"channel": "news", "data": 1, "idempotency_key": 1}, 107),
         ("publish", {"channel": "news", "data": 1, "skip_history": 1}, 107),

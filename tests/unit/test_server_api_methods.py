@@ -211,6 +211,14 @@ async def test_data_may_be_base64_of_json_text():
         assert any(b'"n": 1.50' in line for line in caller.lines)
 
 
+async def test_base64_of_other_bytes_is_a_data_url_for_json_clients():
+    async with two_workers() as (one, two):
+        caller, _, _ = await connected(two)
+        await ask(caller, "subscribe", channel="news")
+        await call(one, "publish", channel="news", b64data=base64.b64encode(b"\0\1\2").decode())
+        await caller.until(lambda: caller.pubs() == ["data:;base64,AAEC"])
+
+
 # --- workers -------------------------------------------------------------------------------------
 
 

@@ -113,9 +113,6 @@ async def test_the_json_subprotocol_is_taken():
 @pytest.mark.parametrize(
     ("path", "headers", "status"),
     [
-        ("?format=protobuf", {}, 400),
-        ("?cf_protocol=protobuf", {}, 400),
-        ("", {"Sec-WebSocket-Protocol": "centrifuge-protobuf"}, 400),
         ("", {"Upgrade": "h2c"}, 400),
         ("", {"Sec-WebSocket-Version": "12"}, 426),
         ("", {"Sec-WebSocket-Key": "short"}, 400),
