@@ -92,7 +92,7 @@ _SESSION: Final = Param("session", "string", "only the connections of this sessi
 _UNTIL: Final = Param("expire_at", "integer", "Unix time until which this holds; 0 is for ever")
 _DATA: Final = (
     Param("data", "json", "the data, as any JSON"),
-    Param("b64data", "string", "the data, as base64 of its JSON text; instead of `data`"),
+    Param("b64data", "string", "the data, as base64 of JSON text or of bytes; instead of `data`"),
 )
 _OPTIONS: Final = (
     Param("tags", "tags", "strings by name, which go with the publication"),

