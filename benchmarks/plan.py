@@ -77,7 +77,7 @@ LOADS = (
         "broadcast",
         "1,000 subscribers of one channel, 128 B, 32 publications under way",
         servers=("ours", "socketio", "python-socketio", "golib", "ours-4"),
-        beside=("channels", "ours-nginx", "floor"),
+        beside=("ours-protobuf", "channels", "ours-nginx", "floor"),
     ),
     Load(
         "spread",
@@ -131,6 +131,7 @@ LOADS = (
         "crowd",
         "200 channels × 5 subscribers, every subscriber publishes",
         servers=("ours", "socketio"),
+        beside=("ours-protobuf",),
         only_full=("python-socketio", "channels", "golib"),
     ),
     Load(
@@ -138,7 +139,7 @@ LOADS = (
         "echo",
         "100 connections, one call under way on each",
         servers=("ours-rpc", "socketio", "python-socketio"),
-        beside=("ours-rpc-awaited",),
+        beside=("ours-rpc-awaited", "ours-rpc-protobuf"),
         only_full=("channels", "golib"),
         options=("--connections", "100"),
     ),
@@ -147,13 +148,14 @@ LOADS = (
         "connect",
         "waves of 1,000 connections, 64 being opened",
         servers=("ours", "socketio"),
+        beside=("ours-protobuf",),
         only_full=("python-socketio", "channels", "golib"),
     ),
     Load(
         "memory",
         "idle",
         "idle connections, each subscribed to one of 200 channels",
-        servers=("ours", "socketio", "python-socketio", "channels", "golib"),
+        servers=("ours", "ours-protobuf", "socketio", "python-socketio", "channels", "golib"),
         once=True,
     ),
 )

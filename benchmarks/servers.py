@@ -19,6 +19,7 @@ from benchmarks.proc import children, command_line
 from benchmarks.processes import HOST, Process, ServerFailed, accepts, free_ports
 
 WORKERS_READY = "app_workers_alive"
+PROTOBUF = "centrifuge-protobuf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +166,7 @@ def nginx_of(process: Process) -> list[int]:
     return masters + [child for master in masters for child in children(master)]
 
 
-def ours(workers: int = 1, *, nginx: bool = False) -> Start:
+def ours(workers: int = 1, *, nginx: bool = False, protocol: str = "centrifuge") -> Start:
     def start(store: Valkey, scratch: Path) -> Running:
         process, public, admin_port, first = start_cluster(
             scratch, workers=workers, nginx=nginx, redis_url=store.url
@@ -179,19 +180,19 @@ def ours(workers: int = 1, *, nginx: bool = False) -> Start:
         if nginx:
             watched["nginx"] = nginx_of(process)
         ports = [public] if nginx else list(range(first, first + workers))
-        return Running(process, "centrifuge", ports, watched, admin_port)
+        return Running(process, protocol, ports, watched, admin_port)
 
     return start
 
 
-def _echo_worker(*options: str) -> Callable[[Valkey, Path], Running]:
+def _echo_worker(*options: str, protocol: str = "centrifuge") -> Callable[[Valkey, Path], Running]:
     def start(store: Valkey, scratch: Path) -> Running:
         port = free_ports()
         command = (
             *(sys.executable, "-m", "benchmarks.echo_worker", "--port", str(port)),
             *("--redis", store.url, *options),
         )
-        return _one_process(command, port, "centrifuge", scratch / "echo.log", REPOSITORY)
+        return _one_process(command, port, protocol, scratch / "echo.log", REPOSITORY)
 
     return start
 
@@ -203,6 +204,10 @@ SERVERS: Mapping[str, Server] = {
     "ours-rpc": Server("ws-cluster worker, rpc handler is a function", _echo_worker()),
     "ours-rpc-awaited": Server(
         "ws-cluster worker, rpc handler is a coroutine", _echo_worker("--awaited")
+    ),
+    "ours-protobuf": Server("ws-cluster, Protobuf", ours(protocol=PROTOBUF)),
+    "ours-rpc-protobuf": Server(
+        "ws-cluster worker, Protobuf, rpc handler is a function", _echo_worker(protocol=PROTOBUF)
     ),
     "socketio": Server("Socket.IO + redis-adapter", _socketio, install.socketio),
     "python-socketio": Server(

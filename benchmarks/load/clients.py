@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import cast
 
 from benchmarks.load.protocols import Step, WireProtocol
-from benchmarks.load.wire import FrameReader, server_frame, text_frame, upgrade_request
+from benchmarks.load.wire import FrameReader, server_frame, upgrade_request
 
 MARK = b"^"
 DIGITS = 8
@@ -52,8 +52,8 @@ class Sink(asyncio.Protocol):
 
     def __init__(self, counters: Counters, protocol: WireProtocol) -> None:
         self.counters = counters
-        self.ping = server_frame(protocol.ping) if protocol.ping else NEVER
-        self.pong = text_frame(protocol.pong)
+        self.ping = server_frame(protocol.ping, protocol.opcode) if protocol.ping else NEVER
+        self.pong = protocol.frame(protocol.pong)
         self.transport: asyncio.Transport | None = None
 
     def started(self, transport: asyncio.Transport) -> None:
@@ -124,6 +124,7 @@ class Opening(asyncio.Protocol):
     def __init__(self, protocol: WireProtocol, host: str, channel: str, part: Sink) -> None:
         self._steps: list[Step] = list(protocol.opening(channel))
         self._request = upgrade_request(host, protocol.path) if protocol.path else b""
+        self._frame = protocol.frame
         self._reader = FrameReader()
         self._part = part
         self._transport: asyncio.Transport | None = None
@@ -156,7 +157,7 @@ class Opening(asyncio.Protocol):
         if not self._steps:
             self._pass_on()
         elif self._steps[0].send:
-            self._transport.write(text_frame(self._steps[0].send))
+            self._transport.write(self._frame(self._steps[0].send))
 
     def _pass_on(self) -> None:
         assert self._transport is not None

@@ -6,6 +6,10 @@ between, and `pong` what the client answers.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.load.wire import FIN_BINARY, FIN_TEXT, client_frame
+from cluster.protobuf.schema import CLASSES
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +31,14 @@ class WireProtocol:
     """A publish command from its number (>= 3), channel and JSON data."""
     call: Callable[[int, bytes], bytes]
     """An echo call from its number (>= 3) and JSON data."""
+    opcode: int = FIN_TEXT
+
+    def frame(self, payload: bytes) -> bytes:
+        """What is sent, as a client's frame."""
+        return client_frame(self.opcode, payload)
+
+
+_Command: Any = CLASSES["Command"]
 
 
 def _centrifuge_opening(channel: str) -> tuple[Step, ...]:
@@ -44,6 +56,29 @@ def _centrifuge_publish(number: int, channel: str, data: bytes) -> bytes:
 
 def _centrifuge_call(number: int, data: bytes) -> bytes:
     return b'{"id":%d,"rpc":{"method":"echo","data":%b}}' % (number, data)
+
+
+def _sized(command: Any) -> bytes:
+    encoded: bytes = command.SerializeToString()
+    size = len(encoded)
+    head = b"%c" % size if size < 128 else b"%c%c" % (size & 0x7F | 0x80, size >> 7)
+    return head + encoded
+
+
+def _protobuf_opening(channel: str) -> tuple[Step, ...]:
+    connect = _sized(_Command(id=1, connect={"name": "load"}))
+    if not channel:
+        return (Step(connect, b"\x08\x01\x2a"),)
+    subscribe = _sized(_Command(id=2, subscribe={"channel": channel}))
+    return (Step(connect + subscribe, b"\x08\x02\x32"),)
+
+
+def _protobuf_publish(number: int, channel: str, data: bytes) -> bytes:
+    return _sized(_Command(id=number, publish={"channel": channel, "data": data}))
+
+
+def _protobuf_call(number: int, data: bytes) -> bytes:
+    return _sized(_Command(id=number, rpc={"method": "echo", "data": data}))
 
 
 def _socketio_opening(channel: str) -> tuple[Step, ...]:
@@ -81,6 +116,10 @@ PROTOCOLS = {
     "centrifuge": WireProtocol(
         "/connection/websocket", b"{}", b"{}",
         _centrifuge_opening, _centrifuge_publish, _centrifuge_call,
+    ),
+    "centrifuge-protobuf": WireProtocol(
+        "/connection/websocket?format=protobuf", b"\0", b"\0",
+        _protobuf_opening, _protobuf_publish, _protobuf_call, FIN_BINARY,
     ),
     "socketio": WireProtocol(
         "/socket.io/?EIO=4&transport=websocket", b"2", b"3",

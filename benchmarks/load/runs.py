@@ -17,7 +17,6 @@ from dataclasses import dataclass, field
 from benchmarks.load.clients import DIGITS, MARK, Probe, Requester, Sink, payload
 from benchmarks.load.measure import Edge, Result, Watched, between, percentiles, settled
 from benchmarks.load.pool import ConnectionPool
-from benchmarks.load.wire import text_frame
 from benchmarks.proc import memory
 
 CHANNEL = "bench"
@@ -83,7 +82,7 @@ class Publications:
         data = payload(number, self._order.size)
         command = self._pool.protocol.publish(number, self._order.channel, data)
         self._under_way[number] = (time.perf_counter(), self._probes)
-        self._publishers[number % len(self._publishers)].write(text_frame(command))
+        self._publishers[number % len(self._publishers)].write(self._pool.protocol.frame(command))
 
     def seen(self, number: int, now: float) -> None:
         sent_at, missing = self._under_way[number]
@@ -154,7 +153,7 @@ async def crowd(pool: ConnectionPool, order: Order) -> Result:
         channel = f"{order.channel}{number % order.channels}"
         data = payload(number, order.size)
         command = pool.protocol.publish(published[number] + FIRST_NUMBER, channel, data)
-        requester.write(text_frame(command))
+        requester.write(pool.protocol.frame(command))
 
     asked_at = [0.0] * order.connections
     requesters = [
@@ -187,7 +186,8 @@ async def echo(pool: ConnectionPool, order: Order) -> Result:
             answered += 1
         asked_at[requester] = now
         number = answered + FIRST_NUMBER
-        requester.write(text_frame(pool.protocol.call(number, payload(number, order.size))))
+        call_text = pool.protocol.call(number, payload(number, order.size))
+        requester.write(pool.protocol.frame(call_text))
 
     requesters = [
         Requester(pool.counters, pool.protocol, order.answer, call)

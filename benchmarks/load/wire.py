@@ -1,4 +1,4 @@
-"""The little of RFC 6455 that a load generator needs: an upgrade and text frames.
+"""The little of RFC 6455 that a load generator needs: an upgrade, text and binary frames.
 
 Rules:
 - Client frames carry the masking key 0, so that masking costs nothing. RFC 6455 §5.3 asks for an
@@ -11,24 +11,30 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 FIN_TEXT = 0x81
+FIN_BINARY = 0x82
 HEADER_BY_LENGTH = {126: (4, ">H"), 127: (10, ">Q")}
 
 
 def text_frame(payload: bytes) -> bytes:
+    return client_frame(FIN_TEXT, payload)
+
+
+def client_frame(first: int, payload: bytes) -> bytes:
+    """Build a frame; `first` is FIN_TEXT or FIN_BINARY."""
     length = len(payload)
     if length < 126:
-        return b"%c%c\0\0\0\0%b" % (FIN_TEXT, 0x80 | length, payload)
+        return b"%c%c\0\0\0\0%b" % (first, 0x80 | length, payload)
     if length < 65_536:
-        return struct.pack(">BBHI", FIN_TEXT, 0x80 | 126, length, 0) + payload
-    return struct.pack(">BBQI", FIN_TEXT, 0x80 | 127, length, 0) + payload
+        return struct.pack(">BBHI", first, 0x80 | 126, length, 0) + payload
+    return struct.pack(">BBQI", first, 0x80 | 127, length, 0) + payload
 
 
-def server_frame(payload: bytes) -> bytes:
+def server_frame(payload: bytes, first: int = FIN_TEXT) -> bytes:
     """Build the same message as a server sends it: unmasked. For the floor and for pings."""
     length = len(payload)
     if length < 126:
-        return b"%c%c%b" % (FIN_TEXT, length, payload)
-    return struct.pack(">BBH", FIN_TEXT, 126, length) + payload
+        return b"%c%c%b" % (first, length, payload)
+    return struct.pack(">BBH", first, 126, length) + payload
 
 
 def upgrade_request(host: str, path: str) -> bytes:
