@@ -335,7 +335,7 @@ def _add_render(commands: Commands[argparse.ArgumentParser]) -> None:
     command = commands.add_parser(
         "render", help="write the configuration of Prometheus and Alertmanager for containers"
     )
-    command.set_defaults(run=_run("commands.render", "write"))
+    command.set_defaults(run=_run("commands.container_config", "write"))
     add = command.add_argument
     add("folder", metavar="FOLDER", help="folder to write into")
     add("--secrets-dir", default="/run/secrets", metavar="DIR", help="folder of the secret files")
