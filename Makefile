@@ -92,6 +92,10 @@ drill-production: test-system $(stamps)/loadtest $(stamps)/package ## Every aler
 soak: test-system $(stamps)/loadtest $(stamps)/package ## Twenty real minutes of load in which nothing may fire
 	@exec $(bin)/ws-cluster soak --profile production $(ARGS)
 
+.PHONY: test-compose
+test-compose: $(stamps)/test ## The stories of docker/compose.yml on a Docker engine, which DOCKER_HOST names
+	@exec $(bin)/python -m pytest -m full -n 0 -rs tests/compose $(ARGS)
+
 .PHONY: lock
 lock: ## Write requirements/*.txt again (ARGS=--upgrade for newer versions)
 	@PYTHON="$(PYTHON)" scripts/lock.sh $(ARGS)

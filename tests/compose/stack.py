@@ -1,0 +1,103 @@
+"""The stack of docker/compose.yml on a Docker engine, under a project name of its own.
+
+`docker` must reach an engine (DOCKER_HOST says which) that has the images, or can pull and build them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.harness.cluster import REPOSITORY
+from tests.harness.processes import free_ports
+
+COMPOSE = REPOSITORY / "docker" / "compose.yml"
+STORY = Path(__file__).with_name("story.yml")
+UP_WITHIN = 180.0
+
+
+class CommandFailed(Exception):
+    """A command of docker has failed; the text is what it wrote."""
+
+
+def docker(*arguments: str, within: float = 60.0, env: Mapping[str, str] | None = None) -> str:
+    """Run one command of docker; returns what it printed.
+
+    Raises:
+        CommandFailed: it has ended with another status than 0.
+    """
+    done = subprocess.run(
+        ["docker", *arguments],
+        capture_output=True,
+        text=True,
+        timeout=within,
+        check=False,
+        env={**os.environ, **(env or {})},
+    )
+    if done.returncode:
+        raise CommandFailed(f"docker {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
+    return done.stdout
+
+
+def missing() -> str:
+    """Why there can be no stack here, "" if there can."""
+    try:
+        docker("info", "--format", "{{.ServerVersion}}", within=20)
+        docker("compose", "version", within=20)
+    except (OSError, CommandFailed, subprocess.TimeoutExpired) as error:
+        return str(error).strip().splitlines()[-1]
+    return ""
+
+
+class Stack:
+    """One project of Compose; every command is awaited in a thread of its own."""
+
+    def __init__(self) -> None:
+        self.port = free_ports(4)
+        self.prometheus_port = self.port + 1
+        self._project = f"ws-cluster-test-{os.getpid()}"
+        self._env = {
+            "HTTP_PORT": str(self.port),
+            "PROMETHEUS_PORT": str(self.port + 1),
+            "ALERTMANAGER_PORT": str(self.port + 2),
+            "RECEIVER_PORT": str(self.port + 3),
+        }
+
+    async def compose(self, *arguments: str, within: float = 60.0) -> str:
+        files = ("-f", str(COMPOSE), "-f", str(STORY))
+        return await asyncio.to_thread(
+            docker,
+            *("compose", "-p", self._project, *files, *arguments),
+            within=within,
+            env=self._env,
+        )
+
+    async def up(self, replicas: int) -> None:
+        """Start the stack, or change the number of replicas, and wait until all is healthy."""
+        await self.compose(
+            *("up", "--detach", "--wait", "--scale", f"app={replicas}"), within=UP_WITHIN
+        )
+
+    async def down(self) -> None:
+        """End everything, volumes included."""
+        await self.compose("down", "--volumes", "--timeout", "10", within=120.0)
+
+    async def containers(self, service: str) -> list[dict[str, Any]]:
+        """The containers of a service, as `docker inspect` shows them."""
+        ids = (await self.compose("ps", "--all", "--quiet", service)).split()
+        if not ids:
+            return []
+        shown: list[dict[str, Any]] = json.loads(await asyncio.to_thread(docker, "inspect", *ids))
+        return shown
+
+    async def kill(self, container: str) -> None:
+        """End a container without a warning."""
+        await asyncio.to_thread(docker, "kill", container)
+
+    async def logs(self, service: str) -> str:
+        return await self.compose("logs", "--no-color", "--tail", "200", service)

@@ -1,0 +1,131 @@
+"""The containers as a team runs them: up, scaled under load, a replica killed, the store restarted."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import aiohttp
+import pytest
+
+from tests.compose.stack import CommandFailed, Stack, docker, missing
+from tests.harness.cluster import REPOSITORY
+from tests.harness.crowd import Crowd, Size
+from tests.harness.under_load import assert_nothing_lost
+from tests.harness.waiting import until_async
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
+
+SIZE = Size(subscribers=200, channels=10, workers=4, publishes_per_second=40)
+
+
+@pytest.fixture(scope="module")
+async def stack() -> AsyncIterator[Stack]:
+    if reason := missing():
+        pytest.skip(f"no Docker engine with Compose: {reason}")
+    await asyncio.to_thread(
+        subprocess.run, [REPOSITORY / "docker" / "prepare.sh"], check=True, capture_output=True
+    )
+    stack = Stack()
+    try:
+        yield stack
+    finally:
+        await stack.down()
+
+
+@asynccontextmanager
+async def crowd_at(stack: Stack) -> AsyncIterator[Crowd]:
+    """Clients at the public port, which check what they receive."""
+    crowd = Crowd(stack.port, SIZE)
+    try:
+        await crowd.gather()
+        crowd.begin_publishing()
+        await crowd.traffic()
+        yield crowd
+    except BaseException as error:
+        error.add_note(f"{crowd.summary()}\n{await stack.logs('app')}")
+        raise
+    finally:
+        await crowd.close()
+
+
+async def get(url: str) -> tuple[int, bytes]:
+    async with aiohttp.ClientSession() as session, session.get(url) as answer:
+        return answer.status, await answer.read()
+
+
+async def targets(stack: Stack) -> list[str]:
+    """The replicas that Prometheus scrapes, and finds up."""
+    url = f"http://127.0.0.1:{stack.prometheus_port}/api/v1/targets?state=active"
+    status, body = await get(url)
+    assert status == 200, body
+    active = json.loads(body)["data"]["activeTargets"]
+    return [
+        one["scrapeUrl"]
+        for one in active
+        if one["labels"]["job"] == "websocket-app" and one["health"] == "up"
+    ]
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
+    began = time.monotonic()
+    await stack.up(2)
+    print(f"healthy after {time.monotonic() - began:.0f} s")
+    status, body = await get(f"http://127.0.0.1:{stack.port}/metrics")
+    assert status == 200
+    assert b"app_active_connections" in body
+    async with crowd_at(stack) as crowd:
+        for replicas in (4, 2):
+            moment = time.monotonic()
+            await stack.up(replicas)
+            await crowd.traffic(60)
+            print(f"{replicas} replicas after {time.monotonic() - moment:.0f} s")
+
+            async def are_scraped(replicas: int = replicas) -> bool:
+                return len(await targets(stack)) == replicas
+
+            await until_async(are_scraped, 60, f"Prometheus scrapes {replicas} replicas")
+        await assert_nothing_lost(crowd, 60)
+        assert set(crowd.codes()) <= {3001, None, 1006}
+        assert max(crowd.moves(0.0)) <= 2
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack):
+    await stack.up(2)
+    async with crowd_at(stack) as crowd:
+        [victim, _] = await stack.containers("app")
+        await stack.kill(victim["Id"])
+        await crowd.traffic(60)
+        await stack.compose("restart", "valkey")
+        await crowd.traffic(60)
+        await assert_nothing_lost(crowd, 60)
+    await stack.up(2)
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_no_secret_is_in_an_environment_or_a_list_of_processes(stack: Stack):
+    await stack.up(2)
+    folder = REPOSITORY / "docker" / "secrets"
+    secrets = [path.read_text().strip() for path in folder.iterdir()]
+    for service in ("app", "valkey", "nginx"):
+        for container in await stack.containers(service):
+            shown = json.dumps(container["Config"]) + json.dumps(container["Args"])
+            top = await asyncio.to_thread(docker, "top", container["Id"], "-o", "pid,args")
+            assert not [one for one in secrets if len(one) > 20 and one in shown + top], service
+
+
+@pytest.mark.asyncio(loop_scope="module")
+async def test_a_replica_with_a_wrong_password_says_so_and_is_not_healthy(stack: Stack):
+    await stack.up(2)
+    with pytest.raises(CommandFailed):
+        await stack.compose(
+            *("run", "--rm", "--no-deps", "-e", "WS_CLUSTER_BROKER__REDIS_PASSWORD_FILE="),
+            *("-e", "WS_CLUSTER_BROKER__REDIS_PASSWORD=wrong", "app", "up"),
+            within=90.0,
+        )
