@@ -7,10 +7,12 @@ to the store is broken carries it out when the link is back.
 from __future__ import annotations
 
 import json
+import time
 from typing import Any, Final
 
 from cluster.api.request_params import Params, json_member, position_member
-from cluster.errors import BAD_REQUEST, FORCE_DISCONNECT, NOT_AVAILABLE
+from cluster.auth import channel_override
+from cluster.errors import BAD_REQUEST, FORCE_DISCONNECT
 from cluster.node.control import Control
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.user_commands import (
@@ -50,15 +52,15 @@ class UserMethods:
         return {}
 
     async def subscribe(self, params: Params) -> dict[str, Any]:
-        # Refused, because ignoring one would lose what it asks for.
-        if any(params.get(name) for name in ("info", "b64info", "expire_at", "override")):
-            raise NOT_AVAILABLE.fresh()
         channel = self._channel(params)
         since = position_member(params, "recover_since")
         command = SubscribeUser(
             **_selected(params),
             channel=channel,
             data=json_member(params, "data", "b64data").decode(),
+            info=json_member(params, "info", "b64info").decode(),
+            expire_at=_future(params.get("expire_at", 0)),
+            override=_override(params.get("override", {})),
             recover=since is not None,
             offset=since.offset if since is not None else 0,
             epoch=since.epoch if since is not None else "",
@@ -84,6 +86,22 @@ class UserMethods:
 
 def _selected(params: Params) -> dict[str, Any]:
     return {name: params.get(name, "") for name in ("user", "client", "session")}
+
+
+def _future(expire_at: int) -> int:
+    if 0 < expire_at <= time.time():
+        raise BAD_REQUEST.fresh()
+    return expire_at
+
+
+def _override(given: dict[str, Any]) -> dict[str, bool]:
+    try:
+        override = channel_override(given)
+    except ValueError:
+        raise BAD_REQUEST.fresh() from None
+    if override is None:
+        return {}
+    return {name: value for name, value in override._asdict().items() if value is not None}
 
 
 def _close(given: dict[str, Any]) -> tuple[int, str]:

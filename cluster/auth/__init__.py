@@ -12,6 +12,7 @@ from cluster.auth.claims import (
     Claims,
     ServerSubscription,
     SubscriptionClaims,
+    channel_override,
 )
 
 __all__ = [
@@ -21,4 +22,5 @@ __all__ = [
     "Claims",
     "ServerSubscription",
     "SubscriptionClaims",
+    "channel_override",
 ]

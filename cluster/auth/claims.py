@@ -291,6 +291,18 @@ def _object_text(text: bytes) -> bytes:
     return text
 
 
+def channel_override(given: Mapping[str, Any]) -> ChannelOverride | None:
+    """Read what a backend sends as `override`: an object `{"value": …}` by option; others are ignored.
+
+    Raises:
+        ValueError: an option has another form.
+    """
+    try:
+        return _override(msgspec.convert(given, _Override))
+    except msgspec.ValidationError as error:
+        raise ValueError(str(error)) from None
+
+
 def _override(given: _Override | None) -> ChannelOverride | None:
     if given is None:
         return None

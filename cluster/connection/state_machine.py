@@ -247,6 +247,7 @@ class Connection(CommandIntake):
         *,
         is_positioned: bool,
         source: SubscriptionSource = SubscriptionSource.SESSION,
+        details: SubscriptionDetails | None = None,
     ) -> list[Action]:
         """The server has subscribed the connection to a channel.
 
@@ -256,7 +257,9 @@ class Connection(CommandIntake):
             return []
         if self._subscribing and channel in self._subscribing:
             return []
-        self.channels[channel] = Subscription(is_positioned, is_server_side=True, source=source)
+        self.channels[channel] = Subscription(
+            is_positioned, is_server_side=True, details=details, source=source
+        )
         return [Send(subscribe_push(channel, result))]
 
     def unsubscribe(self, channel: str, why: Unsubscribe) -> list[Action]:

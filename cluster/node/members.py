@@ -60,7 +60,7 @@ class MemberConnection(Protocol):
 
 
 class MemberClient(Protocol):
-    """A client that subscribes; see `cluster.node.node.Client`."""
+    """A client that subscribes; see `cluster.node.connected_clients.Client`."""
 
     @property
     def connection(self) -> MemberConnection: ...

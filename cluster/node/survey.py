@@ -18,8 +18,9 @@ import msgspec
 
 from cluster import __version__
 from cluster.connection import State
+from cluster.node.connected_clients import Client
 from cluster.node.control import Control, Gathered
-from cluster.node.node import Client, Node
+from cluster.node.node import Node
 
 #: Channels that one worker names in an answer, and those that it looks at before the loop gets its turn.
 MOST_CHANNELS: Final = 5_000

@@ -13,10 +13,9 @@ from collections.abc import AsyncIterator
 from typing import Final
 
 import msgspec
-import orjson
 
-from cluster.auth import ANONYMOUS
-from cluster.connection import Send, State, SubscriptionSource
+from cluster.auth import ANONYMOUS, ChannelOverride, ServerSubscription
+from cluster.connection import Send, State, SubscriptionDetails, SubscriptionSource
 from cluster.errors import (
     CONNECTION_EXPIRED,
     FORCE_DISCONNECT,
@@ -26,8 +25,9 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.node.connected_clients import Client
 from cluster.node.control import Control
-from cluster.node.node import Client, Node
+from cluster.node.node import Node
 from cluster.node.server_side import ServerSide
 from cluster.protocol import Position, publication_push
 from cluster.sessions import Session, SessionConflict, SessionGone
@@ -81,10 +81,21 @@ class UnsubscribeUser(UserCommand, kw_only=True):
 
 
 class SubscribeUser(UserCommand, kw_only=True):
-    """Subscribe the connections; `data` is JSON text for the client, `recover` says whether from a position."""
+    """Subscribe the connections; `recover` says whether from a position.
+
+    With info, an expiry or an override it is for the connections that are open: a session keeps none of these.
+
+    Attributes:
+        data, info: JSON text, for the client and for others.
+        expire_at: Unix seconds, 0 for never.
+        override: options of the channel, by name.
+    """
 
     channel: str
     data: str = ""
+    info: str = ""
+    expire_at: int = 0
+    override: dict[str, bool] = {}
     recover: bool = False
     offset: int = 0
     epoch: str = ""
@@ -96,6 +107,11 @@ class RefreshUser(UserCommand, kw_only=True):
     expired: bool = False
     expire_at: int = 0
     info: str = ""
+
+
+def _grant(command: SubscribeUser) -> ServerSubscription:
+    override = ChannelOverride(**command.override) if command.override else None
+    return ServerSubscription(command.info.encode(), command.data.encode(), override)
 
 
 class UserCommands:
@@ -157,9 +173,10 @@ class UserCommands:
 
     async def subscribe(self, command: SubscribeUser) -> None:
         sessions: dict[str, Session] = {}
-        source = SubscriptionSource.API if command.client else SubscriptionSource.SESSION
+        is_kept = not (command.client or command.info or command.expire_at or command.override)
+        source = SubscriptionSource.SESSION if is_kept else SubscriptionSource.API
         async for client in self._meant(command):
-            if client.session is not None and not command.client:
+            if client.session is not None and is_kept:
                 sessions[client.session.id] = client.session
             await self._subscribe(client, command, source)
         self._keep(sessions, command.channel, has_it=True)
@@ -179,7 +196,7 @@ class UserCommands:
             positions[channel] = Position(command.offset, command.epoch)
         try:
             [subscribed] = await self._node.subscriptions.prepare_server_side(
-                (ServerSide(channel, source),),
+                (ServerSide(channel, source, _grant(command)),),
                 positions,
                 client.connection.user,
                 client,
@@ -190,14 +207,16 @@ class UserCommands:
             log.error("server_side_subscribe_failed", reason=str(error))
             return
         result = subscribed.result
-        if command.data:
-            result["data"] = orjson.Fragment(command.data.encode())
+        details = subscribed.details
+        if command.expire_at:
+            details = SubscriptionDetails(command.info.encode(), command.expire_at)
         missed = result.pop("publications", [])
         actions = client.connection.subscribe_added(
             channel,
             result,
             is_positioned=subscribed.is_positioned,
             source=source,
+            details=details,
         )
         if not actions:
             self._node.channels.abort(subscribed.joining.channel)
@@ -206,6 +225,7 @@ class UserCommands:
         actions += [Send(publication_push(channel, one)) for one in missed]
         client.perform(actions)
         self._node.channels.join(subscribed.joining, client, client.write)
+        client.watch_expiry()
 
     async def refresh(self, command: RefreshUser) -> None:
         now = time.time()
@@ -217,6 +237,7 @@ class UserCommands:
             if command.info:
                 client.connection.info = command.info.encode()
             client.perform(client.connection.expiry_set(command.expire_at, now))
+            client.watch_expiry()
 
     # --- sessions ----------------------------------------------------------------------------
 

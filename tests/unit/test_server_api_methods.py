@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import dataclasses
 import json
 import time
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 
 from tests.harness.waiting import until
 from tests.unit.api_workers import (
+    api_config,
     call,
     code_of,
     connected,
@@ -20,6 +22,7 @@ from tests.unit.api_workers import (
 )
 from tests.unit.local_worker import (
     ask,
+    changed,
 )
 from tests.unit.test_server_api import KEY, post
 
@@ -110,6 +113,38 @@ async def test_a_subscribe_of_one_connection_ends_with_it():
         await call(one, "publish", channel="news", data=1)
         await caller.until(lambda: caller.pubs() == [1])
         assert one.store.sessions[session].session.channels == ()
+
+
+async def test_a_subscribe_with_info_expiry_and_override_is_for_open_connections():
+    async with two_workers() as (one, two):
+        caller, _, session = await connected(two)
+        ends = int(time.time()) + 600
+        await call(
+            one, "subscribe", user="", channel="kept:a", b64info="eyJyb2xlIjoxfQ==",
+            expire_at=ends, override={"force_recovery": {"value": False}},
+        )  # fmt: skip
+        pushed = (await push(caller, "subscribe"))["subscribe"]
+        assert "recoverable" not in pushed
+        [client] = two.node.clients.of("")
+        subscription = client.connection.channels["kept:a"]
+        assert (subscription.info, subscription.expires_at) == (b'{"role":1}', ends)
+        await ask(caller, "publish", channel="kept:a", data=1)
+        await caller.until(lambda: caller.pubs() == [1])
+        pub = next(one["push"]["pub"] for one in caller.heard if "pub" in one.get("push", {}))
+        assert pub["info"]["chan_info"] == {"role": 1}
+        assert one.store.sessions[session].session.channels == ()
+
+
+async def test_a_subscription_of_a_backend_ends_its_connection_when_it_has_expired():
+    config = api_config()
+    client = dataclasses.replace(config.client, expired_sub_close_delay=0.0)
+    async with two_workers(changed(config, client=client)) as (one, two):
+        caller, _, _ = await connected(two)
+        ends = int(time.time()) + 2
+        await call(one, "subscribe", user="", channel="news", expire_at=ends)
+        await push(caller, "subscribe")
+        assert (await caller.closed())[0] == 3006
+        assert time.time() > ends
 
 
 async def test_an_unsubscribe_is_a_push_and_leaves_the_session():
