@@ -3,6 +3,7 @@
 - `declaration`: `Application`, which a program declares its handlers with.
 - `handler_values`: what handlers get and return, and the errors that they raise.
 - `client_handles`: the client and the session as handlers see them.
+- `handler_answers`: checks what they have returned.
 - `handler_calls`: calls handlers, within their limits.
 - `callbacks`: what the node calls when a client does something.
 - `app_loading`: finds the application that `app.target` names.

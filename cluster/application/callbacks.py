@@ -17,23 +17,26 @@ import orjson
 from cluster import json_text
 from cluster.application.client_handles import ApplicationClient, HandledClient
 from cluster.application.declaration import Application
+from cluster.application.handler_answers import (
+    connect_answer,
+    publish_answer,
+    refresh_answer,
+    rpc_result,
+    subscribe_answer,
+)
 from cluster.application.handler_calls import HandlerCalls
 from cluster.application.handler_values import (
-    ConnectAnswer,
     Connecting,
     Disconnecting,
-    HandlerRefusal,
-    PublishAnswer,
     Publishing,
     RefreshAnswer,
     Refreshing,
     StreamHistory,
     StreamPublication,
-    SubscribeAnswer,
     Subscribing,
     decoded,
 )
-from cluster.auth import Claims
+from cluster.auth import Claims, SubscriptionClaims
 from cluster.broker import Broker, HistoryPolicy
 from cluster.config import AppConfig
 from cluster.errors import (
@@ -43,7 +46,6 @@ from cluster.errors import (
     INTERNAL,
     METHOD_NOT_FOUND,
     NOT_AVAILABLE,
-    PERMISSION_DENIED,
     UNRECOVERABLE_POSITION,
     ClientError,
     Disconnect,
@@ -81,6 +83,7 @@ class ApplicationCallbacks:
 
     Attributes:
         clients: the worker's clients, connected or not; set by the server.
+        header_names: of the headers that its handlers read.
         calls: the calls of its handlers.
     """
 
@@ -97,6 +100,7 @@ class ApplicationCallbacks:
         publish: Callable[[str, bytes], Awaitable[Position]],
     ) -> None:
         self.clients: Iterable[HandledClient] = ()
+        self.header_names = application.header_names
         self.calls = HandlerCalls(options, counters)
         self._handlers = dict(application.handlers)
         self._rpc_methods = dict(application.rpc_methods)
@@ -111,7 +115,7 @@ class ApplicationCallbacks:
         self.handles_refreshing = "refreshing" in self._handlers
         self.handles_subscribing = "subscribing" in self._handlers
         self.handles_publishing = "publishing" in self._handlers
-        self.handles_rpc = bool(self._rpc_methods)
+        self.handles_rpc = bool(self._rpc_methods) or "any_rpc" in self._handlers
         self.handles_messages = "message" in self._handlers
         self.handles_disconnecting = "disconnecting" in self._handlers
         application.start(self)
@@ -129,24 +133,29 @@ class ApplicationCallbacks:
         return ApplicationClient(client, client.session, self)
 
     async def connecting(
-        self, client: str, request: ConnectRequest, authenticate: Callable[[], Awaitable[Claims]]
+        self,
+        client: HandledClient,
+        request: ConnectRequest,
+        authenticate: Callable[[], Awaitable[Claims]],
     ) -> tuple[Claims, dict[str, Any]]:
         """Decide on a connect; returns the claims, and the members of the reply's data.
 
         Args:
-            client: the id of the connection.
             authenticate: verifies the token; see `cluster.auth.authenticate`.
         """
         claims = await _claims(request, authenticate)
         event = Connecting(
-            client,
+            client.connection.client,
             claims.user if claims is not None else None,
             decoded(claims.info) if claims is not None else None,
             request.name,
             request.data,
+            bool(request.token),
+            client.headers,
+            client.connection.codec.name,
         )
         handler = self._handlers["connecting"]
-        answer = await self.calls.call("connecting", handler, event, finish=_connect_answer)
+        answer = await self.calls.call("connecting", handler, event, finish=connect_answer)
         if answer is None:
             if claims is None:
                 raise BAD_REQUEST_CLOSE.fresh()
@@ -157,7 +166,19 @@ class ApplicationCallbacks:
             user=known.user if accepted.user is None else accepted.user,
             info=known.info if info is None else info,
             expires_at=known.expires_at if accepted.expires_at is None else accepted.expires_at,
+            channels=known.channels if accepted.channels is None else tuple(accepted.channels),
+            subs=known.subs if accepted.subs is None else accepted.subs,
+            meta=known.meta if accepted.meta is None else accepted.meta,
+            is_refreshed_by_server=accepted.refreshed_by_server,
         ), data
+
+    async def refreshing_for_server(self, client: HandledClient) -> RefreshAnswer | None:
+        """Ask whether a connection that has expired may go on; None is no."""
+        handler = self._handlers["refreshing"]
+        answer: RefreshAnswer | None = await self.calls.call(
+            "refreshing", handler, self.handle(client), Refreshing("", None), finish=refresh_answer
+        )
+        return answer
 
     async def refreshing(
         self, client: HandledClient, token: str, authenticate: Callable[[], Awaitable[Claims]]
@@ -176,7 +197,7 @@ class ApplicationCallbacks:
         event = Refreshing(token, claims.expires_at if claims is not None else None)
         handle = self.handle(client)
         handler = self._handlers["refreshing"]
-        answer = await self.calls.call("refreshing", handler, handle, event, finish=_refresh_answer)
+        answer = await self.calls.call("refreshing", handler, handle, event, finish=refresh_answer)
         if answer is not None:
             expires_at: int = answer.expires_at
             return claims, expires_at
@@ -191,18 +212,22 @@ class ApplicationCallbacks:
             self.handles_subscribing and not request.token and not request.channel.startswith("$")
         )
 
-    async def subscribing(self, client: HandledClient, channel: str) -> bytes | None:
-        """Decide on a subscribe; returns the subscriber's data, b"" for none; None is no decision.
+    async def subscribing(self, client: HandledClient, channel: str) -> SubscriptionClaims | None:
+        """Decide on a subscribe; returns what it grants; None is no decision.
 
         Raises:
             ClientError: 103 if the handler refuses it.
         """
         handle = self.handle(client)
         handler = self._handlers["subscribing"]
-        answer: bytes | None = await self.calls.call(
-            "subscribing", handler, handle, Subscribing(channel), finish=_subscribe_answer
+
+        def finish(answer: Any) -> SubscriptionClaims | None:
+            return subscribe_answer(answer, channel, handle.user)
+
+        granted: SubscriptionClaims | None = await self.calls.call(
+            "subscribing", handler, handle, Subscribing(channel), finish=finish
         )
-        return answer
+        return granted
 
     async def publishing(
         self, handle: ApplicationClient, channel: str, data: bytes
@@ -215,7 +240,7 @@ class ApplicationCallbacks:
         handler = self._handlers["publishing"]
 
         def finish(answer: Any) -> bytes | None:
-            return _publish_answer(answer, data)
+            return publish_answer(answer, data)
 
         decided: bytes | None = await self.calls.call(
             "publishing", handler, handle, Publishing(channel, data), finish=finish
@@ -261,10 +286,14 @@ class ApplicationCallbacks:
         """
         found = self._rpc_methods.get(method)
         if found is None:
-            raise METHOD_NOT_FOUND.fresh()
+            handler = self._handlers.get("any_rpc")
+            if handler is None:
+                raise METHOD_NOT_FOUND.fresh()
+            handle = self.handle(client)
+            return self.calls.call("rpc", handler, handle, method, data, finish=rpc_result)
         value = data if found.is_raw else decoded(data)
         handle = self.handle(client)
-        return self.calls.call("rpc", found.handler, handle, value, finish=_rpc_result)
+        return self.calls.call("rpc", found.handler, handle, value, finish=rpc_result)
 
     async def message(self, handle: ApplicationClient, data: bytes) -> None:
         """Call the handler of messages.
@@ -350,9 +379,6 @@ class ApplicationCallbacks:
         ]
 
 
-# --- answers -----------------------------------------------------------------------------------
-
-
 async def _claims(
     request: ConnectRequest, authenticate: Callable[[], Awaitable[Claims]]
 ) -> Claims | None:
@@ -363,56 +389,6 @@ async def _claims(
     except Disconnect:
         # A client without a token: the application may know it by its data.
         return None
-
-
-def _wrong(answer: Any, allowed: str) -> TypeError:
-    return TypeError(f"the handler has returned {answer!r:.80}; it may return {allowed}")
-
-
-def _connect_answer(answer: Any) -> tuple[ConnectAnswer, bytes | None, dict[str, Any]] | None:
-    if answer is None:
-        return None
-    if not isinstance(answer, ConnectAnswer):
-        raise _wrong(answer, "a ConnectAnswer or None")
-    if answer.user is not None and not isinstance(answer.user, str):
-        raise TypeError(f"ConnectAnswer.user must be text, not {answer.user!r:.80}")
-    info = None if answer.info is None else json_text.of(answer.info)
-    data: dict[str, Any] = {}
-    for name, value in (answer.data or {}).items():
-        if name == "session":
-            raise ValueError('ConnectAnswer.data has a member "session", which is the server\'s')
-        data[name] = orjson.Fragment(json_text.of(value))
-    return answer, info, data
-
-
-def _refresh_answer(answer: Any) -> RefreshAnswer | None:
-    if answer is not None and not isinstance(answer, RefreshAnswer):
-        raise _wrong(answer, "a RefreshAnswer or None")
-    return answer
-
-
-def _subscribe_answer(answer: Any) -> bytes | None:
-    if isinstance(answer, SubscribeAnswer):
-        return b"" if answer.data is None else json_text.of(answer.data)
-    if answer is False:
-        raise HandlerRefusal(PERMISSION_DENIED)
-    if answer is not None and answer is not True:
-        raise _wrong(answer, "a SubscribeAnswer, True, False or None")
-    return b"" if answer else None
-
-
-def _publish_answer(answer: Any, data: bytes) -> bytes | None:
-    if isinstance(answer, PublishAnswer):
-        return data if answer.data is None else json_text.of(answer.data)
-    if answer is False:
-        raise HandlerRefusal(PERMISSION_DENIED)
-    if answer is not None and answer is not True:
-        raise _wrong(answer, "a PublishAnswer, True, False or None")
-    return data if answer else None
-
-
-def _rpc_result(answer: Any) -> dict[str, Any]:
-    return {"data": orjson.Fragment(json_text.of(answer))}
 
 
 def _publication(publication: Publication) -> StreamPublication:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
 import orjson
@@ -39,6 +39,8 @@ class HandledClient(Protocol):
     def connection(self) -> Any: ...
 
     session: Session | None
+
+    headers: Mapping[str, str]
 
     def perform(self, actions: list[Any]) -> None: ...
 
@@ -156,6 +158,17 @@ class ApplicationClient:
     def info(self) -> Any:
         """What others see as `conn_info`; None if there is nothing."""
         return decoded(self._connection.info)
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Headers of its handshake, in lower case: those that `Application(headers=…)` names."""
+        return self._client.headers
+
+    @property
+    def codec(self) -> str:
+        """What it speaks: "json" or "protobuf"."""
+        name: str = self._client.connection.codec.name
+        return name
 
     @property
     def channels(self) -> frozenset[str]:

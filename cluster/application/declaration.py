@@ -82,13 +82,17 @@ class WorkerOperations(Protocol):
 class Application:
     """An application that runs in every worker of a cluster.
 
+    Args:
+        headers: names of headers of a client's handshake that its handlers read; others are not kept.
+
     Attributes:
         http: its HTTP application. Its routes are served on the public port below `/app/`: the route `/` is
             `/app/`. Middlewares, `on_startup`, `cleanup_ctx` and `on_cleanup` work as they do in aiohttp.
         handlers: by kind; those of rpc stand in `rpc_methods`, by method.
     """
 
-    def __init__(self, *, http: web.Application | None = None) -> None:
+    def __init__(self, *, http: web.Application | None = None, headers: Iterable[str] = ()) -> None:
+        self.header_names = tuple(name.lower() for name in headers)
         self.http = web.Application() if http is None else http
         self.handlers: dict[str, Handler] = {}
         self.rpc_methods: dict[str, RpcMethod] = {}
@@ -141,6 +145,10 @@ class Application:
             return handler
 
         return declare
+
+    def any_rpc(self, handler: A) -> A:
+        """Call `handler(client, method, text)` for each method without a handler; `text` is the data as JSON."""
+        return self._declare("any_rpc", handler)
 
     def message(self, handler: D) -> D:
         """Call `handler(client, data)` for each message that a client sends (`send`)."""

@@ -7,12 +7,13 @@ handler gives data, `bytes` are JSON text that clients get as it is, and another
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import orjson
 
+from cluster.auth import ChannelOverride, ServerSubscription
 from cluster.errors import BAD_REQUEST, ClientError, Disconnect
 
 #: RFC 6455 §5.5: a control frame has at most 125 bytes, of which the code takes two.
@@ -107,6 +108,9 @@ class Connecting:
         info: of the token, None if it has none.
         name: the kind of client that the SDK reports, such as `js`.
         raw: the data that the client sent, as JSON text.
+        has_token: whether it has sent a token.
+        headers: of the handshake, in lower case: those that `Application(headers=…)` names.
+        codec: "json" or "protobuf".
     """
 
     client: str
@@ -114,6 +118,9 @@ class Connecting:
     info: Any
     name: str
     raw: bytes
+    has_token: bool = False
+    headers: Mapping[str, str] = field(default_factory=dict)
+    codec: str = "json"
 
     @property
     def data(self) -> Any:
@@ -126,7 +133,7 @@ class Refreshing:
     """A client that extends its connection.
 
     Attributes:
-        token: what the client sent.
+        token: what the client sent; "" if the server asks (`ConnectAnswer.refreshed_by_server`).
         expires_at: of the token, in Unix seconds, 0 for never; None if the token is not one of ours.
     """
 
@@ -174,26 +181,46 @@ class ConnectAnswer:
         info: JSON that others see as `conn_info`; None keeps the token's.
         data: members of the reply's data, beside `session`.
         expires_at: when the connection must be refreshed, in Unix seconds; None keeps the token's, 0 is never.
+        refreshed_by_server: the client need not refresh it: at `expires_at` the handler `refreshing` is
+            called with an empty token.
+        channels: what the server subscribes the connection to; None keeps the token's.
+        subs: the same with options, by channel; then `channels` counts for nothing.
+        meta: JSON text of an object that no client sees; None keeps the token's.
     """
 
     user: str | None = None
     info: Any = None
     data: Mapping[str, Any] | None = None
     expires_at: int | None = None
+    refreshed_by_server: bool = False
+    channels: Sequence[str] | None = None
+    subs: Mapping[str, ServerSubscription] | None = None
+    meta: bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class RefreshAnswer:
-    """Extends a connection until `expires_at`, in Unix seconds; 0 is for ever."""
+    """Extends a connection until `expires_at`, in Unix seconds; 0 is for ever. `info` None keeps it."""
 
     expires_at: int
+    info: Any = None
 
 
 @dataclass(frozen=True, slots=True)
 class SubscribeAnswer:
-    """Allows a subscription; `data` is for the subscriber, None is no data."""
+    """Allows a subscription.
+
+    Attributes:
+        data: for the subscriber; None is no data.
+        info: JSON that others see as `chan_info`; None is none.
+        expires_at: when it ends, in Unix seconds, 0 for never; then the SDK subscribes again.
+        override: options of the channel that are different for it.
+    """
 
     data: Any = None
+    info: Any = None
+    expires_at: int = 0
+    override: ChannelOverride | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,9 @@ from cluster.auth.claims import (
     Claims,
     ServerSubscription,
     SubscriptionClaims,
+    TokenRefused,
     channel_override,
+    server_subscriptions,
 )
 
 __all__ = [
@@ -22,5 +24,7 @@ __all__ = [
     "Claims",
     "ServerSubscription",
     "SubscriptionClaims",
+    "TokenRefused",
     "channel_override",
+    "server_subscriptions",
 ]

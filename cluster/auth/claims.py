@@ -73,6 +73,7 @@ class Claims(NamedTuple):
         meta: JSON text of an object for the application, which no client sees; b"" if there is none.
         token_id: the claim `jti`, "" if there is none.
         issued_at: the claim `iat` in Unix seconds, 0 if there is none.
+        is_refreshed_by_server: whether the application is asked when it expires, and not the client.
     """
 
     user: str
@@ -83,6 +84,7 @@ class Claims(NamedTuple):
     meta: bytes = b""
     token_id: str = ""
     issued_at: float = 0.0
+    is_refreshed_by_server: bool = False
 
     @property
     def server_side(self) -> tuple[str, ...]:
@@ -198,12 +200,7 @@ def connection_claims(payload: bytes, now: float, check: AudienceCheck) -> Claim
     user = claims.get("sub", "")
     check.demand(claims)
     expires_at = _expiry(claims, now)
-    subs = {
-        channel: ServerSubscription(
-            _text(one, "info"), _text(one, "data"), _override(one.get("override"))
-        )
-        for channel, one in (claims.get("subs") or {}).items()
-    }
+    subs = _subscriptions(claims.get("subs") or {})
     return Claims(
         user,
         _text(claims, "info"),
@@ -214,6 +211,29 @@ def connection_claims(payload: bytes, now: float, check: AudienceCheck) -> Claim
         claims.get("jti") or "",
         float(claims.get("iat", 0.0)),
     )
+
+
+def _subscriptions(given: Mapping[str, Any]) -> dict[str, ServerSubscription]:
+    return {
+        channel: ServerSubscription(
+            _text(one, "info"), _text(one, "data"), _override(one.get("override"))
+        )
+        for channel, one in given.items()
+    }
+
+
+_SUBS: Final[json_text.JsonDecoder[dict[str, Any]]] = json_text.JsonDecoder(
+    dict[str, _SubscriptionTexts]
+)
+
+
+def server_subscriptions(text: bytes) -> dict[str, ServerSubscription]:
+    """Read `subs` as a backend sends them: an object of options by channel, as in a token.
+
+    Raises:
+        TokenRefused: "malformed", it has another form.
+    """
+    return _subscriptions(_decoded(_SUBS, text))
 
 
 def subscription_claims(payload: bytes, now: float, check: AudienceCheck) -> SubscriptionClaims:

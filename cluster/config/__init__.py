@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from cluster.config.channel_options import ChannelConfig, ChannelOptions, Namespace
 from cluster.config.channel_regex import ChannelRegex
+from cluster.config.checks import proxies_in_use
 from cluster.config.model import (
     AdminConfig,
     ApiKeyConfig,
@@ -29,6 +30,7 @@ from cluster.config.model import (
     TokenConfig,
     WebsocketConfig,
 )
+from cluster.config.proxy_options import ProxyOptions
 from cluster.config.reader import known_keys
 from cluster.config.redis_url import REDIS_SCHEMES
 from cluster.config.sources import (
@@ -58,6 +60,7 @@ __all__ = [
     "LogConfig",
     "Namespace",
     "PersonalChannelConfig",
+    "ProxyOptions",
     "ServerConfig",
     "SessionConfig",
     "ShutdownConfig",
@@ -68,6 +71,7 @@ __all__ = [
     "known_keys",
     "load",
     "printable",
+    "proxies_in_use",
     "service_variables",
     "to_json",
     "without_password",

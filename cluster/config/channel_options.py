@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from cluster.config.option_fields import boolean, choice, integer, optional, seconds, strings
+from cluster.config.proxy_options import ChannelProxies
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +54,10 @@ class ChannelOptions:
     allow_user_limited_channels: bool = boolean(
         False, text="the users that a channel names, as in `dialog#42,43`, may subscribe to it"
     )
+    subscribe_proxy_enabled: bool = boolean(
+        False, text="channel.proxy.subscribe decides on a subscribe without a token"
+    )
+    publish_proxy_enabled: bool = boolean(False, text="channel.proxy.publish decides on a publish")
     channel_regex: str = optional(
         "",
         text="regular expression that the name must match after the namespace; it takes time that grows"
@@ -104,5 +109,6 @@ class ChannelConfig:
     namespace_boundary: str = optional(":", text="ends the namespace in a channel's name")
     user_boundary: str = optional("#", text="begins the list of users in a channel's name")
     user_separator: str = optional(",", text="stands between two users of that list")
+    proxy: ChannelProxies = field(default_factory=ChannelProxies)
     without_namespace: ChannelOptions = field(default_factory=ChannelOptions)
     namespaces: tuple[Namespace, ...] = field(default=(), metadata={"kind": "namespaces"})

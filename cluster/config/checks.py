@@ -17,6 +17,7 @@ from cluster.config.channel_options import ChannelOptions
 from cluster.config.channel_regex import regex_fault
 from cluster.config.model import Config, TokenConfig
 from cluster.config.option_fields import MAXIMUM_PORT
+from cluster.config.proxy_options import ProxyOptions
 from cluster.config.public_keys import has_keys, public_key
 from cluster.config.reader import problem
 from cluster.config.redis_url import REDIS_SCHEMES, Address
@@ -42,6 +43,14 @@ _CONSOLE_URLS: Final = (
 WITHOUT_NAMESPACE: Final = "without_namespace"
 _APP_TARGET: Final = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*:[^\W\d]\w*(\.[^\W\d]\w*)*")
 _SHORTEST_KEY_BYTES: Final = 32
+_HEADER_NAME: Final = re.compile(r"[-!#$%&'*+.^_`|~0-9A-Za-z]{1,64}")
+#: A header of a handshake that would mean something else in a request to a backend.
+_NOT_PASSED_ON: Final = frozenset(
+    {
+        "connection", "content-length", "content-type", "expect", "host", "keep-alive", "te",
+        "trailer", "transfer-encoding", "upgrade", "accept-encoding",
+    }
+)  # fmt: skip
 _TOKEN_SECTIONS: Final = ("client.token", "client.subscription_token")
 _HMAC_KEYS: Final = tuple(
     f"{section}.{name}"
@@ -77,6 +86,7 @@ def check(config: Config, unread: set[str], needs_keys: bool) -> list[Problem]:
         _personal_channel,
         _api_keys,
         _app,
+        _proxies,
     ]
     if needs_keys:
         rules += [_keys, _key_lengths]
@@ -315,10 +325,41 @@ def _app(config: Config) -> Iterator[Problem]:
         yield problem("app.reload", True, "give app.target (or --app), whose code is to be watched")
 
 
+def _proxies(config: Config) -> Iterator[Problem]:
+    used = list(proxies_in_use(config))
+    for path in used:
+        options: ProxyOptions = attrgetter(path)(config)
+        if not _is_url(options.endpoint, ("http", "https")):
+            advice = "give the URL of the backend, such as http://127.0.0.1:3000/connect"
+            yield problem(f"{path}.endpoint", options.endpoint, advice)
+        for name in options.http_headers:
+            if not _HEADER_NAME.fullmatch(name) or name.lower() in _NOT_PASSED_ON:
+                advice = "give names of headers, but none of the connection or of the body"
+                yield problem(f"{path}.http_headers", name, advice)
+    if used and config.app.target:
+        yield problem("app.target", config.app.target, f"give either it or {used[0]}, not both")
+    if config.client.proxy.refresh.enabled and not config.client.proxy.connect.enabled:
+        key = "client.proxy.refresh.enabled"
+        yield problem(key, True, "it needs client.proxy.connect.enabled = true")
+
+
+def proxies_in_use(config: Config) -> Iterator[str]:
+    """The sections of the proxies that are asked."""
+    for kind in ("connect", "refresh"):
+        if getattr(config.client.proxy, kind).enabled:
+            yield f"client.proxy.{kind}"
+    spaces = [config.channel.without_namespace, *(one.options for one in config.channel.namespaces)]
+    for kind in ("subscribe", "publish"):
+        if any(getattr(options, f"{kind}_proxy_enabled") for options in spaces):
+            yield f"channel.proxy.{kind}"
+    if config.rpc.without_namespace.proxy_enabled:
+        yield "rpc.proxy"
+
+
 def _keys(config: Config) -> Iterator[Problem]:
     client = config.client
     # An application may know its clients without tokens.
-    is_known = client.insecure or bool(config.app.target)
+    is_known = client.insecure or bool(config.app.target) or client.proxy.connect.enabled
     if not is_known and not has_keys(client.token):
         yield problem(
             "client.token.hmac_secret_key",

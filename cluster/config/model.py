@@ -23,6 +23,7 @@ from cluster.config.option_fields import (
     strings,
     tables,
 )
+from cluster.config.proxy_options import ClientProxies, RpcConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class ClientConfig:
     allowed_origins: tuple[str, ...] = strings(text="origins of pages that may connect; * is any")
     token: TokenConfig = field(default_factory=TokenConfig)
     subscription_token: SubscriptionTokenConfig = field(default_factory=SubscriptionTokenConfig)
+    proxy: ClientProxies = field(default_factory=ClientProxies)
     disallow_anonymous_connection_tokens: bool = boolean(
         False, text="a connection token without a user is refused with 3507"
     )
@@ -333,6 +335,7 @@ class Config:
 
     client: ClientConfig = field(default_factory=ClientConfig)
     channel: ChannelConfig = field(default_factory=ChannelConfig)
+    rpc: RpcConfig = field(default_factory=RpcConfig)
     websocket: WebsocketConfig = field(default_factory=WebsocketConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)

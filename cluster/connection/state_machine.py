@@ -333,8 +333,17 @@ class Connection(CommandIntake):
             one.expires_at + delays.subscription for one in self.channels.values() if one.expires_at
         ]
         if self.expires_at:
-            times.append(self.expires_at + delays.connection)
+            by_client = not self.claims.is_refreshed_by_server
+            times.append(self.expires_at + (delays.connection if by_client else 0.0))
         return min(times, default=math.inf)
+
+    def server_refresh_due(self, now: float) -> bool:
+        """Whether the application is to be asked now if the connection may go on."""
+        return (
+            self.claims.is_refreshed_by_server
+            and self.state is State.CONNECTED
+            and 0 < self.expires_at <= now
+        )
 
     # --- refreshes -------------------------------------------------------------------------
 

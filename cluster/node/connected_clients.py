@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from typing import Protocol
 
 from cluster.connection import Action, Connection
@@ -14,6 +14,7 @@ class Client(Protocol):
 
     connection: Connection
     session: Session | None
+    headers: Mapping[str, str]
 
     def write(self, data: bytes) -> None:
         """Write whole frames; never raises."""

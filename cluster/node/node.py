@@ -201,9 +201,7 @@ class Node:
         data: dict[str, Any] = {}
         if self.application is not None and self.application.handles_connecting:
             verify = partial(self.authenticator.connection, request.token)
-            claims, data = await self.application.connecting(
-                client.connection.client, request, verify
-            )
+            claims, data = await self.application.connecting(client, request, verify)
         else:
             claims = await self.authenticator.connection(request.token)
         granted: dict[str, ServerSide] = {}
@@ -312,7 +310,7 @@ class Node:
             "ping": max(1, round(self._config.client.ping_interval)),
             "pong": True,
         }
-        if claims.expires_at:
+        if claims.expires_at and not claims.is_refreshed_by_server:
             add_expiry(result, claims.expires_at)
         if subscribed:
             result["subs"] = {one.channel: one.result for one in subscribed}

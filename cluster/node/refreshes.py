@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from functools import partial
 from typing import Any, Protocol
 
-from cluster import __version__
+from cluster import __version__, json_text
 from cluster.application import ApplicationCallbacks
 from cluster.application.client_handles import HandledClient
 from cluster.auth import ANONYMOUS, Authenticator, Claims
 from cluster.connection import Connection
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
+    CONNECTION_EXPIRED,
     INSUFFICIENT_STATE,
     INTERNAL,
     PERMISSION_DENIED,
@@ -77,6 +79,30 @@ class Refreshes:
         claims, expires_at = await application.refreshing(client, token, verify)
         known = claims if claims is not None else connection.claims
         return self.take(connection, known._replace(expires_at=expires_at))
+
+    async def by_server(self, client: HandledClient, delay_seconds: float) -> Disconnect | None:
+        """Ask the application whether a connection that has expired may go on.
+
+        If it cannot be asked, the connection is asked for again until it has been expired for so long.
+
+        Returns:
+            Why the connection must be closed; None if it may go on, or is to be asked for again.
+        """
+        application, connection = self.application, client.connection
+        assert application is not None, "an application said that it refreshes the connection"
+        try:
+            answer = await application.refreshing_for_server(client)
+        except ClientError:
+            if time.time() < connection.expires_at + delay_seconds:
+                return None
+            answer = None
+        if answer is None or 0 < answer.expires_at <= time.time():
+            self._counters.refresh_failures["connection"] += 1
+            return CONNECTION_EXPIRED.fresh()
+        connection.expires_at = answer.expires_at
+        if answer.info is not None:
+            connection.info = json_text.of(answer.info)
+        return None
 
     async def _same_channels(self, connection: Connection, token: str) -> Claims:
         claims = await self.verified(connection, token)

@@ -137,19 +137,15 @@ class SubscriptionBuilder:
         """
         access = self._permissions.access(request.channel)
         claims: SubscriptionClaims | None = None
-        data: bytes | None = None
         if request.token:
             claims = await self._tokens.granted(request, connection)
         else:
             if self.application is not None and self.application.decides_subscribe(request):
-                data = await self.application.subscribing(reader, request.channel)
-            if data is None:
+                claims = await self.application.subscribing(reader, request.channel)
+            if claims is None:
                 self._check(access, connection)
         plan = self._token_plan(request, access, connection, claims)
-        subscribed = await self._begun(request, plan, reader, claims)
-        if data:
-            subscribed.result["data"] = orjson.Fragment(data)
-        return subscribed
+        return await self._begun(request, plan, reader, claims)
 
     def _token_plan(
         self,
@@ -242,7 +238,9 @@ class SubscriptionBuilder:
         elif request.recover:
             result = {"was_recovering": True}
         joining = joining._replace(delivery=plan.delivery, membership=plan.membership)
-        details = add_token(result, claims) if claims is not None else None
+        details = None
+        if claims is not None:
+            details = add_token(result, claims, tells_expiry=bool(request.token))
         return Subscribed(request.channel, result, joining, plan.modes, details=details)
 
     def _recover(

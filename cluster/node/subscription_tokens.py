@@ -53,11 +53,18 @@ def overridden(options: ChannelOptions, override: ChannelOverride | None) -> Cha
     return dataclasses.replace(options, **changes) if changes else options
 
 
-def add_token(result: dict[str, Any], claims: SubscriptionClaims) -> SubscriptionDetails | None:
-    """Add to the result of a subscribe what its token says; returns what the subscription keeps of it."""
+def add_token(
+    result: dict[str, Any], claims: SubscriptionClaims, *, tells_expiry: bool = True
+) -> SubscriptionDetails | None:
+    """Add to the result of a subscribe what its token says; returns what the subscription keeps of it.
+
+    Args:
+        tells_expiry: whether the client can refresh it.
+    """
     if claims.data:
         result["data"] = orjson.Fragment(claims.data)
-    add_expiry(result, claims.expires_at)
+    if tells_expiry:
+        add_expiry(result, claims.expires_at)
     if not (claims.info or claims.expires_at):
         return None
     return SubscriptionDetails(claims.info, claims.expires_at)

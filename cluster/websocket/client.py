@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from cluster.connection import Connection, ExpiryDelays, actions
 from cluster.errors import (
@@ -35,6 +35,10 @@ from cluster.websocket.performer import ActionPerformer
 log = get_logger()
 
 T = TypeVar("T")
+
+
+#: How long after the application could not be asked it is asked again whether a connection may go on.
+_AGAIN_SECONDS: Final = 1.0
 
 
 class ClientOwner(Protocol):
@@ -65,7 +69,7 @@ class WebSocketClient(ActionPerformer):
     """
 
     __slots__ = (
-        "_expiry_timer", "_native_pings", "_owner", "address", "opened_at", "timer_slot",
+        "_expiry_timer", "_is_refreshing", "_native_pings", "_owner", "address", "opened_at", "timer_slot",
     )  # fmt: skip
 
     def __init__(
@@ -80,6 +84,7 @@ class WebSocketClient(ActionPerformer):
         self._owner = owner
         self._native_pings = native_pings
         self._expiry_timer: asyncio.TimerHandle | None = None
+        self._is_refreshing = False
         self.address = ""
         self.opened_at = 0.0
         self.timer_slot = 0
@@ -322,7 +327,7 @@ class WebSocketClient(ActionPerformer):
 
     def ping(self, now: float) -> None:
         """Send a ping, or end what has expired."""
-        self.perform(self.connection.expiry_due(now, self._owner.expiry_delays))
+        self._end_expired(now)
         if self._is_closing:
             return
         self.watch_expiry()
@@ -334,9 +339,12 @@ class WebSocketClient(ActionPerformer):
     def watch_expiry(self) -> None:
         """Look again when the connection or a subscription expires, if that is before the next ping."""
         due = self.connection.next_expiry(self._owner.expiry_delays)
-        if due == math.inf:
+        if due == math.inf or self._is_refreshing:
             return
         wait = due - time.time()
+        if wait <= 0 and self.connection.server_refresh_due(time.time()):
+            # It was asked for, in vain.
+            wait = _AGAIN_SECONDS
         if wait > self._owner.expiry_horizon or self._is_closing:
             return
         if self._expiry_timer is not None:
@@ -347,8 +355,27 @@ class WebSocketClient(ActionPerformer):
     def _expire(self) -> None:
         self._expiry_timer = None
         if not self._is_closing:
-            self.perform(self.connection.expiry_due(time.time(), self._owner.expiry_delays))
+            self._end_expired(time.time())
             self.watch_expiry()
+
+    def _end_expired(self, now: float) -> None:
+        if self.connection.server_refresh_due(now):
+            if not self._is_refreshing:
+                self._is_refreshing = True
+                self._run(self._refresh_by_server())
+        else:
+            self.perform(self.connection.expiry_due(now, self._owner.expiry_delays))
+
+    async def _refresh_by_server(self) -> None:
+        delay = self._owner.expiry_delays.connection
+        try:
+            why = await self._node.refreshes.by_server(self, delay)
+        except Disconnect as refused:
+            why = refused
+        self._is_refreshing = False
+        if why is not None:
+            self.perform(self.connection.disconnect(why))
+        self.watch_expiry()
 
     def check_pong(self) -> None:
         """Close the connection if its pong is missing."""

@@ -11,7 +11,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any, ClassVar, TypeVar
+from types import MappingProxyType
+from typing import Any, ClassVar, Final, TypeVar
 
 from cluster.application import ApplicationClient
 from cluster.connection import Action, Connection, actions
@@ -36,6 +37,10 @@ log = get_logger()
 T = TypeVar("T")
 
 
+#: The headers of a client if the application reads none.
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
+
+
 class ActionPerformer(FrameProtocol):
     """A socket and the state machine of its connection.
 
@@ -45,11 +50,12 @@ class ActionPerformer(FrameProtocol):
     Attributes:
         connection: the state machine.
         session: of the connected client.
+        headers: of its handshake, in lower case: those that the application reads.
     """
 
     __slots__ = (
         "_counted", "_counters", "_full_at", "_node", "_rate", "_refusals", "_url_session",
-        "connection", "session",
+        "connection", "headers", "session",
     )  # fmt: skip
 
     _performers: ClassVar[Mapping[type, Callable[[Any, Any], None]]]
@@ -71,6 +77,7 @@ class ActionPerformer(FrameProtocol):
         self._refusals = 0
         connection.budget = rate.slice
         self.connection = connection
+        self.headers: Mapping[str, str] = NO_HEADERS
         self.session: Session | None = None
         self._url_session = url_session
 

@@ -105,8 +105,10 @@ class WebSocketServer:
         )
         self.clients: set[WebSocketClient] = set()
         self._connection_type: type[Connection] = Connection
+        self._header_names: tuple[str, ...] = ()
         if node.application is not None:
             node.application.clients = self.clients
+            self._header_names = node.application.header_names
             if node.application.handles_messages:
                 self._connection_type = MessagingConnection
         self.listener: PausableListener | None = None
@@ -168,6 +170,13 @@ class WebSocketServer:
         if self._addresses.is_on:
             client.address = self._address(transport, message)
             self._addresses.opened(client.address)
+        if self._header_names:
+            headers = message.headers
+            client.headers = {
+                name: ", ".join(headers.getall(name))
+                for name in self._header_names
+                if name in headers
+            }
         self._add(transport, client)
         transport.write(handshake.accepted(message))
         if tail:

@@ -1,0 +1,71 @@
+"""What handlers have returned: checked, with data as JSON text."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import orjson
+
+from cluster import json_text
+from cluster.application.handler_values import (
+    ConnectAnswer,
+    HandlerRefusal,
+    PublishAnswer,
+    RefreshAnswer,
+    SubscribeAnswer,
+)
+from cluster.auth import SubscriptionClaims
+from cluster.errors import PERMISSION_DENIED
+
+
+def _wrong(answer: Any, allowed: str) -> TypeError:
+    return TypeError(f"the handler has returned {answer!r:.80}; it may return {allowed}")
+
+
+def connect_answer(answer: Any) -> tuple[ConnectAnswer, bytes | None, dict[str, Any]] | None:
+    if answer is None:
+        return None
+    if not isinstance(answer, ConnectAnswer):
+        raise _wrong(answer, "a ConnectAnswer or None")
+    if answer.user is not None and not isinstance(answer.user, str):
+        raise TypeError(f"ConnectAnswer.user must be text, not {answer.user!r:.80}")
+    info = None if answer.info is None else json_text.of(answer.info)
+    data: dict[str, Any] = {}
+    for name, value in (answer.data or {}).items():
+        if name == "session":
+            raise ValueError('ConnectAnswer.data has a member "session", which is the server\'s')
+        data[name] = orjson.Fragment(json_text.of(value))
+    return answer, info, data
+
+
+def refresh_answer(answer: Any) -> RefreshAnswer | None:
+    if answer is not None and not isinstance(answer, RefreshAnswer):
+        raise _wrong(answer, "a RefreshAnswer or None")
+    return answer
+
+
+def subscribe_answer(answer: Any, channel: str, user: str) -> SubscriptionClaims | None:
+    if isinstance(answer, SubscribeAnswer):
+        info, data = (
+            b"" if one is None else json_text.of(one) for one in (answer.info, answer.data)
+        )
+        return SubscriptionClaims(channel, user, "", info, data, answer.override, answer.expires_at)
+    if answer is False:
+        raise HandlerRefusal(PERMISSION_DENIED)
+    if answer is not None and answer is not True:
+        raise _wrong(answer, "a SubscribeAnswer, True, False or None")
+    return SubscriptionClaims(channel, user, "", b"", b"", None, 0) if answer else None
+
+
+def publish_answer(answer: Any, data: bytes) -> bytes | None:
+    if isinstance(answer, PublishAnswer):
+        return data if answer.data is None else json_text.of(answer.data)
+    if answer is False:
+        raise HandlerRefusal(PERMISSION_DENIED)
+    if answer is not None and answer is not True:
+        raise _wrong(answer, "a PublishAnswer, True, False or None")
+    return data if answer else None
+
+
+def rpc_result(answer: Any) -> dict[str, Any]:
+    return {"data": orjson.Fragment(json_text.of(answer))}

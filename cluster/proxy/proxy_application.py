@@ -1,0 +1,191 @@
+"""The application whose handlers ask a backend."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Mapping
+from typing import Any, Final
+
+import aiohttp
+import msgspec
+import orjson
+from aiohttp import web
+
+from cluster import data_url, json_text
+from cluster.application import (
+    Application,
+    ApplicationClient,
+    ConnectAnswer,
+    Connecting,
+    PublishAnswer,
+    Publishing,
+    RefreshAnswer,
+    Refreshing,
+    SubscribeAnswer,
+    Subscribing,
+)
+from cluster.auth import TokenRefused, channel_override, server_subscriptions
+from cluster.config import Config, ProxyOptions, proxies_in_use
+from cluster.node.permissions import ChannelPermissions
+from cluster.proxy.backend import Backend, BackendFailed, Result
+
+_DATA: Final[json_text.JsonDecoder[dict[str, msgspec.Raw]]] = json_text.JsonDecoder(
+    dict[str, msgspec.Raw]
+)
+
+
+def proxy_application(config: Config, permissions: ChannelPermissions) -> Application | None:
+    """Make the application of the proxies that the configuration turns on; None without one."""
+    used = list(proxies_in_use(config))
+    if not used:
+        return None
+    options: dict[str, ProxyOptions] = {
+        "client.proxy.connect": config.client.proxy.connect,
+        "client.proxy.refresh": config.client.proxy.refresh,
+        "channel.proxy.subscribe": config.channel.proxy.subscribe,
+        "channel.proxy.publish": config.channel.proxy.publish,
+        "rpc.proxy": config.rpc.proxy,
+    }
+    headers = {name for path in used for name in options[path].http_headers}
+    application = Application(headers=sorted(headers))
+    proxies = _Proxies({path: options[path] for path in used}, permissions)
+    application.http.cleanup_ctx.append(proxies.session)
+    if "client.proxy.connect" in used:
+        proxies.refreshes = "client.proxy.refresh" in used
+        application.connecting(proxies.connecting)
+    if "client.proxy.refresh" in used:
+        application.refreshing(proxies.refreshing)
+    if "channel.proxy.subscribe" in used:
+        application.subscribing(proxies.subscribing)
+    if "channel.proxy.publish" in used:
+        application.publishing(proxies.publishing)
+    if "rpc.proxy" in used:
+        application.any_rpc(proxies.rpc)
+    return application
+
+
+class _Proxies:
+    """The handlers."""
+
+    def __init__(
+        self, options: Mapping[str, ProxyOptions], permissions: ChannelPermissions
+    ) -> None:
+        self._options = options
+        self._permissions = permissions
+        self._backends: dict[str, Backend] = {}
+        self.refreshes = False
+
+    async def session(self, _: web.Application) -> AsyncIterator[None]:
+        """Open the connections to the backends, and close them when the worker ends."""
+        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+            self._backends = {
+                path: Backend(options, session) for path, options in self._options.items()
+            }
+            yield
+
+    async def connecting(self, event: Connecting) -> ConnectAnswer | None:
+        if event.has_token:
+            return None
+        about = {**_client(event.client, event.codec), "name": event.name, **_data(event.raw)}
+        result = await self._backends["client.proxy.connect"].ask(about, event.headers)
+        expires_at = result.get("expire_at", 0)
+        return ConnectAnswer(
+            user=result.get("user", ""),
+            info=result.text("info") or None,
+            data=_members(result.text("data")),
+            expires_at=expires_at,
+            refreshed_by_server=self.refreshes and expires_at > 0,
+            channels=result.get("channels", []),
+            subs=_subscriptions(result),
+            meta=_object(result.text("meta")),
+        )
+
+    async def refreshing(
+        self, client: ApplicationClient, event: Refreshing
+    ) -> RefreshAnswer | None:
+        if event.token:
+            return None
+        about = {**_client(client.id, client.codec), "user": client.user}
+        result = await self._backends["client.proxy.refresh"].ask(about, client.headers)
+        if result.get("expired", False):
+            return None
+        return RefreshAnswer(result.get("expire_at", 0), result.text("info") or None)
+
+    async def subscribing(
+        self, client: ApplicationClient, event: Subscribing
+    ) -> SubscribeAnswer | None:
+        access = self._permissions.access(event.channel)
+        # Who may subscribe to a user-limited channel is in its name.
+        if not access.options.subscribe_proxy_enabled or access.users is not None:
+            return None
+        about = {**_event(client), "channel": event.channel}
+        result = await self._backends["channel.proxy.subscribe"].ask(about, client.headers)
+        return SubscribeAnswer(
+            data=result.text("data") or None,
+            info=result.text("info") or None,
+            expires_at=result.get("expire_at", 0),
+            override=channel_override(result.get("override", {})),
+        )
+
+    async def publishing(
+        self, client: ApplicationClient, event: Publishing
+    ) -> PublishAnswer | None:
+        access = self._permissions.access(event.channel)
+        if not access.options.publish_proxy_enabled:
+            return None
+        about = {**_event(client), "channel": event.channel, **_data(event.raw)}
+        result = await self._backends["channel.proxy.publish"].ask(about, client.headers)
+        if result.get("skip_history", False):
+            raise BackendFailed("skip_history is for the server API; a client's publish is kept")
+        return PublishAnswer(result.text("data") or None)
+
+    async def rpc(self, client: ApplicationClient, method: str, text: bytes) -> bytes:
+        about = {**_event(client), "method": method, **_data(text)}
+        result = await self._backends["rpc.proxy"].ask(about, client.headers)
+        return result.text("data") or b"null"
+
+
+# --- what is sent --------------------------------------------------------------------------
+
+
+def _client(client: str, codec: str) -> dict[str, Any]:
+    return {"client": client, "transport": "websocket", "protocol": codec, "encoding": "json"}
+
+
+def _event(client: ApplicationClient) -> dict[str, Any]:
+    return {**_client(client.id, client.codec), "user": client.user}
+
+
+def _data(text: bytes) -> dict[str, Any]:
+    """The data of a client: JSON, or base64 of what a Protobuf client has sent that is none."""
+    if not text:
+        return {}
+    if text.startswith(data_url.PREFIX):
+        return {"b64data": text[len(data_url.PREFIX) : -1].decode()}
+    return {"data": orjson.Fragment(text)}
+
+
+# --- what comes back -----------------------------------------------------------------------
+
+
+def _members(text: bytes) -> dict[str, bytes]:
+    """The members of the reply's data, which has `session` beside them."""
+    if not text:
+        return {}
+    try:
+        return {name: bytes(raw) for name, raw in _DATA.decode(text).items()}
+    except json_text.JsonTextInvalid:
+        raise BackendFailed("the data of a connect must be an object") from None
+
+
+def _object(text: bytes) -> bytes | None:
+    if text and not text.startswith(b"{"):
+        raise BackendFailed("meta must be an object")
+    return text or None
+
+
+def _subscriptions(result: Result) -> Any:
+    text = result.text("subs")
+    try:
+        return server_subscriptions(text) if text else None
+    except TokenRefused:
+        raise BackendFailed("subs must be an object of options by channel") from None
