@@ -67,6 +67,10 @@ _API_ONLY: Final = "publish through the HTTP API instead: docs/how-to/publish-fr
 _FIXED: Final = "this character is fixed"
 _PATH: Final = "this path is fixed"
 _PROXY: Final = "no event is passed on to a backend in this way"
+_STATIC: Final = (
+    "the same headers for every request cannot be set: put a key into the endpoint's path"
+)
+_ONE_PROXY: Final = "all channels have the same endpoint, that of channel.proxy"
 _BUFFERS: Final = "there is nothing to set: buffers grow and shrink with what is sent"
 _PRO: Final = "an option of Centrifugo PRO"
 
@@ -120,7 +124,15 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
         "a token without a valid signature is never accepted"
     ),
     "client.connect_code_to_unidirectional_disconnect": _none(_TRANSPORT),
-    "client.proxy": _none(_PROXY),
+    **{
+        f"{kind}.http": _none(_STATIC)
+        for kind in (
+            "client.proxy.connect", "client.proxy.refresh", "channel.proxy.subscribe",
+            "channel.proxy.publish", "rpc.proxy",
+        )
+    },
+    "channel.proxy.sub_refresh": _none("a subscription that ends is subscribed to again"),
+    "channel.proxy.subscribe_stream": _none(_PROXY),
     "client.rate_limit": _none(
         f"{_PRO}; client.command_rate_limit and client.command_burst are for each connection"
     ),
@@ -133,13 +145,10 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "channel.user_boundary": _none(f"{_FIXED}: #", "#"),
     "channel.user_separator": _none(f"{_FIXED}: the comma", ","),
     "channel.patterns": _none(_PRO),
-    "channel.proxy": _none(_PROXY),
-    "channel.without_namespace.subscribe_proxy_name": _none(_PROXY, "default"),
-    "channel.without_namespace.publish_proxy_name": _none(_PROXY, "default"),
+    "channel.without_namespace.subscribe_proxy_name": _none(_ONE_PROXY, "default"),
+    "channel.without_namespace.publish_proxy_name": _none(_ONE_PROXY, "default"),
     "channel.without_namespace.sub_refresh_proxy_name": _none(_PROXY, "default"),
     "channel.without_namespace.subscribe_stream_proxy_name": _none(_PROXY, "default"),
-    "channel.without_namespace.subscribe_proxy_enabled": _none(_PROXY),
-    "channel.without_namespace.publish_proxy_enabled": _none(_PROXY),
     "channel.without_namespace.sub_refresh_proxy_enabled": _none(_PROXY),
     "channel.without_namespace.subscribe_stream_proxy_enabled": _none(_PROXY),
     "channel.without_namespace.subscription_type": _none("streams are the one type of subscription"),
@@ -148,7 +157,8 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "channel.without_namespace.shared_position_sync": _none(
         "positions are compared once for each channel and worker already"
     ),
-    "rpc": _none(_PROXY),
+    "rpc.namespaces": _none("all methods have the same endpoint, that of rpc.proxy"),
+    "rpc.without_namespace.proxy_name": _none(_ONE_PROXY, "default"),
     "proxies": _none(_PROXY),
     # --- what is listened to
     "websocket.message_size_limit": Counterpart("websocket.message_size_limit"),

@@ -178,6 +178,34 @@ def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
             "channel.without_namespace.publication_data_format",
         ),
         ({"channel.user_separator": "#"}, "channel.user_separator"),
+        ({"client.proxy.connect.enabled": True}, "client.proxy.connect.endpoint"),
+        (
+            {
+                "client.proxy.refresh.enabled": True,
+                "client.proxy.refresh.endpoint": "http://127.0.0.1/r",
+            },
+            "client.proxy.refresh.enabled",
+        ),
+        (
+            {"channel.without_namespace.subscribe_proxy_enabled": True},
+            "channel.proxy.subscribe.endpoint",
+        ),
+        (
+            {
+                "rpc.without_namespace.proxy_enabled": True,
+                "rpc.proxy.endpoint": "http://127.0.0.1/rpc",
+                "rpc.proxy.http_headers": "Content-Length",
+            },
+            "rpc.proxy.http_headers",
+        ),
+        (
+            {
+                "rpc.without_namespace.proxy_enabled": True,
+                "rpc.proxy.endpoint": "http://127.0.0.1/rpc",
+                "app.target": "a:b",
+            },
+            "app.target",
+        ),
         ({"channel.private_prefix": "é"}, "channel.private_prefix"),
         (
             {"channel.namespaces": '[{"name":"chat"}]', "channel.namespace_boundary": ""},

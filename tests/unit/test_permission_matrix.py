@@ -40,6 +40,8 @@ OTHERS = {
     "allowed_delta_types",
     "delta_publish",
     "allow_tags_filter",
+    "subscribe_proxy_enabled",
+    "publish_proxy_enabled",
 }
 #: What a client may ask for with a subscribe: `test_what_a_subscriber_asks_for_…`.
 ASKED = {"allow_positioning": "positioned", "allow_recovery": "recoverable"}
