@@ -16,7 +16,7 @@ log = get_logger()
 
 
 class SubscribedClient(Protocol):
-    """A client that is subscribed; see `cluster.node.connected_clients.Client`."""
+    """A client that is subscribed; see `cluster.node.client_protocol.Client`."""
 
     connection: Connection
     session: Session | None

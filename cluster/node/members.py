@@ -60,7 +60,7 @@ class MemberConnection(Protocol):
 
 
 class MemberClient(Protocol):
-    """A client that subscribes; see `cluster.node.connected_clients.Client`."""
+    """A client that subscribes; see `cluster.node.client_protocol.Client`."""
 
     @property
     def connection(self) -> MemberConnection: ...

@@ -7,7 +7,7 @@ counted, logged and becomes error 100 (temporary), so that the SDKs try again.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from typing import Any, NamedTuple, Protocol
 
@@ -30,8 +30,8 @@ from cluster.hub import Hub
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels
+from cluster.node.client_protocol import Client
 from cluster.node.commands import Commands, RpcHandler, store_failed
-from cluster.node.connected_clients import Client, ConnectedClients
 from cluster.node.live_subscriptions import add_server_side
 from cluster.node.members import members_of
 from cluster.node.permissions import ChannelPermissions
@@ -58,6 +58,63 @@ class ConnectionsOfUsers(Protocol):
     async def enter(self, user: str, connection: str) -> bool: ...
 
     def leave(self, user: str, connection: str) -> None: ...
+
+
+class ConnectedClients:
+    """Clients whose connect has succeeded, until they end.
+
+    Attributes:
+        count: how many there are.
+    """
+
+    def __init__(self) -> None:
+        # Most users have one connection, and a set costs 216 bytes.
+        self._by_user: dict[str, Client | set[Client]] = {}
+        self.count = 0
+
+    def add(self, client: Client) -> None:
+        user = client.connection.user
+        found = self._by_user.get(user)
+        if found is None:
+            self._by_user[user] = client
+        elif isinstance(found, set):
+            found.add(client)
+        else:
+            self._by_user[user] = {found, client}
+        self.count += 1
+
+    def remove(self, client: Client) -> None:
+        """Remove a client, if it is there."""
+        user = client.connection.user
+        found = self._by_user.get(user)
+        if isinstance(found, set):
+            if client not in found:
+                return
+            found.discard(client)
+            if not found:
+                del self._by_user[user]
+        elif found is client:
+            del self._by_user[user]
+        else:
+            return
+        self.count -= 1
+
+    def of(self, user: str) -> list[Client]:
+        """The connections of a user, "" for the anonymous ones."""
+        found = self._by_user.get(user)
+        if found is None:
+            return []
+        return list(found) if isinstance(found, set) else [found]
+
+    def __iter__(self) -> Iterator[Client]:
+        """All of them, as they are now."""
+        for user in list(self._by_user):
+            yield from self.of(user)
+
+    @property
+    def users(self) -> int:
+        """How many users are connected; all anonymous connections count as one."""
+        return len(self._by_user)
 
 
 class Connected(NamedTuple):

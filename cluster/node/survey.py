@@ -18,7 +18,7 @@ import msgspec
 
 from cluster import __version__
 from cluster.connection import State
-from cluster.node.connected_clients import Client
+from cluster.node.client_protocol import Client
 from cluster.node.control import Control, Gathered
 from cluster.node.node import Node
 

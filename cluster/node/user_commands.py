@@ -25,7 +25,7 @@ from cluster.errors import (
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.connected_clients import Client
+from cluster.node.client_protocol import Client
 from cluster.node.control import Control
 from cluster.node.node import Node
 from cluster.node.server_side import ServerSide
