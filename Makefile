@@ -67,6 +67,10 @@ format: $(stamps)/test ## Format the code and apply the safe fixes
 reference: $(stamps)/package ## Write docs/reference/ from the code
 	$(bin)/python scripts/reference.py
 
+.PHONY: dashboards
+dashboards: $(stamps)/test ## Write docker/grafana/dashboards/ from scripts/dashboards/
+	$(bin)/python -m scripts.dashboards
+
 .PHONY: bench
 bench: $(stamps)/package ## Measure against the peers, under ten minutes
 	@exec $(bin)/python -m benchmarks --write-docs $(ARGS)

@@ -28,5 +28,6 @@ secret valkey_password "$(random)"
 secret token_key "$(random)"
 secret api_key "$(random)"
 secret admin_key "$(random)"
+secret grafana_password "$(random)"
 secret slack_api_url http://dead-mans-switch:9099/slack/services
 secret pagerduty_routing_key stand-in

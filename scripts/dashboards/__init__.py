@@ -1,0 +1,1 @@
+"""The Grafana dashboards of docker/grafana/, written from Python."""

@@ -1,0 +1,77 @@
+"""Every query of every panel, sent to a Prometheus that has scraped a cluster under load, returns data."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import re
+import urllib.parse
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from scripts.dashboards.pages import PAGES
+from tests.harness.cluster import Cluster, http_get
+from tests.harness.crowd import Crowd, Size
+from tests.harness.waiting import until_async
+from tests.integration.monitoring import Monitoring
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+
+COMPRESS = 15
+SIZE = Size(subscribers=40, channels=4, workers=2, publishes_per_second=20)
+VARIABLES = {
+    "job": "websocket-app",
+    "instance": ".*",
+    "__rate_interval": "1m",
+    **{one.name: one.value for page in PAGES for one in page.variables},
+}
+QUERIES = {
+    f"{page.uid}/{panel.name}/{number}": query.expr
+    for page in PAGES
+    for panel in page.panels
+    for number, query in enumerate(panel.queries)
+}
+
+
+def filled_in(expr: str) -> str:
+    return re.sub(r"\$\{?(\w+)\}?", lambda found: VARIABLES[found[1]], expr)
+
+
+async def asked(monitoring: Monitoring, expr: str) -> list[dict[str, Any]]:
+    """The result of an instant query."""
+    query = urllib.parse.urlencode({"query": filled_in(expr)})
+    answer = await asyncio.to_thread(http_get, monitoring.prometheus, f"/api/v1/query?{query}")
+    body = json.loads(answer.body)
+    assert body["status"] == "success", (expr, body.get("error"))
+    result: list[dict[str, Any]] = body["data"]["result"]
+    return result
+
+
+async def test_every_query_returns_data(tmp_path: Path):
+    async with Cluster(tmp_path / "cluster", workers=SIZE.workers) as cluster:
+        monitoring = Monitoring(tmp_path, apps=(cluster.admin_port,), compress=COMPRESS)
+        async with monitoring:
+            crowd = Crowd(cluster.client_port, SIZE)
+            try:
+                await crowd.gather()
+                crowd.begin_publishing()
+                await crowd.traffic()
+                await cluster.roll(within=60)
+                await crowd.traffic()
+                empty = dict(QUERIES)
+
+                async def all_have_data() -> bool:
+                    for name, expr in list(empty.items()):
+                        result = await asked(monitoring, expr)
+                        if result and not all(one["value"][1] == "NaN" for one in result):
+                            del empty[name]
+                    return not empty
+
+                try:
+                    await until_async(all_have_data, 90, "every query returns data")
+                except AssertionError as error:
+                    raise AssertionError(f"no data: {json.dumps(empty, indent=1)}") from error
+            finally:
+                await crowd.close()

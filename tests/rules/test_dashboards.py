@@ -1,0 +1,78 @@
+"""What can be said of the dashboards without a Prometheus: they are written, complete and drawn in place."""
+
+from __future__ import annotations
+
+import json
+import re
+from typing import Any
+
+import pytest
+
+from scripts.dashboards.__main__ import FOLDER
+from scripts.dashboards.pages import PAGES
+from scripts.dashboards.panels import WIDTH, Page, Panel, document, panel_id
+from tests.rules.test_square import SQUARE
+
+every_page = pytest.mark.parametrize("page", PAGES, ids=[page.uid for page in PAGES])
+PANELS = [(page, panel) for page in PAGES for panel in page.panels]
+every_panel = pytest.mark.parametrize(
+    ("page", "panel"), PANELS, ids=[f"{page.uid}/{panel.name}" for page, panel in PANELS]
+)
+UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps"}
+#: What Grafana puts in, beside the variables of the page.
+BUILT_IN = {"__rate_interval"}
+
+
+def written(page: Page) -> dict[str, Any]:
+    document_: dict[str, Any] = json.loads((FOLDER / f"{page.uid}.json").read_text())
+    return document_
+
+
+def test_the_files_are_those_that_make_dashboards_writes():
+    assert {path.name for path in FOLDER.iterdir()} == {f"{page.uid}.json" for page in PAGES}
+    for page in PAGES:
+        assert (FOLDER / f"{page.uid}.json").read_text() == document(page), "run `make dashboards`"
+
+
+@every_page
+def test_panels_have_ids_of_their_own_and_do_not_overlap(page: Page):
+    panels = written(page)["panels"]
+    assert len({panel["id"] for panel in panels}) == len(panels)
+    taken: set[tuple[int, int]] = set()
+    for panel in panels:
+        place = panel["gridPos"]
+        cells = {
+            (x, y)
+            for x in range(place["x"], place["x"] + place["w"])
+            for y in range(place["y"], place["y"] + place["h"])
+        }
+        assert not cells & taken, panel["title"]
+        assert max(x for x, _ in cells) < WIDTH, panel["title"]
+        taken |= cells
+
+
+@every_page
+def test_the_variables_that_queries_use_are_declared(page: Page):
+    document_ = written(page)
+    declared = {one["name"] for one in document_["templating"]["list"]} | BUILT_IN
+    text = json.dumps(document_["panels"])
+    assert set(re.findall(r"\$\{?(\w+)", text)) <= declared
+
+
+@every_panel
+def test_a_panel_has_a_title_a_text_and_a_unit(page: Page, panel: Panel):
+    assert panel.title
+    assert panel.text.endswith(".")
+    assert panel.unit in UNITS
+    assert panel.queries
+    [shown] = [one for one in written(page)["panels"] if one["id"] == panel_id(panel.name)]
+    assert shown["fieldConfig"]["defaults"]["unit"] == panel.unit
+    assert [target["expr"] for target in shown["targets"]] == [q.expr for q in panel.queries]
+    assert len(panel.limits) <= 2
+
+
+@pytest.mark.parametrize("alert", sorted(SQUARE["alerts"]))
+def test_the_panel_of_an_alert_says_so(alert: str):
+    wanted = SQUARE["alerts"][alert]["panel"]
+    [panel] = {panel for _, panel in PANELS if panel.name == wanted}
+    assert re.search(rf"\b{alert}\b", panel.text)
