@@ -25,8 +25,8 @@ from tests.architecture.tree import ROOT
 from tests.harness.processes import free_ports
 
 DOCKER = ROOT / "docker"
-#: A program that can see the whole machine, and one that only gives a volume its owner.
-OTHERS = {"node-exporter", "valkey-volume"}
+#: A program that can see the whole machine, one that only gives a volume its owner, and one whose image needs its user.
+OTHERS = {"node-exporter", "valkey-volume", "grafana"}
 
 
 @pytest.fixture(scope="module")

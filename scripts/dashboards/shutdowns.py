@@ -1,0 +1,100 @@
+"""How long workers take to stop and to start."""
+
+from __future__ import annotations
+
+from scripts.dashboards.panels import Page, Panel, Query
+from scripts.dashboards.queries import of, quantile
+
+SHUTDOWNS = Page(
+    "ws-shutdowns",
+    "WebSocket cluster: shutdowns and deployments",
+    "How long workers take to stop and to start, phase by phase.",
+    (
+        (
+            "Shutdowns",
+            (
+                Panel(
+                    "shutdown-time",
+                    "Time of shutdowns",
+                    "From the stop signal to a worker's exit. A p95 above 5 s fires SlowShutdownTime.",
+                    "s",
+                    tuple(
+                        Query(
+                            quantile(share, "app_shutdown_duration_seconds", window="[15m]"),
+                            f"p{share * 100:g}",
+                        )
+                        for share in (0.5, 0.95, 0.99)
+                    ),
+                    limits=(5,),
+                ),
+                Panel(
+                    "shutdown-phases",
+                    "Phases, p95",
+                    "Clients are closed, publishes flushed, sessions detached, the process exits.",
+                    "s",
+                    (
+                        Query(
+                            quantile(0.95, "app_shutdown_phase_duration_seconds", "phase", "[15m]"),
+                            "{{phase}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "worker-exits",
+                    "How workers ended",
+                    "Clean, killed after the grace period, or crashed; in 15 minutes.",
+                    "short",
+                    (
+                        Query(
+                            f"sum by (outcome) (increase({of('app_worker_exits_total')}[15m]))",
+                            "{{outcome}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "worker-restarts",
+                    "Restarts",
+                    "Workers restarted in 15 minutes, by reason. More than two crashes fire WorkerCrashLooping.",
+                    "short",
+                    (
+                        Query(
+                            f"sum by (reason) (increase({of('app_worker_restarts_total')}[15m]))",
+                            "{{reason}}",
+                        ),
+                    ),
+                    limits=(2.5,),
+                ),
+            ),
+        ),
+        (
+            "Deployments",
+            (
+                Panel(
+                    "deployments",
+                    "Age of each version",
+                    "Since its workers last became ready. Below five minutes fires DeploymentCompleted.",
+                    "s",
+                    (
+                        Query(
+                            f"time() - max by (version) ({of('app_deployment_timestamp_seconds')})",
+                            "{{version}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "startup-time",
+                    "Time of starts",
+                    "From a worker's start to ready.",
+                    "s",
+                    tuple(
+                        Query(
+                            quantile(share, "app_startup_duration_seconds", window="[15m]"),
+                            f"p{share * 100:g}",
+                        )
+                        for share in (0.5, 0.95)
+                    ),
+                ),
+            ),
+        ),
+    ),
+)
