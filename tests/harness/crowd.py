@@ -10,6 +10,7 @@ from typing import Any
 
 from tests.harness.client import Client, NoReply, ReplyError, Subscription
 from tests.harness.ledger import Ledger, Report
+from tests.harness.protobuf_client import ProtobufClient
 from tests.harness.waiting import until
 
 _AT_ONCE = 100
@@ -36,7 +37,7 @@ class Size:
 class Crowd:
     """Subscribers spread evenly over channels, and one publisher task per channel.
 
-    A channel has one publisher, which awaits every answer before it sends the next; after a failure it
+    Every fourth subscriber speaks Protobuf. A channel has one publisher, which awaits every answer before it sends the next; after a failure it
     goes on with the next number, so nothing is ever sent twice by the client.
     """
 
@@ -59,7 +60,7 @@ class Crowd:
         """Connect every subscriber and publisher, and wait until all are subscribed."""
         gate = asyncio.Semaphore(_AT_ONCE)
         for number in range(self.size.subscribers):
-            client = self._client(f"subscriber-{number}")
+            client = self._client(f"subscriber-{number}", speaks_protobuf=number % 4 == 3)
             self.watch(client, self.channels[number % len(self.channels)])
             self.subscribers.append(client)
         self.publishers = [self._client(f"publisher-{c}") for c in self.channels]
@@ -71,8 +72,9 @@ class Crowd:
         await asyncio.gather(*(enter(client) for client in self.clients))
         await until(lambda: self.outside() == [], within, "every subscriber is in its channel")
 
-    def _client(self, name: str) -> Client:
-        return Client(self.port, name=name, reconnect_min=self._reconnect_min)
+    def _client(self, name: str, *, speaks_protobuf: bool = False) -> Client:
+        kind = ProtobufClient if speaks_protobuf else Client
+        return kind(self.port, name=name, reconnect_min=self._reconnect_min)
 
     def watch(self, client: Client, channel: str) -> Subscription:
         """Subscribe a client and record what it receives."""
