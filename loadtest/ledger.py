@@ -154,6 +154,7 @@ class Account:
         spoken: the last number of each publisher.
         failed: the numbers of each publisher that were refused or are unknown.
         received: what those subscribers who missed nothing received of each publisher.
+        present: the last number of each publisher that a present one of them received.
     """
 
     acknowledged: int = 0
@@ -170,6 +171,7 @@ class Account:
     spoken: dict[str, int] = field(default_factory=dict)
     failed: dict[str, set[int]] = field(default_factory=dict)
     received: dict[str, ReceivedRange] = field(default_factory=dict)
+    present: dict[str, int] = field(default_factory=dict)
 
     def add(self, other: Account) -> None:
         """Add the account of another process for the same channel."""
@@ -182,12 +184,18 @@ class Account:
         self.spoken |= other.spoken
         self.failed |= other.failed
         self.listen(other.received)
+        self.reach(other.present)
 
     def listen(self, received: Mapping[str, ReceivedRange]) -> None:
         """Add the ranges that a subscriber received."""
         for publisher, one in received.items():
             mine = self.received.get(publisher)
             self.received[publisher] = one if mine is None else mine.joined(one)
+
+    def reach(self, last: Mapping[str, int]) -> None:
+        """Add how far a present subscriber has come."""
+        for publisher, number in last.items():
+            self.present[publisher] = max(number, self.present.get(publisher, number))
 
     @property
     def behind(self) -> int:
@@ -209,8 +217,8 @@ class Account:
     def _vanished_of(self, publisher: str) -> int:
         received, failed = self.received[publisher], self.failed.get(publisher, set())
         count = len(received.gaps - failed)
-        if self.ends:
-            # A present subscriber will still get the rest.
+        if publisher in self.present:
+            # A present subscriber will still get the rest. One that came later has it before its position.
             rest = range(received.last + 1, self.spoken.get(publisher, received.last) + 1)
             count += sum(number not in failed for number in rest)
         return count if publisher in self.spoken else 0
@@ -285,6 +293,8 @@ class Ledger:
             for one in self._subscribers.get(channel, ()):
                 _add_subscriber(account, one)
                 account.ends[one.last] += 1
+                if one.is_whole:
+                    account.reach({name: its.last for name, its in one.received.items()})
         return found
 
     def report(self) -> dict[str, Any]:
@@ -296,6 +306,7 @@ class Ledger:
                     **{name: getattr(account, name) for name in (*_SUMS, "base", "top")},
                     "ends": {str(k): v for k, v in account.ends.items()},
                     "spoken": account.spoken,
+                    "present": account.present,
                     "failed": {name: sorted(numbers) for name, numbers in account.failed.items()},
                     "received": {
                         name: [one.first, one.last, sorted(one.gaps)]

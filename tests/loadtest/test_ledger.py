@@ -98,6 +98,22 @@ def test_what_was_acknowledged_and_has_no_offset_has_vanished():
     assert final(ledger, "lost") == 1
 
 
+def test_what_came_while_nobody_was_subscribed_is_no_loss_for_one_that_comes_later():
+    ledger = Ledger()
+    one = listening(ledger)
+    ledger.published("c", "acknowledged", "p", 1)
+    one.take(1, "p", 1)
+    ledger.left("c", one)
+    ledger.published("c", "acknowledged", "p", 2)
+    other = ledger.subscriber("c")
+    other.subscribed(2, is_recovered=False, was_recovering=False)
+    assert final(ledger, "lost") == 0
+    ledger.published("c", "acknowledged", "p", 3)
+    assert final(ledger, "lost") == 1
+    other.take(3, "p", 3)
+    assert final(ledger, "lost") == 0
+
+
 def test_no_reply_means_unknown_and_neither_lost_nor_extra():
     ledger = Ledger()
     one = listening(ledger)

@@ -354,9 +354,6 @@ async def test_an_info_on_several_lines_does_not_end_the_document():
     [
         b'{"info":' + b"[" * 513 + b"]" * 513 + b"}",
         b'{"info":' + b"[" * 3000 + b"]" * 3000 + b"}",
-        b'{"b64info":"%b"}' % base64.b64encode(b"[" * 513 + b"]" * 513),
-        b'{"b64info":"%b"}' % base64.b64encode(b"no json"),
-        b'{"b64info":"%b"}' % base64.b64encode(b'"\xff"'),
         b'{"b64info":"e"}',
         b'{"b64info":{}}',
         b'{"info":"\xff"}',
@@ -365,6 +362,13 @@ async def test_an_info_on_several_lines_does_not_end_the_document():
 )
 async def test_an_info_that_cannot_be_shown_is_refused_at_connect(claims: bytes):
     assert await info_of(claims) == b""
+
+
+@pytest.mark.parametrize("info", [b"[" * 513 + b"]" * 513, b"no json", b'"\xff"', b"\0"])
+async def test_an_info_of_other_bytes_is_a_data_url(info: bytes):
+    encoded = base64.b64encode(info)
+    pushed = await info_of(b'{"b64info":"%b"}' % encoded)
+    assert b'"conn_info":"data:;base64,%b"}' % encoded in pushed
 
 
 # --- the state of a session ------------------------------------------------------------------
