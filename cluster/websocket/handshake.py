@@ -129,6 +129,8 @@ def _is_key(keys: Sequence[str]) -> bool:
 
 def subprotocol(message: HandshakeRequest) -> str:
     """The subprotocol that a request gets of those that it offers, "" for none."""
+    if hdrs.SEC_WEBSOCKET_PROTOCOL not in message.headers:
+        return ""
     offered = set(tokens(message.headers, hdrs.SEC_WEBSOCKET_PROTOCOL))
     return next((name for name in SUBPROTOCOLS if name in offered), "")
 
