@@ -44,6 +44,19 @@ def docker(*arguments: str, within: float = 60.0, env: Mapping[str, str] | None 
     return done.stdout
 
 
+def derived_image(name: str, *lines: str) -> str:
+    """Build an image on that of the cluster; returns its name."""
+    text = "\n".join(["FROM ws-cluster:local", *lines])
+    subprocess.run(
+        ["docker", "build", "--quiet", "--tag", name, "-"],
+        input=text.encode(),
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+    return name
+
+
 def missing() -> str:
     """Why there can be no stack here, "" if there can."""
     try:
@@ -82,6 +95,29 @@ class Stack:
         await self.compose(
             *("up", "--detach", "--wait", "--scale", f"app={replicas}"), within=UP_WITHIN
         )
+
+    async def roll(self, image: str, wait_seconds: int = 180) -> subprocess.CompletedProcess[str]:
+        """Run docker/roll.sh to an image, which later commands use too if it has worked."""
+        env = {
+            **os.environ,
+            **self._env,
+            "WS_CLUSTER_IMAGE": image,
+            "WAIT_SECONDS": str(wait_seconds),
+            "COMPOSE_FILE": f"{COMPOSE}:{STORY}",
+            "COMPOSE_PROJECT_NAME": self._project,
+        }
+        done = await asyncio.to_thread(
+            subprocess.run,
+            [COMPOSE.with_name("roll.sh")],
+            env=env,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+        )
+        if done.returncode == 0:
+            self._env["WS_CLUSTER_IMAGE"] = image
+        return done
 
     async def down(self) -> None:
         """End everything, volumes included."""

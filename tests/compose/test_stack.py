@@ -12,7 +12,7 @@ from contextlib import asynccontextmanager
 import aiohttp
 import pytest
 
-from tests.compose.stack import CommandFailed, Stack, docker, missing
+from tests.compose.stack import CommandFailed, Stack, derived_image, docker, missing
 from tests.harness.cluster import REPOSITORY
 from tests.harness.crowd import Crowd, Size
 from tests.harness.under_load import assert_nothing_lost
@@ -112,6 +112,34 @@ async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack)
         await crowd.traffic(60)
         await assert_nothing_lost(crowd, 60)
     await stack.up(2)
+
+
+async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
+    await stack.up(2)
+    image = await asyncio.to_thread(derived_image, "ws-cluster:test-next", "LABEL next=yes")
+    async with crowd_at(stack, "fourth") as crowd:
+        done = await stack.roll(image)
+        assert done.returncode == 0, done.stderr
+        await assert_nothing_lost(crowd, 60)
+        assert max(crowd.moves(0.0)) <= 2
+        assert set(crowd.codes()) == {3001}
+    containers = await stack.containers("app")
+    assert [one["Config"]["Labels"].get("next") for one in containers] == ["yes", "yes"]
+
+
+async def test_a_roll_to_an_image_that_is_never_healthy_is_taken_back(stack: Stack):
+    await stack.up(2)
+    before = {one["Id"] for one in await stack.containers("app")}
+    image = await asyncio.to_thread(
+        derived_image, "ws-cluster:test-broken", 'ENTRYPOINT ["sleep", "1000"]', "CMD []"
+    )
+    async with crowd_at(stack, "fifth") as crowd:
+        done = await stack.roll(image, wait_seconds=20)
+        assert done.returncode == 1
+        assert "they are removed, and the old ones stay" in done.stderr
+        await assert_nothing_lost(crowd, 60)
+        assert crowd.codes() == {}
+    assert {one["Id"] for one in await stack.containers("app")} == before
 
 
 async def test_no_secret_is_in_an_environment_or_a_list_of_processes(stack: Stack):

@@ -254,3 +254,75 @@ def test_an_unhealthy_replica_says_why():
     port = free_ports(1)
     done = health(port)
     assert (done.returncode, done.stdout) == (1, f"port {port} does not answer\n")
+
+
+# --- before the first start ----------------------------------------------------------------
+
+
+def preflight(folder: Path, **variables: str) -> list[str]:
+    """What docker/preflight.sh says in a copy of docker/ with new secrets, without an engine."""
+    bare = folder / "bin"
+    bare.mkdir(exist_ok=True)
+    for name in ("bash", "sed", "tail", "tr", "sort", "head", "stat", "dirname", "cat"):
+        program = shutil.which(name)
+        assert program is not None
+        (bare / name).unlink(missing_ok=True)
+        (bare / name).symlink_to(program)
+    done = subprocess.run(
+        [str(folder / "preflight.sh")],
+        env={"PATH": str(bare), "OPEN_FILES": "64", **variables},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 1
+    return [line.removeprefix("preflight: ") for line in done.stderr.splitlines()]
+
+
+@pytest.fixture
+def prepared(tmp_path: Path) -> Path:
+    """A copy of what the scripts read, with secrets."""
+    for name in ("prepare.sh", "preflight.sh", "compose.yml"):
+        shutil.copy(DOCKER / name, tmp_path)
+    subprocess.run([tmp_path / "prepare.sh"], check=True, capture_output=True, timeout=30)
+    return tmp_path
+
+
+def ports_apart(first: int) -> dict[str, str]:
+    names = ("HTTP_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "RECEIVER_PORT")
+    return {name: str(first + number) for number, name in enumerate(names)}
+
+
+def test_the_preflight_misses_an_engine_and_nothing_else(prepared: Path):
+    [said] = preflight(prepared, **ports_apart(free_ports(4)))
+    assert said.startswith("docker is not installed")
+
+
+def test_the_preflight_names_a_secret_that_is_missing_empty_or_unreadable(prepared: Path):
+    (prepared / "secrets" / "token_key").unlink()
+    (prepared / "secrets" / "api_key").write_text("")
+    (prepared / "secrets" / "admin_key").chmod(0o600)
+    said = preflight(prepared, **ports_apart(free_ports(4)))[1:]
+    assert sorted(said) == [
+        "docker/secrets/admin_key has mode 600, and user 10001 of the containers cannot read it: chmod 644",
+        "docker/secrets/api_key is empty: write the secret into it, or remove it and run docker/prepare.sh",
+        "docker/secrets/token_key is missing: docker/prepare.sh makes it",
+    ]
+
+
+def test_the_preflight_names_a_port_that_is_taken_and_a_limit_that_is_too_high(prepared: Path):
+    with admin_port(200, b"") as port:
+        ports = {**ports_apart(free_ports(4)), "HTTP_PORT": str(port), "PROMETHEUS_PORT": "0"}
+        said = preflight(prepared, OPEN_FILES="2000000000", **ports)[1:]
+    assert said[0].startswith(f"port {port} is taken, which nginx needs")
+    assert said[1] == "PROMETHEUS_PORT is 0; give a port from 1 to 65535"
+    assert said[2].startswith("OPEN_FILES is 2000000000, and this machine allows")
+    assert len(said) == 3
+
+
+def test_the_preflight_reads_the_variables_of_the_file(prepared: Path):
+    (prepared / ".env").write_text("HTTP_PORT=nothing\n")
+    ports = ports_apart(free_ports(4))
+    del ports["HTTP_PORT"]
+    assert "HTTP_PORT is nothing; give a port from 1 to 65535" in preflight(prepared, **ports)

@@ -1,0 +1,95 @@
+#!/usr/bin/env bash
+# Looks for what would keep docker/compose.yml from starting, and says it in a sentence each. Changes nothing.
+#
+#   docker/preflight.sh && docker compose -f docker/compose.yml up --detach --wait
+#
+# Reads the variables of docker/.env and of the environment, as Compose does. Ends with 1 if there is something to mend.
+set -uo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+problems=0
+problem() {
+    echo "preflight: $1" >&2
+    problems=$((problems + 1))
+}
+
+variable() { # NAME DEFAULT: of the environment, or of docker/.env
+    local value=${!1:-}
+    if [ -z "$value" ] && [ -f "$here/.env" ]; then
+        value=$(sed -n "s/^$1=//p" "$here/.env" | tail -n 1 | tr -d '"')
+    fi
+    echo "${value:-$2}"
+}
+
+at_least() { # VERSION LEAST
+    [ "$(printf '%s\n%s\n' "$2" "$1" | sort --version-sort | head -n 1)" = "$2" ]
+}
+
+check_engine() {
+    local engine compose
+    if ! command -v docker >/dev/null; then
+        problem "docker is not installed: https://docs.docker.com/engine/install/"
+        return
+    fi
+    if ! engine=$(docker version --format '{{.Server.Version}}' 2>/dev/null) || [ -z "$engine" ]; then
+        problem "no Docker engine answers: start it, or see DOCKER_HOST and your rights"
+        return
+    fi
+    at_least "$engine" 20.10 || problem "the Docker engine is $engine; 20.10 or later is needed"
+    compose=$(docker compose version --short 2>/dev/null | sed 's/^v//')
+    if [ -z "$compose" ]; then
+        problem "docker compose is missing: install the Compose plugin, 2.24 or later"
+    elif ! at_least "$compose" 2.24; then
+        problem "docker compose is $compose; 2.24 or later is needed"
+    fi
+}
+
+check_secrets() {
+    local name path mode
+    while read -r name; do
+        path=$here/secrets/$name
+        if [ ! -e "$path" ]; then
+            problem "docker/secrets/$name is missing: docker/prepare.sh makes it"
+        elif [ ! -s "$path" ]; then
+            problem "docker/secrets/$name is empty: write the secret into it, or remove it and run docker/prepare.sh"
+        else
+            mode=$(stat --format %a "$path")
+            # Compose mounts the file as it is, and the containers are another user.
+            (((8#$mode & 4) != 0)) ||
+                problem "docker/secrets/$name has mode $mode, and user 10001 of the containers cannot read it: chmod 644"
+        fi
+    done < <(sed -n 's|^ *[a-z_]*: {file: secrets/\([a-z_]*\)}$|\1|p' "$here/compose.yml")
+}
+
+check_port() { # NAME DEFAULT WHAT
+    local port
+    port=$(variable "$1" "$2")
+    if [[ ! $port =~ ^[0-9]+$ ]] || ((port < 1 || port > 65535)); then
+        problem "$1 is $port; give a port from 1 to 65535"
+    elif (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && ! is_running; then
+        problem "port $port is taken, which $3 needs: end what listens there, or set $1 to another one"
+    fi
+}
+
+# Whether the taken ports are those of this stack.
+is_running() { [ -n "$(docker compose -f "$here/compose.yml" ps --quiet nginx 2>/dev/null)" ]; }
+
+check_files() {
+    local wanted hard
+    wanted=$(variable OPEN_FILES 65536)
+    hard=$(ulimit -Hn)
+    if [ "$hard" != unlimited ] && ((wanted > hard)); then
+        problem "OPEN_FILES is $wanted, and this machine allows $hard: set OPEN_FILES=$hard, or raise the limit of the engine"
+    fi
+}
+
+check_engine
+check_secrets
+check_port HTTP_PORT 80 nginx
+check_port PROMETHEUS_PORT 9090 Prometheus
+check_port ALERTMANAGER_PORT 9093 Alertmanager
+check_port RECEIVER_PORT 9099 "the stand-in for Slack and PagerDuty"
+check_files
+if ((problems)); then
+    exit 1
+fi
+echo "preflight: nothing found"

@@ -1,0 +1,51 @@
+#!/usr/bin/env bash
+# Replaces the running replicas by new ones, without losing capacity: as many new ones are started as there are, and
+# when all of them are healthy the old ones are stopped, one after the other. If the new ones do not become healthy they
+# are removed, and the old ones stay.
+#
+#   docker compose -f docker/compose.yml build        # or: export WS_CLUSTER_IMAGE=ws-cluster:2
+#   docker/roll.sh
+#
+# WAIT_SECONDS (180) is how long the new ones may take. COMPOSE_FILE and COMPOSE_PROJECT_NAME are those of Compose.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+export COMPOSE_FILE=${COMPOSE_FILE:-$here/compose.yml}
+wait_seconds=${WAIT_SECONDS:-180}
+# As stop_grace_period of the service.
+grace_seconds=45
+
+replicas() { docker compose ps --quiet app | sort; }
+
+old=$(replicas)
+if [ -z "$old" ]; then
+    echo "no replica runs; start the cluster first: docker compose -f docker/compose.yml up --detach --wait" >&2
+    exit 1
+fi
+count=$(wc -l <<<"$old")
+echo "starting $count new replicas beside the $count that run"
+
+scale() { # NUMBER [FLAG...]
+    local number=$1
+    shift
+    docker compose up --detach --no-recreate --no-deps --scale "app=$number" "$@" app
+}
+
+if ! scale $((2 * count)) --wait --wait-timeout "$wait_seconds"; then
+    new=$(comm -13 <(echo "$old") <(replicas))
+    echo "the new replicas are not healthy; they are removed, and the old ones stay. The last lines of one:" >&2
+    for container in $new; do
+        docker inspect --format '{{range .State.Health.Log}}{{.Output}}{{end}}' "$container" | tail -n 1 >&2 || true
+        docker logs --tail 5 "$container" >&2 || true
+        break
+    done
+    for container in $new; do docker rm --force "$container" >/dev/null; done
+    exit 1
+fi
+
+for container in $old; do
+    echo "stopping ${container:0:12}"
+    docker stop --time "$grace_seconds" "$container" >/dev/null
+    docker rm "$container" >/dev/null
+done
+scale "$count"
+echo "$count replicas run, all of them new"
