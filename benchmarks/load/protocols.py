@@ -73,12 +73,17 @@ def _protobuf_opening(channel: str) -> tuple[Step, ...]:
     return (Step(connect + subscribe, b"\x08\x02\x32"),)
 
 
+def _id(number: int) -> int:
+    """An id of one byte that is not the mark (`^`, 94), which is counted in what arrives."""
+    return 3 + number % 64
+
+
 def _protobuf_publish(number: int, channel: str, data: bytes) -> bytes:
-    return _sized(_Command(id=number, publish={"channel": channel, "data": data}))
+    return _sized(_Command(id=_id(number), publish={"channel": channel, "data": data}))
 
 
 def _protobuf_call(number: int, data: bytes) -> bytes:
-    return _sized(_Command(id=number, rpc={"method": "echo", "data": data}))
+    return _sized(_Command(id=_id(number), rpc={"method": "echo", "data": data}))
 
 
 def _socketio_opening(channel: str) -> tuple[Step, ...]:
