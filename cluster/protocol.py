@@ -371,7 +371,7 @@ def push_document(prefix: bytes, publication: Publication) -> bytes:
 
 def push_frame(prefix: bytes, publication: Publication) -> bytes:
     """Encode the frame of a publication push: once, for all subscribers."""
-    return text_frame(b"%b%b}}" % (prefix, publication_json(publication)))
+    return text_frame(push_document(prefix, publication))
 
 
 def publication_push(channel: str, publication: orjson.Fragment) -> bytes:

@@ -5,7 +5,6 @@ Source of the shapes: https://centrifugal.dev/docs/server/proxy.
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Mapping
 from typing import Any, Final, TypedDict
 
@@ -129,7 +128,6 @@ class Backend:
             body += chunk
             if len(body) > MOST_BYTES:
                 raise BackendFailed(f"{self._url} has answered with more than {MOST_BYTES} bytes")
-            await asyncio.sleep(0)
         return bytes(body)
 
     def _read(self, body: bytes) -> Result:

@@ -25,6 +25,7 @@ from cluster.application import (
 )
 from cluster.auth import TokenRefused, channel_override, server_subscriptions
 from cluster.config import Config, ProxyOptions, proxies_in_use
+from cluster.metrics.counters import Counters
 from cluster.node.permissions import ChannelPermissions
 from cluster.proxy.backend import Backend, BackendFailed, Result
 
@@ -33,7 +34,7 @@ _DATA: Final[json_text.JsonDecoder[dict[str, msgspec.Raw]]] = json_text.JsonDeco
 )
 
 
-def proxy_application(config: Config, permissions: ChannelPermissions) -> Application | None:
+def proxy_application(config: Config) -> Application | None:
     """Make the application of the proxies that the configuration turns on; None without one."""
     used = list(proxies_in_use(config))
     if not used:
@@ -47,10 +48,11 @@ def proxy_application(config: Config, permissions: ChannelPermissions) -> Applic
     }
     headers = {name for path in used for name in options[path].http_headers}
     application = Application(headers=sorted(headers))
+    # What a proxy does not decide is refused, and counted, by the node.
+    permissions = ChannelPermissions(config, Counters())
     proxies = _Proxies({path: options[path] for path in used}, permissions)
     application.http.cleanup_ctx.append(proxies.session)
     if "client.proxy.connect" in used:
-        proxies.refreshes = "client.proxy.refresh" in used
         application.connecting(proxies.connecting)
     if "client.proxy.refresh" in used:
         application.refreshing(proxies.refreshing)
@@ -72,7 +74,6 @@ class _Proxies:
         self._options = options
         self._permissions = permissions
         self._backends: dict[str, Backend] = {}
-        self.refreshes = False
 
     async def session(self, _: web.Application) -> AsyncIterator[None]:
         """Open the connections to the backends, and close them when the worker ends."""
@@ -93,7 +94,7 @@ class _Proxies:
             info=result.text("info") or None,
             data=_members(result.text("data")),
             expires_at=expires_at,
-            refreshed_by_server=self.refreshes and expires_at > 0,
+            refreshed_by_server="client.proxy.refresh" in self._options and expires_at > 0,
             channels=result.get("channels", []),
             subs=_subscriptions(result),
             meta=_object(result.text("meta")),

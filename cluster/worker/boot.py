@@ -11,9 +11,7 @@ from cluster.application import Application
 from cluster.config import Config
 from cluster.errors import BootFailed, ConfigError
 from cluster.log import get_logger
-from cluster.metrics.counters import Counters
 from cluster.node.commands import RpcHandler
-from cluster.node.permissions import ChannelPermissions
 from cluster.proxy import proxy_application
 from cluster.worker.status_pipe import StatusPipe
 from cluster.worker.worker import Worker
@@ -67,7 +65,7 @@ def run(
         if load_application is not None:
             application = load_application()
         else:
-            application = proxy_application(config, ChannelPermissions(config, Counters()))
+            application = proxy_application(config)
         uvloop.run(main())
     except (BootFailed, ConfigError) as error:
         status.report("failed", str(error))

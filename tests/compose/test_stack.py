@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -153,11 +154,23 @@ async def test_no_secret_is_in_an_environment_or_a_list_of_processes(stack: Stac
             assert not [one for one in secrets if len(one) > 20 and one in shown + top], service
 
 
-async def test_a_replica_with_a_wrong_password_says_so_and_is_not_healthy(stack: Stack):
+async def test_a_replica_with_a_wrong_password_ends_and_says_so(stack: Stack, tmp_path: Path):
     await stack.up(2)
-    with pytest.raises(CommandFailed):
+    wrong = tmp_path / "wrong"
+    wrong.write_text("wrong\n")
+    wrong.chmod(0o644)
+    name = "WS_CLUSTER_BROKER__REDIS_PASSWORD_FILE"
+    with pytest.raises(CommandFailed, match="WRONGPASS"):
         await stack.compose(
-            *("run", "--rm", "--no-deps", "-e", "WS_CLUSTER_BROKER__REDIS_PASSWORD_FILE="),
-            *("-e", "WS_CLUSTER_BROKER__REDIS_PASSWORD=wrong", "app", "up"),
+            *(
+                "run",
+                "--rm",
+                "--no-deps",
+                "-e",
+                f"{name}=/run/wrong",
+                "-v",
+                f"{wrong}:/run/wrong:ro",
+            ),
+            *("app", "up"),
             within=90.0,
         )

@@ -38,6 +38,16 @@ def named(text: str) -> str:
     return text.removeprefix("WS_CLUSTER_").lower().replace("__", ".")
 
 
+def validated(path: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "kubernetes_validate", "--strict", "-k", VERSION, str(path)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+
+
 @pytest.mark.parametrize("path", NATIVE, ids=[str(path.relative_to(FOLDER)) for path in NATIVE])
 def test_a_manifest_is_valid_for_its_schema(path: Path, tmp_path: Path):
     # Labels and selectors come from kustomization.yaml; without them a Deployment is none.
@@ -49,13 +59,7 @@ def test_a_manifest_is_valid_for_its_schema(path: Path, tmp_path: Path):
             resource["spec"]["template"]["metadata"]["labels"] = labels
     filled = tmp_path / path.name
     filled.write_text(yaml.safe_dump_all(resources))
-    done = subprocess.run(
-        [sys.executable, "-m", "kubernetes_validate", "--strict", "-k", VERSION, str(filled)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = validated(filled)
     assert done.returncode == 0, done.stdout + done.stderr
     assert done.stdout.count("passed") == len(resources)
 
@@ -65,13 +69,7 @@ def test_the_check_finds_a_member_that_does_not_exist(tmp_path: Path):
     policy["spec"]["policyTypos"] = ["Ingress"]
     path = tmp_path / "policy.yaml"
     path.write_text(yaml.safe_dump(policy))
-    done = subprocess.run(
-        [sys.executable, "-m", "kubernetes_validate", "--strict", "-k", VERSION, str(path)],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
+    done = validated(path)
     assert done.returncode != 0
 
 

@@ -23,8 +23,6 @@ from cluster.config.proxy_options import (
     RpcMethodOptions,
     SwitchedProxyOptions,
 )
-from cluster.metrics.counters import Counters
-from cluster.node.permissions import ChannelPermissions
 from cluster.proxy import proxy_application
 from tests.harness.waiting import until
 from tests.unit.local_worker import RECOVERABLE, LocalWorker, ask, changed, configured, entered
@@ -105,14 +103,14 @@ def proxied(port: int, *, timeout: float = 5.0, insecure: bool = False) -> Confi
 @contextlib.asynccontextmanager
 async def worker_at(backend: Backend, **options: Any) -> AsyncIterator[LocalWorker]:
     config = proxied(backend.port, **options)
-    application = proxy_application(config, ChannelPermissions(config, Counters()))
+    application = proxy_application(config)
     async with LocalWorker(config, application=application).open() as worker:
         yield worker
 
 
 def test_without_a_proxy_there_is_no_application():
     config = configured()
-    assert proxy_application(config, ChannelPermissions(config, Counters())) is None
+    assert proxy_application(config) is None
 
 
 # --- connect -------------------------------------------------------------------------------
