@@ -261,7 +261,7 @@ def _worker(arguments: argparse.Namespace) -> int:
 
     with os.fdopen(arguments.config_fd, "rb") as document:
         settings = config.from_json(document.read())
-    log.configure(settings.log, instance=arguments.instance, worker=arguments.lane)
+    log.configure(settings.log, instance=arguments.instance, worker=arguments.lane, is_final=True)
     log.write_inherited_file()
     return worker.run(
         settings,

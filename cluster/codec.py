@@ -6,7 +6,7 @@ read. So there is one place that knows what a message has, and a publication is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final, NamedTuple
 
 from cluster.protocol import PING_FRAME, Command, decode, text_frame
@@ -17,7 +17,8 @@ class Codec(NamedTuple):
 
     Attributes:
         name: "json" or "protobuf".
-        decode: decodes one WebSocket message of a client; raises `Disconnect` if it is malformed.
+        decode: decodes one WebSocket message of a client, a long one in slices; see
+            `cluster.protocol.decode`.
         frame: encodes one document, a reply or a push, as a WebSocket frame.
         frames: encodes several documents.
         ping_frame: the frame of a ping.
@@ -25,7 +26,7 @@ class Codec(NamedTuple):
     """
 
     name: str
-    decode: Callable[[bytes], list[Command]]
+    decode: Callable[[bytes], Iterable[Command]]
     frame: Callable[[bytes], bytes]
     frames: Callable[[Sequence[bytes]], bytes]
     ping_frame: bytes

@@ -30,6 +30,7 @@ from cluster.command_params import (
     SendParams,
     SubscribeParams,
 )
+from cluster.decoding_in_parts import in_parts
 from cluster.errors import (
     BAD_REQUEST,
     BAD_REQUEST_CLOSE,
@@ -124,13 +125,14 @@ _COMMANDS: Final[json_text.JsonDecoder[Any]] = json_text.JsonDecoder(
 )
 
 
-def decode(payload: bytes) -> list[Command]:
+def decode(payload: bytes) -> Iterable[Command]:
     """Decode one WebSocket message: JSON documents separated by newlines.
 
-    One newline at the end is allowed.
+    One newline at the end is allowed. Many commands come as an iterator (`in_parts`).
 
     Raises:
-        Disconnect: 3501 for anything that is not a list of commands, 1007 for invalid UTF-8.
+        Disconnect: 3501 for anything that is not a list of commands, 1007 for invalid UTF-8. The
+            iterator raises it where it finds the fault.
     """
     if payload.endswith(b"\n"):
         payload = payload[:-1]
@@ -141,21 +143,22 @@ def decode(payload: bytes) -> list[Command]:
             payload, json_text.PARSED_NESTING
         ):
             raise BAD_REQUEST_CLOSE.fresh()
-        if b"\n" in payload:
-            return [_command(_COMMANDS.decode_plain(line)) for line in payload.split(b"\n")]
-        return [_command(_COMMANDS.decode_plain(payload))]
     except UnicodeDecodeError:
         raise BAD_TEXT.fresh() from None
-    except (msgspec.DecodeError, RecursionError):
-        return _decode_unusual(payload)
+    if b"\n" in payload:
+        return in_parts(map(_decode_line, payload.split(b"\n")))
+    return [_decode_line(payload)]
 
 
-def _decode_unusual(payload: bytes) -> list[Command]:
-    """Decode text that msgspec has refused: it has lone surrogates, or is malformed."""
+def _decode_line(line: bytes) -> Command:
     try:
-        return [_command(_COMMANDS.decode(line)) for line in payload.split(b"\n")]
-    except json_text.JsonTextInvalid:
-        raise BAD_REQUEST_CLOSE.fresh() from None
+        return _command(_COMMANDS.decode_plain(line))
+    except (msgspec.DecodeError, RecursionError):
+        # It has lone surrogates, or is malformed.
+        try:
+            return _command(_COMMANDS.decode(line))
+        except json_text.JsonTextInvalid:
+            raise BAD_REQUEST_CLOSE.fresh() from None
 
 
 def _command(envelope: Any) -> Command:

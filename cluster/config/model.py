@@ -180,7 +180,7 @@ class BrokerConfig:
     prefix: str = string("ws", text="prefix of every key; letters, digits and -_.")
     timeout: float = seconds(4.0, minimum=0.05, text="time a request to the store may take")
     read_concurrency: int = integer(
-        64,
+        16,
         minimum=1,
         maximum=200,
         text="reads of publications that a worker may have in flight; the others wait",

@@ -1,34 +1,47 @@
 """The commands of one connection, in order: which is handled now, which must wait, which is refused.
 
 Commands wait for a connect, for a subscribe, and for the next turn of the event loop when this turn's
-budget is spent. `state_machine` has the handlers of all commands but connect and publish.
+budget is spent. A message of many commands waits undecoded, but for its first part. `state_machine` has the handlers of all commands but connect and publish.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from typing import Any, ClassVar
 
 from cluster.auth import ANONYMOUS, Claims
 from cluster.codec import JSON, Codec
 from cluster.connection.actions import Action, Close, Connect, Publish, Send, State, Subscription
+from cluster.decoding_in_parts import DECODED_AT_ONCE
 from cluster.errors import BAD_REQUEST_CLOSE, ClientError, Disconnect
 from cluster.metrics.counters import Counters
-from cluster.protocol import Command, connect_request, error_reply, publish_request, reply
+from cluster.protocol import (
+    Command,
+    Publication,
+    connect_request,
+    error_reply,
+    publish_request,
+    reply,
+)
 
 #: With more commands than this waiting or in progress, the owner should stop reading.
 CONGESTED_COMMANDS = 256
 
 #: After this many commands of one connection the next turn of the event loop is waited for.
-COMMANDS_PER_TURN = 64
+COMMANDS_PER_TURN = 32
+
+#: What is read from the store for one command costs one command more for so many bytes, and publications.
+READ_BYTES_PER_COMMAND = 16_384
+READ_PUBLICATIONS_PER_COMMAND = 256
 
 
 class CommandIntake:
     """The order and the state of a connection's commands; a subclass has their handlers."""
 
     __slots__ = (
-        "_counters", "_pending", "_subscribing", "_waiting", "awaits_pong", "budget", "channels",
+        "_counters", "_pending", "_subscribing", "_undecoded", "_waiting", "awaits_pong", "budget", "channels",
         "claims", "codec", "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
@@ -48,12 +61,16 @@ class CommandIntake:
         self._counters = counters
         self._subscribing: set[str] | None = None
         self._waiting: deque[Command] | None = None
+        # Messages that arrived after what is waiting, the first one as far as it is not decoded yet.
+        self._undecoded: deque[Iterator[Command]] | None = None
         self._pending = 0
 
     @property
     def is_congested(self) -> bool:
         """Whether the owner should stop reading from the client for now."""
         waiting = self._waiting
+        if self._undecoded:
+            return True
         if not waiting:
             return self._pending > CONGESTED_COMMANDS
         return self.budget <= 0 or len(waiting) + self._pending > CONGESTED_COMMANDS
@@ -61,7 +78,7 @@ class CommandIntake:
     @property
     def has_waiting(self) -> bool:
         """Whether commands wait for a subscribe, or for the next turn."""
-        return bool(self._waiting)
+        return bool(self._waiting or self._undecoded)
 
     # --- from the client -------------------------------------------------------------------
 
@@ -69,7 +86,11 @@ class CommandIntake:
         """Handle one WebSocket message."""
         actions: list[Action] = []
         try:
-            for command in self.codec.decode(payload):
+            commands = self.codec.decode(payload)
+            if self._undecoded or type(commands) is not list:
+                self._take_later(commands, actions)
+                return actions
+            for command in commands:
                 if command.method == "pong":
                     self._pong()
                 elif self._waiting or self.budget <= 0 or self._must_wait(command):
@@ -99,16 +120,47 @@ class CommandIntake:
             self._waiting = deque()
         self._waiting.append(command)
 
+    def _take_later(self, commands: Iterable[Command], actions: list[Action]) -> None:
+        """Decode and handle a message as far as the budget goes."""
+        if self._undecoded is None:
+            self._undecoded = deque()
+        self._undecoded.append(iter(commands))
+        self._handle_waiting(actions)
+
+    def _waiting_decoded(self) -> deque[Command] | None:
+        """The commands that wait, the next part of what has arrived being decoded if there are none.
+
+        Raises:
+            Disconnect: what has arrived is malformed.
+        """
+        while not self._waiting:
+            if not self._undecoded:
+                self._waiting = self._undecoded = None
+                return None
+            part = list(islice(self._undecoded[0], DECODED_AT_ONCE))
+            if len(part) < DECODED_AT_ONCE:
+                self._undecoded.popleft()
+            self._waiting = deque(command for command in part if command.method != "pong")
+            for _ in range(len(part) - len(self._waiting)):
+                self._pong()
+        return self._waiting
+
     def _handle_waiting(self, actions: list[Action]) -> None:
         """Handle waiting commands until one must wait again."""
-        waiting = self._waiting
         try:
-            while waiting and self.budget > 0 and not self._must_wait(waiting[0]):
+            while self.budget > 0 and (waiting := self._waiting_decoded()):
+                if self._must_wait(waiting[0]):
+                    break
                 self._handle(waiting.popleft(), actions)
         except Disconnect as why:
             self._close(why, actions)
-        if not waiting:
-            self._waiting = None
+
+    def charge(self, publications: Sequence[Publication]) -> None:
+        """Count what a command has read from the store as that many commands more."""
+        size = sum(len(one.body) for one in publications)
+        self.budget -= (
+            len(publications) // READ_PUBLICATIONS_PER_COMMAND + size // READ_BYTES_PER_COMMAND
+        )
 
     def _handle(self, command: Command, actions: list[Action]) -> None:
         method = command.method
@@ -164,7 +216,7 @@ class CommandIntake:
         actions: list[Action] = []
         if self.state is not State.CONNECTING:
             return actions
-        self._waiting = None
+        self._waiting = self._undecoded = None
         if isinstance(why, Disconnect):
             self._close(why, actions)
         else:
@@ -198,7 +250,7 @@ class CommandIntake:
         if self.state is State.CLOSED:
             return
         self.state = State.CLOSED
-        self._waiting = None
+        self._waiting = self._undecoded = None
         if why.is_client_fault:
             self._counters.client_error(why.code)
         actions.append(Close(why))

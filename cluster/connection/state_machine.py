@@ -188,13 +188,18 @@ class Connection(CommandIntake):
     def next_turn(self, budget: int = COMMANDS_PER_TURN) -> list[Action]:
         """Renew the budget, and handle the commands that waited for it."""
         self.budget = budget
-        return self.resume() if self._waiting else []
+        return self.resume() if self.has_waiting else []
 
     def too_many_requests(self) -> list[Action]:
         """Refuse the command that has waited longest: commands come faster than is allowed."""
         actions: list[Action] = []
-        if self.state is State.CONNECTED and self._waiting:
-            command = self._waiting.popleft()
+        try:
+            waiting = self._waiting_decoded() if self.state is State.CONNECTED else None
+        except Disconnect as why:
+            self._close(why, actions)
+            return actions
+        if waiting:
+            command = waiting.popleft()
             self.commands += 1
             self._counters.commands[command.method] += 1
             self._counters.messages_in += 1

@@ -187,7 +187,7 @@ class Channels:
                 return await self.broker.read(
                     channel.name, policy, limit=newest, reverse=True, max_bytes=limits.bytes
                 )
-            return await self.broker.read(
+            read = await self.broker.read(
                 channel.name,
                 policy,
                 since=recover_from.offset,
@@ -195,6 +195,8 @@ class Channels:
                 max_bytes=limits.bytes,
                 is_whole=True,
             )
+            await self._reads.handled_alone(read.publications)
+            return read
 
     def join(self, joining: Joining, subscriber: object, write: Write) -> None:
         """Make the joiner a subscriber; call right after its reply has been written."""

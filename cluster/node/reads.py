@@ -2,7 +2,8 @@
 
 A read of a few bytes may return half a megabyte, which the store, its link and the worker hold at the
 same time. So what is in flight is bounded, and the rest waits: the reads of one reader in order, the
-readers in turn, so that one that asks for much does not delay the others.
+readers in turn, so that one that asks for much does not delay the others. Of large replies one is handled
+in a turn of the event loop.
 """
 
 from __future__ import annotations
@@ -10,10 +11,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
 from cluster.metrics.counters import Counters
+from cluster.protocol import Publication
+
+#: A reply with more publications, or more bytes of them, is handled alone (`StreamReads.handled_alone`).
+SMALL_PUBLICATIONS: Final = 32
+SMALL_BYTES: Final = 16_384
 
 #: Reads in flight of one reader; those of a client that subscribes to many channels overlap a little.
 READS_PER_READER: Final = 4
@@ -52,6 +58,7 @@ class StreamReads:
         self._in_flight = 0
         self._readers: dict[object, _Reader] = {}
         self._due: deque[_Reader] = deque()
+        self._large = asyncio.Lock()
 
     @contextlib.asynccontextmanager
     async def turn(self, reader: object) -> AsyncIterator[None]:
@@ -73,6 +80,17 @@ class StreamReads:
             yield
         finally:
             self._end(reader, one)
+
+    async def handled_alone(self, publications: Sequence[Publication]) -> None:
+        """Return in a turn of the event loop in which no other large reply is handled.
+
+        The replies of all reads in flight may arrive together.
+        """
+        size = sum(len(one.body) for one in publications)
+        if len(publications) <= SMALL_PUBLICATIONS and size <= SMALL_BYTES:
+            return
+        async with self._large:
+            await asyncio.sleep(0)
 
     async def _wait(self, reader: object, one: _Reader) -> None:
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()

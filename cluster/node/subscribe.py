@@ -145,7 +145,10 @@ class SubscriptionBuilder:
             if claims is None:
                 self._check(access, connection)
         plan = self._token_plan(request, access, connection, claims)
-        return await self._begun(request, plan, reader, claims)
+        subscribed = await self._begun(request, plan, reader, claims)
+        if subscribed.joining.read is not None:
+            connection.charge(subscribed.joining.read.publications)
+        return subscribed
 
     def _token_plan(
         self,

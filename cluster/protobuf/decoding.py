@@ -6,7 +6,7 @@ client's bytes (`cluster.data_url`).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 import msgspec
@@ -25,6 +25,7 @@ from cluster.command_params import (
     SubscribeParams,
     TokenParams,
 )
+from cluster.decoding_in_parts import in_parts
 from cluster.errors import BAD_REQUEST_CLOSE
 from cluster.protobuf.schema import CLASSES, METHOD
 from cluster.protocol import PONG, Command
@@ -35,19 +36,19 @@ MOST_COMMANDS: Final = 4096
 _COMMAND: Final = CLASSES["Command"]
 
 
-def decode(payload: bytes) -> list[Command]:
+def decode(payload: bytes) -> Iterable[Command]:
     """Decode one WebSocket message.
 
+    Returns:
+        See `cluster.decoding_in_parts.in_parts`.
+
     Raises:
-        Disconnect: 3501 for anything that is not a list of commands.
+        Disconnect: 3501 for anything that is not a list of commands. The iterator raises it where it
+            finds the fault.
     """
     if not payload:
         raise BAD_REQUEST_CLOSE.fresh()
-    try:
-        commands = [_command(part) for part in _parts(payload)]
-    except DecodeError:
-        raise BAD_REQUEST_CLOSE.fresh() from None
-    return commands
+    return in_parts(map(_command, _parts(payload)))
 
 
 def _parts(payload: bytes) -> Iterator[bytes]:
@@ -76,7 +77,10 @@ def _parts(payload: bytes) -> Iterator[bytes]:
 def _command(part: bytes) -> Command:
     if not part:
         return PONG
-    command = _COMMAND.FromString(part)
+    try:
+        command = _COMMAND.FromString(part)
+    except DecodeError:
+        raise BAD_REQUEST_CLOSE.fresh() from None
     number, method = command.id, command.WhichOneof(METHOD)
     if method is None or (number == 0 and method != "send"):
         # As in JSON, a command without an id is a pong.

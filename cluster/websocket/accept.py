@@ -26,6 +26,8 @@ _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 #: A request head longer than this is refused with 431.
 HEAD_LIMIT_BYTES = 65_536
 
+_MOST_REASON_CHARACTERS = 200
+
 
 class Acceptor:
     """Makes a `PendingConnection` for each accepted connection, as `loop.create_server` wants.
@@ -61,11 +63,12 @@ class Acceptor:
 class PendingConnection(asyncio.Protocol):
     """One accepted connection until its first request has arrived."""
 
-    __slots__ = ("_acceptor", "_head", "_is_admitted", "_parser", "transport")
+    __slots__ = ("_acceptor", "_discarded", "_head", "_is_admitted", "_parser", "transport")
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
         self._head = b""
+        self._discarded = 0
         self._is_admitted = True
         self._parser: HttpRequestParser | None = acceptor.parser()
         self.transport: asyncio.Transport | None = None
@@ -83,15 +86,20 @@ class PendingConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         parser, transport = self._parser, self.transport
         if parser is None or transport is None or transport.is_closing():
+            self._discard(data)
             return
+        # A longer head is refused, so no more of it is parsed.
+        most = HEAD_LIMIT_BYTES + 1 - len(self._head)
         self._head += data
         try:
-            messages, is_upgraded, tail = parser.feed_data(data)
-        except HttpProcessingError:
-            self._hand_over(transport)
+            messages, is_upgraded, tail = parser.feed_data(data[:most])
+        except HttpProcessingError as error:
+            # Not aiohttp's to answer: it would read all that such a client goes on to send.
+            self._acceptor.server.bad_http()
+            self._refuse(transport, HTTPStatus.BAD_REQUEST, f"no valid HTTP: {_first_line(error)}")
             return
         if messages:
-            self._found(transport, messages[0][0], tail, is_upgraded=is_upgraded)
+            self._found(transport, messages[0][0], tail + data[most:], is_upgraded=is_upgraded)
         elif len(self._head) > HEAD_LIMIT_BYTES:
             self._acceptor.server.bad_http()
             self._refuse(transport, _TOO_LARGE, f"a head may have {HEAD_LIMIT_BYTES} bytes")
@@ -119,13 +127,19 @@ class PendingConnection(asyncio.Protocol):
     def _refuse(
         self, transport: asyncio.Transport, status: HTTPStatus, text: str, *, has_body: bool = True
     ) -> None:
-        """Answer, and wait until the client has closed; what else it sends is not read.
+        """Answer, and wait until the client has closed; what else it sends is thrown away.
 
-        Closing a socket with unread data would discard the response. `expire` bounds the wait.
+        Closing a socket with unread data would discard the response. `expire` bounds the wait, and
+        `HEAD_LIMIT_BYTES` what is read meanwhile.
         """
-        self._head, self._parser = b"", None
+        self._head, self._parser, self._discarded = b"", None, 0
         transport.write(handshake.refused(status, text, has_body=has_body))
         transport.write_eof()
+
+    def _discard(self, data: bytes) -> None:
+        self._discarded += len(data)
+        if self._discarded > HEAD_LIMIT_BYTES and self.transport is not None:
+            self.transport.abort()
 
     def _hand_over(self, transport: asyncio.Transport) -> None:
         """Let aiohttp serve this connection, as if everything had arrived there."""
@@ -146,6 +160,11 @@ class PendingConnection(asyncio.Protocol):
         """Close the connection: its request did not arrive in time."""
         if self.transport is not None:
             self.transport.abort()
+
+
+def _first_line(error: HttpProcessingError) -> str:
+    """What is wrong, without the bytes that the parser shows below it."""
+    return error.message.partition("\n")[0][:_MOST_REASON_CHARACTERS]
 
 
 class _Tail:

@@ -51,6 +51,9 @@ _CLOSE_CODES: Final = frozenset({*range(1000, 1004), *range(1007, 1015), *range(
 
 _decoder = codecs.getincrementaldecoder("utf-8")
 
+#: Most frames of one connection that are parsed in one turn of the event loop.
+FRAMES_PER_TURN: Final = 128
+
 #: The headers of one message may take so many bytes; a client that sends no fragments needs 14 at most.
 _HEADER_BYTES = 256
 
@@ -122,7 +125,7 @@ class FrameProtocol(PacedProtocol):
 
     # --- from the socket -----------------------------------------------------------------------
 
-    def data_received(self, data: bytes) -> None:
+    def data_received(self, data: bytes | memoryview) -> None:
         """Parse what was read, and handle its messages."""
         parser, transport = self._parser, self._transport
         if parser is None or transport is None:
@@ -131,7 +134,7 @@ class FrameProtocol(PacedProtocol):
             self._unread = data
             self._wait_for_output(transport)
             return
-        if len(data) > READ_BYTES_WHILE_OTHERS_WAIT:
+        if len(data) > READ_BYTES_WHILE_OTHERS_WAIT or type(data) is memoryview:
             data = self._first_part(data)
         self._unfinished += len(data)
         if self._is_closing:
@@ -146,11 +149,15 @@ class FrameProtocol(PacedProtocol):
             self.fail(TOO_MANY_REQUESTS_CLOSE)
             return
         try:
-            parser.feed(data)
+            later = parser.feed(data)
         except Exception:
             log.exception("frame_failed")
             self._parser = None
             self.fail(SERVER_ERROR)
+        else:
+            if later:
+                self._unfinished = max(0, self._unfinished - len(later))
+                self._go_on_later(later)
         if self._pongs:
             self._answer_pings()
 
@@ -263,22 +270,26 @@ class FrameParser:
         self._partial: _Partial | None = None
         self._rest = b""
 
-    def feed(self, data: bytes) -> None:
-        """Parse the next piece of the stream."""
+    def feed(self, data: bytes) -> bytes:
+        """Parse the next piece of the stream; returns what comes after `FRAMES_PER_TURN` frames."""
         if self._is_over:
-            return
+            return b""
         if self._rest:
             data, self._rest = self._rest + data, b""
         partial = self._partial
         at = self._continue(data) if partial is not None and partial.left else 0
         size = len(data)
+        frames_left = FRAMES_PER_TURN
         while size - at >= 2 and not self._is_over:
+            if not frames_left:
+                return data[at:]
+            frames_left -= 1
             first, length = data[at], data[at + 1] - 0x80
             if (first != _WHOLE_TEXT or length < 0 or self._partial is not None) and (
                 _is_forbidden(first, length, self._partial)
             ):
                 self._fail(PROTOCOL_ERROR)
-                return
+                return b""
             start = at + 6
             if length == 126:
                 start += 2
@@ -309,6 +320,7 @@ class FrameParser:
                 at = self._begin(first, length, data, start)
         if at < size and not self._is_over:
             self._rest = data[at:]
+        return b""
 
     def _is_too_big(self, length: int) -> bool:
         partial = self._partial

@@ -167,7 +167,7 @@ _MORE_HEADERS: Mapping[HTTPStatus, Mapping[str, str]] = {
 
 def refused(status: HTTPStatus, text: str, *, has_body: bool = True) -> bytes:
     """The bytes of a response after which the connection is closed; one to a HEAD has no body."""
-    body = text.encode() + b"\n"
+    body = text.encode(errors="backslashreplace") + b"\n"
     more = "".join(f"{name}: {value}\r\n" for name, value in _MORE_HEADERS.get(status, {}).items())
     return (
         b"HTTP/1.1 %d %b\r\nContent-Type: text/plain; charset=utf-8\r\n%b"

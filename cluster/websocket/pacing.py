@@ -46,7 +46,7 @@ class PacedProtocol(asyncio.Protocol):
         self._is_turn_scheduled = False
         self._queue_max = 0
         self._turns: Turns | None = None
-        self._unread = b""
+        self._unread: bytes | memoryview = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
     def watch(self, transport: asyncio.Transport, queue_max: int) -> None:
@@ -59,6 +59,10 @@ class PacedProtocol(asyncio.Protocol):
         transport.set_write_buffer_limits(high=queue_max, low=queue_max)
 
     # --- what a subclass handles ---------------------------------------------------------------
+
+    def data_received(self, data: bytes | memoryview) -> None:
+        """Parse what was read; in its turn a connection gets a view of what it has kept."""
+        raise NotImplementedError
 
     def next_turn(self) -> None:
         """Go on with what the last turn's limits have left over, and read again if nothing is."""
@@ -74,7 +78,7 @@ class PacedProtocol(asyncio.Protocol):
 
     # --- reading in turns ----------------------------------------------------------------------
 
-    def _first_part(self, data: bytes) -> bytes:
+    def _first_part(self, data: bytes | memoryview) -> bytes:
         """What may be parsed now; the rest is kept for the turns to come, and nothing is read until then.
 
         uvloop reads 256 KiB at once, and without a pause libuv would do so up to 32 times in this turn.
@@ -83,11 +87,23 @@ class PacedProtocol(asyncio.Protocol):
         if self._turns is not None and self._turns.are_taken and not self._has_turn:
             most = READ_BYTES_WHILE_OTHERS_WAIT
         if len(data) <= most:
-            return data
+            return bytes(data)
         self.pause()
-        self._unread = data[most:]
+        # A view: of a part the rest would be copied in every turn.
+        self._unread = memoryview(data)[most:]
         self.schedule_turn()
-        return data[:most]
+        return bytes(data[:most])
+
+    def _go_on_later(self, data: bytes) -> None:
+        """Parse these bytes, the end of what was to be parsed now, in the next turn, before what is unread."""
+        self.pause()
+        unread = self._unread
+        if isinstance(unread, memoryview):
+            # They lie directly before it.
+            self._unread = memoryview(unread.obj)[-len(unread) - len(data) :]
+        else:
+            self._unread = data
+        self.schedule_turn()
 
     def schedule_turn(self, delay_seconds: float = 0.0) -> None:
         """Call `next_turn` in the next turn of the event loop, or later; until then nothing is read."""

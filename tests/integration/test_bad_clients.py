@@ -158,7 +158,7 @@ async def test_a_request_head_without_end_is_refused(cluster: Cluster, neighbour
                 answer = await reader.read()
             except ConnectionResetError:
                 answer = b"HTTP/1.1 400 "
-        assert b" 400 " in answer.splitlines()[0]
+        assert answer.split()[1] in {b"400", b"431"}
         writer.close()
 
 

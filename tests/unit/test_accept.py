@@ -148,14 +148,6 @@ async def test_a_wrong_handshake_is_answered_with_what_is_wrong(data: bytes, say
             b"POST /x HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: 3\r\n\r\nabc",
             b"404",
         ),
-        (b"GARBAGE\r\n\r\n", b"400"),
-        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"400"),
-        (b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000, b"400"),
-        (
-            b"GET " + handshake.PATH.encode() + b" HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n",
-            b"400",
-        ),
-        (request().replace(b"Host: x", b"Ho\0st: x"), b"400"),
     ],
 )
 async def test_what_is_no_handshake_is_answered_by_aiohttp(data: bytes, status: bytes):
@@ -164,6 +156,44 @@ async def test_what_is_no_handshake_is_answered_by_aiohttp(data: bytes, status: 
         assert found.split(b" ")[1] == status
         assert b"\r\nServer: Python" in found
         assert not worker.server.clients
+
+
+@pytest.mark.parametrize(
+    ("data", "status"),
+    [
+        (b"GARBAGE\r\n\r\n", b"400"),
+        (b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n", b"400"),
+        (b"GET / HTTP/1.1\r\nX: " + b"y" * 70_000, b"431"),
+        (
+            b"GET " + handshake.PATH.encode() + b" HTTP/1.1\r\n" + b"X: y\r\n" * 200 + b"\r\n",
+            b"400",
+        ),
+        (request().replace(b"Host: x", b"Ho\0st: x"), b"400"),
+    ],
+)
+async def test_what_is_no_http_is_refused_and_counted(data: bytes, status: bytes):
+    async with LocalWorker(configured(**QUICK)).open() as worker:
+        found = await answer(worker, data)
+        assert found.split(b" ")[1] == status
+        assert b"\r\nConnection: close\r\n" in found
+        assert worker.counters.rejected["bad_handshake"] == 1
+        assert not worker.server.clients
+
+
+async def test_of_what_follows_a_refused_request_little_is_read():
+    async with LocalWorker(configured()).open() as worker:
+        _, writer = await raw(worker)
+        writer.write(b"GARBAGE\r\n\r\n" * 1000)
+
+        async def flood() -> None:
+            while True:
+                writer.write(b"x" * 65_536)
+                await writer.drain()
+                await asyncio.sleep(0)
+
+        with pytest.raises(ConnectionError):
+            await flood()
+        writer.close()
 
 
 async def test_another_version_is_answered_with_the_supported_one():

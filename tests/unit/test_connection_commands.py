@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from cluster import connection as machine
 from cluster.auth import Claims
-from cluster.connection import Connection, Send
+from cluster.codec import JSON
+from cluster.command_params import ChannelParams
+from cluster.connection import Connection, Send, intake
+from cluster.decoding_in_parts import DECODED_AT_ONCE, in_parts
 from cluster.errors import (
     INTERNAL,
     INVALID_TOKEN,
@@ -17,9 +21,14 @@ from cluster.errors import (
     TOKEN_EXPIRED,
 )
 from cluster.metrics.counters import Counters
+from cluster.protocol import Command, Publication
 from tests.unit.spoken import codes, enter, error_code, line, lines, make, said
 
 DELAYS = machine.ExpiryDelays(connection=25.0, subscription=5.0)
+
+
+def replied_ids(actions: list[Any]) -> list[int]:
+    return [document["id"] for document in said(actions)]
 
 
 @pytest.fixture
@@ -155,6 +164,71 @@ def test_only_so_many_commands_are_handled_in_one_turn():
     assert len(connection.next_turn()) == machine.COMMANDS_PER_TURN
     assert len(connection.next_turn()) == 1
     assert (connection.has_waiting, connection.is_congested) == (False, False)
+
+
+def test_a_long_message_is_decoded_part_by_part_and_in_order(connection: Connection):
+    connection.next_turn()
+    count, decoded = 10 * DECODED_AT_ONCE, 0
+
+    def each() -> Iterator[Command]:
+        nonlocal decoded
+        for number in range(count):
+            decoded += 1
+            yield Command(number + 2, "unsubscribe", ChannelParams("a"))
+
+    connection.codec = JSON._replace(decode=lambda _: in_parts(each()))
+    actions = connection.receive(b"long")
+    assert len(actions) == machine.COMMANDS_PER_TURN
+    assert decoded <= machine.COMMANDS_PER_TURN + DECODED_AT_ONCE
+    assert (connection.has_waiting, connection.is_congested) == (True, True)
+    connection.codec = JSON
+    actions += connection.receive(line(count + 2, "unsubscribe", channel="a"))
+    while connection.has_waiting:
+        actions += connection.next_turn()
+    assert replied_ids(actions) == list(range(2, count + 3))
+    assert not connection.is_congested
+
+
+def test_what_comes_before_a_fault_in_a_long_message_is_handled(connection: Connection):
+    connection.next_turn()
+    commands = [line(n + 2, "unsubscribe", channel="a") for n in range(2 * DECODED_AT_ONCE)]
+    actions = connection.receive(lines(*commands, b"garbage"))
+    while connection.has_waiting:
+        actions += connection.next_turn()
+    assert len(replied_ids(actions)) >= DECODED_AT_ONCE
+    assert codes(actions[-1:]) == [3501]
+
+
+def test_a_pong_within_a_long_message_is_taken_where_it_stands(connection: Connection):
+    connection.next_turn()
+    connection.ping_due()
+    commands = [line(n + 2, "unsubscribe", channel="a") for n in range(2 * DECODED_AT_ONCE)]
+    connection.receive(lines(*commands, b"{}"))
+    assert connection.awaits_pong
+    while connection.has_waiting:
+        connection.next_turn()
+    assert not connection.awaits_pong
+
+
+def test_a_message_that_waits_is_forgotten_with_its_connection(connection: Connection):
+    commands = [line(n + 2, "unsubscribe", channel="a") for n in range(4 * DECODED_AT_ONCE)]
+    connection.receive(lines(*commands))
+    assert connection.has_waiting
+    connection.disconnect(SHUTDOWN)
+    assert (connection.has_waiting, connection.next_turn()) == (False, [])
+
+
+def test_much_that_was_read_counts_as_more_commands(connection: Connection):
+    connection.next_turn()
+    budget = connection.budget
+    connection.charge([])
+    connection.charge([Publication(1, "e", b"x" * 100)])
+    assert connection.budget == budget
+    connection.charge([Publication(n, "e", b"x") for n in range(300)])
+    assert connection.budget == budget - 300 // intake.READ_PUBLICATIONS_PER_COMMAND
+    connection.next_turn()
+    connection.charge([Publication(1, "e", b"x" * 65_536)])
+    assert connection.budget == budget - 65_536 // intake.READ_BYTES_PER_COMMAND
 
 
 # --- pings, time, closing ------------------------------------------------------------------

@@ -13,6 +13,7 @@ from cluster.websocket.frames import (
     BINARY,
     CLOSE,
     CONTINUATION,
+    FRAMES_PER_TURN,
     PING,
     PONG,
     TEXT,
@@ -42,8 +43,22 @@ def parsed(*pieces: bytes, limit: int = LIMIT) -> list[Found]:
     recorder = Recorder()
     parser = FrameParser(recorder, limit)
     for piece in pieces:
-        parser.feed(piece)
+        while piece:
+            piece = parser.feed(piece)
     return recorder.found
+
+
+def test_only_so_many_frames_are_parsed_in_one_turn():
+    recorder = Recorder()
+    parser = FrameParser(recorder, LIMIT)
+    count = 2 * FRAMES_PER_TURN + 1
+    left = parser.feed(frame(PONG, b"") * count + frame(TEXT, b"cut")[:-1])
+    assert len(recorder.found) == FRAMES_PER_TURN
+    left = parser.feed(left)
+    assert len(recorder.found) == 2 * FRAMES_PER_TURN
+    assert parser.feed(left) == b""
+    assert parser.feed(b"t") == b""
+    assert len(recorder.found) == count + 1
 
 
 def masked(opcode: int, payload: bytes, mask: bytes, *, fin: bool = True) -> bytes:

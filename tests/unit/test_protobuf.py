@@ -181,8 +181,17 @@ def test_an_empty_message_is_a_pong():
 )  # fmt: skip
 def test_what_is_no_list_of_commands_is_refused(payload: bytes):
     with pytest.raises(Disconnect) as refused:
-        PROTOBUF.decode(payload)
+        list(PROTOBUF.decode(payload))
     assert refused.value.code == 3501
+
+
+def test_a_long_message_is_decoded_as_its_commands_are_taken():
+    found = PROTOBUF.decode(sized(*(command(n, "rpc") for n in range(1, 101))) + b"\x05\x08")
+    assert not isinstance(found, list)
+    taken = iter(found)
+    assert [next(taken).id for _ in range(100)] == list(range(1, 101))
+    with pytest.raises(Disconnect):
+        next(taken)
 
 
 def test_a_filter_that_is_nested_too_deeply_is_refused():
@@ -198,7 +207,7 @@ def test_a_filter_that_is_nested_too_deeply_is_refused():
 @given(st.binary(max_size=80))
 def test_any_bytes_are_commands_or_refused(payload: bytes):
     try:
-        found = PROTOBUF.decode(payload)
+        found = list(PROTOBUF.decode(payload))
     except Disconnect as refused:
         assert refused.code == 3501
     else:

@@ -120,7 +120,8 @@ def test_an_id_that_is_not_a_uint32_closes_with_3501(number: bytes):
 
 
 def test_the_largest_id_is_accepted():
-    assert decode(b'{"id":4294967295,"rpc":{}}')[0].id == 2**32 - 1
+    [command] = decode(b'{"id":4294967295,"rpc":{}}')
+    assert command.id == 2**32 - 1
 
 
 @pytest.mark.parametrize(
@@ -145,7 +146,8 @@ def test_parameters_must_be_an_object(value: bytes):
 
 
 def test_the_first_method_in_the_protocols_order_wins():
-    assert decode(b'{"rpc":{},"id":1,"connect":{}}')[0].method == "connect"
+    [command] = decode(b'{"rpc":{},"id":1,"connect":{}}')
+    assert command.method == "connect"
 
 
 def test_unknown_fields_are_ignored():
