@@ -59,6 +59,11 @@ _TURNS = (
 )
 _HISTORY = b'{"id":2,"history":{"channel":"%b","limit":300}}' % KEPT_CHANNEL.encode()
 
+_REQUEST = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
+_ENDLESS_BODY = (
+    b"POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000000\r\n\r\n"
+)
+
 ATTACKS: Mapping[str, Attack] = {
     "rpc": Attack(_CONNECTED, _commands(b'{"id":2,"rpc":{}}')),
     "ping": Attack(_CONNECTED, _commands(b'{"id":2,"ping":{}}')),
@@ -73,5 +78,8 @@ ATTACKS: Mapping[str, Attack] = {
     "fragments of one byte": Attack(_CONNECTED, _fragments() * 40),
     "half a handshake": Attack(HANDSHAKE[:-2], b"X-Filler: " + b"x" * 100 + b"\r\n"),
     "handshake after handshake": Attack(HANDSHAKE, b"\x88\x80\0\0\0\0"),
+    "no HTTP": Attack(b"GARBAGE\r\n\r\n", b"x" * _LARGE_FRAME),
+    "requests without waiting for answers": Attack(b"", _REQUEST * 1_000),
+    "a body without end": Attack(_ENDLESS_BODY, b"x" * _LARGE_FRAME),
     "one byte at a time": Attack(_CONNECTED, text_frame(b'{"id":2,"rpc":{}}'), piece=1),
 }
