@@ -253,4 +253,5 @@ class CommandIntake:
         self._waiting = self._undecoded = None
         if why.is_client_fault:
             self._counters.client_error(why.code)
-        actions.append(Close(why))
+        # Its traceback holds `actions`: a cycle, with what the client has sent.
+        actions.append(Close(why.with_traceback(None)))

@@ -7,9 +7,10 @@ progress finish. Each request is one log line at debug level, without its query,
 from __future__ import annotations
 
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Final
 
-from aiohttp import web
+from aiohttp import hdrs, web
 from aiohttp.abc import AbstractAccessLogger
 
 from cluster import log
@@ -44,9 +45,26 @@ class AccessLog(AbstractAccessLogger):
         )
 
 
+@web.middleware
+async def answer_unknown_routes(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Answer what no route of the worker matches (404, 405), as aiohttp does.
+
+    aiohttp raises an error that the request holds and whose traceback holds the request: with what it
+    has read, it lives until the garbage is collected.
+    """
+    match = request.match_info
+    error = match.http_exception
+    if error is None or len(match.apps) > 1:
+        return await handler(request)
+    allowed = {hdrs.ALLOW: error.headers[hdrs.ALLOW]} if hdrs.ALLOW in error.headers else None
+    return web.Response(status=error.status, text=error.text, headers=allowed)
+
+
 def application(server: WebSocketServer) -> web.Application:
     """The application of a worker, before it is frozen: the place to add routes."""
-    app = web.Application()
+    app = web.Application(middlewares=[answer_unknown_routes])
     app.router.add_route("*", handshake.PATH, upgrade_kept_alive(server))
     return app
 

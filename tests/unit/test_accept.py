@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import re
 
 import pytest
@@ -194,6 +195,22 @@ async def test_of_what_follows_a_refused_request_little_is_read():
         with pytest.raises(ConnectionError):
             await flood()
         writer.close()
+
+
+async def test_requests_that_match_no_route_leave_nothing_for_the_garbage_collector():
+    def requests() -> int:
+        return sum(isinstance(one, web.Request) for one in gc.get_objects())
+
+    async with LocalWorker(configured()).open() as worker:
+        gc.collect()
+        gc.disable()
+        try:
+            for path in ("/nowhere", "/app/nowhere", handshake.PATH + "/more"):
+                found = await answer(worker, request(path=path, method="POST", Connection="close"))
+                assert found.startswith(b"HTTP/1.1 404 ")
+            await until(lambda: not requests(), 10, "no request is held")
+        finally:
+            gc.enable()
 
 
 async def test_another_version_is_answered_with_the_supported_one():

@@ -231,6 +231,12 @@ def test_much_that_was_read_counts_as_more_commands(connection: Connection):
     assert connection.budget == budget - 65_536 // intake.READ_BYTES_PER_COMMAND
 
 
+def test_the_reason_of_a_close_does_not_hold_what_the_client_has_sent(connection: Connection):
+    [action] = connection.receive(b"garbage" * 1000)
+    assert isinstance(action, machine.Close)
+    assert action.why.__traceback__ is None
+
+
 # --- pings, time, closing ------------------------------------------------------------------
 
 
