@@ -126,9 +126,10 @@ def _parser(command: str) -> argparse.ArgumentParser:
     _add_check_config(commands)
     if command not in ("up", "worker"):
         # The supervisor and its workers import no other commands.
-        from cluster import compose_cli, import_config, monitor, token_cli
+        from cluster import compose_cli, doctor, import_config, monitor, token_cli
 
         token_cli.add_commands(commands)
+        doctor.add_commands(commands)
         compose_cli.add_commands(commands)
         import_config.add_commands(commands)
         monitor.add_commands(commands)
