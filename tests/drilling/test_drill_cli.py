@@ -18,8 +18,16 @@ from tests.rules.test_square import SQUARE
 
 def test_every_alert_of_the_rules_has_a_drill_under_its_name():
     found = names(registered())
-    assert set(found) == set(promtool.alerts())
-    assert found == {alert: entry["drill"] for alert, entry in SQUARE["alerts"].items()}
+    first = {name: drill for name, drill in found.items() if "/" not in name}
+    assert set(first) == set(promtool.alerts())
+    assert first == {alert: entry["drill"] for alert, entry in SQUARE["alerts"].items()}
+
+
+def test_a_further_drill_of_an_alert_is_named_after_it_and_its_cause():
+    variants = {name: file for name, file in names(registered()).items() if "/" in name}
+    assert variants == SQUARE["variants"]
+    assert set(variants) == {one.name for one in registered().values() if one.variant}
+    assert {one.split("/")[0] for one in variants} <= set(promtool.alerts())
 
 
 def test_one_drill_of_each_severity_is_acknowledged():
