@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import re
 import subprocess
 import sys
@@ -30,6 +32,19 @@ def test_a_further_drill_of_an_alert_is_named_after_it_and_its_cause():
     assert {one.split("/")[0] for one in variants} <= set(promtool.alerts())
 
 
+def test_a_name_that_two_drills_have_and_a_variant_without_a_drill_of_its_alert_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    handler = importlib.import_module("loadtest.drills.high_error_rate_handler")
+    one = handler.DRILL
+    monkeypatch.setattr(handler, "DRILL", dataclasses.replace(one, variant=""))
+    with pytest.raises(ValueError, match="two drills are named HighErrorRate"):
+        registered()
+    monkeypatch.setattr(handler, "DRILL", dataclasses.replace(one, alert="HasNoDrill"))
+    with pytest.raises(ValueError, match="only variants prove HasNoDrill"):
+        registered()
+
+
 def test_one_drill_of_each_severity_is_acknowledged():
     severities = {
         rule["labels"]["severity"]
@@ -43,6 +58,7 @@ def test_one_drill_of_each_severity_is_acknowledged():
     ("words", "says"),
     [
         (["HighDiskUsag"], "did you mean HighDiskUsage?"),
+        (["HighErrorRate/handlr"], "did you mean HighErrorRate/handler?"),
         ([], "name alerts, or give --seed or --all"),
     ],
 )

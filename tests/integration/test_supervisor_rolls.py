@@ -153,7 +153,9 @@ def _running(cluster) -> list[str]:
     return [pid for pid in started if pid not in exited]
 
 
-def test_a_roll_replaces_a_worker_that_was_being_started_with_what_was_replaced(a_cluster, tmp_path):
+def test_a_roll_replaces_a_worker_that_was_being_started_with_what_was_replaced(
+    a_cluster, tmp_path
+):
     file = tmp_path / "config.toml"
     file.write_text("client.channel_limit = 11\n")
     cluster = a_cluster(workers=1, file=file).ready()
