@@ -1,7 +1,7 @@
 """Write docs/drills/ from the reports of real runs.
 
     python scripts/drill_page.py REPORT_DIR [LATER_DIR …] [--soak SOAK_DIR]
-    python scripts/drill_page.py --add LATER_DIR [--soak SOAK_DIR]
+    python scripts/drill_page.py [--add LATER_DIR] [--soak SOAK_DIR]
 
 REPORT_DIR and LATER_DIR are what `ws-cluster drill --report` wrote: a run of all drills, and later
 runs of some of them. SOAK_DIR is what `ws-cluster soak --report` wrote.
@@ -210,8 +210,8 @@ def main() -> int:
     parser.add_argument("--add", type=Path, action="append", default=[])
     parser.add_argument("--soak", type=Path)
     arguments = parser.parse_args()
-    if (arguments.report is None) == (not arguments.add):
-        parser.error("give a report, or --add and a later one")
+    if arguments.report is None and not (arguments.add or arguments.soak):
+        parser.error("give a report, or --add or --soak for what is kept")
     kept = read_summary() if (FOLDER / SUMMARY).exists() else {"later": [], "soak": None}
     first = _summary_in(arguments.report) if arguments.report else kept["first"]
     later = [] if arguments.report else kept["later"]
