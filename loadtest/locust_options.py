@@ -21,7 +21,7 @@ SCENARIO_NAMES: Final = (
     "mixed",
 )
 _SHAPE_NAMES: Final = ("ramp", "spike", "soak", "churn", "stages")
-_ERROR_KINDS: Final = ("rpc", "channel", "frame", "token", "flood", "all")
+_ERROR_KINDS: Final = ("rpc", "channel", "permission", "frame", "token", "flood", "all")
 
 
 def add(parser: LocustArgumentParser) -> None:

@@ -1,14 +1,16 @@
 """Write docs/drills/ from the reports of real runs.
 
-    python scripts/drill_page.py REPORT_DIR [LATER_DIR] [--soak SOAK_DIR]
+    python scripts/drill_page.py REPORT_DIR [LATER_DIR …] [--soak SOAK_DIR]
+    python scripts/drill_page.py [--add LATER_DIR] [--soak SOAK_DIR]
 
-REPORT_DIR and LATER_DIR are what `ws-cluster drill --report` wrote: a run of all drills, and a later
-run of some of them. SOAK_DIR is what `ws-cluster soak --report` wrote.
+REPORT_DIR and LATER_DIR are what `ws-cluster drill --report` wrote: a run of all drills, and later
+runs of some of them. SOAK_DIR is what `ws-cluster soak --report` wrote.
 
 Rules
 - summary.json keeps the facts of each run and the times of each alert; README.md is written from it.
-- Where a later run has an alert, the page shows the later result, and says so.
-- Without --soak, the soak that the summary has stays. The reports themselves are not kept.
+- Where a later run has a drill, the page shows the later result, and says so.
+- Without --soak, the soak that the summary has stays; with --add, its runs do. The reports themselves are
+  not kept.
 - tests/docs/test_drills.py compares the page with the summary, and the summary with the alert rules.
 """
 
@@ -36,7 +38,7 @@ _STEPS: Final = tuple(
     )
 )
 _ALERT_FACTS: Final = (
-    *("alert", "severity", "result", "simulated_because", "failed_at", "why"),
+    *("alert", "variant", "severity", "result", "simulated_because", "failed_at", "why"),
     *("notified", *_STEPS),
 )
 _SHOWN: Final = tuple(
@@ -59,8 +61,8 @@ timeline and the evidence of each alert, is not kept here: `make drill` and `mak
 ![a report](../img/drill-report.png)
 
 """
-_AGAIN: Final = """
-**Drilled again alone**, in real durations, on {when}, and shown below with the result of that run:
+_LATER: Final = """
+**Drilled later**, in real durations, on {when}, and shown below with the result of that run:
 
 {lines}
 """
@@ -77,7 +79,7 @@ Document = dict[str, Any]
 
 def summary_of(report: Document) -> Document:
     """The facts of a run, and the times of each of its alerts, oldest first."""
-    alerts = [{name: one[name] for name in _ALERT_FACTS} for one in report["alerts"]]
+    alerts = [{name: one[name] for name in _ALERT_FACTS if name in one} for one in report["alerts"]]
     run = {name: report[name] for name in _RUN_FACTS}
     # A soak proves that nothing fires: it has no times, only names.
     if report["kind"] == "soak":
@@ -101,7 +103,7 @@ def page(summary: Document) -> str:
         kernel=machine["kernel"],
         python=machine["python"],
         programs=" and ".join(machine["programs"].values()),
-        again=_again(first, later) if later else "",
+        again="".join(_later(summary, number) for number in range(len(later))),
     )
     names = ("alert", "result", *(step.removesuffix("_seconds") for step in _SHOWN), "notified at")
     rows = [_row(one) for _, one in sorted(latest(summary).items())]
@@ -111,9 +113,16 @@ def page(summary: Document) -> str:
 
 
 def latest(summary: Document) -> dict[str, Document]:
-    """The last result of every alert."""
-    runs = [summary["first"], *filter(None, [summary["later"]])]
-    return {one["alert"]: one for run in runs for one in run["alerts"]}
+    """The last result of every drill, by its name."""
+    return {
+        name_of(one): one for run in (summary["first"], *summary["later"]) for one in run["alerts"]
+    }
+
+
+def name_of(one: Document) -> str:
+    """The name of a drill: the alert's, or Alert/variant."""
+    variant = one.get("variant", "")
+    return f"{one['alert']}/{variant}" if variant else str(one["alert"])
 
 
 def missing(summary: Document, alerts: set[str]) -> set[str]:
@@ -121,13 +130,16 @@ def missing(summary: Document, alerts: set[str]) -> set[str]:
     return alerts - latest(summary).keys()
 
 
-def _again(first: Document, later: Document) -> str:
-    before = {one["alert"]: one for one in first["alerts"]}
-    lines = [
-        f"- {one['alert']}: {one['result']}; the first time {_how(before[one['alert']])}"
-        for one in later["alerts"]
-    ]
-    return _AGAIN.format(when=_day(later), lines="\n".join(lines))
+def _later(summary: Document, number: int) -> str:
+    """What a later run has shown, and the runs before it."""
+    run = summary["later"][number]
+    before = latest({**summary, "later": summary["later"][:number]})
+    lines = []
+    for one in run["alerts"]:
+        name = name_of(one)
+        then = f"before, {_how(before[name])}" if name in before else "for the first time"
+        lines.append(f"- {name}: {one['result']}; {then}")
+    return _LATER.format(when=_day(run), lines="\n".join(lines))
 
 
 def _soak(soak: Document) -> str:
@@ -149,7 +161,7 @@ def _day(run: Document) -> str:
 def _row(one: Document) -> tuple[str, ...]:
     times = ("–" if one[step] is None else f"{one[step]:.0f}" for step in _SHOWN)
     where = ", ".join(dict.fromkeys(one["notified"])) or "–"
-    return f"[{one['alert']}](../runbooks/{one['alert']}.md)", one["result"], *times, where
+    return f"[{name_of(one)}](../runbooks/{one['alert']}.md)", one["result"], *times, where
 
 
 def read_summary(folder: Path = FOLDER) -> Document:
@@ -159,17 +171,17 @@ def read_summary(folder: Path = FOLDER) -> Document:
 
 def text_of(summary: Document) -> str:
     """summary.json: one line for each alert, so that a change of one is a change of one line."""
-    runs = []
-    for name, run in summary.items():
-        if run is None:
-            runs.append(f'"{name}": null')
-            continue
-        alerts = run["alerts"]
-        head = {key: value for key, value in run.items() if key != "alerts"}
-        facts = json.dumps(head, indent=1, ensure_ascii=False)[:-2]
-        lines = ",\n".join("  " + json.dumps(one, ensure_ascii=False) for one in alerts)
-        runs.append(f'"{name}": {facts},\n "alerts": [\n{lines}\n ]\n}}')
-    return "{\n" + ",\n".join(runs) + "\n}\n"
+    later = ",\n".join(_run_text(run) for run in summary["later"])
+    soak = _run_text(summary["soak"]) if summary["soak"] else "null"
+    parts = (f'"first": {_run_text(summary["first"])}', f'"later": [{later}]', f'"soak": {soak}')
+    return "{\n" + ",\n".join(parts) + "\n}\n"
+
+
+def _run_text(run: Document) -> str:
+    head = {key: value for key, value in run.items() if key != "alerts"}
+    facts = json.dumps(head, indent=1, ensure_ascii=False)[:-2]
+    lines = ",\n".join("  " + json.dumps(one, ensure_ascii=False) for one in run["alerts"])
+    return f'{facts},\n "alerts": [\n{lines}\n ]\n}}'
 
 
 def _read(path: Path) -> Document:
@@ -184,23 +196,28 @@ def write(summary: Document, folder: Path = FOLDER) -> None:
     (folder / "README.md").write_text(page(summary), encoding="utf-8")
 
 
+def _summary_in(folder: Path) -> Document:
+    return summary_of(_read(folder / REPORT))
+
+
 def main() -> int:
     """Write the page and its summary."""
     parser = argparse.ArgumentParser(
         description="Write docs/drills/ from the reports of real runs."
     )
-    parser.add_argument("report", type=Path)
-    parser.add_argument("later", type=Path, nargs="?")
+    parser.add_argument("report", type=Path, nargs="?")
+    parser.add_argument("later", type=Path, nargs="*")
+    parser.add_argument("--add", type=Path, action="append", default=[])
     parser.add_argument("--soak", type=Path)
     arguments = parser.parse_args()
-    found = {
-        name: summary_of(_read(folder / REPORT)) if folder else None
-        for name, folder in vars(arguments).items()
-    }
-    soak = found["soak"]
-    if soak is None and (FOLDER / SUMMARY).exists():
-        soak = read_summary()["soak"]
-    write({"first": found["report"], "later": found["later"], "soak": soak})
+    if arguments.report is None and not (arguments.add or arguments.soak):
+        parser.error("give a report, or --add or --soak for what is kept")
+    kept = read_summary() if (FOLDER / SUMMARY).exists() else {"later": [], "soak": None}
+    first = _summary_in(arguments.report) if arguments.report else kept["first"]
+    later = [] if arguments.report else kept["later"]
+    later += [_summary_in(folder) for folder in (*arguments.later, *arguments.add)]
+    soak = _summary_in(arguments.soak) if arguments.soak else kept["soak"]
+    write({"first": first, "later": later, "soak": soak})
     return 0
 
 

@@ -24,7 +24,7 @@ from cluster.api.openapi import document
 from cluster.api.request_params import PARAMS, Params
 from cluster.api.server_methods import ServerMethods, error_body
 from cluster.config import HttpApiConfig
-from cluster.errors import ClientError
+from cluster.errors import BAD_REQUEST, ClientError
 from cluster.metrics.counters import Counters
 
 PATH: Final = "/api/{method}"
@@ -102,6 +102,7 @@ class HttpApi:
             params = _query(method, request)
         if params is None:
             counted["error"] += 1
+            self._counters.api_error(BAD_REQUEST.code)
             return web.Response(status=400, text="the body must be one JSON object\n")
         try:
             result = await self._methods.call(method, params, key)

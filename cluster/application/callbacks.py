@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
 from typing import Any, Final, TypedDict
 
 import msgspec
@@ -80,6 +80,7 @@ class ApplicationCallbacks:
     Args:
         history_policy: of a channel; raises `ClientError`.
         publish: publishes a body; see `Commands.publish_from_server`.
+        limits: see `HandlerCalls`.
 
     Attributes:
         clients: the worker's clients, connected or not; set by the server.
@@ -98,10 +99,11 @@ class ApplicationCallbacks:
         timeout_seconds: float,
         history_policy: Callable[[str], HistoryPolicy],
         publish: Callable[[str, bytes], Awaitable[Position]],
+        limits: Mapping[str, float] | None = None,
     ) -> None:
         self.clients: Iterable[HandledClient] = ()
         self.header_names = application.header_names
-        self.calls = HandlerCalls(options, counters)
+        self.calls = HandlerCalls(options, counters, limits=limits)
         self._handlers = dict(application.handlers)
         self._rpc_methods = dict(application.rpc_methods)
         self._sessions = sessions

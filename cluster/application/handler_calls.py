@@ -3,6 +3,8 @@
 Rules
 - A coroutine may take `app.handler_timeout` seconds, its wait for a place included. At most
   `app.handler_concurrency` handlers of a worker run at a time, and four times as many may wait.
+- A handler that takes more than half of its time limit is counted as slow. The limit of a handler that
+  asks a backend is the timeout of its proxy, if that is shorter.
 - A plain function is called on the event loop and cannot be stopped: it must not block. One that takes
   longer than the limit counts as a failure too, although its answer is used.
 - Only `ApplicationError` and `ApplicationDisconnect` reach the client, because their codes were checked
@@ -15,7 +17,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cluster.application.handler_values import (
@@ -26,22 +28,35 @@ from cluster.application.handler_values import (
 from cluster.config import AppConfig
 from cluster.errors import INTERNAL
 from cluster.log import get_logger
+from cluster.metrics.catalogue import LIMITED_HANDLER_KINDS
 from cluster.metrics.counters import Counters
 
 log = get_logger()
 
 WAITING_PER_PLACE: Final = 4
 _LOGGED_PER_SECOND: Final = 10
+_SLOW_SHARE: Final = 0.5
 
 Handler = Callable[..., Any]
 
 
 class HandlerCalls:
-    """The calls of one worker."""
+    """The calls of one worker.
 
-    def __init__(self, options: AppConfig, counters: Counters) -> None:
+    Args:
+        limits: seconds that handlers may take by their kind, where `app.handler_timeout` is not reached.
+    """
+
+    def __init__(
+        self, options: AppConfig, counters: Counters, *, limits: Mapping[str, float] | None = None
+    ) -> None:
         self._counters = counters
         self._timeout_seconds = options.handler_timeout
+        limits = limits or {}
+        self._slow_seconds = {
+            kind: _SLOW_SHARE * min(options.handler_timeout, limits.get(kind, float("inf")))
+            for kind in LIMITED_HANDLER_KINDS
+        }
         self._places = asyncio.Semaphore(options.handler_concurrency)
         self._most = (1 + WAITING_PER_PLACE) * options.handler_concurrency
         self._in_progress = 0
@@ -100,7 +115,10 @@ class HandlerCalls:
 
     def observe(self, kind: str, since: float) -> None:
         """Count the duration of a handler that was called at `since`, by the monotonic clock."""
-        self._counters.handler_duration[kind].observe(time.monotonic() - since)
+        seconds = time.monotonic() - since
+        self._counters.handler_duration[kind].observe(seconds)
+        if seconds > self._slow_seconds.get(kind, seconds):
+            self._counters.slow_handlers[kind] += 1
 
     def failed(self, kind: str, handler: object, reason: str, error: BaseException | None) -> None:
         """Count a failure and log it, with the traceback of `error`."""

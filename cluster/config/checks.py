@@ -32,6 +32,13 @@ _LESS_THAN: Final = (
     ("shutdown.timeout", "shutdown.stop_grace_period"),
 )
 _LONGEST_BOUNDARY: Final = 8
+_PROXY_HANDLERS: Final = {
+    "client.proxy.connect": "connecting",
+    "client.proxy.refresh": "refreshing",
+    "channel.proxy.subscribe": "subscribing",
+    "channel.proxy.publish": "publishing",
+    "rpc.proxy": "rpc",
+}
 _CONSOLE_URLS: Final = (
     "prometheus_url",
     "alertmanager_url",
@@ -354,6 +361,14 @@ def proxies_in_use(config: Config) -> Iterator[str]:
             yield f"channel.proxy.{kind}"
     if config.rpc.without_namespace.proxy_enabled:
         yield "rpc.proxy"
+
+
+def proxy_timeouts(config: Config) -> dict[str, float]:
+    """Seconds that a backend may take to answer, by the kind of handler that asks it."""
+    sections: dict[str, ProxyOptions] = {
+        section: attrgetter(section)(config) for section in proxies_in_use(config)
+    }
+    return {_PROXY_HANDLERS[section]: one.timeout for section, one in sections.items()}
 
 
 def _keys(config: Config) -> Iterator[Problem]:

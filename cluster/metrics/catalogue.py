@@ -51,6 +51,8 @@ CONTROL_RESULTS: Final = (
 HANDLER_KINDS: Final = (
     "connecting", "refreshing", "subscribing", "publishing", "rpc", "message", "disconnecting", "http",
 )  # fmt: skip
+#: The others are HTTP handlers, which have no time limit.
+LIMITED_HANDLER_KINDS: Final = tuple(kind for kind in HANDLER_KINDS if kind != "http")
 HANDLER_FAILURES: Final = ("exception", "timeout", "overload")
 REJECT_REASONS: Final = (
     "rate_limit",
@@ -195,6 +197,10 @@ WORKER_FAMILIES: Final = (
            "Handlers of the application that raised what is for no client, took too long, or found no "
            "place to wait; each is also an error of the type handler.",
            {"reason": HANDLER_FAILURES}),
+    Family("app_slow_handlers_total", "counter", "worker",
+           "Handlers of the application that took more than half of their time limit, those that failed"
+           " included; for a proxy, more than half of its timeout.",
+           {"kind": LIMITED_HANDLER_KINDS}),
     Family("app_broker_up", "gauge", "worker",
            "1 while every connection of the worker to the broker works.", mode="livemin"),
     Family("app_broker_last_message_timestamp_seconds", "gauge", "worker",

@@ -59,11 +59,11 @@ class Counters:
         self.refresh_failures = dict.fromkeys(catalogue.REFRESH_FAILURES, 0)
         self.key_set_reads = dict.fromkeys(catalogue.KEY_SET_RESULTS, 0)
         self.handler_failures = dict.fromkeys(catalogue.HANDLER_FAILURES, 0)
+        self.slow_handlers = dict.fromkeys(catalogue.LIMITED_HANDLER_KINDS, 0)
         self.api_requests = dict.fromkeys(catalogue.API_RESULTS, 0)
         self.api_errors = dict.fromkeys(catalogue.API_ERROR_CODES, 0)
         self.api_duration = {
-            method: Distribution(catalogue.DELIVERY_BUCKETS)
-            for method in _values("app_api_duration_seconds", "method")
+            method: Distribution(catalogue.API_BUCKETS) for method in catalogue.API_TIMED_METHODS
         }
         self.control = dict.fromkeys(catalogue.CONTROL_RESULTS, 0)
         self.throttled = dict.fromkeys(catalogue.THROTTLE_REASONS, 0)
@@ -75,7 +75,7 @@ class Counters:
             method: Distribution(catalogue.DELIVERY_BUCKETS) for method in METHODS
         }
         self.handler_duration = {
-            kind: Distribution(catalogue.DELIVERY_BUCKETS) for kind in catalogue.HANDLER_KINDS
+            kind: Distribution(catalogue.API_BUCKETS) for kind in catalogue.HANDLER_KINDS
         }
 
     def closed(self, code: int) -> None:

@@ -51,7 +51,7 @@ class WorkerMetrics:
                 metric = self._metrics[name]
                 child = metric.labels(label) if label else metric
                 child.inc(grown)  # type: ignore[union-attr]
-        for name, label, distribution in _distributions(counters):
+        for name, label, distribution in distributions_of(counters):
             self._flush_distribution(name, label, distribution)
 
     def set(self, name: str, value: float) -> None:
@@ -125,6 +125,7 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
         ("app_api_errors_total", counters.api_errors),
         ("app_control_messages_total", counters.control),
         ("app_handler_failures_total", counters.handler_failures),
+        ("app_slow_handlers_total", counters.slow_handlers),
         ("app_throttles_total", counters.throttled),
         ("app_log_events_total", counters.log_events),
         ("app_log_lines_dropped_total", counters.log_lines_dropped),
@@ -133,7 +134,8 @@ def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
             yield name, label, value
 
 
-def _distributions(counters: Counters) -> Iterator[tuple[str, str, Distribution]]:
+def distributions_of(counters: Counters) -> Iterator[tuple[str, str, Distribution]]:
+    """Yield (family, value of its label, distribution) of each histogram."""
     yield "app_publish_to_delivery_seconds", "", counters.publish_to_delivery
     yield "app_event_loop_lag_seconds", "", counters.event_loop_lag
     for method, distribution in counters.api_duration.items():

@@ -17,7 +17,7 @@ from cluster import __version__
 from cluster.application import Application, ApplicationCallbacks
 from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
-from cluster.config import Config
+from cluster.config import Config, proxy_timeouts
 from cluster.connection import SubscriptionSource
 from cluster.errors import (
     CONNECTION_LIMIT,
@@ -221,6 +221,7 @@ class Node:
             timeout_seconds=self._config.broker.timeout,
             history_policy=self.permissions.history,
             publish=self.commands.publish_from_server,
+            limits=proxy_timeouts(self._config),
         )
         self.commands.application = self.subscriptions.application = callbacks
         self.refreshes.application = callbacks

@@ -198,9 +198,13 @@ class Service:
     async def roll(self) -> bool:
         """Replace the child by a new one without an interruption; returns False if that failed.
 
-        Does nothing if no child serves, because one is being started then. Cancellation leaves
-        the new child running beside the old one until the service is stopped.
+        A child that is being started may have read what was changed since: it is replaced once it is ready.
+        Does nothing if none runs, because the next one reads what is there then. Cancellation leaves the
+        new child running beside the old one until the service is stopped.
         """
+        if self.current is not None:
+            # Bounded: a child that does not boot is killed after `boot_seconds`.
+            await self.current.became_ready()
         old = self.current
         if old is None or not old.is_serving or self._closed.is_set():
             return True

@@ -1,7 +1,8 @@
 """What a drill is: its fault, and how far its alert must travel.
 
 Rules
-- There is one drill per alert and one file per drill under loadtest/drills/, named as in docker/square.yml.
+- Every alert has a drill, and one file per drill is under loadtest/drills/, named as in docker/square.yml.
+  Further drills of an alert provoke it by another cause: each has a `variant`, and is named Alert/variant.
 - Durations are those of production; in an environment with compressed time they are divided. What takes
   real time in any environment is declared as `fixed_seconds`.
 - `provoke` injects faults through its injector only, which logs how to undo each fault before it
@@ -34,6 +35,7 @@ class Component(StrEnum):
     TRAFFIC = "traffic"
     FAULTS = "faults"
     CLIENT_FAULTS = "client faults"
+    API = "server API"
     LOG = "log"
     SESSIONS = "sessions"
     MEMORY = "memory"
@@ -90,6 +92,7 @@ class Drill:
         is_active_without_load: whether the alert fires on a healthy cluster that has no load, so that the
             load must start before the baseline.
         reaches: the receivers it must reach, if not all those of its severity and team.
+        variant: what tells it from the drill of the same alert that has no variant.
         is_early: whether it must run before other drills have changed the metrics of long windows.
     """
 
@@ -113,7 +116,13 @@ class Drill:
     is_by_load: bool = False
     is_active_without_load: bool = False
     reaches: tuple[Receiver, ...] | None = None
+    variant: str = ""
     is_early: bool = False
+
+    @property
+    def name(self) -> str:
+        """Its name in commands and reports."""
+        return f"{self.alert}/{self.variant}" if self.variant else self.alert
 
     @property
     def touched(self) -> frozenset[Component]:
@@ -122,5 +131,5 @@ class Drill:
 
 
 def names(drills: Mapping[str, Drill]) -> Mapping[str, str]:
-    """The names of drills, as docker/square.yml has them, by alert."""
-    return {alert: drill.provoke.__module__.rpartition(".")[2] for alert, drill in drills.items()}
+    """The names of the drills' files, as docker/square.yml has them, by the names of the drills."""
+    return {name: drill.provoke.__module__.rpartition(".")[2] for name, drill in drills.items()}

@@ -47,7 +47,7 @@ def drill(words: Sequence[str], every: Mapping[str, Drill]) -> int:
     """Run drills.
 
     Args:
-        every: all drills there are, by alert.
+        every: all drills there are, by name.
 
     Returns:
         The exit code.
@@ -161,8 +161,13 @@ def _parser() -> Parser:
         " environment cannot start, 69 a program is missing, 78 bad input, 130 interrupted",
     )
     add = parser.add_argument
-    add("alerts", nargs="*", metavar="ALERT", help="names of alerts")
-    add("--all", action="store_true", help="every alert rule of Prometheus")
+    add(
+        "alerts",
+        nargs="*",
+        metavar="ALERT",
+        help="names of alerts, or Alert/variant for another cause of one",
+    )
+    add("--all", action="store_true", help="every alert rule of Prometheus, by every cause")
     add("--seed", action="store_true", help="the eleven alerts of the first version")
     add("--list", action="store_true", help="list the drills and their faults")
     add(

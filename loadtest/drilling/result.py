@@ -63,6 +63,7 @@ class DrillResult:
         samples: (Unix time, value or None) of the alert's own expression, for the timeline.
         evidence: `prometheus` and `alertmanager` (the alert as each gave it), `payloads` (as the
             receivers got them), `ledger` (of the load).
+        variant: which of the alert's drills it was; empty for the one that every alert has.
     """
 
     alert: str
@@ -88,6 +89,12 @@ class DrillResult:
     also_fired: list[str] = field(default_factory=list)
     samples: list[tuple[float, float | None]] = field(default_factory=list)
     evidence: dict[str, Any] = field(default_factory=dict)
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """The name of the drill: the alert's, or Alert/variant."""
+        return f"{self.alert}/{self.variant}" if self.variant else self.alert
 
     def seconds(self, step: str) -> float | None:
         """Seconds from the fault to a step; None if either was not reached."""

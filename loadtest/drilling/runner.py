@@ -75,7 +75,7 @@ class Runner:
     """One run.
 
     Args:
-        registered: every drill there is, by alert: for the coverage gate.
+        registered: every drill there is, by name: for the coverage gate.
     """
 
     def __init__(
@@ -226,12 +226,12 @@ class Runner:
         row.running.append(drill)
         row.has_begun = True
         environment = self._environments[row.name]
-        thread = threading.Thread(target=self._drill, args=(drill, environment), name=drill.alert)
+        thread = threading.Thread(target=self._drill, args=(drill, environment), name=drill.name)
         self._threads.append((thread, row, drill))
         thread.start()
 
     def _drill(self, drill: Drill, environment: MonitoredCluster) -> None:
-        result = _result(drill, self._names[drill.alert], environment)
+        result = _result(drill, self._names[drill.name], environment)
         self._run.results.append(result)
         self._screen.started(result)
         injector = FaultInjector(environment, result.drill, self._stop)
@@ -262,6 +262,7 @@ def _result(drill: Drill, name: str, environment: MonitoredCluster) -> DrillResu
     labels = rule.labels if rule is not None else {}
     return DrillResult(
         alert=drill.alert,
+        variant=drill.variant,
         drill=name,
         severity=labels.get("severity", "unknown"),
         team=labels.get("team", "unknown"),

@@ -1,7 +1,7 @@
 """Which drill runs where and when: at the same time, if none disturbs what another needs.
 
 Rules
-- In one environment no drill affects a component that another one affects or needs; `Component.MACHINE` is
+- In one environment no two drills prove the same alert, and no drill affects a component that another one affects or needs; `Component.MACHINE` is
   shared by all environments.
 - The longest drill that can start starts first. No drill waits that could run.
 """
@@ -16,6 +16,8 @@ from loadtest.drilling.drill import Component, Drill
 
 def disturb(one: Drill, other: Drill, *, is_same_environment: bool) -> bool:
     """Whether two drills must not run at the same time."""
+    if is_same_environment and one.alert == other.alert:
+        return True
     disturbed = (one.affects & other.touched) | (other.affects & one.touched)
     return bool(disturbed if is_same_environment else disturbed & {Component.MACHINE})
 
@@ -73,7 +75,7 @@ def next_drill(
     others = [drill for other in rows if other is not row for drill in other.running]
     if any(drill.is_early for drill in waiting) and not row.has_begun:
         waiting = [drill for drill in waiting if drill.is_early] or waiting
-    for drill in sorted(waiting, key=lambda d: (-length_seconds(d, row.compress), d.alert)):
+    for drill in sorted(waiting, key=lambda d: (-length_seconds(d, row.compress), d.name)):
         if fits(drill, row, rows) and row.can_take(drill, others):
             return drill
     return None

@@ -173,7 +173,7 @@ def for_target(
     """The drills with the commands of the target.
 
     Args:
-        names: of the drills, by alert.
+        names: of the drills' files, by the names of the drills.
 
     Raises:
         ConfigError: a drill needs commands and the file has none.
@@ -185,17 +185,17 @@ def for_target(
         if name not in names.values()
     ]
     for drill in drills:
-        name = names[drill.alert]
+        name = names[drill.name]
         commands = target.drills.get(name)
         if drill.compress_at_most < target.compress:
-            reason = f"{drill.alert} needs a compress of at most {drill.compress_at_most:g}"
+            reason = f"{drill.name} needs a compress of at most {drill.compress_at_most:g}"
             problems.append(Problem("compress", f"{target.compress:g}", reason))
         elif commands is not None:
             found.append(_with_commands(drill, commands))
         elif drill.is_by_load:
             found.append(drill)
         else:
-            reason = f"{drill.alert} needs commands that inject and undo this fault: {drill.breaks}"
+            reason = f"{drill.name} needs commands that inject and undo this fault: {drill.breaks}"
             problems.append(Problem(f"drills.{name}", "missing", reason))
     if problems:
         raise ConfigError(problems)

@@ -10,15 +10,17 @@ from loadtest.drilling.drill import Drill
 
 
 def registered() -> Mapping[str, Drill]:
-    """Every drill by the name of its alert.
+    """Every drill by its name: the alert's, or Alert/variant.
 
     Raises:
-        ValueError: two files prove the same alert.
+        ValueError: two drills have one name, or an alert has only drills with a variant.
     """
     found: dict[str, Drill] = {}
     for module in sorted(info.name for info in iter_modules(__path__)):
         drill: Drill = import_module(f"{__name__}.{module}").DRILL
-        if drill.alert in found:
-            raise ValueError(f"two drills prove {drill.alert}: one of them is {module}")
-        found[drill.alert] = drill
+        if drill.name in found:
+            raise ValueError(f"two drills are named {drill.name}: one of them is {module}")
+        found[drill.name] = drill
+    if lacking := {drill.alert for drill in found.values()} - set(found):
+        raise ValueError(f"only variants prove {', '.join(sorted(lacking))}")
     return found

@@ -66,6 +66,10 @@ class ErrorMaker(Member):
         """A channel of a namespace that does not exist (102)."""
         self._refuses("subscribe", {"channel": "not-there:channel"})
 
+    def permission(self) -> None:
+        """A private channel without a token (103)."""
+        self._refuses("subscribe", {"channel": "$not-mine"})
+
     def frame(self) -> None:
         """A frame that is not JSON: the connection is closed (3501)."""
         self._closes(b"this is no JSON")
@@ -125,6 +129,7 @@ def _unmeasured(name: str, seconds: float, error: Exception | None) -> None:
 KINDS: Final[dict[str, Callable[[ErrorMaker], None]]] = {
     "rpc": ErrorMaker.rpc,
     "channel": ErrorMaker.channel,
+    "permission": ErrorMaker.permission,
     "frame": ErrorMaker.frame,
     "token": ErrorMaker.token,
     "flood": ErrorMaker.flood,

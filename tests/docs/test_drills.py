@@ -6,17 +6,18 @@ import copy
 import json
 
 from loadtest.drilling.result import DrillResult, RunResult
+from loadtest.drills import registered
 from scripts.drill_page import FOLDER, latest, missing, page, read_summary, summary_of, text_of
 from tests.rules import promtool
 
 
 def test_every_alert_was_proven_in_real_durations():
     summary = read_summary()
-    for run in filter(None, (summary["first"], summary["later"])):
+    for run in (summary["first"], *summary["later"]):
         assert (run["kind"], run["profile"], run["compress"]) == ("drill", "production", 1)
         assert (run["uncovered"], run["faults"]) == ([], [])
     assert missing(summary, set(promtool.alerts())) == set()
-    assert latest(summary).keys() == set(promtool.alerts())
+    assert latest(summary).keys() == set(registered())
     assert {one["result"] for one in latest(summary).values()} <= {"passed", "simulated"}
 
 
@@ -26,6 +27,17 @@ def test_an_alert_of_the_rules_that_the_summary_lacks_is_noticed():
         one for one in summary["first"]["alerts"] if one["alert"] != "SlowConsumers"
     ]
     assert missing(summary, set(promtool.alerts())) == {"SlowConsumers"}
+
+
+def test_a_later_run_of_another_cause_hides_no_result_of_the_alert():
+    summary = copy.deepcopy(read_summary())
+    [first] = [one for one in summary["first"]["alerts"] if one["alert"] == "HighErrorRate"]
+    run = {**summary["first"], "alerts": [{**first, "variant": "moon", "result": "failed"}]}
+    found = latest({**summary, "later": [*summary["later"], run]})
+    assert (found["HighErrorRate"]["result"], found["HighErrorRate/moon"]["result"]) == (
+        first["result"],
+        "failed",
+    )
 
 
 def test_the_soak_watched_every_alert_and_was_quiet():

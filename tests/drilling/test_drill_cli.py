@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import importlib
 import re
 import subprocess
 import sys
@@ -18,8 +20,29 @@ from tests.rules.test_square import SQUARE
 
 def test_every_alert_of_the_rules_has_a_drill_under_its_name():
     found = names(registered())
-    assert set(found) == set(promtool.alerts())
-    assert found == {alert: entry["drill"] for alert, entry in SQUARE["alerts"].items()}
+    first = {name: drill for name, drill in found.items() if "/" not in name}
+    assert set(first) == set(promtool.alerts())
+    assert first == {alert: entry["drill"] for alert, entry in SQUARE["alerts"].items()}
+
+
+def test_a_further_drill_of_an_alert_is_named_after_it_and_its_cause():
+    variants = {name: file for name, file in names(registered()).items() if "/" in name}
+    assert variants == SQUARE["variants"]
+    assert set(variants) == {one.name for one in registered().values() if one.variant}
+    assert {one.split("/")[0] for one in variants} <= set(promtool.alerts())
+
+
+def test_a_name_that_two_drills_have_and_a_variant_without_a_drill_of_its_alert_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    handler = importlib.import_module("loadtest.drills.high_error_rate_handler")
+    one = handler.DRILL
+    monkeypatch.setattr(handler, "DRILL", dataclasses.replace(one, variant=""))
+    with pytest.raises(ValueError, match="two drills are named HighErrorRate"):
+        registered()
+    monkeypatch.setattr(handler, "DRILL", dataclasses.replace(one, alert="HasNoDrill"))
+    with pytest.raises(ValueError, match="only variants prove HasNoDrill"):
+        registered()
 
 
 def test_one_drill_of_each_severity_is_acknowledged():
@@ -35,6 +58,7 @@ def test_one_drill_of_each_severity_is_acknowledged():
     ("words", "says"),
     [
         (["HighDiskUsag"], "did you mean HighDiskUsage?"),
+        (["HighErrorRate/handlr"], "did you mean HighErrorRate/handler?"),
         ([], "name alerts, or give --seed or --all"),
     ],
 )

@@ -157,3 +157,23 @@ def test_only_a_terminal_gets_a_live_table(run: RunResult, is_terminal: bool):
         # Two alerts, a reason, a summary: no line for a step.
         assert "firing\n" not in text
         assert len(text.splitlines()) <= 5
+
+
+def test_a_report_tells_two_drills_of_one_alert_apart(run: RunResult, tmp_path: Path):
+    other = result()
+    other.variant = "handler"
+    run.results.append(other)
+    write.write(run, tmp_path)
+    names = [
+        case.get("name") for case in ET.parse(tmp_path / "drill.xml").getroot().iter("testcase")
+    ]
+    assert {"HighErrorRate", "HighErrorRate/handler"} <= set(names)
+    assert len(names) == len(set(names))
+    page = (tmp_path / "drill.html").read_text()
+    assert 'id="HighErrorRate"' in page
+    assert 'id="HighErrorRate/handler"' in page
+    documents = json.loads((tmp_path / "drill.json").read_text())["alerts"]
+    assert [one["variant"] for one in documents if one["alert"] == "HighErrorRate"] == [
+        "",
+        "handler",
+    ]

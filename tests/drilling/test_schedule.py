@@ -32,6 +32,12 @@ def test_two_that_take_the_same_part_never_run_together():
     )
 
 
+def test_two_drills_of_one_alert_never_share_an_environment_but_may_share_the_machine():
+    one, other = drill("a", Component.STORE), drill("a", Component.DISK, variant="by-disk")
+    assert disturb(one, other, is_same_environment=True)
+    assert not disturb(one, other, is_same_environment=False)
+
+
 def test_who_takes_what_another_uses_disturbs_it():
     assert disturb(
         drill("a", Component.SLACK), drill("b", Component.DISK), is_same_environment=True

@@ -11,6 +11,11 @@ from typing import Any
 from tests.harness.client import Client, NoReply, ReplyError, Subscription
 from tests.harness.ledger import Ledger, Report
 from tests.harness.protobuf_client import ProtobufClient
+from tests.harness.server_side_client import (
+    ServerSideClient,
+    ServerSideProtobufClient,
+    token_of,
+)
 from tests.harness.waiting import until
 
 _AT_ONCE = 100
@@ -37,12 +42,16 @@ class Size:
 class Crowd:
     """Subscribers spread evenly over channels, and one publisher task per channel.
 
-    Every fourth subscriber speaks Protobuf. A channel has one publisher, which awaits every answer before it sends the next; after a failure it
+    Every fourth subscriber speaks Protobuf. With a key for tokens, every fifth one has a token with its channel,
+    to which the server subscribes it; some do both. A channel has one publisher, which awaits every answer before it sends the next; after a failure it
     goes on with the next number, so nothing is ever sent twice by the client.
     """
 
-    def __init__(self, port: int, size: Size, *, reconnect_min: float = 0.5) -> None:
+    def __init__(
+        self, port: int, size: Size, *, reconnect_min: float = 0.5, token_key: str = ""
+    ) -> None:
         self.port = port
+        self.token_key = token_key
         self.size = size
         self.ledger = Ledger()
         self.channels = [f"channel-{number}" for number in range(size.channels)]
@@ -60,8 +69,9 @@ class Crowd:
         """Connect every subscriber and publisher, and wait until all are subscribed."""
         gate = asyncio.Semaphore(_AT_ONCE)
         for number in range(self.size.subscribers):
-            client = self._client(f"subscriber-{number}", speaks_protobuf=number % 4 == 3)
-            self.watch(client, self.channels[number % len(self.channels)])
+            channel = self.channels[number % len(self.channels)]
+            client = self._subscriber(number, channel)
+            self.watch(client, channel)
             self.subscribers.append(client)
         self.publishers = [self._client(f"publisher-{c}") for c in self.channels]
 
@@ -72,9 +82,16 @@ class Crowd:
         await asyncio.gather(*(enter(client) for client in self.clients))
         await until(lambda: self.outside() == [], within, "every subscriber is in its channel")
 
-    def _client(self, name: str, *, speaks_protobuf: bool = False) -> Client:
-        kind = ProtobufClient if speaks_protobuf else Client
-        return kind(self.port, name=name, reconnect_min=self._reconnect_min)
+    def _subscriber(self, number: int, channel: str) -> Client:
+        name, speaks_protobuf = f"subscriber-{number}", number % 4 == 3
+        if not self.token_key or number % 5 != 2:
+            return self._client(name, ProtobufClient if speaks_protobuf else Client)
+        kind = ServerSideProtobufClient if speaks_protobuf else ServerSideClient
+        token = token_of(name, channel, self.token_key)
+        return self._client(name, kind, connect_request={"token": token})
+
+    def _client(self, name: str, kind: type[Client] = Client, **options: Any) -> Client:
+        return kind(self.port, name=name, reconnect_min=self._reconnect_min, **options)
 
     def watch(self, client: Client, channel: str) -> Subscription:
         """Subscribe a client and record what it receives."""
@@ -95,7 +112,8 @@ class Crowd:
             elif not result.get("recovered"):
                 ledger.unrecovered(name, channel)
 
-        return client.subscribe(channel, publication, subscribed)
+        enter = client.expect if isinstance(client, ServerSideClient) else client.subscribe
+        return enter(channel, publication, subscribed)
 
     @property
     def clients(self) -> list[Client]:
@@ -168,6 +186,22 @@ class Crowd:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(client.close() for client in self.clients))
+
+    async def is_present(self) -> bool:
+        """Whether the members of every channel are its subscribers, as they are connected now."""
+        wanted: dict[str, set[str]] = {channel: set() for channel in self.channels}
+        for client in self.subscribers:
+            server_side = client.server_side if isinstance(client, ServerSideClient) else {}
+            for channel in (*client.subscriptions, *server_side):
+                wanted[channel].add(client.result["client"])
+        for channel, publisher in zip(self.channels, self.publishers, strict=True):
+            answer = await publisher.call("presence", {"channel": channel})
+            stats = await publisher.call("presence_stats", {"channel": channel})
+            if set(answer.get("presence", {})) != wanted[channel]:
+                return False
+            if stats.get("num_clients", 0) != len(wanted[channel]):
+                return False
+        return True
 
     # -- results ---------------------------------------------------------------------------------
 

@@ -38,6 +38,7 @@ async def cluster_under_load(
     config: dict[str, Any] | None = None,
     redis_urls: tuple[str, ...] = (),
     source: Path = REPOSITORY,
+    token_key: str = "",
 ) -> AsyncIterator[tuple[Cluster, Crowd]]:
     """Start a cluster of this size with its clients; a failure carries what the clients saw."""
     cluster = Cluster(
@@ -48,7 +49,7 @@ async def cluster_under_load(
         source=source,
     )
     async with cluster:
-        crowd = Crowd(cluster.client_port, size)
+        crowd = Crowd(cluster.client_port, size, token_key=token_key)
         try:
             await crowd.gather()
             crowd.begin_publishing()

@@ -151,3 +151,19 @@ def _running(cluster) -> list[str]:
     started = [event["pid"] for event in cluster.events("child_started")]
     exited = [event["pid"] for event in cluster.events("child_exited")]
     return [pid for pid in started if pid not in exited]
+
+
+def test_a_roll_replaces_a_worker_that_was_being_started_with_what_was_replaced(
+    a_cluster, tmp_path
+):
+    file = tmp_path / "config.toml"
+    file.write_text("client.channel_limit = 11\n")
+    cluster = a_cluster(workers=1, file=file).ready()
+    cluster.mode.write_text("slow")
+    os.kill(cluster.worker_pid(0), signal.SIGKILL)
+    eventually(lambda: len(cluster.events("child_started")) == 2, "the worker is started again")
+    file.write_text("client.channel_limit = 12\n")
+    cluster.signal(signal.SIGHUP)
+    eventually(lambda: cluster.events("operation_finished"), "the roll is done")
+    eventually(lambda: cluster.slot(0)[0] == 200, "a worker answers")
+    assert cluster.slot(0)[1].split()[2] == "12"

@@ -30,6 +30,10 @@ SURVIVORS: dict[tuple[str, str], str] = {
             "HighLogErrorRate": (1,),
             "ErrorBudgetFastBurn": (1, 2, 3, 4),
             "NotificationsFailing": (1,),
+            "HighRefusalRate": (1, 2),
+            "HighAPIErrorRate": (1, 2),
+            "TokenRefreshFailing": (1,),
+            "SlowHandlers": (1, 2),
         }.items()
         for number in numbers
     },

@@ -50,6 +50,24 @@ async def test_a_handler_that_takes_too_long_is_error_100_and_counted_as_such():
     assert worker.counters.errors["handler"] == 1
 
 
+async def test_a_handler_that_takes_more_than_half_of_its_limit_is_counted_as_slow():
+    app = cluster.Application()
+
+    @app.rpc("nap")
+    async def nap(client: cluster.ApplicationClient, data: Any) -> None:
+        await asyncio.sleep(data)
+
+    async with LocalWorker(limited(handler_timeout=1.0), application=app).open() as worker:
+        caller = await entered(worker)
+        await ask(caller, "rpc", method="nap", data=0)
+        assert worker.counters.slow_handlers["rpc"] == 0
+        await ask(caller, "rpc", method="nap", data=0.51)
+        assert worker.counters.slow_handlers["rpc"] == 1
+        assert (await ask(caller, "rpc", method="nap", data=60))["error"]["code"] == 100
+        assert worker.counters.slow_handlers["rpc"] == 2
+    assert "http" not in worker.counters.slow_handlers
+
+
 async def test_a_timeout_of_the_applications_own_is_its_exception():
     app = cluster.Application()
 

@@ -7,7 +7,9 @@ from hypothesis import strategies as st
 
 from cluster.errors import CLIENT_ERRORS, DISCONNECTS
 from cluster.methods import METHODS
+from cluster.metrics.catalogue import WORKER_FAMILIES
 from cluster.metrics.counters import Counters, Distribution
+from cluster.metrics.worker_metrics import distributions_of
 
 EDGES = (0.1, 1.0, 10.0)
 
@@ -41,6 +43,13 @@ def test_only_faults_of_clients_count_as_client_errors():
 
 def test_every_method_has_a_duration():
     assert set(Counters().command_duration) == set(METHODS)
+
+
+def test_a_distribution_has_the_buckets_of_the_histogram_that_it_is_exported_to():
+    buckets = {one.name: one.buckets for one in WORKER_FAMILIES if one.kind == "histogram"}
+    exported = [(name, one.edges) for name, _, one in distributions_of(Counters())]
+    assert {name for name, _ in exported} == set(buckets)
+    assert [(name, edges) for name, edges in exported if edges != buckets[name]] == []
 
 
 def test_a_value_on_an_edge_belongs_to_its_bucket():

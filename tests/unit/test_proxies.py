@@ -221,6 +221,7 @@ async def test_a_backend_that_does_not_answer_in_time_is_error_100():
         caller.say({"id": 1, "connect": {}})
         assert (await caller.reply(1))["error"]["code"] == 100
         assert worker.counters.errors["handler"] == 1
+        assert worker.counters.slow_handlers["connecting"] == 1
 
 
 async def test_a_backend_that_is_away_is_error_100():

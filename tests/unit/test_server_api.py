@@ -216,6 +216,7 @@ async def test_a_body_that_is_no_object_is_400(body: bytes):
     async with worker().open() as one:
         answer = await post(one, "publish", body)
         assert (answer.status, answer.body) == (400, b"the body must be one JSON object\n")
+        assert one.counters.api_errors["107"] == 1
 
 
 @pytest.mark.parametrize(

@@ -32,6 +32,9 @@ _MEMORY_BYTES: Final = 1 << 30
 _BOOT_SECONDS: Final = 120.0
 # Environments may keep all cores of a machine busy; an answer that is late is no fault of a drill.
 _ANSWERED_WITHIN_SECONDS: Final = 20.0
+# Of an environment only: it listens on loopback, and lives as long as its drills.
+TOKEN_KEY: Final = "drill-token-key-drill-token-key-drill"  # noqa: S105 - of an environment only
+API_KEY: Final = "drill-api-key-drill-api-key-drill-api"
 _CHANNEL: Final = {
     "history_size": 1000,
     "history_ttl": "10m",
@@ -259,7 +262,13 @@ class Environment(MonitoredCluster):
         """The cluster's configuration, with some options overridden."""
         base: dict[str, Any] = {
             # Some drills flood: the limit of commands would end them.
-            "client": {"insecure": True, "queue_max_size": 65536, "command_rate_limit": 0},
+            "client": {
+                "insecure": True,
+                "queue_max_size": 65536,
+                "command_rate_limit": 0,
+                "token": {"hmac_secret_key": TOKEN_KEY},
+            },
+            "http_api": {"key": API_KEY},
             "channel": {"without_namespace": dict(_CHANNEL)},
             "session": {},
         }

@@ -33,7 +33,7 @@ _MOST_EVIDENCE: Final = 20_000
 
 def text(run: RunResult) -> str:
     """The page."""
-    results = sorted(run.results, key=lambda o: (_ORDER[o.result], o.alert))
+    results = sorted(run.results, key=lambda o: (_ORDER[o.result], o.name))
     sections = "\n".join(_section(result) for result in results)
     title = "Quiet when healthy" if run.kind == "soak" else "Alert drill"
     return f"""<!doctype html>
@@ -108,7 +108,7 @@ def _row(result: DrillResult) -> str:
     where = ", ".join(dict.fromkeys(str(receiver) for receiver in result.notified)) or "–"
     return (
         f'<tr class="{result.result}"><td>{_MARK[result.result]} {result.result}</td>'
-        f'<td><a href="#{escape(result.alert)}">{escape(result.alert)}</a></td>'
+        f'<td><a href="#{escape(result.name)}">{escape(result.name)}</a></td>'
         f"<td>{escape(result.severity)}</td>{cells}<td>{escape(where)}</td></tr>"
     )
 
@@ -132,8 +132,8 @@ def _section(result: DrillResult) -> str:
     if result.result == "failed":
         why = f'<p class="why">Not reached: <b>{escape(result.failed_at)}</b>. {escape(result.why)}</p>'
     evidence = "".join(_evidence(name, value) for name, value in result.evidence.items())
-    return f"""<section id="{escape(result.alert)}" class="{result.result}">
-<h2>{_MARK[result.result]} {escape(result.alert)} <small>{escape(result.severity)} · {escape(result.team)}</small></h2>
+    return f"""<section id="{escape(result.name)}" class="{result.result}">
+<h2>{_MARK[result.result]} {escape(result.name)} <small>{escape(result.severity)} · {escape(result.team)}</small></h2>
 {why}<div class="scroll">{timeline(result, threshold)}</div>
 <dl>{facts}</dl>
 {evidence}

@@ -45,7 +45,7 @@ def _case(suite: ET.Element, kind: str, result: DrillResult) -> None:
     seconds = (result.ended_at or result.started_at) - result.started_at
     facts = {
         "classname": f"{kind}.{result.severity}",
-        "name": result.alert,
+        "name": result.name,
         "time": f"{seconds:.1f}",
     }
     case = ET.SubElement(suite, "testcase", facts)

@@ -79,7 +79,7 @@ class Progress:
             self._ended += 1
         seconds = (result.ended_at or time.time()) - result.started_at
         style = _STYLE[result.result]
-        line = f"[{style}]{result.result:<9}[/] {result.alert:<28} {seconds:5.0f} s"
+        line = f"[{style}]{result.result:<9}[/] {result.name:<28} {seconds:5.0f} s"
         if (firing := result.seconds("firing")) is not None:
             line += f"   fired after {firing:.1f} s"
         self._say(line)
@@ -114,7 +114,7 @@ class Progress:
             running = list(self._running.values())
         for result, step in running:
             seconds = f"{now - result.started_at:.0f} s"
-            table.add_row(result.alert, result.environment, step, seconds, style="cyan")
+            table.add_row(result.name, result.environment, step, seconds, style="cyan")
         elapsed = f"{now - self._run.started_at:.0f} s"
         table.add_row(f"{self._ended} of {self._planned} ended", "", "", elapsed, style="bold")
         return table

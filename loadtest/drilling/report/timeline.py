@@ -51,7 +51,7 @@ def timeline(result: DrillResult, threshold: float | None = None) -> str:
     bottom = _MARKS_TOP + rows * _ROW
     elements = [*_bands(result, axis), *_values(result, axis, threshold), *marks]
     elements += _ticks(axis, bottom)
-    label = escape(f"Timeline of the drill of {result.alert}", quote=True)
+    label = escape(f"Timeline of the drill of {result.name}", quote=True)
     return (
         f'<svg viewBox="0 0 {_WIDTH} {bottom + 26}" role="img" aria-label="{label}"'
         f' class="timeline">{"".join(elements)}</svg>'
