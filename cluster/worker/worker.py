@@ -35,6 +35,7 @@ from cluster.websocket.accept import Acceptor
 from cluster.websocket.file_reserve import PausableListener
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
+from cluster.worker.shedding import ConnectionShedder
 from cluster.worker.status_pipe import StatusPipe
 from cluster.worker.stores import RedisStores
 
@@ -112,6 +113,14 @@ class Worker:
             timeout_seconds=config.broker.timeout,
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
+        self._shedder = ConnectionShedder(
+            config.balance,
+            self._server,
+            self._control,
+            self._counters,
+            is_ready=self._is_ready,
+            is_draining=self._stop.is_set,
+        )
         app = web_app.application(self._server)
         api.serve(
             app,
@@ -214,7 +223,7 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def _background_tasks(self) -> AsyncIterator[None]:
-        coroutines = (
+        coroutines = [
             self._stores.canary.run(),
             self._server.ping_clients(),
             self._server.close_overdue(),
@@ -225,7 +234,9 @@ class Worker:
             self._flush_metrics(),
             self._measure_lag(),
             self._watch_readiness(),
-        )
+        ]
+        if self._config.balance.enabled:
+            coroutines.append(self._shedder.run())
         tasks = [self._loop.create_task(one) for one in coroutines]
         for task in tasks:
             task.add_done_callback(self._task_stopped)
