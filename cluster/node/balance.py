@@ -32,6 +32,10 @@ _FULL_CPU: Final = 0.9
 _LONGEST_TURN_SECONDS: Final = 2.0
 #: The wait after attempts in vain is at most 2 to the power of this times as long.
 _MOST_DOUBLINGS: Final = 6
+#: An attempt closes so many times the surplus: behind a load balancer that chooses at random, half comes back.
+_ATTEMPT_SURPLUSES: Final = 2
+#: An attempt of whose connections so many came back was in vain.
+_IN_VAIN: Final = 0.75
 _WINDOW_SECONDS: Final = 60.0
 
 
@@ -75,10 +79,10 @@ class BalanceRules(NamedTuple):
 
 
 class _Attempt(NamedTuple):
-    """What a worker had when it began to close connections, how many it meant to close, and its end."""
+    """What a worker had when it began to close connections, how many it may close, and its end."""
 
     connections: int
-    surplus: int
+    most: int
     ended_at: float = 0.0
 
 
@@ -149,7 +153,8 @@ class Balance:
             self._uneven_since = now
             return 0
         if self._attempt is None:
-            self._attempt, self._left = _Attempt(own.connections, surplus), surplus
+            self._left = _ATTEMPT_SURPLUSES * surplus
+            self._attempt = _Attempt(own.connections, self._left)
         return self._close(min(surplus, self._left), own.connections, elapsed, now)
 
     def _forget_old(self, now: float) -> None:
@@ -188,12 +193,12 @@ class Balance:
         self._allowance = 0.0
 
     def _was_in_vain(self, connections: int, now: float, recent_seconds: float) -> bool:
-        """Whether more than half of what the last attempt has closed came back; asked once for each."""
+        """Whether most of what the last attempt has closed came back; asked once for each."""
         last, self._last_attempt = self._last_attempt, None
         if last is None:
             return False
         is_recent = now - last.ended_at <= recent_seconds + _WINDOW_SECONDS
-        if is_recent and connections > last.connections - last.surplus / 2:
+        if is_recent and connections > last.connections - (1 - _IN_VAIN) * last.most:
             return True
         self.attempts_in_vain = 0
         return False

