@@ -39,7 +39,7 @@ _IN_VAIN: Final = 0.75
 _WINDOW_SECONDS: Final = 60.0
 
 
-class WorkerState(StrEnum):
+class ReportedState(StrEnum):
     """What a worker does; connections are moved only while all are steady."""
 
     STEADY = "steady"
@@ -59,7 +59,7 @@ class WorkerLoad(msgspec.Struct, frozen=True):
 
     connections: int
     cpu: float = 0.0
-    state: str = WorkerState.STEADY
+    state: str = ReportedState.STEADY
     moving: int = 0
 
 
@@ -119,7 +119,9 @@ class Balance:
         self._peers[uid] = (now, load)
         return True
 
-    def own_load(self, connections: int, cpu: float, state: WorkerState, now: float) -> WorkerLoad:
+    def own_load(
+        self, connections: int, cpu: float, state: ReportedState, now: float
+    ) -> WorkerLoad:
         """The report of this worker."""
         # In a lease a client is back, and the report of its new worker is here.
         lease = self._rules.lease_seconds
@@ -171,7 +173,7 @@ class Balance:
         return (
             bool(members)
             and members == before
-            and all(load.state == WorkerState.STEADY for load in loads)
+            and all(load.state == ReportedState.STEADY for load in loads)
         )
 
     def _is_uneven(self, own: WorkerLoad, loads: list[WorkerLoad]) -> bool:

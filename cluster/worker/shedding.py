@@ -22,7 +22,7 @@ from cluster.connection import State
 from cluster.errors import FORCE_RECONNECT, ClientError
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.balance import Balance, BalanceRules, WorkerLoad, WorkerState
+from cluster.node.balance import Balance, BalanceRules, ReportedState, WorkerLoad
 from cluster.node.control import Control
 from cluster.websocket.client import WebSocketClient
 from cluster.websocket.server import WebSocketServer
@@ -76,7 +76,7 @@ class ConnectionShedder:
         self._settles_at = 0.0
         self._cpu = (time.monotonic(), time.process_time())
         self._cpu_share = 0.0
-        self._reported_state: WorkerState | None = None
+        self._reported_state: ReportedState | None = None
         self._reports_at = 0.0
         self._commands: dict[str, int] = {}
         self._warned_at = 0
@@ -107,23 +107,23 @@ class ConnectionShedder:
                 await self._close(count, now, ends_at)
             await asyncio.sleep(max(0.0, ends_at - time.monotonic()))
 
-    def _state(self, now: float) -> WorkerState:
+    def _state(self, now: float) -> ReportedState:
         if self._is_draining():
-            return WorkerState.DRAINING
+            return ReportedState.DRAINING
         if not self._is_ready():
             self._has_recovered = True
             self._settles_at = now + _SETTLED_INTERVALS * self._interval
-            return WorkerState.RECOVERING
+            return ReportedState.RECOVERING
         if now < self._settles_at:
-            return WorkerState.RECOVERING if self._has_recovered else WorkerState.STARTING
-        return WorkerState.STEADY
+            return ReportedState.RECOVERING if self._has_recovered else ReportedState.STARTING
+        return ReportedState.STEADY
 
     async def _report_due(self, load: WorkerLoad, now: float) -> None:
         """Report if it is time to, or if the state has changed; not to a store that is away."""
         is_due = now >= self._reports_at or load.state != self._reported_state
         if not is_due or not self._is_ready():
             return
-        self._reports_at, self._reported_state = now + self._interval, WorkerState(load.state)
+        self._reports_at, self._reported_state = now + self._interval, ReportedState(load.state)
         (before, cpu_before), self._cpu = self._cpu, (now, time.process_time())
         self._cpu_share = (self._cpu[1] - cpu_before) / max(now - before, 0.001)
         try:
@@ -150,7 +150,7 @@ class ConnectionShedder:
         times = sorted(random.uniform(now, ends_at) for _ in clients)
         for due, client in zip(times, clients, strict=True):
             await asyncio.sleep(max(0.0, due - time.monotonic()))
-            if self._state(time.monotonic()) is not WorkerState.STEADY:
+            if self._state(time.monotonic()) is not ReportedState.STEADY:
                 return
             if client.connection.state is State.CONNECTED:
                 self._counters.connections_shed += 1

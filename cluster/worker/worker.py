@@ -113,14 +113,7 @@ class Worker:
             timeout_seconds=config.broker.timeout,
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
-        self._shedder = ConnectionShedder(
-            config.balance,
-            self._server,
-            self._control,
-            self._counters,
-            is_ready=self._is_ready,
-            is_draining=self._stop.is_set,
-        )
+        self._shedder = self._make_shedder(config)
         app = web_app.application(self._server)
         api.serve(
             app,
@@ -140,6 +133,16 @@ class Worker:
             logs_requests=config.log.level == "debug",
             idle_seconds=config.client.stale_close_delay,
             shutdown_seconds=config.shutdown.drain_window,
+        )
+
+    def _make_shedder(self, config: Config) -> ConnectionShedder:
+        return ConnectionShedder(
+            config.balance,
+            self._server,
+            self._control,
+            self._counters,
+            is_ready=self._is_ready,
+            is_draining=self._stop.is_set,
         )
 
     def _count_log_event(self, level: str) -> None:

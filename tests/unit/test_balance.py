@@ -16,11 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from cluster.node import balance as balance_module
-from cluster.node.balance import Balance, BalanceRules, WorkerLoad, WorkerState
+from cluster.node.balance import Balance, BalanceRules, ReportedState, WorkerLoad
 
 RULES = BalanceRules(threshold=0.1, after_seconds=30, share_per_minute=0.3, lease_seconds=15)
 INTERVAL = 5
-STEADY = WorkerState.STEADY
+STEADY = ReportedState.STEADY
 
 starts = st.lists(st.integers(min_value=0, max_value=300), min_size=2, max_size=5)
 seeds = st.integers(min_value=0, max_value=2**32)
@@ -194,9 +194,9 @@ def test_clients_that_cannot_go_elsewhere_are_closed_more_and_more_rarely():
     assert hours[-1] <= 100
 
 
-@pytest.mark.parametrize("state", [s for s in WorkerState if s is not STEADY])
+@pytest.mark.parametrize("state", [s for s in ReportedState if s is not STEADY])
 @pytest.mark.parametrize("place", [0, 1, 2])
-def test_nothing_moves_while_a_worker_drains_starts_or_recovers(state: WorkerState, place: int):
+def test_nothing_moves_while_a_worker_drains_starts_or_recovers(state: ReportedState, place: int):
     simulation = Simulation([300, 300, 0])
     simulation.workers[place].state = state
     simulation.run(600)
