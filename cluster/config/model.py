@@ -318,6 +318,32 @@ class AppConfig:
 
 
 @dataclass(frozen=True, slots=True)
+class BalanceConfig:
+    """Moving connections from workers that have more than the others."""
+
+    enabled: bool = boolean(
+        False, text="close surplus connections with 3011, so that their clients reconnect elsewhere"
+    )
+    interval: float = seconds(
+        5.0, minimum=0.1, text="time between two reports of a worker; after three it counts as gone"
+    )
+    threshold_percent: int = integer(
+        10,
+        minimum=1,
+        maximum=100,
+        text="distance from the mean at which a worker is out of balance",
+    )
+    after: float = seconds(
+        30.0,
+        minimum=0.1,
+        text="time for which the workers must be out of balance, and all be ready",
+    )
+    shed_percent_per_minute: int = integer(
+        30, minimum=1, maximum=100, text="most of its connections that a worker closes in a minute"
+    )
+
+
+@dataclass(frozen=True, slots=True)
 class LogConfig:
     """The level and format of the logs."""
 
@@ -345,4 +371,5 @@ class Config:
     console: ConsoleConfig = field(default_factory=ConsoleConfig)
     http_api: HttpApiConfig = field(default_factory=HttpApiConfig)
     app: AppConfig = field(default_factory=AppConfig)
+    balance: BalanceConfig = field(default_factory=BalanceConfig)
     log: LogConfig = field(default_factory=LogConfig)

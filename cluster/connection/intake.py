@@ -80,6 +80,13 @@ class CommandIntake:
         """Whether commands wait for a subscribe, or for the next turn."""
         return bool(self._waiting or self._undecoded)
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether the client is connected and none of its commands is in progress."""
+        return self.state is State.CONNECTED and not (
+            self._pending or self._waiting or self._subscribing
+        )
+
     # --- from the client -------------------------------------------------------------------
 
     def receive(self, payload: bytes) -> list[Action]:

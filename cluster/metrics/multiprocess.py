@@ -229,6 +229,17 @@ def live_sum(path: Path, name: str) -> float:
     return total
 
 
+def live_values(path: Path, name: str) -> dict[str, float]:
+    """Return one summed gauge per lane; reads only the files that contain it."""
+    found: dict[str, float] = {}
+    for file in path.glob("gauge_livesum_*.db"):
+        with suppress(*_CORRUPT):
+            values = [value for key, value in entries(file) if f'"{name}"' in key]
+            if values:
+                found[file.stem.rpartition("_")[2]] = sum(values)
+    return found
+
+
 class WorkerValue(NamedTuple):
     """One series of one lane."""
 

@@ -26,7 +26,7 @@ from prometheus_client.registry import Collector
 
 from cluster.metrics import system
 from cluster.metrics.catalogue import LOG_LEVELS, LOG_OUTPUTS, SUPERVISOR_FAMILIES, Family
-from cluster.metrics.multiprocess import WorkerCollector
+from cluster.metrics.multiprocess import WorkerCollector, live_values
 
 CONTENT_TYPE: Final = CONTENT_TYPE_PLAIN_0_0_4
 
@@ -80,7 +80,7 @@ class SupervisorMetrics:
             },
             failed=lambda: self.count("app_metrics_collect_errors_total"),
         )
-        self._values = _ValueCollector(running, self._lanes)
+        self._values = _ValueCollector(path, running, self._lanes)
         self.version = version
         self.set("app_build_info", 1, version=version, revision=revision)
         self.set("app_deployment_timestamp_seconds", time.time(), version=version)
@@ -135,7 +135,10 @@ class SupervisorMetrics:
 class _ValueCollector(Collector):
     """Families whose values are set, or read from the kernel at a scrape."""
 
-    def __init__(self, running: Callable[[], Mapping[str, int]], lanes: WorkerCollector) -> None:
+    def __init__(
+        self, path: Path, running: Callable[[], Mapping[str, int]], lanes: WorkerCollector
+    ) -> None:
+        self._path = path
         self.values: dict[str, dict[tuple[str, ...], float]] = {}
         self.used_before: dict[str, float] = {}
         self._running = running
@@ -166,6 +169,8 @@ class _ValueCollector(Collector):
         resident: dict[tuple[str, ...], float] = {}
         open_fds: dict[tuple[str, ...], float] = {}
         max_fds: dict[tuple[str, ...], float] = {}
+        connections: dict[tuple[str, ...], float] = {}
+        counted = live_values(self._path, "app_active_connections")
         for lane, pid in self._running().items():
             usage = system.process(pid)
             if usage is None:
@@ -174,7 +179,10 @@ class _ValueCollector(Collector):
             resident[lane,] = usage.resident_bytes
             open_fds[lane,] = usage.open_fds
             max_fds[lane,] = usage.max_fds
+            if lane in counted:
+                connections[lane,] = counted[lane]
         return {
+            "app_worker_connections": connections,
             "app_worker_cpu_seconds_total": used,
             "app_worker_resident_memory_bytes": resident,
             "app_worker_open_fds": open_fds,

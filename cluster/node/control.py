@@ -2,7 +2,8 @@
 
 A *command* ("disconnect this user") is kept for a minute, so a worker whose link to the store broke reads
 what it missed. Each worker runs commands one at a time, in the order of the stream. A *question* ("who is
-connected?") is not kept; its answers come back on a channel of the worker that asked, within a time.
+connected?") is not kept; its answers come back on a channel of the worker that asked, within a time. A *report* ("I have so many connections") is neither kept
+nor answered.
 
 Guarantees
 - Whoever is subscribed at the store counts as alive: a question waits for that many answers. Those that
@@ -92,6 +93,7 @@ class _Kind(NamedTuple):
     decode: Callable[[bytes], Any]
     handler: Handler
     is_question: bool
+    take: Callable[[str, Any], None] | None = None
 
 
 class _Waiting:
@@ -161,6 +163,10 @@ class Control:
         """Answer questions of a kind with what this returns: anything that msgspec encodes."""
         self._kinds[kind] = _Kind(msgspec.json.Decoder(shape).decode, answer, is_question=True)
 
+    def on_report(self, kind: str, shape: type[T], take: Callable[[str, T], None]) -> None:
+        """Call this with the sender's uid and its report, at once; it must be cheap and not raise."""
+        self._kinds[kind] = _Kind(msgspec.json.Decoder(shape).decode, _no_handler, False, take)
+
     async def start(self) -> None:
         """Subscribe, and take the present position; may be tried again.
 
@@ -187,10 +193,21 @@ class Control:
         Raises:
             ClientError: 107 if the message is too large, 100 if the store is unavailable.
         """
+        await self._tell(kind, message, _KEPT)
+
+    async def report(self, kind: str, message: Any) -> None:
+        """Send a report to all workers, this one included; one that is away misses it.
+
+        Raises:
+            ClientError: as `tell`.
+        """
+        await self._tell(kind, message, _NOT_KEPT)
+
+    async def _tell(self, kind: str, message: Any, history: HistoryPolicy) -> None:
         body = self._encoded(kind, message, 0)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._send(ALL, body, _KEPT)
+                await self._send(ALL, body, history)
         except (StoreError, TimeoutError) as error:
             raise self._failed("control_command_failed", error) from None
 
@@ -341,7 +358,9 @@ class Control:
             self._counters["invalid"] += 1
             return
         self._counters["received"] += 1
-        if kind.is_question:
+        if kind.take is not None:
+            kind.take(envelope.sender, message)
+        elif kind.is_question:
             self._answer_soon(envelope, kind, message)
         elif len(self._commands) >= MOST_WAITING:
             self._overflowed(envelope.kind)
@@ -412,6 +431,10 @@ class Control:
             self._errors["internal"] += 1
             log.error("control_handler_failed", message=type(message).__name__, exc_info=error)
             return None
+
+
+async def _no_handler(_: Any) -> None:
+    """A report has none: it is taken at once."""
 
 
 def _raw(message: Any) -> msgspec.Raw:

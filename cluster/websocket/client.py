@@ -95,6 +95,16 @@ class WebSocketClient(ActionPerformer):
         self._full_at = self._rate.full_at(0.0, self._rate.slice, self.opened_at)
         self._counters.connections_opened += 1
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether none of its commands is in progress, and nothing is unsent."""
+        transport = self._transport
+        return (
+            self.connection.is_idle
+            and transport is not None
+            and not transport.get_write_buffer_size()
+        )
+
     # --- from the socket -------------------------------------------------------------------
 
     def native_pong(self) -> None:

@@ -103,7 +103,8 @@ class WebSocketServer:
         self._addresses = AddressLimits(
             config.client, trusted_networks(config.server.trusted_proxies)
         )
-        self.clients: set[WebSocketClient] = set()
+        # In the order in which they came.
+        self.clients: dict[WebSocketClient, None] = {}
         self._connection_type: type[Connection] = Connection
         self._header_names: tuple[str, ...] = ()
         if node.application is not None:
@@ -189,7 +190,7 @@ class WebSocketServer:
         return self._addresses.key(peer[0], forwarded_for)
 
     def _add(self, transport: asyncio.Transport, client: WebSocketClient) -> None:
-        self.clients.add(client)
+        self.clients[client] = None
         client.timer_slot = self._timing_wheel.add(client)
         self._empty.clear()
         options = self._config.client
@@ -254,7 +255,7 @@ class WebSocketServer:
         self._closing.append((time.monotonic() + CLOSE_TIMEOUT_SECONDS, client))
 
     def left(self, client: WebSocketClient) -> None:
-        self.clients.discard(client)
+        self.clients.pop(client, None)
         if client.address:
             self._addresses.closed(client.address)
         self._timing_wheel.remove(client, client.timer_slot)

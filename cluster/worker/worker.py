@@ -35,6 +35,7 @@ from cluster.websocket.accept import Acceptor
 from cluster.websocket.file_reserve import PausableListener
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
+from cluster.worker.shedding import ConnectionShedder
 from cluster.worker.status_pipe import StatusPipe
 from cluster.worker.stores import RedisStores
 
@@ -112,6 +113,7 @@ class Worker:
             timeout_seconds=config.broker.timeout,
         )
         self._server = WebSocketServer(config, self._node, self._counters, is_ready=self._is_ready)
+        self._shedder = self._make_shedder(config)
         app = web_app.application(self._server)
         api.serve(
             app,
@@ -131,6 +133,16 @@ class Worker:
             logs_requests=config.log.level == "debug",
             idle_seconds=config.client.stale_close_delay,
             shutdown_seconds=config.shutdown.drain_window,
+        )
+
+    def _make_shedder(self, config: Config) -> ConnectionShedder:
+        return ConnectionShedder(
+            config.balance,
+            self._server,
+            self._control,
+            self._counters,
+            is_ready=self._is_ready,
+            is_draining=self._stop.is_set,
         )
 
     def _count_log_event(self, level: str) -> None:
@@ -214,7 +226,7 @@ class Worker:
 
     @contextlib.asynccontextmanager
     async def _background_tasks(self) -> AsyncIterator[None]:
-        coroutines = (
+        coroutines = [
             self._stores.canary.run(),
             self._server.ping_clients(),
             self._server.close_overdue(),
@@ -225,7 +237,9 @@ class Worker:
             self._flush_metrics(),
             self._measure_lag(),
             self._watch_readiness(),
-        )
+        ]
+        if self._config.balance.enabled:
+            coroutines.append(self._shedder.run())
         tasks = [self._loop.create_task(one) for one in coroutines]
         for task in tasks:
             task.add_done_callback(self._task_stopped)

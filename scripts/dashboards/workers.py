@@ -49,12 +49,30 @@ WORKERS = Page(
                 Panel(
                     "balance",
                     "Balance",
-                    "Connections of each replica by the mean of all: 1 is even. Connections do not move by themselves.",
+                    "How far the worker that is furthest from the mean is from it, as a share of the mean: 0 is even."
+                    " Above 0.5 for ten minutes fires ConnectionsUnbalanced, if workers have more than 50 on average.",
+                    "percentunit",
+                    (Query('job:app_connection_skew:ratio{job="$job"}', "skew"),),
+                    limits=(0.5,),
+                ),
+                Panel(
+                    "worker-connections",
+                    "Connections of each worker",
+                    "Open connections, and their mean. balance.enabled moves what one has above the others.",
+                    "short",
+                    (
+                        Query(of("app_worker_connections"), "{{instance}} {{worker}}"),
+                        Query('job:app_worker_connections:avg{job="$job"}', "mean"),
+                    ),
+                ),
+                Panel(
+                    "connections-shed",
+                    "Connections moved",
+                    "Connections per minute that workers close so that their clients reconnect elsewhere.",
                     "short",
                     (
                         Query(
-                            f"sum by (instance) ({of('app_active_connections')}) / on () group_left"
-                            f" clamp_min(avg (sum by (instance) ({of('app_active_connections')})), 1)",
+                            f"sum by (instance) (rate({of('app_connections_shed_total')}[2m])) * 60",
                             "{{instance}}",
                         ),
                     ),

@@ -115,6 +115,19 @@ async def test_all_workers_run_the_commands_of_several_in_the_same_order(bench: 
     assert workers[0].notes == workers[1].notes == workers[2].notes
 
 
+async def test_a_report_reaches_every_worker_with_its_sender_and_is_not_kept(bench: Bench):
+    one, two = await speakers(bench, 2)
+    heard: list[tuple[str, str]] = []
+    for each in (one, two):
+        each.control.on_report("load", Note, lambda uid, note: heard.append((uid, note.text)))
+    for number in range(3):
+        await one.control.report("load", Note(str(number)))
+    await until(lambda: len(heard) == 6, 10, "both have heard all")
+    assert sorted(heard) == sorted([("w0", str(number)) for number in range(3)] * 2)
+    # It takes no place in the stream of commands.
+    assert (await one.broker.read(ALL, control_module._KEPT)).top.offset == 0
+
+
 async def test_a_question_is_answered_by_every_worker(bench: Bench):
     workers = await speakers(bench, 3)
     gathered = await workers[0].control.ask("who", Note("x"))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from tests.rules.cases_seed import ABOVE, BELOW, HALF, burst
 from tests.rules.timeline import (
     Case,
+    Piece,
     Series,
     add,
     app,
@@ -15,6 +16,7 @@ from tests.rules.timeline import (
     gone,
     hold,
     moment,
+    of,
     pending,
 )
 
@@ -37,6 +39,15 @@ def lag(tenth: float, quarter: float, *, instance: str = "a") -> list[Series]:
 
 def limit(*, instance: str = "a") -> Series:
     return app("app_memory_limit_bytes", hold(1000, "150m"), instance=instance)
+
+
+def loads(*pieces: Piece, instance: str = "a", worker: str = "w0a") -> list[Series]:
+    """The connections of a worker, and as many of another job, which do not count."""
+    labels = {"instance": instance, "worker": worker}
+    return [
+        app("app_worker_connections", *pieces, **labels),
+        of("staging", "app_worker_connections", *pieces, **labels),
+    ]
 
 
 WORKERS: dict[str, list[Case]] = {
@@ -276,5 +287,31 @@ CAPACITY: dict[str, list[Case]] = {
               app("up", hold(1, "10m"), gone("20m"), instance="b")],
              {"10m": pending(), "12m": firing()},
              ("12m", "2 replicas that answered in the last hour are gone")),
+    ],
+    "ConnectionsUnbalanced": [
+        Case("52 % above and below a mean of 100, and one between", "fires boundary resolves",
+             [*loads(hold(100, "1m"), hold(152, "12m"), hold(148, "2m")),
+              *loads(hold(100, "13m"), hold(100, "2m"), worker="w1a"),
+              *loads(hold(100, "1m"), hold(48, "12m"), hold(52, "2m"), worker="w2a")],
+             {"45s": [], "1m": pending(job=JOB), "10m45s": pending(job=JOB),
+              "11m": firing(job=JOB), "12m45s": firing(job=JOB), "13m": []},
+             ("11m", ("The connections of a worker differ from the mean of all by 52% of it, for ten"
+              " minutes: capacity is not used, or one worker carries the load of others"))),
+        Case("48 %", "below",
+             [*loads(hold(148, "13m")), *loads(hold(52, "13m"), worker="w1a")], {"12m": []}),
+        Case("exactly half", "below",
+             [*loads(hold(150, "13m")), *loads(hold(50, "13m"), worker="w1a")], {"12m": []}),
+        Case("all of 52 a worker, and of exactly 50", "boundary",
+             [*loads(hold(104, "13m"), hold(100, "5m")), *loads(hold(0, "18m"), worker="w1a")],
+             {"12m": firing(job=JOB), "14m": []}),
+        Case("no connection at all", "below",
+             [*loads(hold(0, "13m")), *loads(hold(0, "13m"), worker="w1a")], {"12m": []}),
+        Case("the full worker goes", "vanishes",
+             [*loads(hold(300, "12m"), gone("3m")), *loads(hold(0, "15m"), worker="w1a")],
+             {"11m45s": firing(job=JOB), "12m15s": []}),
+        Case("one of ten replicas is empty, and then none", "replicas",
+             [*loads(hold(0, "12m"), hold(100, "3m")),
+              *(one for i in "bcdefghij" for one in loads(hold(100, "15m"), instance=i))],
+             {"11m": firing(job=JOB), "12m15s": []}),
     ],
 }  # fmt: skip

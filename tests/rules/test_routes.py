@@ -48,6 +48,7 @@ RECEIVERS = {
     "FileDescriptorsExhausting": [TEAM],
     "MemoryWillHitLimit": [TEAM],
     "ReplicaLost": [TEAM],
+    "ConnectionsUnbalanced": [TEAM],
     "HighClientErrorRate": [TEAM],
     "HighLogErrorRate": [TEAM],
     "ErrorBudgetFastBurn": [ONCALL],
