@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from cluster.config.channel_options import ChannelConfig, ChannelOptions, Namespace
 from cluster.config.channel_regex import ChannelRegex
-from cluster.config.checks import proxies_in_use
+from cluster.config.checks import proxies_in_use, proxy_section
 from cluster.config.model import (
     AdminConfig,
     ApiKeyConfig,
@@ -72,6 +72,7 @@ __all__ = [
     "load",
     "printable",
     "proxies_in_use",
+    "proxy_section",
     "service_variables",
     "to_json",
     "without_password",

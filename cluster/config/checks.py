@@ -17,7 +17,7 @@ from cluster.config.channel_options import ChannelOptions
 from cluster.config.channel_regex import regex_fault
 from cluster.config.model import Config, TokenConfig
 from cluster.config.option_fields import MAXIMUM_PORT
-from cluster.config.proxy_options import ProxyOptions
+from cluster.config.proxy_options import CHANNEL_PROXIES, DEFAULT_PROXY, ProxyOptions
 from cluster.config.public_keys import has_keys, public_key
 from cluster.config.reader import problem
 from cluster.config.redis_url import REDIS_SCHEMES, Address
@@ -326,34 +326,69 @@ def _app(config: Config) -> Iterator[Problem]:
 
 
 def _proxies(config: Config) -> Iterator[Problem]:
-    used = list(proxies_in_use(config))
-    for path in used:
-        options: ProxyOptions = attrgetter(path)(config)
+    names = [DEFAULT_PROXY, *(one.name for one in config.proxies)]
+    for key, name in _proxy_names(config):
+        if name not in names:
+            yield problem(key, name, f"give one of {', '.join(names)}")
+    used = proxies_in_use(config)
+    for path, options in used.items():
         if not _is_url(options.endpoint, ("http", "https")):
             advice = "give the URL of the backend, such as http://127.0.0.1:3000/connect"
             yield problem(f"{path}.endpoint", options.endpoint, advice)
-        for name in options.http_headers:
-            if not _HEADER_NAME.fullmatch(name) or name.lower() in _NOT_PASSED_ON:
-                advice = "give names of headers, but none of the connection or of the body"
-                yield problem(f"{path}.http_headers", name, advice)
+        given = {
+            "http_headers": options.http_headers,
+            "http.static_headers": [name for name, _ in options.http.static_headers],
+        }
+        for option, headers in given.items():
+            for name in headers:
+                if not _HEADER_NAME.fullmatch(name) or name.lower() in _NOT_PASSED_ON:
+                    advice = "give names of headers, but none of the connection or of the body"
+                    yield problem(f"{path}.{option}", name, advice)
     if used and config.app.target:
-        yield problem("app.target", config.app.target, f"give either it or {used[0]}, not both")
+        yield problem(
+            "app.target", config.app.target, f"give either it or {next(iter(used))}, not both"
+        )
     if config.client.proxy.refresh.enabled and not config.client.proxy.connect.enabled:
         key = "client.proxy.refresh.enabled"
         yield problem(key, True, "it needs client.proxy.connect.enabled = true")
 
 
-def proxies_in_use(config: Config) -> Iterator[str]:
-    """The sections of the proxies that are asked."""
-    for kind in ("connect", "refresh"):
-        if getattr(config.client.proxy, kind).enabled:
-            yield f"client.proxy.{kind}"
-    spaces = [config.channel.without_namespace, *(one.options for one in config.channel.namespaces)]
-    for kind in ("subscribe", "publish"):
-        if any(getattr(options, f"{kind}_proxy_enabled") for options in spaces):
-            yield f"channel.proxy.{kind}"
+def _proxy_names(config: Config) -> Iterator[tuple[str, str]]:
+    """The options that name a proxy and are turned on, by key."""
+    spaces = {"channel.without_namespace": config.channel.without_namespace} | {
+        f"channel.namespaces[{index}]": one.options
+        for index, one in enumerate(config.channel.namespaces)
+    }
+    for path, options in spaces.items():
+        for kind in CHANNEL_PROXIES:
+            if getattr(options, f"{kind}_proxy_enabled"):
+                yield f"{path}.{kind}_proxy_name", getattr(options, f"{kind}_proxy_name")
     if config.rpc.without_namespace.proxy_enabled:
-        yield "rpc.proxy"
+        yield "rpc.without_namespace.proxy_name", config.rpc.without_namespace.proxy_name
+
+
+def proxies_in_use(config: Config) -> dict[str, ProxyOptions]:
+    """The proxies that are asked, by their sections; that of a named one is `proxies.<name>`."""
+    used: dict[str, ProxyOptions] = {}
+    for kind in ("connect", "refresh"):
+        options = getattr(config.client.proxy, kind)
+        if options.enabled:
+            used[f"client.proxy.{kind}"] = options
+    named = {f"proxies.{one.name}": one for one in config.proxies}
+    for key, name in _proxy_names(config):
+        kind = key.rpartition(".")[2].removesuffix("_proxy_name")
+        default = "rpc.proxy" if key.startswith("rpc.") else f"channel.proxy.{kind}"
+        section = proxy_section(default, name)
+        if section == default:
+            used[section] = attrgetter(section)(config)
+        elif section in named:
+            used[section] = named[section]
+    return used
+
+
+def proxy_section(default: str, name: str) -> str:
+    """The section of the proxy with a name; `default` is that of the event's kind."""
+    return default if name == DEFAULT_PROXY else f"proxies.{name}"
 
 
 def _keys(config: Config) -> Iterator[Problem]:

@@ -110,14 +110,16 @@ class Commands:
         assert application is not None
         async with application.in_order(connection) as its_turn:
             access = self._permissions.access(channel)
-            decided = await application.publishing(handle, channel, data)
+            policy, decided = access.history, await application.publishing(handle, channel, data)
             if decided is None:
                 self._permissions.allow(Operation.PUBLISH, channel, connection)
-                decided = data
-            if access.checks_data and not access.accepts(decided):
+            else:
+                data, skips_history = decided
+                policy = policy._replace(size=0) if skips_history else policy
+            if access.checks_data and not access.accepts(data):
                 raise BAD_REQUEST.fresh()
             await its_turn()
-            self._send(connection, channel, decided, access.history, done)
+            self._send(connection, channel, data, policy, done)
 
     def _send(
         self,
