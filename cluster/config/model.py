@@ -69,7 +69,7 @@ class PersonalChannelConfig:
         "", text="namespace of the personal channels, `<namespace>:#<user>`; none if empty"
     )
     single_connection: bool = boolean(
-        False, text="a connect closes the user's other connections to the same worker with 3504"
+        False, text="a connect closes the user's other connections, at all workers, with 3504"
     )
 
 

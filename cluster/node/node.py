@@ -208,6 +208,8 @@ class Node:
             config, permissions, self.channels.broker, self.reads, counters
         )
         self.application = self._callbacks_of(application)
+        #: Set by the server API, which has the control channel: tells all workers of a connection.
+        self.tell_of: Callable[[Client], Coroutine[Any, Any, None]] | None = None
 
     def _callbacks_of(self, application: Application | None) -> ApplicationCallbacks | None:
         if application is None:
@@ -390,6 +392,8 @@ class Node:
         if self._server_side.closes_others and user:
             for other in self.hub.subscribers(self._server_side.personal(user)):
                 self._close_other(other, client)
+            if self.tell_of is not None:
+                self.run(self.tell_of(client))
 
     def _close_other(self, subscriber: object, client: Client) -> None:
         other: Client = subscriber  # type: ignore[assignment]
