@@ -81,7 +81,8 @@ class ChannelOptions:
     publication_data_format: str = choice(
         "",
         ("", "json", "json_object", "binary"),
-        text="what a client may publish: empty is any data that is not empty; binary is refused",
+        text="what may be published; empty and binary are any data that is not empty: JSON, or bytes of"
+        " clients that speak Protobuf",
     )
     force_recovery_mode: str = choice(
         "stream",

@@ -253,9 +253,6 @@ def _options(path: str, options: ChannelOptions, has_users: bool) -> Iterator[Pr
     if options.allow_user_limited_channels and not has_users:
         key = f"{path}.allow_user_limited_channels"
         yield problem(key, True, "it needs channel.user_boundary, such as #")
-    if options.publication_data_format == "binary":
-        key = f"{path}.publication_data_format"
-        yield problem(key, "binary", "clients speak JSON: give json or json_object, or nothing")
     if fault := regex_fault(options.channel_regex):
         yield problem(f"{path}.channel_regex", options.channel_regex, fault)
 

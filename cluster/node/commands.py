@@ -181,9 +181,12 @@ class Commands:
             The position, (0, "") without history; or `ClientError` 100 as its exception.
 
         Raises:
-            ClientError: 102, 107 as the permissions say.
+            ClientError: 102, 107 as the permissions say, and 107 for data that is not of the channel's format.
         """
-        policy = self._permissions.history(channel)
+        access = self._permissions.access(channel)
+        if access.checks_data and not access.accepts_body(body):
+            raise BAD_REQUEST.fresh()
+        policy = access.history
         if skips_history:
             policy = policy._replace(size=0)
         sent: asyncio.Future[Position] = asyncio.get_running_loop().create_future()

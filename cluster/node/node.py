@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import orjson
 
 from cluster import __version__
 from cluster.application import Application, ApplicationCallbacks
+from cluster.application.client_handles import HandledClient
 from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config
@@ -170,6 +171,7 @@ class Node:
             revocations,
             counters,
             timeout_seconds=config.broker.timeout,
+            on_info_changed=self.info_changed,
         )
         self.permissions = permissions
         self.clients = ConnectedClients()
@@ -399,6 +401,13 @@ class Node:
         other: Client = subscriber  # type: ignore[assignment]
         if other is not client and other.connection.user == client.connection.user:
             other.perform(other.connection.disconnect(CONNECTION_LIMIT))
+
+    def info_changed(self, client: HandledClient) -> None:
+        """Show a client's new info, or that of a subscription, in the presence of its channels."""
+        if self.members is not None:
+            channels = client.connection.channels
+            infos = {name: one.info for name, one in channels.items()}
+            self.members.update(cast(Client, client), infos)
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
         """Remove a client: its subscriptions here, its reads, its hold on the session in the store."""

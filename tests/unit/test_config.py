@@ -173,10 +173,6 @@ def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
             {"channel.without_namespace.channel_regex": "(a"},
             "channel.without_namespace.channel_regex",
         ),
-        (
-            {"channel.without_namespace.publication_data_format": "binary"},
-            "channel.without_namespace.publication_data_format",
-        ),
         ({"channel.user_separator": "#"}, "channel.user_separator"),
         ({"client.proxy.connect.enabled": True}, "client.proxy.connect.endpoint"),
         (
