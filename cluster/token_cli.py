@@ -53,13 +53,20 @@ key = "{admin}"
 [http_api]
 key = "{api}"
 
-# Channels of the namespace "chat", such as "chat:42", keep their last publications for clients that come back.
+# Channels of the namespace "chat", such as "chat:42". Their last publications are kept for clients that come
+# back. Every user may subscribe; who is subscribed may publish, and read what was said and who is there.
+# Without an allow_ option nobody may: docs/how-to/namespaces.md.
 [[channel.namespaces]]
 name = "chat"
 history_size = 100
 history_ttl = "5m"
+presence = true
 allow_positioning = true
 allow_recovery = true
+allow_subscribe_for_client = true
+allow_publish_for_subscriber = true
+allow_history_for_subscriber = true
+allow_presence_for_subscriber = true
 """
 
 

@@ -19,6 +19,7 @@ from cluster.config import Config
 from cluster.metrics.counters import Counters
 from cluster.node.control import Control
 from cluster.node.node import Node
+from cluster.node.single_connection import SingleConnections
 from cluster.node.survey import Survey
 from cluster.node.user_commands import UserCommands
 
@@ -43,5 +44,6 @@ def serve(
         revocations: what is revoked and blocked; None to answer these methods with 108.
     """
     UserCommands(node, control, counters, channel_limit=config.client.channel_limit)
+    node.tell_of = SingleConnections(node, control).tell
     methods = ServerMethods(node, control, Survey(node, control, name=name), counters, revocations)
     add_routes(app, methods, counters, config=config.http_api, is_draining=is_draining)

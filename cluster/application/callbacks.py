@@ -233,18 +233,18 @@ class ApplicationCallbacks:
 
     async def publishing(
         self, handle: ApplicationClient, channel: str, data: bytes
-    ) -> bytes | None:
-        """Decide on a publish; returns the data to publish; None is no decision.
+    ) -> tuple[bytes, bool] | None:
+        """Decide on a publish; returns the data, and whether it is not kept; None is no decision.
 
         Raises:
             ClientError: 103 if the handler refuses it.
         """
         handler = self._handlers["publishing"]
 
-        def finish(answer: Any) -> bytes | None:
+        def finish(answer: Any) -> tuple[bytes, bool] | None:
             return publish_answer(answer, data)
 
-        decided: bytes | None = await self.calls.call(
+        decided: tuple[bytes, bool] | None = await self.calls.call(
             "publishing", handler, handle, Publishing(channel, data), finish=finish
         )
         return decided

@@ -57,14 +57,15 @@ def subscribe_answer(answer: Any, channel: str, user: str) -> SubscriptionClaims
     return SubscriptionClaims(channel, user, "", b"", b"", None, 0) if answer else None
 
 
-def publish_answer(answer: Any, data: bytes) -> bytes | None:
+def publish_answer(answer: Any, data: bytes) -> tuple[bytes, bool] | None:
     if isinstance(answer, PublishAnswer):
-        return data if answer.data is None else json_text.of(answer.data)
+        text = data if answer.data is None else json_text.of(answer.data)
+        return text, answer.skip_history
     if answer is False:
         raise HandlerRefusal(PERMISSION_DENIED)
     if answer is not None and answer is not True:
         raise _wrong(answer, "a PublishAnswer, True, False or None")
-    return data if answer else None
+    return (data, False) if answer else None
 
 
 def rpc_result(answer: Any) -> dict[str, Any]:

@@ -225,9 +225,15 @@ class SubscribeAnswer:
 
 @dataclass(frozen=True, slots=True)
 class PublishAnswer:
-    """Allows a publication; `data` takes the place of the client's, None keeps it."""
+    """Allows a publication.
+
+    Attributes:
+        data: takes the place of the client's; None keeps it.
+        skip_history: it is sent to the subscribers and not kept.
+    """
 
     data: Any = None
+    skip_history: bool = False
 
 
 # --- what the stream of a channel has -----------------------------------------------------

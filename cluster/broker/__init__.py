@@ -76,10 +76,16 @@ class StreamRead(NamedTuple):
 
 
 class Acknowledged(NamedTuple):
-    """A publication that the store has acknowledged: its position, and `hash` of its body."""
+    """A publication that the store has acknowledged or delivered.
+
+    Attributes:
+        body_hash: `hash` of its body.
+        at: when, as the loop's time.
+    """
 
     position: Position
     body_hash: int
+    at: float
 
 
 class BrokerListener(Protocol):
@@ -92,7 +98,7 @@ class BrokerListener(Protocol):
         """Joins and leaves of a subscribed channel, in order: `j` or `l`, and the ClientInfo as JSON."""
 
     def resumed(self, channel: str) -> None:
-        """The subscription was lost and works again; publications may be missing."""
+        """Publications may be missing: the subscription was lost and works again, or an epoch was ended."""
 
 
 class Broker(Protocol):
@@ -137,8 +143,13 @@ class Broker(Protocol):
     def is_subscribed(self, channel: str) -> bool:
         """Whether a subscription is confirmed now."""
 
-    def unsubscribe(self, channel: str) -> None:
-        """End the subscription."""
+    def unsubscribe(self, channel: str, delivered: Acknowledged | None = None) -> None:
+        """End the subscription.
+
+        Args:
+            delivered: what the channel's subscribers got last. If a failover loses it, the channel gets a
+                new epoch: they may come back with its offset.
+        """
 
     def acknowledged(self, channel: str) -> Acknowledged | None:
         """The last publication that this broker has sent to the stream of a subscribed channel.
@@ -183,5 +194,6 @@ class Broker(Protocol):
     async def renew_epoch(self, channel: str, epoch: str) -> Position:
         """End an epoch whose publications the store has lost; returns the stream's position then.
 
-        If the stream has another epoch by now, it stays as it is. Raises as `read` does.
+        Every subscriber of the channel is called with `resumed`. If the stream has another epoch by now,
+        it stays as it is. Raises as `read` does.
         """

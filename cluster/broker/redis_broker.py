@@ -2,8 +2,9 @@
 
 Of a channel there are `.meta` (hash: o top offset, e epoch, v version, ve its epoch), `.stream` (id =
 offset), `.result.<hash of an idempotency key>` (hash: o offset, e epoch), and the shard channel `.pub` with
-payloads `1:offset:epoch:accepted_ms:body`, and `2:` with joins and leaves, one a line
-(`cluster.presence.redis_presence` sends them); `cluster.resp.keys` has their names. All
+payloads `1:offset:epoch:accepted_ms:body`, `2:` with joins and leaves, one a line
+(`cluster.presence.redis_presence` sends them), and `3:` when an epoch was ended because the store has lost
+publications; `cluster.resp.keys` has their names. All
 keys of a channel share one hash tag, so that one script may touch them in a Redis Cluster. A
 payload of another form is counted and ignored: two versions may share the store during a roll.
 """
@@ -15,7 +16,7 @@ import hashlib
 import secrets
 import string
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Final
 
 from cluster.broker import (
     IDEMPOTENCY_MS,
@@ -33,10 +34,14 @@ from cluster.protocol import Position, Publication
 from cluster.resp.keys import KIND_CHANNEL
 from cluster.resp.router import Router
 from cluster.resp.scripts import PUBLISH, PUBLISH_CONDITIONAL, READ_STREAM, RENEW_EPOCH
+from cluster.resp.shard import Shard
 from cluster.resp.subscriptions import Subscriptions
 
 _NOWHERE = Position(0, "")
 _JOINS_AND_LEAVES = b"2:"
+_EPOCH_ENDED = b"3:"
+#: Of so many channels without a subscriber here, at least, the last publication is remembered: about 3 MiB.
+REMEMBERED: Final = 10_000
 
 
 class RedisBroker:
@@ -62,8 +67,12 @@ class RedisBroker:
         self._listener = listener
         self._counters = counters
         self._spare_epoch = new_epoch()
-        # Of each subscribed channel, the last publication that was acknowledged here.
+        self._loop = asyncio.get_running_loop()
+        # Of each subscribed channel, the last publication that was acknowledged here; of others, that or
+        # what was delivered last, in `_recent`, which becomes `_older` when it is full.
         self._acknowledged: dict[str, Acknowledged | None] = {}
+        self._recent: dict[str, Acknowledged] = {}
+        self._older: dict[str, Acknowledged] = {}
 
     def _key(self, channel: str, part: str) -> str:
         return f"{{{self._prefix}:{channel}}}.{part}"
@@ -83,8 +92,7 @@ class RedisBroker:
                 done(reply)
             elif history.size:
                 position = Position(reply[0], self._used(reply[1].decode()))
-                if channel in self._acknowledged:
-                    self._acknowledged[channel] = Acknowledged(position, hash(body))
+                self._keep(channel, position, body)
                 done(position)
             else:
                 done(_NOWHERE)
@@ -121,8 +129,8 @@ class RedisBroker:
                 return
             offset, epoch, suppressed_by = reply
             position = Position(offset, self._used(epoch.decode()))
-            if history.size and not suppressed_by and channel in self._acknowledged:
-                self._acknowledged[channel] = Acknowledged(position, hash(body))
+            if history.size and not suppressed_by:
+                self._keep(channel, position, body)
             done(ConditionalResult(position, suppressed_by.decode()))
 
         # The first key is the one that `publish` routes by, so that their order is kept.
@@ -150,9 +158,31 @@ class RedisBroker:
     def acknowledged(self, channel: str) -> Acknowledged | None:
         return self._acknowledged.get(channel)
 
-    def unsubscribe(self, channel: str) -> None:
-        self._acknowledged.pop(channel, None)
+    def unsubscribe(self, channel: str, delivered: Acknowledged | None = None) -> None:
+        for one in (delivered, self._acknowledged.pop(channel, None)):
+            known = self._recent.get(channel)
+            if one is not None and (known is None or one.at >= known.at):
+                self._remember(channel, one)
         self._subscriptions.unsubscribe(self._key(channel, "pub"))
+
+    def _keep(self, channel: str, position: Position, body: bytes) -> None:
+        acknowledged = Acknowledged(position, hash(body), self._loop.time())
+        if channel in self._acknowledged:
+            self._acknowledged[channel] = acknowledged
+        else:
+            self._remember(channel, acknowledged)
+
+    def _remember(self, channel: str, acknowledged: Acknowledged) -> None:
+        self._recent[channel] = acknowledged
+        if len(self._recent) >= REMEMBERED:
+            self._older, self._recent = self._recent, {}
+
+    def remembered(self, shard: Shard) -> dict[str, Acknowledged]:
+        """What was acknowledged here, or delivered before the last subscriber left, in channels of a server."""
+        subscribed = {name: one for name, one in self._acknowledged.items() if one is not None}
+        known = self._older | self._recent | subscribed
+        owner = self._router.shard_of
+        return {name: one for name, one in known.items() if owner(self._key(name, "meta")) is shard}
 
     async def read(
         self,
@@ -192,7 +222,9 @@ class RedisBroker:
 
     async def renew_epoch(self, channel: str, epoch: str) -> Position:
         offset, now = await self._router.call_script(
-            RENEW_EPOCH, (self._key(channel, "meta"),), (epoch, self._spare_epoch)
+            RENEW_EPOCH,
+            (self._key(channel, "meta"),),
+            (epoch, self._spare_epoch, self._key(channel, "pub")),
         )
         return Position(offset, self._used(now.decode()))
 
@@ -208,10 +240,13 @@ class RedisBroker:
     def _received(self, channel: str, payloads: list[bytes]) -> None:
         publications = []
         events: list[bytes] = []
+        is_ended = False
         for payload in payloads:
             publication = _parse(payload)
             if publication is None and payload.startswith(_JOINS_AND_LEAVES):
                 events += payload.removeprefix(_JOINS_AND_LEAVES).split(b"\n")
+            elif publication is None and payload == _EPOCH_ENDED:
+                is_ended = True
             elif publication is None:
                 self._counters.errors["broker"] += 1
             else:
@@ -220,6 +255,8 @@ class RedisBroker:
             self._listener.publications(channel, publications)
         if events:
             self._listener.joins_and_leaves(channel, events)
+        if is_ended:
+            self._listener.resumed(channel)
 
 
 def _parse(payload: bytes) -> Publication | None:

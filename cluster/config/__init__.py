@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from cluster.config.channel_options import ChannelConfig, ChannelOptions, Namespace
 from cluster.config.channel_regex import ChannelRegex
-from cluster.config.checks import proxies_in_use, proxy_timeouts
 from cluster.config.model import (
     AdminConfig,
     ApiKeyConfig,
@@ -32,6 +31,7 @@ from cluster.config.model import (
     WebsocketConfig,
 )
 from cluster.config.proxy_options import ProxyOptions
+from cluster.config.proxy_sections import proxies_in_use, proxy_section, proxy_timeouts
 from cluster.config.reader import known_keys
 from cluster.config.redis_url import REDIS_SCHEMES
 from cluster.config.sources import (
@@ -74,6 +74,7 @@ __all__ = [
     "load",
     "printable",
     "proxies_in_use",
+    "proxy_section",
     "proxy_timeouts",
     "service_variables",
     "to_json",

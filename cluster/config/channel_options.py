@@ -4,8 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from cluster.config.option_fields import boolean, choice, integer, optional, seconds, strings
-from cluster.config.proxy_options import ChannelProxies
+from cluster.config.option_fields import (
+    boolean,
+    choice,
+    integer,
+    optional,
+    seconds,
+    string,
+    strings,
+)
+from cluster.config.proxy_options import DEFAULT_PROXY, ChannelProxies
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,9 +63,15 @@ class ChannelOptions:
         False, text="the users that a channel names, as in `dialog#42,43`, may subscribe to it"
     )
     subscribe_proxy_enabled: bool = boolean(
-        False, text="channel.proxy.subscribe decides on a subscribe without a token"
+        False, text="a proxy decides on a subscribe without a token"
     )
-    publish_proxy_enabled: bool = boolean(False, text="channel.proxy.publish decides on a publish")
+    subscribe_proxy_name: str = string(
+        DEFAULT_PROXY, text="default is channel.proxy.subscribe; others are in proxies"
+    )
+    publish_proxy_enabled: bool = boolean(False, text="a proxy decides on a publish")
+    publish_proxy_name: str = string(
+        DEFAULT_PROXY, text="default is channel.proxy.publish; others are in proxies"
+    )
     channel_regex: str = optional(
         "",
         text="regular expression that the name must match after the namespace; it takes time that grows"
@@ -67,7 +81,8 @@ class ChannelOptions:
     publication_data_format: str = choice(
         "",
         ("", "json", "json_object", "binary"),
-        text="what a client may publish: empty is any data that is not empty; binary is refused",
+        text="what may be published; empty and binary are any data that is not empty: JSON, or bytes of"
+        " clients that speak Protobuf",
     )
     force_recovery_mode: str = choice(
         "stream",

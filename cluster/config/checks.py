@@ -17,7 +17,8 @@ from cluster.config.channel_options import ChannelOptions
 from cluster.config.channel_regex import regex_fault
 from cluster.config.model import Config, TokenConfig
 from cluster.config.option_fields import MAXIMUM_PORT
-from cluster.config.proxy_options import ProxyOptions
+from cluster.config.proxy_options import DEFAULT_PROXY
+from cluster.config.proxy_sections import proxies_in_use, proxy_names
 from cluster.config.public_keys import has_keys, public_key
 from cluster.config.reader import problem
 from cluster.config.redis_url import REDIS_SCHEMES, Address
@@ -32,13 +33,6 @@ _LESS_THAN: Final = (
     ("shutdown.timeout", "shutdown.stop_grace_period"),
 )
 _LONGEST_BOUNDARY: Final = 8
-_PROXY_HANDLERS: Final = {
-    "client.proxy.connect": "connecting",
-    "client.proxy.refresh": "refreshing",
-    "channel.proxy.subscribe": "subscribing",
-    "channel.proxy.publish": "publishing",
-    "rpc.proxy": "rpc",
-}
 _CONSOLE_URLS: Final = (
     "prometheus_url",
     "alertmanager_url",
@@ -260,9 +254,6 @@ def _options(path: str, options: ChannelOptions, has_users: bool) -> Iterator[Pr
     if options.allow_user_limited_channels and not has_users:
         key = f"{path}.allow_user_limited_channels"
         yield problem(key, True, "it needs channel.user_boundary, such as #")
-    if options.publication_data_format == "binary":
-        key = f"{path}.publication_data_format"
-        yield problem(key, "binary", "clients speak JSON: give json or json_object, or nothing")
     if fault := regex_fault(options.channel_regex):
         yield problem(f"{path}.channel_regex", options.channel_regex, fault)
 
@@ -333,42 +324,31 @@ def _app(config: Config) -> Iterator[Problem]:
 
 
 def _proxies(config: Config) -> Iterator[Problem]:
-    used = list(proxies_in_use(config))
-    for path in used:
-        options: ProxyOptions = attrgetter(path)(config)
+    names = [DEFAULT_PROXY, *(one.name for one in config.proxies)]
+    for key, name in proxy_names(config):
+        if name not in names:
+            yield problem(key, name, f"give one of {', '.join(names)}")
+    used = proxies_in_use(config)
+    for path, options in used.items():
         if not _is_url(options.endpoint, ("http", "https")):
             advice = "give the URL of the backend, such as http://127.0.0.1:3000/connect"
             yield problem(f"{path}.endpoint", options.endpoint, advice)
-        for name in options.http_headers:
-            if not _HEADER_NAME.fullmatch(name) or name.lower() in _NOT_PASSED_ON:
-                advice = "give names of headers, but none of the connection or of the body"
-                yield problem(f"{path}.http_headers", name, advice)
+        given = {
+            "http_headers": options.http_headers,
+            "http.static_headers": [name for name, _ in options.http.static_headers],
+        }
+        for option, headers in given.items():
+            for name in headers:
+                if not _HEADER_NAME.fullmatch(name) or name.lower() in _NOT_PASSED_ON:
+                    advice = "give names of headers, but none of the connection or of the body"
+                    yield problem(f"{path}.{option}", name, advice)
     if used and config.app.target:
-        yield problem("app.target", config.app.target, f"give either it or {used[0]}, not both")
+        yield problem(
+            "app.target", config.app.target, f"give either it or {next(iter(used))}, not both"
+        )
     if config.client.proxy.refresh.enabled and not config.client.proxy.connect.enabled:
         key = "client.proxy.refresh.enabled"
         yield problem(key, True, "it needs client.proxy.connect.enabled = true")
-
-
-def proxies_in_use(config: Config) -> Iterator[str]:
-    """The sections of the proxies that are asked."""
-    for kind in ("connect", "refresh"):
-        if getattr(config.client.proxy, kind).enabled:
-            yield f"client.proxy.{kind}"
-    spaces = [config.channel.without_namespace, *(one.options for one in config.channel.namespaces)]
-    for kind in ("subscribe", "publish"):
-        if any(getattr(options, f"{kind}_proxy_enabled") for options in spaces):
-            yield f"channel.proxy.{kind}"
-    if config.rpc.without_namespace.proxy_enabled:
-        yield "rpc.proxy"
-
-
-def proxy_timeouts(config: Config) -> dict[str, float]:
-    """Seconds that a backend may take to answer, by the kind of handler that asks it."""
-    sections: dict[str, ProxyOptions] = {
-        section: attrgetter(section)(config) for section in proxies_in_use(config)
-    }
-    return {_PROXY_HANDLERS[section]: one.timeout for section, one in sections.items()}
 
 
 def _keys(config: Config) -> Iterator[Problem]:

@@ -23,7 +23,7 @@ from cluster.config.option_fields import (
     strings,
     tables,
 )
-from cluster.config.proxy_options import ClientProxies, RpcConfig
+from cluster.config.proxy_options import ClientProxies, NamedProxy, RpcConfig
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ class PersonalChannelConfig:
         "", text="namespace of the personal channels, `<namespace>:#<user>`; none if empty"
     )
     single_connection: bool = boolean(
-        False, text="a connect closes the user's other connections to the same worker with 3504"
+        False, text="a connect closes the user's other connections, at all workers, with 3504"
     )
 
 
@@ -362,6 +362,7 @@ class Config:
     client: ClientConfig = field(default_factory=ClientConfig)
     channel: ChannelConfig = field(default_factory=ChannelConfig)
     rpc: RpcConfig = field(default_factory=RpcConfig)
+    proxies: tuple[NamedProxy, ...] = tables(NamedProxy)
     websocket: WebsocketConfig = field(default_factory=WebsocketConfig)
     session: SessionConfig = field(default_factory=SessionConfig)
     broker: BrokerConfig = field(default_factory=BrokerConfig)

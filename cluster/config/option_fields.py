@@ -53,6 +53,11 @@ def strings(*, is_secret: bool = False, text: str) -> Any:
     return option("strings", (), text, is_secret=is_secret)
 
 
+def headers(*, text: str) -> Any:
+    """Headers of HTTP, by name; their values may be secrets. The value is pairs of name and value."""
+    return option("headers", (), text, is_secret=True)
+
+
 def tables(of: type) -> Any:
     """A list of tables of the same options; each has a name of its own."""
     return field(default=(), metadata={"kind": "tables", "of": of})

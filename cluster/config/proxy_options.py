@@ -3,8 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import Final
 
-from cluster.config.option_fields import boolean, optional, seconds, strings
+from cluster.config.option_fields import boolean, headers, optional, seconds, string, strings
+
+#: The name of a proxy that stands for the section of the event's kind, such as channel.proxy.publish.
+DEFAULT_PROXY: Final = "default"
+#: The kinds of events that the options of a namespace send to a proxy.
+CHANNEL_PROXIES: Final = ("subscribe", "publish")
+
+
+@dataclass(frozen=True, slots=True)
+class ProxyHttpOptions:
+    """How requests to a backend are made."""
+
+    static_headers: tuple[tuple[str, str], ...] = headers(
+        text="headers of every request to the backend, such as Authorization"
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,6 +31,7 @@ class ProxyOptions:
     http_headers: tuple[str, ...] = strings(
         text="headers of a client's handshake that are passed on, such as Cookie"
     )
+    http: ProxyHttpOptions = field(default_factory=ProxyHttpOptions)
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +39,13 @@ class SwitchedProxyOptions(ProxyOptions):
     """The same for a kind that is not chosen by the options of channels."""
 
     enabled: bool = boolean(False, text="ask the backend")
+
+
+@dataclass(frozen=True, slots=True)
+class NamedProxy(ProxyOptions):
+    """The same for the namespaces that name it."""
+
+    name: str = string("", text="by which options such as subscribe_proxy_name refer to it")
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +68,8 @@ class ChannelProxies:
 class RpcMethodOptions:
     """Options of rpc methods."""
 
-    proxy_enabled: bool = boolean(False, text="send calls to rpc.proxy.endpoint")
+    proxy_enabled: bool = boolean(False, text="send calls to the proxy that proxy_name names")
+    proxy_name: str = string(DEFAULT_PROXY, text="default is rpc.proxy; others are in proxies")
 
 
 @dataclass(frozen=True, slots=True)

@@ -126,6 +126,21 @@ def _strings(value: object, limits: _Limits) -> tuple[str, ...]:
     raise _Wrong("give a list of strings, none of them empty")
 
 
+def _headers(value: object, limits: _Limits) -> tuple[tuple[str, str], ...]:
+    value = _of_json(value)
+    if isinstance(value, Mapping):
+        value = tuple(value.items())
+    pairs = value if isinstance(value, (list, tuple)) else (None,)
+    if all(
+        isinstance(pair, (list, tuple))
+        and len(pair) == 2
+        and all(isinstance(one, str) and one.isascii() and one.isprintable() for one in pair)
+        for pair in pairs
+    ):
+        return tuple((name, text) for name, text in pairs)
+    raise _Wrong("give a table of headers, with a text for each name, in ASCII and in one line")
+
+
 def _joined(words: list[str]) -> list[str]:
     """The words of a list; in a URL of Sentinel a comma separates hosts, and the path comes last."""
     joined: list[str] = []
@@ -156,6 +171,7 @@ _READERS: Final[Mapping[str, Callable[[object, _Limits], object]]] = {
     "string": _string,
     "secret": _string,
     "strings": _strings,
+    "headers": _headers,
 }
 
 

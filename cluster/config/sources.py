@@ -28,6 +28,8 @@ ENV_PREFIX: Final = "WS_CLUSTER_"
 DEVELOPMENT_FILE: Final = Path(__file__).resolve().parent / "development.toml"
 
 _MAXIMUM_SECRET_BYTES: Final = 65536
+#: Kinds of options that are printed as stars, and may stand in a file of their own.
+_SECRETS: Final = frozenset({"secret", "headers"})
 # Kubernetes describes each Service of the namespace in variables named after it, and one named
 # ws-cluster or ws-cluster-… has our prefix:
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -145,7 +147,7 @@ def _secrets(tree: Mapping[str, Any]) -> Iterator[tuple[_Tree, str, str]]:
     """The table in which each secret stands, the secret's name in it and its dotted key."""
     for key, option in options_of(Config):
         kind = option.metadata["kind"]
-        if kind not in {"secret", "tables"}:
+        if kind not in _SECRETS | {"tables"}:
             continue
         *sections, name = key.split(".")
         table: Any = tree
@@ -153,14 +155,20 @@ def _secrets(tree: Mapping[str, Any]) -> Iterator[tuple[_Tree, str, str]]:
             table = table.get(section) if isinstance(table, dict) else None
         if not isinstance(table, dict):
             continue
-        if kind == "secret":
+        if kind in _SECRETS:
             yield table, name, key
             continue
         tables = table.get(name, ())
         for index, item in enumerate(tables if isinstance(tables, list | tuple) else ()):
             for inner, of_table in options_of(option.metadata["of"]):
-                if isinstance(item, dict) and of_table.metadata["kind"] == "secret":
-                    yield item, inner, f"{key}[{index}].{inner}"
+                if of_table.metadata["kind"] not in _SECRETS:
+                    continue
+                *inner_sections, last = inner.split(".")
+                place: Any = item
+                for section in inner_sections:
+                    place = place.get(section) if isinstance(place, dict) else None
+                if isinstance(place, dict):
+                    yield place, last, f"{key}[{index}].{inner}"
 
 
 def _read_secret_file(

@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from cluster.config import ChannelOptions, Config
 from cluster.config.checks import check
+from cluster.config.proxy_options import NamedProxy
 from cluster.config.reader import ConfigReader, options_of
 from cluster.errors import Problem
 from cluster.import_config.counterparts import Counterpart, counterpart, is_own
@@ -24,6 +25,7 @@ from cluster.import_config.formats import Document
 from cluster.import_config.store_urls import store_of
 
 _NAMESPACES: Final = "channel.namespaces"
+_PROXIES: Final = "proxies"
 _WITHOUT_NAMESPACE: Final = "channel.without_namespace"
 _BARE_NUMBER: Final = re.compile(r"-?\d+(\.\d+)?")
 #: A mistake about such an option as a whole, such as a name that stands twice, loses not all of it.
@@ -82,6 +84,7 @@ class _Converter:
         self._kinds = {key: str(one.metadata["kind"]) for key, one in options_of(Config)}
         self._ours = known_options()
         self._channel_options = {name for name, _ in options_of(ChannelOptions)}
+        self._proxy_options = {name for name, _ in options_of(NamedProxy)}
         #: The option of Centrifugo that gave each of ours, where the names differ.
         self._sources: dict[str, str] = {}
 
@@ -94,6 +97,8 @@ class _Converter:
             row = counterpart(key)
             if key == _NAMESPACES and isinstance(value, list):
                 self._namespaces(value)
+            elif key == _PROXIES and isinstance(value, list):
+                self._proxies(value)
             elif key == "channel.history_meta_ttl":
                 continue
             elif key == "shutdown.timeout":
@@ -140,6 +145,32 @@ class _Converter:
             elif value not in _NOTHING and value not in ([], {}):
                 self._lose(f"{key}.{name}", self._unknown(name))
         return space
+
+    def _proxies(self, value: list[Any]) -> None:
+        proxies = []
+        for index, item in enumerate(value):
+            key = f"{_PROXIES}[{index}]"
+            if isinstance(item, dict):
+                proxies.append(self._proxy(item, key, ""))
+            else:
+                self._lose(key, "a proxy is a table with a name")
+        self._put(_PROXIES, proxies)
+
+    def _proxy(self, item: Document, key: str, path: str) -> Document:
+        proxy: Document = {}
+        for name, value in item.items():
+            row = counterpart(f"{_PROXIES}.{path}{name}")
+            if f"{path}{name}" in self._proxy_options:
+                proxy[name] = value
+                self.count += 1
+            elif isinstance(value, dict) and row is None:
+                if inner := self._proxy(value, f"{key}.{name}", f"{path}{name}."):
+                    proxy[name] = inner
+            elif row is not None:
+                self._remark(f"{key}.{name}", value, row)
+            elif value not in _NOTHING and value not in ([], {}):
+                self._lose(f"{key}.{name}", self._unknown(name))
+        return proxy
 
     def _history_meta_ttl(self, value: object) -> None:
         """There is a default for all channels there; here each namespace has its own."""

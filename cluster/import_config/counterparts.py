@@ -67,10 +67,7 @@ _API_ONLY: Final = "publish through the HTTP API instead: docs/how-to/publish-fr
 _FIXED: Final = "this character is fixed"
 _PATH: Final = "this path is fixed"
 _PROXY: Final = "no event is passed on to a backend in this way"
-_STATIC: Final = (
-    "the same headers for every request cannot be set: put a key into the endpoint's path"
-)
-_ONE_PROXY: Final = "all channels have the same endpoint, that of channel.proxy"
+_CODES: Final = "only an answer with status 200 is read: answer with an error or a disconnect in it"
 _BUFFERS: Final = "there is nothing to set: buffers grow and shrink with what is sent"
 _PRO: Final = "an option of Centrifugo PRO"
 
@@ -125,10 +122,10 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     ),
     "client.connect_code_to_unidirectional_disconnect": _none(_TRANSPORT),
     **{
-        f"{kind}.http": _none(_STATIC)
+        f"{kind}.http.status_to_code_transforms": _none(_CODES)
         for kind in (
             "client.proxy.connect", "client.proxy.refresh", "channel.proxy.subscribe",
-            "channel.proxy.publish", "rpc.proxy",
+            "channel.proxy.publish", "rpc.proxy", "proxies",
         )
     },
     "channel.proxy.sub_refresh": _none("a subscription that ends is subscribed to again"),
@@ -145,8 +142,6 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "channel.user_boundary": _none(f"{_FIXED}: #", "#"),
     "channel.user_separator": _none(f"{_FIXED}: the comma", ","),
     "channel.patterns": _none(_PRO),
-    "channel.without_namespace.subscribe_proxy_name": _none(_ONE_PROXY, "default"),
-    "channel.without_namespace.publish_proxy_name": _none(_ONE_PROXY, "default"),
     "channel.without_namespace.sub_refresh_proxy_name": _none(_PROXY, "default"),
     "channel.without_namespace.subscribe_stream_proxy_name": _none(_PROXY, "default"),
     "channel.without_namespace.sub_refresh_proxy_enabled": _none(_PROXY),
@@ -157,9 +152,7 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "channel.without_namespace.shared_position_sync": _none(
         "positions are compared once for each channel and worker already"
     ),
-    "rpc.namespaces": _none("all methods have the same endpoint, that of rpc.proxy"),
-    "rpc.without_namespace.proxy_name": _none(_ONE_PROXY, "default"),
-    "proxies": _none(_PROXY),
+    "rpc.namespaces": _none("all methods have the same endpoint, that of rpc.without_namespace"),
     # --- what is listened to
     "websocket.message_size_limit": Counterpart("websocket.message_size_limit"),
     "websocket.disabled": _none("WebSocket is always on"),

@@ -216,18 +216,22 @@ class Channels:
     def abort(self, channel: Channel) -> None:
         """Give a prepared join up."""
         if self._hub.join_abort(channel):
-            self._forget(channel.name)
+            self._forget(channel)
 
     def leave(self, name: str, subscriber: object) -> None:
         """Remove a subscriber."""
         if self._members is not None:
             self._members.leave(name, cast(MemberClient, subscriber))
-        if self._hub.leave(name, subscriber):
-            self._forget(name)
+        channel = self._hub.channels.get(name)
+        if channel is not None and self._hub.leave(name, subscriber):
+            self._forget(channel)
 
-    def _forget(self, name: str) -> None:
-        self._rechecks.discard(name)
-        self.broker.unsubscribe(name)
+    def _forget(self, channel: Channel) -> None:
+        self._rechecks.discard(channel.name)
+        delivered = None
+        if channel.last:
+            delivered = Acknowledged(channel.position, hash(channel.last), channel.active_at)
+        self.broker.unsubscribe(channel.name, delivered)
 
     # --- from the broker -------------------------------------------------------------------
 

@@ -110,14 +110,16 @@ class Commands:
         assert application is not None
         async with application.in_order(connection) as its_turn:
             access = self._permissions.access(channel)
-            decided = await application.publishing(handle, channel, data)
+            policy, decided = access.history, await application.publishing(handle, channel, data)
             if decided is None:
                 self._permissions.allow(Operation.PUBLISH, channel, connection)
-                decided = data
-            if access.checks_data and not access.accepts(decided):
+            else:
+                data, skips_history = decided
+                policy = policy._replace(size=0) if skips_history else policy
+            if access.checks_data and not access.accepts(data):
                 raise BAD_REQUEST.fresh()
             await its_turn()
-            self._send(connection, channel, decided, access.history, done)
+            self._send(connection, channel, data, policy, done)
 
     def _send(
         self,
@@ -179,9 +181,12 @@ class Commands:
             The position, (0, "") without history; or `ClientError` 100 as its exception.
 
         Raises:
-            ClientError: 102, 107 as the permissions say.
+            ClientError: 102, 107 as the permissions say, and 107 for data that is not of the channel's format.
         """
-        policy = self._permissions.history(channel)
+        access = self._permissions.access(channel)
+        if access.checks_data and not access.accepts_body(body):
+            raise BAD_REQUEST.fresh()
+        policy = access.history
         if skips_history:
             policy = policy._replace(size=0)
         sent: asyncio.Future[Position] = asyncio.get_running_loop().create_future()

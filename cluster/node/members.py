@@ -18,6 +18,7 @@ import heapq
 import itertools
 import random
 from collections import deque
+from collections.abc import Mapping
 from functools import partial
 from typing import Final, NamedTuple, Protocol
 
@@ -166,6 +167,19 @@ class Members:
         self.entries -= channel.mode.has_entries
         self._pushes.unwatch(name, subscriber)
         self._change(channel, LEAVE, subscriber, chan_info)
+
+    def update(self, subscriber: MemberClient, chan_infos: Mapping[str, bytes]) -> None:
+        """The info of a client has changed: its entries follow in this turn of the loop.
+
+        Args:
+            chan_infos: of its subscriptions, by channel.
+        """
+        for name, chan_info in chan_infos.items():
+            channel = self._channels.get(name)
+            if channel is not None and subscriber in channel.members:
+                channel.members[subscriber] = chan_info
+                if channel.mode.has_entries:
+                    self._change(channel, ADD, subscriber, chan_info)
 
     def receive(self, name: str, events: list[bytes]) -> None:
         """Joins and leaves of a channel have arrived; see `BrokerListener`."""

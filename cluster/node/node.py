@@ -9,12 +9,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, cast
 
 import orjson
 
 from cluster import __version__
 from cluster.application import Application, ApplicationCallbacks
+from cluster.application.client_handles import HandledClient
 from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
 from cluster.config import Config, proxy_timeouts
@@ -170,6 +171,7 @@ class Node:
             revocations,
             counters,
             timeout_seconds=config.broker.timeout,
+            on_info_changed=self.info_changed,
         )
         self.permissions = permissions
         self.clients = ConnectedClients()
@@ -208,6 +210,8 @@ class Node:
             config, permissions, self.channels.broker, self.reads, counters
         )
         self.application = self._callbacks_of(application)
+        #: Set by the server API, which has the control channel: tells all workers of a connection.
+        self.tell_of: Callable[[Client], Coroutine[Any, Any, None]] | None = None
 
     def _callbacks_of(self, application: Application | None) -> ApplicationCallbacks | None:
         if application is None:
@@ -391,11 +395,20 @@ class Node:
         if self._server_side.closes_others and user:
             for other in self.hub.subscribers(self._server_side.personal(user)):
                 self._close_other(other, client)
+            if self.tell_of is not None:
+                self.run(self.tell_of(client))
 
     def _close_other(self, subscriber: object, client: Client) -> None:
         other: Client = subscriber  # type: ignore[assignment]
         if other is not client and other.connection.user == client.connection.user:
             other.perform(other.connection.disconnect(CONNECTION_LIMIT))
+
+    def info_changed(self, client: HandledClient) -> None:
+        """Show a client's new info, or that of a subscription, in the presence of its channels."""
+        if self.members is not None:
+            channels = client.connection.channels
+            infos = {name: one.info for name, one in channels.items()}
+            self.members.update(cast(Client, client), infos)
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:
         """Remove a client: its subscriptions here, its reads, its hold on the session in the store."""

@@ -260,7 +260,7 @@ class ChannelAccess:
         self.options = verdicts.options
         self.history = verdicts.history
         self.verdicts = verdicts.others
-        self.checks_data = bool(verdicts.options.publication_data_format)
+        self.checks_data = verdicts.options.publication_data_format in ("json", "json_object")
         self.is_private = is_private
         self.users = users
 
@@ -296,6 +296,14 @@ class ChannelAccess:
         except json_text.JsonTextInvalid:
             return False
         return wanted != "json_object" or text.lstrip().startswith(b"{")
+
+    def accepts_body(self, body: bytes) -> bool:
+        """The same for the body of a publication from the server: its data comes first, and is JSON."""
+        data = body[body.index(b":") + 1 :]
+        if data.startswith(data_url.PREFIX):
+            return False
+        is_object = data.lstrip().startswith(b"{")
+        return is_object or self._verdicts.options.publication_data_format != "json_object"
 
 
 class ChannelPermissions:

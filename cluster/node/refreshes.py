@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
@@ -48,6 +49,7 @@ class Refreshes:
     Args:
         revocations: what is revoked and blocked; None for nothing.
         timeout_seconds: how long a look-up may take.
+        on_info_changed: called with a client that others see with another info from now on.
     """
 
     def __init__(
@@ -57,7 +59,9 @@ class Refreshes:
         counters: Counters,
         *,
         timeout_seconds: float,
+        on_info_changed: Callable[[HandledClient], None],
     ) -> None:
+        self._on_info_changed = on_info_changed
         self._authenticator = authenticator
         self._revocations = revocations
         self._counters = counters
@@ -75,10 +79,10 @@ class Refreshes:
         application, connection = self.application, client.connection
         verify = partial(self._same_channels, connection, token)
         if application is None or not application.handles_refreshing:
-            return self.take(connection, await verify())
+            return self.take(client, await verify())
         claims, expires_at = await application.refreshing(client, token, verify)
         known = claims if claims is not None else connection.claims
-        return self.take(connection, known._replace(expires_at=expires_at))
+        return self.take(client, known._replace(expires_at=expires_at))
 
     async def by_server(self, client: HandledClient, delay_seconds: float) -> Disconnect | None:
         """Ask the application whether a connection that has expired may go on.
@@ -102,6 +106,7 @@ class Refreshes:
         connection.expires_at = answer.expires_at
         if answer.info is not None:
             connection.info = json_text.of(answer.info)
+            self._on_info_changed(client)
         return None
 
     async def _same_channels(self, connection: Connection, token: str) -> Claims:
@@ -143,16 +148,18 @@ class Refreshes:
         if reason:
             raise self._authenticator.refused(reason)
 
-    def take(self, connection: Connection, claims: Claims) -> dict[str, Any]:
+    def take(self, client: HandledClient, claims: Claims) -> dict[str, Any]:
         """Extend a connection; returns the result of the refresh."""
+        connection = client.connection
+        info = connection.info
         connection.refreshed(claims)
+        if connection.info != info:
+            self._on_info_changed(client)
         result: dict[str, Any] = {"client": connection.client, "version": __version__}
         add_expiry(result, claims.expires_at)
         return result
 
-    async def subscription(
-        self, connection: Connection, channel: str, token: str
-    ) -> dict[str, Any]:
+    async def subscription(self, client: HandledClient, channel: str, token: str) -> dict[str, Any]:
         """Extend a subscription; returns the result of the sub_refresh.
 
         Raises:
@@ -161,6 +168,7 @@ class Refreshes:
             Disconnect: 3006 for an expired token, 3500 for a bad token, or one for another channel, user or
                 client.
         """
+        connection = client.connection
         try:
             claims = await self._authenticator.subscription(
                 token, channel, connection.user, connection.client, refreshes=True
@@ -170,6 +178,8 @@ class Refreshes:
         except (ClientError, Disconnect):
             self._counters.refresh_failures["subscription"] += 1
             raise
+        if claims.info:
+            self._on_info_changed(client)
         result: dict[str, Any] = {}
         add_expiry(result, claims.expires_at)
         return result

@@ -236,6 +236,7 @@ class UserCommands:
                 continue
             if command.info:
                 client.connection.info = command.info.encode()
+                self._node.info_changed(client)
             client.perform(client.connection.expiry_set(command.expire_at, now))
             client.watch_expiry()
 

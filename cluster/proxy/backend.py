@@ -94,6 +94,7 @@ class Backend:
     def __init__(self, options: ProxyOptions, session: aiohttp.ClientSession) -> None:
         self._url = options.endpoint
         self._timeout = aiohttp.ClientTimeout(total=options.timeout)
+        self._static = dict(options.http.static_headers)
         self._passed_on = tuple(name.lower() for name in options.http_headers)
         self._session = session
 
@@ -109,7 +110,7 @@ class Backend:
             async with self._session.post(
                 self._url,
                 data=orjson.dumps(event),
-                headers={**passed_on, "Content-Type": "application/json"},
+                headers={**passed_on, **self._static, "Content-Type": "application/json"},
                 timeout=self._timeout,
                 allow_redirects=False,
             ) as response:

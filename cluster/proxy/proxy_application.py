@@ -24,7 +24,7 @@ from cluster.application import (
     Subscribing,
 )
 from cluster.auth import TokenRefused, channel_override, server_subscriptions
-from cluster.config import Config, ProxyOptions, proxies_in_use
+from cluster.config import Config, ProxyOptions, proxies_in_use, proxy_section
 from cluster.metrics.counters import Counters
 from cluster.node.permissions import ChannelPermissions
 from cluster.proxy.backend import Backend, BackendFailed, Result
@@ -36,31 +36,25 @@ _DATA: Final[json_text.JsonDecoder[dict[str, msgspec.Raw]]] = json_text.JsonDeco
 
 def proxy_application(config: Config) -> Application | None:
     """Make the application of the proxies that the configuration turns on; None without one."""
-    used = list(proxies_in_use(config))
+    used = proxies_in_use(config)
     if not used:
         return None
-    options: dict[str, ProxyOptions] = {
-        "client.proxy.connect": config.client.proxy.connect,
-        "client.proxy.refresh": config.client.proxy.refresh,
-        "channel.proxy.subscribe": config.channel.proxy.subscribe,
-        "channel.proxy.publish": config.channel.proxy.publish,
-        "rpc.proxy": config.rpc.proxy,
-    }
-    headers = {name for path in used for name in options[path].http_headers}
+    headers = {name for options in used.values() for name in options.http_headers}
     application = Application(headers=sorted(headers))
     # What a proxy does not decide is refused, and counted, by the node.
     permissions = ChannelPermissions(config, Counters())
-    proxies = _Proxies({path: options[path] for path in used}, permissions)
+    proxies = _Proxies(used, permissions, config.rpc.without_namespace.proxy_name)
     application.http.cleanup_ctx.append(proxies.session)
     if "client.proxy.connect" in used:
         application.connecting(proxies.connecting)
     if "client.proxy.refresh" in used:
         application.refreshing(proxies.refreshing)
-    if "channel.proxy.subscribe" in used:
+    spaces = [config.channel.without_namespace, *(one.options for one in config.channel.namespaces)]
+    if any(options.subscribe_proxy_enabled for options in spaces):
         application.subscribing(proxies.subscribing)
-    if "channel.proxy.publish" in used:
+    if any(options.publish_proxy_enabled for options in spaces):
         application.publishing(proxies.publishing)
-    if "rpc.proxy" in used:
+    if config.rpc.without_namespace.proxy_enabled:
         application.any_rpc(proxies.rpc)
     return application
 
@@ -69,8 +63,12 @@ class _Proxies:
     """The handlers."""
 
     def __init__(
-        self, options: Mapping[str, ProxyOptions], permissions: ChannelPermissions
+        self,
+        options: Mapping[str, ProxyOptions],
+        permissions: ChannelPermissions,
+        rpc_proxy_name: str,
     ) -> None:
+        self._rpc = proxy_section("rpc.proxy", rpc_proxy_name)
         self._options = options
         self._permissions = permissions
         self._backends: dict[str, Backend] = {}
@@ -119,7 +117,8 @@ class _Proxies:
         if not access.options.subscribe_proxy_enabled or access.users is not None:
             return None
         about = {**_event(client), "channel": event.channel}
-        result = await self._backends["channel.proxy.subscribe"].ask(about, client.headers)
+        section = proxy_section("channel.proxy.subscribe", access.options.subscribe_proxy_name)
+        result = await self._backends[section].ask(about, client.headers)
         return SubscribeAnswer(
             data=result.text("data") or None,
             info=result.text("info") or None,
@@ -134,14 +133,13 @@ class _Proxies:
         if not access.options.publish_proxy_enabled:
             return None
         about = {**_event(client), "channel": event.channel, **_data(event.raw)}
-        result = await self._backends["channel.proxy.publish"].ask(about, client.headers)
-        if result.get("skip_history", False):
-            raise BackendFailed("skip_history is for the server API; a client's publish is kept")
-        return PublishAnswer(result.text("data") or None)
+        section = proxy_section("channel.proxy.publish", access.options.publish_proxy_name)
+        result = await self._backends[section].ask(about, client.headers)
+        return PublishAnswer(result.text("data") or None, result.get("skip_history", False))
 
     async def rpc(self, client: ApplicationClient, method: str, text: bytes) -> bytes:
         about = {**_event(client), "method": method, **_data(text)}
-        result = await self._backends["rpc.proxy"].ask(about, client.headers)
+        result = await self._backends[self._rpc].ask(about, client.headers)
         return result.text("data") or b"null"
 
 

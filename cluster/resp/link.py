@@ -27,7 +27,7 @@ import hiredis
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
-from cluster.resp.role import master_run_id
+from cluster.resp.role import MasterIdentity, master_identity
 from cluster.resp.scripts import SCRIPTS, Script
 
 log = get_logger()
@@ -196,7 +196,7 @@ class Link:
 
     Attributes:
         failure: why the last attempt to connect has failed, None if it has not.
-        run_id: the identity of the server's process, None if it is not known.
+        identity: of the server, as it was when the connection was made.
     """
 
     def __init__(
@@ -211,7 +211,7 @@ class Link:
     ) -> None:
         self.address = address
         self.failure: Exception | None = None
-        self.run_id: str | None = None
+        self.identity = MasterIdentity()
         self._timeout_seconds = timeout_seconds
         self._on_up = on_up
         self._on_down = on_down
@@ -384,7 +384,7 @@ class Link:
         _, [about] = await asyncio.gather(
             asyncio.gather(*waits), asyncio.gather(info, return_exceptions=True)
         )
-        self.run_id = master_run_id(about)
+        self.identity = master_identity(about)
 
     def _refused(self, error: StoreRefused) -> None:
         connection = self._connection

@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 from cluster.errors import StoreRefused, StoreUnavailable
 
 
-def master_run_id(about: Any) -> str | None:
-    """The identity of a master's process, None if the user may not ask for it.
+class MasterIdentity(NamedTuple):
+    """Which server answers, and whose data it has; None if the user may not ask for it.
+
+    Attributes:
+        run_id: of its process.
+        replication_id: of its data since it became a master.
+    """
+
+    run_id: str | None = None
+    replication_id: str | None = None
+
+
+def master_identity(about: Any) -> MasterIdentity:
+    """The identity of a master.
 
     Args:
         about: the reply to INFO of the sections server and replication, or the error that came instead.
@@ -21,11 +33,11 @@ def master_run_id(about: Any) -> str | None:
     if isinstance(about, StoreUnavailable):
         raise about
     if isinstance(about, Exception):
-        return None  # The first write will tell the role.
+        return MasterIdentity()  # The first write will tell the role.
     lines = about.decode(errors="replace").split("\r\n")
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     if fields.get("role") == "slave" and fields.get("redis_mode") != "cluster":
         raise StoreRefused(
             f"READONLY it is a replica of {fields.get('master_host')}:{fields.get('master_port')}"
         )
-    return fields.get("run_id")
+    return MasterIdentity(fields.get("run_id"), fields.get("master_replid"))

@@ -50,6 +50,7 @@ class Router:
         urls: one server or cluster, or several servers as shards.
         discovery: names the masters instead of the URLs.
         on_link_lost: called each time a connection to a server is lost, whatever the reason.
+        on_commands_up: called each time a connection for commands is made, with its server.
     """
 
     def __init__(
@@ -59,9 +60,11 @@ class Router:
         timeout_seconds: float,
         discovery: Discovery | None = None,
         on_link_lost: Callable[[], None] = lambda: None,
+        on_commands_up: Callable[[Shard], None] = lambda shard: None,
     ) -> None:
         self._discovery = discovery or _discovery_of(urls, timeout_seconds)
         self._on_link_lost = on_link_lost
+        self._on_commands_up = on_commands_up
         self._timeout_seconds = timeout_seconds
         self.is_cluster = False
         self.shards: list[Shard] = []
@@ -225,6 +228,9 @@ class Router:
 
     def subscriptions_up(self, shard: Shard) -> None:
         self.subscriptions.link_up(shard)
+
+    def commands_up(self, shard: Shard) -> None:
+        self._on_commands_up(shard)
 
     def link_lost(self, shard: Shard) -> None:
         self._on_link_lost()

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from redis.asyncio.sentinel import Sentinel
+from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
 from redis.exceptions import RedisError
 
 from cluster.config.sentinel_url import SentinelAddress
@@ -53,8 +53,28 @@ class SentinelDiscovery:
         try:
             host, port = await sentinel.discover_master(name)
         except RedisError as error:
-            raise StoreUnavailable(f"Sentinel names no master {name}: {error}") from None
+            # redis-py's text names its own objects, and of a failure only the class.
+            reasons = [
+                await self._reason(sentinel, number, error)
+                for number in range(len(sentinel.sentinels))
+            ]
+            raise StoreUnavailable(
+                f"Sentinel names no master {name}: {'; '.join(reasons)}"
+            ) from None
         finally:
             for client in sentinel.sentinels:
                 await client.aclose()
         return [Master(self._address.master.at(str(host), int(port)), (range(SLOTS),))]
+
+    async def _reason(self, sentinel: Sentinel, number: int, error: RedisError) -> str:
+        """Why one of the sentinels has named no master."""
+        host, port = self._address.sentinels[number]
+        if not isinstance(error, MasterNotFoundError):
+            return f"{host}:{port}: {error}"
+        try:
+            known = await sentinel.sentinels[number].sentinel_masters()
+        except (RedisError, OSError) as failure:
+            return f"{host}:{port}: {failure}"
+        if self._address.name not in known:
+            return f"{host}:{port} knows {', '.join(map(str, known)) or 'none'}"
+        return f"{host}:{port} says that it is down"

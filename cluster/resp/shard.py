@@ -17,6 +17,9 @@ class ShardListener(Protocol):
     def subscriptions_up(self, shard: Shard) -> None:
         """The subscription link connected, and the server knows no subscription of it."""
 
+    def commands_up(self, shard: Shard) -> None:
+        """The link for commands connected."""
+
     def link_lost(self, shard: Shard) -> None:
         """One of the two links lost its connection, or its server takes no writes any more."""
 
@@ -29,7 +32,7 @@ class Shard:
         self.commands = Link(
             address,
             timeout_seconds=timeout_seconds,
-            on_up=self._commands_up,
+            on_up=lambda: self._commands_up(listener),
             on_down=lambda: listener.link_lost(self),
             on_demoted=self._reset_subscriptions,
         )
@@ -47,7 +50,8 @@ class Shard:
         if self._is_split():
             self.commands.reset()
 
-    def _commands_up(self) -> None:
+    def _commands_up(self, listener: ShardListener) -> None:
+        listener.commands_up(self)
         if self._is_split():
             self.subscriptions.reset()
 
@@ -57,7 +61,8 @@ class Shard:
     def _is_split(self) -> bool:
         """Whether the links are open to two servers: behind this address is another one now."""
         one, other = self.commands, self.subscriptions
-        return one.is_up and other.is_up and None is not one.run_id != other.run_id is not None
+        first, second = one.identity.run_id, other.identity.run_id
+        return one.is_up and other.is_up and None is not first != second is not None
 
     def start(self) -> None:
         self.commands.start()

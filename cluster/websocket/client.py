@@ -302,7 +302,7 @@ class WebSocketClient(ActionPerformer):
         self._run(self._do_call(action.id, "refresh", refresh))
 
     def _sub_refresh(self, action: actions.SubRefresh) -> None:
-        refresh = self._node.refreshes.subscription(self.connection, action.channel, action.token)
+        refresh = self._node.refreshes.subscription(self, action.channel, action.token)
         self._run(self._do_call(action.id, "sub_refresh", refresh))
 
     def _message(self, action: actions.Message) -> None:

@@ -6,6 +6,7 @@ import asyncio
 
 from cluster.broker import BrokerListener
 from cluster.broker.canary import Canary
+from cluster.broker.loss_check import LossCheck
 from cluster.broker.redis_broker import RedisBroker
 from cluster.broker.redis_control import RedisControlBroker
 from cluster.config import Config
@@ -15,6 +16,7 @@ from cluster.presence.redis_presence import RedisPresence
 from cluster.resp.keys import check_access, key_prefix
 from cluster.resp.layout import check_layout, rename_layout_1
 from cluster.resp.router import Router
+from cluster.resp.shard import Shard
 from cluster.sessions import SessionListener
 from cluster.sessions.redis_sessions import RedisSessions
 from cluster.sessions.revocations import Revocations
@@ -44,7 +46,9 @@ class RedisStores:
             config.broker.redis_urls,
             timeout_seconds=config.broker.timeout,
             on_link_lost=self._link_lost,
+            on_commands_up=self._commands_up,
         )
+        self._loss_check: LossCheck | None = None
         self._subscriptions = self._router.subscriptions
         self.revocations = Revocations(self._router, prefix=self._prefix)
         self.canary = Canary(
@@ -59,14 +63,22 @@ class RedisStores:
     def _link_lost(self) -> None:
         self._counters.errors["store"] += 1
 
+    def _commands_up(self, shard: Shard) -> None:
+        if self._loss_check is not None:
+            self._loss_check.connected(shard)
+
     def open_broker(self, listener: BrokerListener) -> RedisBroker:
-        return RedisBroker(
+        broker = RedisBroker(
             self._router,
             self._subscriptions,
             prefix=self._prefix,
             listener=listener,
             counters=self._counters,
         )
+        self._loss_check = LossCheck(
+            broker, self._counters, timeout_seconds=self._config.broker.timeout
+        )
+        return broker
 
     def open_control(self, listener: BrokerListener) -> RedisControlBroker:
         return RedisControlBroker(
@@ -125,4 +137,6 @@ class RedisStores:
 
     async def aclose(self) -> None:
         """Close every link."""
+        if self._loss_check is not None:
+            await self._loss_check.aclose()
         await self._router.aclose()

@@ -72,3 +72,33 @@ async def test_connections_of_a_killed_worker_are_forgotten_within_the_lease(tmp
             one._wanted = False
         os.kill(cluster.workers()[0].pid, signal.SIGKILL)
         await client_connects(cluster, "eve", LEASE_SECONDS + 20)
+
+
+async def test_of_a_user_s_single_connection_the_newest_remains_at_whichever_worker(tmp_path: Path):
+    personal = {"subscribe_to_user_personal_channel": {"enabled": True, "single_connection": True}}
+    config = {"client": {**CONFIG["client"], "user_connection_limit": 0, **personal}}
+    async with Cluster(tmp_path / "run", workers=2, config=config) as cluster:
+        other = await client(cluster, 0, "bob").start()
+        clients = [await client(cluster, 0, "eve").start()]
+        for slot in (1, 0, 1):
+            clients.append(await client(cluster, slot, "eve").start())
+            before = clients[-2]
+            await until(lambda before=before: before.is_terminated, 10, "the older is closed")  # type: ignore[misc]
+            assert before.history.codes() == {3504: 1}
+            assert clients[-1].is_connected
+        # At the same time: one remains, and not none.
+        rivals = [client(cluster, number % 2, "eve") for number in range(6)]
+        for rival in rivals:
+            rival.begin()
+
+        def open_ones() -> list[Client]:
+            return [one for one in (*clients, *rivals) if not one.is_terminated]
+
+        await until(lambda: len(open_ones()) == 1, 10, "one is left")
+        [left] = open_ones()
+        await until(lambda: left.is_connected, 10, "it is connected")
+        assert other.is_connected
+        await cluster.shows("app_active_connections", 2)
+        assert left.is_connected
+        for one in (left, other):
+            await one.close()

@@ -206,7 +206,7 @@ class MemoryBroker:
         if self.store.delivers or not history.size:
             self.store.send(channel, publication)
         if history.size and channel in self.wanted:
-            self.taken[channel] = Acknowledged(position, hash(body))
+            self.taken[channel] = Acknowledged(position, hash(body), self._loop.time())
         return position
 
     def publish_conditional(
@@ -265,7 +265,7 @@ class MemoryBroker:
     def acknowledged(self, channel: str) -> Acknowledged | None:
         return self.taken.get(channel)
 
-    def unsubscribe(self, channel: str) -> None:
+    def unsubscribe(self, channel: str, delivered: Acknowledged | None = None) -> None:
         self.heard.discard(channel)
         self.taken.pop(channel, None)
         for waiter in self.wanted.pop(channel, ()):
@@ -319,6 +319,9 @@ class MemoryBroker:
         stream = self.store.streams[channel]
         if stream.epoch == epoch:
             stream.epoch = secrets.token_hex(4)
+            for broker in self.store.brokers:
+                if channel in broker.heard:
+                    self._loop.call_soon(broker.listener.resumed, channel)
         return Position(stream.top, stream.epoch)
 
 

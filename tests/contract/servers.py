@@ -118,8 +118,10 @@ class Server:
 class Sentinel(Server):
     """One sentinel that watches one master and decides alone."""
 
-    def __init__(self, program: str, directory: Path, master: Server) -> None:
-        super().__init__(program, directory)
+    def __init__(
+        self, program: str, directory: Path, master: Server, *, options: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__(program, directory, options=options)
         self._master = master
 
     def start(self) -> None:

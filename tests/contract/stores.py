@@ -11,6 +11,7 @@ from typing import Any
 import orjson
 
 from cluster.broker import Broker, ConditionalResult, HistoryPolicy, PublishCondition
+from cluster.broker.loss_check import LossCheck
 from cluster.broker.redis_broker import RedisBroker
 from cluster.errors import StoreError
 from cluster.metrics.counters import Counters
@@ -201,12 +202,21 @@ class RedisParts:
     def __init__(
         self, urls: list[str], prefix: str, recorder: Recorder, counters: Counters
     ) -> None:
-        self.router = Router(urls, timeout_seconds=TIMEOUT_SECONDS)
+        self.router = Router(
+            urls,
+            timeout_seconds=TIMEOUT_SECONDS,
+            on_commands_up=lambda shard: self.loss_check.connected(shard),
+        )
         self.subscriptions = self.router.subscriptions
         self.counters = counters
         self.broker = RedisBroker(
             self.router, self.subscriptions, prefix=prefix, listener=recorder, counters=counters
         )
+        self.loss_check = LossCheck(self.broker, counters, timeout_seconds=TIMEOUT_SECONDS)
+
+    async def aclose(self) -> None:
+        await self.loss_check.aclose()
+        await self.router.aclose()
 
 
 class RedisBench:
@@ -226,7 +236,7 @@ class RedisBench:
         self.name = name or f"t{secrets.token_hex(4)}"
         self.prefix = f"{self.name}:{database}"
         self._urls = urls or [server.url for server in servers]
-        self._routers: list[Router] = []
+        self._parts: list[RedisParts] = []
 
     async def worker(
         self,
@@ -239,7 +249,7 @@ class RedisBench:
     ) -> Worker:
         recorder = Recorder()
         parts = RedisParts(urls or self._urls, self.prefix, recorder, Counters())
-        self._routers.append(parts.router)
+        self._parts.append(parts)
         await parts.router.start()
         sessions = RedisSessions(
             parts.router,
@@ -255,7 +265,7 @@ class RedisBench:
         return Worker(recorder, parts.broker, sessions, presence, parts)
 
     async def statistics(self) -> dict[str, float]:
-        return await SessionStatistics(self._routers[0], prefix=self.prefix).read()
+        return await SessionStatistics(self._parts[0].router, prefix=self.prefix).read()
 
     async def break_subscriptions(self) -> None:
         for server in self.servers:
@@ -280,8 +290,8 @@ class RedisBench:
             server.ask("DEL", self.key("c", "meta"), self.key("c", "stream"))
 
     async def aclose(self) -> None:
-        for router in self._routers:
-            await router.aclose()
+        for parts in self._parts:
+            await parts.aclose()
 
 
 Bench = MemoryBench | RedisBench

@@ -322,6 +322,8 @@ async def test_what_was_acknowledged_last_is_known_while_the_channel_is_subscrib
     await worker.publish(body(2))
     position = await worker.publish(body(3))
     await other.publish(body(4))
-    assert worker.broker.acknowledged("c") == (position, hash(body(3)))
+    last = worker.broker.acknowledged("c")
+    assert last is not None
+    assert last[:2] == (position, hash(body(3)))
     worker.broker.unsubscribe("c")
     assert worker.broker.acknowledged("c") is None

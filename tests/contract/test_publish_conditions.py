@@ -147,6 +147,19 @@ async def test_after_a_renewed_epoch_the_version_still_counts(bench: Bench):
     assert repeated == (first.position, "idempotency_key")
 
 
+async def test_every_subscriber_is_called_when_an_epoch_is_ended_and_once_only(bench: Bench):
+    one, two = await bench.worker(), await bench.worker()
+    for worker in (one, two):
+        await worker.subscribe()
+    position = await one.publish()
+    for _ in range(2):
+        await two.broker.renew_epoch("c", position.epoch)
+    await one.publish(b'{"data":2}')
+    for worker in (one, two):
+        await worker.recorder.until(lambda worker=worker: len(worker.recorder.received) == 2)  # type: ignore[misc]
+        assert worker.recorder.resumptions == ["c"]
+
+
 async def test_a_stream_that_is_forgotten_forgets_its_version(bench: Bench):
     worker = await bench.worker()
     await worker.publish_conditional(version=5)

@@ -149,7 +149,7 @@ class ScriptedBroker:
     def acknowledged(self, channel: str) -> Acknowledged | None:
         return None
 
-    def unsubscribe(self, channel: str) -> None:
+    def unsubscribe(self, channel: str, delivered: Acknowledged | None = None) -> None:
         self.served.discard(channel)
         for waiter in self.wanted.pop(channel, ()):
             if not waiter.done():

@@ -18,6 +18,8 @@ from cluster.config import ChannelConfig, ChannelOptions, Config, Namespace
 from cluster.config.proxy_options import (
     ChannelProxies,
     ClientProxies,
+    NamedProxy,
+    ProxyHttpOptions,
     ProxyOptions,
     RpcConfig,
     RpcMethodOptions,
@@ -319,8 +321,59 @@ async def test_a_publish_is_decided_and_may_be_changed_by_the_backend():
         await caller.until(lambda: caller.pubs() == [{"n": 1.5}, {"n": "changed"}])
         assert [one["data"] for one in backend.of("publish")] == [{"n": 1.5}, 2]
         assert (await ask(caller, "publish", channel="open:a", data=2))["error"]["code"] == 103
+
+
+async def test_a_publication_of_which_the_backend_says_so_is_delivered_and_not_kept():
+    async with a_backend() as backend, worker_at(backend) as worker:
+        backend.answers["connect"] = {"result": {"user": "42"}}
+        caller = await entered(worker)
+        await ask(caller, "subscribe", channel="asked:a")
+        await ask(caller, "publish", channel="asked:a", data="kept")
         backend.answers["publish"] = {"result": {"skip_history": True}}
-        assert (await ask(caller, "publish", channel="asked:a", data=2))["error"]["code"] == 100
+        assert "publish" in await ask(caller, "publish", channel="asked:a", data="passing")
+        await caller.until(lambda: caller.pubs() == ["kept", "passing"])
+        offsets = [one["push"]["pub"].get("offset") for one in caller.heard if "push" in one]
+        assert offsets == [1, None]
+        [kept] = worker.store.streams["asked:a"].entries
+        assert b"kept" in kept.body
+
+
+async def test_namespaces_and_calls_may_have_proxies_of_their_own_with_headers_of_their_own():
+    async with a_backend() as backend:
+        config = proxied(backend.port)
+        other = NamedProxy(
+            endpoint=f"http://127.0.0.1:{backend.port}/other",
+            http_headers=("Cookie",),
+            http=ProxyHttpOptions((("Authorization", "bearer x"), ("Cookie", "mine"))),
+            name="second",
+        )
+        named = ChannelOptions(
+            subscribe_proxy_enabled=True,
+            subscribe_proxy_name="second",
+            publish_proxy_enabled=True,
+            publish_proxy_name="second",
+        )
+        spaces = (*config.channel.namespaces, Namespace("named", named))
+        channel = dataclasses.replace(config.channel, namespaces=spaces)
+        rpc = dataclasses.replace(
+            config.rpc, without_namespace=RpcMethodOptions(proxy_enabled=True, proxy_name="second")
+        )
+        config = changed(config, channel=channel, rpc=rpc, proxies=(other,))
+        async with LocalWorker(config, application=proxy_application(config)).open() as worker:
+            backend.answers["connect"] = {"result": {"user": "42"}}
+            caller = await worker.caller(headers={"Cookie": "a=1"})
+            await caller.connect()
+            await ask(caller, "subscribe", channel="asked:a")
+            await ask(caller, "subscribe", channel="named:a")
+            await ask(caller, "publish", channel="named:a", data=1)
+            await ask(caller, "rpc", method="add", data=2)
+            assert [kind for kind, _, _ in backend.asked] == [
+                "connect", "subscribe", "other", "other", "other",
+            ]  # fmt: skip
+            for kind, _, headers in backend.asked:
+                is_other = kind == "other"
+                assert headers.get("Authorization") == ("bearer x" if is_other else None)
+                assert headers["Cookie"] == ("mine" if is_other else "a=1")
 
 
 async def test_a_call_is_answered_by_the_backend():

@@ -11,7 +11,8 @@ from typing import Any
 import aiohttp
 import pytest
 
-from tests.harness.waiting import until
+from cluster.config import ChannelConfig, ChannelOptions, Namespace
+from tests.harness.waiting import until, until_async
 from tests.unit.api_workers import (
     api_config,
     call,
@@ -381,3 +382,53 @@ async def test_the_publishes_of_a_batch_do_not_wait_for_each_other():
         replies = (await post(one, "batch", {"commands": commands})).json["replies"]
         assert [each["publish"]["offset"] for each in replies] == list(range(1, 301))
         assert most > 50
+
+
+FORMATS = ChannelConfig(
+    namespaces=tuple(
+        Namespace(name, ChannelOptions(publication_data_format=name))
+        for name in ("json", "json_object", "binary")
+    )
+)
+
+
+@pytest.mark.parametrize(
+    ("sent", "refused_by"),
+    [
+        ({"data": {"a": 1}}, set()),
+        ({"data": [1]}, {"json_object"}),
+        ({"data": "text"}, {"json_object"}),
+        ({"b64data": "eyJhIjoxfQ=="}, set()),
+        ({"b64data": "AP8B"}, {"json", "json_object"}),
+    ],
+)
+async def test_data_of_a_backend_must_have_the_format_of_the_namespace(
+    sent: dict[str, Any], refused_by: set[str]
+):
+    async with two_workers(changed(api_config(), channel=FORMATS)) as (one, _):
+        for name in ("json", "json_object", "binary"):
+            answer = (await post(one, "publish", {"channel": f"{name}:a", **sent})).json
+            assert answer.get("error", {}).get("code", 0) == (107 if name in refused_by else 0)
+            each = (await call(one, "broadcast", channels=[f"{name}:a"], **sent))["responses"]
+            assert ("error" in each[0]) is (name in refused_by)
+        assert "error" not in (await post(one, "publish", {"channel": "a", **sent})).json
+
+
+async def test_a_refresh_with_info_is_seen_in_the_presence_at_all_workers():
+    here = ChannelOptions(presence=True)
+    config = changed(api_config(), channel=ChannelConfig(without_namespace=here))
+    async with two_workers(config) as (one, two):
+        caller, client, _ = await connected(two)
+        await ask(caller, "subscribe", channel="a")
+        assert "conn_info" not in (await call(one, "presence", channel="a"))["presence"][client]
+        await call(one, "refresh", user="", client=client, info={"name": "Ann"}, expire_at=0)
+
+        async def is_seen() -> bool:
+            found = (await call(one, "presence", channel="a"))["presence"][client]
+            return found.get("conn_info") == {"name": "Ann"}
+
+        await until_async(is_seen, 10, "the new info is seen")
+        assert (await call(one, "presence_stats", channel="a")) == {
+            "num_clients": 1,
+            "num_users": 1,
+        }

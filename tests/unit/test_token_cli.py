@@ -66,6 +66,24 @@ async def test_a_client_connects_with_a_generated_token(
         assert client.connection.expires_at > 0
 
 
+async def test_with_what_was_generated_a_user_subscribes_publishes_and_reads(
+    file: str, capsys: pytest.CaptureFixture[str]
+):
+    assert main(["gentoken", "--config", file, "--user", "42"]) == 0
+    token = capsys.readouterr().out.strip()
+    async with LocalWorker(config.load(file, env={})).open() as worker:
+        caller = await entered(worker, token=token)
+        refused = await ask(caller, "publish", channel="chat:1", data="from outside")
+        assert refused["error"]["code"] == 103
+        assert "error" not in await ask(caller, "subscribe", channel="chat:1", recoverable=True)
+        assert "publish" in await ask(caller, "publish", channel="chat:1", data={"text": "hello"})
+        await caller.until(lambda: caller.pubs() == [{"text": "hello"}])
+        history = (await ask(caller, "history", channel="chat:1", limit=10))["history"]
+        assert [one["data"] for one in history["publications"]] == [{"text": "hello"}]
+        present = (await ask(caller, "presence", channel="chat:1"))["presence"]["presence"]
+        assert [one["user"] for one in present.values()] == ["42"]
+
+
 def test_a_token_is_checked(file: str, capsys: pytest.CaptureFixture[str]):
     main(["gentoken", "--config", file, "--user", "42", "--ttl", "0"])
     token = capsys.readouterr().out.strip()
