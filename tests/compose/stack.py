@@ -13,6 +13,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import aiohttp
+
 from tests.harness.cluster import REPOSITORY
 from tests.harness.processes import free_ports
 
@@ -25,11 +27,16 @@ class CommandFailed(Exception):
     """A command of docker has failed; the text is what it wrote."""
 
 
-def docker(*arguments: str, within: float = 60.0, env: Mapping[str, str] | None = None) -> str:
+def docker(
+    *arguments: str,
+    within: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    fails: bool = False,
+) -> str:
     """Run one command of docker; returns what it printed.
 
     Raises:
-        CommandFailed: it has ended with another status than 0.
+        CommandFailed: it has ended with another status than 0, and `fails` does not allow that.
     """
     done = subprocess.run(
         ["docker", *arguments],
@@ -39,7 +46,7 @@ def docker(*arguments: str, within: float = 60.0, env: Mapping[str, str] | None 
         check=False,
         env={**os.environ, **(env or {})},
     )
-    if done.returncode:
+    if done.returncode and not fails:
         raise CommandFailed(f"docker {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
@@ -81,13 +88,19 @@ class Stack:
             "RECEIVER_PORT": str(self.port + 3),
         }
 
-    async def compose(self, *arguments: str, within: float = 60.0) -> str:
+    async def compose(self, *arguments: str, within: float = 60.0, fails: bool = False) -> str:
+        """Run one command of `docker compose`; returns what it printed.
+
+        Raises:
+            CommandFailed: it has ended with another status than 0, and `fails` does not allow that.
+        """
         files = ("-f", str(COMPOSE), "-f", str(STORY))
         return await asyncio.to_thread(
             docker,
             *("compose", "-p", self._project, *files, *arguments),
             within=within,
             env=self._env,
+            fails=fails,
         )
 
     async def up(self, replicas: int) -> None:
@@ -130,6 +143,19 @@ class Stack:
             return []
         shown: list[dict[str, Any]] = json.loads(await asyncio.to_thread(docker, "inspect", *ids))
         return shown
+
+    async def prometheus(self, path: str) -> str:
+        """What its Prometheus answers."""
+        url = f"http://127.0.0.1:{self.prometheus_port}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            answer.raise_for_status()
+            return await answer.text()
+
+    async def targets(self) -> list[dict[str, Any]]:
+        """What Prometheus scrapes."""
+        body = json.loads(await self.prometheus("/api/v1/targets?state=active"))
+        active: list[dict[str, Any]] = body["data"]["activeTargets"]
+        return active
 
     async def kill(self, container: str) -> None:
         """End a container without a warning."""

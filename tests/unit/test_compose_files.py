@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -161,13 +162,13 @@ def test_what_nginx_cannot_use_is_refused(flags: list[str], sentence: str, capsy
 # --- monitoring ----------------------------------------------------------------------------
 
 
-def rendered(folder: Path, slack: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def rendered(folder: Path, slack: str, *more: str) -> tuple[dict[str, Any], dict[str, Any]]:
     secrets = folder / "secrets"
     secrets.mkdir()
     (secrets / "slack_api_url").write_text(f"{slack}\n")
     (secrets / "pagerduty_routing_key").write_text("key\n")
     flags = ["--secrets-dir", str(secrets), "--stand-in", "http://dead-mans-switch:9099"]
-    assert cli.main(["monitoring", "render", str(folder / "out"), *flags]) == 0
+    assert cli.main(["monitoring", "render", str(folder / "out"), *flags, *more]) == 0
     found = [
         yaml.safe_load((folder / "out" / name).read_text(encoding="utf-8"))
         for name in (PROMETHEUS_FILE, ALERTMANAGER_FILE)
@@ -180,9 +181,41 @@ def test_prometheus_finds_the_replicas_by_their_alias(compose: dict[str, Any], t
     jobs = {one["job_name"]: one for one in prometheus["scrape_configs"]}
     [alias] = compose["services"]["app"]["networks"]["monitoring"]["aliases"]
     assert jobs["websocket-app"]["dns_sd_configs"][0]["names"] == [alias]
-    for job in ("alertmanager", "node"):
+    for job in ("alertmanager", "node", "nginx", "redis"):
         [target] = jobs[job]["static_configs"][0]["targets"]
-        assert target.partition(":")[0] in compose["services"]
+        service = compose["services"][target.partition(":")[0]]
+        assert "monitoring" in service["networks"]
+
+
+def test_images_of_others_are_pinned_and_can_be_replaced(compose: dict[str, Any]):
+    for name, service in compose["services"].items():
+        assert re.fullmatch(
+            r"\$\{[A-Z_]+_IMAGE:-[a-z0-9./_-]+:v?[0-9a-z][\w.-]*\}", service["image"]
+        ), name
+        assert "latest" not in service["image"], name
+
+
+def test_what_serves_has_a_health_check(compose: dict[str, Any]):
+    # One image has nothing in it but its program; that of Grafana has its own check.
+    without = {"nginx-exporter", "grafana", "app"}
+    for name, service in compose["services"].items():
+        ends = service["restart"] == "no"
+        assert ends or name in without or "healthcheck" in service, name
+
+
+def test_the_exporters_reach_what_they_watch_and_the_status_page_is_not_published(
+    compose: dict[str, Any],
+):
+    services = compose["services"]
+    assert set(services["nginx-exporter"]["networks"]) & set(services["nginx"]["networks"])
+    assert set(services["redis-exporter"]["networks"]) & set(services["valkey"]["networks"])
+    assert not any("8081" in port for port in services["nginx"]["ports"])
+
+
+@pytest.mark.parametrize(("flag", "scrape"), [("1", "15s"), ("15", "1s")])
+def test_time_passes_faster_for_a_drill(flag: str, scrape: str, tmp_path: Path):
+    prometheus, _ = rendered(tmp_path, "https://hooks.slack.com/services/T/B/x", "--compress", flag)
+    assert prometheus["global"]["scrape_interval"] == scrape
 
 
 @pytest.mark.parametrize(
