@@ -12,22 +12,31 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from cluster import cli
+from cluster import cli, config
 from cluster.config import Config, ShutdownConfig
 from cluster.durations import seconds_of
 from cluster.monitor.stack.render import ALERTMANAGER_FILE, PROMETHEUS_FILE
+from loadtest.drilling.drill import names
+from loadtest.drilling.drill_cli import SEED
+from loadtest.drilling.faults import containers
+from loadtest.drilling.target import for_target, read
+from loadtest.drills import registered
 from tests.architecture.tree import ROOT
+from tests.harness.certificates import write_certificate
 from tests.harness.processes import free_ports
 
 DOCKER = ROOT / "docker"
-#: A program that can see the whole machine, one that only gives a volume its owner, and one whose image needs its user.
-OTHERS = {"node-exporter", "valkey-volume", "grafana"}
+#: A program that can see the whole machine, one that only gives a volume its owner, one whose image needs its user, and
+#: one that asks the engine.
+OTHERS = {"node-exporter", "valkey-volume", "grafana", "drill"}
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +94,7 @@ def test_secrets_are_files_and_prepare_makes_every_one(compose: dict[str, Any], 
 def test_the_options_are_those_of_the_reference(compose: dict[str, Any], tmp_path: Path):
     environment = compose["services"]["app"]["environment"]
     values = {
-        name: str(value).replace("${WORKERS:-2}", "2").replace("${ALLOWED_ORIGINS:-[]}", "[]")
+        name: re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", str(value))
         for name, value in environment.items()
     }
     for name in compose["secrets"]:
@@ -236,6 +245,67 @@ def test_a_missing_secret_is_a_sentence(tmp_path: Path, capsys):
     assert "slack_api_url" in capsys.readouterr().err
 
 
+# --- load and drills -----------------------------------------------------------------------
+
+
+def test_load_and_drills_are_started_only_when_they_are_called(compose: dict[str, Any]):
+    services = compose["services"]
+    by_profile = {name: set(one.get("profiles", ())) for name, one in services.items()}
+    assert {name for name, some in by_profile.items() if "load" in some} == {
+        "load-token",
+        "load-master",
+        "load-worker",
+    }
+    assert {name for name, some in by_profile.items() if "drill" in some} == {"load-token", "drill"}
+    with_socket = {
+        name for name, one in services.items() if "docker.sock" in str(one.get("volumes", ""))
+    }
+    assert with_socket == {"drill"}
+    for name in ("load-master", "load-worker", "drill"):
+        assert services[name]["restart"] == "no", name
+
+
+def test_the_drills_of_the_first_version_can_be_run_in_the_containers(
+    compose: dict[str, Any], tmp_path: Path
+):
+    token = tmp_path / "token"
+    token.write_text("a token")
+    file = tmp_path / "drill.toml"
+    text = (DOCKER / "drill.toml").read_text(encoding="utf-8")
+    file.write_text(text.replace("/run/load/token", str(token)))
+    target, every = read(file), registered()
+    found = for_target([every[alert] for alert in SEED], target, names(every))
+    assert [drill.alert for drill in found] == list(SEED)
+    words = [
+        command.split()
+        for one in target.drills.values()
+        for command in (one.provoke, one.mend)
+        if command != "true"
+    ]
+    for _, _, module, action, *rest in words:
+        assert module == containers.__name__
+        assert action in containers.ACTIONS
+        assert not rest or rest[0] in compose["services"]
+    hosts = {str(urlsplit(url).hostname) for url in target.urls.values()}
+    assert hosts - {"websocket-app"} <= set(compose["services"])
+
+
+def test_the_namespace_of_the_load_permits_what_its_users_do(tmp_path: Path):
+    text = (ROOT / "docs" / "how-to" / "compose.md").read_text(encoding="utf-8")
+    [written] = re.findall(r"^CHANNEL_NAMESPACES='(.*)'$", text, re.MULTILINE)
+    environment = {
+        "WS_CLUSTER_CHANNEL__NAMESPACES": written,
+        "WS_CLUSTER_CLIENT__TOKEN__HMAC_SECRET_KEY": "k" * 64,
+    }
+    [namespace] = config.load(None, env=environment).channel.namespaces
+    assert namespace.name == "load"
+    options = namespace.options
+    assert options.allow_subscribe_for_client
+    assert options.allow_publish_for_client
+    assert options.allow_history_for_client
+    assert options.force_recovery
+
+
 # --- the health check ----------------------------------------------------------------------
 
 
@@ -296,7 +366,7 @@ def preflight(folder: Path, **variables: str) -> list[str]:
     """What docker/preflight.sh says in a copy of docker/ with new secrets, without an engine."""
     bare = folder / "bin"
     bare.mkdir(exist_ok=True)
-    for name in ("bash", "sed", "tail", "tr", "sort", "head", "stat", "dirname", "cat"):
+    for name in ("bash", "sed", "tail", "tr", "sort", "head", "stat", "dirname", "cat", "openssl"):
         program = shutil.which(name)
         assert program is not None
         (bare / name).unlink(missing_ok=True)
@@ -316,7 +386,7 @@ def preflight(folder: Path, **variables: str) -> list[str]:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     """A copy of what the scripts read, with secrets."""
-    for name in ("prepare.sh", "preflight.sh", "compose.yml"):
+    for name in ("prepare.sh", "preflight.sh", "certificate-check.sh", "compose.yml"):
         shutil.copy(DOCKER / name, tmp_path)
     subprocess.run([tmp_path / "prepare.sh"], check=True, capture_output=True, timeout=30)
     return tmp_path
@@ -352,6 +422,63 @@ def test_the_preflight_names_a_port_that_is_taken_and_a_limit_that_is_too_high(p
     assert said[1] == "PROMETHEUS_PORT is 0; give a port from 1 to 65535"
     assert said[2].startswith("OPEN_FILES is 2000000000, and this machine allows")
     assert len(said) == 3
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("right", ""),
+        ("alone", "docker/secrets needs both tls_certificate and tls_key, or neither"),
+        (
+            "another",
+            "docker/secrets/tls_certificate and docker/secrets/tls_key do not match: the certificate is of another key",
+        ),
+        ("expired", "docker/secrets/tls_certificate has expired"),
+        ("text", "docker/secrets/tls_certificate is no certificate in PEM"),
+    ],
+)
+def test_the_preflight_says_what_is_wrong_with_a_certificate(
+    what: str, sentence: str, prepared: Path
+):
+    certificate, key = (prepared / "secrets" / name for name in ("tls_certificate", "tls_key"))
+    write_certificate(certificate, key, valid=timedelta(days=-1 if what == "expired" else 1))
+    if what == "alone":
+        key.unlink()
+    elif what == "another":
+        write_certificate(prepared / "other", key)
+    elif what == "text":
+        certificate.write_text("text\n")
+    ports = {**ports_apart(free_ports(5)), "HTTPS_PORT": str(free_ports(1))}
+    assert preflight(prepared, **ports)[1:] == ([sentence] if sentence else [])
+
+
+def test_a_certificate_that_does_not_match_is_not_put_in_place(prepared: Path):
+    for name in ("renew-certificate.sh", "tls.yml"):
+        shutil.copy(DOCKER / name, prepared)
+    first, second = prepared / "first", prepared / "second"
+    write_certificate(first, prepared / "first.key")
+    write_certificate(second, prepared / "second.key")
+
+    def renew(certificate: Path, key: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [prepared / "renew-certificate.sh", certificate, key],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert renew(first, prepared / "first.key").returncode == 0
+    kept = prepared / "secrets" / "tls_certificate"
+    before = kept.stat().st_ino
+    done = renew(second, prepared / "first.key")
+    assert done.returncode == 1
+    assert done.stderr.endswith("is of another key; nothing was changed\n")
+    assert kept.read_bytes() == first.read_bytes()
+    assert renew(second, prepared / "second.key").returncode == 0
+    # The same file: the container has it mounted.
+    assert (kept.stat().st_ino, kept.read_bytes()) == (before, second.read_bytes())
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o644
 
 
 def test_the_preflight_reads_the_variables_of_the_file(prepared: Path):
