@@ -35,8 +35,8 @@ from tests.harness.processes import free_ports
 
 DOCKER = ROOT / "docker"
 #: A program that can see the whole machine, one that only gives a volume its owner, one whose image needs its user, and
-#: one that asks the engine.
-OTHERS = {"node-exporter", "valkey-volume", "grafana", "drill"}
+#: two that ask the engine.
+OTHERS = {"node-exporter", "valkey-volume", "grafana", "drill", "alloy"}
 
 
 @pytest.fixture(scope="module")
@@ -205,8 +205,8 @@ def test_images_of_others_are_pinned_and_can_be_replaced(compose: dict[str, Any]
 
 
 def test_what_serves_has_a_health_check(compose: dict[str, Any]):
-    # One image has nothing in it but its program; that of Grafana has its own check.
-    without = {"nginx-exporter", "grafana", "app"}
+    # Images that have nothing in them but their program, or their own check.
+    without = {"nginx-exporter", "grafana", "app", "loki", "alloy"}
     for name, service in compose["services"].items():
         ends = service["restart"] == "no"
         assert ends or name in without or "healthcheck" in service, name
@@ -260,7 +260,8 @@ def test_load_and_drills_are_started_only_when_they_are_called(compose: dict[str
     with_socket = {
         name for name, one in services.items() if "docker.sock" in str(one.get("volumes", ""))
     }
-    assert with_socket == {"drill"}
+    assert with_socket == {"drill", "alloy"}
+    assert services["alloy"]["profiles"] == services["loki"]["profiles"] == ["logs"]
     for name in ("load-master", "load-worker", "drill"):
         assert services[name]["restart"] == "no", name
 
