@@ -94,13 +94,27 @@ async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack)
 
 async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
     await stack.up(2)
-    image = await asyncio.to_thread(derived_image, "ws-cluster:test-next", "LABEL next=yes")
+    image = await asyncio.to_thread(
+        derived_image,
+        "ws-cluster:test-next",
+        "LABEL next=yes",
+        "USER 0",
+        "RUN echo 1234567 >$(echo /opt/ws-cluster/lib/python3*/site-packages/cluster)/REVISION",
+        "USER 10001:10001",
+    )
     async with crowd_at(stack, "fourth") as crowd:
         done = await stack.roll(image)
         assert done.returncode == 0, done.stderr
         await assert_nothing_lost(crowd, 60)
         assert max(crowd.moves(0.0)) <= 2
         assert set(crowd.codes()) == {3001}
+
+    async def fires() -> bool:
+        query = 'ALERTS{alertname="DeploymentCompleted",alertstate="firing"}'
+        text = await stack.prometheus(f"/api/v1/query?query=last_over_time({query}[2m])")
+        return bool(json.loads(text)["data"]["result"])
+
+    await until_async(fires, 60, "DeploymentCompleted has fired")
     containers = await stack.containers("app")
     assert [one["Config"]["Labels"].get("next") for one in containers] == ["yes", "yes"]
 
