@@ -10,16 +10,19 @@ import argparse
 import os
 import re
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from cluster import config
+from cluster import config, durations
 from cluster.children.nginx import NginxSettings, render
 from cluster.errors import UsageError
 
 _NAME: Final = re.compile(r"[A-Za-z0-9]([-A-Za-z0-9_.]*[A-Za-z0-9])?")
 _MAX_PORT: Final = 65535
 _MAX_WORKERS: Final = 512
+_CERTIFICATE: Final = "tls_certificate"
+_KEY: Final = "tls_key"
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -61,6 +64,25 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="N",
         help="nginx processes; 0, the default, is one per CPU, at most 8",
     )
+    add(
+        "--tls-from",
+        default="",
+        metavar="FOLDER",
+        help=f"folder with {_CERTIFICATE} and {_KEY} (PEM), for https and wss; without these files there"
+        " is none",
+    )
+    add(
+        "--tls-listen",
+        default="8443",
+        metavar="[ADDR:]PORT",
+        help="where to listen for https and wss (default 8443)",
+    )
+    add(
+        "--hsts",
+        default="0s",
+        metavar="DURATION",
+        help="for how long browsers shall use nothing but https, such as 365d (default 0s: not said)",
+    )
     add("--config", metavar="FILE", help="the configuration of the replicas")
     add("--output", metavar="FILE", help="file to write (default standard output)")
 
@@ -89,10 +111,12 @@ def _settings(arguments: argparse.Namespace, options: config.Config) -> NginxSet
     for flag, text in (
         ("--listen", arguments.listen),
         ("--status-listen", arguments.status_listen),
+        ("--tls-listen", arguments.tls_listen),
     ):
         port = text.rpartition(":")[2]
         if text and not (port.isdecimal() and 0 < int(port) <= _MAX_PORT and " " not in text):
             raise UsageError(f"{flag} {text!r}: give a port, or an address and a port")
+    tls = _tls_files(Path(arguments.tls_from)) if arguments.tls_from else None
     server = options.server
     base = server.worker_port_base
     return NginxSettings(
@@ -109,4 +133,52 @@ def _settings(arguments: argparse.Namespace, options: config.Config) -> NginxSet
         instance="nginx",
         resolver=arguments.resolver,
         status_listen=arguments.status_listen,
+        tls_listen=arguments.tls_listen if tls else "",
+        tls_certificate=str(tls[0]) if tls else "",
+        tls_key=str(tls[1]) if tls else "",
+        hsts_seconds=_hsts_seconds(arguments.hsts) if tls else 0,
     )
+
+
+def _hsts_seconds(text: str) -> int:
+    try:
+        return round(durations.seconds_of(text))
+    except ValueError as error:
+        raise UsageError(f"--hsts: {error}") from None
+
+
+def _tls_files(folder: Path) -> tuple[Path, Path] | None:
+    """The certificate and its key; None if neither is there.
+
+    Raises:
+        UsageError: if only one is there, one cannot be read, they do not match, or the certificate has expired.
+    """
+    # Costs a quarter of the start of the program.
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+    from cryptography.x509 import load_pem_x509_certificate
+
+    certificate_file, key_file = (folder / name for name in (_CERTIFICATE, _KEY))
+    there = [path for path in (certificate_file, key_file) if path.exists()]
+    if not there:
+        return None
+    if len(there) == 1:
+        raise UsageError(f"{there[0]} is there alone: give both {_CERTIFICATE} and {_KEY}")
+    try:
+        certificate = load_pem_x509_certificate(certificate_file.read_bytes())
+    except (OSError, ValueError) as error:
+        raise UsageError(f"{certificate_file} is no certificate in PEM ({error})") from None
+    try:
+        key = load_pem_private_key(key_file.read_bytes(), password=None)
+    except (OSError, ValueError, TypeError) as error:
+        raise UsageError(
+            f"{key_file} is no private key in PEM without a password ({error})"
+        ) from None
+    if certificate.public_key() != key.public_key():
+        raise UsageError(
+            f"{certificate_file} and {key_file} do not match: the certificate is of another key"
+        )
+    if certificate.not_valid_after_utc < datetime.now(UTC):
+        raise UsageError(
+            f"{certificate_file} has expired on {certificate.not_valid_after_utc:%Y-%m-%d}"
+        )
+    return certificate_file.absolute(), key_file.absolute()

@@ -6,6 +6,7 @@
 # Reads the variables of docker/.env and of the environment, as Compose does. Ends with 1 if there is something to mend.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+. "$here/certificate-check.sh"
 problems=0
 problem() {
     echo "preflight: $1" >&2
@@ -60,9 +61,21 @@ check_secrets() {
     done < <(sed -n 's|^ *[a-z_]*: {file: secrets/\([a-z_]*\)}$|\1|p' "$here/compose.yml")
 }
 
+check_certificate() { # of docker/tls.yml, if its files are there
+    local certificate=$here/secrets/tls_certificate key=$here/secrets/tls_key said
+    if [ -e "$certificate" ] && [ -e "$key" ]; then
+        said=$(certificate_problem "$certificate" "$key")
+        [ -z "$said" ] || problem "${said//"$here"/docker}"
+    elif [ -e "$certificate" ] || [ -e "$key" ]; then
+        problem "docker/secrets needs both tls_certificate and tls_key, or neither"
+    fi
+}
+
 check_port() { # NAME DEFAULT WHAT
     local port
     port=$(variable "$1" "$2")
+    # An address before it, as in 127.0.0.1:80, is where it is bound.
+    port=${port##*:}
     if [[ ! $port =~ ^[0-9]+$ ]] || ((port < 1 || port > 65535)); then
         problem "$1 is $port; give a port from 1 to 65535"
     elif (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && ! is_running; then
@@ -84,7 +97,9 @@ check_files() {
 
 check_engine
 check_secrets
+check_certificate
 check_port HTTP_PORT 80 nginx
+[ ! -e "$here/secrets/tls_certificate" ] || check_port HTTPS_PORT 443 "nginx for https"
 check_port PROMETHEUS_PORT 9090 Prometheus
 check_port ALERTMANAGER_PORT 9093 Alertmanager
 check_port RECEIVER_PORT 9099 "the stand-in for Slack and PagerDuty"

@@ -95,7 +95,8 @@ class LoadContext:
 
     def channel(self, number: int) -> str:
         """One of the channels of this run."""
-        return f"{self.options.channel_prefix}{number % self.options.channels}"
+        namespace = f"{self.options.namespace}:" if self.options.namespace else ""
+        return f"{namespace}{self.options.channel_prefix}{number % self.options.channels}"
 
     def pace_seconds(self, kind: type, default_rate: float) -> float:
         """Time between two actions of one user, so that its whole class keeps the rate.

@@ -31,6 +31,7 @@ def add(parser: LocustArgumentParser) -> None:
     add_one("--shape", choices=("", *_SHAPE_NAMES), default="", help="users over time")
     add_one("--channels", type=_positive, default=5, help="how many channels there are (5)")
     add_one("--channel-prefix", default="load-", help="beginning of their names (load-)")
+    add_one("--namespace", default="", help="namespace of the channels; empty for none")
     add_one(
         "--rate", type=float, default=0.0, help="acts per second of all users of a class together"
     )

@@ -57,6 +57,27 @@ _STATUS: Final = """
         }}
     }}"""
 
+# The ciphers are those of Mozilla's intermediate profile with ECDHE; all of them have forward secrecy.
+_TLS: Final = """
+        listen {listen} ssl backlog=4096 default_server;
+        ssl_certificate "{certificate}";
+        ssl_certificate_key "{key}";
+        ssl_protocols TLSv1.2 TLSv1.3;
+        ssl_ciphers {ciphers};
+        ssl_prefer_server_ciphers off;
+        ssl_session_cache shared:tls:10m;
+        ssl_session_timeout 1d;
+        ssl_session_tickets off;
+        # Certificate authorities are ending OCSP, and nginx would need a way out to ask.
+        ssl_stapling off;
+        # Small records: a message must not wait for the rest of 16 KiB.
+        ssl_buffer_size 4k;"""
+_TLS_CIPHERS: Final = ":".join(
+    f"ECDHE-{kind}-{cipher}"
+    for cipher in ("AES128-GCM-SHA256", "AES256-GCM-SHA384", "CHACHA20-POLY1305")
+    for kind in ("ECDSA", "RSA")
+)
+
 
 @dataclass(frozen=True, slots=True)
 class NginxSettings:
@@ -80,6 +101,10 @@ class NginxSettings:
         resolver: address of the DNS server that is asked for the names of workers and admin port, every
             second: replicas come and go without a reload. Empty if they are addresses.
         status_listen: address of a listener with /stub_status and /health; empty for none.
+        tls_listen: address of the listener for https and wss; empty for none.
+        tls_certificate: path of the certificate and its chain, in PEM.
+        tls_key: path of its key, in PEM.
+        hsts_seconds: for how long browsers use nothing but https; 0 is not said.
     """
 
     listen: str
@@ -100,6 +125,10 @@ class NginxSettings:
     connection_rate_per_address: int = 0
     resolver: str = ""
     status_listen: str = ""
+    tls_listen: str = ""
+    tls_certificate: str = ""
+    tls_key: str = ""
+    hsts_seconds: int = 0
 
     @property
     def connections_per_process(self) -> int:
@@ -161,12 +190,19 @@ def render(settings: NginxSettings) -> str:
         address_zones=_address_zones(settings),
         address_limits=_address_limits(settings),
         # One status for all limits of a location: an address above its limit must not be retried.
+        hsts_map=(
+            f'    map $scheme $strict_transport {{ https "max-age={settings.hsts_seconds}"; }}\n'
+            if settings.hsts_seconds
+            else ""
+        ),
         limit_status=429 if settings.connections_per_address else 503,
         pid_file=settings.pid_file,
         access_log=_escaped(settings.access_log),
         instance=settings.instance,
         error_log=settings.error_log,
         listen=settings.listen,
+        tls=_tls(settings),
+        hsts=_hsts(settings),
         probe=probe + status,
         upstreams=upstreams,
         # Without `valid` nothing follows: Docker's names are valid for ten minutes.
@@ -180,6 +216,25 @@ def render(settings: NginxSettings) -> str:
         admin_connections=settings.admin_connections,
         read_timeout=f"{max(1000, round(3000 * settings.ping_interval_seconds))}ms",
     )
+
+
+def _tls(settings: NginxSettings) -> str:
+    if not settings.tls_listen:
+        return ""
+    return _TLS.format(
+        listen=settings.tls_listen,
+        certificate=_escaped(settings.tls_certificate),
+        key=_escaped(settings.tls_key),
+        ciphers=_TLS_CIPHERS,
+    )
+
+
+def _hsts(settings: NginxSettings) -> str:
+    """Of a location with other headers, too: those of the server are not added there."""
+    if not settings.hsts_seconds:
+        return ""
+    # nginx adds no header whose value is empty: browsers ignore this one without https (RFC 6797, 8.1).
+    return "\n            add_header Strict-Transport-Security $strict_transport always;"
 
 
 def _address_zones(settings: NginxSettings) -> str:

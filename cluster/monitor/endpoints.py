@@ -12,6 +12,7 @@ import json
 import os
 from argparse import Namespace
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -83,6 +84,14 @@ class Endpoints:
             receiver=address("receiver"),
             data_dir=folder,
         )
+
+
+def uses_stand_in(stand_in: str, slack_url_file: Path) -> bool:
+    """Whether notifications go to the stand-in: its address is in place of Slack's."""
+    with suppress(OSError, UnicodeDecodeError):
+        slack = slack_url_file.read_text(encoding="utf-8")
+        return bool(stand_in) and slack.startswith(f"{stand_in.rstrip('/')}/")
+    return False
 
 
 def write_addresses(folder: Path, addresses: Mapping[str, str]) -> None:

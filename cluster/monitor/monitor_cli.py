@@ -252,6 +252,7 @@ def _add_keep(commands: Commands[_Parser]) -> None:
     add("--poll", default="5s", metavar="DURATION", help="how often to ask both (default 5s)")
     add("--compress", type=float, default=1.0, metavar="N", help="time passes N times faster")
     add("--pagerduty-url", metavar="URL", help="Events API v2, if not PagerDuty's own")
+    _add_stand_in(add)
     add("--pagerduty-key-file", default="", metavar="FILE", help="file with the routing key")
     add(
         "--change-key-file",
@@ -266,6 +267,16 @@ def _add_keep(commands: Commands[_Parser]) -> None:
 def _add_response_times(add: Callable[..., Any]) -> None:
     add("--critical-after", default="5m", metavar="DURATION", help="repeat a critical (default 5m)")
     add("--warning-after", default="30m", metavar="DURATION", help="repeat a warning (default 30m)")
+
+
+def _add_stand_in(add: Callable[..., Any]) -> None:
+    add(
+        "--stand-in",
+        default="",
+        metavar="URL",
+        help="address of `monitoring receive`: if Slack's address begins with it, PagerDuty's events go"
+        " there too",
+    )
 
 
 def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
@@ -339,15 +350,10 @@ def _add_render(commands: Commands[argparse.ArgumentParser]) -> None:
     add = command.add_argument
     add("folder", metavar="FOLDER", help="folder to write into")
     add("--secrets-dir", default="/run/secrets", metavar="DIR", help="folder of the secret files")
-    add(
-        "--stand-in",
-        default="",
-        metavar="URL",
-        help="address of `monitoring receive`: if the secret slack_api_url begins with it, PagerDuty's"
-        " events go there too",
-    )
+    _add_stand_in(add)
     add("--runbook-base-url", default="docs/runbooks", metavar="URL", help="address of runbooks")
     add("--dead-mans-switch-url", default="", metavar="URL", help="where the Watchdog is sent")
+    add("--compress", type=float, default=1.0, metavar="N", help="time passes N times faster")
 
 
 def _add_receive(commands: Commands[argparse.ArgumentParser]) -> None:

@@ -5,6 +5,8 @@ The file (TOML):
     name = "staging"
     drillable = true                     # without it no fault is injected
     profile = "production"               # the pace of its rules
+    token_file = "…"                     # with a connection token, if it lets nobody in without
+    namespace = "load"                   # of the channels of the load, which its users may use
     [urls]
     websocket = "ws://…/connection/websocket"
     admin = "http://…:8001"
@@ -42,7 +44,8 @@ from loadtest.drilling.faults.injector import CannotProvoke, FaultInjector
 from loadtest.drilling.undo import UndoLog
 
 _URLS: Final = ("websocket", "admin", "prometheus", "alertmanager", "receiver")
-_KEYS: Final = ("name", "drillable", "profile", "compress", "data_dir", "urls", "drills")
+_TEXTS: Final = ("data_dir", "token_file", "namespace")
+_KEYS: Final = ("name", "drillable", "profile", "compress", *_TEXTS, "urls", "drills")
 _COMMAND_SECONDS: Final = 300.0
 _LAST_WORDS: Final = 200
 
@@ -62,12 +65,16 @@ class DrillTarget:
     Attributes:
         compress: how much faster the time of its rules passes; 1 is production.
         data_dir: of its `monitoring up`, for the acknowledgement; empty if it is elsewhere.
+        token_file: a file with the token of the load's clients; empty for none.
+        namespace: of the load's channels; empty for none.
     """
 
     name: str
     is_production: bool
     compress: float
     data_dir: str
+    token_file: str
+    namespace: str
     urls: Mapping[str, str]
     drills: Mapping[str, DrillCommands]
 
@@ -95,7 +102,7 @@ def read(path: Path) -> DrillTarget:
         name=str(document["name"]),
         is_production=document.get("profile", "production") == "production",
         compress=float(document.get("compress", 1)),
-        data_dir=str(document.get("data_dir", "")),
+        **{name: str(document.get(name, "")) for name in _TEXTS},
         urls=document["urls"],
         drills=drills,
     )
@@ -112,6 +119,14 @@ def _problems(document: Mapping[str, Any]) -> Sequence[Problem]:
         found.append(Problem("drillable", str(document.get("drillable", "missing")), reason))
     if document.get("profile", "production") not in ("production", "compressed"):
         found.append(Problem("profile", str(document["profile"]), "production or compressed"))
+    found += [
+        Problem(name, str(document[name]), "give a text")
+        for name in _TEXTS
+        if not isinstance(document.get(name, ""), str)
+    ]
+    token_file = document.get("token_file")
+    if isinstance(token_file, str) and token_file and not Path(token_file).is_file():
+        found.append(Problem("token_file", token_file, "give a file with a connection token"))
     compress = document.get("compress", 1)
     if isinstance(compress, bool) or not isinstance(compress, int | float) or compress < 1:
         found.append(Problem("compress", str(compress), "give a number of 1 or more"))
@@ -145,6 +160,10 @@ class TargetEnvironment(MonitoredCluster):
         super().__init__(target.name, folder=folder, compress=target.compress, undo_log=undo_log)
         self.target = target
         self.monitoring_dir = Path(target.data_dir or folder / "nowhere")
+        if target.token_file:
+            self.load_options += ("--token-file", str(Path(target.token_file).absolute()))
+        if target.namespace:
+            self.load_options += ("--namespace", target.namespace)
 
     def start(self) -> None:
         """Check that its services answer.

@@ -55,6 +55,7 @@ class Panel(NamedTuple):
         width: of 24.
         limits: values from which on it is shown in yellow, and in red.
         text: what it shows, and what to do with it.
+        job: the job of an exporter that only the containers have, if its queries need it.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Panel(NamedTuple):
     kind: str = "graph"
     width: int = 12
     limits: tuple[float, ...] = ()
+    job: str = ""
 
 
 class Variable(NamedTuple):

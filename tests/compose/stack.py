@@ -8,10 +8,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import subprocess
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
+
+import aiohttp
 
 from tests.harness.cluster import REPOSITORY
 from tests.harness.processes import free_ports
@@ -25,11 +29,16 @@ class CommandFailed(Exception):
     """A command of docker has failed; the text is what it wrote."""
 
 
-def docker(*arguments: str, within: float = 60.0, env: Mapping[str, str] | None = None) -> str:
+def docker(
+    *arguments: str,
+    within: float = 60.0,
+    env: Mapping[str, str] | None = None,
+    fails: bool = False,
+) -> str:
     """Run one command of docker; returns what it printed.
 
     Raises:
-        CommandFailed: it has ended with another status than 0.
+        CommandFailed: it has ended with another status than 0, and `fails` does not allow that.
     """
     done = subprocess.run(
         ["docker", *arguments],
@@ -39,7 +48,7 @@ def docker(*arguments: str, within: float = 60.0, env: Mapping[str, str] | None 
         check=False,
         env={**os.environ, **(env or {})},
     )
-    if done.returncode:
+    if done.returncode and not fails:
         raise CommandFailed(f"docker {' '.join(arguments)}\n{done.stdout}\n{done.stderr}")
     return done.stdout
 
@@ -57,6 +66,13 @@ def derived_image(name: str, *lines: str) -> str:
     return name
 
 
+def load_namespace() -> str:
+    """The namespace that docs/how-to/compose.md gives the load."""
+    text = (REPOSITORY / "docs" / "how-to" / "compose.md").read_text(encoding="utf-8")
+    [found] = re.findall(r"^CHANNEL_NAMESPACES='(.*)'$", text, re.MULTILINE)
+    return str(found)
+
+
 def missing() -> str:
     """Why there can be no stack here, "" if there can."""
     try:
@@ -68,26 +84,44 @@ def missing() -> str:
 
 
 class Stack:
-    """One project of Compose; every command is awaited in a thread of its own."""
+    """One project of Compose; every command is awaited in a thread of its own.
 
-    def __init__(self) -> None:
-        self.port = free_ports(4)
+    Args:
+        drill_target: docker/drill.toml for the time that passes faster.
+    """
+
+    def __init__(self, drill_target: Path) -> None:
+        self._files = [COMPOSE, STORY]
+        self.port = free_ports(6)
         self.prometheus_port = self.port + 1
+        self.https_port = self.port + 4
+        self.locust_port = self.port + 5
         self._project = f"ws-cluster-test-{os.getpid()}"
         self._env = {
             "HTTP_PORT": str(self.port),
             "PROMETHEUS_PORT": str(self.port + 1),
             "ALERTMANAGER_PORT": str(self.port + 2),
             "RECEIVER_PORT": str(self.port + 3),
+            "HTTPS_PORT": str(self.https_port),
+            "LOCUST_PORT": str(self.locust_port),
+            "CHANNEL_NAMESPACES": load_namespace(),
+            "DRILL_TARGET": str(drill_target),
+            "DOCKER_SOCKET": os.environ.get("DOCKER_HOST", "").removeprefix("unix://"),
         }
 
-    async def compose(self, *arguments: str, within: float = 60.0) -> str:
-        files = ("-f", str(COMPOSE), "-f", str(STORY))
+    async def compose(self, *arguments: str, within: float = 60.0, fails: bool = False) -> str:
+        """Run one command of `docker compose`; returns what it printed.
+
+        Raises:
+            CommandFailed: it has ended with another status than 0, and `fails` does not allow that.
+        """
+        files = [word for path in self._files for word in ("-f", str(path))]
         return await asyncio.to_thread(
             docker,
             *("compose", "-p", self._project, *files, *arguments),
             within=within,
             env=self._env,
+            fails=fails,
         )
 
     async def up(self, replicas: int) -> None:
@@ -99,25 +133,40 @@ class Stack:
     async def roll(self, image: str, wait_seconds: int = 180) -> subprocess.CompletedProcess[str]:
         """Run docker/roll.sh to an image, which later commands use too if it has worked."""
         env = {
-            **os.environ,
-            **self._env,
             "WS_CLUSTER_IMAGE": image,
             "WAIT_SECONDS": str(wait_seconds),
-            "COMPOSE_FILE": f"{COMPOSE}:{STORY}",
+        }
+        done = await self.script("roll.sh", env=env)
+        if done.returncode == 0:
+            self._env["WS_CLUSTER_IMAGE"] = image
+        return done
+
+    async def script(
+        self, name: str, *arguments: str, env: Mapping[str, str] | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script of docker/ for this project."""
+        own = {
+            "COMPOSE_FILE": ":".join(map(str, self._files)),
             "COMPOSE_PROJECT_NAME": self._project,
         }
-        done = await asyncio.to_thread(
+        return await asyncio.to_thread(
             subprocess.run,
-            [COMPOSE.with_name("roll.sh")],
-            env=env,
+            [COMPOSE.with_name(name), *arguments],
+            env={**os.environ, **self._env, **own, **(env or {})},
             capture_output=True,
             text=True,
             check=False,
             timeout=400,
         )
-        if done.returncode == 0:
-            self._env["WS_CLUSTER_IMAGE"] = image
-        return done
+
+    @asynccontextmanager
+    async def also(self, *files: Path) -> AsyncIterator[None]:
+        """With more files of Compose, until the end; the next `up` is without them."""
+        self._files += files
+        try:
+            yield
+        finally:
+            del self._files[-len(files) :]
 
     async def down(self) -> None:
         """End everything, volumes included."""
@@ -130,6 +179,19 @@ class Stack:
             return []
         shown: list[dict[str, Any]] = json.loads(await asyncio.to_thread(docker, "inspect", *ids))
         return shown
+
+    async def prometheus(self, path: str) -> str:
+        """What its Prometheus answers."""
+        url = f"http://127.0.0.1:{self.prometheus_port}{path}"
+        async with aiohttp.ClientSession() as session, session.get(url) as answer:
+            answer.raise_for_status()
+            return await answer.text()
+
+    async def targets(self) -> list[dict[str, Any]]:
+        """What Prometheus scrapes."""
+        body = json.loads(await self.prometheus("/api/v1/targets?state=active"))
+        active: list[dict[str, Any]] = body["data"]["activeTargets"]
+        return active
 
     async def kill(self, container: str) -> None:
         """End a container without a warning."""

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import json
-import subprocess
 import time
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import aiohttp
 import pytest
 
-from tests.compose.stack import CommandFailed, Stack, derived_image, docker, missing
+from tests.compose.stack import CommandFailed, Stack, derived_image, docker
 from tests.harness.cluster import REPOSITORY
 from tests.harness.crowd import Crowd, Size
 from tests.harness.under_load import assert_nothing_lost
@@ -22,16 +21,6 @@ from tests.harness.waiting import until_async
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 SIZE = Size(subscribers=200, channels=10, workers=4, publishes_per_second=40)
-
-
-@pytest.fixture(scope="module")
-def stack() -> Iterator[Stack]:
-    if reason := missing():
-        pytest.skip(f"no Docker engine with Compose: {reason}")
-    subprocess.run([REPOSITORY / "docker" / "prepare.sh"], check=True, capture_output=True)
-    stack = Stack()
-    yield stack
-    asyncio.run(stack.down())
 
 
 @asynccontextmanager
@@ -54,19 +43,6 @@ async def crowd_at(stack: Stack, name: str) -> AsyncIterator[Crowd]:
 async def get(url: str) -> tuple[int, bytes]:
     async with aiohttp.ClientSession() as session, session.get(url) as answer:
         return answer.status, await answer.read()
-
-
-async def targets(stack: Stack) -> list[str]:
-    """The replicas that Prometheus scrapes, and finds up."""
-    url = f"http://127.0.0.1:{stack.prometheus_port}/api/v1/targets?state=active"
-    status, body = await get(url)
-    assert status == 200, body
-    active = json.loads(body)["data"]["activeTargets"]
-    return [
-        one["scrapeUrl"]
-        for one in active
-        if one["labels"]["job"] == "websocket-app" and one["health"] == "up"
-    ]
 
 
 async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
@@ -97,7 +73,8 @@ async def scaled(stack: Stack, replicas: int, *crowds: Crowd) -> None:
         await crowd.traffic(60)
 
     async def are_scraped() -> bool:
-        return len(await targets(stack)) == replicas
+        up = [one for one in await stack.targets() if one["health"] == "up"]
+        return [one["labels"]["job"] for one in up].count("websocket-app") == replicas
 
     await until_async(are_scraped, 60, f"Prometheus scrapes {replicas} replicas")
     print(f"{replicas} replicas after {time.monotonic() - moment:.0f} s")
@@ -117,13 +94,27 @@ async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack)
 
 async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
     await stack.up(2)
-    image = await asyncio.to_thread(derived_image, "ws-cluster:test-next", "LABEL next=yes")
+    image = await asyncio.to_thread(
+        derived_image,
+        "ws-cluster:test-next",
+        "LABEL next=yes",
+        "USER 0",
+        "RUN echo 1234567 >$(echo /opt/ws-cluster/lib/python3*/site-packages/cluster)/REVISION",
+        "USER 10001:10001",
+    )
     async with crowd_at(stack, "fourth") as crowd:
         done = await stack.roll(image)
         assert done.returncode == 0, done.stderr
         await assert_nothing_lost(crowd, 60)
         assert max(crowd.moves(0.0)) <= 2
         assert set(crowd.codes()) == {3001}
+
+    async def fires() -> bool:
+        query = 'ALERTS{alertname="DeploymentCompleted",alertstate="firing"}'
+        text = await stack.prometheus(f"/api/v1/query?query=last_over_time({query}[2m])")
+        return bool(json.loads(text)["data"]["result"])
+
+    await until_async(fires, 60, "DeploymentCompleted has fired")
     containers = await stack.containers("app")
     assert [one["Config"]["Labels"].get("next") for one in containers] == ["yes", "yes"]
 

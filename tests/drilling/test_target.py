@@ -159,3 +159,14 @@ def test_a_target_that_does_not_answer_is_one_sentence(
     words = ["HighConnectionChurn", "--target", str(file), "--report", str(tmp_path / "report")]
     assert drill_cli.drill(words, registered()) == 3
     assert "Prometheus at http://127.0.0.1:9 cannot be reached" in capsys.readouterr().err
+
+
+def test_the_load_of_a_target_has_its_token_and_its_namespace(file: Path, tmp_path: Path):
+    token = tmp_path / "token"
+    text = f'token_file = "{token}"\nnamespace = "load"\n' + file.read_text()
+    file.write_text(text)
+    assert "give a file with a connection token" in problems(file)
+    token.write_text("a token")
+    with UndoLog() as undo_log:
+        one = TargetEnvironment(read(file), folder=tmp_path, undo_log=undo_log)
+    assert one.load_options == ("--token-file", str(token), "--namespace", "load")

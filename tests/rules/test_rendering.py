@@ -151,6 +151,7 @@ def test_one_machine_has_its_addresses_secrets_and_runbooks(tmp_path: Path):
     assert jobs["alertmanager"]["static_configs"] == [{"targets": ["127.0.0.1:9093"]}]
     assert jobs["node"]["static_configs"] == [{"targets": ["127.0.0.1:9100"]}]
     assert "dns_sd_configs" not in jobs["websocket-app"]
+    assert not {"nginx", "redis"} & set(jobs)
     assert rendered.targets is not None
     assert yaml.safe_load(rendered.targets.read_text()) == [
         {"targets": ["127.0.0.1:8001", "127.0.0.1:9001"]}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import http.server
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -11,22 +12,31 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 import yaml
 
-from cluster import cli
+from cluster import cli, config
 from cluster.config import Config, ShutdownConfig
 from cluster.durations import seconds_of
 from cluster.monitor.stack.render import ALERTMANAGER_FILE, PROMETHEUS_FILE
+from loadtest.drilling.drill import names
+from loadtest.drilling.drill_cli import SEED
+from loadtest.drilling.faults import containers
+from loadtest.drilling.target import for_target, read
+from loadtest.drills import registered
 from tests.architecture.tree import ROOT
+from tests.harness.certificates import write_certificate
 from tests.harness.processes import free_ports
 
 DOCKER = ROOT / "docker"
-#: A program that can see the whole machine, one that only gives a volume its owner, and one whose image needs its user.
-OTHERS = {"node-exporter", "valkey-volume", "grafana"}
+#: A program that can see the whole machine, one that only gives a volume its owner, one whose image needs its user, and
+#: two that ask the engine.
+OTHERS = {"node-exporter", "valkey-volume", "grafana", "drill", "alloy"}
 
 
 @pytest.fixture(scope="module")
@@ -84,7 +94,7 @@ def test_secrets_are_files_and_prepare_makes_every_one(compose: dict[str, Any], 
 def test_the_options_are_those_of_the_reference(compose: dict[str, Any], tmp_path: Path):
     environment = compose["services"]["app"]["environment"]
     values = {
-        name: str(value).replace("${WORKERS:-2}", "2").replace("${ALLOWED_ORIGINS:-[]}", "[]")
+        name: re.sub(r"\$\{[A-Z_]+:-([^}]*)\}", r"\1", str(value))
         for name, value in environment.items()
     }
     for name in compose["secrets"]:
@@ -161,13 +171,13 @@ def test_what_nginx_cannot_use_is_refused(flags: list[str], sentence: str, capsy
 # --- monitoring ----------------------------------------------------------------------------
 
 
-def rendered(folder: Path, slack: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def rendered(folder: Path, slack: str, *more: str) -> tuple[dict[str, Any], dict[str, Any]]:
     secrets = folder / "secrets"
     secrets.mkdir()
     (secrets / "slack_api_url").write_text(f"{slack}\n")
     (secrets / "pagerduty_routing_key").write_text("key\n")
     flags = ["--secrets-dir", str(secrets), "--stand-in", "http://dead-mans-switch:9099"]
-    assert cli.main(["monitoring", "render", str(folder / "out"), *flags]) == 0
+    assert cli.main(["monitoring", "render", str(folder / "out"), *flags, *more]) == 0
     found = [
         yaml.safe_load((folder / "out" / name).read_text(encoding="utf-8"))
         for name in (PROMETHEUS_FILE, ALERTMANAGER_FILE)
@@ -180,9 +190,41 @@ def test_prometheus_finds_the_replicas_by_their_alias(compose: dict[str, Any], t
     jobs = {one["job_name"]: one for one in prometheus["scrape_configs"]}
     [alias] = compose["services"]["app"]["networks"]["monitoring"]["aliases"]
     assert jobs["websocket-app"]["dns_sd_configs"][0]["names"] == [alias]
-    for job in ("alertmanager", "node"):
+    for job in ("alertmanager", "node", "nginx", "redis"):
         [target] = jobs[job]["static_configs"][0]["targets"]
-        assert target.partition(":")[0] in compose["services"]
+        service = compose["services"][target.partition(":")[0]]
+        assert "monitoring" in service["networks"]
+
+
+def test_images_of_others_are_pinned_and_can_be_replaced(compose: dict[str, Any]):
+    for name, service in compose["services"].items():
+        assert re.fullmatch(
+            r"\$\{[A-Z_]+_IMAGE:-[a-z0-9./_-]+:v?[0-9a-z][\w.-]*\}", service["image"]
+        ), name
+        assert "latest" not in service["image"], name
+
+
+def test_what_serves_has_a_health_check(compose: dict[str, Any]):
+    # Images that have nothing in them but their program, or their own check.
+    without = {"nginx-exporter", "grafana", "app", "loki", "alloy"}
+    for name, service in compose["services"].items():
+        ends = service["restart"] == "no"
+        assert ends or name in without or "healthcheck" in service, name
+
+
+def test_the_exporters_reach_what_they_watch_and_the_status_page_is_not_published(
+    compose: dict[str, Any],
+):
+    services = compose["services"]
+    assert set(services["nginx-exporter"]["networks"]) & set(services["nginx"]["networks"])
+    assert set(services["redis-exporter"]["networks"]) & set(services["valkey"]["networks"])
+    assert not any("8081" in port for port in services["nginx"]["ports"])
+
+
+@pytest.mark.parametrize(("flag", "scrape"), [("1", "15s"), ("15", "1s")])
+def test_time_passes_faster_for_a_drill(flag: str, scrape: str, tmp_path: Path):
+    prometheus, _ = rendered(tmp_path, "https://hooks.slack.com/services/T/B/x", "--compress", flag)
+    assert prometheus["global"]["scrape_interval"] == scrape
 
 
 @pytest.mark.parametrize(
@@ -201,6 +243,68 @@ def test_a_missing_secret_is_a_sentence(tmp_path: Path, capsys):
     flags = ["--secrets-dir", str(tmp_path / "none")]
     assert cli.main(["monitoring", "render", str(tmp_path / "out"), *flags]) == 78
     assert "slack_api_url" in capsys.readouterr().err
+
+
+# --- load and drills -----------------------------------------------------------------------
+
+
+def test_load_and_drills_are_started_only_when_they_are_called(compose: dict[str, Any]):
+    services = compose["services"]
+    by_profile = {name: set(one.get("profiles", ())) for name, one in services.items()}
+    assert {name for name, some in by_profile.items() if "load" in some} == {
+        "load-token",
+        "load-master",
+        "load-worker",
+    }
+    assert {name for name, some in by_profile.items() if "drill" in some} == {"load-token", "drill"}
+    with_socket = {
+        name for name, one in services.items() if "docker.sock" in str(one.get("volumes", ""))
+    }
+    assert with_socket == {"drill", "alloy"}
+    assert services["alloy"]["profiles"] == services["loki"]["profiles"] == ["logs"]
+    for name in ("load-master", "load-worker", "drill"):
+        assert services[name]["restart"] == "no", name
+
+
+def test_the_drills_of_the_first_version_can_be_run_in_the_containers(
+    compose: dict[str, Any], tmp_path: Path
+):
+    token = tmp_path / "token"
+    token.write_text("a token")
+    file = tmp_path / "drill.toml"
+    text = (DOCKER / "drill.toml").read_text(encoding="utf-8")
+    file.write_text(text.replace("/run/load/token", str(token)))
+    target, every = read(file), registered()
+    found = for_target([every[alert] for alert in SEED], target, names(every))
+    assert [drill.alert for drill in found] == list(SEED)
+    words = [
+        command.split()
+        for one in target.drills.values()
+        for command in (one.provoke, one.mend)
+        if command != "true"
+    ]
+    for _, _, module, action, *rest in words:
+        assert module == containers.__name__
+        assert action in containers.ACTIONS
+        assert not rest or rest[0] in compose["services"]
+    hosts = {str(urlsplit(url).hostname) for url in target.urls.values()}
+    assert hosts - {"websocket-app"} <= set(compose["services"])
+
+
+def test_the_namespace_of_the_load_permits_what_its_users_do(tmp_path: Path):
+    text = (ROOT / "docs" / "how-to" / "compose.md").read_text(encoding="utf-8")
+    [written] = re.findall(r"^CHANNEL_NAMESPACES='(.*)'$", text, re.MULTILINE)
+    environment = {
+        "WS_CLUSTER_CHANNEL__NAMESPACES": written,
+        "WS_CLUSTER_CLIENT__TOKEN__HMAC_SECRET_KEY": "k" * 64,
+    }
+    [namespace] = config.load(None, env=environment).channel.namespaces
+    assert namespace.name == "load"
+    options = namespace.options
+    assert options.allow_subscribe_for_client
+    assert options.allow_publish_for_client
+    assert options.allow_history_for_client
+    assert options.force_recovery
 
 
 # --- the health check ----------------------------------------------------------------------
@@ -263,7 +367,7 @@ def preflight(folder: Path, **variables: str) -> list[str]:
     """What docker/preflight.sh says in a copy of docker/ with new secrets, without an engine."""
     bare = folder / "bin"
     bare.mkdir(exist_ok=True)
-    for name in ("bash", "sed", "tail", "tr", "sort", "head", "stat", "dirname", "cat"):
+    for name in ("bash", "sed", "tail", "tr", "sort", "head", "stat", "dirname", "cat", "openssl"):
         program = shutil.which(name)
         assert program is not None
         (bare / name).unlink(missing_ok=True)
@@ -283,7 +387,7 @@ def preflight(folder: Path, **variables: str) -> list[str]:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     """A copy of what the scripts read, with secrets."""
-    for name in ("prepare.sh", "preflight.sh", "compose.yml"):
+    for name in ("prepare.sh", "preflight.sh", "certificate-check.sh", "compose.yml"):
         shutil.copy(DOCKER / name, tmp_path)
     subprocess.run([tmp_path / "prepare.sh"], check=True, capture_output=True, timeout=30)
     return tmp_path
@@ -319,6 +423,63 @@ def test_the_preflight_names_a_port_that_is_taken_and_a_limit_that_is_too_high(p
     assert said[1] == "PROMETHEUS_PORT is 0; give a port from 1 to 65535"
     assert said[2].startswith("OPEN_FILES is 2000000000, and this machine allows")
     assert len(said) == 3
+
+
+@pytest.mark.parametrize(
+    ("what", "sentence"),
+    [
+        ("right", ""),
+        ("alone", "docker/secrets needs both tls_certificate and tls_key, or neither"),
+        (
+            "another",
+            "docker/secrets/tls_certificate and docker/secrets/tls_key do not match: the certificate is of another key",
+        ),
+        ("expired", "docker/secrets/tls_certificate has expired"),
+        ("text", "docker/secrets/tls_certificate is no certificate in PEM"),
+    ],
+)
+def test_the_preflight_says_what_is_wrong_with_a_certificate(
+    what: str, sentence: str, prepared: Path
+):
+    certificate, key = (prepared / "secrets" / name for name in ("tls_certificate", "tls_key"))
+    write_certificate(certificate, key, valid=timedelta(days=-1 if what == "expired" else 1))
+    if what == "alone":
+        key.unlink()
+    elif what == "another":
+        write_certificate(prepared / "other", key)
+    elif what == "text":
+        certificate.write_text("text\n")
+    ports = {**ports_apart(free_ports(5)), "HTTPS_PORT": str(free_ports(1))}
+    assert preflight(prepared, **ports)[1:] == ([sentence] if sentence else [])
+
+
+def test_a_certificate_that_does_not_match_is_not_put_in_place(prepared: Path):
+    for name in ("renew-certificate.sh", "tls.yml"):
+        shutil.copy(DOCKER / name, prepared)
+    first, second = prepared / "first", prepared / "second"
+    write_certificate(first, prepared / "first.key")
+    write_certificate(second, prepared / "second.key")
+
+    def renew(certificate: Path, key: Path) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [prepared / "renew-certificate.sh", certificate, key],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+
+    assert renew(first, prepared / "first.key").returncode == 0
+    kept = prepared / "secrets" / "tls_certificate"
+    before = kept.stat().st_ino
+    done = renew(second, prepared / "first.key")
+    assert done.returncode == 1
+    assert done.stderr.endswith("is of another key; nothing was changed\n")
+    assert kept.read_bytes() == first.read_bytes()
+    assert renew(second, prepared / "second.key").returncode == 0
+    # The same file: the container has it mounted.
+    assert (kept.stat().st_ino, kept.read_bytes()) == (before, second.read_bytes())
+    assert stat.S_IMODE(kept.stat().st_mode) == 0o644
 
 
 def test_the_preflight_reads_the_variables_of_the_file(prepared: Path):

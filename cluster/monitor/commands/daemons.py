@@ -34,8 +34,11 @@ def keep(arguments: Namespace) -> int:
         warning=compressed("warning-after"),
         poll=max(_LEAST_POLL_SECONDS, compressed("poll")),
     )
+    stand_in = str(arguments.stand_in).rstrip("/")
+    is_stand_in = endpoints.uses_stand_in(stand_in, Path(arguments.slack_url_file))
+    default_url = f"{stand_in}/v2/enqueue" if is_stand_in else PAGERDUTY_URL
     sender = NotificationSender(
-        pagerduty_url=arguments.pagerduty_url or PAGERDUTY_URL,
+        pagerduty_url=arguments.pagerduty_url or default_url,
         pagerduty_key_file=arguments.pagerduty_key_file,
         change_key_file=arguments.change_key_file,
         slack_url_file=arguments.slack_url_file,

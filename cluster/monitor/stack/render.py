@@ -32,6 +32,8 @@ ALERTMANAGER_FILE: Final = "alertmanager.yml"
 TARGETS_FILE: Final = "targets/websocket-app.json"
 TEMPLATES: Final = "templates"
 APP_JOB: Final = "websocket-app"
+# Exporters that only the containers have; a cluster that is not in containers is scraped without them.
+_CONTAINER_JOBS: Final = frozenset({"nginx", "redis"})
 
 _LEAST_SAMPLES: Final = 4
 _LEAST_INTERVAL_SECONDS: Final = 1.0
@@ -58,7 +60,8 @@ class Profile:
     Attributes:
         compress: how many times faster time passes.
         runbook_base_url: replaces docs/runbooks in every runbook_url.
-        websocket_apps: `host:port` of the admin ports, discovered by a file instead of DNS.
+        websocket_apps: `host:port` of the admin ports, discovered by a file instead of DNS; the jobs
+            of exporters that only containers have are left out.
         prometheus: `host:port` at which Prometheus scrapes itself.
         alertmanager: `host:port` to which alerts are sent, and which is scraped.
         node_exporter: `host:port`.
@@ -287,6 +290,9 @@ def _prometheus(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
             app = jobs[APP_JOB]
             del app["dns_sd_configs"]
             app["file_sd_configs"] = [{"files": [TARGETS_FILE]}]
+            document["scrape_configs"] = [
+                job for name, job in jobs.items() if name not in _CONTAINER_JOBS
+            ]
     return document
 
 

@@ -73,7 +73,10 @@ class MonitoredCluster:
     Attributes:
         monitoring_dir: the data directory of its `monitoring up`.
         extras: what a drill has added for later drills, by name.
+        load_options: arguments that every load needs to be allowed in.
     """
+
+    load_options: tuple[str, ...] = ()
 
     def __init__(self, name: str, *, folder: Path, compress: float, undo_log: UndoLog) -> None:
         self.name = name

@@ -13,7 +13,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -72,10 +72,18 @@ class RunningLoad:
     Args:
         folder: where its ledger and its log are written.
         name: unique in the environment.
+        options: further arguments, which every load of the environment needs.
     """
 
     def __init__(
-        self, load: Load, *, host: str, folder: Path, name: str, undo_log: UndoLog
+        self,
+        load: Load,
+        *,
+        host: str,
+        folder: Path,
+        name: str,
+        undo_log: UndoLog,
+        options: Sequence[str] = (),
     ) -> None:
         self.load = load
         self._ledger_file = folder / f"{name}.ledger.json"
@@ -84,7 +92,7 @@ class RunningLoad:
         command += ["-u", str(load.users), "-r", f"{load.spawn_rate:g}"]
         command += ["--ledger-file", str(self._ledger_file), "--channel-prefix", f"{name}-"]
         self._process = DrillProcess(
-            name, [*command, *load.options], folder=folder, undo_log=undo_log
+            name, [*command, *options, *load.options], folder=folder, undo_log=undo_log
         )
 
     def wait_until_connected(self, wait: Callable[[float], None]) -> None:

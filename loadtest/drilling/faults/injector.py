@@ -180,6 +180,7 @@ class FaultInjector:
             folder=self.monitored_cluster.folder,
             name=f"{self.name}-{self._count}",
             undo_log=self.monitored_cluster.undo_log,
+            options=self.monitored_cluster.load_options,
         )
 
     def run(self, name: str, command: Sequence[str], *, cgroup: Path | None = None) -> DrillProcess:

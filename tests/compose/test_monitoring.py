@@ -1,0 +1,84 @@
+"""The monitoring of the containers: exporters, their panels, the incident tracker."""
+
+from __future__ import annotations
+
+import json
+import urllib.parse
+from typing import Any
+
+import pytest
+
+from scripts.dashboards.pages import PAGES
+from tests.compose.stack import Stack
+from tests.harness.waiting import until_async
+from tests.integration.test_dashboard_queries import filled_in
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+
+JOBS = {"prometheus", "websocket-app", "alertmanager", "node", "nginx", "redis"}
+
+
+async def asked(stack: Stack, expr: str) -> list[dict[str, Any]]:
+    """The result of an instant query."""
+    query = urllib.parse.urlencode({"query": filled_in(expr)})
+    body = json.loads(await stack.prometheus(f"/api/v1/query?{query}"))
+    result: list[dict[str, Any]] = body["data"]["result"]
+    return result
+
+
+async def test_every_exporter_is_up_and_its_panels_have_data(stack: Stack):
+    await stack.up(2)
+
+    async def are_up() -> bool:
+        return {
+            one["labels"]["job"] for one in await stack.targets() if one["health"] == "up"
+        } == JOBS
+
+    await until_async(are_up, 60, f"Prometheus finds {sorted(JOBS)} up")
+    empty = {
+        f"{panel.name}/{number}": query.expr
+        for page in PAGES
+        for panel in page.panels
+        if panel.job
+        for number, query in enumerate(panel.queries)
+    }
+    assert len(empty) > 10
+
+    async def have_data() -> bool:
+        for name, expr in list(empty.items()):
+            if await asked(stack, expr):
+                del empty[name]
+        return not empty
+
+    try:
+        await until_async(have_data, 60, "every query returns data")
+    except AssertionError as error:
+        raise AssertionError(f"no data: {json.dumps(empty, indent=1)}") from error
+    for family in ("redis_up", "redis_aof_last_write_status", "nginx_up"):
+        assert [one["value"][1] for one in await asked(stack, family)] == ["1"], family
+
+
+async def test_the_incident_tracker_records_what_fires(stack: Stack):
+    await stack.up(2)
+    await stack.compose("stop", "node-exporter")
+
+    async def is_recorded() -> bool:
+        words = ("exec", "--no-TTY", "tracker", "ws-cluster", "monitor", "history", "--json")
+        incidents = json.loads(await stack.compose(*words))
+        return any(one["alertname"] == "NodeExporterDown" for one in incidents)
+
+    try:
+        await until_async(is_recorded, 90, "the tracker has recorded NodeExporterDown")
+        status = await stack.compose(
+            "exec",
+            "--no-TTY",
+            "tracker",
+            "ws-cluster",
+            "monitor",
+            "check-alerts",
+            "--json",
+            fails=True,
+        )
+        assert "NodeExporterDown" in status
+    finally:
+        await stack.compose("start", "node-exporter")
