@@ -83,6 +83,12 @@ def missing() -> str:
     return ""
 
 
+def _run(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        command, env=env, capture_output=True, text=True, check=False, timeout=400
+    )
+
+
 class Stack:
     """One project of Compose; every command is awaited in a thread of its own.
 
@@ -149,14 +155,9 @@ class Stack:
             "COMPOSE_FILE": ":".join(map(str, self._files)),
             "COMPOSE_PROJECT_NAME": self._project,
         }
+        command = [str(COMPOSE.with_name(name)), *arguments]
         return await asyncio.to_thread(
-            subprocess.run,
-            [COMPOSE.with_name(name), *arguments],
-            env={**os.environ, **self._env, **own, **(env or {})},
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=400,
+            _run, command, {**os.environ, **self._env, **own, **(env or {})}
         )
 
     @asynccontextmanager

@@ -12,7 +12,6 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import timedelta
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -30,7 +29,6 @@ from loadtest.drilling.faults import containers
 from loadtest.drilling.target import for_target, read
 from loadtest.drills import registered
 from tests.architecture.tree import ROOT
-from tests.harness.certificates import write_certificate
 from tests.harness.processes import free_ports
 
 DOCKER = ROOT / "docker"
@@ -358,132 +356,3 @@ def test_an_unhealthy_replica_says_why():
     port = free_ports(1)
     done = health(port)
     assert (done.returncode, done.stdout) == (1, f"port {port} does not answer\n")
-
-
-# --- before the first start ----------------------------------------------------------------
-
-
-def preflight(folder: Path, **variables: str) -> list[str]:
-    """What docker/preflight.sh says in a copy of docker/ with new secrets, without an engine."""
-    bare = folder / "bin"
-    bare.mkdir(exist_ok=True)
-    for name in ("bash", "sed", "tail", "tr", "sort", "head", "stat", "dirname", "cat", "openssl"):
-        program = shutil.which(name)
-        assert program is not None
-        (bare / name).unlink(missing_ok=True)
-        (bare / name).symlink_to(program)
-    done = subprocess.run(
-        [str(folder / "preflight.sh")],
-        env={"PATH": str(bare), "OPEN_FILES": "64", **variables},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=30,
-    )
-    assert done.returncode == 1
-    return [line.removeprefix("preflight: ") for line in done.stderr.splitlines()]
-
-
-@pytest.fixture
-def prepared(tmp_path: Path) -> Path:
-    """A copy of what the scripts read, with secrets."""
-    for name in ("prepare.sh", "preflight.sh", "certificate-check.sh", "compose.yml"):
-        shutil.copy(DOCKER / name, tmp_path)
-    subprocess.run([tmp_path / "prepare.sh"], check=True, capture_output=True, timeout=30)
-    return tmp_path
-
-
-def ports_apart(first: int) -> dict[str, str]:
-    names = ("HTTP_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "RECEIVER_PORT")
-    return {name: str(first + number) for number, name in enumerate(names)}
-
-
-def test_the_preflight_misses_an_engine_and_nothing_else(prepared: Path):
-    [said] = preflight(prepared, **ports_apart(free_ports(4)))
-    assert said.startswith("docker is not installed")
-
-
-def test_the_preflight_names_a_secret_that_is_missing_empty_or_unreadable(prepared: Path):
-    (prepared / "secrets" / "token_key").unlink()
-    (prepared / "secrets" / "api_key").write_text("")
-    (prepared / "secrets" / "admin_key").chmod(0o600)
-    said = preflight(prepared, **ports_apart(free_ports(4)))[1:]
-    assert sorted(said) == [
-        "docker/secrets/admin_key has mode 600, and user 10001 of the containers cannot read it: chmod 644",
-        "docker/secrets/api_key is empty: write the secret into it, or remove it and run docker/prepare.sh",
-        "docker/secrets/token_key is missing: docker/prepare.sh makes it",
-    ]
-
-
-def test_the_preflight_names_a_port_that_is_taken_and_a_limit_that_is_too_high(prepared: Path):
-    with admin_port(200, b"") as port:
-        ports = {**ports_apart(free_ports(4)), "HTTP_PORT": str(port), "PROMETHEUS_PORT": "0"}
-        said = preflight(prepared, OPEN_FILES="2000000000", **ports)[1:]
-    assert said[0].startswith(f"port {port} is taken, which nginx needs")
-    assert said[1] == "PROMETHEUS_PORT is 0; give a port from 1 to 65535"
-    assert said[2].startswith("OPEN_FILES is 2000000000, and this machine allows")
-    assert len(said) == 3
-
-
-@pytest.mark.parametrize(
-    ("what", "sentence"),
-    [
-        ("right", ""),
-        ("alone", "docker/secrets needs both tls_certificate and tls_key, or neither"),
-        (
-            "another",
-            "docker/secrets/tls_certificate and docker/secrets/tls_key do not match: the certificate is of another key",
-        ),
-        ("expired", "docker/secrets/tls_certificate has expired"),
-        ("text", "docker/secrets/tls_certificate is no certificate in PEM"),
-    ],
-)
-def test_the_preflight_says_what_is_wrong_with_a_certificate(
-    what: str, sentence: str, prepared: Path
-):
-    certificate, key = (prepared / "secrets" / name for name in ("tls_certificate", "tls_key"))
-    write_certificate(certificate, key, valid=timedelta(days=-1 if what == "expired" else 1))
-    if what == "alone":
-        key.unlink()
-    elif what == "another":
-        write_certificate(prepared / "other", key)
-    elif what == "text":
-        certificate.write_text("text\n")
-    ports = {**ports_apart(free_ports(5)), "HTTPS_PORT": str(free_ports(1))}
-    assert preflight(prepared, **ports)[1:] == ([sentence] if sentence else [])
-
-
-def test_a_certificate_that_does_not_match_is_not_put_in_place(prepared: Path):
-    for name in ("renew-certificate.sh", "tls.yml"):
-        shutil.copy(DOCKER / name, prepared)
-    first, second = prepared / "first", prepared / "second"
-    write_certificate(first, prepared / "first.key")
-    write_certificate(second, prepared / "second.key")
-
-    def renew(certificate: Path, key: Path) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [prepared / "renew-certificate.sh", certificate, key],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-
-    assert renew(first, prepared / "first.key").returncode == 0
-    kept = prepared / "secrets" / "tls_certificate"
-    before = kept.stat().st_ino
-    done = renew(second, prepared / "first.key")
-    assert done.returncode == 1
-    assert done.stderr.endswith("is of another key; nothing was changed\n")
-    assert kept.read_bytes() == first.read_bytes()
-    assert renew(second, prepared / "second.key").returncode == 0
-    # The same file: the container has it mounted.
-    assert (kept.stat().st_ino, kept.read_bytes()) == (before, second.read_bytes())
-    assert stat.S_IMODE(kept.stat().st_mode) == 0o644
-
-
-def test_the_preflight_reads_the_variables_of_the_file(prepared: Path):
-    (prepared / ".env").write_text("HTTP_PORT=nothing\n")
-    ports = ports_apart(free_ports(4))
-    del ports["HTTP_PORT"]
-    assert "HTTP_PORT is nothing; give a port from 1 to 65535" in preflight(prepared, **ports)
