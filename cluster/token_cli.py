@@ -54,8 +54,8 @@ key = "{admin}"
 key = "{api}"
 
 # Channels of the namespace "chat", such as "chat:42". Their last publications are kept for clients that come
-# back. Every user may subscribe; who is subscribed may publish, and read what was said and who is there.
-# Without an allow_ option nobody may: docs/how-to/namespaces.md.
+# back. Every user may subscribe; a subscriber may publish, and read the history and the presence. Without
+# these options no user may: docs/how-to/namespaces.md.
 [[channel.namespaces]]
 name = "chat"
 history_size = 100

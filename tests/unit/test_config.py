@@ -183,33 +183,6 @@ def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
         ),
         (
             {
-                "channel.without_namespace.publish_proxy_enabled": True,
-                "channel.without_namespace.publish_proxy_name": "other",
-            },
-            "channel.without_namespace.publish_proxy_name",
-        ),
-        (
-            {
-                "rpc.without_namespace.proxy_enabled": True,
-                "rpc.without_namespace.proxy_name": "one",
-                "proxies": '[{"name": "one", "endpoint": "grpc://127.0.0.1:1"}]',
-            },
-            "proxies.one.endpoint",
-        ),
-        (
-            {
-                "rpc.without_namespace.proxy_enabled": True,
-                "rpc.proxy.endpoint": "http://127.0.0.1/rpc",
-                "rpc.proxy.http.static_headers": '{"Host": "x"}',
-            },
-            "rpc.proxy.http.static_headers",
-        ),
-        (
-            {"rpc.proxy.http.static_headers": "Authorization"},
-            "rpc.proxy.http.static_headers",
-        ),
-        (
-            {
                 "rpc.without_namespace.proxy_enabled": True,
                 "rpc.proxy.endpoint": "http://127.0.0.1/rpc",
                 "rpc.proxy.http_headers": "Content-Length",

@@ -369,36 +369,3 @@ def test_the_embedded_defaults_of_ours_are_not_centrifugos(tmp_path: Path):
     assert main(["import-config", str(source), "-o", str(tmp_path / "ours.toml")]) == 78
     assert config.load(str(tmp_path / "ours.toml"), needs_keys=False) == Config()
     assert is_own("session.ttl")
-
-
-def test_proxies_with_names_and_headers_are_taken_over_and_what_they_lack_is_listed():
-    done = convert(
-        {
-            "proxies": [
-                {
-                    "name": "one",
-                    "endpoint": "http://backend/one",
-                    "timeout": "2s",
-                    "http": {
-                        "static_headers": {"X-Key": "of the backend"},
-                        "status_to_code_transforms": [{"status_code": 404}],
-                    },
-                    "grpc": {"tls": {"enabled": True}},
-                }
-            ],
-            "channel": {
-                "namespaces": [
-                    {"name": "chat", "publish_proxy_enabled": True, "publish_proxy_name": "one"}
-                ]
-            },
-        }
-    )
-    [proxy] = read(done).proxies
-    assert (proxy.name, proxy.endpoint, proxy.timeout) == ("one", "http://backend/one", 2.0)
-    assert proxy.http.static_headers == (("X-Key", "of the backend"),)
-    assert read(done).channel.namespaces[0].options.publish_proxy_name == "one"
-    assert set(done.lost) == {
-        "proxies[0].http.status_to_code_transforms",
-        "proxies[0].grpc.tls.enabled",
-    }
-    assert "of the backend" not in str((done.differs, done.lost))
