@@ -26,13 +26,6 @@ from cluster.children.process import Launch
 from cluster.config.sources import ENV_PREFIX
 
 COMMAND: Final = (sys.executable, "-m", "cluster", "worker")
-# glibc (mallopt(3)): what a socket read at once, up to 256 KiB, is given back to the system when it is freed.
-# By default the first such buffer that is freed makes glibc keep all later ones in its heap, which grew by a
-# tenth in ten rounds of `benchmarks.attacks`; with these values by a hundredth.
-_ALLOCATOR: Final = {
-    "MALLOC_MMAP_THRESHOLD_": str(128 << 10),
-    "MALLOC_TRIM_THRESHOLD_": str(1 << 20),
-}
 _READ_BYTES: Final = 65536
 _LONGEST_LINE: Final = 65536
 
@@ -103,9 +96,7 @@ class WorkerSpec:
                 *(("--patient",) if self.waits_for_store else ()),
             ),
             env=environment(
-                PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir),
-                **{name: os.environ.get(name, value) for name, value in _ALLOCATOR.items()},
-                **log.child_environment(),
+                PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir), **log.child_environment()
             ),
             death_signal=signal.SIGKILL,
             pass_fds=(self._listen_fd, writes, config_fd),
