@@ -110,6 +110,7 @@ class Stack:
             "RECEIVER_PORT": str(self.port + 3),
             "HTTPS_PORT": str(self.https_port),
             "LOCUST_PORT": str(self.locust_port),
+            "LOAD_EXPECT": "lost=0,twice=0,out_of_order=0,errors=0,acknowledged=20,got=100",
             "CHANNEL_NAMESPACES": load_namespace(),
             "DRILL_TARGET": str(drill_target),
             "DOCKER_SOCKET": os.environ.get("DOCKER_HOST", "").removeprefix("unix://"),
@@ -171,7 +172,7 @@ class Stack:
 
     async def down(self) -> None:
         """End everything, volumes included."""
-        await self.compose("down", "--volumes", "--timeout", "10", within=120.0)
+        await self.compose("--profile", "*", "down", "--volumes", "--timeout", "10", within=120.0)
 
     async def containers(self, service: str) -> list[dict[str, Any]]:
         """The containers of a service, as `docker inspect` shows them."""

@@ -1,5 +1,5 @@
-# Images under the names that docker/compose.yml uses, where no registry can be reached: made by
-# tests/compose/engine.sh from one root file system with Debian's packages. They have the programs at the paths of the
+# Images under the names that docker/compose.yml uses, where no registry can be reached: made from
+# `services:raw`, one root file system with Debian's packages. They have the programs at the paths of the
 # public images, and busybox for the health checks, as those have.
 FROM services:raw AS nginx
 FROM services:raw AS valkey

@@ -21,7 +21,8 @@ async def test_locust_runs_the_mixed_scenario_and_loses_nothing(stack: Stack):
     await stack.up(2)
     await stack.compose(*LOAD, "up", "--detach", "load-worker")
     try:
-        said = await stack.compose(
+        # Its exit code says whether the limits of the ledger were met: LOAD_EXPECT.
+        await stack.compose(
             *(*LOAD, "run", "--rm", "--no-TTY", "--use-aliases"),
             *("-e", "LOCUST_HEADLESS=true", "-e", "LOCUST_RUN_TIME=15s", "-e", "LOCUST_USERS=60"),
             "load-master",
@@ -30,8 +31,6 @@ async def test_locust_runs_the_mixed_scenario_and_loses_nothing(stack: Stack):
     except CommandFailed as error:
         error.add_note(await stack.logs("load-worker"))
         raise
-    # Locust reports on the standard output; the exit code is that of the limits of the ledger.
-    assert "recover" in said
 
 
 async def test_the_web_page_of_locust_is_there(stack: Stack):
