@@ -56,6 +56,12 @@ class Transport:
     def set_write_buffer_limits(self, **limits: int) -> None:
         """No buffer, no limit."""
 
+    def pause_reading(self) -> None:
+        """The model waits until the client's turn has come: see `settle`."""
+
+    def resume_reading(self) -> None:
+        """Nothing is read from a socket here."""
+
     def close(self) -> None:
         """The model drops the client."""
 
