@@ -67,7 +67,6 @@ class RedisBroker:
         self._listener = listener
         self._counters = counters
         self._spare_epoch = new_epoch()
-        self._loop = asyncio.get_running_loop()
         # Of each subscribed channel, the last publication that was acknowledged here; of others, that or
         # what was delivered last, in `_recent`, which becomes `_older` when it is full.
         self._acknowledged: dict[str, Acknowledged | None] = {}
@@ -166,7 +165,7 @@ class RedisBroker:
         self._subscriptions.unsubscribe(self._key(channel, "pub"))
 
     def _keep(self, channel: str, position: Position, body: bytes) -> None:
-        acknowledged = Acknowledged(position, hash(body), self._loop.time())
+        acknowledged = Acknowledged(position, hash(body), asyncio.get_running_loop().time())
         if channel in self._acknowledged:
             self._acknowledged[channel] = acknowledged
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from loadtest.drilling.drill import MONITORING, SERVICE, Component, Drill
 from loadtest.drilling.environment.load import Load
-from loadtest.drilling.faults.failing_application import release
+from loadtest.drilling.faults.bad_release import release
 from loadtest.drilling.faults.injector import FaultInjector
 
 

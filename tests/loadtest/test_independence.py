@@ -15,6 +15,8 @@ INDEPENDENT = [
     *sorted((ROOT / "loadtest").glob("*.py")),
     *sorted((ROOT / "loadtest" / "users").glob("*.py")),
 ]
+# An application of the cluster, which its workers load: no part of the load or of a drill.
+APPLICATION = ROOT / "loadtest" / "drilling" / "faults" / "failing_application.py"
 # What starts a cluster of its own, or is a form, knows the operator's side.
 DEPENDENT = {"__main__.py", "capacity.py", "drill.py"}
 
@@ -48,10 +50,15 @@ def test_the_drills_import_only_the_operators_clients_errors_process_and_text_mo
     wrong = {
         f"{path.relative_to(ROOT)}: {name}"
         for path in (ROOT / "loadtest").rglob("*.py")
+        if path != APPLICATION
         for name in imported(path)
         if name.split(".")[0] == "cluster" and not name.startswith(allowed)
     }
     assert wrong == set()
+    of_the_project = {
+        name for name in imported(APPLICATION) if name.startswith(("cluster", "loadtest"))
+    }
+    assert of_the_project == {"cluster"}, "an application has the package's public names only"
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""An application whose handlers fail or are slow, and the roll that brings it in: a bad release."""
+"""An application whose handlers fail or are slow. The cluster's workers load it; `bad_release` rolls it out."""
 
 from __future__ import annotations
 
@@ -6,10 +6,7 @@ import asyncio
 from typing import Any, Final
 
 import cluster
-from loadtest.drilling.faults.injector import FaultInjector
-from loadtest.drilling.faults.roll import roll
 
-_TARGET: Final = "loadtest.drilling.faults.failing_application:app"
 # Of the default of app.handler_timeout, 4 s: slow, and still answered.
 _SLOW_SECONDS: Final = 3.0
 
@@ -27,16 +24,3 @@ async def slow(client: cluster.ApplicationClient, data: Any) -> str:
     """Answer late."""
     await asyncio.sleep(_SLOW_SECONDS)
     return "late"
-
-
-def release(injector: FaultInjector) -> None:
-    """Roll the application out; the undo rolls it back."""
-    environment = injector.environment
-
-    def take_back() -> None:
-        environment.write_config({})
-        roll(injector)
-
-    injector.afterwards(take_back)
-    environment.write_config({"app": {"target": _TARGET}})
-    roll(injector)
