@@ -31,7 +31,7 @@ from cluster.monitor.stack.setup import StackOptions
 from cluster.private_files import make_new_files_private
 from cluster.terminal_text import escaped, escaped_lines
 
-_BOOT_SECONDS: Final = 30.0
+_BOOT_SECONDS: Final = 60.0
 _STOP_SECONDS: Final = 10.0
 _POLL_SECONDS: Final = 0.05
 _WATCH_SECONDS: Final = 1.0
