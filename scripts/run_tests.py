@@ -41,7 +41,8 @@ class Ended:
 
 def sessions(jobs: str) -> list[list[str]]:
     """The arguments of each session."""
-    beside = ["--numprocesses", jobs, "--dist", "loadgroup", "--no-loadscope-reorder"]
+    # tests/harness/grouping.py says which tests share a process.
+    beside = ["--numprocesses", jobs, "--dist", "loadscope", "--no-loadscope-reorder"]
     return [[*beside, "-m", "not full and not alone"], ["-m", "alone and not full"]]
 
 

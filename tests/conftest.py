@@ -19,12 +19,13 @@ import resource
 import signal
 from collections.abc import Generator
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pytest
 
+from tests.harness.grouping import GroupScheduling
+
 HERE: Final = Path(__file__).parent
-TOGETHER: Final = ("drilling",)
 _STDERR: Final = pytest.StashKey[int]()
 # How long a test's own time limit has to end it.
 GRACE_SECONDS: Final = 60.0
@@ -68,10 +69,14 @@ def pytest_runtest_protocol(item: pytest.Item) -> Generator[None, object, object
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Group the tests that must run in one process, and run the long ones first."""
-    for item in items:
-        item.add_marker(pytest.mark.xdist_group(_group(item)))
+    """Run the long ones first."""
     items.sort(key=_rank)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> GroupScheduling:
+    """Keep the tests of a group in one process."""
+    return GroupScheduling(config, log)
 
 
 def time_limit(item: pytest.Item) -> float:
@@ -83,12 +88,6 @@ def time_limit(item: pytest.Item) -> float:
 
 def _place(item: pytest.Item) -> str:
     return item.path.relative_to(HERE).as_posix()
-
-
-def _group(item: pytest.Item) -> str:
-    place = _place(item)
-    folder = place.partition("/")[0]
-    return folder if folder in TOGETHER else place
 
 
 def _rank(item: pytest.Item) -> int:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from scripts.run_tests import FAILED, NONE_SELECTED, PASSED, run_with_second_chance, worst
+from scripts.run_tests import FAILED, NONE_SELECTED, PASSED, run_with_second_chance, sessions, worst
 from tests.harness.cluster import REPOSITORY
 
 PASSES = "def test_that_passes():\n    pass\n"
@@ -98,6 +102,22 @@ def test_a_session_that_selects_no_test_is_no_failure_unless_all_do(folder: Path
     assert worst([NONE_SELECTED, NONE_SELECTED]) == NONE_SELECTED
     assert worst([FAILED, 3]) == 3
     assert worst([FAILED, PASSED]) == FAILED
+
+
+def test_tests_of_a_file_and_all_drills_run_in_one_process_each():
+    files = ("tests/unit/test_durations.py", "tests/unit/test_backoff.py")
+    drills = ("tests/drilling/test_schedule.py", "tests/drilling/test_report.py")
+    arguments = sessions("3")[0]
+    environment = {k: v for k, v in os.environ.items() if not k.startswith("PYTEST_")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-v", *arguments, *files, *drills],
+        cwd=REPOSITORY, env=environment, capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    processes: dict[str, set[str]] = {}
+    for process, name in re.findall(r"(?m)^\[(gw\d+)\].* PASSED (\S+?)::", done.stdout):
+        processes.setdefault("drills" if name in drills else name, set()).add(process)
+    assert processes.keys() == {*files, "drills"}
+    assert {name: len(used) for name, used in processes.items() if len(used) > 1} == {}
 
 
 def test_ci_asks_for_the_second_run():
