@@ -17,7 +17,7 @@ class Codec(NamedTuple):
 
     Attributes:
         name: "json" or "protobuf".
-        decode: decodes one WebSocket message of a client, a long one in slices; see
+        decode: decodes one WebSocket message of a client, a long one part by part; see
             `cluster.protocol.decode`.
         frame: encodes one document, a reply or a push, as a WebSocket frame.
         frames: encodes several documents.

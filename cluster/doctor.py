@@ -77,8 +77,7 @@ class Limit(NamedTuple):
     Attributes:
         name: what is limited.
         connections: clients that fit.
-        remedy: what to do for more; `{n}` is the value to set for the wanted number of clients.
-        value_for: the value for so many clients.
+        remedy: what to do for more; `{n}` is the value to set: `per_client` for each client, and `more`.
     """
 
     name: str

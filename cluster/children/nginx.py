@@ -189,12 +189,12 @@ def render(settings: NginxSettings) -> str:
         clients=settings.clients_per_process,
         address_zones=_address_zones(settings),
         address_limits=_address_limits(settings),
-        # One status for all limits of a location: an address above its limit must not be retried.
         hsts_map=(
             f'    map $scheme $strict_transport {{ https "max-age={settings.hsts_seconds}"; }}\n'
             if settings.hsts_seconds
             else ""
         ),
+        # One status for all limits of a location: an address above its limit must not be retried.
         limit_status=429 if settings.connections_per_address else 503,
         pid_file=settings.pid_file,
         access_log=_escaped(settings.access_log),

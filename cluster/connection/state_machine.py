@@ -209,9 +209,9 @@ class Connection(CommandIntake):
         return actions
 
     def resume(self) -> list[Action]:
-        """Handle the commands that waited for a subscribe; call it after joining the channel."""
+        """Handle the commands that waited for a subscribe or a turn; call it after joining the channel."""
         actions: list[Action] = []
-        if self.state is State.CONNECTED:
+        if self.state is not State.CLOSED:
             self._handle_waiting(actions)
         return actions
 

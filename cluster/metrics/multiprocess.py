@@ -221,12 +221,8 @@ def _zeros(family: Family) -> Metric | None:
 
 
 def live_sum(path: Path, name: str) -> float:
-    """Return one summed gauge for the status line; reads only the files that contain it."""
-    total = 0.0
-    for file in path.glob("gauge_livesum_*.db"):
-        with suppress(*_CORRUPT):
-            total += sum(value for key, value in entries(file) if f'"{name}"' in key)
-    return total
+    """Return one summed gauge for the status line."""
+    return sum(live_values(path, name).values())
 
 
 def live_values(path: Path, name: str) -> dict[str, float]:

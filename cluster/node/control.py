@@ -2,8 +2,8 @@
 
 A *command* ("disconnect this user") is kept for a minute, so a worker whose link to the store broke reads
 what it missed. Each worker runs commands one at a time, in the order of the stream. A *question* ("who is
-connected?") is not kept; its answers come back on a channel of the worker that asked, within a time. A *report* ("I have so many connections") is neither kept
-nor answered.
+connected?") is not kept; its answers come back on a channel of the worker that asked, within a time. A
+*report* ("I have so many connections") is neither kept nor answered.
 
 Guarantees
 - Whoever is subscribed at the store counts as alive: a question waits for that many answers. Those that

@@ -403,11 +403,12 @@ class Node:
         if other is not client and other.connection.user == client.connection.user:
             other.perform(other.connection.disconnect(CONNECTION_LIMIT))
 
-    def info_changed(self, client: HandledClient) -> None:
-        """Show a client's new info, or that of a subscription, in the presence of its channels."""
+    def info_changed(self, client: HandledClient, channel: str = "") -> None:
+        """Show a client's new info in the presence of its channels, or that of one subscription in its channel."""
         if self.members is not None:
             channels = client.connection.channels
-            infos = {name: one.info for name, one in channels.items()}
+            names = [channel] if channel else channels
+            infos = {name: channels[name].info for name in names if name in channels}
             self.members.update(cast(Client, client), infos)
 
     def disconnected(self, client: Client, *, may_end_session: bool) -> None:

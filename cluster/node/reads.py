@@ -86,8 +86,10 @@ class StreamReads:
 
         The replies of all reads in flight may arrive together.
         """
-        size = sum(len(one.body) for one in publications)
-        if len(publications) <= SMALL_PUBLICATIONS and size <= SMALL_BYTES:
+        if (
+            len(publications) <= SMALL_PUBLICATIONS
+            and sum(len(one.body) for one in publications) <= SMALL_BYTES
+        ):
             return
         async with self._large:
             await asyncio.sleep(0)

@@ -49,7 +49,8 @@ class Refreshes:
     Args:
         revocations: what is revoked and blocked; None for nothing.
         timeout_seconds: how long a look-up may take.
-        on_info_changed: called with a client that others see with another info from now on.
+        on_info_changed: called with a client that others see with another info from now on, and with
+            the channel if it is that of one subscription.
     """
 
     def __init__(
@@ -59,7 +60,7 @@ class Refreshes:
         counters: Counters,
         *,
         timeout_seconds: float,
-        on_info_changed: Callable[[HandledClient], None],
+        on_info_changed: Callable[..., None],
     ) -> None:
         self._on_info_changed = on_info_changed
         self._authenticator = authenticator
@@ -179,7 +180,7 @@ class Refreshes:
             self._counters.refresh_failures["subscription"] += 1
             raise
         if claims.info:
-            self._on_info_changed(client)
+            self._on_info_changed(client, channel)
         result: dict[str, Any] = {}
         add_expiry(result, claims.expires_at)
         return result

@@ -11,7 +11,6 @@ Source: section 9.1 of the protocol, `single_connection`.
 
 from __future__ import annotations
 
-import asyncio
 from typing import Final
 
 import msgspec
@@ -53,7 +52,6 @@ class SingleConnections:
             return  # The control channel has counted and logged it.
 
     async def _follow(self, newest: NewestConnection) -> None:
-        await asyncio.sleep(0)
         before = self._told.pop(newest.user, None)
         for client in self._node.clients.of(newest.user):
             if client.connection.state is not State.CONNECTED:

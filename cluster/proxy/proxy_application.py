@@ -24,7 +24,7 @@ from cluster.application import (
     Subscribing,
 )
 from cluster.auth import TokenRefused, channel_override, server_subscriptions
-from cluster.config import Config, ProxyOptions, proxies_in_use, proxy_section
+from cluster.config import Config, ProxyOptions, proxies_in_use, proxy_section, proxy_timeouts
 from cluster.metrics.counters import Counters
 from cluster.node.permissions import ChannelPermissions
 from cluster.proxy.backend import Backend, BackendFailed, Result
@@ -45,16 +45,16 @@ def proxy_application(config: Config) -> Application | None:
     permissions = ChannelPermissions(config, Counters())
     proxies = _Proxies(used, permissions, config.rpc.without_namespace.proxy_name)
     application.http.cleanup_ctx.append(proxies.session)
-    if "client.proxy.connect" in used:
+    kinds = proxy_timeouts(config).keys()
+    if "connecting" in kinds:
         application.connecting(proxies.connecting)
-    if "client.proxy.refresh" in used:
+    if "refreshing" in kinds:
         application.refreshing(proxies.refreshing)
-    spaces = [config.channel.without_namespace, *(one.options for one in config.channel.namespaces)]
-    if any(options.subscribe_proxy_enabled for options in spaces):
+    if "subscribing" in kinds:
         application.subscribing(proxies.subscribing)
-    if any(options.publish_proxy_enabled for options in spaces):
+    if "publishing" in kinds:
         application.publishing(proxies.publishing)
-    if config.rpc.without_namespace.proxy_enabled:
+    if "rpc" in kinds:
         application.any_rpc(proxies.rpc)
     return application
 

@@ -75,6 +75,10 @@ class Opening:
         self._bytes_left -= len(data)
         return BAD_REQUEST_CLOSE if self._bytes_left < 0 else None
 
+    def comes_again(self, data: bytes) -> None:
+        """The end of that piece is parsed, and checked, in a later turn."""
+        self._bytes_left += len(data)
+
 
 class FrameProtocol(PacedProtocol):
     """Call `begin` with the socket; a subclass handles the messages."""
@@ -157,6 +161,8 @@ class FrameProtocol(PacedProtocol):
         else:
             if later:
                 self._unfinished = max(0, self._unfinished - len(later))
+                if self._opening is not None:
+                    self._opening.comes_again(later)
                 self._go_on_later(later)
         if self._pongs:
             self._answer_pings()

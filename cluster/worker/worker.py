@@ -58,7 +58,7 @@ _LEAST_FLUSH_SECONDS = 0.2
 #: How long a drain waits for the requests of connections that it has accepted.
 _PENDING_SECONDS = 0.5
 # After `gc.freeze()` almost nothing that lives is garbage-collected in vain by rare collections.
-_GC_THRESHOLDS = (20_000, 10, 500)
+_GC_THRESHOLDS = (20_000, 50, 100)
 
 
 class Worker:

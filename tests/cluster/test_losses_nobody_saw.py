@@ -89,14 +89,20 @@ async def publish_until_it_works(client: Client, data: Any) -> None:
     await until_async(works, WITHIN, f"{data} is published")
 
 
+async def three_delivered(store: Pair) -> tuple[Client, Reader]:
+    """A publisher and a reader at two workers, after three publications."""
+    publisher = await Client(store.cluster.worker_port(0)).start()
+    reader = Reader(store.cluster.worker_port(1))
+    await reader.enter()
+    for number in (1, 2, 3):
+        await publisher.publish(CHANNEL, number)
+    await until(lambda: reader.got == [1, 2, 3], WITHIN, "three are delivered")
+    return publisher, reader
+
+
 async def test_a_client_that_was_away_is_told_though_the_offsets_were_given_again(tmp_path: Path):
     async with pair(tmp_path) as store:
-        publisher = await Client(store.cluster.worker_port(0)).start()
-        reader = Reader(store.cluster.worker_port(1))
-        await reader.enter()
-        for number in (1, 2, 3):
-            await publisher.publish(CHANNEL, number)
-        await until(lambda: reader.got == [1, 2, 3], WITHIN, "three are delivered")
+        publisher, reader = await three_delivered(store)
         await store.promote()
         for number in (4, 5):
             await publisher.publish(CHANNEL, number)
@@ -163,12 +169,7 @@ async def test_what_was_acknowledged_at_one_worker_and_delivered_to_none_is_told
 
 async def test_a_planned_switch_is_not_noticed_by_a_client_that_was_away(tmp_path: Path):
     async with pair(tmp_path) as store:
-        publisher = await Client(store.cluster.worker_port(0)).start()
-        reader = Reader(store.cluster.worker_port(1))
-        await reader.enter()
-        for number in (1, 2, 3):
-            await publisher.publish(CHANNEL, number)
-        await until(lambda: reader.got == [1, 2, 3], WITHIN, "three are delivered")
+        publisher, reader = await three_delivered(store)
         await reader.client.close()
         answer = await ask(store.master.port, "FAILOVER", "TO", "127.0.0.1", store.replica.port)
         assert answer.startswith("+OK"), answer

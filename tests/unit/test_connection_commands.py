@@ -189,6 +189,14 @@ def test_a_long_message_is_decoded_part_by_part_and_in_order(connection: Connect
     assert not connection.is_congested
 
 
+def test_a_connect_that_has_waited_for_a_turn_is_handled():
+    connection = make()
+    connection.budget = 0
+    assert connection.receive(line(1, "connect")) == []
+    [action] = connection.next_turn()
+    assert isinstance(action, machine.Connect)
+
+
 def test_what_comes_before_a_fault_in_a_long_message_is_handled(connection: Connection):
     connection.next_turn()
     commands = [line(n + 2, "unsubscribe", channel="a") for n in range(2 * DECODED_AT_ONCE)]

@@ -261,6 +261,26 @@ async def test_a_sub_refresh_with_a_wrong_token_closes(text: str, code: int):
         assert worker.counters.refresh_failures["subscription"] == 1
 
 
+async def test_a_sub_refresh_with_info_changes_the_presence_of_its_channel_only(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    seen: list[dict[str, bytes]] = []
+
+    class Members:
+        def update(self, client: object, chan_infos: dict[str, bytes]) -> None:
+            seen.append(chan_infos)
+
+    async with LocalWorker(config()).open() as worker:
+        caller = await entered(worker)
+        for channel in ("$a", "$b"):
+            await ask(caller, "subscribe", channel=channel, token=for_channel(channel))
+        with monkeypatch.context() as patch:
+            patch.setattr(worker.node, "members", Members())
+            await ask(caller, "sub_refresh", channel="$a", token=for_channel(info={"n": 1}))
+            await ask(caller, "refresh", token=token(sub="ann", info={"n": 2}))
+    assert seen == [{"$a": b'{"n":1}'}, {"$a": b'{"n":1}', "$b": b""}]
+
+
 async def test_a_sub_refresh_that_cannot_be_done_is_an_error():
     async with LocalWorker(config()).open() as worker:
         caller = await entered(worker)

@@ -183,6 +183,16 @@ async def test_several_pings_are_answered_in_order():
         writer.close()
 
 
+async def test_frames_that_wait_for_their_turn_count_once_before_the_connect():
+    async with LocalWorker(configured(command_rate_limit=0)).open() as worker:
+        reader, writer = await attacker(worker)
+        # 18 KB, of 128 KiB that are allowed.
+        writer.write(frame(wire.PONG, b"") * 3000 + frame(wire.TEXT, b'{"id":1,"connect":{}}'))
+        answer = await asyncio.wait_for(reader.readuntil(b'"pong":true'), 10)
+        assert b'"connect"' in answer
+        writer.close()
+
+
 async def test_what_comes_after_the_close_frame_is_not_read_for_ever(
     monkeypatch: pytest.MonkeyPatch,
 ):
