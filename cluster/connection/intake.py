@@ -7,7 +7,7 @@ budget is spent. A message of many commands waits undecoded, but for its first p
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -19,7 +19,6 @@ from cluster.errors import BAD_REQUEST_CLOSE, ClientError, Disconnect
 from cluster.metrics.counters import Counters
 from cluster.protocol import (
     Command,
-    Publication,
     connect_request,
     error_reply,
     publish_request,
@@ -31,10 +30,6 @@ CONGESTED_COMMANDS = 256
 
 #: After this many commands of one connection the next turn of the event loop is waited for.
 COMMANDS_PER_TURN = 32
-
-#: What is read from the store for one command costs one command more for so many bytes, and publications.
-READ_BYTES_PER_COMMAND = 16_384
-READ_PUBLICATIONS_PER_COMMAND = 256
 
 
 class CommandIntake:
@@ -161,13 +156,6 @@ class CommandIntake:
                 self._handle(waiting.popleft(), actions)
         except Disconnect as why:
             self._close(why, actions)
-
-    def charge(self, publications: Sequence[Publication]) -> None:
-        """Count what a command has read from the store as that many commands more."""
-        size = sum(len(one.body) for one in publications)
-        self.budget -= (
-            len(publications) // READ_PUBLICATIONS_PER_COMMAND + size // READ_BYTES_PER_COMMAND
-        )
 
     def _handle(self, command: Command, actions: list[Action]) -> None:
         method = command.method

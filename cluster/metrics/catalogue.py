@@ -77,7 +77,7 @@ REFRESH_FAILURES: Final = ("connection", "subscription")
 KEY_SET_RESULTS: Final = ("read", "failed")
 PERMISSION_OPERATIONS: Final = ("subscribe", "publish", "history", "presence")
 THROTTLE_REASONS: Final = ("command_rate", "output")
-READ_RESULTS: Final = ("immediate", "queued", "dropped", "cut")
+READ_RESULTS: Final = ("immediate", "queued", "paced", "dropped", "cut")
 SUPPRESSION_REASONS: Final = ("idempotency_key", "version")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
 LOG_OUTPUTS: Final = ("stream", "file")
@@ -153,8 +153,8 @@ WORKER_FAMILIES: Final = (
     Family("app_recoveries_total", "counter", "worker", "Recovery attempts of subscriptions.",
            {"result": RECOVERY_RESULTS}),
     Family("app_stream_reads_total", "counter", "worker",
-           "Reads of publications: sent at once, queued, dropped as their client had gone, cut at "
-           "their limit of bytes.", {"result": READ_RESULTS}),
+           "Reads of publications: sent at once, queued, followed by a pause as their client has read "
+           "much, dropped as it had gone, cut at their limit of bytes.", {"result": READ_RESULTS}),
     Family("app_connections_rejected_total", "counter", "worker",
            "Upgrades and connects rejected.", {"reason": REJECT_REASONS}),
     Family("app_tokens_refused_total", "counter", "worker",

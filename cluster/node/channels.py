@@ -195,7 +195,7 @@ class Channels:
                 max_bytes=limits.bytes,
                 is_whole=True,
             )
-            await self._reads.handled_alone(read.publications)
+            await self._reads.handled_alone(reader, read.publications)
             return read
 
     def join(self, joining: Joining, subscriber: object, write: Write) -> None:

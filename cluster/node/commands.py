@@ -246,14 +246,13 @@ class Commands:
                     max_bytes=self._config.client.history_max_publication_bytes,
                     leaves_epoch=False,
                 )
-                await self._reads.handled_alone(read.publications)
+                await self._reads.handled_alone(reader, read.publications)
         except (StoreError, TimeoutError) as error:
             store_failed(self._counters, "history_failed", error)
             raise INTERNAL.fresh() from None
         if since is not None and since.epoch and since.epoch != read.top.epoch:
             raise UNRECOVERABLE_POSITION.fresh()
         self._counters.stream_reads["cut"] += read.is_cut
-        connection.charge(read.publications)
         return {
             "publications": publications_json(read.publications),
             "epoch": read.top.epoch,

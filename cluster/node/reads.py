@@ -3,7 +3,8 @@
 A read of a few bytes may return half a megabyte, which the store, its link and the worker hold at the
 same time. So what is in flight is bounded, and the rest waits: the reads of one reader in order, the
 readers in turn, so that one that asks for much does not delay the others. Of large replies one is handled
-in a turn of the event loop.
+in a turn of the event loop, and a reader of many waits for the next one: the store does nothing else
+while it collects a reply.
 """
 
 from __future__ import annotations
@@ -21,28 +22,44 @@ from cluster.protocol import Publication
 SMALL_PUBLICATIONS: Final = 32
 SMALL_BYTES: Final = 16_384
 
+#: What one reader may read in a second, and at once before that, in bytes of large replies. The store
+#: needs about as long for one publication as for so many bytes more.
+READER_BYTES_PER_SECOND: Final = 4 * 1024 * 1024
+READER_BURST_BYTES: Final = 2 * 1024 * 1024
+PUBLICATION_COST_BYTES: Final = 512
+_TIMER_SECONDS: Final = 0.005
+_BURST_SECONDS: Final = READER_BURST_BYTES / READER_BYTES_PER_SECOND
+
 #: Reads in flight of one reader; those of a client that subscribes to many channels overlap a little.
 READS_PER_READER: Final = 4
 
 
 class _Reader:
-    """What one reader has in flight and waits for."""
+    """What one reader has in flight and waits for.
 
-    __slots__ = ("in_flight", "is_due", "is_held", "waiting")
+    Attributes:
+        paid_at: loop time at which its large replies no longer count.
+        timer: runs at `paid_at`, or when the reader may read again.
+    """
+
+    __slots__ = ("in_flight", "is_due", "is_held", "is_paced", "paid_at", "timer", "waiting")
 
     def __init__(self) -> None:
         self.in_flight = 0
         self.waiting: deque[asyncio.Future[None]] = deque()
         self.is_due = False
         self.is_held = False
+        self.is_paced = False
+        self.paid_at = 0.0
+        self.timer: asyncio.TimerHandle | None = None
 
     @property
     def may_read(self) -> bool:
-        return self.in_flight < READS_PER_READER and not self.is_held
+        return self.in_flight < READS_PER_READER and not self.is_held and not self.is_paced
 
     @property
     def is_idle(self) -> bool:
-        return not (self.in_flight or self.waiting or self.is_held)
+        return not (self.in_flight or self.waiting or self.is_held or self.timer)
 
 
 class StreamReads:
@@ -81,16 +98,18 @@ class StreamReads:
         finally:
             self._end(reader, one)
 
-    async def handled_alone(self, publications: Sequence[Publication]) -> None:
+    async def handled_alone(self, reader: object, publications: Sequence[Publication]) -> None:
         """Return in a turn of the event loop in which no other large reply is handled.
 
-        The replies of all reads in flight may arrive together.
+        The replies of all reads in flight may arrive together. Call it within `turn`; a large reply
+        counts towards what the reader may read in a second.
         """
-        if (
-            len(publications) <= SMALL_PUBLICATIONS
-            and sum(len(one.body) for one in publications) <= SMALL_BYTES
-        ):
+        size = sum(len(one.body) for one in publications)
+        if len(publications) <= SMALL_PUBLICATIONS and size <= SMALL_BYTES:
             return
+        one = self._readers.get(reader)
+        if one is not None:
+            self._pace(reader, one, size + PUBLICATION_COST_BYTES * len(publications))
         async with self._large:
             await asyncio.sleep(0)
 
@@ -127,13 +146,47 @@ class StreamReads:
         one = self._readers.get(reader)
         if one is None:
             return
-        one.is_held = False
+        one.is_held = one.is_paced = False
+        if one.timer is not None:
+            one.timer.cancel()
+            one.timer = None
         waiting = list(one.waiting)
         one.waiting.clear()
         self._counters.stream_reads["dropped"] += len(waiting)
         for future in waiting:
             future.cancel()
         self._forget_idle(reader, one)
+
+    def _pace(self, reader: object, one: _Reader, cost: int) -> None:
+        """Count a large reply; with too many of them the reader waits (the generic cell rate algorithm)."""
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        one.paid_at = max(one.paid_at, now) + cost / READER_BYTES_PER_SECOND
+        if one.paid_at - now > _BURST_SECONDS and not one.is_paced:
+            one.is_paced = True
+            self._counters.stream_reads["paced"] += 1
+            if one.timer is not None:
+                one.timer.cancel()
+                one.timer = None
+        if one.timer is None:
+            self._set_timer(reader, one, loop)
+
+    def _set_timer(self, reader: object, one: _Reader, loop: asyncio.AbstractEventLoop) -> None:
+        at = one.paid_at - _BURST_SECONDS if one.is_paced else one.paid_at
+        one.timer = loop.call_at(at, self._timer_due, reader, one)
+
+    def _timer_due(self, reader: object, one: _Reader) -> None:
+        loop = asyncio.get_running_loop()
+        one.timer = None
+        # A timer of uvloop may be a millisecond early, and the reader may have read on.
+        if one.is_paced and one.paid_at - loop.time() <= _BURST_SECONDS + _TIMER_SECONDS:
+            one.is_paced = False
+            self._schedule(one)
+            self._grant()
+        if one.paid_at > loop.time() + _TIMER_SECONDS:
+            self._set_timer(reader, one, loop)
+        else:
+            self._forget_idle(reader, one)
 
     def _begin(self, one: _Reader) -> None:
         self._in_flight += 1

@@ -145,10 +145,7 @@ class SubscriptionBuilder:
             if claims is None:
                 self._check(access, connection)
         plan = self._token_plan(request, access, connection, claims)
-        subscribed = await self._begun(request, plan, reader, claims)
-        if subscribed.joining.read is not None:
-            connection.charge(subscribed.joining.read.publications)
-        return subscribed
+        return await self._begun(request, plan, reader, claims)
 
     def _token_plan(
         self,

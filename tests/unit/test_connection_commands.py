@@ -12,7 +12,7 @@ from cluster import connection as machine
 from cluster.auth import Claims
 from cluster.codec import JSON
 from cluster.command_params import ChannelParams
-from cluster.connection import Connection, Send, intake
+from cluster.connection import Connection, Send
 from cluster.decoding_in_parts import DECODED_AT_ONCE, in_parts
 from cluster.errors import (
     INTERNAL,
@@ -21,7 +21,7 @@ from cluster.errors import (
     TOKEN_EXPIRED,
 )
 from cluster.metrics.counters import Counters
-from cluster.protocol import Command, Publication
+from cluster.protocol import Command
 from tests.unit.spoken import codes, enter, error_code, line, lines, make, said
 
 DELAYS = machine.ExpiryDelays(connection=25.0, subscription=5.0)
@@ -224,19 +224,6 @@ def test_a_message_that_waits_is_forgotten_with_its_connection(connection: Conne
     assert connection.has_waiting
     connection.disconnect(SHUTDOWN)
     assert (connection.has_waiting, connection.next_turn()) == (False, [])
-
-
-def test_much_that_was_read_counts_as_more_commands(connection: Connection):
-    connection.next_turn()
-    budget = connection.budget
-    connection.charge([])
-    connection.charge([Publication(1, "e", b"x" * 100)])
-    assert connection.budget == budget
-    connection.charge([Publication(n, "e", b"x") for n in range(300)])
-    assert connection.budget == budget - 300 // intake.READ_PUBLICATIONS_PER_COMMAND
-    connection.next_turn()
-    connection.charge([Publication(1, "e", b"x" * 65_536)])
-    assert connection.budget == budget - 65_536 // intake.READ_BYTES_PER_COMMAND
 
 
 def test_the_reason_of_a_close_does_not_hold_what_the_client_has_sent(connection: Connection):

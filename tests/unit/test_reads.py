@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from cluster.metrics.counters import Counters
-from cluster.node.reads import READS_PER_READER, StreamReads
+from cluster.node.reads import (
+    PUBLICATION_COST_BYTES,
+    READER_BURST_BYTES,
+    READER_BYTES_PER_SECOND,
+    READS_PER_READER,
+    StreamReads,
+)
+from cluster.protocol import Publication
 from tests.harness.waiting import until
 
 
@@ -120,3 +127,80 @@ async def test_a_cancelled_wait_gives_its_place_to_the_next():
     reading.tasks["c0"].cancel()
     assert await reading.until_begun(2) == ["a0", "d0"]
     await reading.end_all()
+
+
+LARGE = [Publication(number, "e", b"x" * 1_000) for number in range(256)]
+COST = sum(len(one.body) + PUBLICATION_COST_BYTES for one in LARGE)
+
+
+async def read_large(reads: StreamReads, reader: str) -> None:
+    async with reads.turn(reader):
+        await reads.handled_alone(reader, LARGE)
+
+
+async def read_until_paced(reads: StreamReads, counters: Counters, reader: str) -> int:
+    number = 0
+    while not counters.stream_reads["paced"]:
+        await read_large(reads, reader)
+        number += 1
+    return number
+
+
+async def test_a_reader_of_many_large_replies_waits_and_the_others_go_on():
+    counters = Counters()
+    reads = StreamReads(16, counters)
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    at_once = await read_until_paced(reads, counters, "a")
+    most = READER_BURST_BYTES + READER_BYTES_PER_SECOND * (loop.time() - began)
+    assert READER_BURST_BYTES < at_once * COST <= most + COST
+    await read_large(reads, "b")
+    assert counters.stream_reads["queued"] == 0
+    for _ in range(3):
+        await read_large(reads, "a")
+    read = (at_once + 3) * COST
+    seconds = loop.time() - began
+    # The last one may go into debt.
+    assert read <= READER_BURST_BYTES + READER_BYTES_PER_SECOND * (seconds + 0.05) + COST
+    assert counters.stream_reads["queued"] > 0
+
+
+async def test_small_replies_are_not_paced():
+    counters = Counters()
+    reads = StreamReads(16, counters)
+    number = READER_BURST_BYTES // COST * 40
+    for _ in range(number):
+        async with reads.turn("a"):
+            await reads.handled_alone("a", LARGE[:10])
+    assert counters.stream_reads == {**Counters().stream_reads, "immediate": number}
+    assert reads._readers == {}
+
+
+async def test_a_paced_reader_that_goes_leaves_nothing_behind():
+    counters = Counters()
+    reads = StreamReads(16, counters)
+    await read_until_paced(reads, counters, "a")
+    waits = asyncio.create_task(read_large(reads, "a"))
+    await settled(lambda: counters.stream_reads["queued"] == 1)
+    reads.forget("a")
+    await settled(waits.cancelled)
+    assert reads._readers == {}
+
+
+async def test_what_a_reader_has_read_is_forgotten_in_time():
+    reads = StreamReads(16, Counters())
+    await read_large(reads, "a")
+    assert list(reads._readers) == ["a"], "the next reads count with this one"
+    await until(lambda: not reads._readers, 5, "the reader is forgotten")
+
+
+async def test_a_reader_that_is_held_while_it_is_paced_waits_for_both():
+    counters = Counters()
+    reads = StreamReads(16, counters)
+    await read_until_paced(reads, counters, "a")
+    reads.hold("a")
+    waits = asyncio.create_task(read_large(reads, "a"))
+    await until(lambda: reads._readers["a"].timer is None, 5, "the pause is over")
+    assert not waits.done()
+    reads.resume("a")
+    await waits
