@@ -114,12 +114,13 @@ def start_cluster(
     nginx: bool = False,
     redis_url: str = "",
     core: int | None = SERVER_CORE,
+    config: Path = BENCHMARKS / "ours.toml",
 ) -> tuple[Process, int, int, int]:
     """Start our own program; returns it, its public port, admin port and first worker port."""
     first = free_ports(workers + 2)
     command = [
         sys.executable, "-m", "cluster", "up", "--workers", str(workers),
-        "--config", str(BENCHMARKS / "ours.toml"), "--port", str(first),
+        "--config", str(config), "--port", str(first),
         "--admin-port", str(first + 1), "--worker-port-base", str(first + 2),
         "--data-dir", tempfile.mkdtemp(dir=scratch),
     ]  # fmt: skip
@@ -159,6 +160,10 @@ def wait_all_ready(process: Process, admin_port: int, workers: int, seconds: flo
 
 def workers_of(process: Process) -> list[int]:
     return [pid for pid in children(process.pid) if "worker" in command_line(pid)]
+
+
+def valkey_of(process: Process) -> list[int]:
+    return [pid for pid in children(process.pid) if "valkey" in command_line(pid)[0]]
 
 
 def nginx_of(process: Process) -> list[int]:

@@ -42,7 +42,10 @@ class Control:
 
     def fill_history(self, publications: int) -> None:
         for _ in range(publications):
-            self._ask("publish", {"channel": KEPT_CHANNEL, "data": "x" * _PUBLICATION_BYTES})
+            self.publish(KEPT_CHANNEL, "x" * _PUBLICATION_BYTES)
+
+    def publish(self, channel: str, data: str) -> None:
+        self._ask("publish", {"channel": channel, "data": data})
 
     def _ask(self, method: str, params: dict[str, Any]) -> dict[str, Any]:
         self._number += 1

@@ -40,7 +40,7 @@ from cluster.supervisor.service import Service, ServiceListener
 
 _SERVICE_GRACE_SECONDS: Final = 8.0
 _LOG_LINK: Final = "log"
-_MAX_NGINX_PROCESSES: Final = 8
+_MAX_NGINX_PROCESSES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import resource
 from typing import Final
 
@@ -10,9 +11,17 @@ OTHER_FILES: Final = 64
 ENOUGH_FILES: Final = 65536
 
 
+#: What a process with CAP_SYS_RESOURCE raises a lower hard limit to, if the kernel allows it (fs.nr_open).
+RAISED_FILES: Final = 262_144
+
+
 def raise_file_limit() -> int:
-    """Raise the soft limit of open files to the hard limit; returns the new limit."""
+    """Raise the soft limit of open files to the hard limit, and that one where it may; returns the new limit."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard != resource.RLIM_INFINITY and hard < RAISED_FILES:
+        with contextlib.suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (RAISED_FILES, RAISED_FILES))
+            return RAISED_FILES
     if soft != hard:
         try:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

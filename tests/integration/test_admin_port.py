@@ -17,6 +17,7 @@ from pathlib import Path
 
 import psutil
 
+from tests.harness.capabilities import without_resource_capability
 from tests.harness.cluster import Cluster
 from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until, until_async
@@ -33,7 +34,8 @@ class LimitedCluster(Cluster):
         self._screen: list[str] = []
 
     def command(self) -> list[str]:
-        return ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}", *super().command()]
+        limited = ["prlimit", f"--nofile={DESCRIPTORS}:{DESCRIPTORS}"]
+        return [*without_resource_capability(), *limited, *super().command()]
 
     def spawn(self) -> None:
         """Start it on a pseudo-terminal, where it shows its status every second."""

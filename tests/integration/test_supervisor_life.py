@@ -14,6 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.harness.capabilities import without_resource_capability
 from tests.harness.processes import cpu_seconds
 from tests.integration.running import ROOT, eventually
 
@@ -181,7 +182,7 @@ def test_a_low_soft_file_limit_is_raised_and_a_low_hard_one_is_logged(a_cluster)
     script = f"{given}; import os, sys; os.execv(sys.executable, [sys.executable, *sys.argv[1:]])"
     wrapper = cluster.folder / "limited.py"
     wrapper.write_text(script)
-    cluster.program_prefix = [sys.executable, str(wrapper)]
+    cluster.program_prefix = [*without_resource_capability(), sys.executable, str(wrapper)]
     cluster.ready()
     event = eventually(lambda: cluster.events("file_limit_found_low"), "the limit is logged")[0]
     assert event["file_limit"] == 2000

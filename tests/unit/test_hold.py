@@ -1,0 +1,165 @@
+"""The connections of `benchmarks.hold`: what they count as lost, doubled and recovered."""
+
+from __future__ import annotations
+
+import resource
+
+import orjson
+import pytest
+
+from benchmarks.hold import plan as planning
+from benchmarks.hold.held import Held, Totals
+from benchmarks.hold.plan import Forbidden, plan_for
+from benchmarks.hold.report import Held as Measured
+from benchmarks.hold.report import page
+from benchmarks.load.wire import server_frame
+
+
+class Wire:
+    """A transport that keeps what was written."""
+
+    def __init__(self) -> None:
+        self.written: list[bytes] = []
+        self.is_closed = False
+
+    def write(self, data: bytes) -> None:
+        self.written.append(data)
+
+    def close(self) -> None:
+        self.is_closed = True
+
+    abort = close
+
+
+class Owner:
+    channel = "held:all"
+    request = b"GET / HTTP/1.1\r\n\r\n"
+
+    def __init__(self) -> None:
+        self.totals = Totals()
+        self.seen: list[int] = []
+        self.events: list[str] = []
+
+    def ready(self, held: Held) -> None:
+        self.events.append("ready")
+
+    def delivered(self, offset: int) -> None:
+        self.seen.append(offset)
+
+    def lost(self, held: Held) -> None:
+        self.events.append("lost")
+
+
+def reply(number: int, **result: object) -> bytes:
+    return server_frame(orjson.dumps({"id": number, **result}))
+
+
+def connected(held: Held, session: str = "s1", **subscribe: object) -> Wire:
+    wire = Wire()
+    held.connection_made(wire)  # type: ignore[arg-type]
+    held.data_received(b"HTTP/1.1 101 Switching Protocols\r\n\r\n")
+    held.data_received(reply(1, connect={"data": {"session": {"id": session}}}))
+    held.data_received(reply(2, subscribe={"epoch": "e", "offset": 0, **subscribe}))
+    return wire
+
+
+def push(offset: int) -> bytes:
+    publication = {"data": {"t": "x"}, "offset": offset}
+    return server_frame(orjson.dumps({"push": {"channel": Owner.channel, "pub": publication}}))
+
+
+def commands(wire: Wire) -> list[dict[str, object]]:
+    payload = wire.written[1][6:] if wire.written[1][1] & 0x7F < 126 else wire.written[1][8:]
+    return [orjson.loads(line) for line in payload.split(b"\n")]
+
+
+def test_publications_are_counted_once_and_gaps_as_lost():
+    owner = Owner()
+    held = Held(owner)
+    connected(held)
+    together = push(1) + push(2) + push(2) + push(5)
+    for at in range(len(together)):
+        held.data_received(together[at : at + 1])
+    assert owner.seen == [1, 2, 5]
+    assert (owner.totals.lost, owner.totals.doubled) == (2, 1)
+
+
+def test_a_connection_comes_back_with_its_session_and_recovers():
+    owner = Owner()
+    held = Held(owner)
+    connected(held)
+    held.data_received(push(1))
+    held.connection_lost(None)
+    wire = connected(held, offset=3, recovered=True, publications=[{"offset": 2}, {"offset": 3}])
+    connect, subscribe = commands(wire)
+    assert connect["connect"] == {"name": "hold", "data": {"session": "s1"}}
+    assert subscribe["subscribe"] == {
+        "channel": "held:all", "recover": True, "offset": 1, "epoch": "e",
+    }  # fmt: skip
+    assert owner.seen == [1, 2, 3]
+    assert owner.events == ["ready", "lost", "ready"]
+    totals = owner.totals
+    assert (totals.recovered, totals.resumed_sessions, totals.lost, totals.doubled) == (1, 1, 0, 0)
+
+
+def test_what_cannot_be_recovered_is_lost():
+    owner = Owner()
+    held = Held(owner)
+    connected(held)
+    held.connection_lost(None)
+    connected(held, offset=4, recovered=False)
+    assert (owner.totals.unrecovered, owner.totals.lost) == (1, 4)
+
+
+def test_a_ping_is_answered_and_a_close_is_counted_with_its_code():
+    owner = Owner()
+    held = Held(owner)
+    wire = connected(held)
+    held.data_received(server_frame(b"{}"))
+    assert wire.written[-1].endswith(b"{}")
+    held.data_received(b"\x88\x0a" + (3001).to_bytes(2, "big") + b"shutdown")
+    assert (owner.totals.closed, wire.is_closed) == ({"3001": 1}, True)
+
+
+def test_a_refusal_is_an_error():
+    owner = Owner()
+    held = Held(owner)
+    wire = Wire()
+    held.connection_made(wire)  # type: ignore[arg-type]
+    held.data_received(b"HTTP/1.1 503 Service Unavailable\r\n\r\n")
+    assert (owner.totals.errors, wire.is_closed) == ({"HTTP/1.1 503": 1}, True)
+
+
+def test_a_plan_has_as_many_processes_as_the_limits_ask_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (1024, 20_000))
+    monkeypatch.setattr(planning, "available_bytes", lambda: 100 << 30)
+    plan = plan_for(100_000)
+    assert plan.workers * (20_000 - 128) // 2 > 100_000
+    assert sum(plan.per_crowd) == 100_000
+    assert max(plan.per_crowd) < 20_000 - 64
+
+
+@pytest.mark.parametrize(
+    ("files", "memory", "reason"),
+    [(1024, 100 << 30, "1024 open files"), (20_000, 1 << 30, "of memory are needed")],
+)
+def test_limits_that_forbid_it_are_named(
+    monkeypatch: pytest.MonkeyPatch, files: int, memory: int, reason: str
+):
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    monkeypatch.setattr(planning, "available_bytes", lambda: memory)
+    with pytest.raises(Forbidden, match=reason):
+        plan_for(100_000)
+
+
+def test_a_loss_fails_the_run_and_is_in_the_page():
+    totals = {
+        "recovered": 5, "unrecovered": 0, "resumed_sessions": 5, "lost": 2, "doubled": 0,
+        "closed": {"3001": 5}, "errors": {},
+    }  # fmt: skip
+    plan = plan_for(10)
+    held = Measured(plan, 1.0, {}, 0, [0.5], 3.0, 4, [{"open": 10, "totals": totals}])
+    assert "lost 2" in page(held)
+    [fault] = held.faults
+    assert fault.startswith("publications were lost or came twice")
+    assert "'lost': 2" in fault
