@@ -158,4 +158,11 @@ LOADS = (
         servers=("ours", "ours-protobuf", "socketio", "python-socketio", "channels", "golib"),
         once=True,
     ),
+    Load(
+        "users",
+        "idle",
+        "idle connections, each with a token, in one of 200 channels with presence and one without",
+        servers=("ours-users",),
+        once=True,
+    ),
 )

@@ -171,10 +171,16 @@ def nginx_of(process: Process) -> list[int]:
     return masters + [child for master in masters for child in children(master)]
 
 
-def ours(workers: int = 1, *, nginx: bool = False, protocol: str = "centrifuge") -> Start:
+def ours(
+    workers: int = 1,
+    *,
+    nginx: bool = False,
+    protocol: str = "centrifuge",
+    config: Path = BENCHMARKS / "ours.toml",
+) -> Start:
     def start(store: Valkey, scratch: Path) -> Running:
         process, public, admin_port, first = start_cluster(
-            scratch, workers=workers, nginx=nginx, redis_url=store.url
+            scratch, workers=workers, nginx=nginx, redis_url=store.url, config=config
         )
         try:
             wait_all_ready(process, admin_port, workers)
@@ -211,6 +217,10 @@ SERVERS: Mapping[str, Server] = {
         "ws-cluster worker, rpc handler is a coroutine", _echo_worker("--awaited")
     ),
     "ours-protobuf": Server("ws-cluster, Protobuf", ours(protocol=PROTOBUF)),
+    "ours-users": Server(
+        "ws-cluster, tokens and presence",
+        ours(protocol="centrifuge-users", config=BENCHMARKS / "users.toml"),
+    ),
     "ours-rpc-protobuf": Server(
         "ws-cluster worker, Protobuf, rpc handler is a function", _echo_worker(protocol=PROTOBUF)
     ),

@@ -114,6 +114,16 @@ def _memory(medians: Medians) -> Row:
     return Row(what, f"{kib:.1f} KiB", bound, verdict, _noted(", ".join(peers), mine))
 
 
+def _users_memory(medians: Medians) -> Row:
+    what, bound = "connection with token, presence and two channels: memory", "≤ 6 KiB"
+    mine = medians.get(("users", "ours-users"))
+    if mine is None or not mine.samples:
+        return _missing(what, bound, mine)
+    kib = mine.memory_bytes / KIB
+    problems = "; ".join(dict.fromkeys(mine.problems))
+    return Row(what, f"{kib:.1f} KiB", bound, _verdict(kib <= 6, mine.problems), problems)
+
+
 def _lifecycle_rows(life: Lifecycle) -> list[Row]:
     start = "start to ready, 4 workers, nginx and embedded Valkey"
     if life.starts:
@@ -210,6 +220,7 @@ def rows(medians: Medians, life: Lifecycle) -> list[Row]:
             "connect + subscribe + session against a bare connect of Socket.IO", 1.2,
         ),
         _memory(medians),
+        _users_memory(medians),
         *_scaling_rows(medians),
         *_lifecycle_rows(life),
     ]  # fmt: skip

@@ -4,6 +4,11 @@ A `WireProtocol` is data and three short functions, without I/O. `ping` is what 
 between, and `pong` what the client answers.
 """
 
+import base64
+import hmac
+import itertools
+import json
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -40,6 +45,9 @@ class WireProtocol:
 
 _Command: Any = CLASSES["Command"]
 
+#: What signs tokens; `users.toml` has it too.
+USERS_KEY = b"benchmarks-on-loopback-have-no-secret"
+
 
 def _centrifuge_opening(channel: str) -> tuple[Step, ...]:
     connect = b'{"id":1,"connect":{"name":"load"}}'
@@ -48,6 +56,32 @@ def _centrifuge_opening(channel: str) -> tuple[Step, ...]:
     # One frame for both commands, as the SDK for JavaScript does it.
     subscribe = b'{"id":2,"subscribe":{"channel":"%b"}}' % channel.encode()
     return (Step(connect + b"\n" + subscribe, b'"subscribe"'),)
+
+
+_HEAD = b'{"alg":"HS256","typ":"JWT"}'
+_user_numbers = itertools.count()
+
+
+def _base64(data: bytes) -> bytes:
+    return base64.urlsafe_b64encode(data).rstrip(b"=")
+
+
+def _token(user: str) -> bytes:
+    """A connection token (RFC 7519) for a server that was started with `users.toml`."""
+    claims = json.dumps({"sub": user, "exp": int(time.time()) + 3600, "info": {"name": user}})
+    signed = _base64(_HEAD) + b"." + _base64(claims.encode())
+    return signed + b"." + _base64(hmac.digest(USERS_KEY, signed, "sha256"))
+
+
+def _user_opening(channel: str) -> tuple[Step, ...]:
+    """Each connection is of another user, in a room with presence and in a channel without."""
+    token = _token(f"user-{next(_user_numbers)}")
+    commands = (
+        b'{"id":1,"connect":{"token":"%b"}}' % token,
+        b'{"id":2,"subscribe":{"channel":"room:%b"}}' % channel.encode(),
+        b'{"id":3,"subscribe":{"channel":"%b"}}' % channel.encode(),
+    )
+    return (Step(b"\n".join(commands), b'"id":3,"subscribe"'),)
 
 
 def _centrifuge_publish(number: int, channel: str, data: bytes) -> bytes:
@@ -121,6 +155,10 @@ PROTOCOLS = {
     "centrifuge": WireProtocol(
         "/connection/websocket", b"{}", b"{}",
         _centrifuge_opening, _centrifuge_publish, _centrifuge_call,
+    ),
+    "centrifuge-users": WireProtocol(
+        "/connection/websocket", b"{}", b"{}",
+        _user_opening, _centrifuge_publish, _centrifuge_call,
     ),
     "centrifuge-protobuf": WireProtocol(
         "/connection/websocket?format=protobuf", b"\0", b"\0",
