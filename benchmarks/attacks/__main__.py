@@ -11,8 +11,10 @@ import json
 import subprocess
 import sys
 import tempfile
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 from benchmarks.attacks.control import Control
 from benchmarks.attacks.kinds import ATTACKS
@@ -37,7 +39,7 @@ HEAD = f"""\
 Written by `python -m benchmarks.attacks`; docs/topics/limits.md says what bounds them. {CLIENTS} clients of
 one worker listen to {RATE} publications per second while {ATTACKERS} connections attack, opened again whenever
 they are closed. *Longest turn*: CPU time of the worker's event loop between two runs of a timer of
-one millisecond, at most. *p99*: from publish to delivery, at the clients.
+one millisecond, at most. *p99*: from publish to delivery, at the clients; medians of three rounds.
 
 | attack | longest turn, ms | p99 before, ms | p99 under attack, ms | attackers' connections | sent, MiB | lost | closed |
 | --- | --: | --: | --: | --: | --: | --: | --: |
@@ -45,37 +47,62 @@ one millisecond, at most. *p99*: from publish to delivery, at the clients.
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Round:
     """One attack, and the same clients before it."""
 
-    kind: str
     turn_ms: float
     before: Result
     under: Result
     connections: int
     bytes_sent: int
 
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """All rounds of a kind: the worst turn and all losses, and medians of the latencies."""
+
+    kind: str
+    rounds: Sequence[Round]
+
+    @property
+    def turn_ms(self) -> float:
+        return max(one.turn_ms for one in self.rounds)
+
+    @property
+    def closed(self) -> int:
+        return sum(one.under.closed for one in self.rounds)
+
+    @property
+    def lost(self) -> int | None:
+        """Deliveries that are missing; None when a round could not tell."""
+        counts = [one.under.lost for one in self.rounds]
+        return None if None in counts else sum(count or 0 for count in counts)
+
     @property
     def faults(self) -> list[str]:
         found = []
         if self.turn_ms > LONGEST_TURN_MS:
             found.append(f"a turn of {self.turn_ms:.0f} ms, allowed are {LONGEST_TURN_MS:.0f}")
-        if self.under.closed:
-            found.append(f"{self.under.closed} good clients were closed: {self.under.reasons}")
-        if self.under.lost:
-            found.append(f"{self.under.lost} deliveries were lost")
+        if self.closed:
+            reasons = [one.under.reasons for one in self.rounds]
+            found.append(f"{self.closed} good clients were closed: {reasons}")
+        if self.lost:
+            found.append(f"{self.lost} deliveries were lost")
         return found
 
     def row(self) -> str:
-        lost = "unknown" if self.under.lost is None else str(self.under.lost)
+        before = median(one.before.latencies_ms["p99"] for one in self.rounds)
+        under = median(one.under.latencies_ms["p99"] for one in self.rounds)
+        connections = sum(one.connections for one in self.rounds)
+        sent = sum(one.bytes_sent for one in self.rounds) / 2**20
+        lost = "unknown" if self.lost is None else str(self.lost)
         return (
-            f"| {self.kind} | {self.turn_ms:.1f} | {self.before.latencies_ms['p99']:.1f} "
-            f"| {self.under.latencies_ms['p99']:.1f} | {self.connections:,} "
-            f"| {self.bytes_sent / 2**20:,.1f} | {lost} | {self.under.closed} |"
+            f"| {self.kind} | {self.turn_ms:.1f} | {before:.1f} | {under:.1f} "
+            f"| {connections:,} | {sent:,.1f} | {lost} | {self.closed} |"
         )
 
 
-def measure(kind: str, store: Valkey, scratch: Path, seconds: float) -> Outcome:
+def measure(kind: str, store: Valkey, scratch: Path, seconds: float) -> Round:
     """Start a worker, load it, attack it, and stop it."""
     port = free_ports()
     process = Process(
@@ -99,9 +126,7 @@ def measure(kind: str, store: Valkey, scratch: Path, seconds: float) -> Outcome:
             attacker.terminate()
             said, _ = attacker.communicate(timeout=30)
         totals = json.loads(said)
-        return Outcome(
-            kind, turn["cpu"], before, under, totals["connections"], totals["bytes_sent"]
-        )
+        return Round(turn["cpu"], before, under, totals["connections"], totals["bytes_sent"])
     finally:
         process.stop()
 
@@ -124,6 +149,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="benchmarks.attacks", description=__doc__)
     parser.add_argument("--only", action="append", choices=sorted(ATTACKS), default=[])
     parser.add_argument("--seconds", type=float, default=4.0, help="of each window")
+    parser.add_argument("--rounds", type=int, default=3, help="of each attack")
     given = parser.parse_args()
     facts, outcomes, failed = machine(), [], []
     with (
@@ -132,10 +158,13 @@ def main() -> int:
     ):
         for kind in given.only or ATTACKS:
             try:
-                outcome = measure(kind, store, Path(folder), given.seconds)
+                rounds = [
+                    measure(kind, store, Path(folder), given.seconds) for _ in range(given.rounds)
+                ]
             except (ServerFailed, OSError, subprocess.SubprocessError) as failure:
                 failed.append(f"{kind}: {failure}")
                 continue
+            outcome = Outcome(kind, rounds)
             print(outcome.row(), flush=True)
             outcomes.append(outcome)
             failed += [f"{kind}: {fault}" for fault in outcome.faults]

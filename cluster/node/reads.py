@@ -24,8 +24,8 @@ SMALL_BYTES: Final = 16_384
 
 #: What one reader may read in a second, and at once before that, in bytes of large replies. The store
 #: needs about as long for one publication as for so many bytes more.
-READER_BYTES_PER_SECOND: Final = 4 * 1024 * 1024
-READER_BURST_BYTES: Final = 2 * 1024 * 1024
+READER_BYTES_PER_SECOND: Final = 2 * 1024 * 1024
+READER_BURST_BYTES: Final = 1024 * 1024
 PUBLICATION_COST_BYTES: Final = 512
 _TIMER_SECONDS: Final = 0.005
 _BURST_SECONDS: Final = READER_BURST_BYTES / READER_BYTES_PER_SECOND
@@ -55,7 +55,9 @@ class _Reader:
 
     @property
     def may_read(self) -> bool:
-        return self.in_flight < READS_PER_READER and not self.is_held and not self.is_paced
+        # After a large reply, one at a time: otherwise a pause would end with several together.
+        most = READS_PER_READER if self.timer is None else 1
+        return self.in_flight < most and not self.is_held and not self.is_paced
 
     @property
     def is_idle(self) -> bool:

@@ -204,3 +204,19 @@ async def test_a_reader_that_is_held_while_it_is_paced_waits_for_both():
     assert not waits.done()
     reads.resume("a")
     await waits
+
+
+async def test_after_a_large_reply_a_reader_has_one_read_in_flight():
+    counters = Counters()
+    reads = StreamReads(16, counters)
+    await read_large(reads, "a")
+    in_flight: list[int] = []
+
+    async def read() -> None:
+        async with reads.turn("a"):
+            in_flight.append(reads._readers["a"].in_flight)
+            await asyncio.sleep(0)
+
+    await asyncio.gather(*(read() for _ in range(READS_PER_READER)))
+    assert in_flight == [1] * READS_PER_READER
+    assert counters.stream_reads["paced"] == 0
