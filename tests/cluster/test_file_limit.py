@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.harness.capabilities import without_resource_capability
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
 from tests.harness.waiting import until_async
@@ -26,7 +27,8 @@ class FewFiles(Cluster):
     """A cluster whose processes may open few files."""
 
     def command(self) -> list[str]:
-        return ["prlimit", f"--nofile={FILES}:{FILES}", *super().command()]
+        limited = ["prlimit", f"--nofile={FILES}:{FILES}"]
+        return [*without_resource_capability(), *limited, *super().command()]
 
 
 async def answer(sock: socket.socket) -> str:
