@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import threading
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -125,6 +126,10 @@ def test_a_start_after_kill_9_replaces_the_sockets_that_are_left(a_cluster):
     assert not any(Path(path).exists() for path in paths)
 
 
+def has_finished(cluster: Running, operations: int) -> bool:
+    return len(cluster.events("operation_finished")) == operations
+
+
 def test_a_worker_that_is_added_has_a_socket_until_it_is_removed(a_cluster):
     cluster = a_cluster(workers=1, nginx=True).ready()
     [first] = upstreams(cluster.data_dir)
@@ -133,7 +138,7 @@ def test_a_worker_that_is_added_has_a_socket_until_it_is_removed(a_cluster):
         [(signal.SIGTTIN, True), (signal.SIGTTOU, False), (signal.SIGTTIN, True)], 1
     ):
         cluster.signal(wish)
-        eventually(lambda n=number: len(cluster.events("operation_finished")) == n, "it is done")
+        eventually(partial(has_finished, cluster, number), "it is done")
         assert added.is_socket() == is_there
         assert upstreams(cluster.data_dir) == [first, str(added)][: 1 + is_there]
     eventually(
@@ -205,9 +210,10 @@ def test_nginx_s_user_connects_to_a_socket_whose_path_has_any_characters(nginx_b
         folder = Path(base, ANY_CHARACTERS)
         folder.mkdir()
         group = unprivileged_group()
-        for path in (Path(base), folder) if group is not None else ():
-            os.chown(path, -1, group)
-            path.chmod(0o710)
+        if group is not None:
+            for path in (Path(base), folder):
+                os.chown(path, -1, group)
+                path.chmod(0o710)
         sockets = LocalSockets(lambda: folder, group)
         sock = sockets.open(0)
         assert sock is not None
@@ -243,7 +249,7 @@ def accepted(pid: int, path: str) -> int:
     """How many connections a process has accepted on a unix socket."""
     connections = psutil.Process(pid).net_connections(kind="unix")
     # All of them have the path of the socket that accepted them; two are those that listen.
-    return sum(one.laddr == path for one in connections)
+    return sum(str(one.laddr) == path for one in connections)
 
 
 async def test_clients_of_nginx_are_connections_of_the_workers_unix_sockets(tmp_path: Path):

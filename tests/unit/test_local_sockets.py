@@ -66,7 +66,7 @@ def test_without_a_directory_no_slot_has_a_socket():
     assert [one["reason"] for one in logs] == ["no directory is open to nginx's user"]
 
 
-async def answer(family: int, at: object) -> bytes:
+async def answer(family: int, at: str | tuple[str, int]) -> bytes:
     """The answer to a request; nothing if none comes soon."""
     loop = asyncio.get_running_loop()
     with socket.socket(family) as client:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
@@ -142,7 +143,7 @@ def test_without_a_directory_that_all_can_enter_there_is_none_for_the_sockets(
     closed = tmp_path / "closed"
     closed.mkdir(mode=0o700)
     monkeypatch.setattr(module, "_RUN", closed)
-    monkeypatch.setattr(module.tempfile, "tempdir", str(tmp_path / "missing"))
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
     paths = Paths(str(tmp_path / "data"))
     with pytest.raises(OSError, match=f"neither {closed} nor {tmp_path}/missing"):
         paths.socket_directory(os.getgid())
