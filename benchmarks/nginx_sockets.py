@@ -60,13 +60,13 @@ LOADS = (
     ),
 )
 
-HEAD = f"""\
+HEAD = """\
 # nginx and its workers: unix sockets against TCP
 
 Written by `python -m benchmarks.nginx_sockets`; the decision is
 [docs/adr/0014](../../docs/adr/0014-unix-sockets-behind-nginx.md). One worker behind its nginx, both on the first core,
-clients and Valkey on the last. CPU time (user and system) for each delivery, call or connect: medians of
-{ROUNDS} rounds in which both ways take turns; *lowest to highest* is of both processes together.
+clients and Valkey on the last. CPU time (user and system) for each delivery or connect: medians of {rounds} rounds
+in which both ways take turns; *lowest to highest* is of both processes together.
 
 | load | way | worker µs | nginx µs | both µs | lowest to highest | against TCP | p99 ms |
 | --- | --- | --: | --: | --: | --: | --: | --: |
@@ -158,7 +158,7 @@ def main() -> int:
         for load in LOADS
         for way in WAYS
     ]
-    text = f"{HEAD}{chr(10).join(rows)}\n\n{facts}\n"
+    text = "\n".join([HEAD.format(rounds=given.rounds) + rows[0], *rows[1:], "", facts, ""])
     if given.rounds == ROUNDS:
         (RESULTS / "nginx_sockets.md").write_text(text)
     print(text)
