@@ -25,6 +25,7 @@ LOOPBACK: Final[tuple[Network, ...]] = (
     ipaddress.IPv4Network("127.0.0.0/8"),
     ipaddress.IPv6Network("::1/128"),
 )
+_THIS_MACHINE: Final = "127.0.0.1"
 _MOST_PROXIES: Final = 16
 # RFC 6177, section 2: a site gets a /64 at least, so its hosts can choose any address of it.
 _SITE_BITS: Final = 64
@@ -53,6 +54,19 @@ def trusted_networks(texts: Iterable[str]) -> tuple[Network, ...]:
         ValueError: as `networks`.
     """
     return (*LOOPBACK, *networks(texts))
+
+
+def peer_address(peername: object) -> str:
+    """The address of the other end of a socket, given what its transport has as "peername".
+
+    That of a unix socket has none, and is on this machine: 127.0.0.1, as if it had come over loopback.
+
+    Returns:
+        The address; empty if the connection has ended.
+    """
+    if isinstance(peername, (str, bytes)):
+        return _THIS_MACHINE
+    return str(peername[0]) if isinstance(peername, tuple) else ""
 
 
 def client_address(

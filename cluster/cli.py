@@ -207,6 +207,9 @@ def _add_worker(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         worker.add_argument(
             f"--{flag}", type=int, required=True, metavar="FD", help="an inherited file descriptor"
         )
+    worker.add_argument(
+        "--local-fd", type=int, metavar="FD", help="an inherited file descriptor: a unix socket"
+    )
 
 
 def _add_check_config(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -270,6 +273,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         lane=arguments.lane,
         instance=arguments.instance,
         listen_fd=arguments.listen_fd,
+        local_fd=arguments.local_fd,
         status_fd=arguments.status_fd,
         is_patient=arguments.patient,
         load_application=partial(load, settings.app.target) if settings.app.target else None,

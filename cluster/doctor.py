@@ -29,6 +29,7 @@ _SOCKET_BYTES: Final = 5_100
 #: Of the memory that is free; the rest is for bursts of publications.
 _MEMORY_SHARE: Final = 0.8
 _MOST_NGINX_PROCESSES: Final = 8
+_NGINX_CONNECTIONS: Final = "connections of nginx"
 _NO_LIMIT: Final = 1 << 60
 
 
@@ -112,7 +113,7 @@ def limits(options: Config, machine: Machine) -> list[Limit]:
         )  # fmt: skip
         found.append(
             Limit(
-                "connections of nginx",
+                _NGINX_CONNECTIONS,
                 settings.capacity,
                 "ulimit -Hn {n}; a process serves 32,768 clients at most, so more need --no-nginx, "
                 "or more machines",
@@ -120,14 +121,6 @@ def limits(options: Config, machine: Machine) -> list[Limit]:
                 OTHER_FILES,
             )
         )
-        if machine.ports is not None:
-            found.append(
-                Limit(
-                    "local ports from nginx to the workers",
-                    workers * machine.ports,
-                    "more workers, or sysctl net.ipv4.ip_local_port_range='1024 65535'",
-                )
-            )
     if options.client.connection_limit:
         found.append(
             Limit(
@@ -161,13 +154,9 @@ def _of_the_system(machine: Machine, *, nginx: bool) -> list[Limit]:
             Limit("open files of the system", machine.all_files // sockets, remedy, sockets)
         )
     if machine.tracked is not None:
-        tracked = 2 if nginx else 1
+        # Those from nginx to the workers are over unix sockets, which no firewall sees.
         remedy = "sysctl net.netfilter.nf_conntrack_max={n}"
-        found.append(
-            Limit(
-                "connections tracked by the firewall", machine.tracked // tracked, remedy, tracked
-            )
-        )
+        found.append(Limit("connections tracked by the firewall", machine.tracked, remedy))
     return found
 
 
@@ -183,6 +172,11 @@ def report(found: list[Limit], machine: Machine, wanted: int) -> str:
         lines.append(
             f"Clients that connect at once: {machine.backlog:,} may wait; "
             f"for {BACKLOG:,}: sysctl net.core.somaxconn={BACKLOG}"
+        )
+    if machine.ports is not None and any(one.name == _NGINX_CONNECTIONS for one in found):
+        lines.append(
+            "Local ports are no limit: nginx reaches the workers over unix sockets. If the log says "
+            f"worker_sockets_not_opened, each worker gets {machine.ports:,} clients at most."
         )
     first = found[0]
     lines.append(f"First limit: {first.name}, at {first.connections:,} clients.")

@@ -1,5 +1,7 @@
 """The runner of every aiohttp application of this program.
 
+A request that comes over a unix socket has `remote` 127.0.0.1, as one over loopback.
+
 aiohttp answers an `Expect` header that it does not know with 417 and the header's text, and with 500 if
 that text is not UTF-8. A server may also ignore such a header (RFC 9110, section 10.1.1), which this does.
 """
@@ -15,6 +17,7 @@ from aiohttp.http import HttpProcessingError, RawRequestMessage
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from cluster import log
+from cluster.addresses import peer_address
 
 _KNOWN: Final = "100-continue"
 
@@ -40,7 +43,8 @@ class HttpRunner(web.AppRunner):
 
         def make(message: RawRequestMessage, *more: Any) -> web.BaseRequest:
             request: web.BaseRequest = make_request(_without_unknown_expectation(message), *more)
-            return request
+            # Of a unix socket, whose other end has no address.
+            return request.clone(remote=peer_address("")) if request.remote == "" else request
 
         server.request_factory = make
         return server  # type: ignore[no-any-return]

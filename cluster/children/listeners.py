@@ -1,5 +1,7 @@
 """The listening sockets of the supervisor, and 503 responses for sockets without a process.
 
+`local_sockets` has those that the embedded nginx uses besides the ports of the workers.
+
 Rules
 - All sockets are bound here and outlive every child.
 - The kernel accepts connections on a listening socket even if no process serves it. So for as
@@ -69,7 +71,9 @@ def has_few_files_left(sock: socket.socket) -> bool:
 
 
 def address(sock: socket.socket, *, host: str = "") -> str:
-    """Return `host:port` of a bound socket, with brackets around an IPv6 address."""
+    """Return `host:port` of a bound socket, with brackets around an IPv6 address, or `unix:/path`."""
+    if sock.family == socket.AF_UNIX:
+        return f"unix:{sock.getsockname()}"
     bound, port = sock.getsockname()[:2]
     name = host or bound
     return f"[{name}]:{port}" if ":" in name else f"{name}:{port}"
@@ -170,13 +174,13 @@ def _bind_problem(key: str, host: str, port: int, error: OSError | OverflowError
 
 
 class UnavailableResponder:
-    """Answers the connections of a listening socket with 503 while it is active."""
+    """Answers the connections of listening sockets with 503 while it is active."""
 
-    def __init__(self, sock: socket.socket) -> None:
-        self._sock = sock
+    def __init__(self, *sockets: socket.socket) -> None:
+        self._sockets = sockets
         self._is_active = False
         self._loop = asyncio.get_running_loop()
-        self._log = log.get_logger(listener=address(sock))
+        self._log = log.get_logger()
         self._open: set[_UnavailableResponse] = set()
 
     @property
@@ -188,12 +192,13 @@ class UnavailableResponder:
         """Start or stop accepting; connections already accepted still get their response."""
         if active == self._is_active:
             return
-        # The socket itself, no duplicate: this must work without a free descriptor.
+        # The sockets themselves, no duplicates: this must work without a free descriptor.
         self._is_active = active
-        if active:
-            self._loop.add_reader(self._sock, self._accept)
-        else:
-            self._loop.remove_reader(self._sock)
+        for sock in self._sockets:
+            if active:
+                self._loop.add_reader(sock, self._accept, sock)
+            else:
+                self._loop.remove_reader(sock)
 
     def close(self) -> None:
         """Stop accepting and close the open connections."""
@@ -201,25 +206,25 @@ class UnavailableResponder:
         for response in list(self._open):
             response.close()
 
-    def _accept(self) -> None:
+    def _accept(self, sock: socket.socket) -> None:
         for _ in range(_ACCEPTED_PER_TURN):
             if not self._is_active:
                 return
             try:
-                connection, _ = self._sock.accept()
+                connection, _ = sock.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
             except OSError as error:
-                self._log.error("accept_failed", error=str(error))
+                self._log.error("accept_failed", error=str(error), listener=address(sock))
                 # Without free descriptors the socket stays readable: try again later.
-                self._loop.remove_reader(self._sock)
-                self._loop.call_later(1.0, self._resume)
+                self._loop.remove_reader(sock)
+                self._loop.call_later(1.0, self._resume, sock)
                 return
             self._respond(connection)
 
-    def _resume(self) -> None:
+    def _resume(self, sock: socket.socket) -> None:
         if self._is_active:
-            self._loop.add_reader(self._sock, self._accept)
+            self._loop.add_reader(sock, self._accept, sock)
 
     def _respond(self, connection: socket.socket) -> None:
         if len(self._open) >= _MAX_OPEN_RESPONSES or has_few_files_left(connection):

@@ -85,7 +85,7 @@ class NginxSettings:
 
     Attributes:
         listen: address and port of the public listener, in nginx's notation.
-        workers: address and port of every worker.
+        workers: address and port of every worker, or `unix:` and the path of its socket.
         admin: address and port of the admin port.
         ping_interval_seconds: nginx closes a connection after three intervals without a byte.
         file_limit: file descriptors allowed per nginx process.
@@ -169,12 +169,17 @@ def _escaped(text: str) -> str:
     return text.replace("\\", "\\\\").replace('"', '\\"')
 
 
+def _server(address: str) -> str:
+    """An address as a parameter of `server`; the path of a unix socket may have any character."""
+    return f'"{_escaped(address)}"' if address.startswith("unix:") else address
+
+
 def render(settings: NginxSettings) -> str:
     """Return the text of nginx.conf."""
     # A name is resolved again and again; both need `zone` in the upstream (ngx_http_upstream_module).
     resolve = " resolve" if settings.resolver else ""
     upstreams = "\n".join(
-        f"        server {address}{resolve} max_fails=0;" for address in settings.workers
+        f"        server {_server(address)}{resolve} max_fails=0;" for address in settings.workers
     )
     proxies = "\n".join(f"    set_real_ip_from {one};" for one in settings.trusted_proxies)
     probe = _PROBE.format(_escaped(settings.probe_socket)) if settings.probe_socket else ""
@@ -265,6 +270,12 @@ def unprivileged_user() -> str:
         entry = pwd.getpwnam("nobody")
         return f"{entry.pw_name} {grp.getgrgid(entry.pw_gid).gr_name}"
     return "root root"
+
+
+def unprivileged_group() -> int | None:
+    """Return the group of nginx's worker processes if they are not this user."""
+    group = unprivileged_user().partition(" ")[2]
+    return grp.getgrnam(group).gr_gid if group not in ("", "root") else None
 
 
 class NginxSpec:

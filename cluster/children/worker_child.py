@@ -36,6 +36,7 @@ class WorkerSpec:
     Args:
         slot: the slot's number.
         listen_fd: the slot's listening socket, owned by the supervisor.
+        local_fd: its unix socket, the same; None if it has none.
         document: the resolved configuration as JSON.
         instance: `host:port` of the admin port.
         metrics_dir: directory of the multiprocess files.
@@ -57,6 +58,7 @@ class WorkerSpec:
         slot: int,
         *,
         listen_fd: int,
+        local_fd: int | None = None,
         document: bytes,
         instance: str,
         metrics_dir: Path,
@@ -66,6 +68,7 @@ class WorkerSpec:
         self.document = document
         self._slot = slot
         self._listen_fd = listen_fd
+        self._local_fd = local_fd
         self._instance = instance
         self._metrics_dir = metrics_dir
         self._command = tuple(command)
@@ -89,6 +92,10 @@ class WorkerSpec:
             "--status-fd": writes,
             "--config-fd": config_fd,
         }
+        inherited = [self._listen_fd, writes, config_fd]
+        if self._local_fd is not None:
+            arguments["--local-fd"] = self._local_fd
+            inherited.append(self._local_fd)
         return Launch(
             argv=(
                 *self._command,
@@ -99,7 +106,7 @@ class WorkerSpec:
                 PROMETHEUS_MULTIPROC_DIR=str(self._metrics_dir), **log.child_environment()
             ),
             death_signal=signal.SIGKILL,
-            pass_fds=(self._listen_fd, writes, config_fd),
+            pass_fds=tuple(inherited),
             close_fds=(writes, config_fd),
             status_fd=status_fd,
         )

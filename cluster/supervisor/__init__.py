@@ -24,6 +24,8 @@ from cluster.children.backoff import RestartPolicy
 from cluster.children.binaries import nginx_program, valkey_program
 from cluster.children.drop_privileges import User, drop_privileges, find_user, root_regained
 from cluster.children.listeners import Listeners, reachable_host
+from cluster.children.local_sockets import LocalSockets
+from cluster.children.nginx import unprivileged_group
 from cluster.children.worker_child import COMMAND
 from cluster.config import Config, service_variables
 from cluster.private_files import make_new_files_private
@@ -109,6 +111,7 @@ def run(
                 nginx=nginx,
                 file_limit=file_limit,
                 instance=instance,
+                local_sockets=_local_sockets(paths) if nginx else None,
                 policy=policy or RestartPolicy(),
                 command=worker_command,
             )
@@ -137,6 +140,11 @@ def _become(
     if user is None:
         return ""
     return drop_privileges(user, needed=needed, owned=paths.owned, reload=reload)
+
+
+def _local_sockets(paths: Paths) -> LocalSockets:
+    group = unprivileged_group()
+    return LocalSockets(lambda: paths.socket_directory(group), group)
 
 
 def _as_root(reload: Callable[[], Config] | None) -> Callable[[], Config] | None:

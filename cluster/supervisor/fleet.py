@@ -5,6 +5,7 @@ Rules
   of that listener with 503.
 - nginx's upstreams are the slots. A new slot is added when its worker is ready, and a slot is
   removed before its worker drains.
+- nginx reaches a slot over its unix socket; over its port if it has none.
 - No worker is started while the embedded Valkey is not ready.
 """
 
@@ -29,6 +30,7 @@ from cluster.children.listeners import (
     address,
     reachable_address,
 )
+from cluster.children.local_sockets import LocalSockets
 from cluster.children.nginx import NginxSettings, NginxSpec, unprivileged_user
 from cluster.children.process import Reaper
 from cluster.children.valkey import ValkeySpec
@@ -52,6 +54,7 @@ class Resources:
         nginx: path of the embedded nginx's program; empty without one.
         file_limit: open files allowed per process.
         instance: `host:port` of the admin port, a label of logs.
+        local_sockets: the unix sockets over which nginx reaches the workers; None for none.
         command: the command that starts a worker, without its arguments.
     """
 
@@ -62,14 +65,16 @@ class Resources:
     file_limit: int
     instance: str
     policy: RestartPolicy
+    local_sockets: LocalSockets | None = None
     command: Sequence[str] = COMMAND
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One worker slot: its socket, its service, and the responder that answers without a worker."""
+    """One worker slot: its sockets, its service, and the responder that answers without a worker."""
 
     sock: socket.socket
+    local: socket.socket | None
     spec: WorkerSpec
     service: Service
     responder: UnavailableResponder
@@ -157,17 +162,20 @@ class Fleet:
         )
 
     def _append_slot(self, number: int, sock: socket.socket) -> Slot:
+        local_sockets = self._resources.local_sockets
+        local = local_sockets.open(number) if local_sockets else None
         spec = WorkerSpec(
             number,
             listen_fd=sock.fileno(),
+            local_fd=local.fileno() if local else None,
             document=to_json(self.config),
             instance=self._resources.instance,
             metrics_dir=self._resources.paths.metrics_dir,
             command=self._resources.command,
         )
-        slot = Slot(
-            sock, spec, self._make_service(spec, self._wait_for_store), UnavailableResponder(sock)
-        )
+        sockets = (sock, local) if local else (sock,)
+        service = self._make_service(spec, self._wait_for_store)
+        slot = Slot(sock, local, spec, service, UnavailableResponder(*sockets))
         self.slots.append(slot)
         slot.responder.set_active(True)
         return slot
@@ -179,7 +187,10 @@ class Fleet:
         count = len(self.slots)
         return NginxSettings(
             listen=address(listeners.public),
-            workers=self.worker_addresses(),
+            workers=[
+                address(slot.local) if slot.local else reachable_address(slot.sock)
+                for slot in self.slots
+            ],
             admin=reachable_address(listeners.admin),
             trusted_proxies=[str(network) for network in self.trusted_proxies],
             admin_connections=self.admin_places // 2,
@@ -347,6 +358,8 @@ class Fleet:
         await slot.service.stop(self._new_grace())
         slot.responder.close()
         self._resources.listeners.remove_slot()
+        if self._resources.local_sockets:
+            self._resources.local_sockets.close(len(self.slots))
         return True
 
     def _reload_nginx(self) -> None:
@@ -380,6 +393,8 @@ class Fleet:
         for responder in (self._public_responder, *(slot.responder for slot in self.slots)):
             if responder:
                 responder.close()
+        if self._resources.local_sockets:
+            self._resources.local_sockets.close_all()
 
 
 def _state(service: Service) -> str:

@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import stat
 import tempfile
 import time
 from collections.abc import Collection
@@ -30,7 +31,10 @@ from cluster.private_files import make_private
 _LONGEST_SOCKET_PATH: Final = 107
 _LONGEST_NAME: Final = "/valkey/valkey.sock"
 _SHARED_MEMORY: Final = Path("/dev/shm")  # noqa: S108 - checked for owner and mode below
+_RUN: Final = Path("/run")
 _PREFIX: Final = "ws-cluster-"
+# Not the same: an older version closes what it finds under that one to other users.
+_SOCKETS_PREFIX: Final = "ws-workers-"
 _LOCK: Final = "lock"
 # Four files of 128 KiB each (`cluster.metrics.value_file`).
 _LANE_METRICS_BYTES: Final = 512 << 10
@@ -132,6 +136,31 @@ class Paths:
         path.mkdir(mode=0o700, exist_ok=True)
         return path
 
+    def socket_directory(self, group: int | None) -> Path:
+        """Create and return the directory of the workers' unix sockets.
+
+        Args:
+            group: the group that may enter it, besides this user; None for no other.
+
+        Raises:
+            OSError: if there is none that this group can enter.
+        """
+        if group is None:
+            return self.directory("workers", below_run=True)
+        # No other user can enter the data directory.
+        for parent in (_RUN, Path(tempfile.gettempdir())):
+            if not _is_open_to_all(parent):
+                continue
+            shared = _shared_directory(parent, f"{_SOCKETS_PREFIX}{self._unique}", self._owners)
+            if shared is not None:
+                path = self._remember(shared)
+                os.chown(path, -1, group)
+                path.chmod(0o710)
+                return path
+        raise OSError(
+            f"neither {_RUN} nor {tempfile.gettempdir()} can have a directory for nginx's user"
+        )
+
     @property
     def owned(self) -> dict[Path, Collection[str] | None]:
         """The directories of this cluster, with the names of their entries; None for any name."""
@@ -197,9 +226,13 @@ class Paths:
 
     @property
     def _name(self) -> str:
+        return f"{_PREFIX}{self._unique}"
+
+    @property
+    def _unique(self) -> str:
         status = os.fstat(self.lock_fd)
         unique = f"{self.data_dir}:{status.st_dev}:{status.st_ino}"
-        return f"{_PREFIX}{hashlib.sha256(unique.encode()).hexdigest()[:12]}"
+        return hashlib.sha256(unique.encode()).hexdigest()[:12]
 
     def close(self) -> None:
         """Remove the temporary directories and release the data directory."""
@@ -227,6 +260,13 @@ def _lack_of_room(path: Path, size: int) -> str:
     return ""
 
 
+def _is_open_to_all(path: Path) -> bool:
+    """Whether every user can reach what is in a directory."""
+    with suppress(OSError):
+        return all(one.stat().st_mode & stat.S_IXOTH for one in (path, *path.parents))
+    return False
+
+
 def _emptied_directory(path: Path) -> Path:
     shutil.rmtree(path, ignore_errors=True)
     try:
@@ -237,7 +277,7 @@ def _emptied_directory(path: Path) -> Path:
 
 
 class _SharedDirectory:
-    """A private, locked directory below a world-writable one.
+    """A private, locked directory below one of all users.
 
     The next supervisor removes what a killed supervisor left there, because the lock is free.
     """
@@ -245,12 +285,16 @@ class _SharedDirectory:
     def __init__(self, path: Path, owners: Collection[int]) -> None:
         self.path = path
         path.mkdir(mode=0o700, exist_ok=True)
-        if not make_private(path, owners):
+        status = path.lstat()
+        if not stat.S_ISDIR(status.st_mode) or status.st_uid not in owners:
             raise PermissionError(path)
         flags = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         self._fd = os.open(path / _LOCK, flags, 0o600)
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            # Once it is ours: the mode of one in use is the business of its cluster.
+            if not make_private(path, owners):
+                raise PermissionError(path)
         except OSError:
             os.close(self._fd)
             raise
@@ -278,7 +322,7 @@ def _shared_directory(parent: Path, name: str, owners: Collection[int]) -> _Shar
 
 def _remove_leftovers(parent: Path, owners: Collection[int]) -> None:
     """Remove the directories that killed supervisors left in `parent`."""
-    for path in parent.glob(f"{_PREFIX}*"):
+    for path in [*parent.glob(f"{_PREFIX}*"), *parent.glob(f"{_SOCKETS_PREFIX}*")]:
         with suppress(OSError):
             if path.lstat().st_uid in owners and (path / _LOCK).is_file():
                 _SharedDirectory(path, owners).close()

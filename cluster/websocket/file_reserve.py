@@ -1,4 +1,4 @@
-"""File descriptors that clients do not get, and a listening socket that waits while there are too few.
+"""File descriptors that clients do not get, and listening sockets that wait while there are too few.
 
 At the limit of open files libuv accepts and drops connections without an answer, and the links to the
 store cannot be opened again. So clients above the reserve are refused with 503, and with the last
@@ -11,9 +11,10 @@ import asyncio
 import os
 import resource
 import socket
+import sys
 import time
-from collections.abc import Callable
-from typing import Final
+from collections.abc import Callable, Sequence
+from typing import Any, Final
 
 from cluster.log import get_logger
 
@@ -23,6 +24,10 @@ log = get_logger()
 RESERVED_FILES: Final = 32
 
 _WARN_EVERY_SECONDS: Final = 10.0
+# From Python 3.13 on, a server removes the file of its unix socket unless it is told not to.
+_KEEPS_FILE: Final[dict[str, Any]] = (
+    {"cleanup_socket": False} if sys.version_info >= (3, 13) else {}
+)
 
 
 def soft_limit() -> int:
@@ -32,29 +37,39 @@ def soft_limit() -> int:
 
 
 class PausableListener:
-    """Accepts connections on a socket, which stays open while it is paused.
+    """Accepts connections on sockets, which stay open while it is paused.
 
     Args:
         factory: makes the protocol of each connection.
-        sock: stays the caller's.
+        sockets: of TCP or unix sockets; they stay the caller's.
     """
 
     def __init__(
-        self, factory: Callable[[], asyncio.BaseProtocol], sock: socket.socket, backlog: int
+        self,
+        factory: Callable[[], asyncio.BaseProtocol],
+        sockets: Sequence[socket.socket],
+        backlog: int,
     ) -> None:
         self._factory = factory
-        self._sock = sock
+        self._sockets = sockets
         self._backlog = backlog
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server] = []
         self._is_closed = False
         self._warned_at = -_WARN_EVERY_SECONDS
 
     async def open(self) -> None:
         """Accept from now on."""
-        if self._server is None and not self._is_closed:
-            self._server = await asyncio.get_running_loop().create_server(
-                self._factory, sock=self._sock.dup(), backlog=self._backlog
+        if not self._servers and not self._is_closed:
+            for sock in self._sockets:
+                self._servers.append(await self._serve(sock.dup()))
+
+    async def _serve(self, sock: socket.socket) -> asyncio.Server:
+        loop = asyncio.get_running_loop()
+        if sock.family == socket.AF_UNIX:
+            return await loop.create_unix_server(
+                self._factory, sock=sock, backlog=self._backlog, **_KEEPS_FILE
             )
+        return await loop.create_server(self._factory, sock=sock, backlog=self._backlog)
 
     def close(self) -> None:
         """Accept nothing more."""
@@ -63,13 +78,12 @@ class PausableListener:
 
     def pause(self) -> None:
         """Accept nothing until there are descriptors again."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
+        while self._servers:
+            self._servers.pop().close()
 
     async def resume(self) -> None:
         """Accept again if it was paused and descriptors are left."""
-        if self._server is None and not self._is_closed and self._has_room():
+        if not self._servers and not self._is_closed and self._has_room():
             await self.open()
 
     def _has_room(self) -> bool:
@@ -77,7 +91,7 @@ class PausableListener:
         found: list[int] = []
         try:
             while len(found) <= reserved(soft_limit()) // 2:
-                found.append(os.dup(self._sock.fileno()))
+                found.append(os.dup(self._sockets[0].fileno()))
         except OSError:
             return False
         finally:

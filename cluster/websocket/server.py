@@ -19,7 +19,7 @@ from typing import Protocol
 
 from aiohttp import hdrs
 
-from cluster.addresses import trusted_networks
+from cluster.addresses import peer_address, trusted_networks
 from cluster.codec import JSON
 from cluster.config import Config
 from cluster.connection import Connection, ExpiryDelays, MessagingConnection, State
@@ -185,9 +185,9 @@ class WebSocketServer:
 
     def _address(self, transport: asyncio.Transport, message: HandshakeRequest) -> str:
         """What a client's address is counted by."""
-        peer = transport.get_extra_info("peername") or ("",)
+        peer = peer_address(transport.get_extra_info("peername"))
         forwarded_for = message.headers.getall(hdrs.X_FORWARDED_FOR, ())
-        return self._addresses.key(peer[0], forwarded_for)
+        return self._addresses.key(peer, forwarded_for)
 
     def _add(self, transport: asyncio.Transport, client: WebSocketClient) -> None:
         self.clients[client] = None

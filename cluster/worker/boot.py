@@ -26,6 +26,7 @@ def run(
     lane: str,
     instance: str,
     listen_fd: int,
+    local_fd: int | None = None,
     status_fd: int,
     is_patient: bool = False,
     rpc_handlers: Mapping[str, RpcHandler] | None = None,
@@ -37,6 +38,7 @@ def run(
         slot: number of its port, from 0.
         lane: its name and metrics identity, e.g. `w0a`.
         listen_fd: the slot's listening socket, bound by the supervisor.
+        local_fd: its unix socket, if it has one.
         status_fd: where the supervisor hears from it.
         is_patient: wait for a store that is away instead of failing to boot; for a worker that
             takes a place in a cluster that has served already.
@@ -52,7 +54,7 @@ def run(
             config,
             lane=lane,
             instance=instance,
-            listen_fd=listen_fd,
+            listen_fds=[listen_fd] if local_fd is None else [listen_fd, local_fd],
             status=status,
             is_patient=is_patient,
             rpc_handlers=rpc_handlers or {},

@@ -16,7 +16,7 @@ import secrets
 import signal
 import socket
 import time
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 
 from cluster import api
 from cluster import log as logs
@@ -70,7 +70,7 @@ class Worker:
         *,
         lane: str,
         instance: str,
-        listen_fd: int,
+        listen_fds: Sequence[int],
         status: StatusPipe,
         is_patient: bool,
         rpc_handlers: Mapping[str, RpcHandler],
@@ -78,7 +78,7 @@ class Worker:
     ) -> None:
         self._is_patient = is_patient
         self._config = config
-        self._socket = socket.socket(fileno=listen_fd)
+        self._sockets = [socket.socket(fileno=fd) for fd in listen_fds]
         self._status = status
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
@@ -283,12 +283,13 @@ class Worker:
             log.exception("application_cleanup_failed")
 
     async def _accept(self) -> None:
-        # Accepted sockets inherit it.
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+        for sock in self._sockets:
+            # Accepted sockets inherit it.
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         await self._start_http()
         assert self._http.server is not None, "setup() has made it"
         self._listener = PausableListener(
-            Acceptor(self._server, self._http.server), self._socket, BACKLOG
+            Acceptor(self._server, self._http.server), self._sockets, BACKLOG
         )
         await self._listener.open()
         self._server.listener = self._listener

@@ -24,6 +24,7 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser()
     for flag in ("slot", "lane", "instance", "listen-fd", "status-fd", "config-fd"):
         parser.add_argument(f"--{flag}", required=True)
+    parser.add_argument("--local-fd")
     parser.add_argument("--patient", action="store_true")
     return parser.parse_args()
 
@@ -33,7 +34,8 @@ class FakeWorker:
         given = arguments()
         self.lane = given.lane
         self.status_fd = int(given.status_fd)
-        self.listener = socket.socket(fileno=int(given.listen_fd))
+        fds = [int(fd) for fd in (given.listen_fd, given.local_fd) if fd]
+        self.listeners = [socket.socket(fileno=fd) for fd in fds]
         with os.fdopen(int(given.config_fd), "rb") as document:
             self.config = json.loads(document.read())
         self.folder = Path(os.environ["FAKE_WORKER_DIR"])
@@ -72,9 +74,9 @@ class FakeWorker:
     def serve(self) -> None:
         self.report("ready")
         while not self.stop_signals or self.mode == "stubborn":
-            readable, _, _ = select.select([self.listener], [], [], HEARTBEAT_SECONDS / 4)
-            if readable:
-                self.answer()
+            readable, _, _ = select.select(self.listeners, [], [], HEARTBEAT_SECONDS / 4)
+            for listener in readable:
+                self.answer(listener)
             if self.is_not_ready():
                 self.report("not_ready", reason="not_ready: the file exists")
             else:
@@ -83,9 +85,9 @@ class FakeWorker:
     def is_not_ready(self) -> bool:
         return (self.folder / "not_ready").exists()
 
-    def answer(self) -> None:
+    def answer(self, listener: socket.socket) -> None:
         try:
-            connection, _ = self.listener.accept()
+            connection, _ = listener.accept()
         except BlockingIOError:
             return
         with connection:
@@ -96,7 +98,8 @@ class FakeWorker:
             connection.sendall(head.encode() + body)
 
     def drain(self) -> int:
-        self.listener.close()
+        for listener in self.listeners:
+            listener.close()
         self.report("draining", phase="clients")
         if self.mode == "slow":
             time.sleep(1.0)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import shutil
 import signal
 import stat
@@ -196,6 +197,25 @@ def test_started_as_root_every_process_is_an_ordinary_user_without_new_privilege
     assert owners(cluster.data) == {NOBODY}
     assert not cluster.events("privileges_kept")
     assert cluster.stop() == 0
+
+
+@pytest.mark.parametrize("user", ["nobody", "root"])
+def test_whoever_the_processes_are_nginx_reaches_the_workers_over_unix_sockets(up, user: str):
+    cluster = up(options=f'{INSECURE}[server]\nuser = "{user}"\n')
+    conf = (cluster.data / "run/nginx/nginx.conf").read_text(encoding="utf-8")
+    sockets = [Path(path) for path in re.findall(r'server "unix:(\S+)" max_fails=0;', conf)]
+    assert [path.name for path in sockets] == ["w0", "w1"]
+    assert {path.stat().st_uid for path in sockets} == {NOBODY if user == "nobody" else 0}
+    for path in sockets:
+        # Others can neither connect nor see them.
+        assert not path.stat().st_mode & 0o007
+        assert not path.parent.stat().st_mode & 0o007
+    connection = http.client.HTTPConnection("127.0.0.1", cluster.admin - 1, timeout=10)
+    connection.request("GET", "/connection/websocket")
+    assert connection.getresponse().status == 400
+    connection.close()
+    assert cluster.stop() == 0
+    assert not any(path.parent.exists() for path in sockets)
 
 
 def test_a_roll_a_lost_worker_and_an_added_worker_are_that_user_too(up):

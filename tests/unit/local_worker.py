@@ -141,6 +141,7 @@ class LocalWorker:
             config, self.node, self.counters, is_ready=lambda: self.is_ready
         )
         self.port = 0
+        self.acceptor: Acceptor
         self.faults: list[str] = []
         self.routes: list[web.RouteDef] = []
 
@@ -179,8 +180,8 @@ class LocalWorker:
         await http.setup()
         await self.control.start()
         assert http.server is not None
-        acceptor = Acceptor(self.server, http.server)
-        listener = await loop.create_server(acceptor, "127.0.0.1", 0, backlog=1024)
+        self.acceptor = Acceptor(self.server, http.server)
+        listener = await loop.create_server(self.acceptor, "127.0.0.1", 0, backlog=1024)
         self.port = listener.sockets[0].getsockname()[1]
         assert self.node.members is not None
         timers = (

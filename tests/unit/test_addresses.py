@@ -13,6 +13,7 @@ from cluster.addresses import (
     client_address,
     networks,
     parse,
+    peer_address,
     trusted_networks,
 )
 
@@ -48,6 +49,13 @@ def test_the_client_is_the_rightmost_address_that_is_no_trusted_proxy(peer, forw
 def test_an_unreadable_address_from_a_trusted_proxy_is_unknown(text):
     assert client_address("127.0.0.1", text, BALANCER) == UNKNOWN
     assert address_key(UNKNOWN) == UNKNOWN
+
+
+def test_the_other_end_of_a_unix_socket_is_on_this_machine():
+    assert peer_address(("198.51.100.4", 5123)) == "198.51.100.4"
+    assert peer_address(("2001:db8::1", 5123, 0, 0)) == "2001:db8::1"
+    assert peer_address("") == peer_address("/run/x") == peer_address(b"\0x") == "127.0.0.1"
+    assert peer_address(None) == ""
 
 
 def test_an_address_is_counted_alone_and_ipv6_by_its_site():

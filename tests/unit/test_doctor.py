@@ -36,8 +36,7 @@ def first(machine: Machine, *, connection_limit: int = 0) -> Limit:
     ("changed", "name", "clients"),
     [
         ({"files": 1064}, "connections of nginx", 4 * 500),
-        ({"ports": 1000}, "local ports from nginx to the workers", 4000),
-        ({"tracked": 5000}, "connections tracked by the firewall", 2500),
+        ({"tracked": 5000}, "connections tracked by the firewall", 5000),
         ({"all_files": 3000}, "open files of the system", 1000),
         ({"free_bytes": 50 << 20}, "memory, 39 KiB for each idle connection", 1056),
     ],
@@ -82,6 +81,15 @@ def test_a_short_backlog_is_said():
     found = limits(options(), ROOMY)
     assert "somaxconn" not in report(found, ROOMY, 0)
     assert "somaxconn=4096" in report(found, dataclasses.replace(ROOMY, backlog=128), 0)
+
+
+def test_local_ports_are_said_to_be_no_limit_for_nginx():
+    few = dataclasses.replace(ROOMY, ports=1000)
+    assert not any("ports" in one.name for one in limits(options(), few))
+    said = report(limits(options(), few), few, 0)
+    assert "Local ports are no limit: nginx reaches the workers over unix sockets." in said
+    assert "worker_sockets_not_opened, each worker gets 1,000 clients at most." in said
+    assert "ports" not in report(limits(options(nginx=False), few), few, 0)
 
 
 def test_the_kernels_files_are_read(tmp_path: Path):

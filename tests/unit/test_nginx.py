@@ -34,6 +34,13 @@ def test_every_worker_is_an_upstream_that_is_never_marked_as_failed():
     assert "least_conn;" in text
 
 
+def test_a_worker_may_be_reached_over_a_unix_socket_of_any_path():
+    settings = dataclasses.replace(SETTINGS, workers=["unix:/a b/w0", 'unix:/c"$d:{e}/w1'])
+    text = render(settings)
+    assert '        server "unix:/a b/w0" max_fails=0;\n' in text
+    assert '        server "unix:/c\\"$d:{e}/w1" max_fails=0;\n' in text
+
+
 def test_the_rules_for_the_next_upstream_and_the_timeouts_are_those_of_the_design():
     text = render(SETTINGS)
     assert "proxy_next_upstream error timeout http_503;" in text
@@ -111,7 +118,7 @@ def test_a_container_needs_no_probe_and_logs_to_its_own_output():
 def test_nginx_itself_accepts_the_configuration(tmp_path):
     settings = NginxSettings(
         listen=f"127.0.0.1:{free_ports(1)[0]}",
-        workers=["127.0.0.1:8101"],
+        workers=["127.0.0.1:8101", "unix:/run/a b$c:{d}/w1"],
         admin="[::1]:8001",
         ping_interval_seconds=0.1,
         file_limit=20000,

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 
 import pytest
 
+from cluster.children.local_sockets import bind_local
 from cluster.errors import ConfigError
 from cluster.supervisor import paths as module
 from cluster.supervisor.paths import Paths, state_dir
@@ -90,6 +92,62 @@ def test_a_long_path_still_leaves_room_for_a_socket(tmp_path):
     assert len(str(path)) <= 107
     paths.close()
     assert not paths.run_dir.exists()
+
+
+def test_the_sockets_of_the_workers_are_below_the_run_directory(tmp_path):
+    paths = Paths(str(tmp_path))
+    folder = paths.socket_directory(None)
+    assert folder == paths.run_dir / "workers"
+    assert oct(folder.stat().st_mode & 0o777) == "0o700"
+    paths.close()
+    assert not folder.exists()
+
+
+def open_directory(tmp_path, monkeypatch):
+    """A directory that every user can enter, although those of tests are private, in place of /run."""
+    monkeypatch.setattr(module, "_is_open_to_all", lambda path: path == tmp_path)
+    monkeypatch.setattr(module, "_RUN", tmp_path)
+
+
+def test_a_group_can_enter_the_directory_of_the_sockets_and_not_read_it(tmp_path, monkeypatch):
+    open_directory(tmp_path, monkeypatch)
+    paths = Paths(str(tmp_path / "data"))
+    folder = paths.socket_directory(os.getgid())
+    assert folder.parent == tmp_path
+    assert (oct(folder.stat().st_mode & 0o777), folder.stat().st_gid) == ("0o710", os.getgid())
+    # Another cluster removes what nobody uses any more, and leaves this as it is.
+    other = Paths(str(tmp_path / "other"))
+    other.socket_directory(os.getgid())
+    other.close()
+    assert oct(folder.stat().st_mode & 0o777) == "0o710"
+    paths.close()
+    assert not folder.exists()
+
+
+def test_the_next_supervisor_replaces_the_sockets_that_a_killed_one_left(tmp_path, monkeypatch):
+    open_directory(tmp_path, monkeypatch)
+    killed = Paths(str(tmp_path / "data"))
+    folder = killed.socket_directory(os.getgid())
+    bind_local(folder / "w0", os.getgid()).close()
+    for fd in (killed.lock_fd, *(shared._fd for shared in killed._shared)):
+        os.close(fd)
+    following = Paths(str(tmp_path / "data"))
+    assert following.socket_directory(os.getgid()) == folder
+    assert [entry.name for entry in folder.iterdir()] == ["lock"]
+    following.close()
+
+
+def test_without_a_directory_that_all_can_enter_there_is_none_for_the_sockets(
+    tmp_path, monkeypatch
+):
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+    monkeypatch.setattr(module, "_RUN", closed)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "missing"))
+    paths = Paths(str(tmp_path / "data"))
+    with pytest.raises(OSError, match=f"neither {closed} nor {tmp_path}/missing"):
+        paths.socket_directory(os.getgid())
+    paths.close()
 
 
 @pytest.mark.parametrize("name", ["access_log", "app_log"])
