@@ -10,7 +10,7 @@ from cluster.config.option_fields import boolean, headers, optional, seconds, st
 #: The name of a proxy that stands for the section of the event's kind, such as channel.proxy.publish.
 DEFAULT_PROXY: Final = "default"
 #: The kinds of events that the options of a namespace send to a proxy.
-CHANNEL_PROXIES: Final = ("subscribe", "publish")
+CHANNEL_PROXIES: Final = ("subscribe", "publish", "sub_refresh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,7 @@ class ChannelProxies:
 
     subscribe: ProxyOptions = field(default_factory=ProxyOptions)
     publish: ProxyOptions = field(default_factory=ProxyOptions)
+    sub_refresh: ProxyOptions = field(default_factory=ProxyOptions)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,6 +15,7 @@ _HANDLERS: Final = {
     "client.proxy.refresh": "refreshing",
     "channel.proxy.subscribe": "subscribing",
     "channel.proxy.publish": "publishing",
+    "channel.proxy.sub_refresh": "sub_refreshing",
     "rpc.proxy": "rpc",
 }
 

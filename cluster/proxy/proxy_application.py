@@ -20,6 +20,7 @@ from cluster.application import (
     Publishing,
     RefreshAnswer,
     Refreshing,
+    SubRefreshing,
     SubscribeAnswer,
     Subscribing,
 )
@@ -52,6 +53,8 @@ def proxy_application(config: Config) -> Application | None:
         application.refreshing(proxies.refreshing)
     if "subscribing" in kinds:
         application.subscribing(proxies.subscribing)
+    if "sub_refreshing" in kinds:
+        application.sub_refreshing(proxies.sub_refreshing)
     if "publishing" in kinds:
         application.publishing(proxies.publishing)
     if "rpc" in kinds:
@@ -105,9 +108,7 @@ class _Proxies:
             return None
         about = {**_client(client.id, client.codec), "user": client.user}
         result = await self._backends["client.proxy.refresh"].ask(about, client.headers)
-        if result.get("expired", False):
-            return None
-        return RefreshAnswer(result.get("expire_at", 0), result.text("info") or None)
+        return _extended(result)
 
     async def subscribing(
         self, client: ApplicationClient, event: Subscribing
@@ -125,6 +126,15 @@ class _Proxies:
             expires_at=result.get("expire_at", 0),
             override=channel_override(result.get("override", {})),
         )
+
+    async def sub_refreshing(
+        self, client: ApplicationClient, event: SubRefreshing
+    ) -> RefreshAnswer | None:
+        name = self._permissions.access(event.channel).options.sub_refresh_proxy_name
+        about = {**_event(client), "channel": event.channel}
+        section = proxy_section("channel.proxy.sub_refresh", name)
+        result = await self._backends[section].ask(about, client.headers)
+        return _extended(result)
 
     async def publishing(
         self, client: ApplicationClient, event: Publishing
@@ -164,6 +174,12 @@ def _data(text: bytes) -> dict[str, Any]:
 
 
 # --- what comes back -----------------------------------------------------------------------
+
+
+def _extended(result: Result) -> RefreshAnswer | None:
+    if result.get("expired", False):
+        return None
+    return RefreshAnswer(result.get("expire_at", 0), result.text("info") or None)
 
 
 def _members(text: bytes) -> dict[str, bytes]:
