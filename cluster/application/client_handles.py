@@ -8,6 +8,7 @@ from typing import Any, Final, Protocol
 import orjson
 
 from cluster.application.handler_values import ApplicationDisconnect, decoded
+from cluster.auth import Claims
 from cluster.errors import SERVER_UNSUBSCRIBE, Disconnect, Unsubscribe
 from cluster.sessions import Session, SessionConflict
 
@@ -22,6 +23,7 @@ class HandledConnection(Protocol):
     client: str
     user: str
     info: bytes
+    claims: Claims
 
     @property
     def channels(self) -> Collection[str]: ...
@@ -201,6 +203,16 @@ class ApplicationClient:
     def info(self) -> Any:
         """What others see as `conn_info`; None if there is nothing."""
         return decoded(self._connection.info)
+
+    @property
+    def meta(self) -> Any:
+        """What its token, or a `ConnectAnswer`, has as `meta`, which no client sees; None without it."""
+        return decoded(self.raw_meta)
+
+    @property
+    def raw_meta(self) -> bytes:
+        """The same as JSON text; b"" without it."""
+        return self._connection.claims.meta
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -106,9 +106,7 @@ class _Proxies:
     ) -> RefreshAnswer | None:
         if event.token:
             return None
-        about = {**_client(client.id, client.codec), "user": client.user}
-        result = await self._backends["client.proxy.refresh"].ask(about, client.headers)
-        return _extended(result)
+        return _extended(await self._ask("client.proxy.refresh", client))
 
     async def subscribing(
         self, client: ApplicationClient, event: Subscribing
@@ -117,9 +115,8 @@ class _Proxies:
         # Who may subscribe to a user-limited channel is in its name.
         if not access.options.subscribe_proxy_enabled or access.users is not None:
             return None
-        about = {**_event(client), "channel": event.channel}
         section = proxy_section("channel.proxy.subscribe", access.options.subscribe_proxy_name)
-        result = await self._backends[section].ask(about, client.headers)
+        result = await self._ask(section, client, channel=event.channel)
         return SubscribeAnswer(
             data=result.text("data") or None,
             info=result.text("info") or None,
@@ -131,10 +128,8 @@ class _Proxies:
         self, client: ApplicationClient, event: SubRefreshing
     ) -> RefreshAnswer | None:
         name = self._permissions.access(event.channel).options.sub_refresh_proxy_name
-        about = {**_event(client), "channel": event.channel}
         section = proxy_section("channel.proxy.sub_refresh", name)
-        result = await self._backends[section].ask(about, client.headers)
-        return _extended(result)
+        return _extended(await self._ask(section, client, channel=event.channel))
 
     async def publishing(
         self, client: ApplicationClient, event: Publishing
@@ -142,15 +137,20 @@ class _Proxies:
         access = self._permissions.access(event.channel)
         if not access.options.publish_proxy_enabled:
             return None
-        about = {**_event(client), "channel": event.channel, **_data(event.raw)}
         section = proxy_section("channel.proxy.publish", access.options.publish_proxy_name)
-        result = await self._backends[section].ask(about, client.headers)
+        result = await self._ask(section, client, channel=event.channel, **_data(event.raw))
         return PublishAnswer(result.text("data") or None, result.get("skip_history", False))
 
     async def rpc(self, client: ApplicationClient, method: str, text: bytes) -> bytes:
-        about = {**_event(client), "method": method, **_data(text)}
-        result = await self._backends[self._rpc].ask(about, client.headers)
+        result = await self._ask(self._rpc, client, method=method, **_data(text))
         return result.text("data") or b"null"
+
+    async def _ask(self, section: str, client: ApplicationClient, **event: Any) -> Result:
+        """Send the event of a connected client to the proxy of a section."""
+        about = {**_client(client.id, client.codec), "user": client.user, **event}
+        if client.raw_meta and self._options[section].include_connection_meta:
+            about["meta"] = orjson.Fragment(client.raw_meta)
+        return await self._backends[section].ask(about, client.headers)
 
 
 # --- what is sent --------------------------------------------------------------------------
@@ -158,10 +158,6 @@ class _Proxies:
 
 def _client(client: str, codec: str) -> dict[str, Any]:
     return {"client": client, "transport": "websocket", "protocol": codec, "encoding": "json"}
-
-
-def _event(client: ApplicationClient) -> dict[str, Any]:
-    return {**_client(client.id, client.codec), "user": client.user}
 
 
 def _data(text: bytes) -> dict[str, Any]:

@@ -111,6 +111,25 @@ async def test_the_backend_extends_a_subscription_and_the_client_need_not():
         assert worker.counters.refresh_failures["subscription"] == 0
 
 
+@pytest.mark.parametrize("is_sent", [True, False])
+async def test_the_meta_of_the_connection_is_sent_where_the_proxy_says_so(is_sent: bool):
+    async with a_backend() as backend:
+        backend.answers["connect"] = {"result": {"user": "42", "meta": {"team": 7}}}
+        backend.answers["subscribe"] = {"result": {"expire_at": int(time.time()) + 1}}
+        config = refreshed(backend.port)
+        asked = dataclasses.replace(
+            config.channel.proxy.sub_refresh, include_connection_meta=is_sent
+        )
+        proxy = dataclasses.replace(config.channel.proxy, sub_refresh=asked)
+        config = changed(config, channel=dataclasses.replace(config.channel, proxy=proxy))
+        async with LocalWorker(config, application=proxy_application(config)).open() as worker:
+            caller = await entered(worker)
+            await ask(caller, "subscribe", channel="kept:a")
+            await until(lambda: backend.of("sub_refresh") != [], 10, "the backend is asked")
+        assert backend.of("sub_refresh")[0].get("meta") == ({"team": 7} if is_sent else None)
+        assert "meta" not in backend.of("subscribe")[0]
+
+
 async def test_a_subscription_is_asked_for_again_each_time_that_it_expires_and_may_become_endless():
     async with a_backend() as backend, a_worker(backend) as worker:
         answers = iter([{"expire_at": int(time.time()) + 2}, {}])
