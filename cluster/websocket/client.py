@@ -381,14 +381,14 @@ class WebSocketClient(ActionPerformer):
         channels = self._due_channels()
         if (is_due or channels) and not self._is_refreshing:
             self._is_refreshing = True
-            asking = [self._sub_refresh_by_server(channel) for channel in channels]
+            refreshes = [self._sub_refresh_by_server(channel) for channel in channels]
             if is_due:
-                asking.append(self._refresh_by_server())
-            self._run(self._refresh_all(asking))
+                refreshes.append(self._refresh_by_server())
+            self._run(self._refresh_all(refreshes))
 
-    async def _refresh_all(self, asking: list[Coroutine[Any, Any, None]]) -> None:
+    async def _refresh_all(self, refreshes: list[Coroutine[Any, Any, None]]) -> None:
         try:
-            await asyncio.gather(*asking)
+            await asyncio.gather(*refreshes)
         finally:
             self._is_refreshing = False
         self.watch_expiry()
