@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cluster.application import Refreshing as Refreshing
     from cluster.application import StreamHistory as StreamHistory
     from cluster.application import StreamPublication as StreamPublication
+    from cluster.application import SubRefreshing as SubRefreshing
     from cluster.application import SubscribeAnswer as SubscribeAnswer
     from cluster.application import Subscribing as Subscribing
     from cluster.errors import ClientError as ClientError
@@ -39,7 +40,7 @@ _EXPORTED: Final = {
             "Application", "ApplicationClient", "ApplicationDisconnect", "ApplicationError",
             "ApplicationSession", "ConnectAnswer", "Connecting", "Disconnecting", "PublishAnswer",
             "Publishing", "RefreshAnswer", "Refreshing", "StreamHistory", "StreamPublication",
-            "SubscribeAnswer", "Subscribing",
+            "SubRefreshing", "SubscribeAnswer", "Subscribing",
         ),
         "cluster.application",
     ),

@@ -3,6 +3,7 @@
 - `declaration`: `Application`, which a program declares its handlers with.
 - `handler_values`: what handlers get and return, and the errors that they raise.
 - `client_handles`: the client and the session as handlers see them.
+- `session_changes`: changes their sessions in the store.
 - `handler_answers`: checks what they have returned.
 - `handler_calls`: calls handlers, within their limits.
 - `callbacks`: what the node calls when a client does something.
@@ -27,6 +28,7 @@ from cluster.application.handler_values import (
     Refreshing,
     StreamHistory,
     StreamPublication,
+    SubRefreshing,
     SubscribeAnswer,
     Subscribing,
 )
@@ -47,6 +49,7 @@ __all__ = [
     "Refreshing",
     "StreamHistory",
     "StreamPublication",
+    "SubRefreshing",
     "SubscribeAnswer",
     "Subscribing",
 ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
 from typing import Any, Final, TypedDict
 
 import msgspec
@@ -26,6 +26,7 @@ from cluster.application.handler_answers import (
 )
 from cluster.application.handler_calls import HandlerCalls
 from cluster.application.handler_values import (
+    ConnectAnswer,
     Connecting,
     Disconnecting,
     Publishing,
@@ -33,12 +34,14 @@ from cluster.application.handler_values import (
     Refreshing,
     StreamHistory,
     StreamPublication,
+    SubRefreshing,
     Subscribing,
     decoded,
 )
+from cluster.application.session_changes import SessionChanges
 from cluster.auth import Claims, SubscriptionClaims
 from cluster.broker import Broker, HistoryPolicy
-from cluster.config import AppConfig
+from cluster.config import Config, proxy_timeouts
 from cluster.errors import (
     BAD_REQUEST,
     BAD_REQUEST_CLOSE,
@@ -61,9 +64,6 @@ from cluster.protocol import (
 )
 from cluster.sessions import Session, Sessions
 
-#: A change of a session arrives within milliseconds; it may be lost with the connection to the store.
-_SEEN_WITHIN_SECONDS: Final = 1.0
-
 
 class _Body(TypedDict, total=False):
     data: msgspec.Raw
@@ -80,10 +80,10 @@ class ApplicationCallbacks:
     Args:
         history_policy: of a channel; raises `ClientError`.
         publish: publishes a body; see `Commands.publish_from_server`.
-        limits: see `HandlerCalls`.
 
     Attributes:
         clients: the worker's clients, connected or not; set by the server.
+        session_changed: wakes the handlers that wait for the change of a session.
         header_names: of the headers that its handlers read.
         calls: the calls of its handlers.
     """
@@ -91,31 +91,33 @@ class ApplicationCallbacks:
     def __init__(
         self,
         application: Application,
-        options: AppConfig,
+        config: Config,
         counters: Counters,
         *,
         sessions: Sessions,
         broker: Broker,
-        timeout_seconds: float,
         history_policy: Callable[[str], HistoryPolicy],
         publish: Callable[[str, bytes], Awaitable[Position]],
-        limits: Mapping[str, float] | None = None,
     ) -> None:
         self.clients: Iterable[HandledClient] = ()
         self.header_names = application.header_names
-        self.calls = HandlerCalls(options, counters, limits=limits)
+        self.calls = HandlerCalls(config.app, counters, limits=proxy_timeouts(config))
         self._handlers = dict(application.handlers)
         self._rpc_methods = dict(application.rpc_methods)
-        self._sessions = sessions
+        self._server_rpc_methods = dict(application.server_rpc_methods)
+        self._sessions = SessionChanges(
+            sessions, history_policy, channel_limit=config.client.channel_limit
+        )
+        self.session_changed = self._sessions.session_changed
         self._broker = broker
-        self._timeout_seconds = timeout_seconds
+        self._timeout_seconds = config.broker.timeout
         self._history_policy = history_policy
         self._publish = publish
         self._turns: dict[object, asyncio.Future[None]] = {}
-        self._seen: dict[str, list[tuple[int, asyncio.Future[None]]]] = {}
         self.handles_connecting = "connecting" in self._handlers
         self.handles_refreshing = "refreshing" in self._handlers
         self.handles_subscribing = "subscribing" in self._handlers
+        self.handles_sub_refreshing = "sub_refreshing" in self._handlers
         self.handles_publishing = "publishing" in self._handlers
         self.handles_rpc = bool(self._rpc_methods) or "any_rpc" in self._handlers
         self.handles_messages = "message" in self._handlers
@@ -132,7 +134,7 @@ class ApplicationCallbacks:
         """
         if client.session is None:
             raise CONNECTION_CLOSED.fresh()
-        return ApplicationClient(client, client.session, self)
+        return ApplicationClient(client, client.session, self._sessions)
 
     async def connecting(
         self,
@@ -157,7 +159,7 @@ class ApplicationCallbacks:
             client.connection.codec.name,
         )
         handler = self._handlers["connecting"]
-        answer = await self.calls.call("connecting", handler, event, finish=connect_answer)
+        answer = await self.calls.call("connecting", handler, event, finish=self._connect_answer)
         if answer is None:
             if claims is None:
                 raise BAD_REQUEST_CLOSE.fresh()
@@ -173,6 +175,18 @@ class ApplicationCallbacks:
             meta=known.meta if accepted.meta is None else accepted.meta,
             is_refreshed_by_server=accepted.refreshed_by_server,
         ), data
+
+    def _connect_answer(
+        self, answer: Any
+    ) -> tuple[ConnectAnswer, bytes | None, dict[str, Any]] | None:
+        checked = connect_answer(answer)
+        if checked is not None and checked[0].refreshed_by_server:
+            self._demand_handler("refreshing")
+        return checked
+
+    def _demand_handler(self, kind: str) -> None:
+        if kind not in self._handlers:
+            raise TypeError(f"an answer with refreshed_by_server needs a handler @app.{kind}")
 
     async def refreshing_for_server(self, client: HandledClient) -> RefreshAnswer | None:
         """Ask whether a connection that has expired may go on; None is no."""
@@ -224,12 +238,23 @@ class ApplicationCallbacks:
         handler = self._handlers["subscribing"]
 
         def finish(answer: Any) -> SubscriptionClaims | None:
-            return subscribe_answer(answer, channel, handle.user)
+            claims = subscribe_answer(answer, channel, handle.user)
+            if claims is not None and claims.is_refreshed_by_server:
+                self._demand_handler("sub_refreshing")
+            return claims
 
         granted: SubscriptionClaims | None = await self.calls.call(
             "subscribing", handler, handle, Subscribing(channel), finish=finish
         )
         return granted
+
+    async def sub_refreshing(self, client: HandledClient, channel: str) -> RefreshAnswer | None:
+        """Ask whether a subscription that has expired may go on; None is no."""
+        handler, event = self._handlers["sub_refreshing"], SubRefreshing(channel)
+        answer: RefreshAnswer | None = await self.calls.call(
+            "sub_refreshing", handler, self.handle(client), event, finish=refresh_answer
+        )
+        return answer
 
     async def publishing(
         self, handle: ApplicationClient, channel: str, data: bytes
@@ -297,6 +322,14 @@ class ApplicationCallbacks:
         handle = self.handle(client)
         return self.calls.call("rpc", found.handler, handle, value, finish=rpc_result)
 
+    def rpc_from_server(self, method: str, data: bytes) -> Coroutine[Any, Any, dict[str, Any]]:
+        """Call the handler of a method for a backend; raises as `rpc` does."""
+        found = self._server_rpc_methods.get(method)
+        if found is None:
+            raise METHOD_NOT_FOUND.fresh()
+        value = data if found.is_raw else decoded(data)
+        return self.calls.call("rpc", found.handler, value, finish=rpc_result)
+
     async def message(self, handle: ApplicationClient, data: bytes) -> None:
         """Call the handler of messages.
 
@@ -307,38 +340,10 @@ class ApplicationCallbacks:
 
     async def disconnecting(self, client: HandledClient, session: Session, why: Disconnect) -> None:
         """Call the handler of ended connections; what it raises for the client has no effect."""
-        handle = ApplicationClient(client, session, self)
+        handle = ApplicationClient(client, session, self._sessions)
         event = Disconnecting(why.code, why.reason)
         with contextlib.suppress(ClientError, Disconnect):
             await self.calls.call("disconnecting", self._handlers["disconnecting"], handle, event)
-
-    # --- sessions ------------------------------------------------------------------------------
-
-    async def update(self, session: Session, state: Any, expected_version: int | None) -> int:
-        return await self._sessions.update(
-            session.id, state=state, expected_version=expected_version
-        )
-
-    async def seen(self, session: Session, version: int) -> None:
-        if session.version >= version or not session.holders:
-            return
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        waiting = self._seen.setdefault(session.id, [])
-        waiting.append((version, future))
-        try:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_SEEN_WITHIN_SECONDS):
-                    await future
-        finally:
-            waiting.remove((version, future))
-            if not waiting and self._seen.get(session.id) is waiting:
-                del self._seen[session.id]
-
-    def session_changed(self, session: Session) -> None:
-        """Wake the handlers that wait for a change."""
-        for version, future in self._seen.get(session.id, ()):
-            if version <= session.version and not future.done():
-                future.set_result(None)
 
     # --- what the application does -------------------------------------------------------------
 
@@ -375,7 +380,7 @@ class ApplicationCallbacks:
 
     def connected(self) -> list[ApplicationClient]:
         return [
-            ApplicationClient(client, client.session, self)
+            ApplicationClient(client, client.session, self._sessions)
             for client in list(self.clients)
             if client.session is not None
         ]

@@ -8,11 +8,13 @@ from typing import Any, Final, Protocol
 import orjson
 
 from cluster.application.handler_values import ApplicationDisconnect, decoded
+from cluster.auth import Claims
 from cluster.errors import SERVER_UNSUBSCRIBE, Disconnect, Unsubscribe
 from cluster.sessions import Session, SessionConflict
 
-#: So often `ApplicationSession.change` tries again when others change the session at the same time.
+#: So often a change of `ApplicationSession` is tried again when others change it at the same time.
 _ATTEMPTS: Final = 20
+_ALWAYS_CHANGED: Final = f"the session was changed by others {_ATTEMPTS} times in a row"
 
 
 class HandledConnection(Protocol):
@@ -21,6 +23,7 @@ class HandledConnection(Protocol):
     client: str
     user: str
     info: bytes
+    claims: Claims
 
     @property
     def channels(self) -> Collection[str]: ...
@@ -49,6 +52,13 @@ class SessionUpdates(Protocol):
     """Changes sessions in the store, and waits until this worker has seen a change."""
 
     async def update(self, session: Session, state: Any, expected_version: int | None) -> int: ...
+
+    async def set_channels(self, session: Session, channels: tuple[str, ...]) -> int:
+        """Set the channels of a session that has not changed meanwhile.
+
+        Raises:
+            ClientError: 102, 107 for one that cannot be, 106 for too many.
+        """
 
     async def seen(self, session: Session, version: int) -> None: ...
 
@@ -104,6 +114,41 @@ class ApplicationSession:
         await self._updates.seen(self._session, version)
         return version
 
+    @property
+    def channels(self) -> frozenset[str]:
+        """The channels that belong to the session: the server subscribes all its connections to them."""
+        return frozenset(self._session.channels)
+
+    async def subscribe(self, channel: str) -> None:
+        """Subscribe all its connections to a channel, now and whenever they come back.
+
+        Raises:
+            ClientError: 102 or 107 for the channel's name, 106 for more than `client.channel_limit`.
+            SessionConflict, SessionGone, StoreError: as `change` does.
+        """
+        await self._change_channels(channel, has_it=True)
+
+    async def unsubscribe(self, channel: str) -> None:
+        """End what `subscribe`, or the server API, began; raises as `change` does."""
+        await self._change_channels(channel, has_it=False)
+
+    async def _change_channels(self, channel: str, *, has_it: bool) -> None:
+        for _ in range(_ATTEMPTS):
+            version, channels = self._session.version, self._session.channels
+            if (channel in channels) is has_it:
+                return
+            others = tuple(one for one in channels if one != channel)
+            try:
+                version = await self._updates.set_channels(
+                    self._session, (*others, channel) if has_it else others
+                )
+            except SessionConflict:
+                await self._updates.seen(self._session, version + 1)
+            else:
+                await self._updates.seen(self._session, version)
+                return
+        raise SessionConflict(_ALWAYS_CHANGED)
+
     async def change(self, function: Callable[[Any], Any]) -> Any:
         """Set the state to what `function` makes of it; returns the new state.
 
@@ -123,7 +168,7 @@ class ApplicationSession:
                 await self._updates.seen(self._session, version + 1)
             else:
                 return state
-        raise SessionConflict(f"the session was changed by others {_ATTEMPTS} times in a row")
+        raise SessionConflict(_ALWAYS_CHANGED)
 
 
 class ApplicationClient:
@@ -158,6 +203,16 @@ class ApplicationClient:
     def info(self) -> Any:
         """What others see as `conn_info`; None if there is nothing."""
         return decoded(self._connection.info)
+
+    @property
+    def meta(self) -> Any:
+        """What its token, or a `ConnectAnswer`, has as `meta`, which no client sees; None without it."""
+        return decoded(self.raw_meta)
+
+    @property
+    def raw_meta(self) -> bytes:
+        """The same as JSON text; b"" without it."""
+        return self._connection.claims.meta
 
     @property
     def headers(self) -> Mapping[str, str]:

@@ -24,6 +24,7 @@ from cluster.application.handler_values import (
     RefreshAnswer,
     Refreshing,
     StreamHistory,
+    SubRefreshing,
     SubscribeAnswer,
     Subscribing,
 )
@@ -40,15 +41,19 @@ RefreshingHandler = Callable[[ApplicationClient, Refreshing], Answer[RefreshAnsw
 SubscribingHandler = Callable[
     [ApplicationClient, Subscribing], Answer[SubscribeAnswer | bool | None]
 ]
+SubRefreshingHandler = Callable[[ApplicationClient, SubRefreshing], Answer[RefreshAnswer | None]]
 PublishingHandler = Callable[[ApplicationClient, Publishing], Answer[PublishAnswer | bool | None]]
 DataHandler = Callable[[ApplicationClient, Any], Any]
+ServerRpcHandler = Callable[[Any], Any]
 DisconnectingHandler = Callable[[ApplicationClient, Disconnecting], Any]
 
 C = TypeVar("C", bound=ConnectingHandler)
 R = TypeVar("R", bound=RefreshingHandler)
 S = TypeVar("S", bound=SubscribingHandler)
+SR = TypeVar("SR", bound=SubRefreshingHandler)
 P = TypeVar("P", bound=PublishingHandler)
 D = TypeVar("D", bound=DataHandler)
+SD = TypeVar("SD", bound=ServerRpcHandler)
 E = TypeVar("E", bound=DisconnectingHandler)
 
 _NOT_STARTED: Final = (
@@ -88,7 +93,8 @@ class Application:
     Attributes:
         http: its HTTP application. Its routes are served on the public port below `/app/`: the route `/` is
             `/app/`. Middlewares, `on_startup`, `cleanup_ctx` and `on_cleanup` work as they do in aiohttp.
-        handlers: by kind; those of rpc stand in `rpc_methods`, by method.
+        handlers: by kind; those of rpc stand in `rpc_methods`, by method, those for backends in
+            `server_rpc_methods`.
     """
 
     def __init__(self, *, http: web.Application | None = None, headers: Iterable[str] = ()) -> None:
@@ -96,6 +102,7 @@ class Application:
         self.http = web.Application() if http is None else http
         self.handlers: dict[str, Handler] = {}
         self.rpc_methods: dict[str, RpcMethod] = {}
+        self.server_rpc_methods: dict[str, RpcMethod] = {}
         self._operations: WorkerOperations | None = None
 
     # --- declaring handlers ------------------------------------------------------------------
@@ -123,6 +130,13 @@ class Application:
         """
         return self._declare("subscribing", handler)
 
+    def sub_refreshing(self, handler: SR) -> SR:
+        """Call `handler(client, event)` when a subscription expires that `refreshed_by_server` is set for.
+
+        It returns a `RefreshAnswer`, or None: then the subscription ends, and the SDK subscribes again.
+        """
+        return self._declare("sub_refreshing", handler)
+
     def publishing(self, handler: P) -> P:
         """Call `handler(client, event)` when a client publishes.
 
@@ -137,14 +151,15 @@ class Application:
         Args:
             raw: the handler gets the data as JSON text, byte for byte.
         """
+        return _declares(self.rpc_methods, method, raw=raw)
 
-        def declare(handler: D) -> D:
-            if method in self.rpc_methods:
-                raise ValueError(f"the rpc method {method!r} has a handler already")
-            self.rpc_methods[method] = RpcMethod(handler, raw)
-            return handler
+    def rpc_from_server(self, method: str, *, raw: bool = False) -> Callable[[SD], SD]:
+        """Call `handler(data)` when a backend calls this method with the server API, at whichever worker.
 
-        return declare
+        Args:
+            raw: the handler gets the data as JSON text, byte for byte.
+        """
+        return _declares(self.server_rpc_methods, method, raw=raw)
 
     def any_rpc(self, handler: A) -> A:
         """Call `handler(client, method, text)` for each method without a handler; `text` is the data as JSON."""
@@ -265,6 +280,18 @@ class Application:
         for one in found:
             one.disconnect(why.code, why.reason)
         return len(found)
+
+
+def _declares(methods: dict[str, RpcMethod], method: str, *, raw: bool) -> Callable[[A], A]:
+    def declare(handler: A) -> A:
+        if not callable(handler):
+            raise TypeError(f"the rpc method {method!r} is for a function; {handler!r} is none")
+        if method in methods:
+            raise ValueError(f"the rpc method {method!r} has a handler already")
+        methods[method] = RpcMethod(handler, raw)
+        return handler
+
+    return declare
 
 
 _CHANNELS_PER_TURN: Final = 128

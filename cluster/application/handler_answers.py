@@ -39,9 +39,12 @@ def connect_answer(answer: Any) -> tuple[ConnectAnswer, bytes | None, dict[str, 
 
 
 def refresh_answer(answer: Any) -> RefreshAnswer | None:
-    if answer is not None and not isinstance(answer, RefreshAnswer):
+    if answer is None:
+        return None
+    if not isinstance(answer, RefreshAnswer):
         raise _wrong(answer, "a RefreshAnswer or None")
-    return answer
+    info = None if answer.info is None else json_text.of(answer.info)
+    return RefreshAnswer(answer.expires_at, info)
 
 
 def subscribe_answer(answer: Any, channel: str, user: str) -> SubscriptionClaims | None:
@@ -49,7 +52,10 @@ def subscribe_answer(answer: Any, channel: str, user: str) -> SubscriptionClaims
         info, data = (
             b"" if one is None else json_text.of(one) for one in (answer.info, answer.data)
         )
-        return SubscriptionClaims(channel, user, "", info, data, answer.override, answer.expires_at)
+        return SubscriptionClaims(
+            channel, user, "", info, data, answer.override, answer.expires_at,
+            is_refreshed_by_server=answer.refreshed_by_server,
+        )  # fmt: skip
     if answer is False:
         raise HandlerRefusal(PERMISSION_DENIED)
     if answer is not None and answer is not True:

@@ -149,6 +149,13 @@ class Subscribing:
 
 
 @dataclass(frozen=True, slots=True)
+class SubRefreshing:
+    """A subscription that has expired (`SubscribeAnswer.refreshed_by_server`)."""
+
+    channel: str
+
+
+@dataclass(frozen=True, slots=True)
 class Publishing:
     """A client that publishes; `raw` is its data as JSON text."""
 
@@ -200,7 +207,10 @@ class ConnectAnswer:
 
 @dataclass(frozen=True, slots=True)
 class RefreshAnswer:
-    """Extends a connection until `expires_at`, in Unix seconds; 0 is for ever. `info` None keeps it."""
+    """Extends a connection, or a subscription, until `expires_at`, in Unix seconds; 0 is for ever.
+
+    `info` None keeps what others see as `conn_info`, or as `chan_info`.
+    """
 
     expires_at: int
     info: Any = None
@@ -215,12 +225,14 @@ class SubscribeAnswer:
         info: JSON that others see as `chan_info`; None is none.
         expires_at: when it ends, in Unix seconds, 0 for never; then the SDK subscribes again.
         override: options of the channel that are different for it.
+        refreshed_by_server: at `expires_at` the handler `sub_refreshing` is called; it may go on with it.
     """
 
     data: Any = None
     info: Any = None
     expires_at: int = 0
     override: ChannelOverride | None = None
+    refreshed_by_server: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -99,6 +99,7 @@ class SubscriptionClaims(NamedTuple):
         client: the id of the only connection that may use it, "" for any.
         info, data, override: as in `ServerSubscription`.
         expires_at: Unix seconds, 0 for never.
+        is_refreshed_by_server: whether the application is asked then if it may go on.
     """
 
     channel: str
@@ -108,6 +109,7 @@ class SubscriptionClaims(NamedTuple):
     data: bytes
     override: ChannelOverride | None
     expires_at: int
+    is_refreshed_by_server: bool = False
 
 
 # --- the shapes ----------------------------------------------------------------------------

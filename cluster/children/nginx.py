@@ -46,6 +46,11 @@ _STATUS: Final = """
     server {{
         listen {};
         access_log off;
+        error_page 405 @not_allowed;
+        location @not_allowed {{
+            add_header Allow "GET,HEAD" always;
+            return 405;
+        }}
         location = /stub_status {{
             stub_status;
         }}

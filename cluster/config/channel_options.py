@@ -72,6 +72,12 @@ class ChannelOptions:
     publish_proxy_name: str = string(
         DEFAULT_PROXY, text="default is channel.proxy.publish; others are in proxies"
     )
+    sub_refresh_proxy_enabled: bool = boolean(
+        False, text="a proxy is asked when a subscription expires; its client need not refresh it"
+    )
+    sub_refresh_proxy_name: str = string(
+        DEFAULT_PROXY, text="default is channel.proxy.sub_refresh; others are in proxies"
+    )
     channel_regex: str = optional(
         "",
         text="regular expression that the name must match after the namespace; it takes time that grows"

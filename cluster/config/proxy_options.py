@@ -10,7 +10,7 @@ from cluster.config.option_fields import boolean, headers, optional, seconds, st
 #: The name of a proxy that stands for the section of the event's kind, such as channel.proxy.publish.
 DEFAULT_PROXY: Final = "default"
 #: The kinds of events that the options of a namespace send to a proxy.
-CHANNEL_PROXIES: Final = ("subscribe", "publish")
+CHANNEL_PROXIES: Final = ("subscribe", "publish", "sub_refresh")
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,9 @@ class ProxyOptions:
     timeout: float = seconds(1.0, minimum=0.01, text="time an answer may take; then error 100")
     http_headers: tuple[str, ...] = strings(
         text="headers of a client's handshake that are passed on, such as Cookie"
+    )
+    include_connection_meta: bool = boolean(
+        False, text="send the connection's meta, which a token or the connect proxy has given, too"
     )
     http: ProxyHttpOptions = field(default_factory=ProxyHttpOptions)
 
@@ -62,6 +65,7 @@ class ChannelProxies:
 
     subscribe: ProxyOptions = field(default_factory=ProxyOptions)
     publish: ProxyOptions = field(default_factory=ProxyOptions)
+    sub_refresh: ProxyOptions = field(default_factory=ProxyOptions)
 
 
 @dataclass(frozen=True, slots=True)

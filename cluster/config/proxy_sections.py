@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from operator import attrgetter
 from typing import Final, NamedTuple
 
 from cluster.config.model import Config
@@ -15,6 +14,7 @@ _HANDLERS: Final = {
     "client.proxy.refresh": "refreshing",
     "channel.proxy.subscribe": "subscribing",
     "channel.proxy.publish": "publishing",
+    "channel.proxy.sub_refresh": "sub_refreshing",
     "rpc.proxy": "rpc",
 }
 
@@ -48,12 +48,18 @@ def _uses(config: Config) -> Iterator[_Use]:
             section = f"client.proxy.{kind}"
             yield _Use(section, section, options)
     named = {f"proxies.{one.name}": one for one in config.proxies}
+    defaults = {
+        "channel.proxy.subscribe": config.channel.proxy.subscribe,
+        "channel.proxy.publish": config.channel.proxy.publish,
+        "channel.proxy.sub_refresh": config.channel.proxy.sub_refresh,
+        "rpc.proxy": config.rpc.proxy,
+    }
     for key, name in proxy_names(config):
         kind = key.rpartition(".")[2].removesuffix("_proxy_name")
         default = "rpc.proxy" if key.startswith("rpc.") else f"channel.proxy.{kind}"
         section = proxy_section(default, name)
         if section == default:
-            yield _Use(default, section, attrgetter(section)(config))
+            yield _Use(default, section, defaults[section])
         elif section in named:
             yield _Use(default, section, named[section])
 

@@ -113,10 +113,12 @@ class SubscriptionDetails(NamedTuple):
     Attributes:
         info: JSON text that others see as `chan_info`, b"" if there is none.
         expires_at: Unix seconds, 0 for never.
+        is_refreshed_by_server: whether the application is asked then if it may go on.
     """
 
     info: bytes
     expires_at: int
+    is_refreshed_by_server: bool = False
 
 
 class SubscriptionSource(Enum):

@@ -15,7 +15,7 @@ further command closes the connection.
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Final
 
 from cluster.auth import Claims
 from cluster.codec import JSON, Codec
@@ -69,6 +69,8 @@ from cluster.protocol import (
     subscribe_request,
     unsubscribe_push,
 )
+
+_NO_DETAILS: Final = SubscriptionDetails(b"", 0)
 
 
 class Connection(CommandIntake):
@@ -324,18 +326,26 @@ class Connection(CommandIntake):
             return self.disconnect(CONNECTION_EXPIRED)
         actions: list[Action] = []
         for channel, one in list(self.channels.items()):
-            if one.details is None or not 0 < one.expires_at < now - delays.subscription:
+            details = one.details
+            if details is None or not 0 < details.expires_at < now - delays.subscription:
                 continue
-            self._counters.refresh_failures["subscription"] += 1
-            if one.is_server_side:
-                return self.disconnect(SUBSCRIPTION_EXPIRED)
-            actions += self.unsubscribe(channel, UNSUBSCRIBE_EXPIRED)
+            if not details.is_refreshed_by_server:
+                actions += self.subscription_expired(channel)
         return actions
+
+    def subscription_expired(self, channel: str) -> list[Action]:
+        """End a subscription that was not refreshed: the connection with it if the server has made it."""
+        self._counters.refresh_failures["subscription"] += 1
+        if self.channels[channel].is_server_side:
+            return self.disconnect(SUBSCRIPTION_EXPIRED)
+        return self.unsubscribe(channel, UNSUBSCRIBE_EXPIRED)
 
     def next_expiry(self, delays: ExpiryDelays) -> float:
         """The Unix time at which `expiry_due` may have something to do, infinity for never."""
         times = [
-            one.expires_at + delays.subscription for one in self.channels.values() if one.expires_at
+            details.expires_at + (0.0 if details.is_refreshed_by_server else delays.subscription)
+            for one in self.channels.values()
+            if (details := one.details) is not None and details.expires_at
         ]
         if self.expires_at:
             by_client = not self.claims.is_refreshed_by_server
@@ -350,6 +360,18 @@ class Connection(CommandIntake):
             and 0 < self.expires_at <= now
         )
 
+    def server_sub_refreshes_due(self, now: float) -> list[str]:
+        """The channels of which the application is to be asked now if the subscription may go on."""
+        if self.state is not State.CONNECTED:
+            return []
+        return [
+            channel
+            for channel, one in self.channels.items()
+            if one.details is not None
+            and one.details.is_refreshed_by_server
+            and 0 < one.details.expires_at <= now
+        ]
+
     # --- refreshes -------------------------------------------------------------------------
 
     def refreshed(self, claims: Claims) -> None:
@@ -358,12 +380,15 @@ class Connection(CommandIntake):
         self.info = claims.info or self.info
 
     def sub_refreshed(self, channel: str, info: bytes, expires_at: int) -> bool:
-        """A subscription has got a new token; returns False if the subscription has ended meanwhile."""
+        """A subscription has got a new expiry, and info; returns False if it has ended meanwhile."""
         subscription = self.channels.get(channel)
         if subscription is None:
             return False
-        details = SubscriptionDetails(info or subscription.info, expires_at)
-        self.channels[channel] = subscription._replace(details=details if any(details) else None)
+        details = (subscription.details or _NO_DETAILS)._replace(expires_at=expires_at)
+        if info:
+            details = details._replace(info=info)
+        kept = details if details.info or expires_at else None
+        self.channels[channel] = subscription._replace(details=kept)
         return True
 
 

@@ -125,10 +125,9 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
         f"{kind}.http.status_to_code_transforms": _none(_CODES)
         for kind in (
             "client.proxy.connect", "client.proxy.refresh", "channel.proxy.subscribe",
-            "channel.proxy.publish", "rpc.proxy", "proxies",
+            "channel.proxy.publish", "channel.proxy.sub_refresh", "rpc.proxy", "proxies",
         )
     },
-    "channel.proxy.sub_refresh": _none("a subscription that ends is subscribed to again"),
     "channel.proxy.subscribe_stream": _none(_PROXY),
     "client.rate_limit": _none(
         f"{_PRO}; client.command_rate_limit and client.command_burst are for each connection"
@@ -142,9 +141,7 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "channel.user_boundary": _none(f"{_FIXED}: #", "#"),
     "channel.user_separator": _none(f"{_FIXED}: the comma", ","),
     "channel.patterns": _none(_PRO),
-    "channel.without_namespace.sub_refresh_proxy_name": _none(_PROXY, "default"),
     "channel.without_namespace.subscribe_stream_proxy_name": _none(_PROXY, "default"),
-    "channel.without_namespace.sub_refresh_proxy_enabled": _none(_PROXY),
     "channel.without_namespace.subscribe_stream_proxy_enabled": _none(_PROXY),
     "channel.without_namespace.subscription_type": _none("streams are the one type of subscription"),
     "channel.without_namespace.map": _none("streams are the one type of subscription"),

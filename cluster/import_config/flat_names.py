@@ -127,8 +127,8 @@ _CHANNEL_OPTIONS: Final = frozenset(
         "allow_subscribe_for_client", "allow_user_limited_channels", "allowed_delta_types",
         "channel_regex", "delta_publish", "force_positioning", "force_push_join_leave",
         "force_recovery", "force_recovery_mode", "history_meta_ttl", "history_size", "history_ttl",
-        "join_leave", "presence", "publish_proxy_name", "sub_refresh_proxy_name",
-        "subscribe_proxy_name", "subscribe_stream_proxy_name",
+        "join_leave", "presence", "publish_proxy_name", "subscribe_proxy_name",
+        "subscribe_stream_proxy_name",
     }
 ) | {name for name, _ in options_of(ChannelOptions)}  # fmt: skip
 #: Options of channels with another name in version 5, at the top and in a namespace.

@@ -49,7 +49,8 @@ CONTROL_RESULTS: Final = (
     "sent", "received", "unknown", "invalid", "unanswered", "lost", "dropped",
 )  # fmt: skip
 HANDLER_KINDS: Final = (
-    "connecting", "refreshing", "subscribing", "publishing", "rpc", "message", "disconnecting", "http",
+    "connecting", "refreshing", "subscribing", "sub_refreshing", "publishing", "rpc", "message",
+    "disconnecting", "http",
 )  # fmt: skip
 #: The others are HTTP handlers, which have no time limit.
 LIMITED_HANDLER_KINDS: Final = tuple(kind for kind in HANDLER_KINDS if kind != "http")

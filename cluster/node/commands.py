@@ -23,6 +23,7 @@ from cluster.errors import (
     NOT_AVAILABLE,
     UNRECOVERABLE_POSITION,
     ClientError,
+    Disconnect,
     StoreError,
 )
 from cluster.log import get_logger
@@ -291,8 +292,14 @@ class Commands:
         """Call an application's handler for its backend: without a user.
 
         Raises:
-            ClientError: 104 without this handler, 100 when it fails, or the `ClientError` that it raises.
+            ClientError: 104 without this handler, 100 when it fails or closes a connection, which there is
+                none of, or the `ClientError` that it raises.
         """
+        if self.application is not None:
+            try:
+                return await self.application.rpc_from_server(method, data)
+            except Disconnect as why:
+                raise self._handler_failed(method, data, why) from None
         handler = self._rpc_handlers.get(method)
         if handler is None:
             raise METHOD_NOT_FOUND.fresh()

@@ -18,7 +18,7 @@ from cluster.application import Application, ApplicationCallbacks
 from cluster.application.client_handles import HandledClient
 from cluster.auth import Authenticator, Claims
 from cluster.broker import Broker, BrokerListener
-from cluster.config import Config, proxy_timeouts
+from cluster.config import Config
 from cluster.connection import SubscriptionSource
 from cluster.errors import (
     CONNECTION_LIMIT,
@@ -218,14 +218,12 @@ class Node:
             return None
         callbacks = ApplicationCallbacks(
             application,
-            self._config.app,
+            self._config,
             self._counters,
             sessions=self.sessions,
             broker=self.channels.broker,
-            timeout_seconds=self._config.broker.timeout,
             history_policy=self.permissions.history,
             publish=self.commands.publish_from_server,
-            limits=proxy_timeouts(self._config),
         )
         self.commands.application = self.subscriptions.application = callbacks
         self.refreshes.application = callbacks

@@ -12,7 +12,7 @@ from cluster import __version__, json_text
 from cluster.application import ApplicationCallbacks
 from cluster.application.client_handles import HandledClient
 from cluster.auth import ANONYMOUS, Authenticator, Claims
-from cluster.connection import Connection
+from cluster.connection import Action, Connection
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
     CONNECTION_EXPIRED,
@@ -109,6 +109,42 @@ class Refreshes:
             connection.info = json_text.of(answer.info)
             self._on_info_changed(client)
         return None
+
+    @property
+    def asks_for_subscriptions(self) -> bool:
+        """Whether the application is asked about subscriptions that expire."""
+        return self.application is not None and self.application.handles_sub_refreshing
+
+    async def subscription_by_server(
+        self, client: HandledClient, channel: str, delay_seconds: float
+    ) -> list[Action]:
+        """Ask the application whether a subscription that has expired may go on; returns what ends it.
+
+        If it cannot be asked, it is asked again until the subscription has been expired for so long.
+
+        Raises:
+            Disconnect: what the handler raises.
+        """
+        application, connection = self.application, client.connection
+        assert application is not None, "an application said that it refreshes the subscription"
+        asked_for = connection.channels.get(channel)
+        if asked_for is None:
+            return []
+        try:
+            answer, is_decided = await application.sub_refreshing(client, channel), True
+        except ClientError:
+            answer, is_decided = None, time.time() >= asked_for.expires_at + delay_seconds
+        # It may have ended meanwhile, and be another one.
+        if connection.channels.get(channel) is not asked_for:
+            return []
+        if answer is None or 0 < answer.expires_at <= time.time():
+            ends: list[Action] = connection.subscription_expired(channel) if is_decided else []
+            return ends
+        info = json_text.of(answer.info) if answer.info is not None else b""
+        connection.sub_refreshed(channel, info, answer.expires_at)
+        if info:
+            self._on_info_changed(client, channel)
+        return []
 
     async def _same_channels(self, connection: Connection, token: str) -> Claims:
         claims = await self.verified(connection, token)

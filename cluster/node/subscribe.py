@@ -240,7 +240,10 @@ class SubscriptionBuilder:
         joining = joining._replace(delivery=plan.delivery, membership=plan.membership)
         details = None
         if claims is not None:
-            details = add_token(result, claims, tells_expiry=bool(request.token))
+            asks_proxy = self._permissions.options(request.channel).sub_refresh_proxy_enabled
+            details = add_token(
+                result, claims, has_token=bool(request.token), asks_proxy=asks_proxy
+            )
         return Subscribed(request.channel, result, joining, plan.modes, details=details)
 
     def _recover(

@@ -54,20 +54,23 @@ def overridden(options: ChannelOptions, override: ChannelOverride | None) -> Cha
 
 
 def add_token(
-    result: dict[str, Any], claims: SubscriptionClaims, *, tells_expiry: bool = True
+    result: dict[str, Any], claims: SubscriptionClaims, *, has_token: bool, asks_proxy: bool
 ) -> SubscriptionDetails | None:
     """Add to the result of a subscribe what its token says; returns what the subscription keeps of it.
 
     Args:
-        tells_expiry: whether the client can refresh it.
+        has_token: whether the client has sent it; then the client refreshes it, and is told when,
+            unless the server does so.
+        asks_proxy: whether a proxy is asked when subscriptions of the channel expire.
     """
     if claims.data:
         result["data"] = orjson.Fragment(claims.data)
-    if tells_expiry:
+    by_server = asks_proxy or claims.is_refreshed_by_server
+    if has_token and not by_server:
         add_expiry(result, claims.expires_at)
     if not (claims.info or claims.expires_at):
         return None
-    return SubscriptionDetails(claims.info, claims.expires_at)
+    return SubscriptionDetails(claims.info, claims.expires_at, is_refreshed_by_server=by_server)
 
 
 def add_expiry(result: dict[str, Any], expires_at: int) -> None:

@@ -209,7 +209,10 @@ class UserCommands:
         result = subscribed.result
         details = subscribed.details
         if command.expire_at:
-            details = SubscriptionDetails(command.info.encode(), command.expire_at)
+            options = self._node.permissions.options(channel)
+            details = SubscriptionDetails(
+                command.info.encode(), command.expire_at, options.sub_refresh_proxy_enabled
+            )
         missed = result.pop("publications", [])
         actions = client.connection.subscribe_added(
             channel,

@@ -20,6 +20,7 @@ from cluster.application import (
     Publishing,
     RefreshAnswer,
     Refreshing,
+    SubRefreshing,
     SubscribeAnswer,
     Subscribing,
 )
@@ -52,6 +53,8 @@ def proxy_application(config: Config) -> Application | None:
         application.refreshing(proxies.refreshing)
     if "subscribing" in kinds:
         application.subscribing(proxies.subscribing)
+    if "sub_refreshing" in kinds:
+        application.sub_refreshing(proxies.sub_refreshing)
     if "publishing" in kinds:
         application.publishing(proxies.publishing)
     if "rpc" in kinds:
@@ -103,11 +106,7 @@ class _Proxies:
     ) -> RefreshAnswer | None:
         if event.token:
             return None
-        about = {**_client(client.id, client.codec), "user": client.user}
-        result = await self._backends["client.proxy.refresh"].ask(about, client.headers)
-        if result.get("expired", False):
-            return None
-        return RefreshAnswer(result.get("expire_at", 0), result.text("info") or None)
+        return _extended(await self._ask("client.proxy.refresh", client))
 
     async def subscribing(
         self, client: ApplicationClient, event: Subscribing
@@ -116,9 +115,8 @@ class _Proxies:
         # Who may subscribe to a user-limited channel is in its name.
         if not access.options.subscribe_proxy_enabled or access.users is not None:
             return None
-        about = {**_event(client), "channel": event.channel}
         section = proxy_section("channel.proxy.subscribe", access.options.subscribe_proxy_name)
-        result = await self._backends[section].ask(about, client.headers)
+        result = await self._ask(section, client, channel=event.channel)
         return SubscribeAnswer(
             data=result.text("data") or None,
             info=result.text("info") or None,
@@ -126,21 +124,33 @@ class _Proxies:
             override=channel_override(result.get("override", {})),
         )
 
+    async def sub_refreshing(
+        self, client: ApplicationClient, event: SubRefreshing
+    ) -> RefreshAnswer | None:
+        name = self._permissions.access(event.channel).options.sub_refresh_proxy_name
+        section = proxy_section("channel.proxy.sub_refresh", name)
+        return _extended(await self._ask(section, client, channel=event.channel))
+
     async def publishing(
         self, client: ApplicationClient, event: Publishing
     ) -> PublishAnswer | None:
         access = self._permissions.access(event.channel)
         if not access.options.publish_proxy_enabled:
             return None
-        about = {**_event(client), "channel": event.channel, **_data(event.raw)}
         section = proxy_section("channel.proxy.publish", access.options.publish_proxy_name)
-        result = await self._backends[section].ask(about, client.headers)
+        result = await self._ask(section, client, channel=event.channel, **_data(event.raw))
         return PublishAnswer(result.text("data") or None, result.get("skip_history", False))
 
     async def rpc(self, client: ApplicationClient, method: str, text: bytes) -> bytes:
-        about = {**_event(client), "method": method, **_data(text)}
-        result = await self._backends[self._rpc].ask(about, client.headers)
+        result = await self._ask(self._rpc, client, method=method, **_data(text))
         return result.text("data") or b"null"
+
+    async def _ask(self, section: str, client: ApplicationClient, **event: Any) -> Result:
+        """Send the event of a connected client to the proxy of a section."""
+        about = {**_client(client.id, client.codec), "user": client.user, **event}
+        if client.raw_meta and self._options[section].include_connection_meta:
+            about["meta"] = orjson.Fragment(client.raw_meta)
+        return await self._backends[section].ask(about, client.headers)
 
 
 # --- what is sent --------------------------------------------------------------------------
@@ -148,10 +158,6 @@ class _Proxies:
 
 def _client(client: str, codec: str) -> dict[str, Any]:
     return {"client": client, "transport": "websocket", "protocol": codec, "encoding": "json"}
-
-
-def _event(client: ApplicationClient) -> dict[str, Any]:
-    return {**_client(client.id, client.codec), "user": client.user}
 
 
 def _data(text: bytes) -> dict[str, Any]:
@@ -164,6 +170,12 @@ def _data(text: bytes) -> dict[str, Any]:
 
 
 # --- what comes back -----------------------------------------------------------------------
+
+
+def _extended(result: Result) -> RefreshAnswer | None:
+    if result.get("expired", False):
+        return None
+    return RefreshAnswer(result.get("expire_at", 0), result.text("info") or None)
 
 
 def _members(text: bytes) -> dict[str, bytes]:

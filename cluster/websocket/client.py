@@ -352,7 +352,7 @@ class WebSocketClient(ActionPerformer):
         if due == math.inf or self._is_refreshing:
             return
         wait = due - time.time()
-        if wait <= 0 and self.connection.server_refresh_due(time.time()):
+        if wait <= 0 and (self.connection.server_refresh_due(time.time()) or self._due_channels()):
             # It was asked for, in vain.
             wait = _AGAIN_SECONDS
         if wait > self._owner.expiry_horizon or self._is_closing:
@@ -368,13 +368,30 @@ class WebSocketClient(ActionPerformer):
             self._end_expired(time.time())
             self.watch_expiry()
 
+    def _due_channels(self) -> list[str]:
+        """The channels whose subscriptions the application is to be asked about."""
+        if not self._node.refreshes.asks_for_subscriptions:
+            return []
+        return self.connection.server_sub_refreshes_due(time.time())
+
     def _end_expired(self, now: float) -> None:
-        if self.connection.server_refresh_due(now):
-            if not self._is_refreshing:
-                self._is_refreshing = True
-                self._run(self._refresh_by_server())
-        else:
+        is_due = self.connection.server_refresh_due(now)
+        if not is_due:
             self.perform(self.connection.expiry_due(now, self._owner.expiry_delays))
+        channels = self._due_channels()
+        if (is_due or channels) and not self._is_refreshing:
+            self._is_refreshing = True
+            refreshes = [self._sub_refresh_by_server(channel) for channel in channels]
+            if is_due:
+                refreshes.append(self._refresh_by_server())
+            self._run(self._refresh_all(refreshes))
+
+    async def _refresh_all(self, refreshes: list[Coroutine[Any, Any, None]]) -> None:
+        try:
+            await asyncio.gather(*refreshes)
+        finally:
+            self._is_refreshing = False
+        self.watch_expiry()
 
     async def _refresh_by_server(self) -> None:
         delay = self._owner.expiry_delays.connection
@@ -382,10 +399,16 @@ class WebSocketClient(ActionPerformer):
             why = await self._node.refreshes.by_server(self, delay)
         except Disconnect as refused:
             why = refused
-        self._is_refreshing = False
         if why is not None:
             self.perform(self.connection.disconnect(why))
-        self.watch_expiry()
+
+    async def _sub_refresh_by_server(self, channel: str) -> None:
+        delay = self._owner.expiry_delays.subscription
+        try:
+            ends = await self._node.refreshes.subscription_by_server(self, channel, delay)
+        except Disconnect as refused:
+            ends = self.connection.disconnect(refused)
+        self.perform(ends)
 
     def check_pong(self) -> None:
         """Close the connection if its pong is missing."""

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from tests.docs.pages import blocks
@@ -19,6 +20,7 @@ from tests.harness.cluster import REPOSITORY, Cluster
 from tests.harness.waiting import until, until_async
 
 WITHIN = 60.0
+API_KEY = "a" * 32
 APPLICATION = """
 from aiohttp import web
 
@@ -41,6 +43,12 @@ async def fail(client, data):
 @app.rpc("refuse")
 def refuse(client, data):
     raise cluster.ApplicationError(1000, "not today")
+
+
+@app.rpc_from_server("members")
+async def members(data):
+    history = await app.history(data["channel"])
+    return {{"version": VERSION, "seen": [one.data for one in history.publications]}}
 
 
 async def page(request):
@@ -134,6 +142,40 @@ async def test_a_roll_loads_new_code_and_the_old_serves_on_if_the_new_cannot_boo
         await cluster.roll()
         assert [await version_of(cluster) for _ in range(4)] == [3] * 4
         await client.close()
+
+
+async def test_a_backend_calls_the_application_of_any_worker_with_the_server_api(tmp_path: Path):
+    modules = tmp_path / "modules"
+    modules.mkdir()
+    write_application(modules, 1)
+    config = {
+        "app": {"target": "moving:app"},
+        "http_api": {"key": API_KEY},
+        "channel": {"without_namespace": {"history_size": 10, "history_ttl": "1m"}},
+    }
+    async with Cluster(tmp_path, workers=2, modules=modules, config=config) as cluster:
+        await api_call(cluster.port, "publish", {"channel": "news", "data": "hello"})
+        call = {"method": "members", "params": {"channel": "news"}}
+        wanted = {"result": {"data": {"version": 1, "seen": ["hello"]}}}
+        for port in (cluster.port, cluster.worker_port(0), cluster.worker_port(1)):
+            assert await api_call(port, "rpc", call) == wanted
+        # The handler needs a channel: a failure of the application, and no 500.
+        failed = await api_call(cluster.port, "rpc", {"method": "members", "params": {}})
+        assert failed["error"]["code"] == 100
+        unknown = await api_call(cluster.port, "rpc", {"method": "version"})
+        assert unknown["error"]["code"] == 104, "a method for clients is none for backends"
+        await cluster.shows("app_errors_total", 1, type="handler")
+
+
+async def api_call(port: int, method: str, body: dict[str, Any]) -> dict[str, Any]:
+    url, headers = f"http://127.0.0.1:{port}/api/{method}", {"X-API-Key": API_KEY}
+    async with (
+        aiohttp.ClientSession() as session,
+        session.post(url, json=body, headers=headers) as response,
+    ):
+        assert response.status == 200, await response.text()
+        answer: dict[str, Any] = await response.json()
+        return answer
 
 
 async def is_answered(client: Client, version: int) -> bool:

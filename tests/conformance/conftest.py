@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.sdk_browser import BROWSER_SDKS, ORIGINS
 from tests.conformance.sdk_clients import SDKS, Sdk
-from tests.harness.cluster import Cluster
+from tests.console.browser import needs_browser
+from tests.harness.cluster import Cluster, merge
 from tests.harness.under_load import assert_no_traceback
 
 CONFIG = {
@@ -35,6 +37,8 @@ def cluster(
     """A cluster of two workers behind nginx; a module may have a `CONFIG` of its own."""
     directory: Path = tmp_path_factory.mktemp("conformance")
     config = getattr(request.module, "CONFIG", CONFIG)
+    origins = config.get("client", {}).get("allowed_origins", [])
+    config = merge(config, {"client": {"allowed_origins": [*origins, ORIGINS]}})
     started = Cluster(directory / "run", workers=2, config=config)
     asyncio.run(started.start())
     yield started
@@ -48,8 +52,10 @@ def url(cluster: Cluster) -> str:
     return f"ws://127.0.0.1:{cluster.port}/connection/websocket"
 
 
-@pytest.fixture(params=sorted(SDKS))
+@pytest.fixture(
+    params=[*sorted(SDKS), *(pytest.param(name, marks=needs_browser) for name in BROWSER_SDKS)]
+)
 async def sdk(request: pytest.FixtureRequest) -> AsyncIterator[Sdk]:
     """Each official client in turn."""
-    async with SDKS[request.param]() as sdk:
+    async with (SDKS | BROWSER_SDKS)[request.param]() as sdk:
         yield sdk

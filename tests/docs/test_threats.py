@@ -13,7 +13,7 @@ from tests.architecture.tree import ROOT
 
 PAGE = ROOT / "docs" / "topics" / "threats.md"
 PARTS = {
-    "clients", "backend API", "admin port", "console", "store", "nginx", "monitoring", "files",
+    "clients", "backend API", "proxies", "admin port", "console", "store", "nginx", "monitoring", "files",
     "supply chain",
 }  # fmt: skip
 _NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")

@@ -20,8 +20,10 @@ _VALID_SECONDS = 3600
 
 
 def token_of(user: str, channel: str, key: str) -> str:
-    """A token that subscribes its user to a channel."""
+    """A token that subscribes its user to a channel; with "" to none."""
     claims = {"sub": user, "exp": int(time.time()) + _VALID_SECONDS, "channels": [channel]}
+    if not channel:
+        del claims["channels"]
     return jwt.encode(claims, key, "HS256")
 
 
@@ -74,11 +76,55 @@ class ServerSideClient(Client):
         elif "unsubscribe" in push:
             subscription.codes.append(push["unsubscribe"]["code"])
             subscription.state = "unsubscribed"
+            # The SDKs forget the channel: they do not ask for it when they come back.
+            subscription.is_recoverable = False
 
     def _forget(self) -> None:
         super()._forget()
         for subscription in self.server_side.values():
             subscription.state = "subscribing"
+
+
+class SessionClient(ServerSideClient):
+    """A client whose channels belong to its session: it is given them once, and comes back with them.
+
+    Attributes:
+        given: called when it has connected for the first time; it has no channel then.
+        resumed: how often it has come back to its session.
+    """
+
+    def __init__(
+        self, port: int, *, given: Callable[[SessionClient], None], **options: Any
+    ) -> None:
+        super().__init__(port, **options)
+        self.given = given
+        self.resumed = 0
+
+    def _connect_answered(self, reply: Json | None) -> None:
+        super()._connect_answered(reply)
+        if reply is None or "connect" not in reply:
+            return
+        session = self.result["data"]["session"]
+        known = self.connect_request.get("data", {}).get("session")
+        self.connect_request = {**self.connect_request, "data": {"session": session["id"]}}
+        if known is None:
+            self.given(self)
+        else:
+            assert (session["id"], session.get("resumed")) == (known, True), "another session"
+            self.resumed += 1
+
+    def _pushed(self, push: Json) -> None:
+        if "subscribe" in push:
+            self.server_side[push["channel"]].take_result(push["subscribe"])
+        else:
+            super()._pushed(push)
+
+
+class SessionProtobufClient(SessionClient, ProtobufClient):
+    """The same in Protobuf."""
+
+    def position(self, subscription: Subscription) -> Any:
+        return client_pb2.SubscribeRequest(**super().position(subscription))
 
 
 class ServerSideProtobufClient(ServerSideClient, ProtobufClient):

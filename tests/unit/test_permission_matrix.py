@@ -42,8 +42,10 @@ OTHERS = {
     "allow_tags_filter",
     "subscribe_proxy_enabled",
     "publish_proxy_enabled",
+    "sub_refresh_proxy_enabled",
     "subscribe_proxy_name",
     "publish_proxy_name",
+    "sub_refresh_proxy_name",
 }
 #: What a client may ask for with a subscribe: `test_what_a_subscriber_asks_for_…`.
 ASKED = {"allow_positioning": "positioned", "allow_recovery": "recoverable"}
