@@ -125,7 +125,7 @@ class Survey:
             "app_name": "",
             "app_version": "",
             "transport": "websocket",
-            "protocol": "json",
+            "protocol": connection.codec.name,
             "state": {"channels": {name: {} for name in islice(connection.channels, MOST_NAMED)}},
             "num_channels": len(connection.channels),
         }
