@@ -53,7 +53,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     modules = directory / "modules"
     modules.mkdir()
     (modules / "doubling.py").write_text(APPLICATION)
-    config = {"app": {"target": "doubling:app"}}
+    origins = ["http://127.0.0.1:*"]
+    config = {"app": {"target": "doubling:app"}, "client": {"allowed_origins": origins}}
     started = Cluster(directory / "run", workers=2, modules=modules, config=config)
     asyncio.run(started.start())
     yield started
