@@ -46,4 +46,11 @@ def serve(
     UserCommands(node, control, counters, channel_limit=config.client.channel_limit)
     node.tell_of = SingleConnections(node, control).tell
     methods = ServerMethods(node, control, Survey(node, control, name=name), counters, revocations)
-    add_routes(app, methods, counters, config=config.http_api, is_draining=is_draining)
+    add_routes(
+        app,
+        methods,
+        counters,
+        config=config.http_api,
+        namespace_of=node.permissions.namespace,
+        is_draining=is_draining,
+    )

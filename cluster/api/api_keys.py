@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+from collections.abc import Callable
 from typing import Any, Final
 
 from cluster.api.method_table import API_TABLE
 from cluster.config import HttpApiConfig
 from cluster.config.checks import WITHOUT_NAMESPACE
 from cluster.errors import ClusterError
-from cluster.node.survey import namespace_of
 
 _NAMES_CHANNEL: Final = frozenset(
     name
@@ -31,16 +31,25 @@ class KeyForbids(ClusterError):
 class ApiKey:
     """One key.
 
+    Args:
+        namespace_of: a channel, "" for none.
+
     Attributes:
         namespaces: of the channels that it may use, "" for those without one; None for all.
     """
 
     def __init__(
-        self, name: str, secret: str, methods: tuple[str, ...], namespaces: tuple[str, ...]
+        self,
+        name: str,
+        secret: str,
+        methods: tuple[str, ...],
+        namespaces: tuple[str, ...],
+        namespace_of: Callable[[str], str],
     ) -> None:
         self.name = name
         self.digest = _digest(secret)
         self._methods = frozenset(methods)
+        self._namespace_of = namespace_of
         self.namespaces: frozenset[str] | None = None
         if namespaces:
             self.namespaces = frozenset(
@@ -72,17 +81,20 @@ class ApiKey:
             return
         channels = params.get("channels") if method == "broadcast" else [params.get("channel")]
         for channel in channels if isinstance(channels, list) else ():
-            if type(channel) is str and namespace_of(channel) not in self.namespaces:
+            if type(channel) is str and self._namespace_of(channel) not in self.namespaces:
                 raise KeyForbids(f"the key {self.name} may not use channels of this namespace")
 
 
 class ApiKeys:
     """All keys of the configuration."""
 
-    def __init__(self, config: HttpApiConfig) -> None:
-        self._keys = [ApiKey("http_api.key", config.key, (), ())] if config.key else []
+    def __init__(self, config: HttpApiConfig, namespace_of: Callable[[str], str]) -> None:
+        self._keys: list[ApiKey] = []
+        if config.key:
+            self._keys.append(ApiKey("http_api.key", config.key, (), (), namespace_of))
         self._keys += [
-            ApiKey(one.name, one.key, one.methods, one.namespaces) for one in config.keys
+            ApiKey(one.name, one.key, one.methods, one.namespaces, namespace_of)
+            for one in config.keys
         ]
 
     def __bool__(self) -> bool:

@@ -40,10 +40,11 @@ def add_routes(
     counters: Counters,
     *,
     config: HttpApiConfig,
+    namespace_of: Callable[[str], str],
     is_draining: Callable[[], bool],
 ) -> None:
     """Serve the API on an application, if there is a key."""
-    keys = ApiKeys(config)
+    keys = ApiKeys(config, namespace_of)
     if not keys:
         return
     api = HttpApi(

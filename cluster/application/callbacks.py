@@ -222,11 +222,9 @@ class ApplicationCallbacks:
             raise refusal
         return claims, claims.expires_at
 
-    def decides_subscribe(self, request: SubscribeRequest) -> bool:
+    def decides_subscribe(self, request: SubscribeRequest, *, is_private: bool) -> bool:
         """Whether the handler is asked: a subscription token, or a private channel, is not its matter."""
-        return (
-            self.handles_subscribing and not request.token and not request.channel.startswith("$")
-        )
+        return self.handles_subscribing and not request.token and not is_private
 
     async def subscribing(self, client: HandledClient, channel: str) -> SubscriptionClaims | None:
         """Decide on a subscribe; returns what it grants; None is no decision.

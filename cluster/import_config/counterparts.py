@@ -64,7 +64,6 @@ _ADMIN_PORT: Final = (
 )
 _TRANSPORT: Final = "clients connect with WebSocket only; every official SDK can"
 _API_ONLY: Final = "publish through the HTTP API instead: docs/how-to/publish-from-a-backend.md"
-_FIXED: Final = "this character is fixed"
 _PATH: Final = "this path is fixed"
 _PROXY: Final = "no event is passed on to a backend in this way"
 _CODES: Final = "only an answer with status 200 is read: answer with an error or a disconnect in it"
@@ -136,10 +135,6 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "channel.without_namespace.history_meta_ttl": Counterpart(
         "channel.without_namespace.history_meta_ttl", usual=(0, "0", "0s")
     ),
-    "channel.private_prefix": _none(f"{_FIXED}: $", "$"),
-    "channel.namespace_boundary": _none(f"{_FIXED}: the colon", ":"),
-    "channel.user_boundary": _none(f"{_FIXED}: #", "#"),
-    "channel.user_separator": _none(f"{_FIXED}: the comma", ","),
     "channel.patterns": _none(_PRO),
     "channel.without_namespace.subscribe_stream_proxy_name": _none(_PROXY, "default"),
     "channel.without_namespace.subscribe_stream_proxy_enabled": _none(_PROXY),

@@ -400,6 +400,14 @@ class ChannelPermissions:
         self._counters.permission_refusals[operation] += 1
         return PERMISSION_DENIED.fresh()
 
+    def namespace(self, channel: str) -> str:
+        """The namespace that a channel's name has, whether or not there is one; "" for none."""
+        public = channel.removeprefix(self._private_prefix)
+        if not self._namespace_boundary:
+            return ""
+        namespace, is_found, _ = public.partition(self._namespace_boundary)
+        return namespace if is_found else ""
+
     def personal_channel(self, namespace: str, user: str) -> str:
         """The name of a user's personal channel."""
         prefix = f"{namespace}{self._namespace_boundary}" if namespace else ""

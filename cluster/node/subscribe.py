@@ -114,7 +114,7 @@ class SubscriptionBuilder:
             claims = self._tokens.granted_now(request, connection)
             if claims is None:
                 return None
-        elif self.application is not None and self.application.decides_subscribe(request):
+        elif self._asks_application(request, access):
             return None
         else:
             self._check(access, connection)
@@ -140,7 +140,8 @@ class SubscriptionBuilder:
         if request.token:
             claims = await self._tokens.granted(request, connection)
         else:
-            if self.application is not None and self.application.decides_subscribe(request):
+            if self._asks_application(request, access):
+                assert self.application is not None
                 claims = await self.application.subscribing(reader, request.channel)
             if claims is None:
                 self._check(access, connection)
@@ -158,6 +159,12 @@ class SubscriptionBuilder:
         if claims is None:
             return self._plan(request, access, user, codec)
         return self._plan(request, access, user, codec, claims.override, claims.info)
+
+    def _asks_application(self, request: SubscribeRequest, access: ChannelAccess) -> bool:
+        application = self.application
+        return application is not None and application.decides_subscribe(
+            request, is_private=access.is_private
+        )
 
     def _check(self, access: ChannelAccess, connection: Connection) -> None:
         if access.subscribe(connection.user, has_token=False) is not Verdict.ALLOWED:

@@ -61,11 +61,6 @@ class InfoQuestion(msgspec.Struct):
     pass
 
 
-def namespace_of(channel: str) -> str:
-    """The namespace of a channel, "" for none."""
-    return channel.removeprefix("$").partition(":")[0] if ":" in channel else ""
-
-
 class Survey:
     """Asks all workers, and answers for this one.
 
@@ -93,7 +88,7 @@ class Survey:
             if number % CHANNELS_PER_TURN == 0:
                 await asyncio.sleep(0)
             count = len(channel.writes) + len(channel.ahead)
-            is_meant = spaces is None or namespace_of(name) in spaces
+            is_meant = spaces is None or self._node.permissions.namespace(name) in spaces
             if count and is_meant and matches(name):
                 if len(found) >= MOST_CHANNELS:
                     return ChannelsAnswer(found, is_cut=True)
@@ -130,7 +125,7 @@ class Survey:
             "app_name": "",
             "app_version": "",
             "transport": "websocket",
-            "protocol": "json",
+            "protocol": connection.codec.name,
             "state": {"channels": {name: {} for name in islice(connection.channels, MOST_NAMED)}},
             "num_channels": len(connection.channels),
         }

@@ -43,6 +43,12 @@ async def assert_nothing_lost_and_all_present(crowd: Crowd) -> None:
     assert any(isinstance(one, ProtobufClient) for one in server_side)
     assert all(one.server_side and not one.subscriptions for one in server_side)
     assert report.unknown + report.acknowledged == report.sent
+    assert set(crowd.exchanged()) == {
+        "json-json",
+        "json-protobuf",
+        "protobuf-json",
+        "protobuf-protobuf",
+    }
 
 
 async def kill_a_worker(cluster: Cluster, size: Size) -> None:

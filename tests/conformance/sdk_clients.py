@@ -1,6 +1,6 @@
-"""The official clients under remote control: the npm SDK in a Node process, the PyPI SDK in this one.
+"""The official clients under remote control: those of npm and of Go in a process, that of PyPI in this one.
 
-Both take the same commands and report the same events, so one set of tests runs with each.
+All take the same commands and report the same events, so one set of tests runs with each.
 """
 
 from __future__ import annotations
@@ -19,6 +19,8 @@ from typing import Any, Protocol
 import centrifuge
 import jwt
 import pytest
+
+from tests.conformance.go_sdk import go_program
 
 HERE = Path(__file__).parent
 Json = dict[str, Any]
@@ -66,7 +68,7 @@ class Sdk(Protocol):
     """One SDK that may hold several named clients.
 
     Commands: connect, subscribe, unsubscribe, resubscribe, publish, history, rpc, presence, presence_stats,
-    disconnect.
+    disconnect; not in Python: send.
     """
 
     events: Events
@@ -80,8 +82,8 @@ class Sdk(Protocol):
         ...
 
 
-class JavaScriptSdk:
-    """The npm SDK behind sdk_client.mjs."""
+class RemoteSdk:
+    """An SDK in a process that obeys one JSON command per line, as sdk_client.mjs does."""
 
     def __init__(self, process: asyncio.subprocess.Process) -> None:
         self.events = Events()
@@ -96,6 +98,8 @@ class JavaScriptSdk:
         command = {"id": number, "do": verb, "client": client, **facts}
         self._process.stdin.write(json.dumps(command).encode() + b"\n")
         answer = await asyncio.wait_for(self._waiting[number], 30)
+        if missing := answer.get("unsupported"):
+            pytest.skip(f"this SDK does not have {missing}")
         if error := answer.get("error"):
             raise Refused(error["code"], error["message"])
         result: Json = answer["ok"]
@@ -113,20 +117,15 @@ class JavaScriptSdk:
 
 
 @contextlib.asynccontextmanager
-async def javascript_sdk(codec: str = "json") -> AsyncIterator[Sdk]:
-    """Start Node with the npm SDK, and end it."""
-    node = shutil.which("node")
-    if node is None or not (HERE / "node_modules" / "centrifuge").exists():
-        pytest.skip("needs node and the packages of tests/conformance: run 'make test'")
+async def remote_sdk(*program: str) -> AsyncIterator[Sdk]:
+    """Start a program that holds an SDK, and end it."""
     process = await asyncio.create_subprocess_exec(
-        node,
-        str(HERE / "sdk_client.mjs"),
-        codec,
+        *program,
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,
         limit=16 * 1024 * 1024,
     )
-    sdk = JavaScriptSdk(process)
+    sdk = RemoteSdk(process)
     listening = asyncio.create_task(sdk.listen())
     try:
         yield sdk
@@ -139,6 +138,22 @@ async def javascript_sdk(codec: str = "json") -> AsyncIterator[Sdk]:
             process.kill()
             await process.wait()
         listening.cancel()
+
+
+def javascript_sdk(codec: str = "json") -> contextlib.AbstractAsyncContextManager[Sdk]:
+    """The npm SDK in Node."""
+    node = shutil.which("node")
+    if node is None or not (HERE / "node_modules" / "centrifuge").exists():
+        pytest.skip("needs node and the packages of tests/conformance: run 'make test'")
+    return remote_sdk(node, str(HERE / "sdk_client.mjs"), codec)
+
+
+def go_sdk(codec: str = "json") -> contextlib.AbstractAsyncContextManager[Sdk]:
+    """The Go SDK; skips the test where it cannot be built."""
+    program, reason = go_program()
+    if program is None:
+        pytest.skip(reason)
+    return remote_sdk(str(program), codec)
 
 
 def _got(data: Any) -> Any:
@@ -163,7 +178,11 @@ class _ClientEvents(centrifuge.ClientEventHandler):  # type: ignore[misc]
         self._tell("error", code=ctx.code, message=str(ctx.error))
 
     async def on_subscribed(self, ctx: Any) -> None:
-        self._tell("server_subscribed", channel=ctx.channel)
+        how = {"wasRecovering": ctx.was_recovering, "recovered": ctx.recovered}
+        self._tell("server_subscribed", channel=ctx.channel, **how)
+
+    async def on_unsubscribed(self, ctx: Any) -> None:
+        self._tell("server_unsubscribed", channel=ctx.channel)
 
     async def on_publication(self, ctx: Any) -> None:
         self._tell("server_publication", channel=ctx.channel, data=_got(ctx.pub.data))
@@ -339,6 +358,8 @@ async def python_sdk(codec: str = "json") -> AsyncIterator[Sdk]:
 
 
 SDKS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Sdk]]] = {
+    "go": go_sdk,
+    "go-protobuf": partial(go_sdk, "protobuf"),
     "js": javascript_sdk,
     "js-protobuf": partial(javascript_sdk, "protobuf"),
     "python": python_sdk,

@@ -24,7 +24,10 @@ export function commander({ Centrifuge, speaksProtobuf, transport, say }) {
     client.on("connected", (ctx) => tell("connected", { id: ctx.client, data: got(ctx.data) ?? null }));
     client.on("disconnected", (ctx) => tell("disconnected", { code: ctx.code, reason: ctx.reason }));
     client.on("message", (ctx) => tell("message", { data: got(ctx.data) }));
-    client.on("subscribed", (ctx) => tell("server_subscribed", { channel: ctx.channel }));
+    client.on("subscribed", ({ channel, wasRecovering, recovered }) =>
+      tell("server_subscribed", { channel, wasRecovering, recovered }),
+    );
+    client.on("unsubscribed", (ctx) => tell("server_unsubscribed", { channel: ctx.channel }));
     client.on("publication", (ctx) =>
       tell("server_publication", { channel: ctx.channel, data: got(ctx.data) }),
     );
@@ -112,6 +115,10 @@ export function commander({ Centrifuge, speaksProtobuf, transport, say }) {
     },
     async publish({ client: name, channel, data }) {
       await clients.get(name).publish(channel, sent(data));
+      return {};
+    },
+    async send({ client: name, data }) {
+      await clients.get(name).send(sent(data));
       return {};
     },
     async history({ client: name, channel, limit, since, reverse }) {

@@ -39,12 +39,18 @@ class Size:
         )
 
 
+def codec_of(client: Client) -> str:
+    """What a client speaks."""
+    return "protobuf" if isinstance(client, ProtobufClient) else "json"
+
+
 class Crowd:
     """Subscribers spread evenly over channels, and one publisher task per channel.
 
-    Every fourth subscriber speaks Protobuf. With a key for tokens, every fifth one has a token with its channel,
-    to which the server subscribes it; some do both. A channel has one publisher, which awaits every answer before it sends the next; after a failure it
-    goes on with the next number, so nothing is ever sent twice by the client.
+    Every fourth subscriber speaks Protobuf, and half of the publishers. With a key for tokens, every fifth
+    subscriber has a token with its channel, to which the server subscribes it; some do both. A channel has one
+    publisher, which awaits every answer before it sends the next; after a failure it goes on with the next
+    number, so nothing is ever sent twice by the client.
     """
 
     def __init__(
@@ -73,7 +79,11 @@ class Crowd:
             client = self._subscriber(number, channel)
             self.watch(client, channel)
             self.subscribers.append(client)
-        self.publishers = [self._client(f"publisher-{c}") for c in self.channels]
+        self.publishers = [
+            # Not by turns: every second channel has all the subscribers that speak Protobuf.
+            self._client(f"publisher-{channel}", ProtobufClient if place % 4 > 1 else Client)
+            for place, channel in enumerate(self.channels)
+        ]
 
         async def enter(client: Client) -> None:
             async with gate:
@@ -119,6 +129,15 @@ class Crowd:
     def clients(self) -> list[Client]:
         """Subscribers and publishers."""
         return [*self.subscribers, *self.publishers]
+
+    def exchanged(self) -> dict[str, int]:
+        """How many deliveries went from publishers of one codec to subscribers of another, as `json-protobuf`."""
+        total: Counter[str] = Counter()
+        for place, subscriber in enumerate(self.subscribers):
+            number = place % len(self.channels)
+            codecs = f"{codec_of(self.publishers[number])}-{codec_of(subscriber)}"
+            total[codecs] += self.ledger.delivered(subscriber.name, self.channels[number])
+        return dict(total)
 
     # -- publishing ------------------------------------------------------------------------------
 

@@ -139,6 +139,10 @@ class Ledger:
         stay = self._stays[subscriber, channel]
         stay.unrecovered += stay.until is None
 
+    def delivered(self, subscriber: str, channel: str) -> int:
+        """How many deliveries a subscription has had."""
+        return len(self._stays[subscriber, channel].got)
+
     def missing(self) -> int:
         """How many owed deliveries have not come yet."""
         return sum(len(self._owed(key) - _numbers(stay)) for key, stay in self._stays.items())

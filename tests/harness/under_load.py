@@ -74,5 +74,7 @@ async def assert_nothing_lost(crowd: Crowd, within: float = 30.0) -> Report:
     report = await crowd.settle(within)
     assert crowd.outside() == []
     assert report.is_clean, str(report)
-    print(f"\n{crowd.size}: {report}; {crowd.summary()}")
+    exchanged = crowd.exchanged()
+    print(f"\n{crowd.size}: {report}; {crowd.summary()}; {exchanged}")
+    assert all(exchanged.values()), exchanged
     return report

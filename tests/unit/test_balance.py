@@ -293,6 +293,81 @@ def test_the_table_of_workers_is_bounded(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(balance_module, "MOST_WORKERS", 2)
     balance = Balance("a", RULES)
     assert [balance.heard(uid, WorkerLoad(1), 0) for uid in "abcd"] == [True, True, True, False]
+    # One that is in it already is heard.
+    assert balance.heard("b", WorkerLoad(1), 0)
     # Those that are gone make room.
     balance.to_close(balance.own_load(1, 0, STEADY, 20), 20)
     assert balance.heard("d", WorkerLoad(1), 20)
+
+
+def test_a_worker_that_hears_itself_is_alone():
+    """Its own reports come back to it, and would count its connections twice."""
+    balance = Balance("a", RULES)
+    for now in range(200):
+        balance.heard("a", WorkerLoad(0), now)
+        assert balance.to_close(WorkerLoad(1000), now) == 0
+
+
+def first_close(balance: Balance, own: int, other: int) -> tuple[int, int]:
+    """When the worker closes connections for the first time, and how many."""
+    for now in range(200):
+        balance.heard("b", WorkerLoad(other), now)
+        if count := balance.to_close(WorkerLoad(own), now):
+            return now, count
+    raise AssertionError("it closes none")
+
+
+def test_what_was_closed_is_reported_as_moving_for_a_lease():
+    balance = Balance("a", RULES)
+    now, count = first_close(balance, 1000, 0)
+    for later, moving in ((0, count), (15, count), (16, 0)):
+        assert balance.own_load(900, 0.5, STEADY, now + later).moving == moving
+
+
+def test_connections_that_have_not_come_back_yet_count_where_they_were():
+    """Else each worker above the mean would see the mean sink, and go below what it will be."""
+    balance = Balance("a", RULES)
+    for now in range(100):
+        balance.heard("b", WorkerLoad(100, moving=400), now)
+        balance.heard("c", WorkerLoad(100), now)
+        # With the 400 the mean is 300, without them it is 167.
+        assert balance.to_close(WorkerLoad(300), now) == 0
+
+
+@pytest.mark.parametrize(("silent", "is_there"), [(15, True), (16, False)])
+def test_a_worker_is_there_until_its_lease_has_passed(silent: int, is_there: bool):
+    balance = Balance("a", RULES)
+    now, _ = first_close(balance, 1000, 0)
+    for later in range(1, silent):
+        assert balance.to_close(WorkerLoad(1000), now + later) > 0
+    assert (balance.to_close(WorkerLoad(1000), now + silent) > 0) is is_there
+
+
+def test_waiting_for_a_worker_with_cpu_saves_nothing_up():
+    balance = Balance("a", RULES)
+    for now in range(300):
+        balance.heard("b", WorkerLoad(0, cpu=0.95), now)
+        assert balance.to_close(WorkerLoad(6000), now) == 0
+    balance.heard("b", WorkerLoad(0, cpu=0.1), 300)
+    # 30 % in a minute are 30 in a second.
+    assert balance.to_close(WorkerLoad(6000), 300) <= 31
+
+
+def test_a_worker_without_cpu_that_is_not_below_the_mean_is_no_reason_to_wait():
+    balance = Balance("a", RULES)
+    closed = 0
+    for now in range(60):
+        balance.heard("b", WorkerLoad(1000, cpu=0.95), now)
+        balance.heard("c", WorkerLoad(0, cpu=0.1), now)
+        closed += balance.to_close(WorkerLoad(1000 - closed), now)
+    assert closed > 0
+
+
+def test_one_connection_of_few_may_be_closed_in_a_minute():
+    """The share of a small worker is less than one connection."""
+    balance = Balance("a", RULES._replace(share_per_minute=0.01))
+    closed = 0
+    for now in range(700):
+        balance.heard("b", WorkerLoad(0), now)
+        closed += balance.to_close(WorkerLoad(20 - closed), now)
+    assert 1 <= closed <= 4

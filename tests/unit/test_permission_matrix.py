@@ -28,24 +28,31 @@ from cluster.node.permissions import (
 from cluster.protocol import Position, SubscribeRequest
 
 OPTIONS = [field.name for field in dataclasses.fields(ChannelOptions)]
-#: What these do is no matter of permissions: it has tests of its own.
-OTHERS = {
-    "history_meta_ttl",
-    "force_positioning",
-    "force_recovery",
-    "join_leave",
-    "force_push_join_leave",
-    "force_recovery_mode",
-    "auto_cache_recover",
-    "allowed_delta_types",
-    "delta_publish",
-    "allow_tags_filter",
-    "subscribe_proxy_enabled",
-    "publish_proxy_enabled",
-    "sub_refresh_proxy_enabled",
-    "subscribe_proxy_name",
-    "publish_proxy_name",
-    "sub_refresh_proxy_name",
+#: What these do is no matter of permissions: `test_an_option_of_another_matter_changes_no_row`.
+OTHERS: dict[str, Any] = {
+    "history_meta_ttl": 7200.0,
+    "force_recovery_mode": "cache",
+    "auto_cache_recover": True,
+    "delta_publish": True,
+    "subscribe_proxy_name": "other",
+    "publish_proxy_name": "other",
+    "sub_refresh_proxy_enabled": True,
+    "sub_refresh_proxy_name": "other",
+}
+#: These have their rows in tests/unit/test_permission_rows.py, where a command is answered.
+ELSEWHERE = {
+    "subscribe_proxy_enabled": True,
+    "publish_proxy_enabled": True,
+    "allow_tags_filter": True,
+    "allowed_delta_types": ("fossil",),
+}
+#: What every subscriber gets without asking: `test_what_a_namespace_forces_…`.
+FORCED = {
+    "force_positioning": {"is_positioned"},
+    "force_recovery": {"is_positioned", "is_recoverable"},
+    "force_push_join_leave": {"gets_join_leave"},
+    "join_leave": {"emits_join_leave"},
+    "presence": {"has_presence"},
 }
 #: What a client may ask for with a subscribe: `test_what_a_subscriber_asks_for_…`.
 ASKED = {"allow_positioning": "positioned", "allow_recovery": "recoverable"}
@@ -86,7 +93,7 @@ class Row(NamedTuple):
 
 
 def grants() -> list[str]:
-    left_out = {*ASKED, *OTHERS}
+    left_out = {*ASKED, *ELSEWHERE}
     return [name for name in OPTIONS if name.startswith("allow_") and name not in left_out]
 
 
@@ -165,10 +172,10 @@ def decided(permissions: ChannelPermissions, row: Row) -> str:
 
 
 def test_every_option_of_a_namespace_has_rows():
-    with_rows = {*grants(), *FEATURES, *ASKED, *CHECKED}
-    assert set(OPTIONS) - OTHERS - with_rows == set(), "an option without rows: add them here"
-    assert with_rows <= set(OPTIONS)
-    assert {*OTHERS} <= set(OPTIONS)
+    with_rows = {*grants(), *FEATURES, *ASKED, *CHECKED, *FORCED, *ELSEWHERE}
+    assert set(OPTIONS) - {*OTHERS} - with_rows == set(), "an option without rows: add them here"
+    assert {*with_rows, *OTHERS} == set(OPTIONS)
+    assert with_rows & {*OTHERS} == set()
     words = {word for name in grants() for word in [name.split("_")[1]]}
     assert words - {"user"} == {one.value for one in Operation}
     assert set(ORDER) == set(Operation)
@@ -213,6 +220,37 @@ def test_every_option_that_allows_something_changes_a_row():
         else:
             without = tuple(one for one in rest if one != name)
         assert outcomes(without) != outcomes((*without, name)), name
+
+
+@pytest.mark.parametrize(("name", "value"), OTHERS.items(), ids=list(OTHERS))
+def test_an_option_of_another_matter_changes_no_row(name: str, value: Any):
+    """Without this, an option could be kept out of the table by putting it among the others."""
+    assert getattr(ChannelOptions(), name) != value
+    for who, names in product(CALLERS, ((), (*grants(), *FEATURES))):
+        plain = configured(names, who)
+        options = dataclasses.replace(plain.channel.without_namespace, **{name: value})
+        changed = dataclasses.replace(plain, channel=ChannelConfig(without_namespace=options))
+        before, after = (ChannelPermissions(one, Counters()) for one in (plain, changed))
+        for operation, channel in product(Operation, CHANNELS):
+            row = Row(names, who, operation, channel)
+            assert decided(before, row) == decided(after, row), row
+        for request in (asking(), asking(positioned=True, recoverable=True, join_leave=True)):
+            assert modes(request, before.access("news"), who.user, None) == modes(
+                request, after.access("news"), who.user, None
+            )
+
+
+@pytest.mark.parametrize("who", CALLERS, ids=lambda who: who.name)
+@pytest.mark.parametrize("option", FORCED)
+def test_what_a_namespace_forces_every_subscriber_gets_and_nothing_else(option: str, who: Who):
+    given: dict[str, Any] = {"history_size": 10, "history_ttl": 60.0, option: True}
+    config = Config(
+        client=ClientConfig(insecure=who.is_insecure),
+        channel=ChannelConfig(without_namespace=ChannelOptions(**given)),
+    )
+    access = ChannelPermissions(config, Counters()).access("news")
+    got = modes(asking(), access, who.user, None)
+    assert {name for name in got._fields if getattr(got, name)} == FORCED[option]
 
 
 def asking(

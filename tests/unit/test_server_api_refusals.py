@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import aiohttp
 import pytest
 
 from cluster.api.method_table import API_TABLE
-from cluster.config import HttpApiConfig
+from cluster.config import ApiKeyConfig, HttpApiConfig
 from cluster.methods import API_METHODS
 from tests.unit.api_workers import (
     KEYS,
@@ -22,6 +23,7 @@ from tests.unit.api_workers import (
 )
 from tests.unit.local_worker import (
     LocalWorker,
+    ask,
     changed,
 )
 from tests.unit.test_server_api import KEY, Answer, post
@@ -131,6 +133,42 @@ async def test_a_key_may_do_what_its_lists_say(
         assert counted["unauthorized"] == (status == 401)
         if status in {401, 403}:
             assert one.counters.publications == 0
+
+
+@pytest.mark.parametrize(
+    ("key", "channel", "status"),
+    [
+        (PUBLISHER, "kept/a", 200),
+        (PUBLISHER, "!kept/a", 200),
+        (PUBLISHER, "other/a", 403),
+        (PUBLISHER, "kept:a", 403),
+        (PUBLISHER, "$kept/a", 403),
+        (OWNER, "other/a", 403),
+        (OWNER, "!other/a", 403),
+        (OWNER, "other:a", 200),
+    ],
+)
+async def test_the_namespaces_of_a_key_are_those_of_the_configured_boundaries(
+    key: str, channel: str, status: int
+):
+    config = api_config(KEYS)
+    names = dataclasses.replace(config.channel, namespace_boundary="/", private_prefix="!")
+    async with two_workers(changed(config, channel=names)) as (one, _):
+        answer = await with_key(one, key, "publish", channel=channel, data=1)
+        assert answer.status == status
+
+
+async def test_a_limited_key_lists_the_channels_of_its_namespaces_at_the_configured_boundaries():
+    reader = ApiKeyConfig("lister", "l" * 32, ("channels",), ("kept",))
+    config = api_config((reader,))
+    names = dataclasses.replace(config.channel, namespace_boundary="/", private_prefix="!")
+    async with two_workers(changed(config, channel=names)) as (one, two):
+        for worker, channel in ((one, "kept/a"), (two, "other/a"), (two, "kept:a")):
+            caller = await worker.caller()
+            await caller.connect()
+            await ask(caller, "subscribe", channel=channel)
+        answer = await with_key(one, reader.key, "channels")
+        assert set(answer.json["result"]["channels"]) == {"kept/a"}
 
 
 async def test_errors_have_statuses_if_the_configuration_says_so():

@@ -14,6 +14,7 @@ from cluster.config import ChannelOptions
 from cluster.protobuf import PROTOBUF
 from tests.harness import wire
 from tests.harness.wire import Wire, frame, upgrade_request
+from tests.unit.api_workers import api_config, call
 from tests.unit.local_worker import (
     RECOVERABLE,
     WITHIN_SECONDS,
@@ -217,3 +218,11 @@ async def test_pings_are_empty_messages_that_are_answered_with_one():
             caller.wire.send(frame(wire.BINARY, b"\0"))
         await asyncio.wait_for(caller.wire.ended.wait(), WITHIN_SECONDS)
         assert caller.wire.close_code == 3012
+
+
+async def test_the_server_api_tells_what_a_connection_speaks():
+    async with LocalWorker(api_config()).open() as worker:
+        await entered(worker)
+        await protobuf_caller(worker, headers=BY_SUBPROTOCOL)
+        connections = (await call(worker, "connections", user=""))["connections"]
+        assert sorted(one["protocol"] for one in connections.values()) == ["json", "protobuf"]
