@@ -2,7 +2,7 @@
 # Deploys docker/stack.yml on a swarm, or brings a running stack to what the files and variables say now, and waits until
 # all of it runs. Run it on a manager of the swarm; words after it are passed to `docker stack deploy`:
 #
-#   docker/deploy-stack.sh [--with-registry-auth] [--resolve-image never]
+#   docker/deploy-stack.sh [--with-registry-auth] [--resolve-image never] [--compose-file MORE.yml]
 #
 # It writes docker/generated/ with the image, as Compose does in a container, and names configs and secrets by their content.
 # Ends with 1 if Swarm has taken an update back, or not all runs within WAIT_SECONDS (300). STACK_NAME (ws-cluster) is the
@@ -54,7 +54,7 @@ MONITORING_VERSION=$(version generated/*.yml generated/templates/*)
 # shellcheck disable=SC2046
 SECRETS_VERSION=$(version $(sed -n 's|^ *file: \(secrets/\)|\1|p' "$here/stack.yml"))
 export NGINX_VERSION MONITORING_VERSION SECRETS_VERSION
-docker stack deploy --prune "$@" --compose-file "$here/stack.yml" "$stack"
+docker stack deploy --prune --compose-file "$here/stack.yml" "$@" "$stack"
 
 update_of() { docker service inspect --format '{{if .UpdateStatus}}{{.UpdateStatus.State}}: {{.UpdateStatus.Message}}{{end}}' "$1"; }
 deadline=$((SECONDS + wait_seconds))

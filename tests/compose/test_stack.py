@@ -20,6 +20,7 @@ from tests.harness.waiting import until_async
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
+NEXT_VERSION = "99.0.0"
 SIZE = Size(subscribers=200, channels=10, workers=4, publishes_per_second=40)
 
 
@@ -99,7 +100,8 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
         "ws-cluster:test-next",
         "LABEL next=yes",
         "USER 0",
-        "RUN echo 1234567 >$(echo /opt/ws-cluster/lib/python3*/site-packages/cluster)/REVISION",
+        f"RUN sed -i 's/^__version__.*/__version__ = \"{NEXT_VERSION}\"/'"
+        " /opt/ws-cluster/lib/python3*/site-packages/cluster/__init__.py",
         "USER 10001:10001",
     )
     async with crowd_at(stack, "fourth") as crowd:
@@ -110,11 +112,12 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
         assert set(crowd.codes()) == {3001}
 
     async def fires() -> bool:
-        query = 'ALERTS{alertname="DeploymentCompleted",alertstate="firing"}'
-        text = await stack.prometheus(f"/api/v1/query?query=last_over_time({query}[2m])")
+        labels = f'alertname="DeploymentCompleted",alertstate="firing",version="{NEXT_VERSION}"'
+        query = f"last_over_time(ALERTS{{{labels}}}[2m])"
+        text = await stack.prometheus(f"/api/v1/query?query={query}")
         return bool(json.loads(text)["data"]["result"])
 
-    await until_async(fires, 60, "DeploymentCompleted has fired")
+    await until_async(fires, 60, "DeploymentCompleted has fired for the new version")
     containers = await stack.containers("app")
     assert [one["Config"]["Labels"].get("next") for one in containers] == ["yes", "yes"]
 

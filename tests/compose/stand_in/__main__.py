@@ -86,6 +86,8 @@ def _on_stand_ins(root: Path, command: list[str]) -> int:
     _say(f"images are there after {time.monotonic() - moment:.0f} s")
     with engine.running(root / "data", has_way_out=False) as serving:
         env["DOCKER_HOST"] = serving.host
+        # This engine is the tests' own: tests/compose/test_swarm.py may make a swarm of it.
+        env["WS_CLUSTER_STAND_IN_ADDRESS"] = engine.ADDRESS
         return subprocess.run([*serving.entering, *command], env=env, check=False).returncode
 
 

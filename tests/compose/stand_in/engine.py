@@ -29,9 +29,10 @@ _READY_WITHIN: Final = 60.0
 _ENDS_WITHIN: Final = 60.0
 _CONTROL_GROUP: Final = "/ws-cluster-stand-in"
 _CONTROL_GROUPS: Final = Path("/sys/fs/cgroup")
-#: No other network is in its namespace, so no address can be taken.
+#: Of its first bridge. No other network is in its namespace, so no address can be taken.
+ADDRESS: Final = "172.29.0.1"
 _OWN_NETWORK: Final = (
-    "--bip=172.29.0.1/24",
+    f"--bip={ADDRESS}/24",
     "--default-address-pool=base=172.30.0.0/16,size=24",
 )
 #: A container with the network of this machine needs no bridge, and this machine's rules stay as they are.
