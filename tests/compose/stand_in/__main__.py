@@ -14,6 +14,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -27,8 +28,8 @@ _OPEN_FILES: Final = 65536
 
 def main() -> int:
     arguments = _arguments()
-    # As on Ctrl-C, so that the engine ends.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # So that the engine ends.
+    signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     reason = "an engine of its own is asked for" if arguments.always else _reason()
     if not reason:
         os.execvp(arguments.command[0], arguments.command)
@@ -88,7 +89,18 @@ def _on_stand_ins(root: Path, command: list[str]) -> int:
         env["DOCKER_HOST"] = serving.host
         # This engine is the tests' own: tests/compose/test_swarm.py may make a swarm of it.
         env["WS_CLUSTER_STAND_IN_ADDRESS"] = engine.ADDRESS
-        return subprocess.run([*serving.entering, *command], env=env, check=False).returncode
+        return _status_of([*serving.entering, *command], env)
+
+
+def _status_of(command: list[str], env: dict[str, str]) -> int:
+    """Run a command to its end; Ctrl-C is for the command, which has things to clean up."""
+    child = subprocess.Popen(command, env=env)
+    try:
+        while True:
+            with suppress(KeyboardInterrupt):
+                return child.wait()
+    finally:
+        child.kill()
 
 
 def _open_files() -> int:
