@@ -44,15 +44,12 @@ generate nginx-config "ws-cluster nginx-config --app=tasks.app --workers=${WORKE
     --file-limit=${OPEN_FILES:-65536} --processes=${NGINX_PROCESSES:-2}" >"$here/generated/nginx.conf"
 generate monitoring-config "ws-cluster monitoring render /etc/ws-cluster/generated --swarm --secrets-dir=/run/secrets \
     --stand-in=http://dead-mans-switch:9099 --runbook-base-url=${PUBLIC_URL:-http://localhost}/runbooks >&2
-    tar -C /etc/ws-cluster/generated -c ." | tar -C "$here/generated" -x
+    tar -C /etc/ws-cluster/generated -c ." | tar -C "$here/generated" --no-same-owner -x
 
-version() { # FILES, of docker/
-    (cd "$here" && cat "$@") | sha256sum | cut -c 1-12
-}
-NGINX_VERSION=$(version generated/nginx.conf)
-MONITORING_VERSION=$(version generated/*.yml generated/templates/*)
-# shellcheck disable=SC2046
-SECRETS_VERSION=$(version $(sed -n 's|^ *file: \(secrets/\)|\1|p' "$here/stack.yml"))
+version() { sha256sum | cut -c 1-12; }
+NGINX_VERSION=$(version <"$here/generated/nginx.conf")
+MONITORING_VERSION=$(cd "$here/generated" && cat -- *.yml templates/* | version)
+SECRETS_VERSION=$(cd "$here" && sed -n 's|^ *file: \(secrets/\)|\1|p' stack.yml | xargs cat | version)
 export NGINX_VERSION MONITORING_VERSION SECRETS_VERSION
 docker stack deploy --prune --compose-file "$here/stack.yml" "$@" "$stack"
 

@@ -56,6 +56,12 @@ class Swarm:
             raise CommandFailed(done.stdout + done.stderr)
         return str(done.stdout)
 
+    async def scale(self, replicas: int) -> None:
+        """Change the number of replicas; returns when they run."""
+        await asyncio.to_thread(
+            docker, "service", "scale", f"{self.name}_app={replicas}", within=180.0
+        )
+
     async def containers(self, service: str) -> list[dict[str, Any]]:
         """The running containers of a service, as `docker inspect` shows them."""
         label = f"label=com.docker.swarm.service.name={self.name}_{service}"
@@ -106,11 +112,14 @@ async def swarm(stack: Stack, tmp_path: Path) -> AsyncIterator[Swarm]:
         )
     if not is_one:
         docker("swarm", "init", "--advertise-addr", address)
-    docker("node", "update", "--label-add", "ws-cluster.data=true", "self")
     swarm = Swarm(tmp_path)
-    yield swarm
-    await swarm.remove()
-    docker("swarm", "leave", "--force")
+    try:
+        node = docker("info", "--format", "{{.Swarm.NodeID}}").strip()
+        docker("node", "update", "--label-add", "ws-cluster.data=true", node)
+        yield swarm
+        await swarm.remove()
+    finally:
+        docker("swarm", "leave", "--force")
 
 
 async def test_a_swarm_is_deployed_scaled_and_updated_and_loses_nothing(swarm: Swarm):
@@ -123,16 +132,18 @@ async def test_a_swarm_is_deployed_scaled_and_updated_and_loses_nothing(swarm: S
         await crowd.gather()
         crowd.begin_publishing()
         await crowd.traffic()
-        await swarm.deploy(APP_REPLICAS="3")
+        await swarm.scale(3)
         await are_scraped(swarm, 3)
-        await swarm.deploy(APP_REPLICAS="2")
+        await swarm.scale(2)
         await crowd.traffic(60)
         began = time.monotonic()
         await swarm.deploy(WS_CLUSTER_IMAGE=image)
         print(f"updated after {time.monotonic() - began:.0f} s")
         await crowd.traffic(60)
         await assert_nothing_lost(crowd, 60)
-        assert set(crowd.codes()) <= {3001}
+        # Drains, and, on a machine that is slow, balance after its half minute.
+        assert set(crowd.codes()) <= {3001, 3011}
+        assert max(crowd.moves(0.0)) <= 4
         await are_scraped(swarm, 2)
     except BaseException as error:
         error.add_note(crowd.summary())
