@@ -28,6 +28,7 @@ help: ## Show this list
 	@echo
 	@echo "  PYTHON=python3.12   the interpreter the environment is made with"
 	@echo "  CONFIG=my.toml      the configuration of make run, instead of the one for development"
+	@echo "  ENGINE=own          make test-compose starts an engine of its own, even where yours answers"
 	@echo "  ARGS='-k recover'   passed to ws-cluster, pytest or the benchmarks"
 
 .PHONY: run
@@ -97,8 +98,9 @@ soak: test-system $(stamps)/loadtest $(stamps)/package ## Twenty real minutes of
 	@exec $(bin)/ws-cluster soak --profile production $(ARGS)
 
 .PHONY: test-compose
-test-compose: $(stamps)/test ## The stories of docker/compose.yml on a Docker engine, which DOCKER_HOST names
-	@exec $(bin)/python -m pytest -m full -n 0 -rs tests/compose $(ARGS)
+test-compose: $(stamps)/test ## The stories of docker/compose.yml on your Docker engine, or on one of its own
+	@exec $(bin)/python -m tests.compose.stand_in $(if $(filter own,$(ENGINE)),--always) -- \
+		$(bin)/python -m pytest -m full -n 0 -rs tests/compose $(ARGS)
 
 .PHONY: lock
 lock: ## Write requirements/*.txt again (ARGS=--upgrade for newer versions)

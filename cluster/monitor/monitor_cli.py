@@ -353,6 +353,11 @@ def _add_render(commands: Commands[argparse.ArgumentParser]) -> None:
     _add_stand_in(add)
     add("--runbook-base-url", default="docs/runbooks", metavar="URL", help="address of runbooks")
     add("--dead-mans-switch-url", default="", metavar="URL", help="where the Watchdog is sent")
+    add(
+        "--swarm",
+        action="store_true",
+        help="Prometheus finds replicas and machines as tasks of Swarm's services",
+    )
     add("--compress", type=float, default=1.0, metavar="N", help="time passes N times faster")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -15,18 +16,21 @@ import pytest
 from tests.compose.stack import CommandFailed, Stack, derived_image, docker
 from tests.harness.cluster import REPOSITORY
 from tests.harness.crowd import Crowd, Size
-from tests.harness.under_load import assert_nothing_lost
+from tests.harness.under_load import FULL, assert_nothing_lost
 from tests.harness.waiting import until_async
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
+NEXT_VERSION = "99.0.0"
 SIZE = Size(subscribers=200, channels=10, workers=4, publishes_per_second=40)
+#: COMPOSE_SIZE=small is for a machine with other work: 2,000 clients and the replicas want two cores.
+SCALED = SIZE if os.environ.get("COMPOSE_SIZE") == "small" else FULL
 
 
 @asynccontextmanager
-async def crowd_at(stack: Stack, name: str) -> AsyncIterator[Crowd]:
+async def crowd_at(stack: Stack, name: str, size: Size = SIZE) -> AsyncIterator[Crowd]:
     """Clients at the public port, in channels of their own, which check what they receive."""
-    crowd = Crowd(stack.port, SIZE)
+    crowd = Crowd(stack.port, size)
     crowd.channels = [f"{name}-{channel}" for channel in crowd.channels]
     try:
         await crowd.gather()
@@ -52,14 +56,15 @@ async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
     status, body = await get(f"http://127.0.0.1:{stack.port}/metrics")
     assert status == 200
     assert b"app_active_connections" in body
-    async with crowd_at(stack, "first") as first:
+    async with crowd_at(stack, "first", SCALED) as first:
         await scaled(stack, 4, first)
         async with crowd_at(stack, "second") as second:
             moment = time.monotonic()
             await scaled(stack, 2, first, second)
             for crowd in (first, second):
                 await assert_nothing_lost(crowd, 60)
-                assert set(crowd.codes()) <= {3001}
+                # A drain, and, on a machine that is slow, balance after its half minute.
+                assert set(crowd.codes()) <= {3001, 3011}
                 assert max(crowd.moves(0.0)) <= 2
             # The clients that came when there were four went to the replicas with the fewest.
             assert sum(second.moves(moment).values()) - second.moves(moment)[0] > 50
@@ -99,7 +104,8 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
         "ws-cluster:test-next",
         "LABEL next=yes",
         "USER 0",
-        "RUN echo 1234567 >$(echo /opt/ws-cluster/lib/python3*/site-packages/cluster)/REVISION",
+        f"RUN sed -i 's/^__version__.*/__version__ = \"{NEXT_VERSION}\"/'"
+        " /opt/ws-cluster/lib/python3*/site-packages/cluster/__init__.py",
         "USER 10001:10001",
     )
     async with crowd_at(stack, "fourth") as crowd:
@@ -110,11 +116,12 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
         assert set(crowd.codes()) == {3001}
 
     async def fires() -> bool:
-        query = 'ALERTS{alertname="DeploymentCompleted",alertstate="firing"}'
-        text = await stack.prometheus(f"/api/v1/query?query=last_over_time({query}[2m])")
+        labels = f'alertname="DeploymentCompleted",alertstate="firing",version="{NEXT_VERSION}"'
+        query = f"last_over_time(ALERTS{{{labels}}}[2m])"
+        text = await stack.prometheus(f"/api/v1/query?query={query}")
         return bool(json.loads(text)["data"]["result"])
 
-    await until_async(fires, 60, "DeploymentCompleted has fired")
+    await until_async(fires, 60, "DeploymentCompleted has fired for the new version")
     containers = await stack.containers("app")
     assert [one["Config"]["Labels"].get("next") for one in containers] == ["yes", "yes"]
 

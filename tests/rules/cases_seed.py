@@ -241,6 +241,13 @@ SEED: dict[str, list[Case]] = {
               app("app_deployment_timestamp_seconds", moment("2m", "9m"), version="2",
                   instance="d")],
              {"1m45s": [], "2m": firing(version="2"), "6m45s": firing(version="2"), "7m": []}),
+        Case("the old replicas take longer to end than five minutes", "boundary",
+             [app("app_deployment_timestamp_seconds", moment("-1h", "8m"), gone("8m"), version="1"),
+              app("app_deployment_timestamp_seconds", moment("1m", "15m"), version="2",
+                  instance="c")],
+             {"7m45s": [], "8m": firing(version="2"), "12m30s": firing(version="2"), "13m": []},
+             ("8m", ("Service activity detected, possible deployment or restart: version 2 became"
+              " ready 7m 0s ago"))),
     ],
     "HighSessionCount": [
         Case("1001 sessions", "fires boundary resolves",

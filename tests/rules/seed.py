@@ -136,7 +136,7 @@ GIVEN: dict[str, Given] = {
     "DeploymentCompleted": Given(
         "changes(app_active_connections[5m]) > 0", "", "info", "websocket",
         "Any client that joins fires it, and a deployment without clients does not.",
-        "A version became ready less than 300 s ago, and it is the only one left.",
+        "A version became ready, or another one went, less than 300 s ago, and it is the only one left.",
         [Demonstration("a client joins",
                        [app("app_active_connections", hold(1, "5m"), hold(2, "5m")),
                         app("app_deployment_timestamp_seconds", moment("-1h", "10m"),

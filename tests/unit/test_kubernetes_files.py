@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 import yaml
 
+from cluster import config
 from cluster.config import ShutdownConfig, known_keys
 from scripts.kubernetes_rules import WRITTEN, document
 from tests.architecture.tree import ROOT
@@ -19,6 +21,7 @@ VERSION = "1.36"
 #: What kustomize reads itself, and what the Prometheus operator defines.
 OTHERS = {"Kustomization", "ServiceMonitor", "PrometheusRule"}
 FILES = sorted(FOLDER.rglob("*.yaml"))
+KUSTOMIZE = (["kubectl", "kustomize"], ["kustomize", "build"])
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
@@ -134,3 +137,76 @@ def test_the_rules_are_those_of_docker():
     [resource] = documents(WRITTEN)
     [source] = documents(ROOT / "docker" / "alert_rules.yml")
     assert resource["spec"]["groups"][: len(source["groups"])] == source["groups"]
+
+
+# --- what kustomize makes of them ----------------------------------------------------------
+
+OVERLAYS = sorted(path.parent for path in (FOLDER / "overlays").rglob("kustomization.yaml"))
+
+
+@pytest.fixture(params=OVERLAYS, ids=[path.name for path in OVERLAYS])
+def built(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """An overlay as a file; the name of the overlay is that of the file."""
+    command = next((one for one in KUSTOMIZE if shutil.which(one[0])), None)
+    if command is None:
+        pytest.skip("neither kubectl nor kustomize is installed")
+    done = subprocess.run(
+        [*command, str(request.param)], capture_output=True, text=True, check=False, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    path = tmp_path / f"{request.param.name}.yaml"
+    path.write_text(done.stdout)
+    return path
+
+
+def test_an_overlay_as_kustomize_builds_it_is_valid_for_its_schema(built: Path):
+    done = validated(built)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = sum(len(documents(path)) for path in NATIVE if path.parent.name == "base")
+    assert done.stdout.count("passed") == len(documents(built)) == expected
+
+
+def test_what_selects_pods_selects_those_of_the_overlay(built: Path):
+    resources = documents(built)
+    [deployment] = [one for one in resources if one["kind"] == "Deployment"]
+    pod = deployment["spec"]["template"]
+    selectors = [
+        *(one["spec"]["selector"] for one in resources if one["kind"] == "Service"),
+        deployment["spec"]["selector"]["matchLabels"],
+        pod["spec"]["topologySpreadConstraints"][0]["labelSelector"]["matchLabels"],
+        *(
+            one["spec"]["selector"]["matchLabels"]
+            for one in resources
+            if one["kind"] == "PodDisruptionBudget"
+        ),
+        *(
+            one["spec"]["podSelector"]["matchLabels"]
+            for one in resources
+            if one["kind"] == "NetworkPolicy"
+        ),
+    ]
+    assert len(selectors) == 6
+    for selector in selectors:
+        assert selector.items() <= pod["metadata"]["labels"].items()
+        assert "app.kubernetes.io/name" in selector
+    [scaler] = [one for one in resources if one["kind"] == "HorizontalPodAutoscaler"]
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+
+
+def test_the_cluster_accepts_the_options_of_an_overlay(built: Path, tmp_path: Path):
+    [options] = [one["data"] for one in documents(built) if one["kind"] == "ConfigMap"]
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    for text in (value for name, value in options.items() if name.endswith("_FILE")):
+        (secrets / Path(text).name).write_text("k" * 64)
+    here = {
+        name: text.replace("/run/secrets/ws-cluster", str(secrets))
+        for name, text in options.items()
+    }
+    here["WS_CLUSTER_SERVER__DATA_DIR"] = str(tmp_path / "data")
+    loaded = config.load(None, env=here)
+    assert loaded.server.workers == 2
+    [url] = loaded.broker.redis_urls
+    server = "redis-cluster:6379" if built.stem == "redis-cluster" else "redis:6379/0"
+    assert url == f"redis://:{'k' * 64}@{server}"

@@ -24,6 +24,7 @@ def write(arguments: Namespace) -> int:
         secrets_dir=secrets,
         pagerduty_url=f"{stand_in}/v2/enqueue" if is_stand_in else "",
         dead_mans_switch_url=arguments.dead_mans_switch_url,
+        swarm=arguments.swarm,
     )
     rendered = render(source, Path(arguments.folder), profile=profile)
     if missing := preflight(rendered.directory):

@@ -68,6 +68,7 @@ class Profile:
         secrets_dir: the folder of the secret files; their names stay.
         pagerduty_url: the address of the Events API.
         dead_mans_switch_url: the address to which the Watchdog is sent.
+        swarm: the replicas and the machines are found as tasks of Swarm's services.
     """
 
     compress: float = 1.0
@@ -79,6 +80,7 @@ class Profile:
     secrets_dir: Path | None = None
     pagerduty_url: str = ""
     dead_mans_switch_url: str = ""
+    swarm: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +288,8 @@ def _prometheus(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
         _aim(jobs["alertmanager"], profile.alertmanager)
         _aim(jobs["node"], profile.node_exporter)
         _aim(document["alerting"]["alertmanagers"][0], profile.alertmanager)
+        if profile.swarm:
+            _find_tasks(jobs)
         if profile.websocket_apps:
             app = jobs[APP_JOB]
             del app["dns_sd_configs"]
@@ -294,6 +298,15 @@ def _prometheus(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
                 job for name, job in jobs.items() if name not in _CONTAINER_JOBS
             ]
     return document
+
+
+def _find_tasks(jobs: Mapping[str, dict[str, Any]]) -> None:
+    """Swarm's DNS has every task of a service, wherever it runs, as tasks.NAME."""
+    [app] = jobs[APP_JOB]["dns_sd_configs"]
+    app["names"] = [f"tasks.{name}" for name in app["names"]]
+    [machine] = jobs["node"].pop("static_configs")[0]["targets"]
+    name, _, port = machine.partition(":")
+    jobs["node"]["dns_sd_configs"] = [{**app, "names": [f"tasks.{name}"], "port": int(port)}]
 
 
 def _aim(job: dict[str, Any], address: str) -> None:

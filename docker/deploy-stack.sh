@@ -1,0 +1,84 @@
+#!/usr/bin/env bash
+# Deploys docker/stack.yml on a swarm, or brings a running stack to what the files and variables say now, and waits until
+# all of it runs. Run it on a manager of the swarm; words after it are passed to `docker stack deploy`:
+#
+#   docker/deploy-stack.sh [--with-registry-auth] [--resolve-image never] [--compose-file MORE.yml]
+#
+# It writes docker/generated/ with the image, as Compose does in a container, and names configs and secrets by their content.
+# Ends with 1 if Swarm has taken an update back, or not all runs within WAIT_SECONDS (300). STACK_NAME (ws-cluster) is the
+# name of the stack. Variables are those of docker/.env and of the environment, which comes first.
+set -euo pipefail
+here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
+if [ -f "$here/.env" ]; then
+    environment=$(export -p)
+    set -a
+    . "$here/.env"
+    set +a
+    eval "$environment"
+fi
+stack=${STACK_NAME:-ws-cluster}
+wait_seconds=${WAIT_SECONDS:-300}
+
+fail() {
+    echo "deploy-stack: $1" >&2
+    exit 1
+}
+
+[ "$(docker info --format '{{.Swarm.ControlAvailable}}' 2>/dev/null)" = true ] ||
+    fail "this engine is no manager of a swarm: run docker swarm init, or call this on a manager"
+docker compose version >/dev/null 2>&1 || fail "docker compose is missing: install the Compose plugin, 2.24 or later"
+[ -n "$(docker node ls --quiet --filter node.label=ws-cluster.data=true)" ] ||
+    fail "no machine keeps the data; choose one: docker node update --label-add ws-cluster.data=true MACHINE"
+while read -r name; do
+    [ -s "$here/secrets/$name" ] || fail "docker/secrets/$name is missing: docker/prepare.sh makes it"
+done < <(sed -n 's|^ *file: secrets/||p' "$here/stack.yml")
+
+generate() { # SERVICE COMMAND: what the command prints, run as a service of docker/compose.yml
+    docker compose -p "$stack-generated" -f "$here/compose.yml" run --rm --no-TTY --no-deps --entrypoint sh "$1" -ec "$2"
+}
+umask 022
+rm -rf "$here/generated"
+mkdir "$here/generated"
+trap 'docker compose -p "$stack-generated" -f "$here/compose.yml" down --volumes >/dev/null 2>&1 || true' EXIT
+generate nginx-config "ws-cluster nginx-config --app=tasks.app --workers=${WORKERS:-2} \
+    --file-limit=${OPEN_FILES:-65536} --processes=${NGINX_PROCESSES:-2}" >"$here/generated/nginx.conf"
+generate monitoring-config "ws-cluster monitoring render /etc/ws-cluster/generated --swarm --secrets-dir=/run/secrets \
+    --stand-in=http://dead-mans-switch:9099 --runbook-base-url=${PUBLIC_URL:-http://localhost}/runbooks >&2
+    tar -C /etc/ws-cluster/generated -c ." | tar -C "$here/generated" --no-same-owner -x
+
+version() { sha256sum | cut -c 1-12; }
+NGINX_VERSION=$(version <"$here/generated/nginx.conf")
+MONITORING_VERSION=$(cd "$here/generated" && cat -- *.yml templates/* | version)
+SECRETS_VERSION=$(cd "$here" && sed -n 's|^ *file: \(secrets/\)|\1|p' stack.yml | xargs cat | version)
+export NGINX_VERSION MONITORING_VERSION SECRETS_VERSION
+docker stack deploy --prune --compose-file "$here/stack.yml" "$@" "$stack"
+
+update_of() { docker service inspect --format '{{if .UpdateStatus}}{{.UpdateStatus.State}}: {{.UpdateStatus.Message}}{{end}}' "$1"; }
+deadline=$((SECONDS + wait_seconds))
+# Swarm takes a moment to begin with an update.
+sleep 3
+while :; do
+    waiting=
+    for service in $(docker stack services --format '{{.Name}}' "$stack"); do
+        state=$(update_of "$service")
+        case "$state" in
+            rollback_completed* | rollback_paused* | paused*)
+                docker service ps --no-trunc --format '{{.Name}} {{.CurrentState}} {{.Error}}' "$service" | head -n 5 >&2
+                fail "the update of $service has failed ($state)" ;;
+        esac
+        read -r running wanted < <(docker service ls --filter "name=$service" --format '{{.Name}} {{.Replicas}}' |
+            sed -n "s|^$service \([0-9]*\)/\([0-9]*\).*|\1 \2|p")
+        if [ "$running" != "$wanted" ] || [[ $state == updating* || $state == rollback_started* ]]; then
+            waiting="$waiting $service"
+        fi
+    done
+    [ -n "$waiting" ] || break
+    if ((SECONDS > deadline)); then
+        for service in $waiting; do
+            docker service ps --no-trunc --format '{{.Name}} {{.CurrentState}} {{.Error}}' "$service" | head -n 3 >&2
+        done
+        fail "not all runs after $wait_seconds s:$waiting"
+    fi
+    sleep 2
+done
+echo "all services of $stack run"

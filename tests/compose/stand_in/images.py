@@ -1,0 +1,167 @@
+"""The images of docker/compose.yml where none can be pulled: made of Debian's packages, under the same names.
+
+The root file systems are kept as files and the images in the engine's data root, so a second run
+takes seconds.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import subprocess
+import tempfile
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import yaml
+
+from tests.compose.stack import COMPOSE
+from tests.compose.stand_in import machine
+from tests.compose.stand_in.machine import Unavailable
+from tests.harness.cluster import REPOSITORY
+
+_DOCKERFILE: Final = Path(__file__).with_name("Dockerfile")
+_DEFAULT: Final = re.compile(r"\$\{[A-Z_]+:-([^}]*)\}")
+_BUILD_WITHIN: Final = 1200.0
+
+
+@dataclass(frozen=True, slots=True)
+class RootFileSystem:
+    """Packages of Debian, with what they need, as one image."""
+
+    name: str
+    suite: str
+    packages: tuple[str, ...]
+
+    @property
+    def image(self) -> str:
+        """A name that changes with the packages."""
+        text = " ".join((self.suite, *self.packages))
+        return f"ws-cluster-stand-in/{self.name}:{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+PYTHON: Final = RootFileSystem(
+    "python", "trixie", ("python3", "python3-venv", "python3-pip", "ca-certificates")
+)
+# Of sid: nginx follows names with `resolve` from 1.27.3 on, and the monitoring has the versions of the public images.
+SERVICES: Final = RootFileSystem(
+    "services",
+    "sid",
+    (
+        "busybox-static",
+        "ca-certificates",
+        "curl",
+        "nginx",
+        "prometheus",
+        "prometheus-alertmanager",
+        "prometheus-nginx-exporter",
+        "prometheus-node-exporter",
+        "prometheus-redis-exporter",
+        "valkey-server",
+        "valkey-tools",
+    ),
+)
+#: The services of docker/compose.yml whose image a part of the Dockerfile has the name of.
+PARTS: Final = (
+    "nginx",
+    "valkey",
+    "prometheus",
+    "alertmanager",
+    "node-exporter",
+    "nginx-exporter",
+    "redis-exporter",
+)
+
+
+def default_of(text: str) -> str:
+    """What `${NAME:-default}` is without the variable."""
+    return _DEFAULT.sub(r"\1", text)
+
+
+def stand_ins() -> dict[str, str]:
+    """Part of the Dockerfile, and the image it is built as."""
+    document = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    names = {part: default_of(document["services"][part]["image"]) for part in PARTS}
+    return {
+        "python": default_of(document["services"]["app"]["build"]["args"]["PYTHON_IMAGE"]),
+        **names,
+    }
+
+
+def application() -> str:
+    """The image of the cluster, which is built from the repository."""
+    document = yaml.safe_load(COMPOSE.read_text(encoding="utf-8"))
+    return default_of(document["services"]["app"]["image"])
+
+
+def make(files: Path, env: dict[str, str]) -> None:
+    """Make every image on an engine that has the network of this machine.
+
+    Args:
+        files: folder in which the root file systems are kept.
+        env: the environment of `docker`, which names the engine.
+
+    Raises:
+        Unavailable: a command has failed; the text has its last lines.
+    """
+    for root in (PYTHON, SERVICES):
+        _make_root(root, files, env)
+    with tempfile.TemporaryDirectory(prefix="ws-images-") as name:
+        folder = Path(name)
+        (folder / "ca-certificates.crt").write_bytes(machine.certificates(os.environ))
+        (folder / "pip.conf").write_text(machine.pip_settings())
+        project = folder / "stand-ins.json"
+        project.write_text(json.dumps(_project(folder)))
+        _run(["docker", "compose", "-f", str(project), "build", "--quiet"], env)
+    proxies = [f"--build-arg={name}" for name in machine.proxy_names(env)]
+    revision = _output(["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"])
+    here = {"BUILD_NETWORK": "host", "REVISION": revision or "unknown"}
+    command = ["docker", "compose", "-f", str(COMPOSE), "build", "--quiet", *proxies, "app"]
+    _run(command, {**env, **here})
+
+
+def _make_root(root: RootFileSystem, files: Path, env: dict[str, str]) -> None:
+    if _output(["docker", "image", "inspect", "--format", "{{.Id}}", root.image], env):
+        return
+    archive = files / f"{root.image.replace('/', '-').replace(':', '-')}.tar"
+    if not archive.exists():
+        unfinished = archive.with_suffix(".unfinished.tar")
+        mirror = machine.debian_mirror()
+        # A mirror may be a copy of another day.
+        options = ["--variant=minbase", '--aptopt=Acquire::Check-Valid-Until "false"']
+        options.append(f"--include={','.join(root.packages)}")
+        _run(
+            ["mmdebstrap", *options, root.suite, str(unfinished), *([mirror] if mirror else [])],
+            env,
+        )
+        unfinished.replace(archive)
+    _run(["docker", "import", str(archive), root.image], env)
+
+
+def _project(context: Path) -> dict[str, Any]:
+    """The stand-ins as a project of Compose, which builds without Docker's plugin for that."""
+    roots = {"PYTHON_ROOT": PYTHON.image, "SERVICES_ROOT": SERVICES.image}
+    services = {}
+    for part, image in stand_ins().items():
+        build = {"context": str(context), "dockerfile": str(_DOCKERFILE), "target": part}
+        services[part] = {"image": image, "build": {**build, "network": "host", "args": roots}}
+    return {"name": "ws-cluster-stand-ins", "services": services}
+
+
+def _output(command: list[str], env: dict[str, str] | None = None) -> str:
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=False, timeout=60)
+    return done.stdout.strip() if done.returncode == 0 else ""
+
+
+def _run(command: Iterable[str], env: dict[str, str]) -> None:
+    words = list(command)
+    done = subprocess.run(
+        words, env=env, capture_output=True, text=True, check=False, timeout=_BUILD_WITHIN
+    )
+    if done.returncode:
+        lines = (done.stdout + done.stderr).strip().splitlines()[-20:]
+        raise Unavailable("\n".join([f"{words[0]} has failed:", *lines]))

@@ -1,0 +1,162 @@
+"""docker/stack.yml on a swarm of one machine: deployed, scaled and updated under load."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.compose.stack import COMPOSE, STORY, CommandFailed, Stack, derived_image, docker
+from tests.compose.test_stack import SIZE
+from tests.harness.crowd import Crowd
+from tests.harness.processes import free_ports
+from tests.harness.under_load import assert_nothing_lost
+from tests.harness.waiting import until_async
+
+pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+
+#: Set by tests/compose/stand_in for its own engine, which may become a swarm.
+MAY_BECOME_A_SWARM = "WS_CLUSTER_STAND_IN_ADDRESS"
+
+
+class Swarm:
+    """One stack; every command is awaited in a thread of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self.port = free_ports(1)
+        self.name = f"ws-cluster-test-{os.getpid()}"
+        self._more = folder / "story.yml"
+        story = yaml.safe_load(STORY.read_text(encoding="utf-8"))["services"]["app"]
+        story["deploy"] = {"update_config": {"monitor": "5s", "delay": "0s"}}
+        self._more.write_text(yaml.safe_dump({"version": "3.9", "services": {"app": story}}))
+        self._env = {**os.environ, "STACK_NAME": self.name, "HTTP_PORT": str(self.port)}
+
+    async def deploy(self, **variables: str) -> str:
+        """Run docker/deploy-stack.sh, which waits until all runs; returns what it printed."""
+        script = str(COMPOSE.with_name("deploy-stack.sh"))
+        command = [script, "--resolve-image", "never", "--compose-file", str(self._more)]
+        done = await asyncio.to_thread(
+            subprocess.run,
+            command,
+            env={**self._env, **variables},
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=400,
+        )
+        if done.returncode:
+            raise CommandFailed(done.stdout + done.stderr)
+        return str(done.stdout)
+
+    async def scale(self, replicas: int) -> None:
+        """Change the number of replicas; returns when they run."""
+        await asyncio.to_thread(
+            docker, "service", "scale", f"{self.name}_app={replicas}", within=180.0
+        )
+
+    async def containers(self, service: str) -> list[dict[str, Any]]:
+        """The running containers of a service, as `docker inspect` shows them."""
+        label = f"label=com.docker.swarm.service.name={self.name}_{service}"
+        ids = (await asyncio.to_thread(docker, "ps", "--quiet", "--filter", label)).split()
+        shown = await asyncio.to_thread(docker, "inspect", *ids, fails=True)
+        found: list[dict[str, Any]] = json.loads(shown or "[]")
+        return found
+
+    async def targets(self) -> dict[str, int]:
+        """How many targets of each job Prometheus finds up."""
+        [prometheus] = await self.containers("prometheus")
+        url = "http://127.0.0.1:9090/api/v1/targets?state=active"
+        said = await asyncio.to_thread(
+            docker, "exec", prometheus["Id"], "wget", "-q", "-O", "-", url
+        )
+        jobs = [
+            one["labels"]["job"]
+            for one in json.loads(said)["data"]["activeTargets"]
+            if one["health"] == "up"
+        ]
+        return {job: jobs.count(job) for job in jobs}
+
+    async def remove(self) -> None:
+        """End everything, with its volumes, configs and secrets."""
+        await asyncio.to_thread(docker, "stack", "rm", self.name)
+
+        async def is_gone() -> bool:
+            label = f"label=com.docker.stack.namespace={self.name}"
+            listed = (["ps", "--all"], ["volume", "ls"], ["network", "ls"], ["config", "ls"], ["secret", "ls"])  # fmt: skip
+            left = [
+                await asyncio.to_thread(docker, *words, "--quiet", "--filter", label)
+                for words in listed
+            ]
+            for volume in left[1].split():
+                await asyncio.to_thread(docker, "volume", "rm", volume, fails=True)
+            return not "".join(left).strip()
+
+        await until_async(is_gone, 120, "nothing of the stack is left")
+
+
+@pytest.fixture
+async def swarm(stack: Stack, tmp_path: Path) -> AsyncIterator[Swarm]:
+    address = os.environ.get(MAY_BECOME_A_SWARM)
+    is_one = docker("info", "--format", "{{.Swarm.ControlAvailable}}").strip() == "true"
+    if not address:
+        pytest.skip(
+            "the engine is not the tests' own: it is not made a swarm, or a place of its data"
+        )
+    if not is_one:
+        docker("swarm", "init", "--advertise-addr", address)
+    swarm = Swarm(tmp_path)
+    try:
+        node = docker("info", "--format", "{{.Swarm.NodeID}}").strip()
+        docker("node", "update", "--label-add", "ws-cluster.data=true", node)
+        yield swarm
+        await swarm.remove()
+    finally:
+        docker("swarm", "leave", "--force")
+
+
+async def test_a_swarm_is_deployed_scaled_and_updated_and_loses_nothing(swarm: Swarm):
+    began = time.monotonic()
+    assert "all services" in await swarm.deploy()
+    print(f"a stack of Swarm runs after {time.monotonic() - began:.0f} s")
+    image = await asyncio.to_thread(derived_image, "ws-cluster:test-swarm", "LABEL next=yes")
+    crowd = Crowd(swarm.port, SIZE)
+    try:
+        await crowd.gather()
+        crowd.begin_publishing()
+        await crowd.traffic()
+        await swarm.scale(3)
+        await are_scraped(swarm, 3)
+        await swarm.scale(2)
+        await crowd.traffic(60)
+        began = time.monotonic()
+        await swarm.deploy(WS_CLUSTER_IMAGE=image)
+        print(f"updated after {time.monotonic() - began:.0f} s")
+        await crowd.traffic(60)
+        await assert_nothing_lost(crowd, 60)
+        # Drains, and, on a machine that is slow, balance after its half minute.
+        assert set(crowd.codes()) <= {3001, 3011}
+        assert max(crowd.moves(0.0)) <= 4
+        await are_scraped(swarm, 2)
+    except BaseException as error:
+        error.add_note(crowd.summary())
+        raise
+    finally:
+        await crowd.close()
+    labels = [one["Config"]["Labels"].get("next") for one in await swarm.containers("app")]
+    assert labels == ["yes", "yes"]
+
+
+async def are_scraped(swarm: Swarm, replicas: int) -> None:
+    async def are_up() -> bool:
+        up = await swarm.targets()
+        return up.get("websocket-app") == replicas and up.get("node") == 1
+
+    await until_async(are_up, 90, f"Prometheus scrapes {replicas} replicas and the machine")

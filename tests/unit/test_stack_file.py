@@ -1,0 +1,148 @@
+"""docker/stack.yml says of every service what docker/compose.yml says, as far as a swarm can."""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from cluster import cli
+from cluster.config import ShutdownConfig
+from cluster.durations import seconds_of
+from tests.architecture.tree import ROOT
+
+DOCKER = ROOT / "docker"
+#: They write a volume, of which each machine of a swarm would have its own: docker/deploy-stack.sh does it.
+ONLY_COMPOSE = {"nginx-config", "monitoring-config", "valkey-volume"}
+#: What both files say, word for word.
+SAME = ("image", "environment", "healthcheck", "stop_grace_period", "ulimits", "read_only", "cap_drop", "logging")  # fmt: skip
+
+
+def document(name: str) -> dict[str, Any]:
+    found: dict[str, Any] = yaml.safe_load((DOCKER / name).read_text(encoding="utf-8"))
+    return found
+
+
+COMPOSE, STACK = document("compose.yml"), document("stack.yml")
+SHARED = sorted(set(COMPOSE["services"]) & set(STACK["services"]))
+
+
+def test_the_services_are_those_that_compose_starts_by_default():
+    by_default = {name for name, one in COMPOSE["services"].items() if "profiles" not in one}
+    assert set(STACK["services"]) == by_default - ONLY_COMPOSE
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_service_is_the_same_in_both_files(name: str):
+    ours, theirs = STACK["services"][name], COMPOSE["services"][name]
+    for member in SAME:
+        assert ours.get(member) == theirs.get(member), member
+    assert sorted(ours.get("secrets", ())) == sorted(theirs.get("secrets", ()))
+    assert set(ours["networks"]) == set(theirs["networks"])
+    if name != "valkey":
+        for member in ("user", "entrypoint", "command"):
+            assert ours.get(member) == theirs.get(member), member
+
+
+def test_valkey_is_started_as_by_compose_after_its_volume_has_its_owner():
+    def server(of: dict[str, Any]) -> str:
+        [script] = of["services"]["valkey"]["command"]
+        return str(script).partition("valkey-server /")[2]
+
+    assert server(STACK) == server(COMPOSE)
+    owner = COMPOSE["services"]["valkey"]["user"]
+    [script] = STACK["services"]["valkey"]["command"]
+    user, group = owner.split(":")
+    assert f"chown -R {owner}" in script
+    assert f"setpriv --reuid={user} --regid={group} --clear-groups" in script
+    assert "--no-new-privs" in script
+
+
+def named(volumes: list[Any]) -> dict[str, str]:
+    """Where the volumes are mounted that both files have; not what is written before the start."""
+    texts = [one for one in volumes if isinstance(one, str) and "-config:" not in one]
+    return {one.partition(":")[0]: one.partition(":")[2] for one in texts}
+
+
+def temporary(service: dict[str, Any]) -> dict[str, int]:
+    """Paths that are memory, and their size in bytes."""
+    units = {"k": 10, "m": 20}
+
+    def size_of(text: str) -> int:
+        return int(text[:-1]) << units[text[-1]]
+
+    found = {
+        path: size_of(re.findall(r"size=(\w+)", options)[0])
+        for path, _, options in (one.partition(":") for one in service.get("tmpfs", ()))
+    }
+    if "shm_size" in service:
+        found["/dev/shm"] = size_of(service["shm_size"])
+    for one in service.get("volumes", ()):
+        if isinstance(one, dict):
+            found[one["target"]] = one["tmpfs"]["size"]
+    return found
+
+
+@pytest.mark.parametrize("name", SHARED)
+def test_a_service_writes_to_the_same_places(name: str):
+    ours, theirs = STACK["services"][name], COMPOSE["services"][name]
+    assert named(ours.get("volumes", [])) == named(theirs.get("volumes", []))
+    assert temporary(ours) == temporary(theirs)
+
+
+def test_a_replica_is_replaced_when_a_new_one_is_healthy_and_an_update_that_fails_is_taken_back():
+    app = STACK["services"]["app"]
+    update = app["deploy"]["update_config"]
+    assert (update["order"], update["failure_action"]) == ("start-first", "rollback")
+    grace = seconds_of(app["stop_grace_period"])
+    assert grace > ShutdownConfig().stop_grace_period > ShutdownConfig().timeout
+    compose = COMPOSE["services"]["app"]["deploy"]["resources"]
+    assert app["deploy"]["resources"]["limits"] == compose["limits"]
+
+
+def test_only_nginx_is_reached_from_other_machines():
+    ports = {name: one["ports"] for name, one in STACK["services"].items() if "ports" in one}
+    assert list(ports) == ["nginx"]
+    [port] = ports["nginx"]
+    assert port == {"target": 8080, "published": "${HTTP_PORT:-80}", "mode": "host"}
+    internal = {name for name, one in STACK["networks"].items() if one.get("internal")}
+    assert internal == {name for name, one in COMPOSE["networks"].items() if one}
+    assert all(one["driver"] == "overlay" for one in STACK["networks"].values())
+
+
+def test_a_config_or_secret_has_another_name_when_its_content_changes():
+    script = (DOCKER / "deploy-stack.sh").read_text(encoding="utf-8")
+    exported = set(re.findall(r"\w+_VERSION\b", script.partition("\nexport ")[2]))
+    for kind in ("configs", "secrets"):
+        for name, one in STACK[kind].items():
+            [variable] = re.findall(rf"^ws-cluster-{name}-\$\{{(\w+):-0\}}$", one["name"])
+            assert variable in exported
+    files = {one["file"] for one in STACK["secrets"].values()}
+    assert files <= {one["file"] for one in COMPOSE["secrets"].values()}
+
+
+def test_prometheus_and_alertmanager_have_every_file_that_is_rendered(tmp_path):
+    secrets = tmp_path / "secrets"
+    secrets.mkdir()
+    (secrets / "slack_api_url").write_text("https://hooks.slack.com/services/T/B/x\n")
+    (secrets / "pagerduty_routing_key").write_text("key\n")
+    out = tmp_path / "generated"
+    flags = ["--swarm", "--secrets-dir", str(secrets)]
+    assert cli.main(["monitoring", "render", str(out), *flags]) == 0
+    written = {f"generated/{path.relative_to(out)}" for path in out.rglob("*.*")}
+    configs = {name: one["file"] for name, one in STACK["configs"].items()}
+    assert set(configs.values()) == written | {"generated/nginx.conf"}
+    for service in STACK["services"].values():
+        for one in service.get("configs", ()):
+            assert one["target"] == f"/etc/ws-cluster/{configs[one['source']]}"
+    prometheus = yaml.safe_load((out / "prometheus.yml").read_text())
+    jobs = {one["job_name"]: one for one in prometheus["scrape_configs"]}
+    for job, name, port in (
+        ("websocket-app", "tasks.websocket-app", 8001),
+        ("node", "tasks.node-exporter", 9100),
+    ):
+        [found] = jobs[job]["dns_sd_configs"]
+        assert (found["names"], found["type"], found["port"]) == ([name], "A", port)
+        assert "static_configs" not in jobs[job]
