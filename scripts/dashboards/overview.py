@@ -82,7 +82,7 @@ _SLOW_CONSUMERS = Panel(
     (Query(f"60 * {rate_of('app_slow_consumers_total')}", "closed"),),
     limits=(10,),
 )
-_LOG_ERRORS = Panel(
+LOG_ERRORS = Panel(
     "log-errors",
     "Errors in the logs",
     "Log events of the levels error and critical, per minute. More than 10 fire HighLogErrorRate.",
@@ -155,7 +155,7 @@ OVERVIEW = Page(
             ),
         ),
         ("Traffic", (_CONNECTIONS, _MESSAGES, _CHURN, _SESSIONS)),
-        ("Errors", (_SERVICE_ERRORS, _CLIENT_ERRORS, _ERROR_BUDGET, _LOG_ERRORS)),
+        ("Errors", (_SERVICE_ERRORS, _CLIENT_ERRORS, _ERROR_BUDGET, LOG_ERRORS)),
         ("Durations", (_DELIVERY, _COMMANDS, _SLOW_CONSUMERS, _REPLICAS)),
     ),
 )

@@ -20,7 +20,7 @@ every_panel = pytest.mark.parametrize(
 )
 UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps"}
 #: What Grafana puts in, beside the variables of the page.
-BUILT_IN = {"__rate_interval"}
+BUILT_IN = {"__rate_interval", "__range", "__auto", "__data", "__value"}
 
 
 def written(page: Page) -> dict[str, Any]:
