@@ -4,10 +4,19 @@ from __future__ import annotations
 
 from scripts.dashboards.links import LOGS_AROUND, RUNBOOK
 from scripts.dashboards.panels import Column, Page, Panel, Query, Variable
+from scripts.dashboards.queries import some
 from scripts.dashboards.shared_panels import FIRING
 
+
+def _group(expr: str) -> str:
+    """With a label for the group alone: Prometheus names it by the file and the group."""
+    return f'label_replace({expr}, "group", "$1", "rule_group", "(?:.*;)?(.*)")'
+
+
 # ALERTS_FOR_STATE has the second since which an alert's condition holds, and no label `alertstate`.
-_SINCE = '(ALERTS_FOR_STATE{severity!="none"} and ignoring (alertstate) ALERTS{alertstate="firing"})'
+_SINCE = (
+    '(ALERTS_FOR_STATE{severity!="none"} and ignoring (alertstate) ALERTS{alertstate="firing"})'
+)
 _BEFORE_SECONDS = 300
 _AFTER_SECONDS = 900
 _ACTIVE = Panel(
@@ -27,8 +36,8 @@ _ACTIVE = Panel(
         Column("severity", "Severity", width=110),
         Column("instance", "Instance", width=160),
         Column("Value #A", "Since", unit="dateTimeAsIso", width=180),
-        Column("Value #B", "from", is_hidden=True),
-        Column("Value #C", "to", is_hidden=True),
+        Column("Value #B", "from", unit="none", is_hidden=True),
+        Column("Value #C", "to", unit="none", is_hidden=True),
     ),
 )
 _HISTORY = Panel(
@@ -36,12 +45,9 @@ _HISTORY = Panel(
     "Alerts over time",
     "How many fired at each moment, by name.",
     "short",
-    (
-        Query(
-            'sum by (alertname) (ALERTS{alertstate="firing",severity!="none"})', "{{alertname}}"
-        ),
-    ),
+    (Query('sum by (alertname) (ALERTS{alertstate="firing",severity!="none"})', "{{alertname}}"),),
     kind="stack",
+    width=24,
 )
 _TIME_FIRING = Panel(
     "alerts-time-firing",
@@ -91,8 +97,8 @@ ALERTS = Page(
                     width=12,
                 ),
                 _ACTIVE,
-                _HISTORY,
                 _TIME_FIRING,
+                _HISTORY,
             ),
         ),
         (
@@ -113,11 +119,14 @@ ALERTS = Page(
                     "short",
                     (
                         Query(
-                            "60 * sum by (integration) (rate(alertmanager_notifications_total[5m]))",
+                            "60 * sum by (integration) (rate(alertmanager_notifications_total[5m])) > 0",
                             "sent by {{integration}}",
                         ),
                         Query(
-                            "60 * sum by (integration) (rate(alertmanager_notifications_failed_total[5m]))",
+                            some(
+                                "60 * sum by (integration) (rate(alertmanager_notifications_failed_total[5m]))",
+                                "integration",
+                            ),
                             "failed by {{integration}}",
                         ),
                     ),
@@ -125,13 +134,31 @@ ALERTS = Page(
                 Panel(
                     "rule-evaluation",
                     "Evaluation of the rules",
-                    "How long a group of rules takes, and evaluations that fail per minute.",
+                    "How long each group of rules takes.",
                     "s",
                     (
-                        Query("max by (rule_group) (prometheus_rule_group_last_duration_seconds)"),
                         Query(
-                            "60 * sum (rate(prometheus_rule_evaluation_failures_total[5m]))",
-                            "failed",
+                            _group(
+                                "max by (rule_group) (prometheus_rule_group_last_duration_seconds)"
+                            ),
+                            "{{group}}",
+                        ),
+                    ),
+                ),
+                Panel(
+                    "rule-failures",
+                    "Evaluations that fail",
+                    "Per minute, by group of rules. Any fires RuleEvaluationFailures: the alerts of that group are blind.",
+                    "short",
+                    (
+                        Query(
+                            _group(
+                                some(
+                                    "60 * sum by (rule_group) (rate(prometheus_rule_evaluation_failures_total[5m]))",
+                                    "rule_group",
+                                )
+                            ),
+                            "{{group}}",
                         ),
                     ),
                 ),

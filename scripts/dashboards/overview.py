@@ -19,7 +19,7 @@ _MESSAGES = Panel(
     "messages",
     "Messages",
     "Commands received, and replies and pushes written. Below 1/s with clients fires LowMessageThroughput.",
-    "reqps",
+    "mps",
     (Query(rate_of("app_messages_total", "direction"), "{{direction}}"),),
 )
 _SERVICE_ERRORS = Panel(
@@ -50,7 +50,7 @@ _CHURN = Panel(
     "cps",
     (
         Query(rate_of("app_connections_opened_total"), "opened"),
-        Query(rate_of("app_connections_closed_total", "code"), "closed with {{code}}"),
+        Query(f"{rate_of('app_connections_closed_total', 'code')} > 0", "closed with {{code}}"),
     ),
     limits=(100,),
 )
@@ -69,7 +69,7 @@ _ERROR_BUDGET = Panel(
     " 14.4 times as much over an hour fires ErrorBudgetFastBurn.",
     "percentunit",
     tuple(
-        Query(f'job:app_error_ratio:rate{window}{{job="$job"}} or vector(0)', window)
+        Query(f'sum (job:app_error_ratio:rate{window}{{job="$job"}}) or vector(0)', window)
         for window in ("5m", "1h", "6h")
     ),
     limits=(0.001, 0.0144),

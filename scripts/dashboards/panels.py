@@ -54,7 +54,7 @@ WIDTH: Final = 24
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${source}")
 _LOGS: Final = DataSourceRef(type_val="loki", uid="${logs}")
 #: Kinds that show one moment, and not a range of time.
-_OF_NOW: Final = ("bars", "table")
+_OF_NOW: Final = ("bars", "histogram", "table")
 _MOST_LINES: Final = 500
 
 
@@ -94,9 +94,10 @@ class Panel(NamedTuple):
     Attributes:
         name: its stable name, which alerts use.
         unit: of Grafana, such as `short`, `percentunit`, `bytes`, `s`, `reqps`.
-        kind: "graph", "stack" (bars on each other), "number", "bars", "table" or "logs".
+        kind: "graph", "stack" (bars on each other), "number", "bars", "histogram", "table" or "logs".
         width: of 24.
         limits: values from which on it is shown in yellow, and in red.
+        floors: values below which it is shown in red, and in yellow.
         text: what it shows, and what to do with it.
         job: the job of an exporter that only the containers have, if its queries need it.
         is_of_logs: whether its queries are Loki's.
@@ -112,6 +113,7 @@ class Panel(NamedTuple):
     kind: str = "graph"
     width: int = 12
     limits: tuple[float, ...] = ()
+    floors: tuple[float, ...] = ()
     job: str = ""
     is_of_logs: bool = False
     columns: tuple[Column, ...] = ()
@@ -146,10 +148,16 @@ def panel_id(name: str) -> int:
     return zlib.crc32(name.encode()) % 1_000_000 + 1
 
 
-def _colours(limits: Sequence[float]) -> Any:
-    colours = ("red",) if len(limits) == 1 else ("yellow", "red")
-    steps = [Threshold(value=None, color="green")]
-    steps += [Threshold(value=value, color=colours[at]) for at, value in enumerate(limits)]
+def _colours(panel: Panel) -> Any:
+    if panel.floors:
+        values, colours = panel.floors, ("red", "yellow", "green")
+    else:
+        values = panel.limits
+        colours = ("green", "red") if len(values) == 1 else ("green", "yellow", "red")
+    steps = [
+        Threshold(value=value, color=colour)
+        for value, colour in zip((None, *values), colours, strict=False)
+    ]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
@@ -157,14 +165,17 @@ def _builder(panel: Panel) -> Any:
     newest = common.ReduceDataOptions().calcs(["lastNotNull"])
     if panel.kind == "number":
         return stat.Panel().reduce_options(newest).graph_mode(BigValueGraphMode.AREA).min(0)
-    if panel.kind == "bars":
-        made = bargauge.Panel().reduce_options(newest).min(0)
-        return made.orientation(VizOrientation.HORIZONTAL)
+    if panel.kind in {"bars", "histogram"}:
+        bars = bargauge.Panel().reduce_options(newest).min(0)
+        if panel.unit == "percentunit":
+            # Else the longest bar is always a full one.
+            bars.max(1)
+        return bars.orientation(VizOrientation.HORIZONTAL)
     if panel.kind == "table":
         return _table(panel)
     if panel.kind == "logs":
-        made = logs.Panel().show_time(True).wrap_log_message(True).enable_log_details(True)
-        return made.sort_order(LogsSortOrder.DESCENDING)
+        lines = logs.Panel().show_time(True).wrap_log_message(True).enable_log_details(True)
+        return lines.sort_order(LogsSortOrder.DESCENDING)
     style = GraphThresholdsStyleMode.LINE if panel.limits else GraphThresholdsStyleMode.OFF
     graph = (
         timeseries.Panel()
@@ -213,7 +224,7 @@ def _table(panel: Panel) -> Any:
 def _panel(panel: Panel, place: GridPos) -> Any:
     source = _LOGS if panel.is_of_logs else _SOURCE
     made = _builder(panel).id(panel_id(panel.name)).title(panel.title).unit(panel.unit)
-    made.grid_pos(place).datasource(source).thresholds(_colours(panel.limits))
+    made.grid_pos(place).datasource(source).thresholds(_colours(panel))
     made.description(f"{panel.text} (panel:{panel.name})")
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
         ask = _log_query if panel.is_of_logs else _query
@@ -227,6 +238,8 @@ def _query(panel: Panel, query: Query) -> Any:
         target.instant()
     if panel.kind == "table":
         target.format(PromQueryFormat.TABLE)
+    if panel.kind == "histogram":
+        target.format(PromQueryFormat.HEATMAP)
     return target
 
 
@@ -260,10 +273,10 @@ def _annotation(name: str, expr: str, colour: str) -> Any:
 
 def _typed_in(variable: Variable) -> Any:
     if not variable.choices:
-        made = dashboard.TextBoxVariable(variable.name).label(variable.label)
-        return made.default_value(variable.value)
+        box = dashboard.TextBoxVariable(variable.name).label(variable.label)
+        return box.default_value(variable.value)
     values = ",".join(f"{text} : {value}" for text, value in variable.choices)
-    text = dict(map(reversed, variable.choices))[variable.value]
+    text = next(text for text, value in variable.choices if value == variable.value)
     made = dashboard.CustomVariable(variable.name).label(variable.label).values(values)
     return made.current(VariableOption(selected=True, text=text, value=variable.value))
 

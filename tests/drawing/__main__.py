@@ -11,8 +11,9 @@ from pathlib import Path
 
 from scripts.dashboards.pages import PAGES
 from tests.console.browser import missing
+from tests.drawing.answers import Document, collected
 from tests.drawing.loaded_cluster import loaded_cluster
-from tests.drawing.pictures import Document, bundle, collected, draw
+from tests.drawing.pictures import bundle, draw
 
 
 async def answers_of_a_cluster(folder: Path) -> dict[str, Document]:
@@ -31,14 +32,14 @@ def main() -> None:
         raise SystemExit(f"not installed: {reason}")
     with tempfile.TemporaryDirectory(prefix="drawing-") as name:
         folder = Path(name)
-        (folder / "page").mkdir()
-        bundle(folder / "page")
         if arguments.load:
             documents = json.loads(arguments.load.read_text(encoding="utf-8"))
         else:
             documents = asyncio.run(answers_of_a_cluster(folder))
         if arguments.save:
             arguments.save.write_text(json.dumps(documents), encoding="utf-8")
+        (folder / "page").mkdir()
+        bundle(folder / "page")
         asyncio.run(draw(documents, folder / "page", arguments.pictures))
 
 

@@ -150,6 +150,19 @@ def bucket_frames(result: Sequence[Mapping[str, Any]], ref: str) -> list[Frame]:
     return frames
 
 
+def moments(result: Sequence[Mapping[str, Any]], step: float) -> list[tuple[int, int]]:
+    """When series of an annotation's query have values: the first and last millisecond of each run of them."""
+    runs: list[tuple[int, int]] = []
+    for one in result:
+        times = [round(float(when) * 1000) for when, _ in one["values"]]
+        begins = [
+            at for at in range(len(times)) if not at or times[at] - times[at - 1] > step * 1000
+        ]
+        for first, after in zip(begins, [*begins[1:], len(times)], strict=True):
+            runs.append((times[first], times[after - 1]))
+    return sorted(runs)
+
+
 def _times(result: Sequence[Mapping[str, Any]]) -> set[int]:
     points = [p for one in result for p in one.get("values", [one.get("value")])]
     return {round(float(when) * 1000) for when, _ in points}

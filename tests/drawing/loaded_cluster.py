@@ -3,9 +3,10 @@
 Three replicas of two workers on one Valkey, the product's nginx in front, the exporters of both, `ws-cluster monitoring
 up` in time that passes five times faster, and real clients. What ends when:
 
-- the clients become more in three steps, the last with a third replica, to which connections move;
+- the clients become more in three steps;
 - an application fails and users are refused twice for a while, so that alerts fire and resolve;
-- one replica is rolled, and a worker of another is killed.
+- one replica is rolled, a worker of another is killed, and the third stops and comes back, so that
+  connections move to it.
 """
 
 from __future__ import annotations
@@ -28,9 +29,10 @@ from tests.harness.cluster import Cluster, http_get, merge
 from tests.harness.crowd import Crowd, Size
 from tests.harness.front_nginx import FrontNginx
 from tests.harness.processes import free_ports
-from tests.harness.store import Store
+from tests.harness.store import Store, ask
 from tests.harness.waiting import until_async
 from tests.integration.access_load import CONFIG, access_load, write_application
+from tests.integration.log_lines import Loki, entry, loki
 from tests.integration.monitoring import Monitoring
 
 COMPRESS: Final = 5
@@ -79,13 +81,13 @@ class Loaded(NamedTuple):
     Attributes:
         prometheus: port of the Prometheus that scrapes the cluster.
         exporters: port of the Prometheus that scrapes the exporters of Valkey and nginx.
-        replicas: those that have run.
+        loki: the Loki that has the lines of the replicas; none if there is no program.
         began: when the load began, in seconds since the epoch.
     """
 
     prometheus: int
     exporters: int
-    replicas: list[Cluster]
+    loki: Loki | None
     began: float
 
 
@@ -169,9 +171,7 @@ class _Story:
         await asyncio.sleep(seconds)
 
     async def _more(self, subscribers: int, publishes: int) -> None:
-        size = Size(
-            subscribers=subscribers, channels=4, workers=2, publishes_per_second=publishes
-        )
+        size = Size(subscribers=subscribers, channels=4, workers=2, publishes_per_second=publishes)
         crowd = Crowd(self._front.port, size, token_key="")
         self._parts.push_async_callback(crowd.close)
         await crowd.gather()
@@ -181,7 +181,7 @@ class _Story:
         """Eight minutes."""
         first, second, third = self._replicas
         await self._more(120, 20)
-        await self._for(60, "120 subscribers on two replicas")
+        await self._for(60, "120 subscribers on three replicas")
         async with access_load(self._front.port):
             await self._for(80, "handlers fail, users are refused")
         await self._more(120, 20)
@@ -190,9 +190,11 @@ class _Story:
         await self._for(50, "one replica was rolled")
         os.kill(second.workers()[0].pid, signal.SIGKILL)
         await self._for(40, "a worker was killed")
+        await third.stop()
+        await self._for(60, "a replica was stopped")
         await third.start()
         await self._more(60, 20)
-        await self._for(70, "300 subscribers on three replicas")
+        await self._for(70, "it is back, with 300 subscribers")
         async with access_load(self._front.port):
             await self._for(60, "handlers fail, users are refused")
 
@@ -207,7 +209,8 @@ async def loaded_cluster(folder: Path) -> AsyncIterator[Loaded]:
         replicas = [_replica(folder, number, store.url, modules) for number in range(3)]
         for one in replicas:
             parts.push_async_callback(one.stop)
-        await asyncio.gather(*(one.start() for one in replicas[:2]))
+        await asyncio.gather(*(one.start() for one in replicas))
+        await ask(store.port, "CONFIG", "SET", "maxmemory", "64mb")
         front = await parts.enter_async_context(
             FrontNginx(folder / "front", replicas, program=programs.nginx, has_status=True)
         )
@@ -219,7 +222,27 @@ async def loaded_cluster(folder: Path) -> AsyncIterator[Loaded]:
         )
         began = time.time()
         await _Story(replicas, front, parts).tell()
-        yield Loaded(monitoring.prometheus, exporters, replicas, began)
+        logs = await parts.enter_async_context(loki(*at)) if (at := _loki_at(folder)) else None
+        if logs is not None:
+            await logs.push(_lines(replicas, folder / "front"))
+        yield Loaded(monitoring.prometheus, exporters, logs, began)
+
+
+def _loki_at(folder: Path) -> tuple[str, Path] | None:
+    program = shutil.which("loki")
+    return (program, folder / "loki") if program else None
+
+
+def _lines(replicas: list[Cluster], front: Path) -> list[dict[str, Any]]:
+    """The lines of the replicas and of nginx, as Alloy would send them."""
+    found = []
+    for number, one in enumerate(replicas, 1):
+        discovered = {"service": "app", "instance": f"ws-cluster-app-{number}"}
+        found += [entry(line, discovered) for line in one.log().splitlines()]
+    log = front / "access.log"
+    discovered = {"service": "nginx", "instance": "ws-cluster-nginx-1"}
+    found += [entry(line, discovered) for line in log.read_text().splitlines()[-200:]]
+    return found
 
 
 def _replica(folder: Path, number: int, redis_url: str, modules: Path) -> Cluster:

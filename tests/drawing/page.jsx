@@ -1,14 +1,14 @@
 // Draws one dashboard with Grafana's own components: window.draw(document) resolves when it is drawn.
 //
-// A document is {dashboard, values, range, panels}: the JSON of the dashboard, the values of its variables,
-// from and to in milliseconds, and for each id of a panel its data frames. What a Grafana server adds when
+// A document is {dashboard, values, range, panels, annotations}: the JSON of the dashboard, the values of its
+// variables, from and to in milliseconds, for each id of a panel its data frames, and the runs of annotations. What a Grafana server adds when
 // it loads a dashboard is added here: the defaults of a kind of panel, the lowest threshold, the defaults of fields.
 
 import "@fontsource/inter/400.css";
 import "@fontsource/inter/500.css";
 import {
   FieldConfigOptionsRegistry,
-  FieldType,
+  ThemeContext,
   VizOrientation,
   applyFieldOverrides,
   createTheme,
@@ -36,7 +36,6 @@ import React from "react";
 import { createRoot } from "react-dom/client";
 import { flushSync } from "react-dom";
 import { lastValueFrom } from "rxjs";
-import { ThemeContext } from "@grafana/data";
 
 const COLUMNS = 24;
 const ROW = 30; // Grafana's own: a unit of height is 30 px, with gaps of 8.
@@ -94,8 +93,10 @@ const registry = new FieldConfigOptionsRegistry(() => [
   ...CUSTOM_OPTIONS.map((path) => option(path, true)),
 ]);
 standardFieldConfigEditorRegistry.setInit(() => FIELD_OPTIONS.map((path) => option(path, false)));
+// One stands there under two names.
+const transformers = new Map(Object.values(standardTransformers).map((one) => [one.id, one]));
 standardTransformersRegistry.setInit(() =>
-  Object.values(standardTransformers).map((one) => ({ id: one.id, name: one.name, transformation: one })),
+  [...transformers.values()].map((one) => ({ id: one.id, name: one.name, transformation: one })),
 );
 
 function replacer(values) {
@@ -134,7 +135,29 @@ async function framesOf(panel, raw, values) {
   });
 }
 
-function Graph({ panel, frames, range, width, height }) {
+// A dashed line where a run begins, and a bar below the graph for its length, as Grafana draws annotations.
+function drawAnnotations(plot, annotations) {
+  const { ctx, bbox } = plot;
+  const place = (when) => Math.min(Math.max(plot.valToPos(when, "x", true), bbox.left), bbox.left + bbox.width);
+  ctx.save();
+  for (const one of annotations) {
+    ctx.strokeStyle = ctx.fillStyle = theme.visualization.getColorByName(one.color);
+    ctx.globalAlpha = 0.7;
+    ctx.setLineDash([4, 4]);
+    ctx.beginPath();
+    ctx.moveTo(place(one.from), bbox.top);
+    ctx.lineTo(place(one.from), bbox.top + bbox.height);
+    ctx.stroke();
+    ctx.fillRect(place(one.from), bbox.top + bbox.height, Math.max(place(one.to) - place(one.from), 3), 3);
+  }
+  ctx.restore();
+}
+
+function Graph({ panel, frames, range, annotations, width, height }) {
+  const addHook = (config) => {
+    config.addHook("draw", (plot) => drawAnnotations(plot, annotations));
+    return null;
+  };
   return (
     <TimeSeries
       frames={frames}
@@ -144,7 +167,9 @@ function Graph({ panel, frames, range, width, height }) {
       height={height}
       legend={{ showLegend: true, displayMode: "list", placement: "bottom", calcs: [], ...panel.options?.legend }}
       options={panel.options}
-    />
+    >
+      {addHook}
+    </TimeSeries>
   );
 }
 
@@ -261,13 +286,13 @@ function boxOf({ x, y, w, h }) {
   };
 }
 
-function Panel({ panel, frames, range, values }) {
+function Panel({ panel, frames, range, values, annotations }) {
   const box = boxOf(panel.gridPos);
   const Drawn = frames.some((frame) => frame.length) ? DRAWN[panel.type] : NoData;
   return (
     <div style={{ position: "absolute", ...box }}>
       <PanelChrome title={replacer(values)(panel.title)} description={panel.description} width={box.width} height={box.height}>
-        {(width, height) => <Drawn panel={panel} frames={frames} range={range} values={values} width={width} height={height} />}
+        {(width, height) => <Drawn {...{ panel, frames, range, values, annotations, width, height }} />}
       </PanelChrome>
     </div>
   );
@@ -305,7 +330,7 @@ function Head({ dashboard, values, range }) {
   );
 }
 
-function Dashboard({ dashboard, values, range, drawn }) {
+function Dashboard({ dashboard, values, range, annotations, drawn }) {
   const bottom = Math.max(...drawn.map(({ panel }) => panel.gridPos.y + panel.gridPos.h));
   const style = { position: "relative", width: WIDTH, height: HEAD + bottom * (ROW + GAP) + GAP, background: theme.colors.background.canvas };
   return (
@@ -317,7 +342,7 @@ function Dashboard({ dashboard, values, range, drawn }) {
           panel.type === "row" ? (
             <Row key={panel.id} panel={panel} />
           ) : (
-            <Panel key={panel.id} panel={panel} frames={frames} range={range} values={values} />
+            <Panel key={panel.id} {...{ panel, frames, range, values, annotations }} />
           ),
         )}
       </div>
@@ -327,7 +352,7 @@ function Dashboard({ dashboard, values, range, drawn }) {
 
 let root;
 
-window.draw = async ({ dashboard, values, range, panels }) => {
+window.draw = async ({ dashboard, values, range, panels, annotations }) => {
   const from = dateTime(range.from);
   const to = dateTime(range.to);
   const timeRange = { from, to, raw: { from, to } };
@@ -335,9 +360,13 @@ window.draw = async ({ dashboard, values, range, panels }) => {
   for (const panel of dashboard.panels) {
     drawn.push({ panel, frames: panel.type === "row" ? [] : await framesOf(panel, panels[panel.id] ?? [], values) });
   }
-  await document.fonts.load("14px Inter");
   root?.unmount();
   root = createRoot(document.getElementById("root"));
-  flushSync(() => root.render(<Dashboard dashboard={dashboard} values={values} range={timeRange} drawn={drawn} />));
+  const shown = <Dashboard {...{ dashboard, values, annotations, drawn }} range={timeRange} />;
+  flushSync(() => root.render(shown));
+  // Canvases measure their texts: once the font is there, they are drawn again.
+  await document.fonts.ready;
+  root.unmount();
+  root = createRoot(document.getElementById("root"));
+  flushSync(() => root.render(shown));
 };
-window.FieldType = FieldType;

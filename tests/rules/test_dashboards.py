@@ -18,7 +18,7 @@ PANELS = [(page, panel) for page in PAGES for panel in page.panels]
 every_panel = pytest.mark.parametrize(
     ("page", "panel"), PANELS, ids=[f"{page.uid}/{panel.name}" for page, panel in PANELS]
 )
-UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps"}
+UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps", "ops", "rps", "mps"}
 #: What Grafana puts in, beside the variables of the page.
 BUILT_IN = {"__rate_interval", "__range", "__auto", "__data", "__value"}
 
@@ -56,7 +56,7 @@ def test_the_variables_that_queries_use_are_declared(page: Page):
     document_ = written(page)
     declared = {one["name"] for one in document_["templating"]["list"]} | BUILT_IN
     text = json.dumps(document_["panels"])
-    assert set(re.findall(r"\$\{?(\w+)", text)) <= declared
+    assert set(re.findall(r"\$\{?([a-z_]\w*)", text)) <= declared
 
 
 @every_panel

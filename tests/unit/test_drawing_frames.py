@@ -16,6 +16,7 @@ from tests.drawing.frames import (
     interpolated,
     legend_of,
     log_frame,
+    moments,
     rate_interval,
     series_frames,
     step_seconds,
@@ -38,7 +39,11 @@ def columns(frame: dict[str, Any]) -> dict[str, list[Any]]:
 def test_a_series_has_times_in_milliseconds_and_the_step_as_its_interval():
     [frame] = series_frames([series([(1.5, "2"), (4.5, "3")], a="x")], "B", "{{a}}", "up", 3)
     time, value = frame["fields"]
-    assert (time["type"], time["values"], time["config"]) == ("time", [1500, 4500], {"interval": 3000})
+    assert (time["type"], time["values"], time["config"]) == (
+        "time",
+        [1500, 4500],
+        {"interval": 3000},
+    )
     assert (value["type"], value["values"], value["labels"]) == ("number", [2.0, 3.0], {"a": "x"})
     assert value["config"] == {"displayNameFromDS": "x"}
     assert (frame["refId"], frame["name"]) == ("B", "x")
@@ -98,6 +103,11 @@ def test_buckets_are_sorted_by_their_end_and_have_what_those_below_have_not():
     frames = bucket_frames(result, "A")
     assert [frame["name"] for frame in frames] == ["0.5", "10", "+Inf"]
     assert [columns(frame)["Value"] for frame in frames] == [[2, 3], [5, 5], [2, 1]]
+
+
+def test_an_annotation_has_a_run_for_each_time_its_series_has_values():
+    result = [series([(10, "1"), (15, "1"), (40, "1")], a="x"), series([(12, "1")], a="y")]
+    assert moments(result, 5) == [(10000, 15000), (12000, 12000), (40000, 40000)]
 
 
 def test_lines_are_in_one_frame_with_the_newest_first_and_no_more_than_asked_for():
