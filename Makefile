@@ -72,6 +72,10 @@ reference: $(stamps)/package ## Write docs/reference/ from the code
 dashboards: $(stamps)/test ## Write docker/grafana/dashboards/ from scripts/dashboards/
 	$(bin)/python -m scripts.dashboards
 
+.PHONY: dashboards-drawn
+dashboards-drawn: $(stamps)/test $(stamps)/package tests/drawing/node_modules/.package-lock.json ## Draw the dashboards of a loaded cluster
+	@exec $(bin)/python -m tests.drawing docs/img $(ARGS)
+
 .PHONY: bench
 bench: $(stamps)/package ## Measure against the peers, under ten minutes
 	@exec $(bin)/python -m benchmarks --write-docs $(ARGS)

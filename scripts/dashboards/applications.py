@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboards.panels import Page, Panel, Query
-from scripts.dashboards.queries import quantile, rate_of
+from scripts.dashboards.queries import quantile, rate_of, some
 
 _CHECKED = ',method=~"subscribe|publish|history|presence|presence_stats"'
 _NO_KEY = ',result=~"unauthorized|forbidden"'
@@ -43,7 +43,7 @@ _TOKENS = Panel(
     "Tokens that are not accepted",
     "Per minute, by the reason: a key, a clock, or what the token asks for.",
     "short",
-    (Query(f"60 * {rate_of('app_tokens_refused_total', 'reason')}", "{{reason}}"),),
+    (Query(some(f"60 * {rate_of('app_tokens_refused_total', 'reason')}", "reason"), "{{reason}}"),),
 )
 _REFRESHES = Panel(
     "refresh-failures",
@@ -89,7 +89,7 @@ _API_CODES = Panel(
     "Errors of the server API, by code",
     "Per minute. 100 is a fault of the service; the others are mistakes of backends.",
     "short",
-    (Query(f"60 * {rate_of('app_api_errors_total', 'code')}", "{{code}}"),),
+    (Query(some(f"60 * {rate_of('app_api_errors_total', 'code')}", "code"), "{{code}}"),),
 )
 _HANDLER_TIME = Panel(
     "handler-time",

@@ -13,6 +13,8 @@ _ENDS_FIRST = (
     Query(f"max (rate({of('app_worker_cpu_seconds_total')}[5m]))", "CPU of the busiest worker"),
 )
 
+_DAY = 86400
+
 CAPACITY = Page(
     "ws-capacity",
     "WebSocket cluster: capacity planning",
@@ -70,7 +72,8 @@ CAPACITY = Page(
                 Panel(
                     "full-in",
                     "Full in",
-                    "When the connections reach the capacity, at the growth of the last six hours; 10 years if they do not grow.",
+                    "When the connections reach the capacity, at the growth of the last six hours; 10 years if they do not grow."
+                    " Red below a day, yellow below a week.",
                     "s",
                     (
                         Query(
@@ -80,6 +83,7 @@ CAPACITY = Page(
                     ),
                     kind="number",
                     width=6,
+                    floors=(_DAY, 7 * _DAY),
                 ),
                 Panel(
                     "in-a-week",

@@ -19,7 +19,7 @@ _MESSAGES = Panel(
     "messages",
     "Messages",
     "Commands received, and replies and pushes written. Below 1/s with clients fires LowMessageThroughput.",
-    "reqps",
+    "mps",
     (Query(rate_of("app_messages_total", "direction"), "{{direction}}"),),
 )
 _SERVICE_ERRORS = Panel(
@@ -50,7 +50,7 @@ _CHURN = Panel(
     "cps",
     (
         Query(rate_of("app_connections_opened_total"), "opened"),
-        Query(rate_of("app_connections_closed_total", "code"), "closed with {{code}}"),
+        Query(f"{rate_of('app_connections_closed_total', 'code')} > 0", "closed with {{code}}"),
     ),
     limits=(100,),
 )
@@ -69,7 +69,7 @@ _ERROR_BUDGET = Panel(
     " 14.4 times as much over an hour fires ErrorBudgetFastBurn.",
     "percentunit",
     tuple(
-        Query(f'job:app_error_ratio:rate{window}{{job="$job"}} or vector(0)', window)
+        Query(f'sum (job:app_error_ratio:rate{window}{{job="$job"}}) or vector(0)', window)
         for window in ("5m", "1h", "6h")
     ),
     limits=(0.001, 0.0144),
@@ -82,7 +82,7 @@ _SLOW_CONSUMERS = Panel(
     (Query(f"60 * {rate_of('app_slow_consumers_total')}", "closed"),),
     limits=(10,),
 )
-_LOG_ERRORS = Panel(
+LOG_ERRORS = Panel(
     "log-errors",
     "Errors in the logs",
     "Log events of the levels error and critical, per minute. More than 10 fire HighLogErrorRate.",
@@ -155,7 +155,7 @@ OVERVIEW = Page(
             ),
         ),
         ("Traffic", (_CONNECTIONS, _MESSAGES, _CHURN, _SESSIONS)),
-        ("Errors", (_SERVICE_ERRORS, _CLIENT_ERRORS, _ERROR_BUDGET, _LOG_ERRORS)),
+        ("Errors", (_SERVICE_ERRORS, _CLIENT_ERRORS, _ERROR_BUDGET, LOG_ERRORS)),
         ("Durations", (_DELIVERY, _COMMANDS, _SLOW_CONSUMERS, _REPLICAS)),
     ),
 )

@@ -3,7 +3,8 @@
 Rules
 - Each panel has a description, a unit and an id that is made of its name, so that links stay right.
 - `panel:<name>` in the description is how an alert finds its panel (docker/square.yml).
-- Queries use the variables `job` and `instance`, and no other data source than Prometheus.
+- Queries use the variables `job` and `instance`. Prometheus is asked, and Loki on the page of logs only.
+- What a kind of panel would get from its plugin's defaults and matters is written: colours of series, for example.
 """
 
 from __future__ import annotations
@@ -17,25 +18,44 @@ from grafana_foundation_sdk.builders import (
     bargauge,
     common,
     dashboard,
+    logs,
+    loki,
     prometheus,
     stat,
+    table,
     timeseries,
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
-from grafana_foundation_sdk.models.common import BigValueGraphMode, GraphThresholdsStyleMode
+from grafana_foundation_sdk.models.common import (
+    BigValueGraphMode,
+    GraphDrawStyle,
+    GraphThresholdsStyleMode,
+    LogsSortOrder,
+    StackingMode,
+    VizOrientation,
+)
 from grafana_foundation_sdk.models.dashboard import (
     DashboardLinkType,
     DataSourceRef,
+    DataTransformerConfig,
+    DynamicConfigValue,
+    FieldColorModeId,
     GridPos,
     Threshold,
     ThresholdsMode,
+    VariableOption,
     VariableRefresh,
 )
+from grafana_foundation_sdk.models.prometheus import PromQueryFormat
 
 TAG: Final = "ws-cluster"
 HEIGHT: Final = 8
 WIDTH: Final = 24
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${source}")
+_LOGS: Final = DataSourceRef(type_val="loki", uid="${logs}")
+#: Kinds that show one moment, and not a range of time.
+_OF_NOW: Final = ("bars", "histogram", "table")
+_MOST_LINES: Final = 500
 
 
 class Query(NamedTuple):
@@ -45,17 +65,44 @@ class Query(NamedTuple):
     legend: str = ""
 
 
+class Link(NamedTuple):
+    """Where a value of a table leads; the address may use `${__data.fields.<title>.numeric}`."""
+
+    title: str
+    url: str
+
+
+class Column(NamedTuple):
+    """One column of a table.
+
+    Attributes:
+        field: a label, or `Value #A` for the values of the first query.
+        is_hidden: it is there for the links of others.
+    """
+
+    field: str
+    title: str
+    unit: str = ""
+    width: int = 0
+    is_hidden: bool = False
+    links: tuple[Link, ...] = ()
+
+
 class Panel(NamedTuple):
     """One panel.
 
     Attributes:
         name: its stable name, which alerts use.
         unit: of Grafana, such as `short`, `percentunit`, `bytes`, `s`, `reqps`.
-        kind: "graph", "number" or "bars".
+        kind: "graph", "stack" (bars on each other), "number", "bars", "histogram", "table" or "logs".
         width: of 24.
         limits: values from which on it is shown in yellow, and in red.
+        floors: values below which it is shown in red, and in yellow.
         text: what it shows, and what to do with it.
         job: the job of an exporter that only the containers have, if its queries need it.
+        is_of_logs: whether its queries are Loki's.
+        columns: of a table; other labels are left out.
+        height: of a row of panels.
     """
 
     name: str
@@ -66,15 +113,20 @@ class Panel(NamedTuple):
     kind: str = "graph"
     width: int = 12
     limits: tuple[float, ...] = ()
+    floors: tuple[float, ...] = ()
     job: str = ""
+    is_of_logs: bool = False
+    columns: tuple[Column, ...] = ()
+    height: int = HEIGHT
 
 
 class Variable(NamedTuple):
-    """A number that the reader types in."""
+    """What the reader types in; or one of the choices, each a text and its value, the first from the start."""
 
     name: str
     label: str
     value: str
+    choices: tuple[tuple[str, str], ...] = ()
 
 
 class Page(NamedTuple):
@@ -96,50 +148,116 @@ def panel_id(name: str) -> int:
     return zlib.crc32(name.encode()) % 1_000_000 + 1
 
 
-def _colours(limits: Sequence[float]) -> Any:
-    colours = ("red",) if len(limits) == 1 else ("yellow", "red")
-    steps = [Threshold(value=None, color="green")]
-    steps += [Threshold(value=value, color=colours[at]) for at, value in enumerate(limits)]
+def _colours(panel: Panel) -> Any:
+    if panel.floors:
+        values, colours = panel.floors, ("red", "yellow", "green")
+    else:
+        values = panel.limits
+        colours = ("green", "red") if len(values) == 1 else ("green", "yellow", "red")
+    steps = [
+        Threshold(value=value, color=colour)
+        for value, colour in zip((None, *values), colours, strict=False)
+    ]
     return dashboard.ThresholdsConfig().mode(ThresholdsMode.ABSOLUTE).steps(steps)
 
 
 def _builder(panel: Panel) -> Any:
     newest = common.ReduceDataOptions().calcs(["lastNotNull"])
     if panel.kind == "number":
-        return stat.Panel().reduce_options(newest).graph_mode(BigValueGraphMode.AREA)
-    if panel.kind == "bars":
-        return bargauge.Panel().reduce_options(newest)
+        return stat.Panel().reduce_options(newest).graph_mode(BigValueGraphMode.AREA).min(0)
+    if panel.kind in {"bars", "histogram"}:
+        bars = bargauge.Panel().reduce_options(newest).min(0)
+        if panel.unit == "percentunit":
+            # Else the longest bar is always a full one.
+            bars.max(1)
+        return bars.orientation(VizOrientation.HORIZONTAL)
+    if panel.kind == "table":
+        return _table(panel)
+    if panel.kind == "logs":
+        lines = logs.Panel().show_time(True).wrap_log_message(True).enable_log_details(True)
+        return lines.sort_order(LogsSortOrder.DESCENDING)
     style = GraphThresholdsStyleMode.LINE if panel.limits else GraphThresholdsStyleMode.OFF
-    return (
+    graph = (
         timeseries.Panel()
         .fill_opacity(10)
         .line_width(1)
+        .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .thresholds_style(common.GraphThresholdsStyleConfig().mode(style))
+        .min(0)
     )
+    if panel.kind == "stack":
+        stacked = common.StackingConfig().mode(StackingMode.NORMAL).group("A")
+        graph.draw_style(GraphDrawStyle.BARS).fill_opacity(80).stacking(stacked)
+    return graph
+
+
+def _table(panel: Panel) -> Any:
+    """One row for each set of labels, with the columns that are asked for, in their order."""
+    made = table.Panel()
+    names = [column.field for column in panel.columns]
+    for id_val, options in (
+        ("merge", {}),
+        ("filterFieldsByName", {"include": {"names": names}}),
+        (
+            "organize",
+            {
+                "indexByName": {name: at for at, name in enumerate(names)},
+                "renameByName": {column.field: column.title for column in panel.columns},
+            },
+        ),
+    ):
+        made.with_transformation(DataTransformerConfig(id_val=id_val, options=options))
+    for column in panel.columns:
+        links = [{"title": link.title, "url": link.url} for link in column.links]
+        wanted = {
+            "unit": column.unit,
+            "custom.width": column.width,
+            "custom.hidden": column.is_hidden,
+            "links": links,
+        }
+        properties = [DynamicConfigValue(name, value) for name, value in wanted.items() if value]
+        if properties:
+            made.override_by_name(column.title, properties)
+    return made
 
 
 def _panel(panel: Panel, place: GridPos) -> Any:
+    source = _LOGS if panel.is_of_logs else _SOURCE
     made = _builder(panel).id(panel_id(panel.name)).title(panel.title).unit(panel.unit)
-    made.grid_pos(place).datasource(_SOURCE).min(0).thresholds(_colours(panel.limits))
+    made.grid_pos(place).datasource(source).thresholds(_colours(panel))
     made.description(f"{panel.text} (panel:{panel.name})")
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
-        target = prometheus.Dataquery().expr(query.expr).ref_id(letter).datasource(_SOURCE)
-        target.legend_format(query.legend or "__auto")
-        if panel.kind == "bars":
-            target.instant()
-        made.with_target(target)
+        ask = _log_query if panel.is_of_logs else _query
+        made.with_target(ask(panel, query).ref_id(letter).datasource(source))
     return made
+
+
+def _query(panel: Panel, query: Query) -> Any:
+    target = prometheus.Dataquery().expr(query.expr).legend_format(query.legend or "__auto")
+    if panel.kind in _OF_NOW:
+        target.instant()
+    if panel.kind == "table":
+        target.format(PromQueryFormat.TABLE)
+    if panel.kind == "histogram":
+        target.format(PromQueryFormat.HEATMAP)
+    return target
+
+
+def _log_query(panel: Panel, query: Query) -> Any:
+    target = loki.Dataquery().expr(query.expr).legend_format(query.legend)
+    target.query_type("instant" if panel.kind in _OF_NOW else "range")
+    return target.max_lines(_MOST_LINES) if panel.kind == "logs" else target
 
 
 def _places(panels: Sequence[Panel], top: int) -> tuple[list[GridPos], int]:
     """Where the panels of a row stand; and where the next row begins."""
-    places, x, y = [], 0, top
+    places, x, y, tallest = [], 0, top, 0
     for panel in panels:
         if x + panel.width > WIDTH:
-            x, y = 0, y + HEIGHT
-        places.append(GridPos(h=HEIGHT, w=panel.width, x=x, y=y))
-        x += panel.width
-    return places, y + HEIGHT
+            x, y, tallest = 0, y + tallest, 0
+        places.append(GridPos(h=panel.height, w=panel.width, x=x, y=y))
+        x, tallest = x + panel.width, max(tallest, panel.height)
+    return places, y + tallest
 
 
 def _label_variable(name: str, query: str, *, is_multi: bool) -> Any:
@@ -151,6 +269,16 @@ def _label_variable(name: str, query: str, *, is_multi: bool) -> Any:
 def _annotation(name: str, expr: str, colour: str) -> Any:
     made = dashboard.AnnotationQuery().name(name).datasource(_SOURCE).enable(True)
     return made.expr(expr).icon_color(colour)
+
+
+def _typed_in(variable: Variable) -> Any:
+    if not variable.choices:
+        box = dashboard.TextBoxVariable(variable.name).label(variable.label)
+        return box.default_value(variable.value)
+    values = ",".join(f"{text} : {value}" for text, value in variable.choices)
+    text = next(text for text, value in variable.choices if value == variable.value)
+    made = dashboard.CustomVariable(variable.name).label(variable.label).values(values)
+    return made.current(VariableOption(selected=True, text=text, value=variable.value))
 
 
 def document(page: Page) -> str:
@@ -191,12 +319,10 @@ def document(page: Page) -> str:
             )
         )
     )
+    if any(panel.is_of_logs for panel in page.panels):
+        made.with_variable(dashboard.DatasourceVariable("logs").label("logs").type("loki"))
     for variable in page.variables:
-        made.with_variable(
-            dashboard.TextBoxVariable(variable.name)
-            .label(variable.label)
-            .default_value(variable.value)
-        )
+        made.with_variable(_typed_in(variable))
     top = 0
     for title, panels in page.rows:
         made.with_row(

@@ -15,9 +15,14 @@ def rate_of(family: str, by: str = "", more: str = "") -> str:
 
 def quantile(share: float, family: str, by: str = "", window: str = RATE) -> str:
     labels = f"le,{by}" if by else "le"
-    return (
-        f"histogram_quantile({share}, sum by ({labels}) (rate({family}_bucket{{{APP}}}{window})))"
-    )
+    rates = f"sum by ({labels}) (rate({family}_bucket{{{APP}}}{window}))"
+    # Without an observation it is NaN, and the legend would have a name without a line.
+    return f"histogram_quantile({share}, {rates}) >= 0"
+
+
+def some(expr: str, label: str) -> str:
+    """The series that are not 0; one called `none` is always there, so that a quiet panel is not empty."""
+    return f'({expr}) > 0 or label_replace(vector(0), "{label}", "none", "", "")'
 
 
 def of(family: str, more: str = "") -> str:

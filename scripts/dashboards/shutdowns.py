@@ -5,6 +5,13 @@ from __future__ import annotations
 from scripts.dashboards.panels import Page, Panel, Query
 from scripts.dashboards.queries import of, quantile
 
+
+def _histogram(name: str, title: str, text: str, family: str) -> Panel:
+    buckets = f"round(sum by (le) (increase({of(f'{family}_bucket')}[$__range])))"
+    query = Query(buckets, "{{le}}")
+    return Panel(name, title, text, "short", (query,), kind="histogram")
+
+
 SHUTDOWNS = Page(
     "ws-shutdowns",
     "WebSocket cluster: shutdowns and deployments",
@@ -38,6 +45,12 @@ SHUTDOWNS = Page(
                             "{{phase}}",
                         ),
                     ),
+                ),
+                _histogram(
+                    "shutdown-histogram",
+                    "Shutdowns, by their time",
+                    "How many took up to so many seconds, and more than the bar above, in the time shown.",
+                    "app_shutdown_duration_seconds",
                 ),
                 Panel(
                     "worker-exits",
@@ -93,6 +106,12 @@ SHUTDOWNS = Page(
                         )
                         for share in (0.5, 0.95)
                     ),
+                ),
+                _histogram(
+                    "startup-histogram",
+                    "Starts, by their time",
+                    "How many took up to so many seconds, and more than the bar above, in the time shown.",
+                    "app_startup_duration_seconds",
                 ),
             ),
         ),

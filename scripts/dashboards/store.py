@@ -5,6 +5,8 @@ from __future__ import annotations
 from scripts.dashboards.panels import Page, Panel, Query
 from scripts.dashboards.queries import RATE, of, rate_of
 
+# 0 until a worker has heard its first one.
+_CANARY = of("app_broker_last_message_timestamp_seconds")
 _REDIS = '{job="redis"}'
 _NGINX = '{job="nginx"}'
 
@@ -27,13 +29,13 @@ _EXPORTERS = (
                 "Used, and the limit (maxmemory): a store that is full evicts keys that have a time to live.",
                 "bytes",
                 Query(f"redis_memory_used_bytes{_REDIS}", "used"),
-                Query(f"redis_memory_max_bytes{_REDIS}", "limit"),
+                Query(f"redis_memory_max_bytes{_REDIS} > 0", "limit"),
             ),
             _redis(
                 "redis-commands",
                 "Commands of the store",
                 "Processed per second. One core does some ten thousand: then it is time for more shards.",
-                "reqps",
+                "ops",
                 Query(f"rate(redis_commands_processed_total{_REDIS}{RATE})", "commands"),
             ),
             _redis(
@@ -113,37 +115,38 @@ STORE = Page(
                 Panel(
                     "broker",
                     "Broker",
-                    "1 while every connection to the broker works, and how long ago the worker that is furthest behind has"
-                    " heard its own canary. BrokerDisconnected and BrokerDeaf fire otherwise.",
+                    "1 while every connection of a replica to the broker works. BrokerDisconnected fires at 0.",
                     "short",
-                    (
-                        Query(f"min by (instance) ({of('app_broker_up')})", "{{instance}} up"),
-                        Query(
-                            f"timestamp({of('app_broker_last_message_timestamp_seconds')})"
-                            f" - {of('app_broker_last_message_timestamp_seconds')}",
-                            "{{instance}} seconds since its canary",
-                        ),
-                    ),
+                    (Query(f"min by (instance) ({of('app_broker_up')})", "{{instance}}"),),
+                ),
+                Panel(
+                    "broker-canary",
+                    "Since the last canary",
+                    "How long ago the worker that is furthest behind has heard its own canary, which it publishes about once a"
+                    " second. Above a minute fires BrokerDeaf.",
+                    "s",
+                    (Query(f"timestamp({_CANARY} > 0) - ({_CANARY} > 0)", "{{instance}}"),),
+                    limits=(60,),
                 ),
                 Panel(
                     "publications",
                     "Publications",
                     "Accepted by the broker from this service's clients and backends.",
-                    "reqps",
+                    "mps",
                     (Query(rate_of("app_publications_total"), "published"),),
                 ),
                 Panel(
                     "recoveries",
                     "Recoveries",
                     "Attempts of subscriptions to get what they have missed.",
-                    "reqps",
+                    "ops",
                     (Query(rate_of("app_recoveries_total", "result"), "{{result}}"),),
                 ),
                 Panel(
                     "stream-reads",
                     "Reads of streams",
                     "Sent at once, queued, dropped as their client had gone, cut at their limit of bytes.",
-                    "reqps",
+                    "rps",
                     (Query(rate_of("app_stream_reads_total", "result"), "{{result}}"),),
                 ),
             ),

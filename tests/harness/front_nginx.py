@@ -21,13 +21,28 @@ from tests.harness.waiting import until_async
 
 
 class FrontNginx:
-    """One nginx; an async context manager that accepts clients inside the block."""
+    """One nginx; an async context manager that accepts clients inside the block.
 
-    def __init__(self, directory: Path, replicas: list[Cluster]) -> None:
+    Args:
+        program: its path; the product's own if it is empty.
+        has_status: it serves /stub_status at `status_port`, which not every nginx can.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        replicas: list[Cluster],
+        *,
+        program: str = "",
+        has_status: bool = False,
+    ) -> None:
         self._directory = directory
         self._replicas = replicas
         self._process: subprocess.Popen[bytes] | None = None
-        self.port = free_ports(1)
+        self._program = program
+        self._has_status = has_status
+        self.port = free_ports(2)
+        self.status_port = self.port + 1
 
     def _configuration(self) -> str:
         workers = [
@@ -43,6 +58,7 @@ class FrontNginx:
             file_limit=4096,
             user=unprivileged_user(),
             access_log="access.log",
+            status_listen=f"127.0.0.1:{self.status_port}" if self._has_status else "",
         )
         return render(settings)
 
@@ -53,7 +69,7 @@ class FrontNginx:
         (self._directory / "nginx.conf").write_text(self._configuration())
         with (self._directory / "nginx.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [nginx_program(), "-p", str(self._directory), "-c", "nginx.conf", "-e", "stderr"],
+                [self._program or nginx_program(), "-p", str(self._directory), "-c", "nginx.conf", "-e", "stderr"],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

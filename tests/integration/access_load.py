@@ -17,7 +17,6 @@ from typing import Any
 import jwt
 
 from tests.harness.client import Client, NoReply, ReplyError
-from tests.harness.cluster import Cluster
 
 API_KEY = "a key of the server API for tests of dashboards"
 TOKEN_KEY = "a key of tokens for the tests of the dashboards"
@@ -57,10 +56,10 @@ def write_application(folder: Path) -> Path:
 
 
 @contextlib.asynccontextmanager
-async def access_load(cluster: Cluster) -> AsyncIterator[None]:
-    """Call, publish, refuse and refresh for the length of the block."""
-    client = await Client(cluster.port, name="caller").start()
-    task = asyncio.create_task(_repeat(client, cluster))
+async def access_load(port: int) -> AsyncIterator[None]:
+    """Call, publish, refuse and refresh for the length of the block, at the port for clients."""
+    client = await Client(port, name="caller").start()
+    task = asyncio.create_task(_repeat(client, port))
     try:
         yield
         # What ended it is why nothing was shown.
@@ -72,7 +71,7 @@ async def access_load(cluster: Cluster) -> AsyncIterator[None]:
         await client.close()
 
 
-async def _repeat(client: Client, cluster: Cluster) -> None:
+async def _repeat(client: Client, port: int) -> None:
     while True:
         for method, params in (
             ("rpc", {"method": "late", "data": 1}),
@@ -83,8 +82,8 @@ async def _repeat(client: Client, cluster: Cluster) -> None:
                 await client.call(method, params)
         for key, channel in ((API_KEY, "of-a-backend"), (API_KEY, "none:x"), ("wrong", "x")):
             with contextlib.suppress(OSError, http.client.HTTPException):
-                await asyncio.to_thread(_publish, cluster.port, key, channel)
-        await _fail_to_refresh(cluster)
+                await asyncio.to_thread(_publish, port, key, channel)
+        await _fail_to_refresh(port)
         await asyncio.sleep(_PAUSE_SECONDS)
 
 
@@ -102,8 +101,8 @@ def _token(key: str) -> str:
     return jwt.encode({"sub": "42", "exp": int(time.time()) + 3600}, key, "HS256")
 
 
-async def _fail_to_refresh(cluster: Cluster) -> None:
-    client = Client(cluster.port, connect_request={"token": _token(TOKEN_KEY)})
+async def _fail_to_refresh(port: int) -> None:
+    client = Client(port, connect_request={"token": _token(TOKEN_KEY)})
     try:
         with contextlib.suppress(ReplyError, NoReply, TimeoutError):
             await client.start(5)

@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import json
 import math
-import re
 import urllib.parse
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ import pytest
 
 from scripts.dashboards.applications import APPLICATIONS
 from scripts.dashboards.pages import PAGES
+from tests.drawing.frames import interpolated
 from tests.harness.cluster import Cluster, http_get
 from tests.harness.crowd import Crowd, Size
 from tests.harness.waiting import until_async
@@ -31,13 +31,14 @@ VARIABLES = {
     "job": "websocket-app",
     "instance": ".*",
     "__rate_interval": "1m",
+    "__range": "5m",
     **{one.name: one.value for page in PAGES for one in page.variables},
 }
 QUERIES = {
     f"{page.uid}/{panel.name}/{number}": query.expr
     for page in PAGES
     for panel in page.panels
-    if not panel.job
+    if not panel.job and not panel.is_of_logs
     for number, query in enumerate(panel.queries)
 }
 # Whose load is such that 0 is no answer.
@@ -51,7 +52,7 @@ def has_data(name: str, result: list[dict[str, Any]]) -> bool:
 
 
 def filled_in(expr: str) -> str:
-    return re.sub(r"\$\{?(\w+)\}?", lambda found: VARIABLES[found[1]], expr)
+    return interpolated(expr, VARIABLES)
 
 
 async def asked(monitoring: Monitoring, expr: str) -> list[dict[str, Any]]:
@@ -70,7 +71,7 @@ async def test_every_query_returns_data(tmp_path: Path):
         tmp_path / "cluster", workers=SIZE.workers, config=CONFIG, modules=modules
     ) as cluster:
         monitoring = Monitoring(tmp_path, apps=(cluster.admin_port,), compress=COMPRESS)
-        async with monitoring, access_load(cluster):
+        async with monitoring, access_load(cluster.port):
             crowd = Crowd(cluster.client_port, SIZE)
             try:
                 await crowd.gather()

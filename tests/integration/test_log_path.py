@@ -1,33 +1,36 @@
 """A line of the application as Alloy labels it, in a server that speaks Loki's push API.
 
-Alloy and Loki cannot be had where the tests run. This test reads the stages of docker/alloy/config.alloy and
-does what they say; the server is VictoriaLogs, which a Go toolchain builds.
+Alloy cannot be had where the tests run: the stages of docker/alloy/config.alloy are read, and done. One server is
+VictoriaLogs, which a Go toolchain builds; the other is Loki itself, where LOKI or PATH names one: it takes
+docker/loki.yml, and answers what the dashboard of logs asks.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
+import signal
 import subprocess
+import time
 import urllib.parse
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import aiohttp
 import pytest
 
+from scripts.dashboards.log_lines import LOGS
+from tests.drawing.frames import interpolated
 from tests.harness.cluster import Cluster
 from tests.harness.processes import free_ports
 from tests.harness.waiting import until_async
-from tests.rules.test_logging import block
+from tests.integration.log_lines import CONFIGURATION, entry, loki
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
+VARIABLES = {"instance": ".*", "level": ".*", "search": "", "__auto": "10s", "__range": "10m"}
 MODULE = "github.com/VictoriaMetrics/VictoriaLogs/app/victoria-logs@v1.52.1"
 
 
@@ -78,30 +81,6 @@ async def log_server(program: str, folder: Path) -> AsyncIterator[str]:
         process.wait(30)
 
 
-def stage_values(name: str) -> list[str]:
-    return re.findall(r'(\w+) += ""', block(name))
-
-
-def entry(line: str, discovered: dict[str, str]) -> dict[str, Any]:
-    """One stream of the push API with one line, as the stages of config.alloy make it."""
-    try:
-        fields = json.loads(line)
-    except ValueError:
-        fields = {}
-    labels = discovered | {
-        name: fields[name] for name in stage_values("stage.labels") if name in fields
-    }
-    kept = set(re.findall(r'"(\w+)"', block("stage.label_keep")))
-    when = datetime.fromisoformat(fields["ts"]) if "ts" in fields else datetime.now().astimezone()
-    metadata = {
-        name: fields[name] for name in stage_values("stage.structured_metadata") if name in fields
-    }
-    return {
-        "stream": {name: text for name, text in labels.items() if name in kept},
-        "values": [[str(round(when.timestamp() * 1e9)), line, metadata]],
-    }
-
-
 async def test_a_line_is_found_by_the_labels_of_the_metrics_and_by_its_event(
     victoria_logs: str, tmp_path: Path
 ):
@@ -144,3 +123,42 @@ async def test_a_line_is_found_by_the_labels_of_the_metrics_and_by_its_event(
         assert all(text.count('="') <= 3 and "not kept" not in text for text in streams_seen)
         # A line that is not JSON has the labels that Alloy found with its container.
         assert [one["_msg"] for one in await found('{instance="ws-cluster-app-1"}')] == ["not JSON"]
+
+
+@pytest.fixture(scope="module")
+def loki_program() -> str:
+    found = os.environ.get("LOKI") or shutil.which("loki")
+    if not found:
+        pytest.skip("no loki on PATH, and LOKI names none")
+    return found
+
+
+def test_loki_accepts_the_configuration(loki_program: str):
+    command = [loki_program, f"-config.file={CONFIGURATION}", "-verify-config"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert done.returncode == 0, done.stderr
+    assert "config is valid" in done.stderr + done.stdout
+
+
+async def test_loki_answers_what_the_dashboard_of_logs_asks(loki_program: str, tmp_path: Path):
+    began = time.time()
+    async with Cluster(tmp_path / "cluster", workers=2) as cluster:
+        os.kill(cluster.workers()[0].pid, signal.SIGKILL)
+        await cluster.shows("app_worker_restarts_total", 1, 30, reason="crash")
+    lines = [line for line in cluster.log_path.read_text().splitlines() if line.startswith("{")]
+    other = entry("not JSON", {"service": "valkey", "instance": "ws-cluster-valkey-1"})
+    async with loki(loki_program, tmp_path / "loki") as server:
+        discovered = {"service": "app", "instance": "ws-cluster-app-1", "id": "not kept"}
+        await server.push([*(entry(line, discovered) for line in lines), other])
+        for panel in LOGS.panels:
+            if panel.is_of_logs:
+                step = 0.0 if panel.kind == "bars" else 1.0
+                for query in panel.queries:
+                    expr = interpolated(query.expr, VARIABLES)
+                    data = await server.ask(expr, began, time.time() + 1, step)
+                    assert data["result"], (panel.name, expr)
+        found = await server.ask(
+            '{service="app"} | event="child_exited"', began, time.time() + 1, 1
+        )
+        [message] = {value[1] for one in found["result"] for value in one["values"]}
+        assert json.loads(message)["event"] == "child_exited"

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import json
 import re
+import urllib.parse
 from typing import Any
 
 import pytest
+import yaml
 
 from scripts.dashboards.__main__ import FOLDER
+from scripts.dashboards.alerting import ALERTS
+from scripts.dashboards.log_lines import LOGS
 from scripts.dashboards.pages import PAGES
 from scripts.dashboards.panels import WIDTH, Page, Panel, document, panel_id
+from tests.rules.test_logging import LABELS
 from tests.rules.test_square import SQUARE
+
+DATA_SOURCES = FOLDER.parent / "provisioning" / "datasources"
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[page.uid for page in PAGES])
 PANELS = [(page, panel) for page in PAGES for panel in page.panels]
 every_panel = pytest.mark.parametrize(
     ("page", "panel"), PANELS, ids=[f"{page.uid}/{panel.name}" for page, panel in PANELS]
 )
-UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps"}
+UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps", "ops", "rps", "mps"}
 #: What Grafana puts in, beside the variables of the page.
-BUILT_IN = {"__rate_interval"}
+BUILT_IN = {"__rate_interval", "__range", "__auto", "__data", "__value"}
 
 
 def written(page: Page) -> dict[str, Any]:
@@ -56,7 +63,7 @@ def test_the_variables_that_queries_use_are_declared(page: Page):
     document_ = written(page)
     declared = {one["name"] for one in document_["templating"]["list"]} | BUILT_IN
     text = json.dumps(document_["panels"])
-    assert set(re.findall(r"\$\{?(\w+)", text)) <= declared
+    assert set(re.findall(r"\$\{?([a-z_]\w*)", text)) <= declared
 
 
 @every_panel
@@ -76,3 +83,42 @@ def test_the_panel_of_an_alert_says_so(alert: str):
     wanted = SQUARE["alerts"][alert]["panel"]
     [panel] = {panel for _, panel in PANELS if panel.name == wanted}
     assert re.search(rf"\b{alert}\b", panel.text)
+
+
+def links_of_alerts() -> list[str]:
+    """The addresses to which the names of alerts lead."""
+    [table] = [one for one in written(ALERTS)["panels"] if one["id"] == panel_id("alerts-active")]
+    return [
+        link["url"]
+        for override in table["fieldConfig"]["overrides"]
+        for given in override["properties"]
+        if given["id"] == "links"
+        for link in given["value"]
+    ]
+
+
+def test_an_alert_leads_to_the_log_lines_around_it_and_to_its_runbook():
+    logs, explore, runbook = links_of_alerts()
+    assert logs.startswith(f"/d/{LOGS.uid}?from=")
+    assert runbook == "${runbooks}/${__value.raw}"
+    address = urllib.parse.urlsplit(explore)
+    [panes] = urllib.parse.parse_qs(address.query)["panes"]
+    [pane] = json.loads(panes).values()
+    provisioned = yaml.safe_load((DATA_SOURCES / "loki.yml").read_text())["datasources"][0]
+    assert pane["datasource"] == provisioned["uid"]
+    assert pane["queries"][0]["datasource"] == {"type": "loki", "uid": provisioned["uid"]}
+    assert pane["queries"][0]["expr"] == '{service="app"}'
+    # The columns of the times, by the names that the table gives them.
+    titles = {column.title for panel in ALERTS.panels for column in panel.columns}
+    for moment in ("from", "to"):
+        assert pane["range"][moment] == f"${{__data.fields.{moment}.numeric}}"
+        assert f"{moment}=${{__data.fields.{moment}.numeric}}" in logs
+        assert moment in titles
+
+
+@every_panel
+def test_queries_name_the_labels_that_log_lines_have(page: Page, panel: Panel):
+    if panel.is_of_logs:
+        for query in panel.queries:
+            [selector] = re.findall(r"\{(.*?)\}", query.expr)
+            assert set(re.findall(r"(\w+)[!=]", selector)) <= LABELS

@@ -1,0 +1,74 @@
+"""Draws dashboards with Grafana's components in Chromium."""
+
+from __future__ import annotations
+
+import subprocess
+import urllib.parse
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from tests.console.browser import chromium, visit
+from tests.drawing.answers import Document
+
+if TYPE_CHECKING:
+    from playwright.async_api import Route
+
+HERE: Final = Path(__file__).resolve().parent
+#: Icons, which the components load by their addresses.
+PUBLIC: Final = HERE / "node_modules" / "@grafana" / "ui" / "dist"
+_ADDRESS: Final = "http://drawing.invalid/"
+_HTML: Final = (
+    "<!doctype html><meta charset=utf-8><link rel=icon href=data:,><link rel=stylesheet href=page.css>"
+    "<body><div id=root></div><script src=page.js></script>"
+)
+_KINDS: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+
+
+def bundle(folder: Path) -> None:
+    """Make page.js and page.css of page.jsx.
+
+    Raises:
+        SystemExit: the packages are not installed.
+    """
+    if not (HERE / "node_modules" / ".bin" / "esbuild").exists():
+        raise SystemExit("the packages of tests/drawing are not installed: make dashboards-drawn")
+    command = ["npm", "run", "--silent", "build", "--", f"--outdir={folder}"]
+    subprocess.run(command, cwd=HERE, check=True)
+
+
+async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> None:
+    """Draw each document as a PNG of its name.
+
+    Args:
+        folder: where page.js and page.css are.
+
+    Raises:
+        SystemExit: the browser has reported errors, or a panel says that it has no data.
+    """
+    (folder / "index.html").write_text(_HTML, encoding="utf-8")
+
+    async def serve(route: Route) -> None:
+        name = urllib.parse.urlsplit(route.request.url).path.lstrip("/") or "index.html"
+        path = (PUBLIC if name.startswith("public/") else folder) / name
+        kind = _KINDS.get(path.suffix, "text/html")
+        if path.is_file():
+            await route.fulfill(body=path.read_bytes(), content_type=kind)
+        else:
+            await route.fulfill(status=404)
+
+    wrong = []
+    async with chromium() as browser:
+        size = {"width": 1500, "height": 900}
+        async with visit(browser, "about:blank", viewport=size) as seen:
+            await seen.page.route(f"{_ADDRESS}**", serve)
+            await seen.page.goto(_ADDRESS)
+            for name, document in documents.items():
+                await seen.page.evaluate("document => window.draw(document)", document)
+                await seen.page.wait_for_load_state("networkidle")
+                empty = await seen.page.locator(".no-data").count()
+                wrong += [f"{name}: {empty} panels without data"] if empty else []
+                drawn = seen.page.locator("#dashboard")
+                await drawn.screenshot(path=str(pictures / f"{name}.png"))
+            wrong += [one for one in seen.problems if one.startswith("error")]
+    if wrong:
+        raise SystemExit("\n".join(wrong))
