@@ -149,6 +149,7 @@ def panel_id(name: str) -> int:
 
 
 def _colours(panel: Panel) -> Any:
+    colours: tuple[str, ...]
     if panel.floors:
         values, colours = panel.floors, ("red", "yellow", "green")
     else:
