@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conformance.sdk_browser import ORIGINS
 from tests.conformance.sdk_clients import SDKS, Refused, Sdk
 from tests.harness.cluster import Cluster
 from tests.harness.ledger import Ledger
@@ -113,7 +114,10 @@ class SdkCrowd:
 async def cluster_with_sdks(
     sdk: Sdk, directory: Path, *, redis_urls: tuple[str, ...] = ()
 ) -> AsyncIterator[tuple[Cluster, SdkCrowd]]:
-    async with Cluster(directory / "run", workers=3, redis_urls=redis_urls) as cluster:
+    config = {"client": {"allowed_origins": [ORIGINS]}}
+    async with Cluster(
+        directory / "run", workers=3, config=config, redis_urls=redis_urls
+    ) as cluster:
         crowd = SdkCrowd(sdk, f"ws://127.0.0.1:{cluster.port}/connection/websocket")
         await crowd.gather()
         await crowd.traffic()
