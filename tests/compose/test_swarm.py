@@ -32,7 +32,7 @@ class Swarm:
 
     def __init__(self, folder: Path) -> None:
         self.port = free_ports(1)
-        self.name = f"ws-cluster-test-{os.getpid()}"
+        self.name = f"ws-cluster-swarm-{os.getpid()}"
         self._more = folder / "story.yml"
         story = yaml.safe_load(STORY.read_text(encoding="utf-8"))["services"]["app"]
         story["deploy"] = {"update_config": {"monitor": "5s", "delay": "0s"}}
@@ -110,6 +110,8 @@ async def swarm(stack: Stack, tmp_path: Path) -> AsyncIterator[Swarm]:
         pytest.skip(
             "the engine is not the tests' own: it is not made a swarm, or a place of its data"
         )
+    # Compose's networks have their addresses and names from the same engine, which leaves the swarm in the end.
+    await stack.down()
     if not is_one:
         docker("swarm", "init", "--advertise-addr", address)
     swarm = Swarm(tmp_path)
