@@ -371,3 +371,53 @@ def test_one_connection_of_few_may_be_closed_in_a_minute():
         balance.heard("b", WorkerLoad(0), now)
         closed += balance.to_close(WorkerLoad(20 - closed), now)
     assert 1 <= closed <= 4
+
+
+def test_another_worker_ends_the_long_waits_after_attempts_in_vain():
+    """Where all came back, connections may now go to the new one."""
+    simulation = Simulation([200, 0])
+    simulation.choose = lambda before: before
+    simulation.run(3600)
+    balance = simulation.workers[0].balance
+    assert balance.attempts_in_vain > 1
+    simulation.add()
+    simulation.run(10)
+    assert balance.attempts_in_vain == 0
+
+
+def test_a_worker_does_not_go_below_a_mean_that_is_no_whole_number():
+    balance = Balance("a", RULES)
+    for now in range(300):
+        own, others = (20, (0, 0)) if now < 60 else (7, (5, 7))
+        for uid, other in zip("bc", others, strict=True):
+            balance.heard(uid, WorkerLoad(other), now)
+        count = balance.to_close(WorkerLoad(own), now)
+        # The mean is 6.3, and one worker is still further from it than 1.
+        assert now < 60 or count == 0
+
+
+def test_an_attempt_closes_twice_the_surplus_and_then_waits():
+    balance = Balance("a", RULES)
+    now, closed = first_close(balance, 1000, 0)
+    quiet = 0
+    while quiet < RULES.after_seconds:
+        now += 1
+        balance.heard("b", WorkerLoad(0), now)
+        count = balance.to_close(WorkerLoad(1000), now)
+        closed += count
+        quiet = 0 if count else quiet + 1
+    assert closed == 2 * 500
+
+
+def test_much_cpu_moves_nothing_from_a_worker_that_is_hardly_above_the_mean():
+    simulation = Simulation([1030, 985, 985])
+    simulation.workers[0].cpu = 0.9
+    simulation.run(300)
+    assert simulation.closed == 0
+
+
+def test_what_chance_does_to_small_numbers_moves_nothing():
+    """20 of 100 are more than the threshold, and no more than a random choice makes."""
+    simulation = Simulation([120, 100, 80])
+    simulation.run(300)
+    assert simulation.closed == 0
