@@ -48,6 +48,7 @@ async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> 
         SystemExit: the browser has reported errors, or a panel says that it has no data.
     """
     (folder / "index.html").write_text(_HTML, encoding="utf-8")
+    wrong: list[str] = []
 
     async def serve(route: Route) -> None:
         name = urllib.parse.urlsplit(route.request.url).path.lstrip("/") or "index.html"
@@ -56,9 +57,9 @@ async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> 
         if path.is_file():
             await route.fulfill(body=path.read_bytes(), content_type=kind)
         else:
+            wrong.append(f"{name} is not there")
             await route.fulfill(status=404)
 
-    wrong = []
     async with chromium() as browser:
         size = {"width": 1500, "height": 900}
         async with visit(browser, "about:blank", viewport=size) as seen:
