@@ -144,6 +144,7 @@ ALERTS = Page(
                             "{{group}}",
                         ),
                     ),
+                    width=8,
                 ),
                 Panel(
                     "rule-failures",
@@ -161,6 +162,7 @@ ALERTS = Page(
                             "{{group}}",
                         ),
                     ),
+                    width=8,
                 ),
                 Panel(
                     "alertmanagers",
@@ -168,6 +170,7 @@ ALERTS = Page(
                     "None fires NotConnectedToAlertmanager.",
                     "short",
                     (Query("max (prometheus_notifications_alertmanagers_discovered)", "known"),),
+                    width=8,
                 ),
             ),
         ),

@@ -149,12 +149,10 @@ def panel_id(name: str) -> int:
 
 
 def _colours(panel: Panel) -> Any:
-    colours: tuple[str, ...]
+    values: tuple[float, ...] = panel.limits
+    colours = ["green", "red"] if len(values) == 1 else ["green", "yellow", "red"]
     if panel.floors:
-        values, colours = panel.floors, ("red", "yellow", "green")
-    else:
-        values = panel.limits
-        colours = ("green", "red") if len(values) == 1 else ("green", "yellow", "red")
+        values, colours = panel.floors, ["red", "yellow", "green"]
     steps = [
         Threshold(value=value, color=colour)
         for value, colour in zip((None, *values), colours, strict=False)

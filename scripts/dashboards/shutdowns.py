@@ -9,7 +9,7 @@ from scripts.dashboards.queries import of, quantile
 def _histogram(name: str, title: str, text: str, family: str) -> Panel:
     buckets = f"round(sum by (le) (increase({of(f'{family}_bucket')}[$__range])))"
     query = Query(buckets, "{{le}}")
-    return Panel(name, title, text, "short", (query,), kind="histogram")
+    return Panel(name, title, text, "short", (query,), kind="histogram", height=12)
 
 
 SHUTDOWNS = Page(
@@ -45,12 +45,6 @@ SHUTDOWNS = Page(
                             "{{phase}}",
                         ),
                     ),
-                ),
-                _histogram(
-                    "shutdown-histogram",
-                    "Shutdowns, by their time",
-                    "How many took up to so many seconds, and more than the bar above, in the time shown.",
-                    "app_shutdown_duration_seconds",
                 ),
                 Panel(
                     "worker-exits",
@@ -106,6 +100,17 @@ SHUTDOWNS = Page(
                         )
                         for share in (0.5, 0.95)
                     ),
+                ),
+            ),
+        ),
+        (
+            "How long they took",
+            (
+                _histogram(
+                    "shutdown-histogram",
+                    "Shutdowns, by their time",
+                    "How many took up to so many seconds, and more than the bar above, in the time shown.",
+                    "app_shutdown_duration_seconds",
                 ),
                 _histogram(
                     "startup-histogram",

@@ -134,6 +134,7 @@ STORE = Page(
                     "Accepted by the broker from this service's clients and backends.",
                     "mps",
                     (Query(rate_of("app_publications_total"), "published"),),
+                    width=8,
                 ),
                 Panel(
                     "recoveries",
@@ -141,6 +142,7 @@ STORE = Page(
                     "Attempts of subscriptions to get what they have missed.",
                     "ops",
                     (Query(rate_of("app_recoveries_total", "result"), "{{result}}"),),
+                    width=8,
                 ),
                 Panel(
                     "stream-reads",
@@ -148,6 +150,7 @@ STORE = Page(
                     "Sent at once, queued, dropped as their client had gone, cut at their limit of bytes.",
                     "rps",
                     (Query(rate_of("app_stream_reads_total", "result"), "{{result}}"),),
+                    width=8,
                 ),
             ),
         ),

@@ -9,6 +9,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from scripts.dashboards.__main__ import FOLDER
 from scripts.dashboards.pages import PAGES
 from tests.console.browser import missing
 from tests.drawing.answers import Document, collected
@@ -34,6 +35,10 @@ def main() -> None:
         folder = Path(name)
         if arguments.load:
             documents = json.loads(arguments.load.read_text(encoding="utf-8"))
+            # Another place or unit is drawn, and another query would have no answer.
+            for document in documents.values():
+                path = FOLDER / f"{document['dashboard']['uid']}.json"
+                document["dashboard"] = json.loads(path.read_text(encoding="utf-8"))
         else:
             documents = asyncio.run(answers_of_a_cluster(folder))
         if arguments.save:

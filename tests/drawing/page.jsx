@@ -352,21 +352,23 @@ function Dashboard({ dashboard, values, range, annotations, drawn }) {
 
 let root;
 
-window.draw = async ({ dashboard, values, range, panels, annotations }) => {
+async function drawOnce({ dashboard, values, range, panels, annotations }) {
   const from = dateTime(range.from);
   const to = dateTime(range.to);
-  const timeRange = { from, to, raw: { from, to } };
   const drawn = [];
   for (const panel of dashboard.panels) {
     drawn.push({ panel, frames: panel.type === "row" ? [] : await framesOf(panel, panels[panel.id] ?? [], values) });
   }
   root?.unmount();
   root = createRoot(document.getElementById("root"));
-  const shown = <Dashboard {...{ dashboard, values, annotations, drawn }} range={timeRange} />;
+  const shown = <Dashboard {...{ dashboard, values, annotations, drawn }} range={{ from, to, raw: { from, to } }} />;
   flushSync(() => root.render(shown));
-  // Canvases measure their texts: once the font is there, they are drawn again.
+}
+
+window.draw = async (given) => {
+  await drawOnce(given);
+  // Canvases measure their texts: once the font is there, all is drawn again. From new frames, because
+  // components mark those that they have filled with gaps.
   await document.fonts.ready;
-  root.unmount();
-  root = createRoot(document.getElementById("root"));
-  flushSync(() => root.render(shown));
+  await drawOnce(given);
 };

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 HERE: Final = Path(__file__).resolve().parent
 #: Icons, which the components load by their addresses.
 PUBLIC: Final = HERE / "node_modules" / "@grafana" / "ui" / "dist"
+# The page has 13 MB of scripts.
+_LOAD_WITHIN_MS: Final = 180_000
 _ADDRESS: Final = "http://drawing.invalid/"
 _HTML: Final = (
     "<!doctype html><meta charset=utf-8><link rel=icon href=data:,><link rel=stylesheet href=page.css>"
@@ -46,6 +48,7 @@ async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> 
         SystemExit: the browser has reported errors, or a panel says that it has no data.
     """
     (folder / "index.html").write_text(_HTML, encoding="utf-8")
+    wrong: list[str] = []
 
     async def serve(route: Route) -> None:
         name = urllib.parse.urlsplit(route.request.url).path.lstrip("/") or "index.html"
@@ -54,14 +57,14 @@ async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> 
         if path.is_file():
             await route.fulfill(body=path.read_bytes(), content_type=kind)
         else:
+            wrong.append(f"{name} is not there")
             await route.fulfill(status=404)
 
-    wrong = []
     async with chromium() as browser:
         size = {"width": 1500, "height": 900}
         async with visit(browser, "about:blank", viewport=size) as seen:
             await seen.page.route(f"{_ADDRESS}**", serve)
-            await seen.page.goto(_ADDRESS)
+            await seen.page.goto(_ADDRESS, timeout=_LOAD_WITHIN_MS)
             for name, document in documents.items():
                 await seen.page.evaluate("document => window.draw(document)", document)
                 await seen.page.wait_for_load_state("networkidle")

@@ -137,7 +137,6 @@ def test_loki_accepts_the_configuration(loki_program: str):
     command = [loki_program, f"-config.file={CONFIGURATION}", "-verify-config"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
     assert done.returncode == 0, done.stderr
-    assert "config is valid" in done.stderr + done.stdout
 
 
 async def test_loki_answers_what_the_dashboard_of_logs_asks(loki_program: str, tmp_path: Path):
