@@ -44,6 +44,16 @@ async def test_clients_connect_over_tls_and_a_renewal_moves_nobody(stack: Stack,
             assert await serial_number(stack.https_port) == first
             how = ssl.create_default_context(cafile=names[0])
             url = f"wss://127.0.0.1:{stack.https_port}/connection/websocket"
+
+            async def has_a_worker() -> bool:
+                try:
+                    async with aiohttp.ClientSession() as session, session.ws_connect(url, ssl=how):
+                        return True
+                except aiohttp.WSServerHandshakeError as error:
+                    return error.status != 503
+
+            # A new nginx is healthy before Docker's DNS has told it where the replicas are.
+            await until_async(has_a_worker, 30, "nginx passes clients on")
             async with aiohttp.ClientSession() as session, session.ws_connect(url, ssl=how) as one:
                 await one.send_str('{"id":1,"connect":{}}')
                 assert "client" in json.loads(await one.receive_str())["connect"]
