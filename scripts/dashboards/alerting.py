@@ -144,7 +144,7 @@ ALERTS = Page(
                             "{{group}}",
                         ),
                     ),
-                    width=8,
+                    width=12,
                 ),
                 Panel(
                     "rule-failures",
@@ -162,7 +162,7 @@ ALERTS = Page(
                             "{{group}}",
                         ),
                     ),
-                    width=8,
+                    width=6,
                 ),
                 Panel(
                     "alertmanagers",
@@ -170,7 +170,7 @@ ALERTS = Page(
                     "None fires NotConnectedToAlertmanager.",
                     "short",
                     (Query("max (prometheus_notifications_alertmanagers_discovered)", "known"),),
-                    width=8,
+                    width=6,
                 ),
             ),
         ),

@@ -93,6 +93,29 @@ def _time_and_value(one: Mapping[str, Any], legend: str, expr: str, step: float)
     ]
 
 
+def with_gaps(frame: Frame) -> Frame:
+    """A frame of a series with an empty value after each point that is followed by none for a step.
+
+    Grafana's panel of graphs does this before it draws; the component itself does it for the first series only.
+    """
+    time, *others = frame["fields"]
+    step = time["config"].get("interval")
+    if not step:
+        return frame
+    times: list[int] = []
+    columns: list[list[Any]] = [[] for _ in others]
+    for at, when in enumerate(time["values"]):
+        if times and when - times[-1] > step:
+            times.append(times[-1] + round(step))
+            for column in columns:
+                column.append(None)
+        times.append(when)
+        for column, field in zip(columns, others, strict=True):
+            column.append(field["values"][at])
+    filled = [{**field, "values": column} for field, column in zip(others, columns, strict=True)]
+    return {**frame, "fields": [{**time, "values": times}, *filled]}
+
+
 def table_frame(result: Sequence[Mapping[str, Any]], ref: str, *, is_only: bool) -> Frame:
     """A vector as one frame with a column for each label, as the format `table` gives it.
 

@@ -4,8 +4,6 @@
 // variables, from and to in milliseconds, for each id of a panel its data frames, and the runs of annotations. What a Grafana server adds when
 // it loads a dashboard is added here: the defaults of a kind of panel, the lowest threshold, the defaults of fields.
 
-import "@fontsource/inter/400.css";
-import "@fontsource/inter/500.css";
 import {
   FieldConfigOptionsRegistry,
   ThemeContext,

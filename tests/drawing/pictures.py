@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.console.browser import chromium, visit
 from tests.drawing.answers import Document
+from tests.drawing.frames import with_gaps
 
 if TYPE_CHECKING:
     from playwright.async_api import Route
@@ -18,12 +19,23 @@ HERE: Final = Path(__file__).resolve().parent
 PUBLIC: Final = HERE / "node_modules" / "@grafana" / "ui" / "dist"
 # The page has 13 MB of scripts.
 _LOAD_WITHIN_MS: Final = 180_000
+_FONT_FILES: Final = HERE / "node_modules" / "@fontsource" / "inter" / "files"
+#: Fonts of Grafana's server, which are not in its package.
+_FONTS: Final = {
+    f"public/fonts/inter/Inter-{name}.woff2": _FONT_FILES / f"inter-latin-{weight}-normal.woff2"
+    for name, weight in (("Regular", 400), ("Medium", 500))
+}
 _ADDRESS: Final = "http://drawing.invalid/"
 _HTML: Final = (
     "<!doctype html><meta charset=utf-8><link rel=icon href=data:,><link rel=stylesheet href=page.css>"
     "<body><div id=root></div><script src=page.js></script>"
 )
-_KINDS: Final = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
+_KINDS: Final = {
+    ".js": "text/javascript",
+    ".css": "text/css",
+    ".svg": "image/svg+xml",
+    ".woff2": "font/woff2",
+}
 
 
 def bundle(folder: Path) -> None:
@@ -52,7 +64,7 @@ async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> 
 
     async def serve(route: Route) -> None:
         name = urllib.parse.urlsplit(route.request.url).path.lstrip("/") or "index.html"
-        path = (PUBLIC if name.startswith("public/") else folder) / name
+        path = _FONTS.get(name) or (PUBLIC if name.startswith("public/") else folder) / name
         kind = _KINDS.get(path.suffix, "text/html")
         if path.is_file():
             await route.fulfill(body=path.read_bytes(), content_type=kind)
@@ -66,7 +78,12 @@ async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> 
             await seen.page.route(f"{_ADDRESS}**", serve)
             await seen.page.goto(_ADDRESS, timeout=_LOAD_WITHIN_MS)
             for name, document in documents.items():
-                await seen.page.evaluate("document => window.draw(document)", document)
+                panels = {
+                    panel: [with_gaps(frame) for frame in frames]
+                    for panel, frames in document["panels"].items()
+                }
+                drawn_from = {**document, "panels": panels}
+                await seen.page.evaluate("document => window.draw(document)", drawn_from)
                 await seen.page.wait_for_load_state("networkidle")
                 empty = await seen.page.locator(".no-data").count()
                 wrong += [f"{name}: {empty} panels without data"] if empty else []

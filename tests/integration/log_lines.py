@@ -104,6 +104,8 @@ async def loki(program: str, folder: Path) -> AsyncIterator[Loki]:
         "grpc_listen_address": "127.0.0.1",
         "grpc_listen_port": port + 1,
     }
+    # Its parts find each other at the address of an interface otherwise, where it does not listen here.
+    config["common"]["instance_addr"] = "127.0.0.1"
     path = folder / "loki.yml"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
     with (folder / "loki.log").open("ab") as log:

@@ -21,6 +21,7 @@ from tests.drawing.frames import (
     series_frames,
     step_seconds,
     table_frame,
+    with_gaps,
 )
 
 
@@ -52,6 +53,15 @@ def test_a_series_has_times_in_milliseconds_and_the_step_as_its_interval():
 def test_no_number_is_a_gap_and_infinity_stays():
     [frame] = series_frames([series([(1, "NaN"), (2, "+Inf"), (3, "-1e3")])], "A", AUTO, "up", 1)
     assert frame["fields"][1]["values"] == [None, float("inf"), -1000.0]
+
+
+def test_a_pause_that_is_longer_than_a_step_is_a_gap():
+    points = [(0, "1"), (5, "2"), (20, "3"), (25, "4")]
+    [frame] = series_frames([series(points)], "A", "", "up", 5)
+    filled = columns(with_gaps(frame))
+    assert filled == {"Time": [0, 5000, 10000, 20000, 25000], "Value": [1, 2, None, 3, 4]}
+    [whole] = series_frames([series(points[:2])], "A", "", "up", 5)
+    assert with_gaps(whole) == whole
 
 
 def test_a_sample_is_a_series_of_one_point():
