@@ -6,11 +6,9 @@ import os
 import signal
 from pathlib import Path
 
-import psutil
-
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
-from tests.harness.processes import is_running
+from tests.harness.processes import accepted_connections, is_running
 from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until
 
@@ -21,12 +19,6 @@ COUNTERS = (
     "app_messages_total",
     "app_commands_total",
 )
-
-
-def connections(pid: int) -> int:
-    """How many clients a worker holds: it reaches its store through a unix socket."""
-    found = psutil.Process(pid).net_connections("tcp")
-    return sum(one.status == psutil.CONN_ESTABLISHED for one in found)
 
 
 def moves(crowd: Crowd) -> int:
@@ -54,7 +46,7 @@ async def test_scrape_sums_workers(tmp_path: Path):
         assert b"app_active_connections" in through_nginx.body
 
         victim = cluster.workers()[1]
-        held = connections(victim.pid)
+        held = accepted_connections(victim.pid, victim.slot)
         assert held
         os.kill(victim.pid, signal.SIGKILL)
         await until(lambda: not is_running(victim.pid), 5, "the worker has ended")

@@ -14,6 +14,8 @@ from pathlib import Path
 # Below the ephemeral range: no outgoing connection gets one of these before it is used.
 _FIRST_PORT, _LAST_PORT = 12000, 32000
 _MOST_PROCESSES = 8
+# __SO_ACCEPTCON of linux/net.h
+_ACCEPTS_CONNECTIONS = 1 << 16
 
 
 def free_ports(count: int) -> int:
@@ -54,6 +56,23 @@ def is_running(pid: int) -> bool:
         return _stat(pid)[0] not in "ZX"
     except OSError:
         return False
+
+
+def accepted_connections(pid: int, slot: int) -> int:
+    """How many connections of nginx a worker has accepted on its slot's unix socket."""
+    own = set()
+    for entry in Path(f"/proc/{pid}/fd").iterdir():
+        # It may have been closed meanwhile.
+        with contextlib.suppress(OSError):
+            own.add(entry.readlink().name)
+    found = 0
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        # Number, references, protocol, flags, type, state, inode, path (proc(5)).
+        fields = line.split(None, 7)
+        listens = int(fields[3], 16) & _ACCEPTS_CONNECTIONS
+        if len(fields) == 8 and fields[7].endswith(f"/w{slot}") and not listens:
+            found += f"socket:[{fields[6]}]" in own
+    return found
 
 
 def command_line(pid: int) -> list[str]:

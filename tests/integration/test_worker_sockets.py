@@ -29,6 +29,7 @@ from cluster.children.nginx import (
 )
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster, http_get
+from tests.harness.processes import accepted_connections
 from tests.harness.wire import HandshakeRefused, open_wire
 from tests.integration.running import Running, eventually, free_ports
 
@@ -245,22 +246,13 @@ def answer_of(port: int) -> bytes:
 # --- with real workers ---------------------------------------------------------------------
 
 
-def accepted(pid: int, path: str) -> int:
-    """How many connections a process has accepted on a unix socket."""
-    connections = psutil.Process(pid).net_connections(kind="unix")
-    # All of them have the path of the socket that accepted them; two are those that listen.
-    return sum(str(one.laddr) == path for one in connections)
-
-
 async def test_clients_of_nginx_are_connections_of_the_workers_unix_sockets(tmp_path: Path):
     limits: dict[str, Any] = {"client": {"connection_limit_per_address": 6}}
     async with Cluster(tmp_path / "run", workers=2, config=limits) as cluster:
-        paths = upstreams(tmp_path / "run/data")
         pids = [worker.pid for worker in cluster.workers()]
-        before = [accepted(pid, path) for pid, path in zip(pids, paths, strict=True)]
+        assert [accepted_connections(pid, slot) for slot, pid in enumerate(pids)] == [0, 0]
         clients = [await Client(cluster.client_port).start() for _ in range(6)]
-        after = [accepted(pid, path) for pid, path in zip(pids, paths, strict=True)]
-        assert [now - then for now, then in zip(after, before, strict=True)] == [3, 3]
+        assert [accepted_connections(pid, slot) for slot, pid in enumerate(pids)] == [3, 3]
         await cluster.shows("app_active_connections", 6)
         for slot, pid in enumerate(pids):
             connections = psutil.Process(pid).net_connections(kind="tcp")
