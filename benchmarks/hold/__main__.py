@@ -53,7 +53,7 @@ class Crowds:
             Process(
                 (
                     *(sys.executable, "-m", "benchmarks.hold.crowd", "--port", str(port)),
-                    *("--address", f"127.1.0.{number + 1}", "--connections", str(connections)),
+                    *("--network", f"127.1.{number}", "--connections", str(connections)),
                 ),
                 self._logs[number], core=None, cwd=REPOSITORY,
             )

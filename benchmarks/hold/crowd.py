@@ -1,6 +1,6 @@
 """`python -m benchmarks.hold.crowd`: one process with thousands of held connections.
 
-All of them come from one loopback address, which has 28,000 ports of its own. Each line of standard output is
+They come from a few loopback addresses, each of which has 28,000 ports of its own. Each line of standard output is
 a JSON object: `opened` when all are subscribed, `number` when all have that publication, `back` when all are
 subscribed after some were closed, and at SIGTERM the totals. Times are CLOCK_MONOTONIC, which all
 processes of a machine share.
@@ -9,6 +9,7 @@ processes of a machine share.
 import argparse
 import asyncio
 import gc
+import itertools
 import json
 import random
 import signal
@@ -30,6 +31,8 @@ CHANNEL = "held:all"
 FIRST_DELAY_SECONDS = 0.5
 LAST_DELAY_SECONDS = 20.0
 AT_ONCE = 64
+#: The kernel finds a free port quickly while most of an address's ports are free.
+CONNECTIONS_PER_ADDRESS = 4_000
 OPENING_SECONDS = 60.0
 
 
@@ -40,11 +43,13 @@ def say(**values: object) -> None:
 class Crowd:
     """Opens the connections, and opens them again whenever they are closed."""
 
-    def __init__(self, port: int, address: str, connections: int) -> None:
+    def __init__(self, port: int, network: str, connections: int) -> None:
         self.totals = Totals()
         self.request = upgrade_request("localhost", PATH)
         self.channel = CHANNEL
-        self._port, self._address, self._connections = port, address, connections
+        self._port, self._connections = port, connections
+        hosts = range(1, 2 + connections // CONNECTIONS_PER_ADDRESS)
+        self._addresses = itertools.cycle([f"{network}.{host}" for host in hosts])
         self._gate = asyncio.Semaphore(AT_ONCE)
         self._open = 0
         self._has_opened = False
@@ -100,7 +105,7 @@ class Crowd:
             try:
                 async with asyncio.timeout(OPENING_SECONDS):
                     await loop.create_connection(
-                        lambda: held, HOST, self._port, local_addr=(self._address, 0)
+                        lambda: held, HOST, self._port, local_addr=(next(self._addresses), 0)
                     )
                     await opening
             except (OSError, TimeoutError) as error:
@@ -117,8 +122,8 @@ class Crowd:
         say(open=self._open, behind=dict(self._seen), totals=asdict(self.totals))
 
 
-async def run(port: int, address: str, connections: int, seconds: float) -> None:
-    crowd, is_over = Crowd(port, address, connections), asyncio.Event()
+async def run(port: int, network: str, connections: int, seconds: float) -> None:
+    crowd, is_over = Crowd(port, network, connections), asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, is_over.set)
     crowd.gather()
     try:
@@ -132,14 +137,14 @@ async def run(port: int, address: str, connections: int, seconds: float) -> None
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
-    parser.add_argument("--address", required=True, help="where the connections come from")
+    parser.add_argument("--network", required=True, help="where they come from, such as 127.1.0")
     parser.add_argument("--connections", type=int, required=True)
     parser.add_argument("--seconds", type=float, default=900.0, help="it stops by itself then")
     given = parser.parse_args()
     raise_open_files()
     gc.freeze()
     gc.disable()
-    uvloop.run(run(given.port, given.address, given.connections, given.seconds))
+    uvloop.run(run(given.port, given.network, given.connections, given.seconds))
     return 0
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 
 #: Files of a process that are no connections.
 _OTHER_FILES = 128
-#: One loopback address has about 28,000 ephemeral ports; some are left alone.
-_CONNECTIONS_PER_ADDRESS = 20_000
+_CONNECTIONS_PER_CROWD = 20_000
 #: nginx's processes do not get exactly equal shares.
 _NGINX_SHARE = 0.85
 _MOST_WORKERS = 64
@@ -43,7 +42,7 @@ def plan_for(connections: int) -> Plan:
     """
     _, files = resource.getrlimit(resource.RLIMIT_NOFILE)
     per_nginx = int((min(files, 65_536) - _OTHER_FILES) // 2 * _NGINX_SHARE)
-    per_crowd = min(files - _OTHER_FILES, _CONNECTIONS_PER_ADDRESS)
+    per_crowd = min(files - _OTHER_FILES, _CONNECTIONS_PER_CROWD)
     if per_nginx < 1 or math.ceil(connections / per_nginx) > _MOST_WORKERS:
         raise Forbidden(f"{files} open files per process are too few for {connections} connections")
     plan = Plan(connections, math.ceil(connections / per_nginx), math.ceil(connections / per_crowd))

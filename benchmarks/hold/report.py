@@ -58,7 +58,7 @@ _PAGE = """\
 
 Written by `python -m benchmarks.hold`: {connections:,} connections through nginx into {workers} workers, each
 connected with a session and subscribed to one channel with history; pings run. The clients are {crowds}
-processes on the same machine, each with a loopback address of its own, and share its cores. The kernel's
+processes on the same machine with loopback addresses of their own, and share its cores. The kernel's
 memory is that of both ends: four sockets per connection.
 
 | | KiB per connection | cores at rest |
