@@ -69,7 +69,15 @@ class FrontNginx:
         (self._directory / "nginx.conf").write_text(self._configuration())
         with (self._directory / "nginx.log").open("ab") as log:
             self._process = subprocess.Popen(
-                [self._program or nginx_program(), "-p", str(self._directory), "-c", "nginx.conf", "-e", "stderr"],
+                [
+                    self._program or nginx_program(),
+                    "-p",
+                    str(self._directory),
+                    "-c",
+                    "nginx.conf",
+                    "-e",
+                    "stderr",
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
