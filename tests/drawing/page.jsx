@@ -118,6 +118,10 @@ function fieldConfig(panel) {
 
 async function framesOf(panel, raw, values) {
   let frames = raw.map((one) => toDataFrame(one));
+  if (panel.type === "logs") {
+    const widths = { Time: 190, level: 80, instance: 150, event: 180 };
+    frames[0].fields.forEach((field) => (field.config.custom = { width: widths[field.name] }));
+  }
   if (panel.transformations?.length) {
     frames = await lastValueFrom(
       transformDataFrame(panel.transformations, frames, { interpolate: replacer(values) }),

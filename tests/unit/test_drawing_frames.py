@@ -56,7 +56,7 @@ def test_no_number_is_a_gap_and_infinity_stays():
 
 
 def test_a_pause_that_is_longer_than_a_step_is_a_gap():
-    points = [(0, "1"), (5, "2"), (20, "3"), (25, "4")]
+    points = [(0.0, "1"), (5.0, "2"), (20.0, "3"), (25.0, "4")]
     [frame] = series_frames([series(points)], "A", "", "up", 5)
     filled = columns(with_gaps(frame))
     assert filled == {"Time": [0, 5000, 10000, 20000, 25000], "Value": [1, 2, None, 3, 4]}
