@@ -181,14 +181,14 @@ class StreamReads:
         loop = asyncio.get_running_loop()
         one.timer = None
         # A timer of uvloop may be a millisecond early, and the reader may have read on.
-        if one.is_paced and one.paid_at - loop.time() <= _BURST_SECONDS + _TIMER_SECONDS:
+        debt = one.paid_at - loop.time() - _TIMER_SECONDS
+        if debt <= _BURST_SECONDS:
             one.is_paced = False
-            self._schedule(one)
-            self._grant()
-        if one.paid_at > loop.time() + _TIMER_SECONDS:
+        if debt > 0:
             self._set_timer(reader, one, loop)
-        else:
-            self._forget_idle(reader, one)
+        self._schedule(one)
+        self._grant()
+        self._forget_idle(reader, one)
 
     def _begin(self, one: _Reader) -> None:
         self._in_flight += 1

@@ -220,3 +220,6 @@ async def test_after_a_large_reply_a_reader_has_one_read_in_flight():
     await asyncio.gather(*(read() for _ in range(READS_PER_READER)))
     assert in_flight == [1] * READS_PER_READER
     assert counters.stream_reads["paced"] == 0
+    await read_until_paced(reads, counters, "a")
+    await asyncio.gather(*(read() for _ in range(READS_PER_READER)))
+    assert in_flight == [1] * READS_PER_READER * 2, "nor when a pause ends"
