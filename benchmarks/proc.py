@@ -39,6 +39,12 @@ def memory(pid: int) -> Memory:
     return Memory(sizes["Rss"], sizes["Pss"])
 
 
+def meminfo() -> dict[str, int]:
+    """Return /proc/meminfo in bytes."""
+    pairs = (line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
+    return {name: int(value.split()[0]) * 1024 for name, value in pairs}
+
+
 def children(pid: int) -> list[int]:
     """Return the direct children, whichever thread started them; none when the process is gone."""
     found: list[int] = []

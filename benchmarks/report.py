@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks import install
 from benchmarks.paths import BENCHMARKS, LOAD_CORE, PEERS, REPOSITORY, RESULTS, SERVER_CORE
 from benchmarks.plan import LOADS, Scale
+from benchmarks.proc import meminfo
 from benchmarks.rounds import Book, Median
 from benchmarks.servers import SERVERS
 from benchmarks.table import Lifecycle, Medians, Row, against_peers
@@ -26,13 +27,13 @@ SUMMARY_BEGIN, SUMMARY_END = "<!-- bench-summary:start -->", "<!-- bench-summary
 def machine_facts() -> dict[str, str]:
     cpu_lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in cpu_lines if line.startswith("model name")]
-    memory = Path("/proc/meminfo").read_text().splitlines()[0].split()[1]
+    memory = meminfo()["MemTotal"]
     shared = " (one core for both: latencies mean little)" if SERVER_CORE == LOAD_CORE else ""
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": models[0] if models else platform.machine(),
         "cores": f"{os.cpu_count()}; server on {SERVER_CORE}, load and Valkey on {LOAD_CORE}{shared}",
-        "memory": f"{int(memory) / 1024**2:.0f} GiB",
+        "memory": f"{memory / 1024**3:.0f} GiB",
         "kernel": platform.release(),
         "load before": f"{os.getloadavg()[0]:.2f}",
         **_versions(),

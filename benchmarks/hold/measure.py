@@ -4,8 +4,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
-from benchmarks.hold.plan import meminfo
-from benchmarks.proc import cpu_seconds, memory
+from benchmarks.proc import cpu_seconds, meminfo, memory
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,7 +3,8 @@
 import math
 import resource
 from dataclasses import dataclass
-from pathlib import Path
+
+from benchmarks.proc import meminfo
 
 #: Files of a process that are no connections.
 _OTHER_FILES = 128
@@ -58,9 +59,3 @@ def plan_for(connections: int) -> Plan:
 
 def available_bytes() -> int:
     return meminfo()["MemAvailable"]
-
-
-def meminfo() -> dict[str, int]:
-    """Return /proc/meminfo in bytes."""
-    pairs = (line.split(":") for line in Path("/proc/meminfo").read_text().splitlines())
-    return {name: int(value.split()[0]) * 1024 for name, value in pairs}

@@ -9,8 +9,6 @@ from typing import Final
 # File descriptors of a worker that are no client connections: libraries, store, metrics, sockets.
 OTHER_FILES: Final = 64
 ENOUGH_FILES: Final = 65536
-
-
 #: What a process with CAP_SYS_RESOURCE raises a lower hard limit to, if the kernel allows it (fs.nr_open).
 RAISED_FILES: Final = 262_144
 

@@ -26,7 +26,7 @@ from tests.harness.server_side_client import (
     SessionProtobufClient,
     token_of,
 )
-from tests.harness.under_load import assert_no_traceback, assert_nothing_lost
+from tests.harness.under_load import assert_no_traceback, assert_nothing_lost, described
 from tests.harness.waiting import until, until_async
 
 SIZE = Size(subscribers=60, channels=6, workers=3, publishes_per_second=40)
@@ -129,15 +129,10 @@ async def crowd_with_sessions(folder: Path) -> AsyncIterator[tuple[Cluster, Sess
     cluster = Cluster(folder / "run", workers=SIZE.workers, config=CONFIG, modules=modules)
     async with cluster:
         crowd = SessionCrowd(cluster.client_port)
-        try:
+        async with described(crowd):
             await crowd.gather_while_publishing()
             await crowd.traffic()
             yield cluster, crowd
-        except BaseException as error:
-            error.add_note(f"-- the crowd --\n{crowd.summary()}\noutside: {crowd.outside()[:5]}")
-            raise
-        finally:
-            await crowd.close()
     assert_no_traceback(cluster)
 
 

@@ -48,14 +48,19 @@ def received(sdk: Sdk, channel: str) -> list[Any]:
     return [one["data"] for one in sdk.events.of("server_publication", channel=channel)]
 
 
+async def connect_through(sdk: Sdk, proxy: FaultProxy, channel: str) -> None:
+    """Connect a client with a token that has the channel."""
+    url = f"ws://127.0.0.1:{proxy.port}/connection/websocket"
+    options = {"token": token(key=KEY, sub="ann", channels=[channel])}
+    await sdk.do("connect", "ann", url=url, options=options)
+    await sdk.events.seen("server_subscribed", client="ann", channel=channel)
+
+
 async def test_the_channels_of_a_token_are_recovered_after_a_cut(
     sdk: Sdk, url: str, cluster: Cluster, api: cent.AsyncClient, channel: str
 ):
-    claims = token(key=KEY, sub="ann", channels=[channel])
     async with FaultProxy(cluster.port) as proxy:
-        through = f"ws://127.0.0.1:{proxy.port}/connection/websocket"
-        await sdk.do("connect", "ann", url=through, options={"token": claims})
-        await sdk.events.seen("server_subscribed", client="ann", channel=channel)
+        await connect_through(sdk, proxy, channel)
         await publish(api, channel, 1)
         await sdk.events.seen("server_publication", channel=channel, data=1)
         await proxy.cut()
@@ -72,11 +77,8 @@ async def test_the_channels_of_a_token_are_recovered_after_a_cut(
 async def test_a_gap_longer_than_the_history_is_reported_for_the_channels_of_a_token(
     sdk: Sdk, url: str, cluster: Cluster, api: cent.AsyncClient, channel: str
 ):
-    claims = token(key=KEY, sub="ann", channels=[channel])
     async with FaultProxy(cluster.port) as proxy:
-        through = f"ws://127.0.0.1:{proxy.port}/connection/websocket"
-        await sdk.do("connect", "ann", url=through, options={"token": claims})
-        await sdk.events.seen("server_subscribed", client="ann", channel=channel)
+        await connect_through(sdk, proxy, channel)
         await proxy.cut()
         await publish(api, channel, *range(15))
         await proxy.heal()

@@ -50,17 +50,24 @@ async def cluster_under_load(
     )
     async with cluster:
         crowd = Crowd(cluster.client_port, size, token_key=token_key)
-        try:
+        async with described(crowd):
             await crowd.gather()
             crowd.begin_publishing()
             await crowd.traffic()
             yield cluster, crowd
-        except BaseException as error:
-            error.add_note(f"-- the crowd --\n{crowd.summary()}\noutside: {crowd.outside()[:5]}")
-            raise
-        finally:
-            await crowd.close()
     assert_no_traceback(cluster)
+
+
+@contextlib.asynccontextmanager
+async def described(crowd: Crowd) -> AsyncIterator[None]:
+    """Add to an error what the crowd has seen, and close the crowd at the end."""
+    try:
+        yield
+    except BaseException as error:
+        error.add_note(f"-- the crowd --\n{crowd.summary()}\noutside: {crowd.outside()[:5]}")
+        raise
+    finally:
+        await crowd.close()
 
 
 def assert_no_traceback(cluster: Cluster) -> None:
