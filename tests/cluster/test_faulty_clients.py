@@ -22,11 +22,12 @@ from tests.harness.store import Store
 from tests.harness.under_load import assert_no_traceback, assert_nothing_lost, cluster_under_load
 from tests.harness.waiting import until, until_async
 
-MESSAGE_LIMIT, CHANNEL_LIMIT, RATE_LIMIT = 8192, 4, 50
+MESSAGE_LIMIT, CHANNEL_LIMIT, RATE_LIMIT = 32_768, 4, 50
 CONFIG: dict[str, Any] = {
     "client": {
-        # The neighbour has to pong in time on a busy machine too.
-        "ping_interval": "4s",
+        # A client that does not read must be found slow before its pong is missed, and the neighbours
+        # have to pong in time on a busy machine too.
+        "ping_interval": "10s",
         "pong_timeout": "3s",
         "queue_max_size": 262144,
         "channel_limit": CHANNEL_LIMIT,
@@ -35,8 +36,8 @@ CONFIG: dict[str, Any] = {
     },
     "websocket": {"message_size_limit": MESSAGE_LIMIT},
 }
-# More than the sockets between a worker, nginx and a client buffer together.
-THICK, PUBLICATIONS, ANSWERS = "x" * 8000, 40, 150
+# The sockets between a worker, nginx and a client buffer about 4 MB together.
+THICK, PUBLICATIONS = "x" * 32_000, 10
 SIZE = Size(subscribers=60, channels=10, workers=2, publishes_per_second=40)
 
 
@@ -88,7 +89,12 @@ class Inbox:
 
     def __init__(self, client: Client, channel: str) -> None:
         self.got: list[Any] = []
+        self.recovered: list[bool] = []
         self.subscription = client.subscribe(channel, self._take)
+        self.subscription.on_subscribed = self._subscribed
+
+    def _subscribed(self, _: Subscription, result: Json) -> None:
+        self.recovered.append(result.get("recovered", False))
 
     def _take(self, _: Subscription, publication: Json) -> None:
         self.got.append(publication["data"])
@@ -130,18 +136,23 @@ async def test_a_client_that_does_not_read_is_closed_as_slow_and_recovers(
     for _ in range(PUBLICATIONS):
         await neighbours[0].publish(thick, THICK)
     client = kind(cluster.port)
-    inbox = Inbox(client, f"slow-{kind.__name__}")
+    inbox, thick_inbox = Inbox(client, f"slow-{kind.__name__}"), Inbox(client, thick)
     await client.start()
     await until(lambda: client.is_whole, 10, "it is subscribed")
     metrics = await cluster.metrics()
     slow = metrics.total("app_slow_consumers_total")
     closed = metrics.total("app_connections_closed_total", code="3008")
-    client.wire.stop_reading()
     wire = client.wire
+    wire.stop_reading()
+    asked = {"channel": thick, "limit": PUBLICATIONS}
+    client._send([client._command("history", asked, lambda _: None) for _ in range(5)])
+    sent = 0
 
     async def is_closed() -> bool:
-        asked = {"channel": thick, "limit": PUBLICATIONS}
-        client._send([client._command("history", asked, lambda _: None) for _ in range(5)])
+        nonlocal sent
+        for neighbour in neighbours:
+            await asyncio.gather(*(neighbour.publish(thick, THICK) for _ in range(5)))
+        sent += 5 * len(neighbours)
         return (await cluster.metrics()).total("app_connections_closed_total", code="3008") > closed
 
     await until_async(is_closed, 60, "it is closed as slow")
@@ -150,6 +161,10 @@ async def test_a_client_that_does_not_read_is_closed_as_slow_and_recovers(
         await neighbours[1].publish(inbox.subscription.channel, number)
     wire.resume_reading()
     await until(lambda: inbox.got == list(range(5)), 30, "it has what it missed")
+    await until(lambda: len(thick_inbox.recovered) == 2, 30, "it is back in the other channel")
+    assert inbox.recovered == [False, True]
+    # What it missed of the other channel may be more than may be unsent: then it is told so.
+    assert thick_inbox.recovered == [False, thick_inbox.got == [THICK] * sent]
     # It finds the close frame, or that nginx has given it up.
     assert set(client.history.codes()) <= {3008, None}
     await client.close()
