@@ -158,9 +158,17 @@ class PacedProtocol(asyncio.Protocol):
         self._unread = b""
 
     def end(self) -> None:
-        """Close the socket once everything written has been sent; the server aborts it if that takes too long."""
-        if self._transport is not None:
-            self._transport.close()
+        """Send what has been written and no more; what still arrives is thrown away until the peer closes.
+
+        If the socket were closed at once, a proxy that still sends for the client would find it closed and
+        might throw away what it has not read. The server aborts it if the peer takes too long.
+        """
+        transport = self._transport
+        if transport is not None and not transport.is_closing():
+            self.write = _write_nowhere
+            transport.write_eof()
+            self._unread = b""
+            self.resume()
 
     def abort(self) -> None:
         """Close the socket now."""

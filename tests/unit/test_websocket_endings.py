@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import struct
 import time
@@ -193,6 +194,38 @@ async def test_a_close_without_a_code_is_answered():
         reader, writer = await raw_client(worker)
         writer.write(frame(wire.CLOSE, b""))
         assert await asyncio.wait_for(reader.read(-1), 10) == b"\x88\x02\x03\xe8"
+        writer.close()
+
+
+async def test_a_client_may_send_after_its_close_until_it_closes_the_socket():
+    # nginx passes on what the client has sent, and must not find a closed socket before it has read.
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await raw_client(worker)
+        writer.write(frame(wire.CLOSE, b""))
+        assert await asyncio.wait_for(reader.read(-1), 10) == b"\x88\x02\x03\xe8"
+        for _ in range(5):
+            writer.write(frame(wire.CLOSE, b""))
+            await writer.drain()
+        assert len(worker.server.clients) == 1
+        writer.close()
+        await empty(worker)
+        assert worker.counters.connections_closed["1000"] == 1
+
+
+@pytest.mark.parametrize("piece", [b"", b"x" * 10_000], ids=["nothing", "more and more"])
+async def test_a_client_that_does_not_close_its_socket_after_its_close_is_cut_off(piece: bytes):
+    async with LocalWorker(configured()).open() as worker:
+        _, writer = await raw_client(worker)
+        writer.write(frame(wire.CLOSE, b""))
+        began = time.monotonic()
+        await until(lambda: bool(worker.counters.connections_closed["1000"]), 10, "it is taken")
+        with contextlib.suppress(OSError):
+            while worker.server.clients and time.monotonic() - began < 10:
+                writer.write(piece)
+                await asyncio.wait_for(writer.drain(), 5)
+                await asyncio.sleep(0)
+        await empty(worker)
+        assert time.monotonic() - began < 8
         writer.close()
 
 
