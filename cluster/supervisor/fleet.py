@@ -41,6 +41,7 @@ from cluster.supervisor.paths import Paths
 from cluster.supervisor.service import Service, ServiceListener
 
 _SERVICE_GRACE_SECONDS: Final = 8.0
+_ADD_TIMEOUT_SECONDS: Final = 60.0
 _LOG_LINK: Final = "log"
 _MAX_NGINX_PROCESSES: Final = 64
 
@@ -107,6 +108,7 @@ class Fleet:
         self._listener = listener
         self._watch = watch
         self._change = asyncio.Event()
+        self._has_started = self._has_reached_store = False
         self._log = log.get_logger()
         self._valkey = self._make_valkey() if resources.valkey else None
         public = resources.listeners.public
@@ -121,6 +123,7 @@ class Fleet:
         self,
         spec: ChildSpec,
         wait_for_dependencies: Callable[[], Coroutine[Any, Any, None]] | None = None,
+        is_replaceable: Callable[[], bool] = lambda: False,
     ) -> Service:
         return Service(
             spec,
@@ -129,6 +132,7 @@ class Fleet:
             listener=self._listener,
             grace=self._new_grace,
             wait_for_dependencies=wait_for_dependencies,
+            is_replaceable=is_replaceable,
         )
 
     def _new_grace(self) -> Grace:
@@ -174,7 +178,8 @@ class Fleet:
             command=self._resources.command,
         )
         sockets = (sock, local) if local else (sock,)
-        service = self._make_service(spec, self._wait_for_store)
+        spec.waits_for_store = self._has_reached_store
+        service = self._make_service(spec, self._wait_for_store, self._others_serve)
         slot = Slot(sock, local, spec, service, UnavailableResponder(*sockets))
         self.slots.append(slot)
         slot.responder.set_active(True)
@@ -217,6 +222,11 @@ class Fleet:
         if self._nginx:
             self._watch(self._nginx.start())
         await self._wait_until(lambda: all(service.is_ready for service in self._services()))
+        self._has_started = True
+
+    def _others_serve(self) -> bool:
+        """Whether the cluster has started, and still serves without the worker that does not boot."""
+        return self._has_started and self.alive > 0
 
     async def _wait_for_store(self) -> None:
         valkey = self._valkey
@@ -238,8 +248,9 @@ class Fleet:
     def child_changed(self) -> None:
         """Note that a child has changed: update the responders and wake the waiting tasks."""
         self.update_responders()
-        if self.ready:
-            # The store was reachable: from now on a failure to reach it is an outage, not a wrong URL.
+        if self.ready and not self._has_reached_store:
+            # From now on a failure to reach the store is an outage, not a wrong URL.
+            self._has_reached_store = True
             for slot in self.slots:
                 slot.spec.waits_for_store = True
         # A new event per change, so that no task misses one because another task cleared it.
@@ -336,7 +347,9 @@ class Fleet:
         return True
 
     async def add_slot(self) -> None:
-        """Add a worker; nginx uses it once it is ready.
+        """Add a worker; nginx uses it once it is ready, or at the latest after a minute.
+
+        Until it is ready its responder sends nginx on to the other workers.
 
         Raises:
             ConfigError: if its port cannot be bound.
@@ -344,7 +357,12 @@ class Fleet:
         sock = self._resources.listeners.add_slot()
         slot = self._append_slot(len(self.slots), sock)
         self._watch(slot.service.start())
-        await self._wait_until(lambda: slot.service.is_ready)
+        try:
+            async with asyncio.timeout(_ADD_TIMEOUT_SECONDS):
+                await self._wait_until(lambda: slot.service.is_ready)
+        except TimeoutError:
+            # Other operations wait for this one, among them the roll that may be the remedy.
+            self._log.error("worker_add_unfinished", reason=slot.service.reason)
         self._reload_nginx()
 
     async def remove_slot(self) -> bool:

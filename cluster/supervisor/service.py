@@ -6,9 +6,9 @@ Rules
 - `current` is the child that serves. A roll starts a new child on a free lane, waits until it is
   ready, then stops the old one, so at least one child always serves.
 - If the new child of a roll does not become ready, the roll fails and the old child keeps serving.
-- If a child fails to boot three times in a row, the whole program ends, not only the service. If the
-  machine lacks what a start needs (descriptors, memory, processes) and the service has served before,
-  it is tried until it works.
+- If a child fails to boot three times in a row, the whole program ends, not only the service. It is tried
+  until it works if another service does the same work (`is_replaceable`), or if the machine lacks what a
+  start needs (descriptors, memory, processes) and the service has served before.
 """
 
 from __future__ import annotations
@@ -54,6 +54,7 @@ class Service:
         grace: returns a new grace period, for stopping the old child of a roll.
         wait_for_dependencies: awaited before a restart, until everything the child needs to boot
             is available.
+        is_replaceable: whether another service does the work of this one while its child does not boot.
     """
 
     def __init__(
@@ -65,6 +66,7 @@ class Service:
         listener: ServiceListener,
         grace: Callable[[], Grace],
         wait_for_dependencies: Callable[[], Awaitable[None]] | None = None,
+        is_replaceable: Callable[[], bool] = lambda: False,
     ) -> None:
         self.spec: Final = spec
         self.current: Child | None = None
@@ -74,6 +76,7 @@ class Service:
         self._listener = listener
         self._grace = grace
         self._wait_for_dependencies = wait_for_dependencies
+        self._is_replaceable = is_replaceable
         self._start_error = ""
         self._has_served = False
         self._is_short = False
@@ -117,7 +120,11 @@ class Service:
                 return
             is_short = lost is None and self._is_short and self._has_served
             if reason == "boot" and not is_short and self._backoff.record_boot_failure():
-                raise BootFailed(self._boot_failure_text(lost))
+                if not self._is_replaceable():
+                    raise BootFailed(self._boot_failure_text(lost))
+                reason_text = lost.reason if lost else self._start_error
+                times = self._backoff.boot_failures
+                self._log.error("boot_fails_again", times=times, reason=reason_text)
             await self._pause(lost)
             if self._closed.is_set():
                 return

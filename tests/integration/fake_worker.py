@@ -1,6 +1,7 @@
 """A worker without clients: it boots, accepts, sends heartbeats and drains like a real one.
 
-The file `mode` in the directory FAKE_WORKER_DIR selects a fault: `boot` fails to boot, `mute` never
+The file `mode` in the directory FAKE_WORKER_DIR selects a fault: `boot` fails to boot, `away` too unless
+the worker is told to wait for the store, `mute` never
 reports ready, `stubborn` ignores SIGTERM, `slow` takes a second to drain. While a file `not_ready`
 exists, the worker reports not_ready. With FAKE_WORKER_METRICS it writes real multiprocess files.
 """
@@ -33,6 +34,7 @@ class FakeWorker:
     def __init__(self) -> None:
         given = arguments()
         self.lane = given.lane
+        self.is_patient = given.patient
         self.status_fd = int(given.status_fd)
         fds = [int(fd) for fd in (given.listen_fd, given.local_fd) if fd]
         self.listeners = [socket.socket(fileno=fd) for fd in fds]
@@ -50,7 +52,7 @@ class FakeWorker:
         signal.signal(signal.SIGTERM, lambda *_: self.stop_signals.append(1))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         self.report("starting")
-        if self.mode == "boot":
+        if self.mode == "boot" or (self.mode == "away" and not self.is_patient):
             self.report("failed", reason="the fake worker fails because of its mode")
             return 3
         if os.environ.get("FAKE_WORKER_METRICS"):

@@ -7,6 +7,8 @@ import os
 import signal
 import time
 
+import pytest
+
 from tests.integration.running import eventually
 
 
@@ -138,6 +140,39 @@ def test_three_boot_failures_in_a_row_end_the_program_with_the_reason(a_cluster)
     assert len(cluster.events("child_started")) == 3
 
 
+@pytest.mark.parametrize("is_added", [True, False], ids=["added", "restarted"])
+def test_a_worker_that_does_not_boot_is_tried_again_as_long_as_another_serves(
+    a_cluster, is_added: bool
+):
+    cluster = a_cluster(workers=1 if is_added else 2).ready()
+    cluster.mode.write_text("boot")
+    before = len(_starts_in(cluster, "w1a"))
+    if is_added:
+        cluster.signal(signal.SIGTTIN)
+    else:
+        os.kill(cluster.worker_pid(1), signal.SIGKILL)
+    eventually(lambda: len(_starts_in(cluster, "w1a")) > before + 4, "it is tried again and again")
+    assert cluster.slot(0)[0] == 200
+    assert cluster.metric('app_worker_restarts_total{reason="boot"}') >= 3
+    assert cluster.events("boot_fails_again")
+    cluster.mode.write_text("")
+    eventually(lambda: cluster.slot(1)[0] == 200, "it has booted")
+    cluster.mode.write_text("boot")
+    for slot in range(2):
+        os.kill(cluster.worker_pid(slot), signal.SIGKILL)
+    assert cluster.wait() == 3, "none serves any more"
+
+
+def test_a_worker_added_while_none_is_ready_waits_for_the_store(a_cluster):
+    cluster = a_cluster(workers=1).ready()
+    (cluster.folder / "not_ready").touch()
+    eventually(lambda: cluster.get("/ready")[0] == 503, "the store is away")
+    cluster.mode.write_text("away")
+    cluster.signal(signal.SIGTTIN)
+    eventually(lambda: cluster.metric("app_workers_alive") == 2, "it waits")
+    assert len(_starts_in(cluster, "w1a")) == 1
+
+
 def test_a_worker_that_cannot_be_imported_ends_the_program_with_its_last_output(a_cluster):
     cluster = a_cluster(workers=1, environment={"FAKE_WORKER_DIR": ""})
     del cluster.environment["FAKE_WORKER_DIR"]
@@ -177,6 +212,10 @@ def test_the_embedded_valkey_is_reached_by_its_owner_alone(a_cluster):
 
 def _starts(cluster, child: str) -> list[dict]:
     return [event for event in cluster.events("child_started") if event["child"] == child]
+
+
+def _starts_in(cluster, lane: str) -> list[dict]:
+    return [event for event in cluster.events("child_started") if event["lane"] == lane]
 
 
 def _pid_of(cluster, child: str) -> int:
