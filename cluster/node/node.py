@@ -295,12 +295,19 @@ class Node:
             subscribed,
         )
 
-    async def _admit(self, claims: Claims, wanted: str | None, client: Client) -> Session:
+    def _admit(
+        self, claims: Claims, wanted: str | None, client: Client
+    ) -> Coroutine[Any, Any, Session]:
         """Attach a session, unless the token is revoked or its user blocked; all is sent together."""
         revocations = self._revocations
         looking = revocations.look_up(claims) if revocations is not None else None
         if looking is None:
-            return await self._enter(claims.user, wanted, client)
+            return self._enter(claims.user, wanted, client)
+        return self._admit_unless_revoked(looking, claims, wanted, client)
+
+    async def _admit_unless_revoked(
+        self, looking: asyncio.Future[str], claims: Claims, wanted: str | None, client: Client
+    ) -> Session:
         try:
             session = await self._enter(claims.user, wanted, client)
         except BaseException:
@@ -316,11 +323,15 @@ class Node:
             raise self.authenticator.refused(reason)
         return session
 
-    async def _enter(self, user: str, wanted: str | None, client: Client) -> Session:
+    def _enter(self, user: str, wanted: str | None, client: Client) -> Coroutine[Any, Any, Session]:
         """Attach a session, and count the connection for its user; both commands are sent together."""
-        users = self._users
-        if users is None or not user:
-            return await self.sessions.attach(user, wanted, client)
+        if self._users is None or not user:
+            return self.sessions.attach(user, wanted, client)
+        return self._enter_counted(self._users, user, wanted, client)
+
+    async def _enter_counted(
+        self, users: ConnectionsOfUsers, user: str, wanted: str | None, client: Client
+    ) -> Session:
         try:
             session, entered = await asyncio.gather(
                 self.sessions.attach(user, wanted, client),

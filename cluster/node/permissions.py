@@ -58,6 +58,9 @@ class Listed(IntEnum):
     NO = 2
 
 
+_LISTED: Final = len(Listed)
+
+
 class Facts(NamedTuple):
     """What a decision depends on.
 
@@ -269,7 +272,7 @@ class ChannelAccess:
         listed = Listed.NOT_LIMITED
         if self.users is not None:
             listed = Listed.YES if self._lists(user) else Listed.NO
-        index = (((not user) * 2 + self.is_private) * 2 + has_token) * len(Listed) + listed
+        index = (((not user) * 2 + self.is_private) * 2 + has_token) * _LISTED + listed
         return self._verdicts.subscribe[index]
 
     def _lists(self, user: str) -> bool:

@@ -6,7 +6,7 @@ A prepared subscription ends in `Channels.join` or `Channels.abort`, with nothin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -99,35 +99,16 @@ class SubscriptionBuilder:
             config.client.recovery_max_publication_limit, config.client.queue_max_size // 2
         )
 
-    def prepare_now(self, request: SubscribeRequest, connection: Connection) -> Subscribed | None:
-        """Prepare a subscription that needs nothing of the store: no task, no wait.
-
-        Returns:
-            What `prepare` returns, or None: then `prepare` is needed.
-
-        Raises:
-            ClientError, Disconnect: as `prepare` does.
-        """
-        access = self._permissions.access(request.channel)
-        claims: SubscriptionClaims | None = None
-        if request.token:
-            claims = self._tokens.granted_now(request, connection)
-            if claims is None:
-                return None
-        elif self._asks_application(request, access):
-            return None
-        else:
-            self._check(access, connection)
-        plan = self._token_plan(request, access, connection, claims)
-        return self._begun_now(request, plan, claims)
-
-    async def prepare(
+    def prepare(
         self, request: SubscribeRequest, reader: HandledClient, connection: Connection
-    ) -> Subscribed:
+    ) -> Subscribed | Coroutine[Any, Any, Subscribed]:
         """Prepare a subscription: `join` or `abort` follows, with nothing awaited between.
 
         Args:
             reader: the client that subscribes; what it recovers waits for its turn (`StreamReads`).
+
+        Returns:
+            The subscription if nothing of the store is needed, or else the rest of the work.
 
         Raises:
             ClientError: 102, 103, 107 as the channel's namespace says; 112 when recovery is impossible and
@@ -136,6 +117,27 @@ class SubscriptionBuilder:
             Disconnect: 3500 for a token for another channel, user or client; what that handler raises.
         """
         access = self._permissions.access(request.channel)
+        claims: SubscriptionClaims | None = None
+        if request.token:
+            claims = self._tokens.granted_now(request, connection)
+            if claims is None:
+                return self._prepared_later(request, access, reader, connection)
+        elif self._asks_application(request, access):
+            return self._prepared_later(request, access, reader, connection)
+        else:
+            self._check(access, connection)
+        plan = self._token_plan(request, access, connection, claims)
+        subscribed = self._begun_now(request, plan, claims)
+        return subscribed or self._begun(request, plan, reader, claims)
+
+    async def _prepared_later(
+        self,
+        request: SubscribeRequest,
+        access: ChannelAccess,
+        reader: HandledClient,
+        connection: Connection,
+    ) -> Subscribed:
+        """Prepare what the application decides, or a token whose key must be read first."""
         claims: SubscriptionClaims | None = None
         if request.token:
             claims = await self._tokens.granted(request, connection)
@@ -244,7 +246,8 @@ class SubscriptionBuilder:
                 result["offset"] = offset
         elif request.recover:
             result = {"was_recovering": True}
-        joining = joining._replace(delivery=plan.delivery, membership=plan.membership)
+        if plan.delivery is not None or plan.membership is not None:
+            joining = Joining(joining.channel, joining.read, plan.membership, plan.delivery)
         details = None
         if claims is not None:
             asks_proxy = self._permissions.options(request.channel).sub_refresh_proxy_enabled
@@ -321,9 +324,9 @@ class SubscriptionBuilder:
 
 def _membership(its_modes: SubscriptionModes, chan_info: bytes) -> Membership | None:
     """What the subscription is in its channel; None where nobody is told of members."""
-    mode = PresenceMode(its_modes.has_presence, its_modes.emits_join_leave)
-    if not any(mode):
+    if not (its_modes.has_presence or its_modes.emits_join_leave):
         return None
+    mode = PresenceMode(its_modes.has_presence, its_modes.emits_join_leave)
     return membership_of(mode, gets_pushes=its_modes.gets_join_leave, chan_info=chan_info)
 
 

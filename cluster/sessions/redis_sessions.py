@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import random
-import secrets
 import zlib
 from collections import Counter, deque
 from functools import partial
@@ -134,7 +134,7 @@ class RedisSessions:
             session = await self._resume(user, session_id)
             if session is not None:
                 return self._hold(session, holder)
-        created = await self._attached(user, secrets.token_hex(16), resume=False)
+        created = await self._attached(user, os.urandom(16).hex(), resume=False)
         assert created is not None, "the script creates a session that it may not resume"
         return self._hold(created, holder)
 

@@ -19,6 +19,7 @@ from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
 
 from cluster.websocket import handshake
+from cluster.websocket.pacing import send_eof
 from cluster.websocket.server import WebSocketServer
 
 _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -134,7 +135,7 @@ class PendingConnection(asyncio.Protocol):
         """
         self._head, self._parser, self._discarded = b"", None, 0
         transport.write(handshake.refused(status, text, has_body=has_body))
-        transport.write_eof()
+        send_eof(transport)
 
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)

@@ -202,31 +202,30 @@ class WebSocketClient(ActionPerformer):
     def _subscribe(self, action: actions.Subscribe, frames: list[bytes]) -> None:
         """Subscribe, at once if the store is not needed; then `frames` are written with the reply."""
         since = time.monotonic()
-        outcome: Subscribed | ClientError | Disconnect | None
+        outcome: Subscribed | Coroutine[Any, Any, Subscribed] | ClientError | Disconnect
         try:
-            outcome = self._node.subscriptions.prepare_now(action.request, self.connection)
+            outcome = self._node.subscriptions.prepare(action.request, self, self.connection)
         except (ClientError, Disconnect) as why:
             outcome = why
         except Exception:
             log.exception("subscribe_failed", client=self.connection.client)
             outcome = self._failed()
-        if outcome is None:
-            self._run(self._do_subscribe(action, since))
-            return
         if isinstance(outcome, Subscribed):
             self._subscribed(action, since, outcome, frames)
-        else:
+        elif isinstance(outcome, (ClientError, Disconnect)):
             self._write_all(frames)
             self._subscribe_refused(action, since, outcome)
+        else:
+            self._run(self._do_subscribe(action, since, outcome))
+            return
         if self.connection.has_waiting:
             # Not here: each waiting command may be a subscribe too, and would nest one call deeper.
             self.schedule_turn()
 
-    async def _do_subscribe(self, action: actions.Subscribe, since: float) -> None:
-        outcome = await self._outcome(
-            "subscribe_failed",
-            self._node.subscriptions.prepare(action.request, self, self.connection),
-        )
+    async def _do_subscribe(
+        self, action: actions.Subscribe, since: float, work: Coroutine[Any, Any, Subscribed]
+    ) -> None:
+        outcome = await self._outcome("subscribe_failed", work)
         if isinstance(outcome, Subscribed):
             self._subscribed(action, since, outcome, [])
         else:

@@ -103,9 +103,8 @@ def _mistake(message: HandshakeRequest, *, is_upgraded: bool) -> str:
         return "a handshake has no body"
     if message.url.raw_fragment:
         return "the URL of a WebSocket has no fragment"
-    if not is_upgraded or [one.lower() for one in headers.getall(hdrs.UPGRADE, ())] != [
-        "websocket"
-    ]:
+    upgrades = headers.getall(hdrs.UPGRADE, ())
+    if not is_upgraded or len(upgrades) != 1 or upgrades[0].lower() != "websocket":
         return "only WebSockets: send 'Connection: Upgrade' and 'Upgrade: websocket'"
     if hdrs.SEC_WEBSOCKET_VERSION not in headers:
         return "Sec-WebSocket-Version must be 13"

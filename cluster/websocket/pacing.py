@@ -8,9 +8,10 @@ does not read is not read either; above the limit of unsent bytes it counts as s
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import Callable
 
-from cluster.websocket.turns import Turns, turns_of
+from cluster.websocket.turns import turns_of
 
 #: Most bytes of one connection that are parsed in one turn of the event loop.
 READ_BYTES = 16_384
@@ -34,7 +35,7 @@ class PacedProtocol(asyncio.Protocol):
 
     __slots__ = (
         "_has_turn", "_is_closing", "_is_full", "_is_paused", "_is_turn_scheduled", "_queue_max", "_transport",
-        "_turns", "_unread", "write",
+        "_unread", "write",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -45,14 +46,12 @@ class PacedProtocol(asyncio.Protocol):
         self._is_paused = False
         self._is_turn_scheduled = False
         self._queue_max = 0
-        self._turns: Turns | None = None
         self._unread: bytes | memoryview = b""
         self.write: Callable[[bytes], None] = _write_nowhere
 
     def watch(self, transport: asyncio.Transport, queue_max: int) -> None:
         """Write to this socket, of which at most `queue_max` bytes may be unsent."""
         self._transport = transport
-        self._turns = turns_of(asyncio.get_running_loop())
         self.write = transport.write
         self._queue_max = queue_max
         # One mark for both: the transport then calls each time the buffer passes it.
@@ -84,7 +83,7 @@ class PacedProtocol(asyncio.Protocol):
         uvloop reads 256 KiB at once, and without a pause libuv would do so up to 32 times in this turn.
         """
         most = READ_BYTES
-        if self._turns is not None and self._turns.are_taken and not self._has_turn:
+        if not self._has_turn and turns_of(asyncio.get_running_loop()).are_taken:
             most = READ_BYTES_WHILE_OTHERS_WAIT
         if len(data) <= most:
             return bytes(data)
@@ -116,8 +115,7 @@ class PacedProtocol(asyncio.Protocol):
                 self._wait_for_turn()
 
     def _wait_for_turn(self) -> None:
-        if self._turns is not None:
-            self._turns.add(self)
+        turns_of(asyncio.get_running_loop()).add(self)
 
     def begin_turn(self) -> None:
         transport = self._transport
@@ -166,7 +164,7 @@ class PacedProtocol(asyncio.Protocol):
         transport = self._transport
         if transport is not None and not transport.is_closing():
             self.write = _write_nowhere
-            transport.write_eof()
+            send_eof(transport)
             self._unread = b""
             self.resume()
 
@@ -222,6 +220,13 @@ class PacedProtocol(asyncio.Protocol):
         self._transport = None
         self._unread = b""
         self.write = _write_nowhere
+
+
+def send_eof(transport: asyncio.Transport) -> None:
+    """Send nothing more; if the peer has reset the connection, `connection_lost` follows."""
+    # uvloop raises that there is no connection any more, after it has closed the socket.
+    with contextlib.suppress(OSError):
+        transport.write_eof()
 
 
 def _write_nowhere(data: bytes) -> None:

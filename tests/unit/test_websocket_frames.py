@@ -205,7 +205,7 @@ async def test_a_fault_of_ours_in_a_subscribe_is_error_100():
         def broken(*_: Any) -> None:
             raise RuntimeError("a fault of ours")
 
-        worker.node.subscriptions.prepare_now = broken  # type: ignore[method-assign, assignment]
+        worker.node.subscriptions.prepare = broken  # type: ignore[method-assign, assignment]
         caller.say({"id": 2, "subscribe": {"channel": "a"}})
         assert (await caller.reply(2))["error"]["code"] == 100
         assert worker.counters.errors["internal"] == 1
