@@ -4,12 +4,17 @@ A request that comes over a unix socket has `remote` 127.0.0.1, as one over loop
 
 aiohttp answers an `Expect` header that it does not know with 417 and the header's text, and with 500 if
 that text is not UTF-8. A server may also ignore such a header (RFC 9110, section 10.1.1), which this does.
+
+After a response aiohttp reads what is left of the request's body for a while, so that the client reads the
+response before the connection is closed: as fast as the client sends. Here that is bounded in bytes too.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 from aiohttp import hdrs, web
@@ -20,6 +25,10 @@ from cluster import log
 from cluster.addresses import peer_address
 
 _KNOWN: Final = "100-continue"
+
+#: How long a connection stays open after a response whose request has not ended, and what is read meanwhile.
+LINGERING_SECONDS: Final = 1.0
+LINGERING_BYTES: Final = 1 << 20
 
 
 def log_no_client_faults(logger: logging.Logger, count: Callable[[], None] = lambda: None) -> None:
@@ -34,11 +43,46 @@ def log_no_client_faults(logger: logging.Logger, count: Callable[[], None] = lam
     logger.addFilter(log.ExceptionFilter(ConnectionError))
 
 
+class LingeringConnection(web.RequestHandler):
+    """A connection that is closed a second after the response if the request has not ended by then."""
+
+    __slots__ = ()
+
+    async def finish_response(
+        self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
+    ) -> tuple[web.StreamResponse, bool]:
+        finished = await super().finish_response(request, resp, start_time)
+        if not request.content.is_eof():
+            await _linger(request)
+            if not request.content.is_eof():
+                self.force_close()
+        return finished
+
+
+async def _linger(request: web.BaseRequest) -> None:
+    """Throw away the rest of a body; a long one is no longer read after `LINGERING_BYTES`."""
+    content, left = request.content, LINGERING_BYTES
+    with suppress(TimeoutError, web.PayloadAccessError, ConnectionError, HttpProcessingError):
+        async with asyncio.timeout(LINGERING_SECONDS):
+            while left > 0 and not content.is_eof():
+                left -= len(await content.readany())
+            if not content.is_eof():
+                # aiohttp stops reading from the socket when its buffer is full.
+                await asyncio.sleep(LINGERING_SECONDS)
+
+
+class _Server(web.Server):
+    def __call__(self) -> web.RequestHandler:
+        return LingeringConnection(self, loop=self._loop, **self._kwargs)
+
+
 class HttpRunner(web.AppRunner):
-    """A `web.AppRunner` whose requests have no unknown expectation."""
+    """A `web.AppRunner` whose requests have no unknown expectation, and no body without end."""
 
     async def _make_server(self) -> web.Server:
         server: Any = await super()._make_server()
+        # aiohttp has no other place to name the class of connections.
+        server.__class__ = _Server
         make_request = server.request_factory
 
         def make(message: RawRequestMessage, *more: Any) -> web.BaseRequest:

@@ -25,6 +25,7 @@ from aiohttp import web
 from cluster import log
 from cluster.addresses import parse
 from cluster.children.listeners import has_few_files_left
+from cluster.http_runner import LingeringConnection
 
 HEAD_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 75.0
@@ -37,7 +38,6 @@ _MOST_KEPT_PLACES: Final = 16
 _ACCEPTED_PER_TURN: Final = 32
 _PAUSE_SECONDS: Final = 0.5
 _SWEEP_SECONDS: Final = 0.5
-_LINGERING_SECONDS: Final = 1.0
 _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 # aiohttp closes idle connections itself.
 _LIMITS: Final = {"head": HEAD_SECONDS, "closing": CLOSE_SECONDS}
@@ -51,7 +51,7 @@ def kept_places(limit: int) -> int:
     return min(_MOST_KEPT_PLACES, limit // 4)
 
 
-class AdminConnection(web.RequestHandler):
+class AdminConnection(LingeringConnection):
     """One connection, which knows what it waits for."""
 
     __slots__ = ("_head_bytes", "ended", "is_local", "phase", "since", "wire")
@@ -64,7 +64,6 @@ class AdminConnection(web.RequestHandler):
             loop=asyncio.get_running_loop(),
             keepalive_timeout=IDLE_SECONDS,
             access_log=None,  # type: ignore[arg-type]
-            lingering_time=_LINGERING_SECONDS,
             max_line_size=LONGEST_FIELD_BYTES,
             max_field_size=LONGEST_FIELD_BYTES,
         )

@@ -25,9 +25,6 @@ from cluster.websocket.server import WebSocketServer
 #: Where the routes of the application begin.
 APP_PATH: Final = "/app/"
 
-#: How long the rest of a request that was answered early is read before its connection is closed.
-_LINGERING_SECONDS: Final = 1.0
-
 
 class AccessLog(AbstractAccessLogger):
     """Writes one structured line per request."""
@@ -101,6 +98,5 @@ def runner(
         max_line_size=HEAD_LIMIT_BYTES,
         max_field_size=HEAD_LIMIT_BYTES,
         keepalive_timeout=idle_seconds,
-        lingering_time=_LINGERING_SECONDS,
         shutdown_timeout=shutdown_seconds,
     )

@@ -1,0 +1,62 @@
+"""Requests whose body the server does not want: the client gets its answer, and is not read for ever."""
+
+from __future__ import annotations
+
+import asyncio
+
+from tests.harness.waiting import until
+from tests.unit.local_worker import LocalWorker, configured
+
+PIECE = b"x" * 65_536
+# What the sockets between the two buffer comes on top of `LINGERING_BYTES`.
+MOST_TAKEN_BYTES = 32 << 20
+
+
+def request(length: int) -> bytes:
+    return b"POST /nowhere HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % length
+
+
+async def answer(reader: asyncio.StreamReader) -> bytes:
+    head = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+    length = int(head.lower().split(b"content-length:")[1].split(b"\r\n")[0])
+    return head + await reader.readexactly(length)
+
+
+async def test_a_body_without_end_is_answered_and_hardly_read():
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        writer.write(request(10**12))
+        assert b" 404 " in await answer(reader)
+        taken = 0
+
+        async def send() -> None:
+            nonlocal taken
+            while True:
+                writer.write(PIECE)
+                await writer.drain()
+                taken += len(PIECE)
+
+        sending = asyncio.ensure_future(send())
+        await until(sending.done, 10, "the connection is closed")
+        assert isinstance(sending.exception(), ConnectionError)
+        assert taken < MOST_TAKEN_BYTES
+
+
+async def test_after_a_body_that_nobody_wanted_the_connection_serves_the_next_request():
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        for _ in range(3):
+            writer.write(request(8 * len(PIECE)))
+            for _ in range(8):
+                writer.write(PIECE)
+            assert b" 404 " in await answer(reader)
+        writer.close()
+
+
+async def test_a_body_that_does_not_come_is_waited_for_a_second():
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        writer.write(request(10))
+        assert b" 404 " in await answer(reader)
+        assert await asyncio.wait_for(reader.read(), 10) == b""
+        writer.close()
