@@ -20,6 +20,7 @@ from typing import Any, Final
 
 from cluster import config, errors
 from cluster.metrics import catalogue
+from loadtest.families import DRILL_FAMILIES, LOAD_FAMILIES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -69,7 +70,7 @@ def _families(families: tuple[catalogue.Family, ...]) -> str:
 def _buckets() -> str:
     rows = [
         (code(f.name), ", ".join(f"{edge:g}" for edge in f.buckets))
-        for f in (*catalogue.WORKER_FAMILIES, *catalogue.SUPERVISOR_FAMILIES)
+        for f in (*catalogue.WORKER_FAMILIES, *catalogue.SUPERVISOR_FAMILIES, *LOAD_FAMILIES)
         if f.buckets
     ]
     return table(("histogram", "upper edges"), rows)
@@ -87,6 +88,13 @@ def metrics() -> str:
         "## Kept by the supervisor",
         _families(catalogue.SUPERVISOR_FAMILIES),
         "Beside these: the standard `process_*` families of the supervisor itself.",
+        "## Kept by the incident tracker\n\nServed by `ws-cluster monitor keep --metrics-listen`, which `monitoring up` and the"
+        " containers give\nit. What has happened is counted over the last seven days.",
+        _families(catalogue.TRACKER_FAMILIES),
+        "## Kept by a load test\n\nServed with `--metrics-listen` while it runs, over all of its processes.",
+        _families(LOAD_FAMILIES),
+        "## Kept by drills\n\nServed by `ws-cluster drill --metrics-listen` while they run.",
+        _families(DRILL_FAMILIES),
         "## Buckets",
         _buckets(),
     )

@@ -262,6 +262,12 @@ def _add_keep(commands: Commands[_Parser]) -> None:
     )
     add("--slack-url-file", default="", metavar="FILE", help="file with the webhook's address")
     add("--once", action="store_true", help="ask once and end")
+    add(
+        "--metrics-listen",
+        default="",
+        metavar="HOST:PORT",
+        help="serve /metrics there: incidents, response times, false positives (default: nowhere)",
+    )
 
 
 def _add_response_times(add: Callable[..., Any]) -> None:
@@ -292,6 +298,13 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
     add(
         "--receiver-port", type=int, default=9099, metavar="PORT", help="the stand-in; default 9099"
     )
+    add(
+        "--tracker-port",
+        type=int,
+        default=9098,
+        metavar="PORT",
+        help="metrics of the incident tracker; default 9098",
+    )
     add("--no-node-exporter", action="store_false", dest="node_exporter", help="do not run it")
     add(
         "--app",
@@ -299,6 +312,13 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
         dest="apps",
         metavar="HOST:PORT",
         help="admin port to scrape (default 127.0.0.1:8001); may be repeated",
+    )
+    add(
+        "--load-test",
+        action="append",
+        dest="load_tests",
+        metavar="HOST:PORT",
+        help="--metrics-listen of a load test or of drills to scrape; may be repeated",
     )
     add("--data-dir", metavar="DIR", help="data directory (default: beside the cluster's)")
     add(

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
+from collections.abc import Callable, Iterable
 from pathlib import Path
+
+from prometheus_client.metrics_core import Metric
 
 from cluster import durations, log
 from cluster.config import LogConfig
 from cluster.errors import BootFailed, ConfigError, Problem
+from cluster.metrics.metrics_server import MetricsServer, listen_address
 from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
 
@@ -19,6 +23,7 @@ def keep(arguments: Namespace) -> int:
     """`monitor keep`."""
     from cluster.alerting.alertmanager import Alertmanager
     from cluster.alerting.prometheus import Prometheus
+    from cluster.monitor.incidents.incident_metrics import incident_metrics
     from cluster.monitor.incidents.notifications import PAGERDUTY_URL, NotificationSender
     from cluster.monitor.incidents.store import TARGET_FACT, IncidentStore
     from cluster.monitor.incidents.tracker import IncidentTracker, NotificationPolicy
@@ -47,6 +52,7 @@ def keep(arguments: Namespace) -> int:
     log.configure(LogConfig(), instance="tracker")
     where = Endpoints.of(arguments)
     store = IncidentStore(where.data_dir)
+    metrics = _metrics_server(arguments.metrics_listen, lambda: incident_metrics(where.data_dir))
     try:
         for severity, seconds in policy.response_seconds.items():
             with store.change():
@@ -63,6 +69,8 @@ def keep(arguments: Namespace) -> int:
         else:
             tracker.run(stop)
     finally:
+        if metrics is not None:
+            metrics.close()
         store.close()
     return 0
 
@@ -87,6 +95,7 @@ def up(arguments: Namespace) -> int:
         alertmanager_port=arguments.alertmanager_port,
         node_exporter_port=arguments.node_exporter_port,
         receiver_port=arguments.receiver_port,
+        tracker_port=arguments.tracker_port,
         apps=apps,
         data_dir=endpoints.data_dir(arguments.data_dir),
         rules_dir=folder(arguments.rules_dir),
@@ -98,6 +107,7 @@ def up(arguments: Namespace) -> int:
         warning_after=arguments.warning_after,
         dead_mans_switch_url=arguments.dead_mans_switch_url,
         with_node_exporter=arguments.node_exporter,
+        load_tests=tuple(arguments.load_tests or ()),
         user=arguments.user,
     )
     return up.run(options)
@@ -117,6 +127,23 @@ def receive(arguments: Namespace) -> int:
             f" ({error.strerror}): give a free --port"
         ) from None
     return 0
+
+
+def _metrics_server(address: str, collect: Callable[[], Iterable[Metric]]) -> MetricsServer | None:
+    """A server of metrics; none without an address.
+
+    Raises:
+        ConfigError: the address makes no sense, or is in use.
+    """
+    if not address:
+        return None
+    try:
+        return MetricsServer(listen_address(address), collect)
+    except ValueError as error:
+        raise ConfigError([Problem("--metrics-listen", address, str(error))]) from None
+    except OSError as error:
+        reason = f"it cannot be listened on ({error.strerror})"
+        raise ConfigError([Problem("--metrics-listen", address, reason)]) from None
 
 
 def _compression(arguments: Namespace) -> float:
