@@ -96,6 +96,8 @@ class _Handler(BaseHTTPRequestHandler):
         if self.path.partition("?")[0] != _PATH:
             self.send_error(404)
             return
+        # Of before the values are collected: a scrape that is under way is not the one waited for.
+        scraped = self.server.scraped
         try:
             page = generate_latest(self.server.registry)
         except Exception as error:  # noqa: BLE001 - whatever it is, the target must be shown as down
@@ -110,7 +112,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(page)))
         self.end_headers()
         self.wfile.write(page)
-        self.server.scraped.set()
+        scraped.set()
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that it has there
         """A line for each scrape tells nothing."""
@@ -134,12 +136,17 @@ class MetricsServer:
         self.port: Final = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
+    @property
+    def is_scraped(self) -> bool:
+        """Whether somebody has scraped it."""
+        return self._server.scraped.is_set()
+
     def wait_for_last_scrape(self, seconds: float) -> bool:
         """Wait until what is true now was scraped; at once False if nobody has ever scraped."""
-        if not self._server.scraped.is_set():
+        if not self.is_scraped:
             return False
-        self._server.scraped.clear()
-        return self._server.scraped.wait(seconds)
+        self._server.scraped = scraped = threading.Event()
+        return scraped.wait(seconds)
 
     def close(self) -> None:
         """End it."""
