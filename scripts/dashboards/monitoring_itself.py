@@ -26,6 +26,7 @@ MONITORING = Page(
                     " NotConnectedToAlertmanager fire when a part of the alerting does not.",
                     "short",
                     (Query("sum by (job) (up)", "{{job}}"),),
+                    floors=(1,),
                 ),
                 Panel(
                     "notifications",
@@ -86,6 +87,7 @@ MONITORING = Page(
                     "short",
                     (Query("max (prometheus_notifications_alertmanagers_discovered)", "known"),),
                     width=6,
+                    floors=(1,),
                 ),
                 Panel(
                     "tracker-age",
