@@ -74,7 +74,16 @@ def processes() -> list[str]:
     workers = [
         box(480, 190, 190, 66, "#d9f2e6", "worker slot 0", ":8101, unix socket", "lanes w0a, w0b"),
         box(480, 276, 190, 66, "#d9f2e6", "worker slot 1", ":8102, unix socket", "lanes w1a, w1b"),
-        box(480, 376, 190, 66, "#d9f2e6", "worker slot N-1", ":8100+N, unix socket", "one per CPU core"),
+        box(
+            480,
+            376,
+            190,
+            66,
+            "#d9f2e6",
+            "worker slot N-1",
+            ":8100+N, unix socket",
+            "one per CPU core",
+        ),
         text(575, 364, "⋮", "name"),
     ]
     return [

@@ -131,6 +131,8 @@ def test_nginx_finds_every_worker_of_every_replica_by_name(tmp_path: Path):
     assert "stub_status;" in text
     assert "set_real_ip_from 10.0.0.0/8;" in text
     assert "listen 8080 backlog" in text
+    # Of a line of its log; the application's name their container.
+    assert '"instance":"nginx",' in text
 
 
 @pytest.mark.usefixtures("options")

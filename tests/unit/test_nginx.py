@@ -158,13 +158,13 @@ def test_quotes_and_backslashes_in_a_path_are_escaped():
 
 def test_every_line_of_the_access_log_names_an_instance(tmp_path):
     """Without a name of its own that is the host's, which in a container is the container's id."""
-    for number, more in enumerate(({}, {"instance": "nginx"})):
-        folder = tmp_path / str(number)
+    for instance, expected in ((SETTINGS.instance, socket.gethostname()), ("nginx", "nginx")):
+        folder = tmp_path / expected
         folder.mkdir(mode=0o777)
         folder.chmod(0o777)
         settings = dataclasses.replace(
             SETTINGS, listen=f"127.0.0.1:{free_ports(1)[0]}", processes=1, file_limit=1024,
-            user=unprivileged_user(), access_log=str(folder / "access.log"), **more,
+            user=unprivileged_user(), access_log=str(folder / "access.log"), instance=instance,
         )  # fmt: skip
         conf = folder / "nginx.conf"
         conf.write_text(render(settings))
@@ -185,4 +185,4 @@ def test_every_line_of_the_access_log_names_an_instance(tmp_path):
             process.terminate()
             process.wait(20)
         [line, *_] = (folder / "access.log").read_text().splitlines()
-        assert json.loads(line)["instance"] == more.get("instance", socket.gethostname())
+        assert json.loads(line)["instance"] == expected
