@@ -23,7 +23,7 @@ from weakref import WeakKeyDictionary
 import gevent
 from locust.env import Environment
 from locust.runners import MasterRunner
-from prometheus_client.metrics_core import Metric
+from prometheus_client.core import Metric
 
 from loadtest import shapes
 from loadtest.ledger import Ledger

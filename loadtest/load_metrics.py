@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from prometheus_client.metrics_core import Metric
+from prometheus_client.core import Metric
 
-from cluster.metrics.metrics_server import filled, filled_histogram
 from loadtest.families import LEDGER_FAULTS, LOAD_FAMILIES, PUBLICATION_RESULTS
 from loadtest.ledger import Latencies
+from loadtest.metrics_server import filled, filled_histogram
 
 _FAMILIES: Final = {family.name: family for family in LOAD_FAMILIES}
 

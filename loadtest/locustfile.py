@@ -21,9 +21,9 @@ from locust.env import Environment
 from locust.runners import MasterRunner, WorkerRunner
 
 # Of shapes only the modules: Locust takes any shape class it finds in this module's names.
-from cluster.metrics.metrics_server import MetricsServer, listen_address
 from loadtest import locust_options, shapes, stages, thresholds
 from loadtest.load_context import LoadContext
+from loadtest.metrics_server import MetricsServer, listen_address
 from loadtest.scenarios import SCENARIOS
 
 # Locust finds user classes in this module's names.

@@ -17,7 +17,7 @@ from cluster.errors import CLIENT_ERRORS, DISCONNECTS
 from cluster.methods import METHODS
 
 Kind = Literal["counter", "gauge", "histogram"]
-Owner = Literal["worker", "supervisor", "tracker", "load", "drill"]
+Owner = Literal["worker", "supervisor", "tracker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +294,8 @@ TRACKER_FAMILIES: Final = (
            "From firing to the acknowledgement, of those that were acknowledged.", INCIDENT_LABELS),
     Family("app_incident_resolve_seconds", "gauge", "tracker",
            "From firing to the end, of those that have ended.", INCIDENT_LABELS),
+    Family("app_incident_store_readable", "gauge", "tracker",
+           "1 if all of this could be read from the incident store; 0 beside nothing else if not."),
     Family("app_tracker_last_tick_timestamp_seconds", "gauge", "tracker",
            "When the tracker last asked Prometheus and Alertmanager, and wrote what changed."),
 )  # fmt: skip

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Final
 
 from cluster.errors import ConfigError, ExitError, Problem
-from cluster.metrics.metrics_server import MetricsServer, listen_address
 from cluster.terminal_text import print_lines
 from loadtest.drilling.arguments import Parser, count, factor
 from loadtest.drilling.drill import Drill, names
@@ -27,6 +26,7 @@ from loadtest.drilling.report.progress import Progress
 from loadtest.drilling.result import RunResult
 from loadtest.drilling.runner import DrillPlan, Runner
 from loadtest.drilling.target import DrillTarget, for_target, read
+from loadtest.metrics_server import MetricsServer, listen_address
 
 COMPRESS: Final = 15.0
 # The alerts of the first version.

@@ -6,11 +6,11 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Final
 
-from prometheus_client.metrics_core import Metric
+from prometheus_client.core import Metric
 
-from cluster.metrics.metrics_server import filled
 from loadtest.drilling.result import DrillResult, RunResult
 from loadtest.families import DRILL_FAMILIES, DRILL_RESULTS, TIMED_STEPS
+from loadtest.metrics_server import filled
 
 _FAMILIES: Final = {family.name: family for family in DRILL_FAMILIES}
 

@@ -132,7 +132,7 @@ _INCIDENTS = (
         tuple(
             Query(query)
             for query in (
-                f"1000 * {_FIRED}",
+                f"sort_desc(1000 * {_FIRED})",
                 "app_incident_acknowledge_seconds",
                 "app_incident_resolve_seconds",
                 f"1000 * ({_FIRED} - {_BEFORE_SECONDS})",
@@ -142,12 +142,13 @@ _INCIDENTS = (
         kind="table",
         width=16,
         limits=(300, 1800),
+        height=12,
         columns=(
             Column("alertname", "Alert", links=(*LOGS_AROUND, RUNBOOK)),
             Column("severity", "Severity", width=90),
             Column("alert_instance", "Instance", width=150),
             Column("Value #A", "Fired", unit="dateTimeAsIso", width=170),
-            Column("Value #B", "Acknowledged after", unit="s", width=150),
+            Column("Value #B", "Acknowledged after", unit="s", width=170),
             Column("Value #C", "Resolved after", unit="s", width=130),
             Column("Value #D", "from", unit="none", is_hidden=True),
             Column("Value #E", "to", unit="none", is_hidden=True),
@@ -168,6 +169,7 @@ _INCIDENTS = (
         kind="bars",
         width=8,
         limits=(0.1, 0.3),
+        height=12,
     ),
 )
 

@@ -190,9 +190,11 @@ class _Story:
         crowd.begin_publishing()
 
     async def _mark_false_positive(self) -> None:
-        """The first incident that nobody has acknowledged."""
+        """The first alert, not a note, that nobody has acknowledged."""
         incidents = json.loads((await self._monitoring.ask("history", "--json")).stdout)
-        first = next(one for one in incidents if one["acknowledged_at"] is None)
+        first = next(
+            one for one in incidents if one["acknowledged_at"] is None and one["severity"] != "info"
+        )
         done = await self._monitoring.ask("history", "--false-positive", str(first["id"]))
         assert done.returncode == 0, done.stderr
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import pytest
 
-from cluster.errors import NotFound
 from cluster.metrics.catalogue import TRACKER_FAMILIES
-from cluster.monitor.incidents.incident_metrics import incident_metrics
-from cluster.monitor.incidents.store import ALIVE_FACT, IncidentStore
+from cluster.monitor.incidents.incident_metrics import IncidentCollector, incident_metrics, serve
+from cluster.monitor.incidents.store import ALIVE_FACT, FILE_NAME, IncidentStore
+from tests.harness.cluster import http_get
+from tests.harness.processes import free_ports
 
 NOW = 1_800_000_000.0
 DAY = 86400.0
@@ -124,10 +124,37 @@ def test_series_of_single_incidents_are_bounded_and_the_newest(tmp_path: Path):
 
 
 def test_every_family_of_the_catalogue_is_served_under_its_name(folder: Path):
-    served = {one.name for one in incident_metrics(folder, time.time)}
+    served = {one.name for one in IncidentCollector(folder).collect()}
     assert served == {family.name for family in TRACKER_FAMILIES}
 
 
-def test_without_a_store_there_is_nothing_to_tell(tmp_path: Path):
-    with pytest.raises(NotFound):
-        incident_metrics(tmp_path)
+def test_a_store_that_cannot_be_read_is_said_in_a_metric_and_logged_once(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+):
+    def readable(collector: IncidentCollector) -> list[float]:
+        return [
+            sample.value
+            for one in collector.collect()
+            for sample in one.samples
+            if sample.name == "app_incident_store_readable"
+        ]
+
+    collector = IncidentCollector(folder)
+    assert readable(collector) == [1]
+    away = folder / "away"
+    (folder / FILE_NAME).rename(away)
+    assert [readable(collector) for _ in range(3)] == [[0], [0], [0]]
+    away.rename(folder / FILE_NAME)
+    assert readable(collector) == [1]
+    out = capsys.readouterr()
+    assert (out.out + out.err).count("no incident store") == 1
+
+
+def test_the_metrics_are_served_until_the_end(folder: Path):
+    port = free_ports(1)
+    end = serve("127.0.0.1", port, folder)
+    text = http_get(port, "/metrics").body.decode()
+    assert "app_incident_store_readable 1.0" in text
+    end()
+    with pytest.raises(OSError, match="refused"):
+        http_get(port, "/metrics")

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
-
-from prometheus_client.metrics_core import Metric
 
 from cluster import durations, log
 from cluster.config import LogConfig
 from cluster.errors import BootFailed, ConfigError, Problem
-from cluster.metrics.metrics_server import MetricsServer, listen_address
 from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
 
@@ -23,7 +20,6 @@ def keep(arguments: Namespace) -> int:
     """`monitor keep`."""
     from cluster.alerting.alertmanager import Alertmanager
     from cluster.alerting.prometheus import Prometheus
-    from cluster.monitor.incidents.incident_metrics import incident_metrics
     from cluster.monitor.incidents.notifications import PAGERDUTY_URL, NotificationSender
     from cluster.monitor.incidents.store import TARGET_FACT, IncidentStore
     from cluster.monitor.incidents.tracker import IncidentTracker, NotificationPolicy
@@ -51,8 +47,8 @@ def keep(arguments: Namespace) -> int:
     stop = stop_flag()
     log.configure(LogConfig(), instance="tracker")
     where = Endpoints.of(arguments)
+    end_metrics = _serve_metrics(arguments, where.data_dir)
     store = IncidentStore(where.data_dir)
-    metrics = _metrics_server(arguments.metrics_listen, lambda: incident_metrics(where.data_dir))
     try:
         for severity, seconds in policy.response_seconds.items():
             with store.change():
@@ -69,8 +65,7 @@ def keep(arguments: Namespace) -> int:
         else:
             tracker.run(stop)
     finally:
-        if metrics is not None:
-            metrics.close()
+        end_metrics()
         store.close()
     return 0
 
@@ -129,21 +124,25 @@ def receive(arguments: Namespace) -> int:
     return 0
 
 
-def _metrics_server(address: str, collect: Callable[[], Iterable[Metric]]) -> MetricsServer | None:
-    """A server of metrics; none without an address.
+def _serve_metrics(arguments: Namespace, folder: Path) -> Callable[[], None]:
+    """Serve the metrics of the incidents; returns what ends it.
 
     Raises:
-        ConfigError: the address makes no sense, or is in use.
+        BootFailed: the port is in use.
     """
-    if not address:
-        return None
+    from cluster.monitor.incidents import incident_metrics
+
+    if not arguments.metrics_port:
+        return lambda: None
+    host, port = arguments.metrics_host, arguments.metrics_port
     try:
-        return MetricsServer(listen_address(address), collect)
-    except ValueError as error:
-        raise ConfigError([Problem("--metrics-listen", address, str(error))]) from None
-    except OSError as error:
-        reason = f"it cannot be listened on ({error.strerror})"
-        raise ConfigError([Problem("--metrics-listen", address, reason)]) from None
+        return incident_metrics.serve(host, port, folder)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise BootFailed(
+            f"the tracker cannot serve its metrics on {host}:{port} ({why}):"
+            " give a free --metrics-port"
+        ) from None
 
 
 def _compression(arguments: Namespace) -> float:

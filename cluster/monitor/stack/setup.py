@@ -300,7 +300,7 @@ def _tracker_command(options: StackOptions, rendered: Rendered) -> list[str]:
     command += ["--data-dir", str(options.data_dir)]
     command += ["--prometheus-url", options.url(options.prometheus_port)]
     command += ["--alertmanager-url", options.url(options.alertmanager_port)]
-    command += ["--metrics-listen", options.address(options.tracker_port)]
+    command += ["--metrics-host", options.host, "--metrics-port", str(options.tracker_port)]
     command += ["--compress", f"{options.compress:g}"]
     command += ["--critical-after", options.critical_after]
     command += ["--warning-after", options.warning_after]

@@ -1,4 +1,4 @@
-"""The server of the metrics of tools: what it serves, and that a bad client or a failure does not end it."""
+"""The server of the metrics of load tests and drills: what it serves, and that a bad client or a failure does not end it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.metrics.catalogue import Family
-from cluster.metrics.metrics_server import (
+from loadtest.families import MetricFamily
+from loadtest.metrics_server import (
     MetricsServer,
     filled,
     filled_histogram,
     listen_address,
 )
 
-GAUGE = Family("app_a", "gauge", "load", "A.", {"kind": ()})
-COUNTER = Family("app_b_total", "counter", "load", "B.")
-HISTOGRAM = Family("app_c_seconds", "histogram", "load", "C.", buckets=(0.1, 1.0))
+GAUGE = MetricFamily("app_a", "gauge", "load", "A.", {"kind": ()})
+COUNTER = MetricFamily("app_b_total", "counter", "load", "B.")
+HISTOGRAM = MetricFamily("app_c_seconds", "histogram", "load", "C.", buckets=(0.1, 1.0))
 
 
 @contextmanager

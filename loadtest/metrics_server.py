@@ -1,32 +1,32 @@
-"""Serves the metrics of a process that has no admin port: the incident tracker, a load test, drills.
+"""Serves the metrics of a load test or of drills to Prometheus.
 
 Rules
 - `collect` is called at each scrape and in a thread of its own; what it returns is not kept.
 - One request at a time, each with a time limit: a client that does not read costs no second thread.
 - If `collect` fails, the scrape is answered with 500, so that Prometheus shows the target as down, and the
-  first failure of a row is logged.
+  first failure of a row is written to standard error.
 """
 
 from __future__ import annotations
 
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any, Final
 
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
-from prometheus_client.metrics_core import (
+from prometheus_client.core import (
     CounterMetricFamily,
     GaugeMetricFamily,
     HistogramMetricFamily,
     Metric,
 )
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
-from cluster import log
-from cluster.metrics.catalogue import Family
+from loadtest.families import MetricFamily
 
 _REQUEST_SECONDS: Final = 5.0
 _PATH: Final = "/metrics"
@@ -47,8 +47,8 @@ def listen_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
-def filled(family: Family, values: Values) -> Metric:
-    """A counter or gauge of the catalogue with its values, each after the values of its labels."""
+def filled(family: MetricFamily, values: Values) -> Metric:
+    """A counter or gauge of the table with its values, each after the values of its labels."""
     kind = CounterMetricFamily if family.kind == "counter" else GaugeMetricFamily
     made = kind(family.name, family.help, labels=list(family.labels))
     for labels, value in values:
@@ -56,8 +56,8 @@ def filled(family: Family, values: Values) -> Metric:
     return made
 
 
-def filled_histogram(family: Family, counts: Iterable[int], total: float) -> Metric:
-    """A histogram without labels: how many are at most each edge of the catalogue, then how many there are."""
+def filled_histogram(family: MetricFamily, counts: Iterable[int], total: float) -> Metric:
+    """A histogram without labels: how many are at most each edge of the table, then how many there are."""
     edges = [*(f"{edge:g}" for edge in family.buckets), "+Inf"]
     made = HistogramMetricFamily(family.name, family.help)
     made.add_metric([], [*zip(edges, map(float, counts), strict=True)], total)
@@ -103,7 +103,7 @@ class _Handler(BaseHTTPRequestHandler):
         except Exception as error:  # noqa: BLE001 - whatever it is, the target must be shown as down
             if not self.server.is_failing:
                 self.server.is_failing = True
-                log.get_logger().error("metrics_not_collected", reason=repr(error))
+                sys.stderr.write(f"the metrics cannot be collected: {error!r}\n")
             self.send_error(500)
             return
         self.server.is_failing = False
