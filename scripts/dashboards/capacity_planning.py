@@ -153,11 +153,12 @@ CAPACITY = Page(
                 Panel(
                     "memory-per-connection",
                     "Memory per connection",
-                    "Resident memory of the workers by their connections, and what it was with 100,000 held. With few connections it is mostly the workers' own.",
+                    "Resident memory of the workers by their connections, and what it was with 100,000 held. With few connections it is mostly the workers' own, and with"
+                    " fewer than ten it is not shown.",
                     "bytes",
                     (
                         Query(
-                            f"sum ({of('app_worker_resident_memory_bytes')}) / clamp_min(sum ({of('app_active_connections')}), 1)",
+                            f"sum ({of('app_worker_resident_memory_bytes')}) / (sum ({of('app_active_connections')}) > 9)",
                             "now",
                         ),
                         Query(
@@ -169,11 +170,11 @@ CAPACITY = Page(
                 Panel(
                     "cpu-per-message",
                     "CPU per message",
-                    "CPU time of the workers by the messages that they receive and write.",
+                    "CPU time of the workers by the messages that they receive and write; with fewer than ten a second it is not shown.",
                     "s",
                     (
                         Query(
-                            f"{rate_of('app_worker_cpu_seconds_total')} / clamp_min({rate_of('app_messages_total')}, 1)",
+                            f"{rate_of('app_worker_cpu_seconds_total')} / ({rate_of('app_messages_total')} > 9)",
                             "seconds",
                         ),
                     ),
