@@ -35,6 +35,8 @@ from loadtest.drilling.undo import UndoLog
 _EXITS: Final = (
     "exit codes: 0 measured, 3 the cluster cannot start, 69 a program is missing, 78 bad input"
 )
+#: Where the rules of another measurement begin in the same file.
+OTHERS_BEGIN: Final = "  # Written by"
 _SETTLE_SECONDS: Final = 6.0
 _BOOT_SECONDS: Final = 60.0
 _CHANNEL: Final = {
@@ -92,7 +94,7 @@ def main(words: Sequence[str]) -> int:
     when = datetime.now(UTC).strftime("%Y-%m-%d")
     for path, text in (
         (arguments.docs, page(found, described, when)),
-        (arguments.rules, rules(found, described, when)),
+        (arguments.rules, rules(found, described, when) + other_groups(arguments.rules)),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text, encoding="utf-8")
@@ -269,7 +271,8 @@ The knee is the whole machine's: load generator and cluster share its cores. On 
 run the load test elsewhere and give `--target` and `--admin-url`.
 
 The figures stand as recording rules in docker/capacity.yml, for dashboards that compare what is with
-what can be.
+what can be. Beside them stand those of 100,000 connections that were held through nginx:
+[benchmarks/results/hold.md](../../benchmarks/results/hold.md).
 """
 
 
@@ -284,7 +287,7 @@ def rules(found: Capacity, machine: dict[str, Any], when: str) -> str:
     lines = "\n".join(
         f"      - record: {name}\n        expr: vector({value:g})" for name, value in values.items()
     )
-    return f"""# Written by `ws-cluster capacity` on {when}: measure again instead of editing it.
+    return f"""# The first group was written by `ws-cluster capacity` on {when}: measure again instead of editing it.
 # {_machine_words(machine)}; {found.workers} workers, load on the same machine.
 groups:
   - name: websocket_capacity_constants
@@ -292,6 +295,13 @@ groups:
     rules:
 {lines}
 """
+
+
+def other_groups(file: Path) -> str:
+    """The groups of the file that other measurements have written, as they are."""
+    text = file.read_text(encoding="utf-8") if file.exists() else ""
+    _, begin, others = text.partition(f"\n{OTHERS_BEGIN}")
+    return f"{OTHERS_BEGIN}{others}" if begin else ""
 
 
 if __name__ == "__main__":

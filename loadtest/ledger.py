@@ -37,9 +37,32 @@ class Latencies:
             max(0, int(math.log(max(seconds, _SMALLEST_SECONDS) / _SMALLEST_SECONDS, _GROWTH)))
         ] += 1
 
+    @property
+    def count(self) -> int:
+        """How many there are."""
+        return sum(self.counts.values())
+
+    @property
+    def total_seconds(self) -> float:
+        """Their sum, as exact as the buckets."""
+        return float(
+            sum(
+                count * _SMALLEST_SECONDS * _GROWTH ** (bucket + 0.5)
+                for bucket, count in self.counts.items()
+            )
+        )
+
+    def count_up_to(self, seconds: float) -> int:
+        """How many lie in buckets whose middle is at most this."""
+        return sum(
+            count
+            for bucket, count in self.counts.items()
+            if _SMALLEST_SECONDS * _GROWTH ** (bucket + 0.5) <= seconds
+        )
+
     def quantile(self, share: float) -> float | None:
         """The duration that this share does not exceed, in seconds; None if there is none."""
-        wanted = share * sum(self.counts.values())
+        wanted = share * self.count
         seen = 0
         for bucket in sorted(self.counts):
             seen += self.counts[bucket]

@@ -15,7 +15,7 @@ import time
 import uuid
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 from weakref import WeakKeyDictionary
@@ -23,9 +23,11 @@ from weakref import WeakKeyDictionary
 import gevent
 from locust.env import Environment
 from locust.runners import MasterRunner
+from prometheus_client.core import Metric
 
 from loadtest import shapes
 from loadtest.ledger import Ledger
+from loadtest.load_metrics import load_metrics
 
 _SETTLE_SECONDS: Final = 10.0
 _QUIET_SECONDS: Final = 0.5
@@ -212,6 +214,11 @@ class LoadContext:
             "events": events,
             **shapes.result(self.environment.shape_class),
         }
+
+    def metrics(self) -> Iterator[Metric]:
+        """The metrics of the run; afterwards what has not arrived counts as lost."""
+        summary = self.summary(is_final=self.is_ending)
+        return load_metrics(summary, self.ledger.merged()[1])
 
     def write(self, *, is_final: bool) -> None:
         """Write the summary to the file that was asked for."""

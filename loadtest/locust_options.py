@@ -49,6 +49,13 @@ def add(parser: LocustArgumentParser) -> None:
         "--expect", default="", help="limits, such as p99_ms=250,lost=0; exit code 1 if not met"
     )
     add_one("--ledger-file", default="", help="write the account here, as JSON, every second")
+    add_one(
+        "--metrics-listen",
+        default="",
+        env_var="LOCUST_METRICS_LISTEN",
+        metavar="HOST:PORT",
+        help="serve /metrics for Prometheus there; not by workers",
+    )
     add_one("--knee-p99-ms", type=float, default=250.0, help="ramp: p99 that is too much (250)")
     add_one("--knee-error-share", type=float, default=0.01, help="ramp: failures that are too many")
     add_one("--step-seconds", type=float, default=10.0, help="ramp, stages: length of a step (10)")

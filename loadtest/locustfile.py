@@ -23,6 +23,7 @@ from locust.runners import MasterRunner, WorkerRunner
 # Of shapes only the modules: Locust takes any shape class it finds in this module's names.
 from loadtest import locust_options, shapes, stages, thresholds
 from loadtest.load_context import LoadContext
+from loadtest.metrics_server import MetricsServer, listen_address
 from loadtest.scenarios import SCENARIOS
 
 # Locust finds user classes in this module's names.
@@ -47,6 +48,9 @@ SHAPES: Final = {**shapes.SHAPES, "stages": stages.StagesShape}
 _BAD_INPUT_EXIT: Final = 78
 _LIMITS_EXIT: Final = 1
 _contexts: list[LoadContext] = []
+_servers: list[MetricsServer] = []
+# Prometheus asks every fifteen seconds.
+_LAST_SCRAPE_SECONDS: Final = 20.0
 
 
 @events.init_command_line_parser.add_listener
@@ -87,8 +91,18 @@ def _begin(environment: Environment, **_: Any) -> None:
     context = LoadContext(environment)
     _contexts[:] = [context]
     _agree(environment, context)
+    if options.metrics_listen and not isinstance(environment.runner, WorkerRunner):
+        _serve_metrics(context, options.metrics_listen)
     # gevent's timers count from the loop's cached time: after a slow start -t would be over at once.
     gevent.get_hub().loop.update_now()
+
+
+def _serve_metrics(context: LoadContext, address: str) -> None:
+    try:
+        _servers[:] = [MetricsServer(listen_address(address), context.metrics)]
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"--metrics-listen: {error}\n")
+        sys.exit(_BAD_INPUT_EXIT)
 
 
 def _agree(environment: Environment, context: LoadContext) -> None:
@@ -177,6 +191,9 @@ def _end(environment: Environment, **_: Any) -> None:
     _settle(environment)
     context = LoadContext.of(environment)
     limits_met = _account(context)
+    for server in _servers:
+        server.wait_for_last_scrape(_LAST_SCRAPE_SECONDS)
+        server.close()
     if limits_met is not None:
         environment.process_exit_code = 0 if limits_met else _LIMITS_EXIT
 

@@ -72,9 +72,18 @@ def frame() -> list[str]:
 def processes() -> list[str]:
     """Every process."""
     workers = [
-        box(480, 190, 190, 66, "#d9f2e6", "worker slot 0", ":8101", "lanes w0a, w0b"),
-        box(480, 276, 190, 66, "#d9f2e6", "worker slot 1", ":8102", "lanes w1a, w1b"),
-        box(480, 376, 190, 66, "#d9f2e6", "worker slot N-1", ":8100+N", "one per CPU core"),
+        box(480, 190, 190, 66, "#d9f2e6", "worker slot 0", ":8101, unix socket", "lanes w0a, w0b"),
+        box(480, 276, 190, 66, "#d9f2e6", "worker slot 1", ":8102, unix socket", "lanes w1a, w1b"),
+        box(
+            480,
+            376,
+            190,
+            66,
+            "#d9f2e6",
+            "worker slot N-1",
+            ":8100+N, unix socket",
+            "one per CPU core",
+        ),
         text(575, 364, "⋮", "name"),
     ]
     return [
@@ -100,6 +109,8 @@ def flows() -> list[str]:
         arrow([(154, 113), (218, 113)]),
         text(187, 105, "scrape", "flow"),
         *to_workers,
+        # The ports are for an nginx of one's own, for health checks and for load tests.
+        text(420, 214, "unix sockets", "flow"),
         *to_store,
         text(780, 362, "publish: one script appends", "flow", "start"),
         text(780, 378, "to the stream and sends", "flow", "start"),
@@ -107,7 +118,7 @@ def flows() -> list[str]:
         arrow([(575, 160), (575, 188)], dashed=True),
         arrow([(855, 160), (855, 274)], dashed=True),
         text(303, 222, "signals", "flow", "start"),
-        text(585, 179, "listening socket, configuration; status back", "flow", "start"),
+        text(585, 179, "listening sockets, configuration; status back", "flow", "start"),
         text(206, 474, "A slot without a ready worker is answered by the supervisor: 503, and nginx"
              " takes the next worker.", "note", "start"),
     ]  # fmt: skip

@@ -20,6 +20,8 @@ from typing import Any, Final
 
 from cluster import config, errors
 from cluster.metrics import catalogue
+from loadtest import families
+from loadtest.families import DRILL_FAMILIES, LOAD_FAMILIES
 
 ROOT: Final = Path(__file__).resolve().parents[1]
 REFERENCE: Final = ROOT / "docs" / "reference"
@@ -48,10 +50,13 @@ def page(title: str, *parts: str) -> str:
     return "\n\n".join((f"# {title}", WRITTEN, *parts)) + "\n"
 
 
+_Family = catalogue.Family | families.MetricFamily
+
+
 # --- metrics -----------------------------------------------------------------------------
 
 
-def _labels(family: catalogue.Family) -> str:
+def _labels(family: _Family) -> str:
     shown = []
     for name, values in family.labels.items():
         known = ", ".join(values) if values else "as seen"
@@ -59,7 +64,7 @@ def _labels(family: catalogue.Family) -> str:
     return "; ".join(shown)
 
 
-def _families(families: tuple[catalogue.Family, ...]) -> str:
+def _families(families: Sequence[_Family]) -> str:
     rows = [(code(f.name), f.kind, _labels(f), f.help, code(f.mode)) for f in families]
     if not any(f.mode for f in families):
         return table(("name", "kind", "labels", "meaning"), [row[:4] for row in rows])
@@ -69,7 +74,7 @@ def _families(families: tuple[catalogue.Family, ...]) -> str:
 def _buckets() -> str:
     rows = [
         (code(f.name), ", ".join(f"{edge:g}" for edge in f.buckets))
-        for f in (*catalogue.WORKER_FAMILIES, *catalogue.SUPERVISOR_FAMILIES)
+        for f in (*catalogue.WORKER_FAMILIES, *catalogue.SUPERVISOR_FAMILIES, *LOAD_FAMILIES)
         if f.buckets
     ]
     return table(("histogram", "upper edges"), rows)
@@ -87,6 +92,13 @@ def metrics() -> str:
         "## Kept by the supervisor",
         _families(catalogue.SUPERVISOR_FAMILIES),
         "Beside these: the standard `process_*` families of the supervisor itself.",
+        "## Kept by the incident tracker\n\nServed by `ws-cluster monitor keep --metrics-port`, which `monitoring up` and the"
+        " containers give\nit. What has happened is counted over the last seven days.",
+        _families(catalogue.TRACKER_FAMILIES),
+        "## Kept by a load test\n\nServed with `--metrics-listen` while it runs, over all of its processes.",
+        _families(LOAD_FAMILIES),
+        "## Kept by drills\n\nServed by `ws-cluster drill --metrics-listen` while they run.",
+        _families(DRILL_FAMILIES),
         "## Buckets",
         _buckets(),
     )

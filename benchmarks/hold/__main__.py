@@ -2,8 +2,8 @@
 
 Opens them from as many loopback addresses as are needed, each connected with a session and subscribed,
 and measures memory, CPU at rest with pings running, broadcasts to all of them, and a roll of all workers
-under it, after which every connection must have every publication once. Writes results/hold.md and
-hold.json. Exit code 0 with a reason when the limits of the machine forbid it, 1 when something was lost.
+under it, after which every connection must have every publication once. Writes results/hold.md,
+hold.json and their part of docker/capacity.yml. Exit code 0 with a reason when the limits of the machine forbid it, 1 when something was lost.
 """
 
 import argparse
@@ -18,6 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from benchmarks.attacks.control import Control
+from benchmarks.hold import capacity_rules
 from benchmarks.hold.crowd import CHANNEL
 from benchmarks.hold.measure import Cost, Groups, kernel_bytes
 from benchmarks.hold.plan import Forbidden, Plan, plan_for
@@ -172,7 +173,15 @@ def hold(plan: Plan, scratch: Path) -> Held:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--connections", type=int, default=CONNECTIONS)
+    parser.add_argument(
+        "--rules",
+        action="store_true",
+        help="only write docker/capacity.yml, from the stored results",
+    )
     given = parser.parse_args()
+    if given.rules:
+        capacity_rules.write()
+        return 0
     try:
         plan = plan_for(given.connections)
     except Forbidden as reason:
@@ -186,6 +195,7 @@ def main() -> int:
     (RESULTS / "hold.json").write_text(
         json.dumps(asdict(held) | {"median": statistics.median(held.broadcasts)}, indent=1) + "\n"
     )
+    capacity_rules.write()
     for fault in held.faults:
         print(fault, file=sys.stderr)
     return 1 if held.faults else 0

@@ -98,7 +98,8 @@ class NginxSettings:
             the configuration, through a link.
         user: `name group` of the worker processes if nginx is started by root; empty otherwise.
         probe_socket: a unix socket for the readiness probe; empty for none.
-        instance: the instance label of the access log, as in metrics and other logs.
+        instance: the instance label of the access log, as in metrics and other logs; nginx's variable is the
+            name of the host or container.
         trusted_proxies: networks of proxies whose X-Forwarded-For is believed.
         admin_connections: most connections to the admin port.
         connections_per_address: WebSockets that one address may have; 0 is any number.
@@ -123,7 +124,7 @@ class NginxSettings:
     access_log: str = "/dev/stdout"
     error_log: str = "stderr"
     probe_socket: str = ""
-    instance: str = ""
+    instance: str = "$hostname"
     trusted_proxies: Sequence[str] = ()
     admin_connections: int = 128
     connections_per_address: int = 0

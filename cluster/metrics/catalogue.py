@@ -17,7 +17,7 @@ from cluster.errors import CLIENT_ERRORS, DISCONNECTS
 from cluster.methods import METHODS
 
 Kind = Literal["counter", "gauge", "histogram"]
-Owner = Literal["worker", "supervisor"]
+Owner = Literal["worker", "supervisor", "tracker"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,16 @@ class Family:
 
 
 DIRECTIONS: Final = ("in", "out")
+INCIDENT_SEVERITIES: Final = ("critical", "warning", "info")
+#: Those that must be acknowledged within a time.
+RESPONSE_SEVERITIES: Final = ("critical", "warning")
+#: `alert_instance` is the label `instance` of the alert; Prometheus sets `instance` to the tracker.
+INCIDENT_LABELS: Final[dict[str, tuple[str, ...]]] = {
+    "incident": (),
+    "alertname": (),
+    "severity": (),
+    "alert_instance": (),
+}
 ERROR_TYPES: Final = ("handler", "broker", "store", "presence", "internal", "token_keys")
 DROP_REASONS: Final = ("slow", "closed", "broker", "join_leave")
 RENEWAL_RESULTS: Final = ("renewed", "restored", "failed")
@@ -264,4 +274,30 @@ SUPERVISOR_FAMILIES: Final = (
     Family("app_metrics_files", "gauge", "supervisor", "Multiprocess files read."),
 )  # fmt: skip
 
-FAMILIES: Final = (*WORKER_FAMILIES, *SUPERVISOR_FAMILIES)
+#: The last seven days of the incident store, so that a deleted incident is no reset of a counter.
+TRACKER_FAMILIES: Final = (
+    Family("app_incidents_open", "gauge", "tracker", "Incidents that have fired and not ended.",
+           {"severity": INCIDENT_SEVERITIES, "state": ("firing", "acknowledged")}),
+    Family("app_incidents_fired", "gauge", "tracker",
+           "How often an alert has fired in the last seven days.",
+           {"alertname": (), "severity": ()}),
+    Family("app_incidents_false_positive", "gauge", "tracker",
+           "How many of these were marked as false positives.", {"alertname": (), "severity": ()}),
+    Family("app_incidents_answered", "gauge", "tracker",
+           "Incidents of the last seven days that were, or were not, acknowledged or resolved within their response time.",
+           {"severity": RESPONSE_SEVERITIES, "result": ("in_time", "late")}),
+    Family("app_incident_target_seconds", "gauge", "tracker",
+           "The response time of a severity.", {"severity": RESPONSE_SEVERITIES}),
+    Family("app_incident_fired_timestamp_seconds", "gauge", "tracker",
+           "When an incident fired: the last hundred of the last seven days.", INCIDENT_LABELS),
+    Family("app_incident_acknowledge_seconds", "gauge", "tracker",
+           "From firing to the acknowledgement, of those that were acknowledged.", INCIDENT_LABELS),
+    Family("app_incident_resolve_seconds", "gauge", "tracker",
+           "From firing to the end, of those that have ended.", INCIDENT_LABELS),
+    Family("app_incident_store_readable", "gauge", "tracker",
+           "1 if all of this could be read from the incident store; 0 beside nothing else if not."),
+    Family("app_tracker_last_tick_timestamp_seconds", "gauge", "tracker",
+           "When the tracker last asked Prometheus and Alertmanager, and wrote what changed."),
+)  # fmt: skip
+
+FAMILIES: Final = (*WORKER_FAMILIES, *SUPERVISOR_FAMILIES, *TRACKER_FAMILIES)

@@ -262,6 +262,14 @@ def _add_keep(commands: Commands[_Parser]) -> None:
     )
     add("--slack-url-file", default="", metavar="FILE", help="file with the webhook's address")
     add("--once", action="store_true", help="ask once and end")
+    add("--metrics-host", default="127.0.0.1", metavar="ADDR", help="default 127.0.0.1")
+    add(
+        "--metrics-port",
+        type=int,
+        default=0,
+        metavar="PORT",
+        help="serve incidents, response times and false positives as metrics there (default: nowhere)",
+    )
 
 
 def _add_response_times(add: Callable[..., Any]) -> None:
@@ -286,20 +294,9 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
     up.set_defaults(run=_run("commands.daemons", "up"))
     add = up.add_argument
     add("--host", default="127.0.0.1", metavar="ADDR", help="address to listen on (127.0.0.1)")
-    add("--prometheus-port", type=int, default=9090, metavar="PORT", help="default 9090")
-    add("--alertmanager-port", type=int, default=9093, metavar="PORT", help="default 9093")
-    add("--node-exporter-port", type=int, default=9100, metavar="PORT", help="default 9100")
-    add(
-        "--receiver-port", type=int, default=9099, metavar="PORT", help="the stand-in; default 9099"
-    )
+    _add_ports(add)
     add("--no-node-exporter", action="store_false", dest="node_exporter", help="do not run it")
-    add(
-        "--app",
-        action="append",
-        dest="apps",
-        metavar="HOST:PORT",
-        help="admin port to scrape (default 127.0.0.1:8001); may be repeated",
-    )
+    _add_targets(add)
     add("--data-dir", metavar="DIR", help="data directory (default: beside the cluster's)")
     add(
         "--rules-dir",
@@ -339,6 +336,39 @@ def _add_up(commands: Commands[argparse.ArgumentParser]) -> None:
         default=1.0,
         metavar="N",
         help="time passes N times faster: drills",
+    )
+
+
+def _add_ports(add: Callable[..., Any]) -> None:
+    add("--prometheus-port", type=int, default=9090, metavar="PORT", help="default 9090")
+    add("--alertmanager-port", type=int, default=9093, metavar="PORT", help="default 9093")
+    add("--node-exporter-port", type=int, default=9100, metavar="PORT", help="default 9100")
+    add(
+        "--receiver-port", type=int, default=9099, metavar="PORT", help="the stand-in; default 9099"
+    )
+    add(
+        "--tracker-port",
+        type=int,
+        default=9098,
+        metavar="PORT",
+        help="metrics of the incident tracker; default 9098",
+    )
+
+
+def _add_targets(add: Callable[..., Any]) -> None:
+    add(
+        "--app",
+        action="append",
+        dest="apps",
+        metavar="HOST:PORT",
+        help="admin port to scrape (default 127.0.0.1:8001); may be repeated",
+    )
+    add(
+        "--load-test",
+        action="append",
+        dest="load_tests",
+        metavar="HOST:PORT",
+        help="--metrics-listen of a load test or of drills to scrape; may be repeated",
     )
 
 

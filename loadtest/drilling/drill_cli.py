@@ -10,7 +10,8 @@ import argparse
 import difflib
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -18,12 +19,14 @@ from cluster.errors import ConfigError, ExitError, Problem
 from cluster.terminal_text import print_lines
 from loadtest.drilling.arguments import Parser, count, factor
 from loadtest.drilling.drill import Drill, names
+from loadtest.drilling.drill_metrics import drill_metrics
 from loadtest.drilling.environment import machine
 from loadtest.drilling.report import write
 from loadtest.drilling.report.progress import Progress
 from loadtest.drilling.result import RunResult
 from loadtest.drilling.runner import DrillPlan, Runner
 from loadtest.drilling.target import DrillTarget, for_target, read
+from loadtest.metrics_server import MetricsServer, listen_address
 
 COMPRESS: Final = 15.0
 # The alerts of the first version.
@@ -41,6 +44,8 @@ SEED: Final = (
     "HighDiskUsage",
 )
 _INTERRUPTED_EXIT: Final = 130
+# Prometheus asks every fifteen seconds.
+_LAST_SCRAPE_SECONDS: Final = 20.0
 
 
 def drill(words: Sequence[str], every: Mapping[str, Drill]) -> int:
@@ -89,7 +94,10 @@ def _drill(arguments: argparse.Namespace, every: Mapping[str, Drill]) -> int:
         keep=arguments.keep,
         target=target,
     )
-    with Progress(run, planned=len(chosen)) as screen:
+    with (
+        _metrics(arguments.metrics_listen, run, len(chosen)),
+        Progress(run, planned=len(chosen)) as screen,
+    ):
         runner = Runner(plan, run, screen, every)
         try:
             runner.go()
@@ -100,6 +108,27 @@ def _drill(arguments: argparse.Namespace, every: Mapping[str, Drill]) -> int:
     if runner.is_interrupted:
         return _INTERRUPTED_EXIT
     return 0 if run.is_passed else 1
+
+
+@contextmanager
+def _metrics(address: str, run: RunResult, planned: int) -> Iterator[None]:
+    """Serve the metrics of the run, and in the end until they were scraped once more.
+
+    Raises:
+        ConfigError: the address makes no sense, or is in use.
+    """
+    if not address:
+        yield
+        return
+    try:
+        server = MetricsServer(listen_address(address), lambda: drill_metrics(run, planned))
+    except (ValueError, OSError) as error:
+        raise ConfigError([Problem("--metrics-listen", address, str(error))]) from None
+    try:
+        yield
+        server.wait_for_last_scrape(_LAST_SCRAPE_SECONDS)
+    finally:
+        server.close()
 
 
 def _target(arguments: argparse.Namespace) -> DrillTarget | None:
@@ -200,5 +229,11 @@ def _parser() -> Parser:
         help="do not ask before faults are injected into a production target",
     )
     add("--rules-dir", type=Path, metavar="DIR", help="rules and configuration, if not docker/")
+    add(
+        "--metrics-listen",
+        default="",
+        metavar="HOST:PORT",
+        help="serve /metrics for Prometheus there while the drills run",
+    )
     add("--keep", type=Path, metavar="DIR", help="work there, and keep logs and data")
     return parser

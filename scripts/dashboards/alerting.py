@@ -1,17 +1,10 @@
-"""What fires, and whether the alerting itself works."""
+"""What fires, how often, and how soon it is acknowledged and resolved."""
 
 from __future__ import annotations
 
 from scripts.dashboards.links import LOGS_AROUND, RUNBOOK
 from scripts.dashboards.panels import Column, Page, Panel, Query, Variable
-from scripts.dashboards.queries import some
 from scripts.dashboards.shared_panels import FIRING
-
-
-def _group(expr: str) -> str:
-    """With a label for the group alone: Prometheus names it by the file and the group."""
-    return f'label_replace({expr}, "group", "$1", "rule_group", "(?:.*;)?(.*)")'
-
 
 # ALERTS_FOR_STATE has the second since which an alert's condition holds, and no label `alertstate`.
 _SINCE = (
@@ -19,6 +12,17 @@ _SINCE = (
 )
 _BEFORE_SECONDS = 300
 _AFTER_SECONDS = 900
+
+
+def _against_target(family: str) -> tuple[Query, ...]:
+    """Median and slowest by severity, and the response time that they are to meet."""
+    return (
+        Query(f"quantile by (severity) (0.5, {family})", "median, {{severity}}"),
+        Query(f"max by (severity) ({family})", "slowest, {{severity}}"),
+        Query("max by (severity) (app_incident_target_seconds)", "target, {{severity}}"),
+    )
+
+
 _ACTIVE = Panel(
     "alerts-active",
     "Alerts that fire, and where they lead",
@@ -52,8 +56,7 @@ _HISTORY = Panel(
 _TIME_FIRING = Panel(
     "alerts-time-firing",
     "How long each fired",
-    "In the time shown. One that is often at the top has a cause that nobody has removed, or a threshold that is too tight;"
-    " `ws-cluster monitor history --rates` has the times to acknowledge and to resolve, and false positives.",
+    "In the time shown. One that is often at the top has a cause that nobody has removed, or a threshold that is too tight.",
     "s",
     (
         Query(
@@ -64,10 +67,116 @@ _TIME_FIRING = Panel(
     kind="bars",
 )
 
+_FIRED = "app_incident_fired_timestamp_seconds"
+_INCIDENTS = (
+    Panel(
+        "incidents-open",
+        "Open incidents",
+        "Those that fire and nobody has acknowledged, and those that somebody has: `ws-cluster monitor ack` does it.",
+        "short",
+        (Query("sum by (state) (app_incidents_open)", "{{state}}"),),
+        kind="number",
+        width=6,
+        limits=(1,),
+    ),
+    Panel(
+        "incidents-in-time",
+        "Answered in time",
+        "Of the critical alerts and warnings that are due: acknowledged or resolved within the response time.",
+        "percentunit",
+        (
+            Query(
+                'sum (app_incidents_answered{result="in_time"}) / sum (app_incidents_answered)',
+                "in time",
+            ),
+        ),
+        kind="number",
+        width=6,
+        floors=(0.8, 0.95),
+    ),
+    Panel(
+        "time-to-acknowledge",
+        "Time to acknowledge",
+        "By severity, beside its response time: 5 minutes for a critical alert (yellow from there on) and 30 for a warning (red),"
+        " unless the tracker runs with others.",
+        "s",
+        _against_target("app_incident_acknowledge_seconds"),
+        kind="bars",
+        limits=(300, 1800),
+    ),
+    Panel(
+        "firing-rates",
+        "How often each fired",
+        "In seven days. One that fires more than once a day (yellow) or three times (red) has a cause that nobody has removed, or a"
+        " threshold that is too tight.",
+        "short",
+        (Query("sort_desc(sum by (alertname) (app_incidents_fired))", "{{alertname}}"),),
+        kind="bars",
+        limits=(7, 21),
+    ),
+    Panel(
+        "time-to-resolve",
+        "Time to resolve",
+        "From firing to the end, beside the response time of the severity: what ends sooner needs no acknowledgement.",
+        "s",
+        _against_target("app_incident_resolve_seconds"),
+        kind="bars",
+        limits=(300, 1800),
+    ),
+    Panel(
+        "incidents",
+        "History",
+        "The last hundred incidents. The name leads to the log lines from five minutes before until fifteen after, and to the"
+        " runbook; `ws-cluster monitor history` has who acknowledged, and marks false positives.",
+        "short",
+        tuple(
+            Query(query)
+            for query in (
+                f"sort_desc(1000 * {_FIRED})",
+                "app_incident_acknowledge_seconds",
+                "app_incident_resolve_seconds",
+                f"1000 * ({_FIRED} - {_BEFORE_SECONDS})",
+                f"1000 * ({_FIRED} + {_AFTER_SECONDS})",
+            )
+        ),
+        kind="table",
+        width=16,
+        limits=(300, 1800),
+        height=12,
+        columns=(
+            Column("alertname", "Alert", links=(*LOGS_AROUND, RUNBOOK)),
+            Column("severity", "Severity", width=90),
+            Column("alert_instance", "Instance", width=150),
+            Column("Value #A", "Fired", unit="dateTimeAsIso", width=170),
+            Column("Value #B", "Acknowledged after", unit="s", width=170),
+            Column("Value #C", "Resolved after", unit="s", width=130),
+            Column("Value #D", "from", unit="none", is_hidden=True),
+            Column("Value #E", "to", unit="none", is_hidden=True),
+        ),
+    ),
+    Panel(
+        "false-positives",
+        "False positives",
+        "Share of the firings that `ws-cluster monitor history --false-positive` has marked. From 10 % on people cease to believe an"
+        " alert (yellow); at 30 % (red) change or remove it.",
+        "percentunit",
+        (
+            Query(
+                "sum by (alertname) (app_incidents_false_positive) / sum by (alertname) (app_incidents_fired)",
+                "{{alertname}}",
+            ),
+        ),
+        kind="bars",
+        width=8,
+        limits=(0.1, 0.3),
+        height=12,
+    ),
+)
+
 ALERTS = Page(
     "ws-alerts",
     "WebSocket cluster: alerts",
-    "What fires, how often, and whether the alerting itself works.",
+    "What fires, how often, and how soon it is acknowledged and resolved; what was a false positive.",
     (
         (
             "Now",
@@ -101,79 +210,7 @@ ALERTS = Page(
                 _HISTORY,
             ),
         ),
-        (
-            "Monitoring the monitoring",
-            (
-                Panel(
-                    "monitoring",
-                    "Targets",
-                    "What answers Prometheus; Watchdog fires always, and tells that alerts arrive. AlertmanagerDown, NodeExporterDown, RuleEvaluationFailures and"
-                    " NotConnectedToAlertmanager fire when a part of the alerting does not.",
-                    "short",
-                    (Query("sum by (job) (up)", "{{job}}"),),
-                ),
-                Panel(
-                    "notifications",
-                    "Notifications",
-                    "Sent and failed per minute, by receiver. More than 1 % that fail fire NotificationsFailing.",
-                    "short",
-                    (
-                        Query(
-                            "60 * sum by (integration) (rate(alertmanager_notifications_total[5m])) > 0",
-                            "sent by {{integration}}",
-                        ),
-                        Query(
-                            some(
-                                "60 * sum by (integration) (rate(alertmanager_notifications_failed_total[5m]))",
-                                "integration",
-                            ),
-                            "failed by {{integration}}",
-                        ),
-                    ),
-                ),
-                Panel(
-                    "rule-evaluation",
-                    "Evaluation of the rules",
-                    "How long each group of rules takes.",
-                    "s",
-                    (
-                        Query(
-                            _group(
-                                "max by (rule_group) (prometheus_rule_group_last_duration_seconds)"
-                            ),
-                            "{{group}}",
-                        ),
-                    ),
-                    width=12,
-                ),
-                Panel(
-                    "rule-failures",
-                    "Evaluations that fail",
-                    "Per minute, by group of rules. Any fires RuleEvaluationFailures: the alerts of that group are blind.",
-                    "short",
-                    (
-                        Query(
-                            _group(
-                                some(
-                                    "60 * sum by (rule_group) (rate(prometheus_rule_evaluation_failures_total[5m]))",
-                                    "rule_group",
-                                )
-                            ),
-                            "{{group}}",
-                        ),
-                    ),
-                    width=6,
-                ),
-                Panel(
-                    "alertmanagers",
-                    "Alertmanagers that Prometheus knows",
-                    "None fires NotConnectedToAlertmanager.",
-                    "short",
-                    (Query("max (prometheus_notifications_alertmanagers_discovered)", "known"),),
-                    width=6,
-                ),
-            ),
-        ),
+        ("Incidents of the last seven days", _INCIDENTS),
     ),
     (Variable("runbooks", "runbooks", "http://localhost/runbooks"),),
 )

@@ -19,7 +19,7 @@ CAPACITY = Page(
     "ws-capacity",
     "WebSocket cluster: capacity planning",
     "How full the cluster is, what ends first and when, and how many replicas are needed. The ceilings come from"
-    " docker/capacity.yml, which `ws-cluster capacity` has measured.",
+    " docker/capacity.yml, which `ws-cluster capacity` and `python -m benchmarks.hold` have measured.",
     (
         (
             "How full",
@@ -132,10 +132,17 @@ CAPACITY = Page(
                 Panel(
                     "memory-for-connections",
                     "Memory for the connections",
-                    "Of the workers, for the connections typed in above, as measured.",
+                    "By part, for the connections typed in above: the first as `ws-cluster capacity` measured it, the others with"
+                    " 100,000 held through nginx. The kernel's is of both ends of each connection.",
                     "bytes",
-                    (Query("$connections * app_capacity_bytes_per_connection"),),
-                    kind="number",
+                    (
+                        Query("$connections * app_capacity_bytes_per_connection", "workers"),
+                        Query(
+                            "$connections * (app_capacity_hold_bytes_per_connection > 1)",
+                            "{{part}}, held",
+                        ),
+                    ),
+                    kind="bars",
                     width=8,
                 ),
             ),
@@ -146,23 +153,28 @@ CAPACITY = Page(
                 Panel(
                     "memory-per-connection",
                     "Memory per connection",
-                    "Resident memory of the workers by their connections; with few connections it is mostly the workers' own.",
+                    "Resident memory of the workers by their connections, and what it was with 100,000 held. With few connections it is mostly the workers' own, and with"
+                    " fewer than ten it is not shown.",
                     "bytes",
                     (
                         Query(
-                            f"sum ({of('app_worker_resident_memory_bytes')}) / clamp_min(sum ({of('app_active_connections')}), 1)",
-                            "bytes",
+                            f"sum ({of('app_worker_resident_memory_bytes')}) / (sum ({of('app_active_connections')}) > 9)",
+                            "now",
+                        ),
+                        Query(
+                            'sum (app_capacity_hold_bytes_per_connection{part="workers"})',
+                            "with 100,000 held",
                         ),
                     ),
                 ),
                 Panel(
                     "cpu-per-message",
                     "CPU per message",
-                    "CPU time of the workers by the messages that they receive and write.",
+                    "CPU time of the workers by the messages that they receive and write; with fewer than ten a second it is not shown.",
                     "s",
                     (
                         Query(
-                            f"{rate_of('app_worker_cpu_seconds_total')} / clamp_min({rate_of('app_messages_total')}, 1)",
+                            f"{rate_of('app_worker_cpu_seconds_total')} / ({rate_of('app_messages_total')} > 9)",
                             "seconds",
                         ),
                     ),

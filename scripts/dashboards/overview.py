@@ -14,6 +14,7 @@ _CONNECTIONS = Panel(
     "Open client connections of each replica. None at all fires NoActiveConnections.",
     "short",
     (Query(f"sum by (instance) ({of('app_active_connections')})", "{{instance}}"),),
+    floors=(1,),
 )
 _MESSAGES = Panel(
     "messages",
@@ -21,6 +22,7 @@ _MESSAGES = Panel(
     "Commands received, and replies and pushes written. Below 1/s with clients fires LowMessageThroughput.",
     "mps",
     (Query(rate_of("app_messages_total", "direction"), "{{direction}}"),),
+    floors=(1,),
 )
 _SERVICE_ERRORS = Panel(
     "service-errors",
@@ -120,6 +122,7 @@ _ALIVE = Panel(
     (Query(f"sum ({of('app_workers_alive')})"),),
     kind="number",
     width=6,
+    floors=(1,),
 )
 _REPLICAS = Panel(
     "replicas-and-workers",
@@ -130,6 +133,7 @@ _REPLICAS = Panel(
         Query('sum (up{job="$job"})', "replicas"),
         Query(f"sum ({of('app_workers_alive')})", "workers"),
     ),
+    floors=(1,),
 )
 
 OVERVIEW = Page(
@@ -151,6 +155,7 @@ OVERVIEW = Page(
                     (Query(f"sum ({of('app_active_connections')})"),),
                     kind="number",
                     width=6,
+                    floors=(1,),
                 ),
             ),
         ),

@@ -96,8 +96,8 @@ class Panel(NamedTuple):
         unit: of Grafana, such as `short`, `percentunit`, `bytes`, `s`, `reqps`.
         kind: "graph", "stack" (bars on each other), "number", "bars", "histogram", "table" or "logs".
         width: of 24.
-        limits: values from which on it is shown in yellow, and in red.
-        floors: values below which it is shown in red, and in yellow.
+        limits: values from which on it is shown in yellow, and in red; one alone is red.
+        floors: values below which it is shown in red, and in yellow; one alone is red.
         text: what it shows, and what to do with it.
         job: the job of an exporter that only the containers have, if its queries need it.
         is_of_logs: whether its queries are Loki's.
@@ -152,7 +152,8 @@ def _colours(panel: Panel) -> Any:
     values: tuple[float, ...] = panel.limits
     colours = ["green", "red"] if len(values) == 1 else ["green", "yellow", "red"]
     if panel.floors:
-        values, colours = panel.floors, ["red", "yellow", "green"]
+        values = panel.floors
+        colours = ["red", "green"] if len(values) == 1 else ["red", "yellow", "green"]
     steps = [
         Threshold(value=value, color=colour)
         for value, colour in zip((None, *values), colours, strict=False)
@@ -175,7 +176,8 @@ def _builder(panel: Panel) -> Any:
     if panel.kind == "logs":
         lines = logs.Panel().show_time(True).wrap_log_message(True).enable_log_details(True)
         return lines.sort_order(LogsSortOrder.DESCENDING)
-    style = GraphThresholdsStyleMode.LINE if panel.limits else GraphThresholdsStyleMode.OFF
+    has_line = panel.limits or panel.floors
+    style = GraphThresholdsStyleMode.LINE if has_line else GraphThresholdsStyleMode.OFF
     graph = (
         timeseries.Panel()
         .fill_opacity(10)

@@ -118,6 +118,7 @@ STORE = Page(
                     "1 while every connection of a replica to the broker works. BrokerDisconnected fires at 0.",
                     "short",
                     (Query(f"min by (instance) ({of('app_broker_up')})", "{{instance}}"),),
+                    floors=(1,),
                 ),
                 Panel(
                     "broker-canary",

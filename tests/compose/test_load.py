@@ -49,6 +49,12 @@ async def test_the_web_page_of_locust_is_there(stack: Stack):
                 return False
 
         await until_async(is_shown, 60, "the page is shown")
+
+        async def is_scraped() -> bool:
+            up = [one for one in await stack.targets() if one["health"] == "up"]
+            return any(one["labels"]["job"] == "load" for one in up)
+
+        await until_async(is_scraped, 90, "Prometheus scrapes the load test")
     finally:
         await stack.compose(*LOAD, "rm", "--force", "--stop", "load-master", "load-worker")
 

@@ -15,7 +15,7 @@ from tests.integration.test_dashboard_queries import filled_in
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 
-JOBS = {"prometheus", "websocket-app", "alertmanager", "node", "nginx", "redis"}
+JOBS = {"prometheus", "websocket-app", "alertmanager", "tracker", "node", "nginx", "redis"}
 
 
 async def asked(stack: Stack, expr: str) -> list[dict[str, Any]]:

@@ -3,8 +3,10 @@
 Three replicas of two workers on one Valkey, the product's nginx in front, the exporters of both, `ws-cluster monitoring
 up` in time that passes five times faster, and real clients. What ends when:
 
-- the clients become more in three steps;
-- an application fails and users are refused twice for a while, so that alerts fire and resolve;
+- the clients become more in three steps, beside a load test by Locust that runs throughout;
+- drills prove three alerts in an environment of their own;
+- an application fails and users are refused twice for a while, so that alerts fire and resolve; the first is
+  acknowledged, and another marked as a false positive;
 - one replica is rolled, a worker of another is killed, and the third stops and comes back, so that
   connections move to it.
 """
@@ -13,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import shutil
 import signal
@@ -32,6 +35,7 @@ from tests.harness.processes import free_ports
 from tests.harness.store import Store, ask
 from tests.harness.waiting import until_async
 from tests.integration.access_load import CONFIG, access_load, write_application
+from tests.integration.load_and_drills import acknowledge, drills, load_test
 from tests.integration.log_lines import Loki, entry, loki
 from tests.integration.monitoring import Monitoring
 
@@ -45,6 +49,7 @@ _CONFIG: Final = merge(
         "balance": {"enabled": True, "interval": "2s", "after": "10s"},
     },
 )
+_DRILLS: Final = ("HighSessionCount", "DeploymentCompleted", "HighRefusalRate")
 _PROGRAMS: Final = {
     "prometheus": "prometheus",
     "prometheus-redis-exporter": "prometheus-redis-exporter",
@@ -160,8 +165,15 @@ async def _exporters(
 class _Story:
     """What happens to the cluster; every step says on the terminal that it begins."""
 
-    def __init__(self, replicas: list[Cluster], front: FrontNginx, parts: AsyncExitStack) -> None:
+    def __init__(
+        self,
+        replicas: list[Cluster],
+        front: FrontNginx,
+        monitoring: Monitoring,
+        parts: AsyncExitStack,
+    ) -> None:
         self._replicas = replicas
+        self._monitoring = monitoring
         self._front = front
         self._parts = parts
         self._began = time.monotonic()
@@ -177,15 +189,26 @@ class _Story:
         await crowd.gather()
         crowd.begin_publishing()
 
+    async def _mark_false_positive(self) -> None:
+        """The first alert, not a note, that nobody has acknowledged."""
+        incidents = json.loads((await self._monitoring.ask("history", "--json")).stdout)
+        first = next(
+            one for one in incidents if one["acknowledged_at"] is None and one["severity"] != "info"
+        )
+        done = await self._monitoring.ask("history", "--false-positive", str(first["id"]))
+        assert done.returncode == 0, done.stderr
+
     async def tell(self) -> None:
         """Eight minutes."""
         first, second, third = self._replicas
         await self._more(120, 20)
         await self._for(60, "120 subscribers on three replicas")
         async with access_load(self._front.port):
-            await self._for(80, "handlers fail, users are refused")
+            await acknowledge(self._monitoring, "HighErrorRate", 120)
+            await self._for(50, "handlers fail, users are refused, HighErrorRate is acknowledged")
         await self._more(120, 20)
         await self._for(50, "240 subscribers")
+        await self._mark_false_positive()
         await first.roll(within=90)
         await self._for(50, "one replica was rolled")
         os.kill(second.workers()[0].pid, signal.SIGKILL)
@@ -215,13 +238,16 @@ async def loaded_cluster(folder: Path) -> AsyncIterator[Loaded]:
             FrontNginx(folder / "front", replicas, program=programs.nginx, has_status=True)
         )
         apps = tuple(one.admin_port for one in replicas)
-        monitoring = Monitoring(folder, apps=apps, compress=COMPRESS)
+        load, drill = (first := free_ports(2)), first + 1
+        monitoring = Monitoring(folder, apps=apps, compress=COMPRESS, load_tests=(load, drill))
         await parts.enter_async_context(monitoring)
         exporters = await parts.enter_async_context(
             _exporters(folder / "exporters", programs, store, front)
         )
         began = time.time()
-        await _Story(replicas, front, parts).tell()
+        await parts.enter_async_context(load_test(folder, front.port, load, users=20))
+        await parts.enter_async_context(drills(folder, drill, *_DRILLS))
+        await _Story(replicas, front, monitoring, parts).tell()
         logs = await parts.enter_async_context(loki(*at)) if (at := _loki_at(folder)) else None
         if logs is not None:
             await logs.push(_lines(replicas, folder / "front"))

@@ -60,6 +60,7 @@ def test_one_drill_of_each_severity_is_acknowledged():
         (["HighDiskUsag"], "did you mean HighDiskUsage?"),
         (["HighErrorRate/handlr"], "did you mean HighErrorRate/handler?"),
         ([], "name alerts, or give --seed or --all"),
+        (["HighDiskUsage", "--metrics-listen", "9646"], "give HOST:PORT, such as 127.0.0.1:9646"),
     ],
 )
 def test_what_makes_no_sense_is_refused(

@@ -58,6 +58,7 @@ class FrontNginx:
             file_limit=4096,
             user=unprivileged_user(),
             access_log="access.log",
+            instance="nginx",
             status_listen=f"127.0.0.1:{self.status_port}" if self._has_status else "",
         )
         return render(settings)

@@ -29,15 +29,22 @@ CHILDREN = ("prometheus", "alertmanager", "node_exporter", "receiver", "tracker"
 class Monitoring:
     """One `monitoring up`, which is ready inside the block."""
 
-    def __init__(self, directory: Path, *, apps: tuple[int, ...], compress: float = 1.0) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        apps: tuple[int, ...],
+        compress: float = 1.0,
+        load_tests: tuple[int, ...] = (),
+    ) -> None:
         self.directory = directory
         self.data_dir = directory / "monitoring"
         self.compress = compress
-        first = free_ports(4)
-        self.prometheus, self.alertmanager, self.node_exporter, self.receiver = range(
-            first, first + 4
-        )
+        first = free_ports(5)
+        self.prometheus, self.alertmanager, self.node_exporter = range(first, first + 3)
+        self.receiver, self.tracker = first + 3, first + 4
         self.apps = apps
+        self.load_tests = load_tests
         self.process: subprocess.Popen[bytes] | None = None
         self._seen: set[int] = set()
 
@@ -49,7 +56,9 @@ class Monitoring:
         words += ["--alertmanager-port", str(self.alertmanager)]
         words += ["--node-exporter-port", str(self.node_exporter)]
         words += ["--receiver-port", str(self.receiver), "--data-dir", str(self.data_dir)]
-        words += ["--compress", f"{self.compress:g}"]
+        words += ["--tracker-port", str(self.tracker), "--compress", f"{self.compress:g}"]
+        for one in self.load_tests:
+            words += ["--load-test", f"127.0.0.1:{one}"]
         for app in self.apps:
             words += ["--app", f"127.0.0.1:{app}"]
         return words

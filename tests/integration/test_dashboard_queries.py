@@ -19,13 +19,17 @@ from scripts.dashboards.pages import PAGES
 from tests.drawing.frames import interpolated
 from tests.harness.cluster import Cluster, http_get
 from tests.harness.crowd import Crowd, Size
+from tests.harness.processes import free_ports
 from tests.harness.waiting import until_async
 from tests.integration.access_load import CONFIG, access_load, write_application
+from tests.integration.load_and_drills import acknowledge, drills, load_test
 from tests.integration.monitoring import Monitoring
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
 COMPRESS = 15
+# A drill that acknowledges its alert.
+ACKNOWLEDGED_DRILL = "HighSessionCount"
 SIZE = Size(subscribers=40, channels=4, workers=2, publishes_per_second=20)
 VARIABLES = {
     "job": "websocket-app",
@@ -70,8 +74,16 @@ async def test_every_query_returns_data(tmp_path: Path):
     async with Cluster(
         tmp_path / "cluster", workers=SIZE.workers, config=CONFIG, modules=modules
     ) as cluster:
-        monitoring = Monitoring(tmp_path, apps=(cluster.admin_port,), compress=COMPRESS)
-        async with monitoring, access_load(cluster.port):
+        load, drill = (first := free_ports(2)), first + 1
+        monitoring = Monitoring(
+            tmp_path, apps=(cluster.admin_port,), compress=COMPRESS, load_tests=(load, drill)
+        )
+        async with (
+            monitoring,
+            access_load(cluster.port),
+            load_test(tmp_path, cluster.client_port, load) as locust_log,
+            drills(tmp_path, drill, ACKNOWLEDGED_DRILL) as drill_log,
+        ):
             crowd = Crowd(cluster.client_port, SIZE)
             try:
                 await crowd.gather()
@@ -79,6 +91,7 @@ async def test_every_query_returns_data(tmp_path: Path):
                 await crowd.traffic()
                 await cluster.roll(within=60)
                 await crowd.traffic()
+                await acknowledge(monitoring, "HighErrorRate", 90)
                 empty = dict(QUERIES)
 
                 async def all_have_data() -> bool:
@@ -89,8 +102,11 @@ async def test_every_query_returns_data(tmp_path: Path):
                     return not empty
 
                 try:
-                    await until_async(all_have_data, 90, "every query returns data")
+                    await until_async(all_have_data, 150, "every query returns data")
                 except AssertionError as error:
-                    raise AssertionError(f"no data: {json.dumps(empty, indent=1)}") from error
+                    said = f"{locust_log.read_text()}\n{drill_log.read_text()}"
+                    raise AssertionError(
+                        f"no data: {json.dumps(empty, indent=1)}\n{said}"
+                    ) from error
             finally:
                 await crowd.close()

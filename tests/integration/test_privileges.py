@@ -94,7 +94,7 @@ class Up:
     """`ws-cluster up` with nginx, Valkey and two workers."""
 
     def __init__(self, python: str, folder: Path, *flags: str, options: str = INSECURE) -> None:
-        first = processes.free_ports(5)
+        first = processes.free_ports(6)
         self.admin = first + 1
         self.data = folder / "data"
         self.config = folder / "cluster.toml"
@@ -354,10 +354,10 @@ class MonitoringUp:
         self.data = folder / "monitoring"
         self.out = folder / "monitoring.out"
         command = [python, "-m", "cluster", "monitoring", "up", "--data-dir", str(self.data)]
-        ports = ("prometheus", "alertmanager", "node-exporter", "receiver")
+        ports = ("prometheus", "alertmanager", "node-exporter", "receiver", "tracker")
         for number, name in enumerate(ports, first):
             command += [f"--{name}-port", str(number)]
-        command += ["--app", f"127.0.0.1:{first + 4}", *flags]
+        command += ["--app", f"127.0.0.1:{first + 5}", *flags]
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
                 command, stdout=out, stderr=out, env=os.environ | import_paths(python), cwd=ROOT

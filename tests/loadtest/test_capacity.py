@@ -67,6 +67,21 @@ def test_what_is_kept_here_has_the_form_that_is_written_now():
     assert [rule["record"] for rule in kept] == [rule["record"] for rule in wanted]
 
 
+def test_what_is_kept_here_are_the_figures_of_the_page():
+    page = (ROOT / "docs" / "reference" / "capacity.md").read_text()
+    group = yaml.safe_load((ROOT / "docker" / "capacity.yml").read_text())["groups"][0]
+    values = {one["record"]: float(one["expr"][len("vector(") : -1]) for one in group["rules"]}
+    shown = {
+        "app_capacity_connections_per_worker": "| **connections per worker** | **{:,.0f}** |",
+        "app_capacity_messages_per_second_per_core": "of one channel) | {:,.0f} |",
+        "app_capacity_knee_users": "before the ramp broke | {:,.0f} |",
+    }
+    for name, row in shown.items():
+        assert row.format(values[name]) in page, name
+    kibibytes = values["app_capacity_bytes_per_connection"] / 1024
+    assert f"| memory per idle connection | {kibibytes:.1f} KiB |" in page
+
+
 def test_a_family_is_summed_by_name_and_label():
     text = 'a{x="1"} 2\na{x="2"} 3\nab 9\n# HELP a\n'
     measuring: Any = capacity._Measuring.__new__(capacity._Measuring)

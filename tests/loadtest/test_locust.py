@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import csv
+import http.client
 import os
 import random
 import signal
@@ -14,11 +16,12 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from prometheus_client.parser import text_string_to_metric_families
 
 from loadtest.locust_options import SCENARIO_NAMES
 from loadtest.scenarios import SCENARIOS
 from tests.architecture.tree import ROOT
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import Cluster, http_get
 from tests.harness.processes import free_ports
 from tests.harness.waiting import until
 from tests.loadtest.middleman import Fault, Middleman, double, swallow
@@ -91,6 +94,48 @@ async def test_a_limit_that_makes_no_sense_is_refused_before_anything_runs(
     assert ended.code == 78
     assert "'speed=1' is no limit" in ended.text
     assert ended.ledger == {}
+
+
+async def test_an_address_for_metrics_that_makes_no_sense_is_refused_before_anything_runs(
+    cluster: Cluster, tmp_path: Path
+):
+    ended = await locust(host(cluster), tmp_path, "--metrics-listen", "9646")
+    assert ended.code == 78
+    assert "give HOST:PORT, such as 127.0.0.1:9646" in ended.text
+    assert ended.ledger == {}
+
+
+async def test_the_last_metrics_of_all_processes_are_those_of_the_final_ledger(
+    cluster: Cluster, tmp_path: Path
+):
+    port, pages = free_ports(1), [""]
+
+    async def scrape() -> None:
+        while True:
+            with contextlib.suppress(OSError, http.client.HTTPException):
+                answer = await asyncio.to_thread(http_get, port, "/metrics")
+                pages.append(answer.body.decode())
+            await asyncio.sleep(0.2)
+
+    scraping = asyncio.create_task(scrape())
+    try:
+        words = ("--scenario", "steady", "-u", "6", "-r", "50", "-t", "6s", "--processes", "2")
+        ended = await locust(
+            host(cluster), tmp_path, *words, "--metrics-listen", f"127.0.0.1:{port}"
+        )
+    finally:
+        scraping.cancel()
+    assert ended.code == 0, ended.text
+    assert any('app_load_connected_users{scenario="steady"} 6.0' in page for page in pages)
+    samples = {
+        (sample.name, *sample.labels.values()): sample.value
+        for family in text_string_to_metric_families(pages[-1])
+        for sample in family.samples
+    }
+    assert samples["app_load_publications_total", "acknowledged"] == ended.ledger["acknowledged"]
+    assert samples["app_load_deliveries_total",] == ended.ledger["got"] > 0
+    assert samples["app_load_delivery_seconds_count",] == ended.ledger["got"]
+    assert samples["app_load_ledger_faults", "lost"] == 0
 
 
 async def test_user_classes_are_chosen_by_argument(cluster: Cluster, tmp_path: Path):

@@ -85,6 +85,33 @@ def test_the_panel_of_an_alert_says_so(alert: str):
     assert re.search(rf"\b{alert}\b", panel.text)
 
 
+# Panels of alerts whose threshold is in another unit than what they show.
+NO_LINE = {
+    "deployments": "a deployment is an event",
+    "notifications": "a share of the notifications, which are shown in numbers",
+    "connection-headroom": "a share of the ceiling, which is a line of its own",
+    "metrics-collection": "any file put aside, beside the number of all files",
+}
+
+
+@pytest.mark.parametrize(
+    "name", sorted({one["panel"] for one in SQUARE["alerts"].values()} - set(NO_LINE))
+)
+def test_the_panel_of_an_alert_draws_a_threshold(name: str):
+    [panel] = {panel for _, panel in PANELS if panel.name == name}
+    assert panel.limits or panel.floors
+    # The first of the pages that have it.
+    page = next(page for page, one in PANELS if one.name == name)
+    [shown] = [one for one in written(page)["panels"] if one["id"] == panel_id(name)]
+    steps = shown["fieldConfig"]["defaults"]["thresholds"]["steps"]
+    assert [step["color"] for step in steps] in (
+        ["green", "red"],
+        ["green", "yellow", "red"],
+        ["red", "green"],
+        ["red", "yellow", "green"],
+    )
+
+
 def links_of_alerts() -> list[str]:
     """The addresses to which the names of alerts lead."""
     [table] = [one for one in written(ALERTS)["panels"] if one["id"] == panel_id("alerts-active")]

@@ -30,6 +30,7 @@ ONE_MACHINE = Profile(
     prometheus="127.0.0.1:9090",
     alertmanager="127.0.0.1:9093",
     node_exporter="127.0.0.1:9100",
+    tracker="127.0.0.1:9098",
     secrets_dir=Path("/nowhere/secrets"),
     pagerduty_url="http://127.0.0.1:9099/v2/enqueue",
     dead_mans_switch_url="http://127.0.0.1:9099/watchdog",
@@ -143,6 +144,16 @@ def test_texts_comments_names_and_thresholds_are_left_alone():
     assert compressed(text, 15) == text.replace("offset 5m < 300", "offset 20s < 20")
 
 
+def test_load_tests_are_scraped_where_they_are_named(tmp_path: Path):
+    profile = dataclasses.replace(ONE_MACHINE, load_tests=("127.0.0.1:9646", "127.0.0.1:9647"))
+    prometheus = document(render(DOCKER, tmp_path, profile=profile).prometheus)
+    [load] = [job for job in prometheus["scrape_configs"] if job["job_name"] == "load"]
+    assert load == {
+        "job_name": "load",
+        "static_configs": [{"targets": ["127.0.0.1:9646", "127.0.0.1:9647"]}],
+    }
+
+
 def test_one_machine_has_its_addresses_secrets_and_runbooks(tmp_path: Path):
     rendered = render(DOCKER, tmp_path, profile=ONE_MACHINE)
     prometheus = document(rendered.prometheus)
@@ -151,7 +162,8 @@ def test_one_machine_has_its_addresses_secrets_and_runbooks(tmp_path: Path):
     assert jobs["alertmanager"]["static_configs"] == [{"targets": ["127.0.0.1:9093"]}]
     assert jobs["node"]["static_configs"] == [{"targets": ["127.0.0.1:9100"]}]
     assert "dns_sd_configs" not in jobs["websocket-app"]
-    assert not {"nginx", "redis"} & set(jobs)
+    assert jobs["tracker"]["static_configs"] == [{"targets": ["127.0.0.1:9098"]}]
+    assert not {"nginx", "redis", "load"} & set(jobs)
     assert rendered.targets is not None
     assert yaml.safe_load(rendered.targets.read_text()) == [
         {"targets": ["127.0.0.1:8001", "127.0.0.1:9001"]}

@@ -131,6 +131,8 @@ def test_nginx_finds_every_worker_of_every_replica_by_name(tmp_path: Path):
     assert "stub_status;" in text
     assert "set_real_ip_from 10.0.0.0/8;" in text
     assert "listen 8080 backlog" in text
+    # Of a line of its log; the application's name their container.
+    assert '"instance":"nginx",' in text
 
 
 @pytest.mark.usefixtures("options")
@@ -188,10 +190,29 @@ def test_prometheus_finds_the_replicas_by_their_alias(compose: dict[str, Any], t
     jobs = {one["job_name"]: one for one in prometheus["scrape_configs"]}
     [alias] = compose["services"]["app"]["networks"]["monitoring"]["aliases"]
     assert jobs["websocket-app"]["dns_sd_configs"][0]["names"] == [alias]
-    for job in ("alertmanager", "node", "nginx", "redis"):
+    for job in ("alertmanager", "tracker", "node", "nginx", "redis"):
         [target] = jobs[job]["static_configs"][0]["targets"]
         service = compose["services"][target.partition(":")[0]]
         assert "monitoring" in service["networks"]
+
+
+def test_the_metrics_of_tracker_load_and_drills_are_where_prometheus_looks(
+    compose: dict[str, Any], tmp_path: Path
+):
+    prometheus, _ = rendered(tmp_path, "https://hooks.slack.com/services/T/B/x")
+    jobs = {one["job_name"]: one for one in prometheus["scrape_configs"]}
+    services = compose["services"]
+    [tracker] = jobs["tracker"]["static_configs"][0]["targets"]
+    assert f"--metrics-port={tracker.partition(':')[2]}" in services["tracker"]["command"]
+    [load] = jobs["load"]["dns_sd_configs"]
+    assert set(load["names"]) == {"load-master", "drill"}
+    listen = f"0.0.0.0:{load['port']}"
+    assert services["load-master"]["environment"]["LOCUST_METRICS_LISTEN"] == listen
+    assert f"--metrics-listen={listen}" in services["drill"]["command"]
+    assert all("monitoring" in services[name]["networks"] for name in load["names"])
+    # The page of the containers has them found by these names.
+    page = (ROOT / "docs" / "how-to" / "compose.md").read_text()
+    assert re.findall(r"run --rm (?!--use-aliases)", page) == []
 
 
 def test_images_of_others_are_pinned_and_can_be_replaced(compose: dict[str, Any]):

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import resource
+from pathlib import Path
 
 import orjson
 import pytest
+import yaml
 
+from benchmarks.hold import capacity_rules
 from benchmarks.hold import plan as planning
 from benchmarks.hold.held import Held, Totals
 from benchmarks.hold.plan import Forbidden, plan_for
 from benchmarks.hold.report import Held as Measured
 from benchmarks.hold.report import page
 from benchmarks.load.wire import server_frame
+from benchmarks.paths import RESULTS
+from loadtest.capacity import other_groups
 
 
 class Wire:
@@ -163,3 +169,48 @@ def test_a_loss_fails_the_run_and_is_in_the_page():
     [fault] = held.faults
     assert fault.startswith("publications were lost or came twice")
     assert "'lost': 2" in fault
+
+
+def capacity_rules_in(file: Path) -> dict[tuple[str, str], float]:
+    """The constants of docker/capacity.yml by their names and parts."""
+    return {
+        (rule["record"], rule.get("labels", {}).get("part", "")): float(
+            rule["expr"].removeprefix("vector(").removesuffix(")")
+        )
+        for group in yaml.safe_load(file.read_text())["groups"]
+        for rule in group["rules"]
+    }
+
+
+def test_the_capacity_file_has_the_figures_of_the_stored_results():
+    results = json.loads((RESULTS / "hold.json").read_text())
+    found = capacity_rules_in(capacity_rules.FILE)
+    connections = results["plan"]["connections"]
+    memory = {name.lower(): one["resident_bytes"] for name, one in results["costs"].items()}
+    memory["kernel"] = results["kernel_bytes"]
+    for part, resident in memory.items():
+        measured = found["app_capacity_hold_bytes_per_connection", part]
+        assert measured == pytest.approx(resident / connections, rel=1e-4), part
+    assert found["app_capacity_hold_connections", ""] == connections
+    assert found["app_capacity_hold_broadcast_seconds", ""] == pytest.approx(
+        results["median"], 1e-4
+    )
+    assert capacity_rules.FILE.read_text().endswith(capacity_rules.stored()), "--rules writes it"
+    # What the page shows is the same run.
+    shown = (RESULTS / "hold.md").read_text()
+    assert f"| nginx | {memory['nginx'] / connections / 1024:.1f} |" in shown
+
+
+def test_either_measurement_leaves_the_rules_of_the_other(tmp_path: Path):
+    file = tmp_path / "capacity.yml"
+    before = capacity_rules.FILE.read_text()
+    file.write_text(before)
+    capacity_rules.write(file)
+    assert file.read_text() == before
+    assert before.endswith(other_groups(file))
+    assert len(capacity_rules_in(file)) == 4 + 7
+    own = before.removesuffix(other_groups(file))
+    file.write_text(own)
+    assert other_groups(file) == other_groups(tmp_path / "none.yml") == ""
+    capacity_rules.write(file)
+    assert file.read_text() == before

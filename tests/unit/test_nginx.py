@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
+import socket
 import subprocess
+import time
+import urllib.error
+import urllib.request
 
 import pytest
 
@@ -149,3 +154,35 @@ def test_quotes_and_backslashes_in_a_path_are_escaped():
     text = render(dataclasses.replace(SETTINGS, access_log='/a"b\\n/x', probe_socket='/c"d/s'))
     assert 'access_log "/a\\"b\\\\n/x" json' in text
     assert 'listen "unix:/c\\"d/s";' in text
+
+
+def test_every_line_of_the_access_log_names_an_instance(tmp_path):
+    """Without a name of its own that is the host's, which in a container is the container's id."""
+    for instance, expected in ((SETTINGS.instance, socket.gethostname()), ("nginx", "nginx")):
+        folder = tmp_path / expected
+        folder.mkdir(mode=0o777)
+        folder.chmod(0o777)
+        settings = dataclasses.replace(
+            SETTINGS, listen=f"127.0.0.1:{free_ports(1)[0]}", processes=1, file_limit=1024,
+            user=unprivileged_user(), access_log=str(folder / "access.log"), instance=instance,
+        )  # fmt: skip
+        conf = folder / "nginx.conf"
+        conf.write_text(render(settings))
+        words = [nginx_program(), "-p", f"{folder}/", "-c", str(conf), "-e", "stderr"]
+        process = subprocess.Popen(words)
+        try:
+            address = f"http://{settings.listen}/nowhere"
+            deadline = time.monotonic() + 30
+            while time.monotonic() < deadline:
+                try:
+                    urllib.request.urlopen(address, timeout=5)
+                except urllib.error.HTTPError:
+                    # No worker runs.
+                    break
+                except OSError:
+                    time.sleep(0.05)
+        finally:
+            process.terminate()
+            process.wait(20)
+        [line, *_] = (folder / "access.log").read_text().splitlines()
+        assert json.loads(line)["instance"] == expected

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from argparse import Namespace
+from collections.abc import Callable
 from pathlib import Path
 
 from cluster import durations, log
@@ -46,6 +47,7 @@ def keep(arguments: Namespace) -> int:
     stop = stop_flag()
     log.configure(LogConfig(), instance="tracker")
     where = Endpoints.of(arguments)
+    end_metrics = _serve_metrics(arguments, where.data_dir)
     store = IncidentStore(where.data_dir)
     try:
         for severity, seconds in policy.response_seconds.items():
@@ -63,6 +65,7 @@ def keep(arguments: Namespace) -> int:
         else:
             tracker.run(stop)
     finally:
+        end_metrics()
         store.close()
     return 0
 
@@ -87,6 +90,7 @@ def up(arguments: Namespace) -> int:
         alertmanager_port=arguments.alertmanager_port,
         node_exporter_port=arguments.node_exporter_port,
         receiver_port=arguments.receiver_port,
+        tracker_port=arguments.tracker_port,
         apps=apps,
         data_dir=endpoints.data_dir(arguments.data_dir),
         rules_dir=folder(arguments.rules_dir),
@@ -98,6 +102,7 @@ def up(arguments: Namespace) -> int:
         warning_after=arguments.warning_after,
         dead_mans_switch_url=arguments.dead_mans_switch_url,
         with_node_exporter=arguments.node_exporter,
+        load_tests=tuple(arguments.load_tests or ()),
         user=arguments.user,
     )
     return up.run(options)
@@ -117,6 +122,27 @@ def receive(arguments: Namespace) -> int:
             f" ({error.strerror}): give a free --port"
         ) from None
     return 0
+
+
+def _serve_metrics(arguments: Namespace, folder: Path) -> Callable[[], None]:
+    """Serve the metrics of the incidents; returns what ends it.
+
+    Raises:
+        BootFailed: the port is in use.
+    """
+    from cluster.monitor.incidents import incident_metrics
+
+    if not arguments.metrics_port:
+        return lambda: None
+    host, port = arguments.metrics_host, arguments.metrics_port
+    try:
+        return incident_metrics.serve(host, port, folder)
+    except (OSError, OverflowError) as error:
+        why = getattr(error, "strerror", None) or str(error)
+        raise BootFailed(
+            f"the tracker cannot serve its metrics on {host}:{port} ({why}):"
+            " give a free --metrics-port"
+        ) from None
 
 
 def _compression(arguments: Namespace) -> float:

@@ -25,8 +25,13 @@ from cluster.errors import NotAnswering, NotFound, UsageError
 from cluster.monitor.commands import status
 from cluster.monitor.endpoints import Endpoints
 from cluster.monitor.incidents import notifications
-from cluster.monitor.incidents.store import FILE_NAME, Incident, IncidentStore, canonical
-from cluster.monitor.incidents.tracker import ALIVE_FACT
+from cluster.monitor.incidents.store import (
+    ALIVE_FACT,
+    FILE_NAME,
+    Incident,
+    IncidentStore,
+    canonical,
+)
 from cluster.terminal_text import print_line
 
 _TRACKER_SILENT_SECONDS: Final = 30.0

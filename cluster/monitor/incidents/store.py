@@ -26,6 +26,8 @@ from cluster.private_files import make_folder_private, make_private
 
 OPEN_STATES: Final = ("pending", "firing", "acknowledged")
 FILE_NAME: Final = "incidents.sqlite3"
+# When the tracker last completed a tick.
+ALIVE_FACT: Final = "tracker_alive_at"
 # Followed by a severity: its response time in seconds.
 TARGET_FACT: Final = "response_seconds_"
 _VERSION: Final = 1

@@ -33,9 +33,8 @@ from cluster.monitor.incidents.notifications import (
     notification_name,
 )
 from cluster.monitor.incidents.routing import BrokenRouting, NotificationChannel, Routing
-from cluster.monitor.incidents.store import Incident, IncidentStore, canonical
+from cluster.monitor.incidents.store import ALIVE_FACT, Incident, IncidentStore, canonical
 
-ALIVE_FACT: Final = "tracker_alive_at"
 _DEPLOYMENTS: Final = 'max by (version) (app_deployment_timestamp_seconds{job="websocket-app"})'
 _DEPLOYMENT_FACT: Final = "last_deployment_at"
 _NEW_DEPLOYMENT_SECONDS: Final = 300.0

@@ -34,6 +34,7 @@ TEMPLATES: Final = "templates"
 APP_JOB: Final = "websocket-app"
 # Exporters that only the containers have; a cluster that is not in containers is scraped without them.
 _CONTAINER_JOBS: Final = frozenset({"nginx", "redis"})
+_LOAD_JOB: Final = "load"
 
 _LEAST_SAMPLES: Final = 4
 _LEAST_INTERVAL_SECONDS: Final = 1.0
@@ -65,6 +66,9 @@ class Profile:
         prometheus: `host:port` at which Prometheus scrapes itself.
         alertmanager: `host:port` to which alerts are sent, and which is scraped.
         node_exporter: `host:port`.
+        tracker: `host:port` of the metrics of the incident tracker.
+        load_tests: `host:port` of load tests and drills; with `websocket_apps` and without these, the job
+            is left out.
         secrets_dir: the folder of the secret files; their names stay.
         pagerduty_url: the address of the Events API.
         dead_mans_switch_url: the address to which the Watchdog is sent.
@@ -77,6 +81,8 @@ class Profile:
     prometheus: str = ""
     alertmanager: str = ""
     node_exporter: str = ""
+    tracker: str = ""
+    load_tests: tuple[str, ...] = ()
     secrets_dir: Path | None = None
     pagerduty_url: str = ""
     dead_mans_switch_url: str = ""
@@ -287,6 +293,7 @@ def _prometheus(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
         _aim(jobs["prometheus"], profile.prometheus)
         _aim(jobs["alertmanager"], profile.alertmanager)
         _aim(jobs["node"], profile.node_exporter)
+        _aim(jobs["tracker"], profile.tracker)
         _aim(document["alerting"]["alertmanagers"][0], profile.alertmanager)
         if profile.swarm:
             _find_tasks(jobs)
@@ -294,9 +301,10 @@ def _prometheus(document: dict[str, Any], profile: Profile) -> dict[str, Any]:
             app = jobs[APP_JOB]
             del app["dns_sd_configs"]
             app["file_sd_configs"] = [{"files": [TARGETS_FILE]}]
-            document["scrape_configs"] = [
-                job for name, job in jobs.items() if name not in _CONTAINER_JOBS
-            ]
+            del jobs[_LOAD_JOB]["dns_sd_configs"]
+            jobs[_LOAD_JOB]["static_configs"] = [{"targets": [*profile.load_tests]}]
+            left_out = _CONTAINER_JOBS if profile.load_tests else _CONTAINER_JOBS | {_LOAD_JOB}
+            document["scrape_configs"] = [job for name, job in jobs.items() if name not in left_out]
     return document
 
 

@@ -24,8 +24,7 @@ from cluster.alerting.prometheus import Prometheus
 from cluster.children.drop_privileges import DEFAULT_USER
 from cluster.errors import ConfigError, DependencyMissing, NotAnswering, NotFound, Problem
 from cluster.monitor import endpoints
-from cluster.monitor.incidents.store import IncidentStore
-from cluster.monitor.incidents.tracker import ALIVE_FACT
+from cluster.monitor.incidents.store import ALIVE_FACT, IncidentStore
 from cluster.monitor.stack.processes import StackProcess
 from cluster.monitor.stack.receiver import HEARTBEAT_SECONDS
 from cluster.monitor.stack.render import APP_JOB, Profile, Rendered, preflight, render
@@ -50,6 +49,7 @@ class StackOptions:
         secrets_dir: the folder with Slack's address and PagerDuty's key; None for the stand-in's.
         root: the root directory of the file system for node_exporter.
         compress: how much faster time passes, for drills.
+        load_tests: `host:port` of load tests and drills to scrape; they need not run.
         critical_after, warning_after: when the tracker repeats what is not acknowledged.
         dead_mans_switch_url: where the Watchdog is sent; empty for the stand-in on this machine.
         user: whom all processes become if this one is root.
@@ -60,6 +60,7 @@ class StackOptions:
     alertmanager_port: int
     node_exporter_port: int
     receiver_port: int
+    tracker_port: int
     apps: tuple[str, ...]
     data_dir: Path
     rules_dir: Path | None
@@ -71,6 +72,7 @@ class StackOptions:
     warning_after: str = "30m"
     dead_mans_switch_url: str = ""
     with_node_exporter: bool = True
+    load_tests: tuple[str, ...] = ()
     user: str = DEFAULT_USER
 
     def url(self, port: int) -> str:
@@ -112,6 +114,7 @@ def _ports(options: StackOptions) -> dict[str, int]:
         "--prometheus-port": options.prometheus_port,
         "--alertmanager-port": options.alertmanager_port,
         "--receiver-port": options.receiver_port,
+        "--tracker-port": options.tracker_port,
     }
     if options.with_node_exporter:
         ports["--node-exporter-port"] = options.node_exporter_port
@@ -172,6 +175,8 @@ def rendered_files(options: StackOptions) -> Rendered:
         prometheus=options.address(options.prometheus_port),
         alertmanager=options.address(options.alertmanager_port),
         node_exporter=options.address(options.node_exporter_port),
+        tracker=options.address(options.tracker_port),
+        load_tests=options.load_tests,
         secrets_dir=secrets,
         pagerduty_url=f"{stand_in}/v2/enqueue" if options.uses_stand_in else "",
         dead_mans_switch_url=options.dead_mans_switch_url or f"{stand_in}/watchdog",
@@ -295,6 +300,7 @@ def _tracker_command(options: StackOptions, rendered: Rendered) -> list[str]:
     command += ["--data-dir", str(options.data_dir)]
     command += ["--prometheus-url", options.url(options.prometheus_port)]
     command += ["--alertmanager-url", options.url(options.alertmanager_port)]
+    command += ["--metrics-host", options.host, "--metrics-port", str(options.tracker_port)]
     command += ["--compress", f"{options.compress:g}"]
     command += ["--critical-after", options.critical_after]
     command += ["--warning-after", options.warning_after]

@@ -128,7 +128,7 @@ class Environment(MonitoredCluster):
         first = free_ports(10)
         self.port, self.admin_port, self.worker_port_base = first, first + 1, first + 2
         self._store_port, self._proxy_port = first + 5, first + 6
-        self._monitoring_ports = free_ports(4)
+        self._monitoring_ports = free_ports(5)
         self._programs: list[DrillProcess] = []
         self.group = Privilege(None, "not tried")
         self.disk = Privilege(None, "not tried")
@@ -207,7 +207,8 @@ class Environment(MonitoredCluster):
     def _start_monitoring(self) -> DrillProcess:
         first = self._monitoring_ports
         command = ws_cluster("monitoring", "up", "--data-dir", str(self.monitoring_dir))
-        for number, name in enumerate(("prometheus", "alertmanager", "node-exporter", "receiver")):
+        names = ("prometheus", "alertmanager", "node-exporter", "receiver", "tracker")
+        for number, name in enumerate(names):
             command += [f"--{name}-port", str(first + number)]
         command += ["--app", f"127.0.0.1:{self.admin_port}", "--compress", f"{self.compress:g}"]
         if self.disk.path is not None:
