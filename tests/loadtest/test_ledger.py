@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.ledger import Latencies, Ledger, SubscriberAccount
+from loadtest.ledger import Latencies, Ledger, ReceivedRange, SubscriberAccount
 
 
 def listening(ledger: Ledger, channel: str = "c", at: int = 0) -> SubscriberAccount:
@@ -209,6 +209,125 @@ def test_accounts_of_two_processes_add_up():
     assert here.summary(is_final=True)["p50_ms"] is not None
     here.take_report("there", there.report())
     assert final(here, "got") == 3, "a later report replaces the earlier one"
+
+
+def reported(here: Ledger, there: Ledger) -> Ledger:
+    """The ledger here, with the report of another process as it comes over the wire."""
+    here.take_report("there", json.loads(json.dumps(there.report())))
+    return here
+
+
+def test_one_that_is_behind_in_another_process_lacks_what_was_received_here():
+    here, there = Ledger(), Ledger()
+    ahead, behind = listening(here), listening(there)
+    for number in (1, 2):
+        here.published("c", "acknowledged", "p", number)
+        ahead.take(number, "p", number)
+    behind.take(1, "p", 1)
+    assert not reported(here, there).is_settled()
+    assert here.summary(is_final=True)["losses"] == ["c: 1 not delivered to the end"]
+    assert here.summary(is_final=False)["losses"] == []
+
+
+def test_what_another_process_published_and_is_not_in_the_stream_has_vanished():
+    here, there = Ledger(), Ledger()
+    for number, result in enumerate(("acknowledged", "acknowledged", "unknown", "unknown"), 1):
+        there.published("c", result, "p", number)
+    one = listening(here)
+    one.take(1, "p", 1)
+    one.take(2, "p", 4)
+    assert final(reported(here, there), "lost") == 1, "number 2"
+
+
+def test_what_another_process_was_refused_is_no_loss():
+    here, there = Ledger(), Ledger()
+    for number, result in enumerate(("acknowledged", "refused", "acknowledged"), 1):
+        there.published("c", result, "p", number)
+    one = listening(here)
+    one.take(1, "p", 1)
+    one.take(2, "p", 3)
+    assert final(reported(here, there), "lost") == 0
+    assert (final(here, "sent"), final(here, "refused"), final(here, "unknown")) == (3, 1, 0)
+
+
+def test_the_last_number_that_no_subscriber_of_any_process_has_is_lost():
+    here, there = Ledger(), Ledger()
+    one = there.subscriber("c")
+    one.subscribed(None, is_recovered=False, was_recovering=False)
+    for number in (1, 2):
+        here.published("c", "acknowledged", "p", number)
+    one.take(0, "p", 1)
+    assert final(reported(here, there), "lost") == 1
+
+
+def test_the_stream_is_counted_from_the_lowest_position_of_all_processes():
+    here, there = Ledger(), Ledger()
+    listening(here, at=5)
+    early = listening(there, at=2)
+    for number in range(1, 5):
+        here.published("c", "acknowledged", "p", number)
+    for number in range(1, 4):
+        early.take(2 + number, "p", number)
+    assert final(reported(here, there), "lost") == 1
+
+
+def test_what_a_subscriber_got_before_it_left_is_counted():
+    ledger = Ledger()
+    one = listening(ledger)
+    ledger.published("c", "acknowledged", "p", 1)
+    one.take(1, "p", 1)
+    ledger.left("c", one)
+    assert (final(ledger, "got"), final(ledger, "lost")) == (1, 0)
+
+
+def test_what_a_subscriber_was_passed_over_with_is_not_counted_as_vanished_too():
+    ledger = Ledger()
+    one = listening(ledger)
+    for number in (1, 2, 3):
+        ledger.published("c", "acknowledged", "p", number)
+    one.take(1, "p", 1)
+    one.take(3, "p", 3)
+    assert final(ledger, "lost") == 1
+    assert ledger.summary(is_final=True)["losses"] == ["c: 1 passed over by subscribers"]
+
+
+def test_after_a_recovery_that_could_not_be_made_the_numbers_in_between_are_no_loss():
+    ledger = Ledger()
+    one = listening(ledger)
+    for number in range(1, 5):
+        ledger.published("c", "acknowledged", "p", number)
+    one.take(1, "p", 1)
+    one.subscribed(3, is_recovered=False, was_recovering=True)
+    one.take(4, "p", 4)
+    assert (final(ledger, "lost"), final(ledger, "unrecoverable")) == (0, 1)
+    told = ["c: 1 recoveries that the server could not make"]
+    assert ledger.summary(is_final=True)["losses"] == told
+
+
+def test_only_a_recovery_that_was_asked_for_continues_from_the_last_position():
+    one = SubscriberAccount()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    one.subscribed(5, is_recovered=True, was_recovering=False)
+    one.take(6, "p", 1)
+    assert (one.lost, one.unrecoverable) == (0, 0)
+
+
+def a_range(numbers: set[int]) -> ReceivedRange:
+    return ReceivedRange(
+        min(numbers), max(numbers), set(range(min(numbers), max(numbers))) - numbers
+    )
+
+
+numbers = st.sets(st.integers(1, 12), min_size=1)
+
+
+@given(numbers, numbers)
+def test_two_ranges_joined_have_what_either_has_and_what_lies_between_them(
+    one: set[int], two: set[int]
+):
+    between = {*range(max(one), min(two))} | {*range(max(two), min(one))}
+    joined = a_range(one).joined(a_range(two))
+    assert {n for n in range(14) if joined.has(n)} == one | two | between
 
 
 @given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8)), st.sets(st.integers(1, 8)))
