@@ -89,6 +89,7 @@ class ConnectRequest(NamedTuple):
     data: bytes
     subs: dict[str, Position | None]
     name: str
+    version: str = ""
 
 
 class SubscribeRequest(NamedTuple):
@@ -102,6 +103,7 @@ class SubscribeRequest(NamedTuple):
     join_leave: bool = False
     tags_filter: bytes = b""
     delta: bool = False
+    data: bytes = b""
 
 
 class HistoryRequest(NamedTuple):
@@ -189,7 +191,9 @@ def connect_request(params: ConnectParams) -> ConnectRequest:
     subs: dict[str, Position | None] = {}
     for channel, sub in (params.subs or {}).items():
         subs[channel] = Position(_offset_param(sub), sub.epoch or "") if sub.recover else None
-    return ConnectRequest(params.token or "", bytes(params.data), subs, params.name or "")
+    return ConnectRequest(
+        params.token or "", bytes(params.data), subs, params.name or "", params.version or ""
+    )
 
 
 def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
@@ -197,6 +201,7 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
 
     Raises:
         Disconnect: 3501 without a channel, for an impossible offset or an unknown delta.
+        ClientError: 107 for data nested too deeply.
     """
     if params.delta not in {None, "", "fossil"}:
         raise BAD_REQUEST_CLOSE.fresh()
@@ -209,13 +214,13 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
         bool(params.join_leave),
-        _filter_text(params),
+        _given(bytes(params.tf)),
         bool(params.delta),
+        _given(data_text(params)),
     )
 
 
-def _filter_text(params: SubscribeParams) -> bytes:
-    text = bytes(params.tf)
+def _given(text: bytes) -> bytes:
     return text if text != b"null" else b""
 
 
@@ -240,7 +245,7 @@ def publish_request(params: PublishParams) -> tuple[str, bytes]:
     return channel, data
 
 
-def data_text(params: PublishParams | RpcParams | SendParams) -> bytes:
+def data_text(params: PublishParams | RpcParams | SendParams | SubscribeParams) -> bytes:
     """Return `data` as it was sent, b"" if absent; raises `ClientError` 107 if nested too deeply."""
     data = bytes(params.data)
     if len(data) > 2 * json_text.MAXIMUM_NESTING and json_text.is_too_deep(data):
