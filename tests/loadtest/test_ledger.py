@@ -120,7 +120,8 @@ def test_no_reply_means_unknown_and_neither_lost_nor_extra():
     ledger.published("c", "unknown", "p", 1)
     ledger.published("c", "unknown", "p", 2)
     one.take(1, "p", 1)
-    assert {n: final(ledger, n) for n in ("unknown", "lost", "twice")} == {
+    assert {n: final(ledger, n) for n in ("sent", "unknown", "lost", "twice")} == {
+        "sent": 2,
         "unknown": 2,
         "lost": 0,
         "twice": 0,
@@ -310,6 +311,107 @@ def test_only_a_recovery_that_was_asked_for_continues_from_the_last_position():
     one.subscribed(5, is_recovered=True, was_recovering=False)
     one.take(6, "p", 1)
     assert (one.lost, one.unrecoverable) == (0, 0)
+
+
+def test_a_subscriber_without_a_position_starts_at_its_first_publication():
+    one = SubscriberAccount()
+    for offset in (7, 8):
+        one.take(offset, "p", offset)
+    assert (one.got, one.twice, one.lost, one.last) == (2, 0, 0, 8)
+
+
+def test_after_a_gap_a_publication_that_was_published_twice_is_still_noticed():
+    one = SubscriberAccount()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    for offset, number in ((1, 1), (3, 2), (4, 2)):
+        one.take(offset, "p", number)
+    assert (one.lost, one.twice) == (1, 1)
+
+
+def test_what_one_that_left_had_missed_is_not_forgotten_for_one_that_came_later():
+    ledger = Ledger()
+    for number in range(1, 5):
+        ledger.published("c", "acknowledged", "p", number)
+    for received in ((1, 3), (4,)):
+        one = ledger.subscriber("c")
+        one.subscribed(None, is_recovered=False, was_recovering=False)
+        for number in received:
+            one.take(0, "p", number)
+        if received != (4,):
+            ledger.left("c", one)
+    assert final(ledger, "lost") == 1, "number 2"
+
+
+def test_one_whose_subscribe_was_not_answered_yet_lacks_nothing():
+    ledger = Ledger()
+    one = listening(ledger, at=3)
+    ledger.subscriber("c")
+    ledger.published("c", "acknowledged", "p", 1)
+    one.take(4, "p", 1)
+    assert ledger.is_settled()
+    assert final(ledger, "lost") == 0
+
+
+def test_gaps_of_a_publisher_that_has_not_reported_are_no_loss_yet():
+    ledger = Ledger()
+    one = ledger.subscriber("c")
+    one.subscribed(None, is_recovered=False, was_recovering=False)
+    for number in (1, 3):
+        one.take(0, "elsewhere", number)
+    assert final(ledger, "lost") == 0
+
+
+def test_the_stream_is_counted_from_the_lowest_position_of_all_subscribers():
+    ledger = Ledger()
+    early, late = listening(ledger, at=2), listening(ledger, at=5)
+    for number in range(1, 5):
+        ledger.published("c", "acknowledged", "p", number)
+    for number in range(1, 4):
+        early.take(2 + number, "p", number)
+    assert late.got == 0
+    assert final(ledger, "lost") == 1
+
+
+def test_in_the_end_nothing_is_outstanding():
+    ledger = Ledger()
+    listening(ledger, at=3)
+    for number in (1, 2):
+        ledger.published("c", "acknowledged", "p", number)
+    assert not ledger.is_settled()
+    assert ledger.summary(is_final=False)["outstanding"] == 2
+    assert (final(ledger, "outstanding"), final(ledger, "lost")) == (0, 2)
+
+
+def test_what_each_of_several_has_not_got_is_counted_for_each():
+    ledger = Ledger()
+    ahead, *_ = listening(ledger), listening(ledger), listening(ledger)
+    for number in (1, 2):
+        ledger.published("c", "acknowledged", "p", number)
+        ahead.take(number, "p", number)
+    assert final(ledger, "lost") == 4
+
+
+def test_without_positions_too_what_comes_late_is_out_of_order_and_not_lost():
+    ledger = Ledger()
+    one = ledger.subscriber("c")
+    one.subscribed(None, is_recovered=False, was_recovering=False)
+    for number in (1, 2, 3):
+        ledger.published("c", "acknowledged", "p", number)
+    for number in (1, 3, 2):
+        one.take(0, "p", number)
+    assert (final(ledger, "out_of_order"), final(ledger, "lost")) == (1, 0)
+
+
+def test_latencies_of_all_processes_are_counted_once_each():
+    here, there = Ledger(), Ledger()
+    for _ in range(3):
+        here.latencies.add(0.001)
+    there.latencies.add(1.0)
+    _, latencies = reported(here, there).merged()
+    assert sum(latencies.counts.values()) == 4
+    assert latencies.counts == here.latencies.counts + there.latencies.counts
+    summary = here.summary(is_final=True)
+    assert (round(summary["p50_ms"]), round(summary["p99_ms"], -2)) == (1, 1000)
 
 
 def a_range(numbers: set[int]) -> ReceivedRange:
