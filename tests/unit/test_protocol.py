@@ -217,7 +217,17 @@ def test_all_parameters_of_a_subscribe_are_read():
              "delta": "fossil", "tf": {"key": "k", "cmp": "ex"}, "data": [1.50]}  # fmt: skip
     request = protocol.subscribe_request(params("subscribe", given))
     assert request == SubscribeRequest(
-        "a", "t", True, Position(5, "e"), True, True, True, True, b'{"key":"k","cmp":"ex"}', True, b"[1.5]"
+        "a",
+        "t",
+        True,
+        Position(5, "e"),
+        True,
+        True,
+        True,
+        True,
+        b'{"key":"k","cmp":"ex"}',
+        True,
+        b"[1.5]",
     )
 
 

@@ -131,9 +131,7 @@ async def test_a_connect_is_decided_by_the_backend():
         }
         caller = await worker.caller(headers={"Cookie": "a=1", "X-Other": "no"})
         before = {"asked:mine": {"recover": True, "offset": 1, "epoch": "gone"}}
-        result = await caller.connect(
-            name="js", version="1.2", data={"password": "x"}, subs=before
-        )
+        result = await caller.connect(name="js", version="1.2", data={"password": "x"}, subs=before)
         assert result["data"]["hello"] == [1.5]
         assert list(result["subs"]) == ["asked:mine"]
         [(_, body, headers)] = backend.asked

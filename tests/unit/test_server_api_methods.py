@@ -305,7 +305,11 @@ async def test_info_tells_what_each_worker_has_counted_since_the_last_question()
         await ask(caller, "publish", channel="news", data=1)
         second = {each["uid"]: each["metrics"] for each in (await call(one, "info"))["nodes"]}
         items = second[two.control.uid]["items"]
-        assert (items["connections_opened"], items["messages_in"], items["publications"]) == (0, 1, 1)
+        assert (items["connections_opened"], items["messages_in"], items["publications"]) == (
+            0,
+            1,
+            1,
+        )
         assert second[two.control.uid]["interval"] > 0
 
 
