@@ -69,7 +69,8 @@ def test_an_offset_not_above_the_one_subscribed_at_is_noticed():
     ledger.joined(ANN, ROOM, offset=7)
     ledger.acknowledged(ROOM, ledger.next_number(ROOM))
     ledger.got(ANN, ROOM, 1, 7)
-    assert kinds(ledger.report()) == {"out of order"}
+    [fault] = ledger.report().faults
+    assert str(fault) == "out of order: room #1 at ann (offset 7 after 7)"
 
 
 def test_a_publication_executed_twice_is_noticed_across_subscribers():
@@ -152,6 +153,20 @@ def test_one_subscribers_loss_is_not_hidden_by_another():
     deliver(ledger, 1, 2, to=ANN)
     report = deliver(ledger, 1, to=BOB)
     assert [(fault.kind, fault.subscriber) for fault in report.faults] == [("lost", BOB)]
+
+
+def test_publications_in_flight_have_numbers_of_their_own():
+    ledger = booked(0)
+    assert [ledger.next_number(ROOM) for _ in range(3)] == [1, 2, 3]
+    report = ledger.report()
+    assert (report.sent, report.unknown, report.acknowledged) == (3, 3, 0)
+
+
+def test_nothing_is_owed_to_one_that_stopped_reading_on_purpose():
+    ledger = booked(2)
+    ledger.excused(ANN, ROOM)
+    ledger.unrecovered(ANN, ROOM)
+    assert ledger.report().is_clean
 
 
 def test_channels_are_booked_apart():
