@@ -142,6 +142,21 @@ def test_what_was_due_before_leaving_stays_due():
     assert kinds(ledger.report()) == {"lost"}
 
 
+def test_everything_that_was_due_before_leaving_stays_due():
+    ledger = booked(3)
+    ledger.left(ANN, ROOM)
+    report = deliver(ledger, 1)
+    assert [fault.number for fault in report.faults] == [2, 3]
+
+
+def test_what_is_in_flight_when_a_subscriber_leaves_is_not_owed():
+    ledger = booked(1)
+    number = ledger.next_number(ROOM)
+    ledger.left(ANN, ROOM)
+    ledger.acknowledged(ROOM, number)
+    assert deliver(ledger, 1).is_clean
+
+
 def test_an_unrecovered_subscription_is_a_fault_even_when_nothing_was_owed():
     ledger = booked(0)
     ledger.unrecovered(ANN, ROOM)
@@ -182,3 +197,15 @@ def test_a_report_in_words_names_kinds_and_examples():
     assert "sent 9, acknowledged 9, unknown 0, refused 0, owed 9, got 1" in text
     assert "lost 8" in text
     assert text.count("lost: room") == 5
+
+
+def test_a_report_in_words_shows_each_fault_with_its_kind_or_says_that_there_is_none():
+    ledger = booked(3)
+    assert str(deliver(ledger, 1, 1)).splitlines()[1:] == [
+        "lost 2",
+        "  lost: room #2 at ann",
+        "  lost: room #3 at ann",
+        "twice 1",
+        "  twice: room #1 at ann (offset 1)",
+    ]
+    assert str(booked(0).report()).endswith(", no fault")
