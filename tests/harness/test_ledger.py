@@ -157,6 +157,22 @@ def test_what_is_in_flight_when_a_subscriber_leaves_is_not_owed():
     assert deliver(ledger, 1).is_clean
 
 
+def test_the_first_publication_is_not_owed_if_it_is_in_flight_then():
+    ledger = booked(0)
+    number = ledger.next_number(ROOM)
+    ledger.left(ANN, ROOM)
+    ledger.acknowledged(ROOM, number)
+    assert ledger.report().is_clean
+
+
+def test_offsets_that_do_not_climb_are_noticed_though_the_numbers_do():
+    ledger = booked(3)
+    for number, offset in ((1, 1), (2, 3), (3, 2)):
+        ledger.got(ANN, ROOM, number, offset)
+    [fault] = ledger.report().faults
+    assert str(fault) == "out of order: room #3 at ann (offset 2 after 3)"
+
+
 def test_an_unrecovered_subscription_is_a_fault_even_when_nothing_was_owed():
     ledger = booked(0)
     ledger.unrecovered(ANN, ROOM)
