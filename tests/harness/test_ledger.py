@@ -173,6 +173,13 @@ def test_offsets_that_do_not_climb_are_noticed_though_the_numbers_do():
     assert str(fault) == "out of order: room #3 at ann (offset 2 after 3)"
 
 
+def test_publications_without_an_offset_are_in_order_by_their_numbers():
+    ledger = booked(2)
+    for number in (1, 2):
+        ledger.got(ANN, ROOM, number, 0)
+    assert ledger.report().is_clean
+
+
 def test_an_unrecovered_subscription_is_a_fault_even_when_nothing_was_owed():
     ledger = booked(0)
     ledger.unrecovered(ANN, ROOM)
