@@ -191,9 +191,8 @@ def connect_request(params: ConnectParams) -> ConnectRequest:
     subs: dict[str, Position | None] = {}
     for channel, sub in (params.subs or {}).items():
         subs[channel] = Position(_offset_param(sub), sub.epoch or "") if sub.recover else None
-    return ConnectRequest(
-        params.token or "", bytes(params.data), subs, params.name or "", params.version or ""
-    )
+    token, name, version = params.token or "", params.name or "", params.version or ""
+    return ConnectRequest(token, bytes(params.data), subs, name, version)
 
 
 def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
@@ -205,6 +204,8 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
     """
     if params.delta not in {None, "", "fossil"}:
         raise BAD_REQUEST_CLOSE.fresh()
+    texts = (bytes(params.tf), data_text(params))
+    tags_filter, data = (text if text != b"null" else b"" for text in texts)
     return SubscribeRequest(
         channel_request(params),
         params.token or "",
@@ -214,14 +215,10 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
         bool(params.join_leave),
-        _given(bytes(params.tf)),
+        tags_filter,
         bool(params.delta),
-        _given(data_text(params)),
+        data,
     )
-
-
-def _given(text: bytes) -> bytes:
-    return text if text != b"null" else b""
 
 
 def channel_request(params: Any) -> str:
