@@ -29,6 +29,7 @@ class ConnectParams(msgspec.Struct, gc=False):
     data: msgspec.Raw = msgspec.Raw()
     subs: dict[str, PositionParams] | None = None
     name: str | None = None
+    version: str | None = None
 
 
 class SubscribeParams(PositionParams, gc=False):
@@ -40,6 +41,7 @@ class SubscribeParams(PositionParams, gc=False):
     flag: int | None = None
     delta: str | None = None
     tf: msgspec.Raw = msgspec.Raw()
+    data: msgspec.Raw = msgspec.Raw()
 
 
 class PublishParams(msgspec.Struct, gc=False):

@@ -89,6 +89,7 @@ class ConnectRequest(NamedTuple):
     data: bytes
     subs: dict[str, Position | None]
     name: str
+    version: str = ""
 
 
 class SubscribeRequest(NamedTuple):
@@ -102,6 +103,7 @@ class SubscribeRequest(NamedTuple):
     join_leave: bool = False
     tags_filter: bytes = b""
     delta: bool = False
+    data: bytes = b""
 
 
 class HistoryRequest(NamedTuple):
@@ -192,7 +194,8 @@ def connect_request(params: ConnectParams) -> ConnectRequest:
     subs: dict[str, Position | None] = {}
     for channel, sub in (params.subs or {}).items():
         subs[channel] = Position(_offset_param(sub), sub.epoch or "") if sub.recover else None
-    return ConnectRequest(params.token or "", bytes(params.data), subs, params.name or "")
+    token, name, version = params.token or "", params.name or "", params.version or ""
+    return ConnectRequest(token, bytes(params.data), subs, name, version)
 
 
 def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
@@ -200,9 +203,12 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
 
     Raises:
         Disconnect: 3501 without a channel, for an impossible offset or an unknown delta.
+        ClientError: 107 for data nested too deeply.
     """
     if params.delta not in {None, "", "fossil"}:
         raise BAD_REQUEST_CLOSE.fresh()
+    texts = (bytes(params.tf), data_text(params))
+    tags_filter, data = (text if text != b"null" else b"" for text in texts)
     return SubscribeRequest(
         channel_request(params),
         params.token or "",
@@ -212,14 +218,10 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
         bool(params.join_leave),
-        _filter_text(params),
+        tags_filter,
         bool(params.delta),
+        data,
     )
-
-
-def _filter_text(params: SubscribeParams) -> bytes:
-    text = bytes(params.tf)
-    return text if text != b"null" else b""
 
 
 def channel_request(params: Any) -> str:
@@ -243,7 +245,7 @@ def publish_request(params: PublishParams) -> tuple[str, bytes]:
     return channel, data
 
 
-def data_text(params: PublishParams | RpcParams | SendParams) -> bytes:
+def data_text(params: PublishParams | RpcParams | SendParams | SubscribeParams) -> bytes:
     """Return `data` as it was sent, b"" if absent; raises `ClientError` 107 if nested too deeply."""
     data = bytes(params.data)
     if len(data) > 2 * json_text.MAXIMUM_NESTING and json_text.is_too_deep(data):

@@ -84,7 +84,10 @@ class ReceivedRange:
         return self.first <= number <= self.last and number not in self.gaps
 
     def joined(self, other: ReceivedRange) -> ReceivedRange:
-        """The union of both, starting at the lower first number."""
+        """The union of both, starting at the lower first number.
+
+        What lies between two ranges that do not meet is no gap: nobody was there to receive it.
+        """
         one, two = sorted((self, other), key=lambda received: received.first)
         gaps = {number for number in one.gaps if not two.has(number)}
         if two.last > one.last:
@@ -263,7 +266,6 @@ class Ledger:
     """All accounts of this process, and those that other processes have reported."""
 
     def __init__(self) -> None:
-        self.sent: Counter[str] = Counter()
         self.results: dict[str, Counter[str]] = {}
         self.latencies = Latencies()
         self._subscribers: dict[str, list[SubscriberAccount]] = {}
@@ -277,7 +279,6 @@ class Ledger:
 
     def published(self, channel: str, result: str, publisher: str, number: int) -> None:
         """A publication was `acknowledged`, `refused`, or is `unknown`."""
-        self.sent[channel] += 1
         self.results.setdefault(channel, Counter())[result] += 1
         self._spoken.setdefault(channel, {})[publisher] = number
         if result != "acknowledged":

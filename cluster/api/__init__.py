@@ -45,7 +45,9 @@ def serve(
     """
     UserCommands(node, control, counters, channel_limit=config.client.channel_limit)
     node.tell_of = SingleConnections(node, control).tell
-    methods = ServerMethods(node, control, Survey(node, control, name=name), counters, revocations)
+    methods = ServerMethods(
+        node, control, Survey(node, control, counters, name=name), counters, revocations
+    )
     add_routes(
         app,
         methods,

@@ -72,11 +72,13 @@ _PUBLICATION: Final = _object(
     "data", data=_ANY, info=_CLIENT_INFO, offset=_INTEGER, tags=_map(_STRING), epoch=_STRING
 )
 _MISSING: Final = _INTEGER
+_METRICS: Final = _object(interval=_NUMBER, items=_map(_NUMBER))
 _PROCESS: Final = _object(cpu=_NUMBER, rss=_INTEGER)
 _NODE: Final = _object(
     "uid", "name",
     uid=_STRING, name=_STRING, version=_STRING, num_clients=_INTEGER, num_users=_INTEGER,
-    num_channels=_INTEGER, num_subs=_INTEGER, uptime=_INTEGER, process=_PROCESS,
+    num_channels=_INTEGER, num_subs=_INTEGER, uptime=_INTEGER, metrics=_METRICS,
+    process=_PROCESS,
 )  # fmt: skip
 _CONNECTION: Final = _object(
     "user", "node",

@@ -157,6 +157,8 @@ class ApplicationCallbacks:
             bool(request.token),
             client.headers,
             client.connection.codec.name,
+            request.version,
+            tuple(request.subs),
         )
         handler = self._handlers["connecting"]
         answer = await self.calls.call("connecting", handler, event, finish=self._connect_answer)
@@ -226,7 +228,9 @@ class ApplicationCallbacks:
         """Whether the handler is asked: a subscription token, or a private channel, is not its matter."""
         return self.handles_subscribing and not request.token and not is_private
 
-    async def subscribing(self, client: HandledClient, channel: str) -> SubscriptionClaims | None:
+    async def subscribing(
+        self, client: HandledClient, request: SubscribeRequest
+    ) -> SubscriptionClaims | None:
         """Decide on a subscribe; returns what it grants; None is no decision.
 
         Raises:
@@ -236,13 +240,14 @@ class ApplicationCallbacks:
         handler = self._handlers["subscribing"]
 
         def finish(answer: Any) -> SubscriptionClaims | None:
-            claims = subscribe_answer(answer, channel, handle.user)
+            claims = subscribe_answer(answer, request.channel, handle.user)
             if claims is not None and claims.is_refreshed_by_server:
                 self._demand_handler("sub_refreshing")
             return claims
 
+        event = Subscribing(request.channel, request.data)
         granted: SubscriptionClaims | None = await self.calls.call(
-            "subscribing", handler, handle, Subscribing(channel), finish=finish
+            "subscribing", handler, handle, event, finish=finish
         )
         return granted
 

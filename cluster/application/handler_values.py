@@ -111,6 +111,8 @@ class Connecting:
         has_token: whether it has sent a token.
         headers: of the handshake, in lower case: those that `Application(headers=…)` names.
         codec: "json" or "protobuf".
+        version: the version of the application that the SDK reports.
+        channels: server-side subscriptions that the client had, and asks for again.
     """
 
     client: str
@@ -121,6 +123,8 @@ class Connecting:
     has_token: bool = False
     headers: Mapping[str, str] = field(default_factory=dict)
     codec: str = "json"
+    version: str = ""
+    channels: tuple[str, ...] = ()
 
     @property
     def data(self) -> Any:
@@ -143,9 +147,15 @@ class Refreshing:
 
 @dataclass(frozen=True, slots=True)
 class Subscribing:
-    """A client that subscribes."""
+    """A client that subscribes; `raw` is what it sent with it, as JSON text, b"" for nothing."""
 
     channel: str
+    raw: bytes = b""
+
+    @property
+    def data(self) -> Any:
+        """What the client sent with the subscribe; None for nothing."""
+        return decoded(self.raw)
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,6 +6,7 @@ budget is spent. A message of many commands waits undecoded, but for its first p
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import islice
@@ -31,12 +32,15 @@ CONGESTED_COMMANDS = 256
 #: After this many commands of one connection the next turn of the event loop is waited for.
 COMMANDS_PER_TURN = 32
 
+#: Of what a client calls its application, so much is kept; SDKs send less.
+_LONGEST_APPLICATION_NAME = 64
+
 
 class CommandIntake:
     """The order and the state of a connection's commands; a subclass has their handlers."""
 
     __slots__ = (
-        "_counters", "_pending", "_subscribing", "_undecoded", "_waiting", "awaits_pong", "budget", "channels",
+        "_counters", "_pending", "_subscribing", "_undecoded", "_waiting", "app_name", "app_version", "awaits_pong", "budget", "channels",
         "claims", "codec", "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
@@ -45,6 +49,7 @@ class CommandIntake:
     def __init__(self, counters: Counters, codec: Codec = JSON) -> None:
         self.codec = codec
         self.user = ""
+        self.app_name = self.app_version = ""
         self.claims = ANONYMOUS
         self.info = b""
         self.expires_at = 0
@@ -180,6 +185,9 @@ class CommandIntake:
 
     def _connect(self, command: Command, actions: list[Action]) -> None:
         request = connect_request(command.params)
+        # Interned, because most clients send the same.
+        self.app_name = sys.intern(request.name[:_LONGEST_APPLICATION_NAME])
+        self.app_version = sys.intern(request.version[:_LONGEST_APPLICATION_NAME])
         self.state = State.CONNECTING
         actions.append(Connect(command.id, request))
 

@@ -142,7 +142,8 @@ class Connection(CommandIntake):
 
     def _refresh(self, command: Command, actions: list[Action]) -> None:
         token = command.params.token
-        if not token:
+        # What the server refreshes goes on only as long as the application, or a backend, says.
+        if not token or self.claims.is_refreshed_by_server:
             raise BAD_REQUEST_CLOSE.fresh()
         self._pending += 1
         actions.append(Refresh(command.id, token))
@@ -152,8 +153,11 @@ class Connection(CommandIntake):
 
     def _sub_refresh(self, command: Command, actions: list[Action]) -> None:
         channel, token = channel_request(command.params), command.params.token
-        if channel not in self.channels:
+        subscription = self.channels.get(channel)
+        if subscription is None:
             raise PERMISSION_DENIED.fresh()
+        if subscription.details is not None and subscription.details.is_refreshed_by_server:
+            raise BAD_REQUEST_CLOSE.fresh()
         if not token:
             raise BAD_REQUEST.fresh()
         self._pending += 1

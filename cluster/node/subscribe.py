@@ -144,7 +144,7 @@ class SubscriptionBuilder:
         else:
             if self._asks_application(request, access):
                 assert self.application is not None
-                claims = await self.application.subscribing(reader, request.channel)
+                claims = await self.application.subscribing(reader, request)
             if claims is None:
                 self._check(access, connection)
         plan = self._token_plan(request, access, connection, claims)

@@ -18,6 +18,7 @@ import msgspec
 
 from cluster import __version__
 from cluster.connection import State
+from cluster.metrics.counters import Counters
 from cluster.node.client_protocol import Client
 from cluster.node.control import Control, Gathered
 from cluster.node.node import Node
@@ -28,6 +29,16 @@ CHANNELS_PER_TURN: Final = 2_000
 #: Connections in one answer, and channels that are named of each.
 MOST_CONNECTIONS: Final = 1_000
 MOST_NAMED: Final = 128
+#: What `info` tells of `Counters`.
+_COUNTED: Final = (
+    "connections_opened",
+    "messages_in",
+    "messages_out",
+    "bytes_in",
+    "bytes_out",
+    "publications",
+    "slow_consumers",
+)
 #: Bytes of one worker's answer about connections; it names as many as fit.
 _ANSWER_BYTES: Final = 512 << 10
 
@@ -65,15 +76,18 @@ class Survey:
     """Asks all workers, and answers for this one.
 
     Args:
+        counters: of this worker; `info` tells what has been counted since it was asked last.
         name: of this worker, for people.
     """
 
-    def __init__(self, node: Node, control: Control, *, name: str) -> None:
+    def __init__(self, node: Node, control: Control, counters: Counters, *, name: str) -> None:
         self._node = node
         self._control = control
         self._name = name
         self._began = time.monotonic()
         self._cpu = (self._began, time.process_time())
+        self._counters = counters
+        self._counted = self._counts()
         control.on_question("channels", ChannelsQuestion, self.own_channels)
         control.on_question("connections", ConnectionsQuestion, self.own_connections)
         control.on_question("info", InfoQuestion, self.own_info)
@@ -109,7 +123,7 @@ class Survey:
             if number % 100 == 0:
                 await asyncio.sleep(0)
             about = self._about(later[name])
-            size += 300 + sum(6 + len(channel) for channel in about["state"]["channels"])
+            size += 400 + sum(6 + len(channel) for channel in about["state"]["channels"])
             if size > _ANSWER_BYTES:
                 answer.is_cut = True
                 break
@@ -122,8 +136,8 @@ class Survey:
         about: dict[str, Any] = {
             "user": connection.user,
             "node": self._control.uid,
-            "app_name": "",
-            "app_version": "",
+            "app_name": connection.app_name,
+            "app_version": connection.app_version,
             "transport": "websocket",
             "protocol": connection.codec.name,
             "state": {"channels": {name: {} for name in islice(connection.channels, MOST_NAMED)}},
@@ -138,6 +152,7 @@ class Survey:
     async def own_info(self, question: InfoQuestion) -> dict[str, Any]:
         now, cpu = time.monotonic(), time.process_time()
         (before, cpu_before), self._cpu = self._cpu, (now, cpu)
+        counted_before, self._counted = self._counted, self._counts()
         hub = self._node.hub
         return {
             "uid": self._control.uid,
@@ -148,11 +163,20 @@ class Survey:
             "num_channels": len(hub.channels),
             "num_subs": hub.subscriptions,
             "uptime": int(now - self._began),
+            "metrics": {
+                "interval": round(now - before, 3),
+                "items": {
+                    name: count - counted_before[name] for name, count in self._counted.items()
+                },
+            },
             "process": {
                 "cpu": round(100 * (cpu - cpu_before) / max(now - before, 0.001), 2),
                 "rss": _resident_bytes(),
             },
         }
+
+    def _counts(self) -> dict[str, int]:
+        return {name: getattr(self._counters, name) for name in _COUNTED}
 
     # --- all workers ---------------------------------------------------------------------------
 

@@ -105,7 +105,7 @@ def _connect(sent: Any) -> ConnectParams:
         channel: PositionParams(one.recover, one.offset, one.epoch)
         for channel, one in sent.subs.items()
     }
-    return ConnectParams(sent.token, _data(sent.data), subs, sent.name)
+    return ConnectParams(sent.token, _data(sent.data), subs, sent.name, sent.version)
 
 
 def _subscribe(sent: Any) -> SubscribeParams:
@@ -121,6 +121,7 @@ def _subscribe(sent: Any) -> SubscribeParams:
         flag=sent.flag,
         delta=sent.delta,
         tf=_filter(sent.tf) if sent.HasField("tf") else _NO_DATA,
+        data=_data(sent.data),
     )
 
 

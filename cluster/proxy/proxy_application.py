@@ -88,6 +88,10 @@ class _Proxies:
         if event.has_token:
             return None
         about = {**_client(event.client, event.codec), "name": event.name, **_data(event.raw)}
+        if event.version:
+            about["version"] = event.version
+        if event.channels:
+            about["channels"] = event.channels
         result = await self._backends["client.proxy.connect"].ask(about, event.headers)
         expires_at = result.get("expire_at", 0)
         return ConnectAnswer(
@@ -116,7 +120,7 @@ class _Proxies:
         if not access.options.subscribe_proxy_enabled or access.users is not None:
             return None
         section = proxy_section("channel.proxy.subscribe", access.options.subscribe_proxy_name)
-        result = await self._ask(section, client, channel=event.channel)
+        result = await self._ask(section, client, channel=event.channel, **_data(event.raw))
         return SubscribeAnswer(
             data=result.text("data") or None,
             info=result.text("info") or None,

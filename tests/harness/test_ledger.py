@@ -69,7 +69,8 @@ def test_an_offset_not_above_the_one_subscribed_at_is_noticed():
     ledger.joined(ANN, ROOM, offset=7)
     ledger.acknowledged(ROOM, ledger.next_number(ROOM))
     ledger.got(ANN, ROOM, 1, 7)
-    assert kinds(ledger.report()) == {"out of order"}
+    [fault] = ledger.report().faults
+    assert str(fault) == "out of order: room #1 at ann (offset 7 after 7)"
 
 
 def test_a_publication_executed_twice_is_noticed_across_subscribers():
@@ -141,6 +142,44 @@ def test_what_was_due_before_leaving_stays_due():
     assert kinds(ledger.report()) == {"lost"}
 
 
+def test_everything_that_was_due_before_leaving_stays_due():
+    ledger = booked(3)
+    ledger.left(ANN, ROOM)
+    report = deliver(ledger, 1)
+    assert [fault.number for fault in report.faults] == [2, 3]
+
+
+def test_what_is_in_flight_when_a_subscriber_leaves_is_not_owed():
+    ledger = booked(1)
+    number = ledger.next_number(ROOM)
+    ledger.left(ANN, ROOM)
+    ledger.acknowledged(ROOM, number)
+    assert deliver(ledger, 1).is_clean
+
+
+def test_the_first_publication_is_not_owed_if_it_is_in_flight_then():
+    ledger = booked(0)
+    number = ledger.next_number(ROOM)
+    ledger.left(ANN, ROOM)
+    ledger.acknowledged(ROOM, number)
+    assert ledger.report().is_clean
+
+
+def test_offsets_that_do_not_climb_are_noticed_though_the_numbers_do():
+    ledger = booked(3)
+    for number, offset in ((1, 1), (2, 3), (3, 2)):
+        ledger.got(ANN, ROOM, number, offset)
+    [fault] = ledger.report().faults
+    assert str(fault) == "out of order: room #3 at ann (offset 2 after 3)"
+
+
+def test_publications_without_an_offset_are_in_order_by_their_numbers():
+    ledger = booked(2)
+    for number in (1, 2):
+        ledger.got(ANN, ROOM, number, 0)
+    assert ledger.report().is_clean
+
+
 def test_an_unrecovered_subscription_is_a_fault_even_when_nothing_was_owed():
     ledger = booked(0)
     ledger.unrecovered(ANN, ROOM)
@@ -152,6 +191,20 @@ def test_one_subscribers_loss_is_not_hidden_by_another():
     deliver(ledger, 1, 2, to=ANN)
     report = deliver(ledger, 1, to=BOB)
     assert [(fault.kind, fault.subscriber) for fault in report.faults] == [("lost", BOB)]
+
+
+def test_publications_in_flight_have_numbers_of_their_own():
+    ledger = booked(0)
+    assert [ledger.next_number(ROOM) for _ in range(3)] == [1, 2, 3]
+    report = ledger.report()
+    assert (report.sent, report.unknown, report.acknowledged) == (3, 3, 0)
+
+
+def test_nothing_is_owed_to_one_that_stopped_reading_on_purpose():
+    ledger = booked(2)
+    ledger.excused(ANN, ROOM)
+    ledger.unrecovered(ANN, ROOM)
+    assert ledger.report().is_clean
 
 
 def test_channels_are_booked_apart():
@@ -167,3 +220,15 @@ def test_a_report_in_words_names_kinds_and_examples():
     assert "sent 9, acknowledged 9, unknown 0, refused 0, owed 9, got 1" in text
     assert "lost 8" in text
     assert text.count("lost: room") == 5
+
+
+def test_a_report_in_words_shows_each_fault_with_its_kind_or_says_that_there_is_none():
+    ledger = booked(3)
+    assert str(deliver(ledger, 1, 1)).splitlines()[1:] == [
+        "lost 2",
+        "  lost: room #2 at ann",
+        "  lost: room #3 at ann",
+        "twice 1",
+        "  twice: room #1 at ann (offset 1)",
+    ]
+    assert str(booked(0).report()).endswith(", no fault")

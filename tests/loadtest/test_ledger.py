@@ -7,7 +7,7 @@ import json
 from hypothesis import given
 from hypothesis import strategies as st
 
-from loadtest.ledger import Latencies, Ledger, SubscriberAccount
+from loadtest.ledger import Latencies, Ledger, ReceivedRange, SubscriberAccount
 
 
 def listening(ledger: Ledger, channel: str = "c", at: int = 0) -> SubscriberAccount:
@@ -120,7 +120,8 @@ def test_no_reply_means_unknown_and_neither_lost_nor_extra():
     ledger.published("c", "unknown", "p", 1)
     ledger.published("c", "unknown", "p", 2)
     one.take(1, "p", 1)
-    assert {n: final(ledger, n) for n in ("unknown", "lost", "twice")} == {
+    assert {n: final(ledger, n) for n in ("sent", "unknown", "lost", "twice")} == {
+        "sent": 2,
         "unknown": 2,
         "lost": 0,
         "twice": 0,
@@ -209,6 +210,154 @@ def test_accounts_of_two_processes_add_up():
     assert here.summary(is_final=True)["p50_ms"] is not None
     here.take_report("there", there.report())
     assert final(here, "got") == 3, "a later report replaces the earlier one"
+
+
+def test_what_a_subscriber_got_before_it_left_is_counted():
+    ledger = Ledger()
+    one = listening(ledger)
+    ledger.published("c", "acknowledged", "p", 1)
+    one.take(1, "p", 1)
+    ledger.left("c", one)
+    assert (final(ledger, "got"), final(ledger, "lost")) == (1, 0)
+
+
+def test_what_a_subscriber_was_passed_over_with_is_not_counted_as_vanished_too():
+    ledger = Ledger()
+    one = listening(ledger)
+    for number in (1, 2, 3):
+        ledger.published("c", "acknowledged", "p", number)
+    one.take(1, "p", 1)
+    one.take(3, "p", 3)
+    assert final(ledger, "lost") == 1
+    assert ledger.summary(is_final=True)["losses"] == ["c: 1 passed over by subscribers"]
+
+
+def test_after_a_recovery_that_could_not_be_made_the_numbers_in_between_are_no_loss():
+    ledger = Ledger()
+    one = listening(ledger)
+    for number in range(1, 5):
+        ledger.published("c", "acknowledged", "p", number)
+    one.take(1, "p", 1)
+    one.subscribed(3, is_recovered=False, was_recovering=True)
+    one.take(4, "p", 4)
+    assert (final(ledger, "lost"), final(ledger, "unrecoverable")) == (0, 1)
+    told = ["c: 1 recoveries that the server could not make"]
+    assert ledger.summary(is_final=True)["losses"] == told
+
+
+def test_only_a_recovery_that_was_asked_for_continues_from_the_last_position():
+    one = SubscriberAccount()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    one.subscribed(5, is_recovered=True, was_recovering=False)
+    one.take(6, "p", 1)
+    assert (one.lost, one.unrecoverable) == (0, 0)
+
+
+def test_a_subscriber_without_a_position_starts_at_its_first_publication():
+    one = SubscriberAccount()
+    for offset in (7, 8):
+        one.take(offset, "p", offset)
+    assert (one.got, one.twice, one.lost, one.last) == (2, 0, 0, 8)
+
+
+def test_after_a_gap_a_publication_that_was_published_twice_is_still_noticed():
+    one = SubscriberAccount()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    for offset, number in ((1, 1), (3, 2), (4, 2)):
+        one.take(offset, "p", number)
+    assert (one.lost, one.twice) == (1, 1)
+
+
+def test_what_one_that_left_had_missed_is_not_forgotten_for_one_that_came_later():
+    ledger = Ledger()
+    for number in range(1, 5):
+        ledger.published("c", "acknowledged", "p", number)
+    for received in ((1, 3), (4,)):
+        one = ledger.subscriber("c")
+        one.subscribed(None, is_recovered=False, was_recovering=False)
+        for number in received:
+            one.take(0, "p", number)
+        if received != (4,):
+            ledger.left("c", one)
+    assert final(ledger, "lost") == 1, "number 2"
+
+
+def test_one_whose_subscribe_was_not_answered_yet_lacks_nothing():
+    ledger = Ledger()
+    one = listening(ledger, at=3)
+    ledger.subscriber("c")
+    ledger.published("c", "acknowledged", "p", 1)
+    one.take(4, "p", 1)
+    assert ledger.is_settled()
+    assert final(ledger, "lost") == 0
+
+
+def test_gaps_of_a_publisher_that_has_not_reported_are_no_loss_yet():
+    ledger = Ledger()
+    one = ledger.subscriber("c")
+    one.subscribed(None, is_recovered=False, was_recovering=False)
+    for number in (1, 3):
+        one.take(0, "elsewhere", number)
+    assert final(ledger, "lost") == 0
+
+
+def test_the_stream_is_counted_from_the_lowest_position_of_all_subscribers():
+    ledger = Ledger()
+    early, late = listening(ledger, at=2), listening(ledger, at=5)
+    for number in range(1, 5):
+        ledger.published("c", "acknowledged", "p", number)
+    for number in range(1, 4):
+        early.take(2 + number, "p", number)
+    assert late.got == 0
+    assert final(ledger, "lost") == 1
+
+
+def test_in_the_end_nothing_is_outstanding():
+    ledger = Ledger()
+    listening(ledger, at=3)
+    for number in (1, 2):
+        ledger.published("c", "acknowledged", "p", number)
+    assert not ledger.is_settled()
+    assert ledger.summary(is_final=False)["outstanding"] == 2
+    assert (final(ledger, "outstanding"), final(ledger, "lost")) == (0, 2)
+
+
+def test_what_each_of_several_has_not_got_is_counted_for_each():
+    ledger = Ledger()
+    ahead, *_ = listening(ledger), listening(ledger), listening(ledger)
+    for number in (1, 2):
+        ledger.published("c", "acknowledged", "p", number)
+        ahead.take(number, "p", number)
+    assert final(ledger, "lost") == 4
+
+
+def test_without_positions_too_what_comes_late_is_out_of_order_and_not_lost():
+    ledger = Ledger()
+    one = ledger.subscriber("c")
+    one.subscribed(None, is_recovered=False, was_recovering=False)
+    for number in (1, 2, 3):
+        ledger.published("c", "acknowledged", "p", number)
+    for number in (1, 3, 2):
+        one.take(0, "p", number)
+    assert (final(ledger, "out_of_order"), final(ledger, "lost")) == (1, 0)
+
+
+def a_range(numbers: set[int]) -> ReceivedRange:
+    return ReceivedRange(
+        min(numbers), max(numbers), set(range(min(numbers), max(numbers))) - numbers
+    )
+
+
+numbers = st.sets(st.integers(1, 12), min_size=1)
+
+
+@given(numbers, numbers)
+def test_two_ranges_joined_have_what_either_has_and_what_lies_between_them(
+    one: set[int], two: set[int]
+):
+    between = {*range(max(one), min(two))} | {*range(max(two), min(one))}
+    joined = a_range(one).joined(a_range(two))
+    assert {n for n in range(14) if joined.has(n)} == one | two | between
 
 
 @given(st.permutations(range(1, 9)), st.sets(st.integers(1, 8)), st.sets(st.integers(1, 8)))

@@ -57,10 +57,10 @@ async def code_of(one: LocalWorker, method: str, /, **params: Any) -> int:
     return code
 
 
-async def connected(one: LocalWorker, session: str = "") -> tuple[Caller, str, str]:
+async def connected(one: LocalWorker, session: str = "", **request: str) -> tuple[Caller, str, str]:
     """An anonymous client, with the ids of its connection and its session."""
     caller = await one.caller()
-    result = await caller.connect(data={"session": session} if session else {})
+    result = await caller.connect(data={"session": session} if session else {}, **request)
     return caller, result["client"], result["data"]["session"]["id"]
 
 

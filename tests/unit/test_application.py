@@ -279,6 +279,23 @@ async def test_a_subscribe_is_allowed_refused_or_left_to_the_options():
         await caller.until(lambda: caller.pubs() == [{"k": 1}])
 
 
+async def test_what_a_client_sends_with_a_subscribe_reaches_the_application():
+    app = cluster.Application()
+    sent: list[Any] = []
+
+    @app.subscribing
+    def subscribing(client: cluster.ApplicationClient, event: cluster.Subscribing) -> bool:
+        sent.append(event.data)
+        return True
+
+    async with LocalWorker(configured(), application=app).open() as worker:
+        caller = await entered(worker)
+        await ask(caller, "subscribe", channel="a", data={"room": 1.50})
+        await ask(caller, "subscribe", channel="b", data=None)
+        await ask(caller, "subscribe", channel="c")
+        assert sent == [{"room": 1.5}, None, None]
+
+
 async def test_a_publish_is_allowed_refused_or_changed_and_keeps_its_order():
     app = cluster.Application()
 

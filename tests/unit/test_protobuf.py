@@ -115,30 +115,30 @@ def one_of(sent: Any) -> Command:
 
 
 def test_a_connect_is_read():
-    sent = command(1, "connect", token="t", data=b'{"session":"s"}', name="dart")
+    sent = command(1, "connect", token="t", data=b'{"session":"s"}', name="dart", version="1.2")
     sent.connect.subs["a"].recover = True
     sent.connect.subs["a"].offset = 7
     sent.connect.subs["a"].epoch = "e"
     request = connect_request(one_of(sent).params)
-    assert request == ("t", b'{"session":"s"}', {"a": (7, "e")}, "dart")
+    assert request == ("t", b'{"session":"s"}', {"a": (7, "e")}, "dart", "1.2")
 
 
 def test_a_subscribe_is_read():
     node = {"op": "or", "nodes": [{"key": "k", "cmp": "in", "vals": ["x", "y"]}]}
     sent = command(
         2, "subscribe", channel="a", token="t", recover=True, offset=3, epoch="e", tf=node,
-        flag=3, delta="fossil", positioned=True, recoverable=True, join_leave=True,
+        flag=3, delta="fossil", positioned=True, recoverable=True, join_leave=True, data=b"[1]",
     )  # fmt: skip
     request = subscribe_request(one_of(sent).params)
     assert request[:4] == ("a", "t", True, (3, "e"))
     assert (request.positioned, request.recoverable, request.join_leave) == (True, True, True)
-    assert (request.rejects_unrecovered, request.delta) == (True, True)
+    assert (request.rejects_unrecovered, request.delta, request.data) == (True, True, b"[1]")
     assert orjson.loads(request.tags_filter)["nodes"][0]["vals"] == ["x", "y"]
 
 
 def test_a_subscribe_without_more_asks_for_nothing():
     request = subscribe_request(one_of(command(2, "subscribe", channel="a")).params)
-    assert request == ("a", "", False, (0, ""), False, False, False, False, b"", False)
+    assert request == ("a", "", False, (0, ""), False, False, False, False, b"", False, b"")
 
 
 def test_a_history_is_read():

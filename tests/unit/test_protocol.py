@@ -214,10 +214,20 @@ def test_a_subscribe_with_a_wrong_type_closes_with_3501(given: dict[str, Any]):
 def test_all_parameters_of_a_subscribe_are_read():
     given = {"channel": "a", "token": "t", "recover": True, "offset": 5, "epoch": "e",
              "positioned": True, "recoverable": True, "join_leave": True, "flag": 3,
-             "delta": "fossil", "tf": {"key": "k", "cmp": "ex"}}  # fmt: skip
+             "delta": "fossil", "tf": {"key": "k", "cmp": "ex"}, "data": [1.50]}  # fmt: skip
     request = protocol.subscribe_request(params("subscribe", given))
     assert request == SubscribeRequest(
-        "a", "t", True, Position(5, "e"), True, True, True, True, b'{"key":"k","cmp":"ex"}', True
+        "a",
+        "t",
+        True,
+        Position(5, "e"),
+        True,
+        True,
+        True,
+        True,
+        b'{"key":"k","cmp":"ex"}',
+        True,
+        b"[1.5]",
     )
 
 

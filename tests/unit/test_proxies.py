@@ -130,7 +130,8 @@ async def test_a_connect_is_decided_by_the_backend():
             }
         }
         caller = await worker.caller(headers={"Cookie": "a=1", "X-Other": "no"})
-        result = await caller.connect(name="js", data={"password": "x"})
+        before = {"asked:mine": {"recover": True, "offset": 1, "epoch": "gone"}}
+        result = await caller.connect(name="js", version="1.2", data={"password": "x"}, subs=before)
         assert result["data"]["hello"] == [1.5]
         assert list(result["subs"]) == ["asked:mine"]
         [(_, body, headers)] = backend.asked
@@ -140,6 +141,8 @@ async def test_a_connect_is_decided_by_the_backend():
             "protocol": "json",
             "encoding": "json",
             "name": "js",
+            "version": "1.2",
+            "channels": ["asked:mine"],
             "data": {"password": "x"},
         }
         assert headers["Cookie"] == "a=1"
@@ -284,11 +287,11 @@ async def test_a_subscribe_is_decided_by_the_backend_where_the_namespace_says_so
         backend.answers["connect"] = {"result": {"user": "42"}}
         backend.answers["subscribe"] = {"result": {"data": {"x": 1}, "info": {"role": "admin"}}}
         caller = await entered(worker)
-        subscribed = (await ask(caller, "subscribe", channel="asked:a"))["subscribe"]
+        subscribed = (await ask(caller, "subscribe", channel="asked:a", data=[1.50]))["subscribe"]
         assert subscribed["data"] == {"x": 1}
         assert "expires" not in subscribed
         [about] = backend.of("subscribe")
-        assert (about["user"], about["channel"]) == ("42", "asked:a")
+        assert (about["user"], about["channel"], about["data"]) == ("42", "asked:a", [1.5])
         [client] = worker.node.clients.of("42")
         assert client.connection.channels["asked:a"].info == b'{"role": "admin"}'
         assert "subscribe" in await ask(caller, "subscribe", channel="open:a")

@@ -111,6 +111,23 @@ async def test_the_backend_extends_a_subscription_and_the_client_need_not():
         assert worker.counters.refresh_failures["subscription"] == 0
 
 
+async def test_a_client_may_not_refresh_what_the_backend_refreshes():
+    """Its own token would go on past what the backend says (protocol §2.2)."""
+    async with a_backend() as backend, a_worker(backend) as worker:
+        ends = int(time.time()) + LATER
+        backend.answers["connect"] = {"result": {"user": "42", "expire_at": ends}}
+        backend.answers["subscribe"] = {"result": {"expire_at": ends}}
+        for command in (
+            {"refresh": {"token": token(sub="42")}},
+            {"sub_refresh": {"channel": "kept:a", "token": token(sub="42", channel="kept:a")}},
+        ):
+            caller = await worker.caller()
+            await caller.connect()
+            await ask(caller, "subscribe", channel="kept:a")
+            caller.say({"id": 9, **command})
+            assert (await caller.closed())[0] == 3501
+
+
 @pytest.mark.parametrize("is_sent", [True, False])
 async def test_the_meta_of_the_connection_is_sent_where_the_proxy_says_so(is_sent: bool):
     async with a_backend() as backend:
