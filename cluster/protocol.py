@@ -207,8 +207,9 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
     """
     if params.delta not in {None, "", "fossil"}:
         raise BAD_REQUEST_CLOSE.fresh()
-    texts = (bytes(params.tf), data_text(params))
-    tags_filter, data = (text if text != b"null" else b"" for text in texts)
+    tags_filter, data = bytes(params.tf), bytes(params.data)
+    if data:
+        data = data_text(params)
     return SubscribeRequest(
         channel_request(params),
         params.token or "",
@@ -218,9 +219,9 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
         bool(params.recoverable),
         bool((params.flag or 0) & REJECT_UNRECOVERED),
         bool(params.join_leave),
-        tags_filter,
+        tags_filter if tags_filter != b"null" else b"",
         bool(params.delta),
-        data,
+        data if data != b"null" else b"",
     )
 
 

@@ -6,9 +6,9 @@ budget is spent. A message of many commands waits undecoded, but for its first p
 
 from __future__ import annotations
 
-import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import lru_cache
 from itertools import islice
 from typing import Any, ClassVar
 
@@ -34,6 +34,12 @@ COMMANDS_PER_TURN = 32
 
 #: Of what a client calls its application, so much is kept; SDKs send less.
 _LONGEST_APPLICATION_NAME = 64
+
+
+@lru_cache(maxsize=256)
+def _shared(name: str) -> str:
+    """The same string for the same name: most clients send one of few."""
+    return name
 
 
 class CommandIntake:
@@ -185,9 +191,9 @@ class CommandIntake:
 
     def _connect(self, command: Command, actions: list[Action]) -> None:
         request = connect_request(command.params)
-        # Interned, because most clients send the same.
-        self.app_name = sys.intern(request.name[:_LONGEST_APPLICATION_NAME])
-        self.app_version = sys.intern(request.version[:_LONGEST_APPLICATION_NAME])
+        if request.name or request.version:
+            self.app_name = _shared(request.name[:_LONGEST_APPLICATION_NAME])
+            self.app_version = _shared(request.version[:_LONGEST_APPLICATION_NAME])
         self.state = State.CONNECTING
         actions.append(Connect(command.id, request))
 
