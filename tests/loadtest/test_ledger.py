@@ -212,6 +212,24 @@ def test_accounts_of_two_processes_add_up():
     assert final(here, "got") == 3, "a later report replaces the earlier one"
 
 
+def test_two_publications_at_one_offset_are_noticed():
+    one = SubscriberAccount()
+    one.subscribed(0, is_recovered=False, was_recovering=False)
+    one.take(1, "p", 1)
+    one.take(1, "p", 2)
+    assert (one.twice, one.lost, one.last) == (1, 0, 1)
+    assert one.received["p"].last == 1
+
+
+def test_what_is_published_after_the_last_subscriber_has_left_is_no_loss():
+    ledger = Ledger()
+    one = listening(ledger)
+    ledger.left("c", one)
+    ledger.published("c", "acknowledged", "p", 1)
+    assert ledger.is_settled()
+    assert final(ledger, "lost") == 0
+
+
 def test_what_a_subscriber_got_before_it_left_is_counted():
     ledger = Ledger()
     one = listening(ledger)
