@@ -268,6 +268,14 @@ def test_a_broken_file_is_reported(a_file, text, reported):
     assert any(reported in mistake for mistake in mistakes(a_file(text)).values())
 
 
+@pytest.mark.parametrize("name", ["deep.json", "deep.toml"])
+def test_a_file_that_is_nested_too_deep_is_reported(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(("" if name.endswith("json") else "a = ") + "[" * 100_000)
+    with pytest.raises(ConfigError, match="nested too deep"):
+        config.load(str(path), flags=INSECURE)
+
+
 def test_a_section_that_is_not_a_table_is_reported(a_file):
     assert "give a table" in mistakes(a_file("client = 5"))["client."]
 
