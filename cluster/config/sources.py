@@ -68,7 +68,7 @@ def load(
     tree = _read_file(path, reader)
     for key, value in [*_env_options(env or {}), *(flags or {}).items()]:
         _put(tree, key, value, reader)
-    folder = Path(path).resolve().parent if path else Path.cwd()
+    folder = Path(path).resolve().parent if path else Path()
     for table, name, key in _secrets(tree):
         _read_secret_file(table, name, key, folder, reader)
     config = reader.config(tree)

@@ -276,6 +276,28 @@ def test_a_file_that_is_nested_too_deep_is_reported(tmp_path, name):
         config.load(str(path), flags=INSECURE)
 
 
+@pytest.mark.parametrize(
+    "key", ["server.user", "client.token.jwks_file", "broker.redis_urls", "server.trusted_proxies"]
+)
+def test_a_text_with_a_null_character_is_reported(key):
+    with pytest.raises(ConfigError, match="without a null character"):
+        config.load(flags=INSECURE | {key: "a\0b"})
+
+
+def test_a_list_that_is_nested_too_deep_is_reported():
+    env = {"WS_CLUSTER_CHANNEL__NAMESPACES": "[" * 100_000}
+    with pytest.raises(ConfigError, match=r"channel\.namespaces"):
+        config.load(env=env, flags=INSECURE)
+
+
+def test_without_a_current_directory_the_options_are_read(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert config.load(flags=INSECURE).client.insecure
+
+
 def test_a_section_that_is_not_a_table_is_reported(a_file):
     assert "give a table" in mistakes(a_file("client = 5"))["client."]
 
