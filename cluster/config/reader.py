@@ -113,7 +113,7 @@ def _choice(value: object, limits: _Limits) -> str:
 
 def _string(value: object, limits: _Limits) -> str:
     if isinstance(value, str) and (value or limits["may_be_empty"]):
-        return value
+        return value if limits["kind"] == "secret" else _without_null(value)
     raise _Wrong("give a string" if limits["may_be_empty"] else "give a string that is not empty")
 
 
@@ -122,8 +122,15 @@ def _strings(value: object, limits: _Limits) -> tuple[str, ...]:
         value = _joined([word.strip() for word in value.split(",") if word.strip()])
     value = _of_json(value)
     if isinstance(value, (list, tuple)) and all(isinstance(word, str) and word for word in value):
-        return tuple(value)
+        return tuple(_without_null(word) for word in value)
     raise _Wrong("give a list of strings, none of them empty")
+
+
+def _without_null(text: str) -> str:
+    """A text, which the system may take for a path or a name."""
+    if "\0" in text:
+        raise _Wrong("give a text without a null character")
+    return text
 
 
 def _headers(value: object, limits: _Limits) -> tuple[tuple[str, str], ...]:
@@ -157,7 +164,7 @@ def _of_json(value: object) -> object:
     """What a string says in JSON, None if it is not JSON; any other value as it is."""
     try:
         return json.loads(value) if isinstance(value, str) else value
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
 
 

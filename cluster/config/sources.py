@@ -68,7 +68,7 @@ def load(
     tree = _read_file(path, reader)
     for key, value in [*_env_options(env or {}), *(flags or {}).items()]:
         _put(tree, key, value, reader)
-    folder = Path(path).resolve().parent if path else Path.cwd()
+    folder = Path(path).resolve().parent if path else Path()
     for table, name, key in _secrets(tree):
         _read_secret_file(table, name, key, folder, reader)
     config = reader.config(tree)
@@ -95,6 +95,8 @@ def _read_file(path: str | None, reader: ConfigReader) -> _Tree:
         tree = json.loads(text) if path.endswith(".json") else tomllib.loads(text)
     except OSError as error:
         reader.note("--config", path, f"the file cannot be read: {error.strerror or error}")
+    except RecursionError:
+        reader.note("--config", path, "the file is nested too deep")
     except ValueError as error:
         kind = "JSON" if path.endswith(".json") else "TOML"
         reader.note("--config", path, f"the file is not {kind}: {error}")

@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from cluster.given_path import absolute_path
+
 DEFAULTS: Final[Mapping[str, str]] = {
     "prometheus": "http://localhost:9090",
     "alertmanager": "http://localhost:9093",
@@ -37,13 +39,13 @@ DATA_NAMES: Final = frozenset(
 def cluster_dir() -> Path:
     """The default data directory of `ws-cluster up`."""
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser().absolute() / "ws-cluster"
+    return absolute_path(f"{base}/ws-cluster", "--cluster-dir")
 
 
 def data_dir(given: str | None) -> Path:
     """The data directory of `ws-cluster monitoring up`."""
     if given:
-        return Path(given).expanduser().absolute()
+        return absolute_path(given, "--data-dir")
     return cluster_dir() / "monitoring"
 
 

@@ -24,6 +24,7 @@ from typing import Final
 
 from cluster.children.drop_privileges import User
 from cluster.errors import ConfigError, Problem
+from cluster.given_path import absolute_path
 from cluster.log import get_logger
 from cluster.private_files import make_private
 
@@ -51,9 +52,9 @@ _LOCK_POLL_SECONDS: Final = 0.05
 def state_dir(configured: str) -> Path:
     """Return the configured data directory, or the default below the user's state directory."""
     if configured:
-        return Path(configured).expanduser().absolute()
+        return absolute_path(configured, "server.data_dir")
     base = os.environ.get("XDG_STATE_HOME") or "~/.local/state"
-    return Path(base).expanduser().absolute() / "ws-cluster"
+    return absolute_path(f"{base}/ws-cluster", "server.data_dir")
 
 
 class Paths:

@@ -268,6 +268,36 @@ def test_a_broken_file_is_reported(a_file, text, reported):
     assert any(reported in mistake for mistake in mistakes(a_file(text)).values())
 
 
+@pytest.mark.parametrize("name", ["deep.json", "deep.toml"])
+def test_a_file_that_is_nested_too_deep_is_reported(tmp_path, name):
+    path = tmp_path / name
+    path.write_text(("" if name.endswith("json") else "a = ") + "[" * 100_000)
+    with pytest.raises(ConfigError, match="nested too deep"):
+        config.load(str(path), flags=INSECURE)
+
+
+@pytest.mark.parametrize(
+    "key", ["server.user", "client.token.jwks_file", "broker.redis_urls", "server.trusted_proxies"]
+)
+def test_a_text_with_a_null_character_is_reported(key):
+    with pytest.raises(ConfigError, match="without a null character"):
+        config.load(flags=INSECURE | {key: "a\0b"})
+
+
+def test_a_list_that_is_nested_too_deep_is_reported():
+    env = {"WS_CLUSTER_CHANNEL__NAMESPACES": "[" * 100_000}
+    with pytest.raises(ConfigError, match=r"channel\.namespaces"):
+        config.load(env=env, flags=INSECURE)
+
+
+def test_without_a_current_directory_the_options_are_read(tmp_path, monkeypatch):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    assert config.load(flags=INSECURE).client.insecure
+
+
 def test_a_section_that_is_not_a_table_is_reported(a_file):
     assert "give a table" in mistakes(a_file("client = 5"))["client."]
 

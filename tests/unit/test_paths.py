@@ -9,6 +9,7 @@ import pytest
 
 from cluster.children.local_sockets import bind_local
 from cluster.errors import ConfigError
+from cluster.monitor import endpoints
 from cluster.supervisor import paths as module
 from cluster.supervisor.paths import Paths, state_dir
 from tests.harness.small_disk import fill, small_disk
@@ -25,6 +26,27 @@ def test_the_default_is_the_user_s_state_directory(monkeypatch):
     monkeypatch.delenv("XDG_STATE_HOME")
     monkeypatch.setenv("HOME", "/home-of-user")
     assert str(state_dir("")) == "/home-of-user/.local/state/ws-cluster"
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ("", "no home directory"),
+        ("~nobody-of-this-name/a", "no home directory"),
+        ("/tmp/a\0b", "null character"),
+    ],
+)
+def test_a_directory_that_cannot_be_named_is_a_mistake_with_a_sentence(monkeypatch, given, said):
+    def no_entry(uid: int) -> None:
+        raise KeyError(uid)
+
+    # As in a container that runs as a user of which /etc/passwd knows nothing.
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.delenv("HOME", raising=False)
+    monkeypatch.setattr("pwd.getpwuid", no_entry)
+    for directory in (state_dir, endpoints.data_dir):
+        with pytest.raises(ConfigError, match=said):
+            directory(given)
 
 
 def test_directories_are_private_and_temporary_ones_are_removed(tmp_path):

@@ -10,6 +10,7 @@ from pathlib import Path
 from cluster import durations, log
 from cluster.config import LogConfig
 from cluster.errors import BootFailed, ConfigError, Problem
+from cluster.given_path import absolute_path
 from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
 
@@ -75,8 +76,8 @@ def up(arguments: Namespace) -> int:
     from cluster.monitor.stack import up
     from cluster.monitor.stack.setup import StackOptions
 
-    def folder(given: str | None) -> Path | None:
-        return Path(given).expanduser().absolute() if given else None
+    def folder(given: str | None, flag: str) -> Path | None:
+        return absolute_path(given, flag) if given else None
 
     apps = tuple(arguments.apps or ("127.0.0.1:8001",))
     for flag, text in (
@@ -93,8 +94,8 @@ def up(arguments: Namespace) -> int:
         tracker_port=arguments.tracker_port,
         apps=apps,
         data_dir=endpoints.data_dir(arguments.data_dir),
-        rules_dir=folder(arguments.rules_dir),
-        secrets_dir=folder(arguments.secrets_dir),
+        rules_dir=folder(arguments.rules_dir, "--rules-dir"),
+        secrets_dir=folder(arguments.secrets_dir, "--secrets-dir"),
         runbook_base_url=arguments.runbook_base_url or f"http://{apps[0]}/runbooks",
         root=arguments.root,
         compress=_compression(arguments),
@@ -112,7 +113,7 @@ def receive(arguments: Namespace) -> int:
     """`monitoring receive`."""
     from cluster.monitor.stack import receiver
 
-    file = Path(arguments.file).expanduser() if arguments.file else None
+    file = absolute_path(arguments.file, "--file") if arguments.file else None
     heartbeat = _seconds("--heartbeat", arguments.heartbeat)
     try:
         asyncio.run(receiver.serve(arguments.host, arguments.port, file, heartbeat))

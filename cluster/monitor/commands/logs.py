@@ -27,6 +27,7 @@ from typing import Final
 
 from cluster import durations
 from cluster.errors import NotFound, UsageError
+from cluster.given_path import absolute_path
 from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
 from cluster.monitor.incidents.store import FILE_NAME, IncidentStore
@@ -166,7 +167,7 @@ _Source = _File | _Unit
 def _sources(arguments: Namespace, where: Endpoints) -> list[_Source]:
     name = _OTHER_NAMES.get(arguments.service, arguments.service)
     if arguments.file:
-        path = Path(arguments.file).expanduser()
+        path = absolute_path(arguments.file, "--file")
         if not path.is_file():
             raise NotFound(f"{path} is not a file: --file names the log to read")
         return [_File(name, path)]
@@ -187,7 +188,7 @@ def _sources(arguments: Namespace, where: Endpoints) -> list[_Source]:
 
 def _cluster_dir(arguments: Namespace) -> Path:
     given = arguments.cluster_dir
-    return Path(given).expanduser().absolute() if given else endpoints.cluster_dir()
+    return absolute_path(given, "--cluster-dir") if given else endpoints.cluster_dir()
 
 
 def _source(name: str, where: Endpoints, cluster: Path) -> _Source | None:
