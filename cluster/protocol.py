@@ -136,8 +136,7 @@ def decode(payload: bytes) -> Iterable[Command]:
         Disconnect: 3501 for anything that is not a list of commands, 1007 for invalid UTF-8. The
             iterator raises it where it finds the fault.
     """
-    if payload.endswith(b"\n"):
-        payload = payload[:-1]
+    payload = payload.removesuffix(b"\n")
     try:
         if not payload.isascii():
             payload.decode()
@@ -207,9 +206,7 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
     """
     if params.delta not in {None, "", "fossil"}:
         raise BAD_REQUEST_CLOSE.fresh()
-    tags_filter, data = bytes(params.tf), bytes(params.data)
-    if data:
-        data = data_text(params)
+    tags_filter = bytes(params.tf)
     return SubscribeRequest(
         channel_request(params),
         params.token or "",
@@ -221,7 +218,7 @@ def subscribe_request(params: SubscribeParams) -> SubscribeRequest:
         bool(params.join_leave),
         tags_filter if tags_filter != b"null" else b"",
         bool(params.delta),
-        data if data != b"null" else b"",
+        data_text(params) if params.data else b"",
     )
 
 
@@ -281,10 +278,8 @@ _CONNECT_DATA: Final[json_text.JsonDecoder[_ConnectData]] = json_text.JsonDecode
 
 def wanted_session(data: bytes) -> str:
     """The session that the data of a connect names, "" for none."""
-    if not data:
-        return ""
     try:
-        return _CONNECT_DATA.decode(data).session
+        return _CONNECT_DATA.decode(data).session if data else ""
     except json_text.JsonTextInvalid:
         return ""
 

@@ -68,7 +68,7 @@ def load(
     tree = _read_file(path, reader)
     for key, value in [*_env_options(env or {}), *(flags or {}).items()]:
         _put(tree, key, value, reader)
-    folder = Path(path).resolve().parent if path else Path()
+    folder = _folder_of(path)
     for table, name, key in _secrets(tree):
         _read_secret_file(table, name, key, folder, reader)
     config = reader.config(tree)
@@ -173,6 +173,17 @@ def _secrets(tree: Mapping[str, Any]) -> Iterator[tuple[_Tree, str, str]]:
                     yield place, last, f"{key}[{index}].{inner}"
 
 
+def _folder_of(path: str | None) -> Path:
+    """The directory of the configuration file, through links; where the files of secrets are looked for."""
+    if not path:
+        return Path()
+    try:
+        return Path(path).resolve().parent
+    except OSError:
+        # The current directory is gone; that the file cannot be read has been noted.
+        return Path(path).parent
+
+
 def _read_secret_file(
     table: _Tree, name: str, key: str, folder: Path, reader: ConfigReader
 ) -> None:
@@ -190,6 +201,8 @@ def _read_secret_file(
             secret = file.read(_MAXIMUM_SECRET_BYTES).decode("utf-8").strip()
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
+        if "\0" in given:
+            reason = "a path has no null character"
         reader.note(f"{key}_file", given, f"the file cannot be read: {reason}")
         return
     if not secret:

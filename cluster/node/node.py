@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
 from functools import partial
-from typing import Any, NamedTuple, Protocol, cast
+from typing import Any, NamedTuple, cast
 
 import orjson
 
@@ -30,6 +30,7 @@ from cluster.errors import (
 from cluster.hub import Hub
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.node.admission import Admission, ConnectionsOfUsers
 from cluster.node.channels import Channels
 from cluster.node.client_protocol import Client
 from cluster.node.commands import Commands, RpcHandler, store_failed
@@ -38,7 +39,7 @@ from cluster.node.members import members_of
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.presence import Presence
 from cluster.node.reads import StreamReads
-from cluster.node.refreshes import Refreshes, RevokedTokens, abandon
+from cluster.node.refreshes import Refreshes, RevokedTokens
 from cluster.node.server_reads import ServerReads
 from cluster.node.server_side import ServerSide, ServerSideChannels
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
@@ -48,17 +49,6 @@ from cluster.protocol import ConnectRequest, wanted_session
 from cluster.sessions import Session, SessionListener, Sessions
 
 log = get_logger()
-
-
-class ConnectionsOfUsers(Protocol):
-    """What a node needs to limit the connections of a user; see `cluster.sessions.user_connections`."""
-
-    @property
-    def is_on(self) -> bool: ...
-
-    async def enter(self, user: str, connection: str) -> bool: ...
-
-    def leave(self, user: str, connection: str) -> None: ...
 
 
 class ConnectedClients:
@@ -193,8 +183,9 @@ class Node:
             members=self.members,
         )
         self.sessions = open_sessions(self)
-        self._users = users if users is not None and users.is_on else None
-        self._revocations = revocations
+        self._admission = Admission(
+            self.sessions, self.authenticator, counters, users=users, revocations=revocations
+        )
         self._server_side = ServerSideChannels(config, permissions)
         self.subscriptions = SubscriptionBuilder(
             config,
@@ -270,7 +261,7 @@ class Node:
         self._connects_waiting += 1
         try:
             async with asyncio.timeout(self._config.broker.timeout), self._connects:
-                session = await self._admit(
+                session = await self._admission.admit(
                     claims, wanted_session(request.data) or url_session or None, client
                 )
         except (StoreError, TimeoutError) as error:
@@ -286,7 +277,7 @@ class Node:
                     wanted, request.subs, claims.user, client, client.connection.codec
                 )
         except BaseException:
-            self._leave(session, client, may_end=not session.is_resumed)
+            self._admission.leave(session, client, may_end=not session.is_resumed)
             raise
         return Connected(
             self._connect_result(client, claims, session, subscribed, data),
@@ -294,69 +285,6 @@ class Node:
             session,
             subscribed,
         )
-
-    def _admit(
-        self, claims: Claims, wanted: str | None, client: Client
-    ) -> Coroutine[Any, Any, Session]:
-        """Attach a session, unless the token is revoked or its user blocked; all is sent together."""
-        revocations = self._revocations
-        looking = revocations.look_up(claims) if revocations is not None else None
-        if looking is None:
-            return self._enter(claims.user, wanted, client)
-        return self._admit_unless_revoked(looking, claims, wanted, client)
-
-    async def _admit_unless_revoked(
-        self, looking: asyncio.Future[str], claims: Claims, wanted: str | None, client: Client
-    ) -> Session:
-        try:
-            session = await self._enter(claims.user, wanted, client)
-        except BaseException:
-            abandon(looking)
-            raise
-        try:
-            reason = await looking
-        except BaseException:
-            self._leave(session, client, may_end=not session.is_resumed)
-            raise
-        if reason:
-            self._leave(session, client, may_end=not session.is_resumed)
-            raise self.authenticator.refused(reason)
-        return session
-
-    def _enter(self, user: str, wanted: str | None, client: Client) -> Coroutine[Any, Any, Session]:
-        """Attach a session, and count the connection for its user; both commands are sent together."""
-        if self._users is None or not user:
-            return self.sessions.attach(user, wanted, client)
-        return self._enter_counted(self._users, user, wanted, client)
-
-    async def _enter_counted(
-        self, users: ConnectionsOfUsers, user: str, wanted: str | None, client: Client
-    ) -> Session:
-        try:
-            session, entered = await asyncio.gather(
-                self.sessions.attach(user, wanted, client),
-                users.enter(user, client.connection.client),
-                return_exceptions=True,
-            )
-        except asyncio.CancelledError:
-            users.leave(user, client.connection.client)
-            raise
-        if isinstance(session, Session) and entered is True:
-            return session
-        if isinstance(session, Session):
-            self.sessions.detach(session, client, may_end=not session.is_resumed)
-        if entered is not False:
-            users.leave(user, client.connection.client)
-        for outcome in (session, entered):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        self._counters.rejected["user_connection_limit"] += 1
-        raise CONNECTION_LIMIT.fresh()
-
-    def _leave(self, session: Session, client: Client, *, may_end: bool) -> None:
-        self.sessions.detach(session, client, may_end=may_end)
-        if self._users is not None and session.user:
-            self._users.leave(session.user, client.connection.client)
 
     def _connect_result(
         self,
@@ -429,7 +357,7 @@ class Node:
         client.connection.channels.clear()
         if client.session is not None:
             session, client.session = client.session, None
-            self._leave(session, client, may_end=may_end_session)
+            self._admission.leave(session, client, may_end=may_end_session)
 
     # --- sessions -----------------------------------------------------------------------------
 

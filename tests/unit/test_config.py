@@ -296,6 +296,13 @@ def test_without_a_current_directory_the_options_are_read(tmp_path, monkeypatch)
     monkeypatch.chdir(gone)
     gone.rmdir()
     assert config.load(flags=INSECURE).client.insecure
+    with pytest.raises(ConfigError, match=r"a\.toml"):
+        config.load("a.toml", flags=INSECURE)
+
+
+def test_the_path_of_a_secret_with_a_null_character_is_reported():
+    with pytest.raises(ConfigError, match="a path has no null character"):
+        config.load(flags={"client.token.hmac_secret_key_file": "a\0b"})
 
 
 def test_a_section_that_is_not_a_table_is_reported(a_file):
