@@ -23,3 +23,14 @@ class Client(Protocol):
         """Perform the actions of the state machine."""
 
     def watch_expiry(self) -> None: ...
+
+
+class ConnectionsOfUsers(Protocol):
+    """What a node needs to limit the connections of a user; see `cluster.sessions.user_connections`."""
+
+    @property
+    def is_on(self) -> bool: ...
+
+    async def enter(self, user: str, connection: str) -> bool: ...
+
+    def leave(self, user: str, connection: str) -> None: ...

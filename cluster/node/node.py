@@ -30,16 +30,15 @@ from cluster.errors import (
 from cluster.hub import Hub
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
-from cluster.node.admission import Admission, ConnectionsOfUsers
 from cluster.node.channels import Channels
-from cluster.node.client_protocol import Client
+from cluster.node.client_protocol import Client, ConnectionsOfUsers
 from cluster.node.commands import Commands, RpcHandler, store_failed
 from cluster.node.live_subscriptions import add_server_side
 from cluster.node.members import members_of
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.presence import Presence
 from cluster.node.reads import StreamReads
-from cluster.node.refreshes import Refreshes, RevokedTokens
+from cluster.node.refreshes import Refreshes, RevokedTokens, abandon
 from cluster.node.server_reads import ServerReads
 from cluster.node.server_side import ServerSide, ServerSideChannels
 from cluster.node.subscribe import Subscribed, SubscriptionBuilder
@@ -183,9 +182,8 @@ class Node:
             members=self.members,
         )
         self.sessions = open_sessions(self)
-        self._admission = Admission(
-            self.sessions, self.authenticator, counters, users=users, revocations=revocations
-        )
+        self._users = users if users is not None and users.is_on else None
+        self._revocations = revocations
         self._server_side = ServerSideChannels(config, permissions)
         self.subscriptions = SubscriptionBuilder(
             config,
@@ -261,7 +259,7 @@ class Node:
         self._connects_waiting += 1
         try:
             async with asyncio.timeout(self._config.broker.timeout), self._connects:
-                session = await self._admission.admit(
+                session = await self._admit(
                     claims, wanted_session(request.data) or url_session or None, client
                 )
         except (StoreError, TimeoutError) as error:
@@ -277,7 +275,7 @@ class Node:
                     wanted, request.subs, claims.user, client, client.connection.codec
                 )
         except BaseException:
-            self._admission.leave(session, client, may_end=not session.is_resumed)
+            self._leave(session, client, may_end=not session.is_resumed)
             raise
         return Connected(
             self._connect_result(client, claims, session, subscribed, data),
@@ -285,6 +283,69 @@ class Node:
             session,
             subscribed,
         )
+
+    def _admit(
+        self, claims: Claims, wanted: str | None, client: Client
+    ) -> Coroutine[Any, Any, Session]:
+        """Attach a session, unless the token is revoked or its user blocked; all is sent together."""
+        revocations = self._revocations
+        answer = revocations.look_up(claims) if revocations is not None else None
+        if answer is None:
+            return self._enter(claims.user, wanted, client)
+        return self._admit_unless_revoked(answer, claims, wanted, client)
+
+    async def _admit_unless_revoked(
+        self, answer: asyncio.Future[str], claims: Claims, wanted: str | None, client: Client
+    ) -> Session:
+        try:
+            session = await self._enter(claims.user, wanted, client)
+        except BaseException:
+            abandon(answer)
+            raise
+        try:
+            reason = await answer
+        except BaseException:
+            self._leave(session, client, may_end=not session.is_resumed)
+            raise
+        if reason:
+            self._leave(session, client, may_end=not session.is_resumed)
+            raise self.authenticator.refused(reason)
+        return session
+
+    def _enter(self, user: str, wanted: str | None, client: Client) -> Coroutine[Any, Any, Session]:
+        """Attach a session, and count the connection for its user; both commands are sent together."""
+        if self._users is None or not user:
+            return self.sessions.attach(user, wanted, client)
+        return self._enter_counted(self._users, user, wanted, client)
+
+    async def _enter_counted(
+        self, users: ConnectionsOfUsers, user: str, wanted: str | None, client: Client
+    ) -> Session:
+        try:
+            session, entered = await asyncio.gather(
+                self.sessions.attach(user, wanted, client),
+                users.enter(user, client.connection.client),
+                return_exceptions=True,
+            )
+        except asyncio.CancelledError:
+            users.leave(user, client.connection.client)
+            raise
+        if isinstance(session, Session) and entered is True:
+            return session
+        if isinstance(session, Session):
+            self.sessions.detach(session, client, may_end=not session.is_resumed)
+        if entered is not False:
+            users.leave(user, client.connection.client)
+        for outcome in (session, entered):
+            if isinstance(outcome, BaseException):
+                raise outcome
+        self._counters.rejected["user_connection_limit"] += 1
+        raise CONNECTION_LIMIT.fresh()
+
+    def _leave(self, session: Session, client: Client, *, may_end: bool) -> None:
+        self.sessions.detach(session, client, may_end=may_end)
+        if self._users is not None and session.user:
+            self._users.leave(session.user, client.connection.client)
 
     def _connect_result(
         self,
@@ -357,7 +418,7 @@ class Node:
         client.connection.channels.clear()
         if client.session is not None:
             session, client.session = client.session, None
-            self._admission.leave(session, client, may_end=may_end_session)
+            self._leave(session, client, may_end=may_end_session)
 
     # --- sessions -----------------------------------------------------------------------------
 

@@ -319,7 +319,7 @@ async def test_a_revoked_token_or_a_blocked_user_is_refused_at_connect_and_refre
 ):
     revoked = Revoked()
     worker = LocalWorker(config())
-    worker.node._admission._revocations = worker.node.refreshes._revocations = revoked
+    worker.node._revocations = worker.node.refreshes._revocations = revoked
     async with worker.open():
         caller = await entered(worker)
         revoked.answer = answer
@@ -334,7 +334,7 @@ async def test_a_revoked_token_or_a_blocked_user_is_refused_at_connect_and_refre
 async def test_a_look_up_that_fails_is_temporary():
     revoked = Revoked()
     worker = LocalWorker(config())
-    worker.node._admission._revocations = worker.node.refreshes._revocations = revoked
+    worker.node._revocations = worker.node.refreshes._revocations = revoked
     async with worker.open():
         caller = await entered(worker)
         revoked.answer = StoreUnavailable("away")
