@@ -223,6 +223,21 @@ def test_images_of_others_are_pinned_and_can_be_replaced(compose: dict[str, Any]
         assert "latest" not in service["image"], name
 
 
+def test_every_container_has_a_limit_of_memory_above_its_own_files(compose: dict[str, Any]):
+    for name, service in compose["services"].items():
+        limit = _mebibytes(service["deploy"]["resources"]["limits"]["memory"])
+        # A tmpfs counts as memory of its container.
+        sizes = [re.search(r"size=(\w+)", one) for one in service.get("tmpfs", ())]
+        assert limit >= 2 * sum(_mebibytes(size[1]) for size in sizes if size), name
+
+
+def _mebibytes(text: str) -> float:
+    """What `256m` or `${NAME:-1g}` means."""
+    found = re.fullmatch(r"(?:\$\{\w+:-)?(\d+)([kmg])\}?", text)
+    assert found, text
+    return int(found[1]) * 1024 ** ("kmg".index(found[2]) - 1)
+
+
 def test_what_serves_has_a_health_check(compose: dict[str, Any]):
     # Images that have nothing in them but their program, or their own check.
     without = {"nginx-exporter", "grafana", "app", "loki", "alloy"}
