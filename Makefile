@@ -52,6 +52,8 @@ check: $(stamps)/test $(stamps)/package ## Lint, format, types, import layers: w
 	$(bin)/ruff check $(sources)
 	$(bin)/ruff format --check $(sources)
 	$(bin)/mypy
+	$(bin)/mypy --python-version 3.12
+	$(bin)/mypy --python-version 3.13
 	$(bin)/lint-imports
 	$(bin)/python scripts/reference.py --check
 

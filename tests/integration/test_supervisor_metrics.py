@@ -10,9 +10,11 @@ import psutil
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.metrics.catalogue import FAMILIES
+from cluster.metrics.catalogue import SUPERVISOR_FAMILIES, WORKER_FAMILIES
 from tests.integration.running import eventually
 
+# Those of the admin port; the incident tracker has its own.
+FAMILIES = (*WORKER_FAMILIES, *SUPERVISOR_FAMILIES)
 PROMETHEUS = "Prometheus/2.42.0"
 
 

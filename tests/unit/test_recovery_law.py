@@ -221,7 +221,12 @@ class Law(RuleBasedStateMachine):
 
     def send(self, client: Client, **command: Any) -> int:
         number, client.number = client.number, client.number + 1
-        client.websocket.message(TEXT, orjson.dumps({"id": number, **command}))
+        # As in a callback of the loop, of which nothing else runs meanwhile.
+        asyncio._set_running_loop(self.loop)
+        try:
+            client.websocket.message(TEXT, orjson.dumps({"id": number, **command}))
+        finally:
+            asyncio._set_running_loop(None)
         return number
 
     @precondition(lambda self: len(self.clients) < 4)
