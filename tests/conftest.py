@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Final
 
 import pytest
+from hypothesis.internal.conjecture import engine
 
 from tests.harness.grouping import GroupScheduling
 
@@ -29,6 +30,8 @@ HERE: Final = Path(__file__).parent
 _STDERR: Final = pytest.StashKey[int]()
 # How long a test's own time limit has to end it.
 GRACE_SECONDS: Final = 60.0
+# Hypothesis makes a failing example smaller for five minutes, longer than a test may take.
+SHRINKING_SECONDS: Final = 45
 # By the time they take; a folder that is not named comes last.
 LONG_FIRST: Final = (
     "drilling",
@@ -52,6 +55,7 @@ def pytest_configure(config: pytest.Config) -> None:
     # A shell ignores SIGINT in what it starts in the background, and our children would inherit that.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    engine.MAX_SHRINKING_SECONDS = SHRINKING_SECONDS
     # Nothing is captured yet.
     config.stash[_STDERR] = os.dup(2)
 
