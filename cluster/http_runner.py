@@ -62,7 +62,7 @@ class LingeringConnection(web.RequestHandler):
 async def _linger(request: web.BaseRequest) -> None:
     """Throw away the rest of a body; a long one is no longer read after `LINGERING_BYTES`."""
     content, left = request.content, LINGERING_BYTES
-    with suppress(TimeoutError, web.PayloadAccessError, ConnectionError, HttpProcessingError):
+    with suppress(TimeoutError, web.PayloadAccessError, ConnectionError):
         async with asyncio.timeout(LINGERING_SECONDS):
             while left > 0 and not content.is_eof():
                 left -= len(await content.readany())

@@ -30,7 +30,7 @@ from cluster.command_params import (
     SendParams,
     SubscribeParams,
 )
-from cluster.decoding_in_parts import DECODED_AT_ONCE, in_parts
+from cluster.decoding_in_parts import in_parts
 from cluster.errors import (
     BAD_REQUEST,
     BAD_REQUEST_CLOSE,
@@ -146,12 +146,9 @@ def decode(payload: bytes) -> Iterable[Command]:
             raise BAD_REQUEST_CLOSE.fresh()
     except UnicodeDecodeError:
         raise BAD_TEXT.fresh() from None
-    if b"\n" not in payload:
-        return [_decode_line(payload)]
-    lines = payload.split(b"\n")
-    if len(lines) <= DECODED_AT_ONCE:
-        return [*map(_decode_line, lines)]
-    return in_parts(map(_decode_line, lines))
+    if b"\n" in payload:
+        return in_parts(map(_decode_line, payload.split(b"\n")))
+    return [_decode_line(payload)]
 
 
 def _decode_line(line: bytes) -> Command:

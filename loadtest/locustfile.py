@@ -49,8 +49,6 @@ _BAD_INPUT_EXIT: Final = 78
 _LIMITS_EXIT: Final = 1
 _contexts: list[LoadContext] = []
 _servers: list[MetricsServer] = []
-# Prometheus asks every fifteen seconds.
-_LAST_SCRAPE_SECONDS: Final = 20.0
 
 
 @events.init_command_line_parser.add_listener
@@ -192,7 +190,7 @@ def _end(environment: Environment, **_: Any) -> None:
     context = LoadContext.of(environment)
     limits_met = _account(context)
     for server in _servers:
-        server.wait_for_last_scrape(_LAST_SCRAPE_SECONDS)
+        server.wait_for_last_scrape()
         server.close()
     if limits_met is not None:
         environment.process_exit_code = 0 if limits_met else _LIMITS_EXIT

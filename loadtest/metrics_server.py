@@ -29,6 +29,8 @@ from prometheus_client.registry import Collector
 from loadtest.families import MetricFamily
 
 _REQUEST_SECONDS: Final = 5.0
+# Prometheus asks every fifteen seconds.
+_LAST_SCRAPE_SECONDS: Final = 20.0
 _PATH: Final = "/metrics"
 
 Values = Iterable[tuple[tuple[str, ...], float]]
@@ -141,7 +143,7 @@ class MetricsServer:
         """Whether somebody has scraped it."""
         return self._server.scraped.is_set()
 
-    def wait_for_last_scrape(self, seconds: float) -> bool:
+    def wait_for_last_scrape(self, seconds: float = _LAST_SCRAPE_SECONDS) -> bool:
         """Wait until what is true now was scraped; at once False if nobody has ever scraped."""
         if not self.is_scraped:
             return False

@@ -138,13 +138,12 @@ class SubscriptionBuilder:
         connection: Connection,
     ) -> Subscribed:
         """Prepare what the application decides, or a token whose key must be read first."""
-        claims: SubscriptionClaims | None = None
+        claims: SubscriptionClaims | None
         if request.token:
             claims = await self._tokens.granted(request, connection)
         else:
-            if self._asks_application(request, access):
-                assert self.application is not None
-                claims = await self.application.subscribing(reader, request)
+            assert self.application is not None
+            claims = await self.application.subscribing(reader, request)
             if claims is None:
                 self._check(access, connection)
         plan = self._token_plan(request, access, connection, claims)

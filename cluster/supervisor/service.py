@@ -120,11 +120,10 @@ class Service:
                 return
             is_short = lost is None and self._is_short and self._has_served
             if reason == "boot" and not is_short and self._backoff.record_boot_failure():
+                why = lost.reason if lost else self._start_error
                 if not self._is_replaceable():
-                    raise BootFailed(self._boot_failure_text(lost))
-                reason_text = lost.reason if lost else self._start_error
-                times = self._backoff.boot_failures
-                self._log.error("boot_fails_again", times=times, reason=reason_text)
+                    raise BootFailed(self._boot_failure_text(why))
+                self._log.error("boot_fails_again", times=self._backoff.boot_failures, reason=why)
             await self._pause(lost)
             if self._closed.is_set():
                 return
@@ -139,8 +138,7 @@ class Service:
             child = self.current
         return None, "boot"
 
-    def _boot_failure_text(self, child: Child | None) -> str:
-        reason = child.reason if child else self._start_error
+    def _boot_failure_text(self, reason: str) -> str:
         lane = self.spec.lanes[0]
         name = lane if lane == self.spec.name else f"{self.spec.name} {lane}"
         return (

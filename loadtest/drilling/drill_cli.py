@@ -44,8 +44,6 @@ SEED: Final = (
     "HighDiskUsage",
 )
 _INTERRUPTED_EXIT: Final = 130
-# Prometheus asks every fifteen seconds.
-_LAST_SCRAPE_SECONDS: Final = 20.0
 
 
 def drill(words: Sequence[str], every: Mapping[str, Drill]) -> int:
@@ -126,7 +124,7 @@ def _metrics(address: str, run: RunResult, planned: int) -> Iterator[None]:
         raise ConfigError([Problem("--metrics-listen", address, str(error))]) from None
     try:
         yield
-        server.wait_for_last_scrape(_LAST_SCRAPE_SECONDS)
+        server.wait_for_last_scrape()
     finally:
         server.close()
 

@@ -87,21 +87,19 @@ async def test_a_limit_that_is_not_met_is_the_exit_code(cluster: Cluster, tmp_pa
     assert "at least 100000: NOT MET" in ended.text
 
 
-async def test_a_limit_that_makes_no_sense_is_refused_before_anything_runs(
-    cluster: Cluster, tmp_path: Path
+@pytest.mark.parametrize(
+    ("option", "value", "sentence"),
+    [
+        ("--expect", "speed=1", "'speed=1' is no limit"),
+        ("--metrics-listen", "9646", "give HOST:PORT, such as 127.0.0.1:9646"),
+    ],
+)
+async def test_an_option_that_makes_no_sense_is_refused_before_anything_runs(
+    cluster: Cluster, tmp_path: Path, option: str, value: str, sentence: str
 ):
-    ended = await locust(host(cluster), tmp_path, "--expect", "speed=1")
+    ended = await locust(host(cluster), tmp_path, option, value)
     assert ended.code == 78
-    assert "'speed=1' is no limit" in ended.text
-    assert ended.ledger == {}
-
-
-async def test_an_address_for_metrics_that_makes_no_sense_is_refused_before_anything_runs(
-    cluster: Cluster, tmp_path: Path
-):
-    ended = await locust(host(cluster), tmp_path, "--metrics-listen", "9646")
-    assert ended.code == 78
-    assert "give HOST:PORT, such as 127.0.0.1:9646" in ended.text
+    assert sentence in ended.text
     assert ended.ledger == {}
 
 
