@@ -14,7 +14,19 @@ from typing import Any, ClassVar
 
 from cluster.auth import ANONYMOUS, Claims
 from cluster.codec import JSON, Codec
-from cluster.connection.actions import Action, Close, Connect, Publish, Send, State, Subscription
+from cluster.connection.actions import (
+    CLOSED,
+    CONNECTED,
+    CONNECTING,
+    NEW,
+    REFUSED,
+    Action,
+    Close,
+    Connect,
+    Publish,
+    Send,
+    Subscription,
+)
 from cluster.decoding_in_parts import DECODED_AT_ONCE
 from cluster.errors import BAD_REQUEST_CLOSE, ClientError, Disconnect
 from cluster.metrics.counters import Counters
@@ -60,7 +72,7 @@ class CommandIntake:
         self.info = b""
         self.expires_at = 0
         self.channels: dict[str, Subscription] = {}
-        self.state = State.NEW
+        self.state = NEW
         self.awaits_pong = False
         self.budget = COMMANDS_PER_TURN
         self.commands = 0
@@ -89,9 +101,7 @@ class CommandIntake:
     @property
     def is_idle(self) -> bool:
         """Whether the client is connected and none of its commands is in progress."""
-        return self.state is State.CONNECTED and not (
-            self._pending or self._waiting or self._subscribing
-        )
+        return self.state is CONNECTED and not (self._pending or self._waiting or self._subscribing)
 
     # --- from the client -------------------------------------------------------------------
 
@@ -106,7 +116,13 @@ class CommandIntake:
             for command in commands:
                 if command.method == "pong":
                     self._pong()
-                elif self._waiting or self.budget <= 0 or self._must_wait(command):
+                elif (
+                    self._waiting
+                    or self.budget <= 0
+                    or (
+                        (self.state is CONNECTING or self._subscribing) and self._must_wait(command)
+                    )
+                ):
                     self._wait(command)
                 else:
                     self._handle(command, actions)
@@ -120,7 +136,7 @@ class CommandIntake:
         self.awaits_pong = False
 
     def _must_wait(self, command: Command) -> bool:
-        if self.state is State.CONNECTING:
+        if self.state is CONNECTING:
             return True
         if not self._subscribing:
             return False
@@ -175,12 +191,13 @@ class CommandIntake:
         counters = self._counters
         counters.commands[method] += 1
         counters.messages_in += 1
-        is_connected = self.state is State.CONNECTED
-        if self.state is State.CLOSED:
-            return
-        if is_connected == (method == "connect") or (
-            not is_connected and self.state is not State.NEW
-        ):
+        state = self.state
+        if state is not CONNECTED:
+            if state is CLOSED:
+                return
+            if state is not NEW or method != "connect":
+                raise BAD_REQUEST_CLOSE.fresh()
+        elif method == "connect":
             raise BAD_REQUEST_CLOSE.fresh()
         try:
             self._handlers[method](self, command, actions)
@@ -194,7 +211,7 @@ class CommandIntake:
         if request.name or request.version:
             self.app_name = _shared(request.name[:_LONGEST_APPLICATION_NAME])
             self.app_version = _shared(request.version[:_LONGEST_APPLICATION_NAME])
-        self.state = State.CONNECTING
+        self.state = CONNECTING
         actions.append(Connect(command.id, request))
 
     def connected(
@@ -210,9 +227,9 @@ class CommandIntake:
     ) -> list[Action]:
         """The connect has succeeded; `result` is its whole reply."""
         actions: list[Action] = []
-        if self.state is not State.CONNECTING:
+        if self.state is not CONNECTING:
             return actions
-        self.state = State.CONNECTED
+        self.state = CONNECTED
         self.user, self.info, self.expires_at = user, info, expires_at
         self.claims = claims
         self.channels.update(server_side)
@@ -223,13 +240,13 @@ class CommandIntake:
     def connect_refused(self, number: int, why: ClientError | Disconnect) -> list[Action]:
         """The connect has failed; waiting commands are dropped."""
         actions: list[Action] = []
-        if self.state is not State.CONNECTING:
+        if self.state is not CONNECTING:
             return actions
         self._waiting = self._undecoded = None
         if isinstance(why, Disconnect):
             self._close(why, actions)
         else:
-            self.state = State.REFUSED
+            self.state = REFUSED
             self._refuse(number, why, actions)
         return actions
 
@@ -242,7 +259,7 @@ class CommandIntake:
         """A publish has succeeded, or failed with `error`."""
         self._pending -= 1
         actions: list[Action] = []
-        if self.state is State.CONNECTED:
+        if self.state is CONNECTED:
             if error is None:
                 actions.append(Send(reply(number, "publish")))
             else:
@@ -256,9 +273,9 @@ class CommandIntake:
         actions.append(Send(error_reply(number, error)))
 
     def _close(self, why: Disconnect, actions: list[Action]) -> None:
-        if self.state is State.CLOSED:
+        if self.state is CLOSED:
             return
-        self.state = State.CLOSED
+        self.state = CLOSED
         self._waiting = self._undecoded = None
         if why.is_client_fault:
             self._counters.client_error(why.code)

@@ -20,6 +20,10 @@ from typing import Any, Final
 from cluster.auth import Claims
 from cluster.codec import JSON, Codec
 from cluster.connection.actions import (
+    CLOSED,
+    CONNECTED,
+    NEW,
+    REFUSED,
     Action,
     ExpiryDelays,
     History,
@@ -29,7 +33,6 @@ from cluster.connection.actions import (
     Refresh,
     Rpc,
     Send,
-    State,
     SubRefresh,
     Subscribe,
     Subscription,
@@ -178,7 +181,7 @@ class Connection(CommandIntake):
 
         Returns no action if the connection has ended meanwhile; the owner must not join then.
         """
-        if self.state is not State.CONNECTED:
+        if self.state is not CONNECTED:
             return []
         self._end_subscribe(channel)
         self.channels[channel] = Subscription(is_positioned, is_server_side=False, details=details)
@@ -200,7 +203,7 @@ class Connection(CommandIntake):
         """Refuse the command that has waited longest: commands come faster than is allowed."""
         actions: list[Action] = []
         try:
-            waiting = self._waiting_decoded() if self.state is State.CONNECTED else None
+            waiting = self._waiting_decoded() if self.state is CONNECTED else None
         except Disconnect as why:
             self._close(why, actions)
             return actions
@@ -217,7 +220,7 @@ class Connection(CommandIntake):
     def resume(self) -> list[Action]:
         """Handle the commands that waited for a subscribe or a turn; call it after joining the channel."""
         actions: list[Action] = []
-        if self.state is not State.CLOSED:
+        if self.state is not CLOSED:
             self._handle_waiting(actions)
         return actions
 
@@ -230,7 +233,7 @@ class Connection(CommandIntake):
     def replied(self, number: int, method: str, result: dict[str, Any]) -> list[Action]:
         """A read, rpc call or refresh has succeeded."""
         self._pending -= 1
-        if self.state is not State.CONNECTED:
+        if self.state is not CONNECTED:
             return []
         return [Send(reply(number, method, result))]
 
@@ -241,7 +244,7 @@ class Connection(CommandIntake):
         actions: list[Action] = []
         if counts:
             self._pending -= 1
-        if self.state is not State.CONNECTED:
+        if self.state is not CONNECTED:
             return actions
         if isinstance(why, Disconnect):
             self._close(why, actions)
@@ -264,7 +267,7 @@ class Connection(CommandIntake):
 
         Returns no action if the connection has the subscription, or its own subscribe is in progress.
         """
-        if self.state is not State.CONNECTED or channel in self.channels:
+        if self.state is not CONNECTED or channel in self.channels:
             return []
         if self._subscribing and channel in self._subscribing:
             return []
@@ -275,7 +278,7 @@ class Connection(CommandIntake):
 
     def unsubscribe(self, channel: str, why: Unsubscribe) -> list[Action]:
         """End a subscription from the server's side, if there is one."""
-        if self.state is not State.CONNECTED or channel not in self.channels:
+        if self.state is not CONNECTED or channel not in self.channels:
             return []
         del self.channels[channel]
         return [Leave(channel), Send(unsubscribe_push(channel, why))]
@@ -291,11 +294,11 @@ class Connection(CommandIntake):
 
     def message(self, data: Any) -> list[Action]:
         """Send a message of the server."""
-        return [Send(message_push(data))] if self.state is State.CONNECTED else []
+        return [Send(message_push(data))] if self.state is CONNECTED else []
 
     def expiry_set(self, expires_at: int, now: float) -> list[Action]:
         """The server has given the connection another expiry, Unix seconds, 0 for never."""
-        if self.state is not State.CONNECTED:
+        if self.state is not CONNECTED:
             return []
         self.expires_at = expires_at
         return [Send(refresh_push(max(1, int(expires_at - now)) if expires_at else 0))]
@@ -308,7 +311,7 @@ class Connection(CommandIntake):
 
     def ping_due(self) -> bool:
         """Return whether to send a ping now; if so, a pong is awaited from now on."""
-        if self.state is not State.CONNECTED or self.awaits_pong:
+        if self.state is not CONNECTED or self.awaits_pong:
             return False
         self.awaits_pong = True
         return True
@@ -319,7 +322,7 @@ class Connection(CommandIntake):
 
     def stale_due(self) -> list[Action]:
         """Close the connection if no connect has begun at its deadline; one in progress may continue."""
-        if self.state in (State.NEW, State.REFUSED):
+        if self.state in (NEW, REFUSED):
             return self.disconnect(STALE)
         return []
 
@@ -360,13 +363,13 @@ class Connection(CommandIntake):
         """Whether the application is to be asked now if the connection may go on."""
         return (
             self.claims.is_refreshed_by_server
-            and self.state is State.CONNECTED
+            and self.state is CONNECTED
             and 0 < self.expires_at <= now
         )
 
     def server_sub_refreshes_due(self, now: float) -> list[str]:
         """The channels of which the application is to be asked now if the subscription may go on."""
-        if self.state is not State.CONNECTED:
+        if self.state is not CONNECTED:
             return []
         return [
             channel

@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import orjson
 
@@ -44,6 +44,9 @@ log = get_logger()
 #: coroutine for one of them. A plain function is called without a task and must not block. It raises
 #: `ClientError` to refuse.
 RpcHandler = Callable[[str, bytes], Any]
+
+# Looked up once: see `connection.actions`.
+_PUBLISH: Final = Operation.PUBLISH
 
 #: orjson encodes no more levels of arrays and objects than this.
 _ENCODED_NESTING = 254
@@ -85,7 +88,7 @@ class Commands:
     ) -> None:
         """Publish for a client; `done` is called once, with None when it was accepted."""
         try:
-            access = self._permissions.allow(Operation.PUBLISH, channel, connection)
+            access = self._permissions.allow(_PUBLISH, channel, connection)
             if access.checks_data and not access.accepts(data):
                 raise BAD_REQUEST.fresh()
         except ClientError as error:

@@ -50,6 +50,10 @@ class Verdict(Enum):
     DENIED = 103
 
 
+# Looked up once: see `connection.actions`.
+_ALLOWED: Final = Verdict.ALLOWED
+
+
 class Listed(IntEnum):
     """Whether a user-limited channel, such as `dialog#42,43`, names the user."""
 
@@ -392,7 +396,7 @@ class ChannelPermissions:
         """
         access = self._known.get(channel) or self.access(channel)
         verdict = access.verdicts[operation][(not caller.user) * 2 + (channel in caller.channels)]
-        if verdict is not Verdict.ALLOWED:
+        if verdict is not _ALLOWED:
             raise self.refused(operation, verdict)
         return access
 

@@ -213,7 +213,8 @@ class WebSocketClient(ActionPerformer):
         if isinstance(outcome, Subscribed):
             self._subscribed(action, since, outcome, frames)
         elif isinstance(outcome, (ClientError, Disconnect)):
-            self._write_all(frames)
+            if frames:
+                self._write_all(frames)
             self._subscribe_refused(action, since, outcome)
         else:
             self._run(self._do_subscribe(action, since, outcome))

@@ -42,6 +42,7 @@ PONG: Final = 0xA
 
 _OPCODES: Final = frozenset({CONTINUATION, TEXT, BINARY, CLOSE, PING, PONG})
 _FINAL: Final = 0x80
+_SHORT_HEADER: Final = 6
 _WHOLE_TEXT: Final = _FINAL | TEXT
 _MOST_CONTROL_BYTES: Final = 125
 
@@ -140,6 +141,18 @@ class FrameProtocol(PacedProtocol):
             return
         if len(data) > READ_BYTES_WHILE_OTHERS_WAIT or type(data) is memoryview:
             data = self._first_part(data)
+        elif (
+            self._opening is None
+            and not (self._unfinished or self._is_closing)
+            and (text := parser.whole_text(data)) is not None
+        ):
+            # Most reads are this. Nothing below has more to do for it.
+            try:
+                self.receive(text)
+            except Exception:
+                log.exception("frame_failed")
+                self._fail_for_good()
+            return
         self._unfinished += len(data)
         if self._is_closing:
             if self._unfinished > self._most_unfinished:
@@ -156,8 +169,7 @@ class FrameProtocol(PacedProtocol):
             later = parser.feed(data)
         except Exception:
             log.exception("frame_failed")
-            self._parser = None
-            self.fail(SERVER_ERROR)
+            self._fail_for_good()
         else:
             if later:
                 self._unfinished = max(0, self._unfinished - len(later))
@@ -166,6 +178,10 @@ class FrameProtocol(PacedProtocol):
                 self._go_on_later(later)
         if self._pongs:
             self._answer_pings()
+
+    def _fail_for_good(self) -> None:
+        self._parser = None
+        self.fail(SERVER_ERROR)
 
     def message(self, opcode: int, data: bytes) -> None:
         """Handle one message or control frame that the parser has found."""
@@ -275,6 +291,28 @@ class FrameParser:
         self._is_over = False
         self._partial: _Partial | None = None
         self._rest = b""
+
+    def whole_text(self, data: bytes) -> bytes | None:
+        """The text message that `data` is, in one frame and nothing else; None: `feed` takes it."""
+        size = len(data)
+        if size < _SHORT_HEADER or data[0] != _WHOLE_TEXT:
+            return None
+        start, length = _SHORT_HEADER, data[1] - 0x80
+        if length == 126 and size >= 8:
+            start, length = 8, data[2] << 8 | data[3]
+        elif not 0 <= length < 126:
+            return None
+        if (
+            start + length != size
+            or length > self._limit
+            or self._rest
+            or self._is_over
+            or self._partial is not None
+        ):
+            return None
+        payload = bytearray(data[start:])
+        websocket_mask(data[start - 4 : start], payload)
+        return bytes(payload)
 
     def feed(self, data: bytes) -> bytes:
         """Parse the next piece of the stream; returns what comes after `FRAMES_PER_TURN` frames."""

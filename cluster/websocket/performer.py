@@ -152,9 +152,11 @@ class ActionPerformer(FrameProtocol):
             elif type(action) is actions.Subscribe:
                 self._subscribe(action, frames)
             else:
-                self._write_all(frames)
+                if frames:
+                    self._write_all(frames)
                 self._performers[type(action)](self, action)
-        self._write_all(frames)
+        if frames:
+            self._write_all(frames)
         connection = self.connection
         if connection.budget <= 0 and connection.has_waiting:
             self.schedule_turn()
@@ -168,9 +170,8 @@ class ActionPerformer(FrameProtocol):
         return frame
 
     def _write_all(self, frames: list[bytes]) -> None:
-        if frames:
-            self.write(frames[0] if len(frames) == 1 else b"".join(frames))
-            frames.clear()
+        self.write(frames[0] if len(frames) == 1 else b"".join(frames))
+        frames.clear()
 
     def _publish(self, action: actions.Publish) -> None:
         done = partial(self._published, action.id, time.monotonic())

@@ -48,6 +48,10 @@ def parsed(*pieces: bytes, limit: int = LIMIT) -> list[Found]:
     return recorder.found
 
 
+def closing(code: int, reason: bytes = b"") -> bytes:
+    return frame(CLOSE, struct.pack("!H", code) + reason)
+
+
 def test_only_so_many_frames_are_parsed_in_one_turn():
     recorder = Recorder()
     parser = FrameParser(recorder, LIMIT)
@@ -61,14 +65,40 @@ def test_only_so_many_frames_are_parsed_in_one_turn():
     assert len(recorder.found) == count + 1
 
 
+@pytest.mark.parametrize("size", [0, 1, 119, 125, 126, 127, 133, LIMIT, LIMIT + 1])
+@pytest.mark.parametrize("opcode", [TEXT, BINARY, CONTINUATION, PING, CLOSE])
+def test_a_whole_text_message_is_found_at_once_and_nothing_else_is(size: int, opcode: int):
+    parser = FrameParser(Recorder(), LIMIT)
+    text = bytes(range(97, 122)) * 14
+    data = frame(opcode, text[:size])
+    assert parser.whole_text(data) == (text[:size] if opcode == TEXT and size <= LIMIT else None)
+    for other in (data[:-1], data + b"x", data + data, frame(opcode, text[:size], fin=False)):
+        assert parser.whole_text(other) is None
+    unmasked = bytes([data[0], data[1] & 0x7F]) + data[2:]
+    assert parser.whole_text(unmasked) is None
+
+
+def test_the_largest_length_is_not_taken_for_a_short_one():
+    # Its two first bytes, and a read of 6 + 127 bytes.
+    data = b"\x81\xff" + (200).to_bytes(8, "big") + bytes(123)
+    parser = FrameParser(Recorder(), LIMIT)
+    assert len(data) == 133
+    assert parser.whole_text(data) is None
+
+
+@pytest.mark.parametrize(
+    "before", [frame(TEXT, b"cut")[:-1], frame(TEXT, b"part", fin=False), closing(1000)]
+)
+def test_a_whole_message_is_not_found_behind_what_is_incomplete_or_closed(before: bytes):
+    parser = FrameParser(Recorder(), LIMIT)
+    parser.feed(before)
+    assert parser.whole_text(frame(TEXT, b"whole")) is None
+
+
 def masked(opcode: int, payload: bytes, mask: bytes, *, fin: bool = True) -> bytes:
     plain = frame(opcode, payload, fin=fin)
     head = plain[: len(plain) - len(payload) - 4]
     return head + mask + bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
-
-
-def closing(code: int, reason: bytes = b"") -> bytes:
-    return frame(CLOSE, struct.pack("!H", code) + reason)
 
 
 # --- headers (RFC 6455, section 5.2) ---------------------------------------------------------

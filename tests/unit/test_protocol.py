@@ -75,7 +75,7 @@ def unframed(data: bytes) -> tuple[int, bytes]:
 )
 def test_a_command_is_decoded_as_it_was_encoded(number: int, method: str, more: dict[str, Any]):
     [command] = decode(orjson.dumps({"id": number, method: {"channel": "a", "token": "t", **more}}))
-    assert command[:2] == (number, method)
+    assert (command.id, command.method) == (number, method)
     assert getattr(command.params, "channel", "a") == "a"
     assert getattr(command.params, "token", "t") == "t"
 
@@ -133,7 +133,7 @@ def test_a_command_without_an_id_that_is_not_send_is_a_pong(payload: bytes):
 
 def test_a_send_needs_no_id():
     [command] = decode(b'{"send":{"data":1}}')
-    assert command[:2] == (0, "send")
+    assert (command.id, command.method) == (0, "send")
 
 
 def test_a_command_without_a_known_method_closes_with_3501():
