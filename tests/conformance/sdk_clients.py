@@ -1,4 +1,4 @@
-"""The official clients under remote control: those of npm and of Go in a process, that of PyPI in this one.
+"""The official clients under remote control: those of npm, Go and Java in a process, that of PyPI in this one.
 
 All take the same commands and report the same events, so one set of tests runs with each.
 """
@@ -21,6 +21,8 @@ import jwt
 import pytest
 
 from tests.conformance.go_sdk import go_program
+from tests.conformance.java_sdk import java_program
+from tests.conformance.protobuf_frames import BadFrame, replies_of
 
 HERE = Path(__file__).parent
 Json = dict[str, Any]
@@ -156,6 +158,14 @@ def go_sdk(codec: str = "json") -> contextlib.AbstractAsyncContextManager[Sdk]:
     return remote_sdk(str(program), codec)
 
 
+def java_sdk() -> contextlib.AbstractAsyncContextManager[Sdk]:
+    """The Java SDK, which speaks Protobuf only; skips the test where it cannot be built."""
+    program, reason = java_program()
+    if not program:
+        pytest.skip(reason)
+    return remote_sdk(*program)
+
+
 def _got(data: Any) -> Any:
     """The data of a client of either codec: Protobuf clients get bytes, which are JSON in these tests."""
     return json.loads(data) if isinstance(data, bytes) and data else data
@@ -228,11 +238,31 @@ class _SubscriptionEvents(centrifuge.SubscriptionEventHandler):  # type: ignore[
         self._tell("error", code=ctx.code, message=str(ctx.error))
 
 
+class _CheckedCodec:
+    """The codec of the PyPI SDK, with every message read by the strictest reader before."""
+
+    def __init__(self, codec: Any, bad: list[BadFrame]) -> None:
+        self._codec = codec
+        self._bad = bad
+
+    def decode_replies(self, data: bytes) -> Any:
+        try:
+            replies_of(data)
+        except BadFrame as error:
+            self._bad.append(error)
+        return self._codec.decode_replies(data)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._codec, name)
+
+
 class PythonSdk:
     """The PyPI SDK in this process."""
 
     def __init__(self, codec: str) -> None:
         self._speaks_protobuf = codec == "protobuf"
+        #: What other SDKs would not have understood.
+        self.bad_frames: list[BadFrame] = []
         self.events = Events()
         self.clients: dict[str, Any] = {}
 
@@ -284,6 +314,9 @@ class PythonSdk:
             use_protobuf=self._speaks_protobuf,
             **given,
         )
+        if self._speaks_protobuf:
+            checked = _CheckedCodec(self.clients[name]._codec, self.bad_frames)
+            self.clients[name]._codec = checked
         await self.clients[name].connect()
 
     async def _subscribe(
@@ -355,11 +388,13 @@ async def python_sdk(codec: str = "json") -> AsyncIterator[Sdk]:
     finally:
         for client in sdk.clients.values():
             await client.disconnect()
+    assert sdk.bad_frames == []
 
 
 SDKS: dict[str, Callable[[], contextlib.AbstractAsyncContextManager[Sdk]]] = {
     "go": go_sdk,
     "go-protobuf": partial(go_sdk, "protobuf"),
+    "java-protobuf": java_sdk,
     "js": javascript_sdk,
     "js-protobuf": partial(javascript_sdk, "protobuf"),
     "python": python_sdk,

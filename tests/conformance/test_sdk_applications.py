@@ -43,7 +43,8 @@ def echo(client, data):
     client.send({"echo": data})
 """
 # The Python SDK has neither `send` nor messages.
-talks = pytest.mark.parametrize("sdk", ["go", "go-protobuf", "js", "js-protobuf"], indirect=True)
+TALK = ["go", "go-protobuf", "java-protobuf", "js", "js-protobuf"]
+talks = pytest.mark.parametrize("sdk", TALK, indirect=True)
 
 
 @pytest.fixture(scope="module")

@@ -30,9 +30,10 @@ PAUSE = 5.0
 # Longer than broker.timeout (4 s) and broker.deaf_after (5 s).
 BLACK_HOLE = 8.0
 DELAY = 0.25
-# Each of these takes as long as all else that is tested with the Go SDK: it has the kill only.
-without_go = pytest.mark.parametrize(
-    "sdk", [name for name in sorted(SDKS) if not name.startswith("go")], indirect=True
+# Each of these takes as long as all else that is tested with the SDKs of Go and Java: they have the kill only.
+KILL_ONLY = ("go", "java")
+without_kill_only = pytest.mark.parametrize(
+    "sdk", [name for name in sorted(SDKS) if not name.startswith(KILL_ONLY)], indirect=True
 )
 
 
@@ -140,7 +141,7 @@ async def test_a_killed_worker_loses_nothing_for_the_sdk(sdk: Sdk, tmp_path: Pat
         assert 0 < len(moved) < SUBSCRIBERS
 
 
-@without_go
+@without_kill_only
 async def test_a_roll_loses_nothing_for_the_sdk(sdk: Sdk, tmp_path: Path):
     async with cluster_with_sdks(sdk, tmp_path) as (cluster, crowd):
         started = time.monotonic()
@@ -155,7 +156,7 @@ async def test_a_roll_loses_nothing_for_the_sdk(sdk: Sdk, tmp_path: Path):
         assert sdk.events.of("disconnected") == []
 
 
-@without_go
+@without_kill_only
 async def test_a_killed_valkey_loses_nothing_for_the_sdk(sdk: Sdk, tmp_path: Path):
     async with cluster_with_sdks(sdk, tmp_path) as (cluster, crowd):
         os.kill(cluster.child("valkey"), signal.SIGKILL)
@@ -164,7 +165,7 @@ async def test_a_killed_valkey_loses_nothing_for_the_sdk(sdk: Sdk, tmp_path: Pat
         await crowd.settle()
 
 
-@without_go
+@without_kill_only
 async def test_a_paused_valkey_loses_nothing_for_the_sdk(sdk: Sdk, tmp_path: Path):
     async with cluster_with_sdks(sdk, tmp_path) as (cluster, crowd):
         with held(cluster.child("valkey")):
@@ -190,7 +191,7 @@ async def half_open(proxy: FaultProxy) -> None:
     await asyncio.sleep(1.0)
 
 
-@without_go
+@without_kill_only
 @pytest.mark.parametrize("fault", [slow, silent, half_open], ids=lambda fault: fault.__name__)
 async def test_a_bad_network_to_the_store_loses_nothing_for_the_sdk(
     sdk: Sdk, tmp_path: Path, fault: Callable[[FaultProxy], Awaitable[None]]
