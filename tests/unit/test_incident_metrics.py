@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.metrics.catalogue import TRACKER_FAMILIES
 from cluster.monitor.incidents.incident_metrics import IncidentCollector, incident_metrics, serve
@@ -129,7 +130,7 @@ def test_every_family_of_the_catalogue_is_served_under_its_name(folder: Path):
 
 
 def test_a_store_that_cannot_be_read_is_said_in_a_metric_and_logged_once(
-    folder: Path, capsys: pytest.CaptureFixture[str]
+    folder: Path,
 ):
     def readable(collector: IncidentCollector) -> list[float]:
         return [
@@ -140,14 +141,14 @@ def test_a_store_that_cannot_be_read_is_said_in_a_metric_and_logged_once(
         ]
 
     collector = IncidentCollector(folder)
-    assert readable(collector) == [1]
     away = folder / "away"
-    (folder / FILE_NAME).rename(away)
-    assert [readable(collector) for _ in range(3)] == [[0], [0], [0]]
-    away.rename(folder / FILE_NAME)
-    assert readable(collector) == [1]
-    out = capsys.readouterr()
-    assert (out.out + out.err).count("no incident store") == 1
+    with capture_logs() as logged:
+        assert readable(collector) == [1]
+        (folder / FILE_NAME).rename(away)
+        assert [readable(collector) for _ in range(3)] == [[0], [0], [0]]
+        away.rename(folder / FILE_NAME)
+        assert readable(collector) == [1]
+    assert str(logged).count("no incident store") == len(logged) == 1
 
 
 def test_the_metrics_are_served_until_the_end(folder: Path):
