@@ -116,6 +116,8 @@ class HistoryRequest(NamedTuple):
 # --- reading -----------------------------------------------------------------------------
 
 PONG: Final = Command(0, "pong", NoParams())
+# Like centrifuge: a ping alone is no command it knows; beside another, it comes first and is refused.
+_OTHERS: Final = tuple(method for method in METHODS if method != "ping")
 
 _COMMANDS: Final[json_text.JsonDecoder[Any]] = json_text.JsonDecoder(
     msgspec.defstruct(
@@ -170,6 +172,8 @@ def _command(envelope: Any) -> Command:
         params = getattr(envelope, method)
         if params is not None:
             if number == 0 and method != "send":
+                break
+            if method == "ping" and all(getattr(envelope, name) is None for name in _OTHERS):
                 break
             return Command(number, method, params)
     if number == 0:
