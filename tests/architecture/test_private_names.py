@@ -60,6 +60,7 @@ NAMES = {
     "aiohttp.http.RawRequestMessage.version": "",
     "aiohttp.web.AppRunner._make_server": "(self)",
     "aiohttp.web.BaseRequest.protocol": "",
+    "aiohttp.web.RequestHandler._messages": "",
     "aiohttp.web.RequestHandler._request_count": "",
     "aiohttp.web.RequestHandler._waiter": "",
     "aiohttp.web.RequestHandler.connection_lost": "(self, exc)",
