@@ -7,15 +7,20 @@ that text is not UTF-8. A server may also ignore such a header (RFC 9110, sectio
 
 After a response aiohttp reads what is left of the request's body for a while, so that the client reads the
 response before the connection is closed: as fast as the client sends. Here that is bounded in bytes too.
+
+A client may send requests without waiting for answers. Those of all connections together are handled one
+by one, each in a turn of the event loop of its own, so that nothing else waits for many of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from aiohttp import hdrs, web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
@@ -43,6 +48,41 @@ def log_no_client_faults(logger: logging.Logger, count: Callable[[], None] = lam
     logger.addFilter(log.ExceptionFilter(ConnectionError))
 
 
+class _RequestTurns:
+    """Gives each turn of an event loop to one of those that wait, in the order in which they came."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._waiting: deque[asyncio.Future[None]] = deque()
+        self._is_scheduled = False
+
+    async def wait(self) -> None:
+        future = self._loop.create_future()
+        self._waiting.append(future)
+        if not self._is_scheduled:
+            self._is_scheduled = True
+            self._loop.call_soon(self._next)
+        await future
+
+    def _next(self) -> None:
+        # Of a connection that has ended meanwhile it is cancelled.
+        while self._waiting and self._waiting[0].done():
+            self._waiting.popleft()
+        if self._waiting:
+            self._waiting.popleft().set_result(None)
+        self._is_scheduled = bool(self._waiting)
+        if self._is_scheduled:
+            self._loop.call_soon(self._next)
+
+
+_turns: WeakKeyDictionary[asyncio.AbstractEventLoop, _RequestTurns] = WeakKeyDictionary()
+
+
+async def _turn() -> None:
+    loop = asyncio.get_running_loop()
+    await _turns.setdefault(loop, _RequestTurns(loop)).wait()
+
+
 class LingeringConnection(web.RequestHandler):
     """A connection that is closed a second after the response if the request has not ended by then."""
 
@@ -56,6 +96,8 @@ class LingeringConnection(web.RequestHandler):
             await _linger(request)
             if not request.content.is_eof():
                 self.force_close()
+        if self._messages:
+            await _turn()
         return finished
 
 

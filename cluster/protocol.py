@@ -117,6 +117,8 @@ class HistoryRequest(NamedTuple):
 # --- reading -----------------------------------------------------------------------------
 
 PONG: Final = Command(0, "pong", NoParams())
+# Like centrifuge: a ping alone is no command it knows; beside another, it comes first and is refused.
+_OTHERS: Final = tuple(method for method in METHODS if method != "ping")
 
 _COMMANDS: Final[json_text.JsonDecoder[Any]] = json_text.JsonDecoder(
     msgspec.defstruct(
@@ -171,7 +173,9 @@ def _command(envelope: Any) -> Command:
     if number == 0 and method != "send":
         # Like Centrifugo: any command without an id, except `send`, is a pong.
         return PONG
-    if not method:
+    if not method or (
+        method == "ping" and all(getattr(envelope, name) is None for name in _OTHERS)
+    ):
         raise BAD_REQUEST_CLOSE.fresh()
     return Command(number, method, getattr(envelope, method))
 

@@ -66,7 +66,8 @@ _ENDLESS_BODY = (
 
 ATTACKS: Mapping[str, Attack] = {
     "rpc": Attack(_CONNECTED, _commands(b'{"id":2,"rpc":{}}')),
-    "ping": Attack(_CONNECTED, _commands(b'{"id":2,"ping":{}}')),
+    # Alone it closes the connection; with another command it is answered with an error.
+    "ping": Attack(_CONNECTED, _commands(b'{"id":2,"ping":{},"rpc":{}}')),
     "publish": Attack(_CONNECTED, _commands(_PUBLISH)),
     "subscribe and unsubscribe": Attack(_CONNECTED, _commands(_TURNS)),
     "history": Attack(_CONNECTED, _commands(_HISTORY)),

@@ -39,6 +39,11 @@ class Family:
     mode: str = ""
 
 
+def base_name(family: Family) -> str:
+    """Return the name prometheus-client gives to a family: a counter has no suffix."""
+    return family.name.removesuffix("_total") if family.kind == "counter" else family.name
+
+
 DIRECTIONS: Final = ("in", "out")
 INCIDENT_SEVERITIES: Final = ("critical", "warning", "info")
 #: Those that must be acknowledged within a time.

@@ -11,10 +11,8 @@ Guarantees
 from __future__ import annotations
 
 import itertools
-import json
-import math
+import operator
 import os
-import re
 import struct
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -27,11 +25,10 @@ from prometheus_client.multiprocess import MultiProcessCollector
 from prometheus_client.registry import Collector
 from prometheus_client.utils import floatToGoString
 
-from cluster.metrics.catalogue import WORKER_FAMILIES, Family
-from cluster.metrics.value_file import HEADER_BYTES, entries, read_bounded
+from cluster.metrics.catalogue import WORKER_FAMILIES, Family, base_name
+from cluster.metrics.series_layout import FileValues, LayoutCache, Series
 
 _EMPTY_FOR_SECONDS: Final = 5.0
-_MOST_KEYS: Final = 10_000
 _CORRUPT: Final = (
     OSError,
     RuntimeError,
@@ -41,8 +38,14 @@ _CORRUPT: Final = (
     LookupError,
     struct.error,
 )
-_FILE_NAME: Final = re.compile(r"(?P<kind>counter|histogram|summary|gauge(?=_[a-z]+_))_.+\.db")
-_WORD: Final = re.compile(r"[a-zA-Z_:][a-zA-Z0-9_:]*")
+#: How the values of a series are combined; gauges in other modes are not, each lane has its own.
+_COMBINE: Final[Mapping[tuple[str, str], Callable[[float, float], float]]] = {
+    **{(kind, ""): operator.add for kind in ("counter", "histogram", "summary")},
+    **{("gauge", mode): operator.add for mode in ("sum", "livesum")},
+    **{("gauge", mode): min for mode in ("min", "livemin")},
+    **{("gauge", mode): max for mode in ("max", "livemax")},
+}
+_LAYOUTS: Final = LayoutCache()
 
 
 class WorkerCollector(Collector):
@@ -66,7 +69,6 @@ class WorkerCollector(Collector):
         self._own = own
         self._failed = failed
         self._empty_since: dict[Path, float] = {}
-        self._known_keys: set[tuple[str, str]] = set()
 
     def files(self) -> list[Path]:
         """Return the multiprocess files, without the corrupt ones."""
@@ -81,7 +83,7 @@ class WorkerCollector(Collector):
         """Yield every family of the catalogue in its order, then all others."""
         found = {metric.name: metric for metric in self._merged()}
         for family in WORKER_FAMILIES:
-            metric = found.pop(_base_name(family), None) or _zeros(family)
+            metric = found.pop(base_name(family), None) or _zeros(family)
             if metric is not None:
                 self._add_own(family, metric)
                 yield metric
@@ -92,60 +94,27 @@ class WorkerCollector(Collector):
         return []
 
     def _merged(self) -> Iterable[Metric]:
-        paths = [path for path in self.files() if self._has_content(path)]
-        try:
-            return _merge(paths)
-        except _CORRUPT:
-            return _merge([path for path in paths if self._can_be_merged(path)])
+        return _merge([found for path in self.files() if (found := self._read(path)) is not None])
 
-    def _has_content(self, path: Path) -> bool:
+    def _read(self, path: Path) -> FileValues | None:
         try:
-            data = read_bounded(path)
-            if not any(data[:HEADER_BYTES]):
+            found = _LAYOUTS.read(path)
+            if found is None:
                 self._check_empty(path)
-                return False
-            self._empty_since.pop(path, None)
-            self._check_content(path)
+            else:
+                self._empty_since.pop(path, None)
         except FileNotFoundError:
-            return False
+            return None
         except _CORRUPT:
             self._rename_corrupt(path)
-            return False
-        return True
+            return None
+        return found
 
     def _check_empty(self, path: Path) -> None:
         # A worker creates a file, then enlarges it, then writes its header.
         now = time.monotonic()
         if now - self._empty_since.setdefault(path, now) > _EMPTY_FOR_SECONDS:
             raise ValueError(f"{path} stays empty")
-
-    def _check_content(self, path: Path) -> None:
-        """Check the name and every entry.
-
-        Raises:
-            ValueError: if a worker cannot have written it.
-        """
-        name = _FILE_NAME.fullmatch(path.name)
-        if name is None:
-            raise ValueError(f"{path} has no name of a multiprocess file")
-        for key, value in entries(path):
-            if (name["kind"], key) not in self._known_keys:
-                _check_key(key, name["kind"])
-                if len(self._known_keys) < _MOST_KEYS:
-                    self._known_keys.add((name["kind"], key))
-            if not math.isfinite(value) or (value < 0 and name["kind"] != "gauge"):
-                raise ValueError(f"{path} has the value {value}")
-
-    def _can_be_merged(self, path: Path) -> bool:
-        try:
-            # A file that is read without an error alone is also merged without one.
-            _merge([path])
-        except FileNotFoundError:
-            return False
-        except _CORRUPT:
-            self._rename_corrupt(path)
-            return False
-        return True
 
     def _rename_corrupt(self, path: Path) -> None:
         self._failed()
@@ -165,34 +134,40 @@ class WorkerCollector(Collector):
             metric.add_sample(family.name, {label: value}, count)
 
 
-def _check_key(key: str, kind: str) -> None:
-    """Check the key of a series.
+def _merge(files: Iterable[FileValues]) -> list[Metric]:
+    """Merge files as prometheus-client does, in their order.
 
-    Raises:
-        ValueError: if it is none, or that of a family of another kind.
+    Files with the same series that stand together are combined first, a whole file at a time; the
+    rest is prometheus-client's.
     """
-    document = json.loads(key)
-    match document:
-        case [str(family), str(name), dict(labels), str()] if all(
-            isinstance(value, str) for value in labels.values()
-        ):
-            is_well_named = all(_WORD.fullmatch(word) for word in (family, name, *labels))
-            if is_well_named and name.startswith(family) and _KINDS.get(family, kind) == kind:
-                return
-    raise ValueError(f"{key} is no key of a {kind}")
+    merged: dict[str, Any] = {}
+    for (kind, mode, lane, _), group in itertools.groupby(files, key=_mergeable):
+        first, *others = group
+        values: Iterable[float] = first.values
+        for other in others:
+            values = map(_COMBINE[kind, mode], values, other.values)
+        for series, value, timestamp in zip(first.series, values, first.timestamps, strict=True):
+            if series.family not in merged:
+                merged[series.family] = Metric(series.family, series.help, kind)
+            metric = merged[series.family]
+            if kind == "gauge":
+                metric._multiprocess_mode = mode
+                labels = (*series.sorted_labels, ("pid", lane))
+                metric.add_sample(series.name, labels, value, timestamp)
+            else:
+                metric.add_sample(series.name, series.sorted_labels, value)
+    collector: Any = MultiProcessCollector
+    return list(collector._accumulate_metrics(merged, accumulate=True))
 
 
-def _merge(paths: list[Path]) -> list[Metric]:
-    merged: Any = MultiProcessCollector.merge([str(path) for path in paths], accumulate=True)
-    return list(merged)
-
-
-def _base_name(family: Family) -> str:
-    """The name prometheus-client gives to a family: a counter has no suffix."""
-    return family.name.removesuffix("_total") if family.kind == "counter" else family.name
-
-
-_KINDS: Final = {_base_name(family): family.kind for family in WORKER_FAMILIES}
+def _mergeable(file: FileValues) -> tuple[str, str, str, tuple[Series, ...]]:
+    """Return kind, mode, lane and series: what files that are combined have in common."""
+    mode, lane = "", ""
+    if file.kind == "gauge":
+        _, mode, lane, *_ = file.name.removesuffix(".db").split("_")
+        if ("gauge", mode) in _COMBINE:
+            lane = ""
+    return file.kind, mode, lane, file.series
 
 
 def _label_sets(family: Family) -> list[dict[str, str]]:
@@ -207,7 +182,7 @@ def _zeros(family: Family) -> Metric | None:
     """A family that no worker has written, at 0; None for gauges that have no value without workers."""
     if family.kind == "gauge" and family.mode != "livesum":
         return None
-    metric = Metric(_base_name(family), family.help, family.kind)
+    metric = Metric(base_name(family), family.help, family.kind)
     for labels in _label_sets(family):
         if family.kind == "histogram":
             for bound in (*family.buckets, float("inf")):
@@ -228,11 +203,10 @@ def live_sum(path: Path, name: str) -> float:
 def live_values(path: Path, name: str) -> dict[str, float]:
     """Return one summed gauge per lane; reads only the files that contain it."""
     found: dict[str, float] = {}
-    for file in path.glob("gauge_livesum_*.db"):
-        with suppress(*_CORRUPT):
-            values = [value for key, value in entries(file) if f'"{name}"' in key]
-            if values:
-                found[file.stem.rpartition("_")[2]] = sum(values)
+    for lane, file in _values_of_lanes(path, "gauge_livesum_"):
+        values = [v for s, v in zip(file.series, file.values, strict=True) if s.name == name]
+        if values:
+            found[lane] = sum(values)
     return found
 
 
@@ -250,10 +224,16 @@ def worker_values(path: Path, names: Collection[str]) -> Iterator[WorkerValue]:
 
     A corrupt file is skipped; only a scrape renames it.
     """
-    for file in (*path.glob("counter_*.db"), *path.glob("gauge_livesum_*.db")):
-        lane = file.stem.rpartition("_")[2]
+    for prefix in ("counter_", "gauge_livesum_"):
+        for lane, file in _values_of_lanes(path, prefix):
+            for series, value in zip(file.series, file.values, strict=True):
+                if series.name in names:
+                    yield WorkerValue(lane, series.name, series.labels, value)
+
+
+def _values_of_lanes(path: Path, prefix: str) -> Iterator[tuple[str, FileValues]]:
+    for file in path.glob(f"{prefix}*.db"):
         with suppress(*_CORRUPT):
-            for key, value in entries(file):
-                name, labels = json.loads(key)[1:3]
-                if name in names:
-                    yield WorkerValue(lane, name, labels, value)
+            found = _LAYOUTS.read(file)
+            if found is not None:
+                yield file.stem.rpartition("_")[2], found

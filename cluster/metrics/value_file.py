@@ -16,6 +16,7 @@ import errno
 import os
 import stat
 import struct
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -25,12 +26,13 @@ from prometheus_client.mmap_dict import MmapedDict
 # The series of the catalogue fit into half of it, so a file never has to grow.
 FILE_BYTES: Final = 128 << 10
 _INTEGER: Final = struct.Struct("i")
-_DOUBLE: Final = struct.Struct("d")
 HEADER_BYTES: Final = 8
 _VALUE_BYTES: Final = 16
 # A worker writes a fixed set of series, about 100 KiB; nothing larger is one of its files.
 LARGEST_BYTES: Final = 64 << 20
 _NO_RESERVE: Final = (errno.EOPNOTSUPP, errno.EINVAL)
+# Opening a FIFO would wait for a writer.
+_OPEN_FLAGS: Final = os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK
 
 #: `path: reason` of each file of this process that could not be used.
 failures: Final[list[str]] = []
@@ -107,34 +109,58 @@ def read_bounded(path: Path) -> bytes:
     Raises:
         OSError: if it is something else, too large, or cannot be read.
     """
-    # Opening a FIFO would wait for a writer.
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
+    fd = os.open(path, _OPEN_FLAGS)
     with os.fdopen(fd, "rb") as file:
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_BYTES:
-            raise OSError(errno.EFBIG, "not a regular file of a sensible size", str(path))
+        _regular_size(fd, path)
         return file.read(LARGEST_BYTES)
 
 
-def entries(path: Path) -> list[tuple[str, float]]:
-    """Return the keys and values of a file.
+def _regular_size(fd: int, path: Path) -> int:
+    """Return the size of a file.
+
+    Raises:
+        OSError: if it is not a regular file of a sensible size.
+    """
+    status = os.fstat(fd)
+    if not stat.S_ISREG(status.st_mode) or status.st_size > LARGEST_BYTES:
+        raise OSError(errno.EFBIG, "not a regular file of a sensible size", str(path))
+    return status.st_size
+
+
+def read_used(path: Path) -> bytes:
+    """Return the used part of a file, with its header; nothing if the header is not written yet.
 
     Raises:
         OSError: if it cannot be read.
-        ValueError: if it is damaged.
+        ValueError: if it is shorter than its header says.
     """
-    data = read_bounded(path)
-    if len(data) < HEADER_BYTES or not is_well_formed(data, _INTEGER.unpack_from(data)[0]):
-        raise ValueError(f"{path} is damaged")
-    found = []
-    position, used = HEADER_BYTES, _INTEGER.unpack_from(data)[0]
-    while position < used:
+    fd = os.open(path, _OPEN_FLAGS)
+    try:
+        size = _regular_size(fd, path)
+        data = os.read(fd, min(size, FILE_BYTES // 2))
+        if not any(data[:HEADER_BYTES]):
+            return b""
+        used: int = _INTEGER.unpack_from(data)[0] if len(data) >= HEADER_BYTES else 0
+        if not HEADER_BYTES <= used <= size:
+            raise ValueError(f"{path} is damaged")
+        while len(data) < used:
+            more = os.read(fd, used - len(data))
+            if not more:
+                raise ValueError(f"{path} is being cut short")
+            data += more
+        return data[:used]
+    finally:
+        os.close(fd)
+
+
+def key_lengths(data: bytes) -> Iterator[int]:
+    """Yield the length of each key in a well-formed used part, with its padding."""
+    position = HEADER_BYTES
+    while position < len(data):
         length = _INTEGER.unpack_from(data, position)[0]
-        start = position + _INTEGER.size
-        position = start + length + (8 - (length + _INTEGER.size) % 8) + _VALUE_BYTES
-        value = _DOUBLE.unpack_from(data, position - _VALUE_BYTES)[0]
-        found.append((data[start : start + length].decode("utf-8"), value))
-    return found
+        padded = length + (8 - (length + _INTEGER.size) % 8)
+        yield padded
+        position += _INTEGER.size + padded + _VALUE_BYTES
 
 
 def is_well_formed(data: bytes, used: int) -> bool:

@@ -82,8 +82,8 @@ def _command(part: bytes) -> Command:
     except DecodeError:
         raise BAD_REQUEST_CLOSE.fresh() from None
     number, method = command.id, command.WhichOneof(METHOD)
-    if method is None or (number == 0 and method != "send"):
-        # As in JSON, a command without an id is a pong.
+    if method in (None, "ping") or (number == 0 and method != "send"):
+        # As in JSON, a command without an id is a pong, and a ping is no command.
         if number:
             raise BAD_REQUEST_CLOSE.fresh()
         return PONG

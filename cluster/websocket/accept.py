@@ -18,6 +18,7 @@ from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
 
+from cluster.http_runner import LINGERING_SECONDS
 from cluster.websocket import handshake
 from cluster.websocket.pacing import send_eof
 from cluster.websocket.server import WebSocketServer
@@ -96,14 +97,14 @@ class PendingConnection(asyncio.Protocol):
             messages, is_upgraded, tail = parser.feed_data(data[:most])
         except HttpProcessingError as error:
             # Not aiohttp's to answer: it would read all that such a client goes on to send.
-            self._acceptor.server.bad_http()
-            self._refuse(transport, HTTPStatus.BAD_REQUEST, f"no valid HTTP: {_first_line(error)}")
+            text = f"no valid HTTP: {_first_line(error)}"
+            self._refuse_bad_http(transport, HTTPStatus.BAD_REQUEST, text)
             return
         if messages:
             self._found(transport, messages[0][0], tail + data[most:], is_upgraded=is_upgraded)
         elif len(self._head) > HEAD_LIMIT_BYTES:
-            self._acceptor.server.bad_http()
-            self._refuse(transport, _TOO_LARGE, f"a head may have {HEAD_LIMIT_BYTES} bytes")
+            text = f"a head may have {HEAD_LIMIT_BYTES} bytes"
+            self._refuse_bad_http(transport, _TOO_LARGE, text)
 
     def _found(
         self,
@@ -124,6 +125,17 @@ class PendingConnection(asyncio.Protocol):
         else:
             self._release()
             server.accept(transport, message, tail)
+
+    def _refuse_bad_http(self, transport: asyncio.Transport, status: HTTPStatus, text: str) -> None:
+        """Answer, read nothing more, and close when the client has had time to read the answer.
+
+        A client that floods is not read, and does not soon have a connection in place of this one.
+        """
+        self._acceptor.server.bad_http()
+        self._refuse(transport, status, text)
+        if not transport.is_closing():
+            transport.pause_reading()
+            asyncio.get_running_loop().call_later(LINGERING_SECONDS, self.expire)
 
     def _refuse(
         self, transport: asyncio.Transport, status: HTTPStatus, text: str, *, has_body: bool = True

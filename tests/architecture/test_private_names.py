@@ -60,6 +60,7 @@ NAMES = {
     "aiohttp.http.RawRequestMessage.version": "",
     "aiohttp.web.AppRunner._make_server": "(self)",
     "aiohttp.web.BaseRequest.protocol": "",
+    "aiohttp.web.RequestHandler._messages": "",
     "aiohttp.web.RequestHandler._request_count": "",
     "aiohttp.web.RequestHandler._waiter": "",
     "aiohttp.web.RequestHandler.connection_lost": "(self, exc)",
@@ -82,7 +83,9 @@ NAMES = {
     "prometheus_client.mmap_dict.MmapedDict.read_all_values_from_file": "(filename)",
     "prometheus_client.mmap_dict.MmapedDict.write_value": "(self, key, value, timestamp)",
     "prometheus_client.multiprocess.MultiProcessCollector": "",
-    "prometheus_client.multiprocess.MultiProcessCollector.merge": "(files, accumulate=)",
+    "prometheus_client.multiprocess.MultiProcessCollector._accumulate_metrics": (
+        "(metrics, accumulate)"
+    ),
     "prometheus_client.utils.floatToGoString": "(d)",
     "prometheus_client.values.MmapedDict": "(filename, read_mode=)",
     "prometheus_client.values.MultiProcessValue": "(process_identifier=)",

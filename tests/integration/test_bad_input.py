@@ -140,7 +140,7 @@ ERRORS: list[tuple[str, Json, int]] = [
     ("rpc without a handler", {"rpc": {"method": "x"}}, 108),
     ("presence", {"presence": {"channel": "a"}}, 108),
     ("presence stats", {"presence_stats": {"channel": "a"}}, 108),
-    ("the ping command", {"ping": {}}, 108),
+    ("ping beside another command", {"ping": {}, "rpc": {}}, 108),
     ("history where there is none", {"history": {"channel": "plain:a"}}, 108),
     ("history since a foreign epoch", {"history": {"channel": "a", "limit": 1, "since": {"offset": 1, "epoch": "no"}}}, 112),
 ]  # fmt: skip

@@ -84,8 +84,15 @@ def test_a_send_is_never_replied_to(connection: Connection, data: bytes):
     assert said(connection.receive(b'{"send":{%b}}' % data)) == []
 
 
-def test_a_method_without_an_implementation_is_not_available(connection: Connection):
-    assert error_code(connection.receive(line(2, "ping", channel="a"))) == 108
+@pytest.mark.parametrize("params", [b"{}", b'{"channel":"a"}', b"null", b"1"])
+def test_the_ping_command_closes_with_3501_as_in_centrifuge(connection: Connection, params: bytes):
+    """centrifuge v0.40.1 lists the methods it has in `dispatchCommand`: ping is not among them."""
+    assert codes(connection.receive(b'{"id":2,"ping":%b}' % params)) == [3501]
+
+
+def test_ping_beside_another_command_is_not_available(connection: Connection):
+    """Only then centrifuge comes to `handlePing`."""
+    assert error_code(connection.receive(b'{"id":2,"ping":{},"rpc":{}}')) == 108
 
 
 @pytest.mark.parametrize("method", ["presence", "presence_stats"])
@@ -356,12 +363,12 @@ def test_a_connection_is_closed_once(connection: Connection):
 def test_commands_and_faults_are_counted():
     counters = Counters()
     connection = Connection("c", channel_limit=1, counters=counters)
-    connection.receive(lines(line(1, "connect"), line(2, "ping"), line(3, "dance")))
+    connection.receive(lines(line(1, "connect"), line(2, "presence"), line(3, "dance")))
     assert counters.commands["connect"] == 0
     connection = Connection("c", channel_limit=1, counters=counters)
     connection.receive(line(1, "connect"))
     enter(connection)
-    connection.receive(line(2, "ping"))
+    connection.receive(b'{"id":2,"ping":{},"rpc":{}}')
     connection.receive(b"{")
     assert (counters.commands["connect"], counters.commands["ping"]) == (1, 1)
     assert (counters.client_errors["108"], counters.client_errors["3501"]) == (1, 2)

@@ -29,7 +29,6 @@ ORDINARY = st.one_of(
     st.builds(lambda channel: ("publish", {"channel": channel, "data": 1}), CHANNELS),
     st.builds(lambda channel: ("history", {"channel": channel}), CHANNELS),
     st.just(("rpc", {"method": "m"})),
-    st.just(("ping", {})),
 )
 ODD = st.sampled_from(
     [

@@ -110,7 +110,7 @@ async def test_a_command_above_the_burst_is_answered_with_111_and_the_others_lat
         assert "rpc" in await ask(caller, "rpc", data=1)
 
 
-@pytest.mark.parametrize("method", ["rpc", "ping", "presence", "unsubscribe", "publish"])
+@pytest.mark.parametrize("method", ["rpc", "history", "presence", "unsubscribe", "publish"])
 async def test_a_client_that_goes_on_is_closed_with_3013(method: str):
     async with limited(40, 40).open() as worker:
         caller = await entered(worker)
