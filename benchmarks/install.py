@@ -16,6 +16,7 @@ from pathlib import Path
 from benchmarks.paths import BENCHMARKS, PEERS, make_cache
 
 NODE_AT_LEAST = 20
+CENTRIFUGO = "github.com/centrifugal/centrifugo/v6"
 
 
 class PeerUnavailable(Exception):
@@ -89,6 +90,18 @@ def go_library() -> Path:
         "golib", sources, lambda target: _run(go, "build", "-o", target / "server", ".", cwd=folder)
     )
     return target / "server"
+
+
+def centrifugo() -> Path:
+    """Return Centrifugo itself, built from its module; the first time takes some minutes."""
+    go = _need("go", "a Go toolchain builds Centrifugo")
+    folder = PEERS / "centrifugo"
+    sources = [folder / name for name in ("go.mod", "go.sum")]
+
+    def build(target: Path) -> None:
+        _run(go, "build", "-o", target / "centrifugo", CENTRIFUGO, cwd=folder)
+
+    return _once("centrifugo", sources, build) / "centrifugo"
 
 
 def has_compiler() -> bool:

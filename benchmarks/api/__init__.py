@@ -1,0 +1,1 @@
+"""The server HTTP API beside Centrifugo's: publishes per core, and what a broadcast holds."""
