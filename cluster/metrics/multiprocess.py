@@ -10,6 +10,7 @@ Guarantees
 
 from __future__ import annotations
 
+import errno
 import itertools
 import operator
 import os
@@ -38,6 +39,8 @@ _CORRUPT: Final = (
     LookupError,
     struct.error,
 )
+# Of this process or machine: they say nothing about the file.
+_NOTHING_LEFT: Final = (errno.EMFILE, errno.ENFILE, errno.ENOMEM)
 #: How the values of a series are combined; gauges in other modes are not, each lane has its own.
 _COMBINE: Final[Mapping[tuple[str, str], Callable[[float, float], float]]] = {
     **{(kind, ""): operator.add for kind in ("counter", "histogram", "summary")},
@@ -105,8 +108,11 @@ class WorkerCollector(Collector):
                 self._empty_since.pop(path, None)
         except FileNotFoundError:
             return None
-        except _CORRUPT:
-            self._rename_corrupt(path)
+        except _CORRUPT as error:
+            if isinstance(error, OSError) and error.errno in _NOTHING_LEFT:
+                self._failed()
+            else:
+                self._rename_corrupt(path)
             return None
         return found
 

@@ -30,6 +30,7 @@ from cluster.console import Console, Guard
 from cluster.errors import ClusterError, ConfigError
 from cluster.metrics.multiprocess import live_sum
 from cluster.metrics.supervisor_metrics import SupervisorMetrics
+from cluster.process_signals import STOP_SIGNALS, UNUSED_SIGNALS, signal_name
 from cluster.supervisor.build import revision
 from cluster.supervisor.code_watch import watch_code
 from cluster.supervisor.console_view import (
@@ -50,8 +51,7 @@ ReadStatistics = Callable[[], Awaitable[dict[str, float]]]
 SessionSource = Callable[[Config], AbstractAsyncContextManager[ReadStatistics]]
 
 _SIGNALS: Final = (
-    signal.SIGTERM, signal.SIGINT, signal.SIGQUIT, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU,
-    signal.SIGUSR1, signal.SIGUSR2,
+    *STOP_SIGNALS, signal.SIGHUP, signal.SIGTTIN, signal.SIGTTOU, signal.SIGUSR1, *UNUSED_SIGNALS,
 )  # fmt: skip
 _TICK_SECONDS: Final = 0.25
 _LONG_PAUSE_SECONDS: Final = 1.0
@@ -248,16 +248,14 @@ class Supervisor:
     # --- signals -------------------------------------------------------------------------
 
     def _install_signals(self) -> None:
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGQUIT):
+        for number in STOP_SIGNALS:
             self._loop.add_signal_handler(number, self._handle_stop)
-        for number, name in (
-            (signal.SIGTTIN, "add"),
-            (signal.SIGTTOU, "remove"),
-        ):
+        for number, name in ((signal.SIGTTIN, "add"), (signal.SIGTTOU, "remove")):
             self._loop.add_signal_handler(number, self._queue, name)
         self._loop.add_signal_handler(signal.SIGHUP, self._handle_hangup)
         self._loop.add_signal_handler(signal.SIGUSR1, self._handle_reopen)
-        self._loop.add_signal_handler(signal.SIGUSR2, self._handle_unused)
+        for number in UNUSED_SIGNALS:
+            self._loop.add_signal_handler(number, self._handle_unused, number)
 
     def _ignore_signals(self) -> None:
         """Ignore all signals from now on; the default action of TTIN would suspend this process."""
@@ -281,9 +279,10 @@ class Supervisor:
         self._fleet.reopen_logs()
         self._log.info("logs_reopened")
 
-    def _handle_unused(self) -> None:
+    def _handle_unused(self, number: int) -> None:
         # nginx and gunicorn start another binary on USR2, so tools send it.
-        self._log.warning("signal_ignored", signal="SIGUSR2", hint="HUP rolls the workers")
+        hint = "HUP rolls the workers, TERM stops the cluster"
+        self._log.warning("signal_ignored", signal=signal_name(number), hint=hint)
 
     def _handle_stop(self) -> None:
         if self._grace is not None:

@@ -30,6 +30,7 @@ from cluster.metrics.worker_metrics import WorkerMetrics
 from cluster.node.commands import RpcHandler
 from cluster.node.control import Control
 from cluster.node.node import Node
+from cluster.process_signals import UNUSED_SIGNALS
 from cluster.sessions.user_connections import LEASE_SECONDS
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.file_reserve import PausableListener
@@ -41,13 +42,14 @@ from cluster.worker.stores import RedisStores
 
 log = get_logger()
 
-# They are for the supervisor: Ctrl-C, a roll, one worker more or less, and one that nothing uses.
+# They are for the supervisor: Ctrl-C, a power failure, a roll, one worker more or less, and some that nothing uses.
 _IGNORED_SIGNALS = (
     signal.SIGINT,
+    signal.SIGPWR,
     signal.SIGHUP,
     signal.SIGTTIN,
     signal.SIGTTOU,
-    signal.SIGUSR2,
+    *UNUSED_SIGNALS,
 )
 _HEARTBEAT_SECONDS = 0.5
 _FLUSH_SECONDS = 1.0
@@ -160,7 +162,7 @@ class Worker:
         Raises:
             BootFailed: when the store cannot be reached at the start.
         """
-        for number in (signal.SIGTERM, signal.SIGQUIT):
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGXCPU):
             self._loop.add_signal_handler(number, self._handle_stop)
         for number in _IGNORED_SIGNALS:
             signal.signal(number, signal.SIG_IGN)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import os
 import re
 import shutil
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from tests.harness.cluster import REPOSITORY
+from tests.harness.cluster import REPOSITORY, http_get
 from tests.harness.processes import family, free_ports, is_running
 from tests.harness.waiting import until, until_async
 from tests.integration.monitoring import CHILDREN, Monitoring, environment
@@ -113,6 +114,25 @@ def test_half_configured_secrets_are_refused(
     done = refused(one, "--secrets-dir", str(secrets))
     assert done.returncode == 78, done.stderr
     assert says in done.stderr
+
+
+@pytest.mark.parametrize("character", ["*", "?", "[", "\\"])
+def test_a_data_directory_that_prometheus_would_take_for_a_pattern_is_refused(
+    tmp_path: Path, character: str
+):
+    """It would find no rules, or those of another directory."""
+    folder = tmp_path / f"a{character}b"
+    done = refused(Monitoring(folder, apps=(free_ports(1),)))
+    assert done.returncode == 78
+    assert "--data-dir: " in done.stderr
+    assert "give a path without any of * ? [ " in done.stderr
+
+
+async def test_any_other_name_of_a_data_directory_works(tmp_path: Path):
+    folder = tmp_path / "a$b ${HOME} \"c' {{d}} #%e;ü]"
+    async with Monitoring(folder, apps=(free_ports(1),)) as monitoring:
+        rules = http_get(monitoring.prometheus, "/api/v1/rules").body
+        assert json.loads(rules)["data"]["groups"]
 
 
 @pytest.mark.parametrize(

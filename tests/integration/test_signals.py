@@ -7,27 +7,43 @@ import os
 import signal
 from pathlib import Path
 
+import pytest
+
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
 from tests.harness.waiting import until, until_async
 
+# By default each of them ends a process, and none has a meaning here.
+UNUSED = (
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGIO,
+    signal.SIGSTKFLT,
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
+
 SENT = (
     signal.SIGHUP,
     signal.SIGUSR1,
-    signal.SIGUSR2,
     signal.SIGTTIN,
     signal.SIGTTOU,
     signal.SIGINT,
     signal.SIGWINCH,
+    signal.SIGPWR,
+    *UNUSED,
 )
 
 
-async def test_quit_drains_as_term_does(tmp_path):
+@pytest.mark.parametrize("number", [signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU])
+async def test_it_drains_as_with_term(tmp_path, number):
+    """PWR is what an init sends when the power fails, XCPU what `ulimit -t` sends first."""
     cluster = Cluster(tmp_path, workers=1, has_nginx=False)
     await cluster.start()
     client = Client(cluster.worker_port(0), name="calm")
     await client.start()
-    cluster.signal(signal.SIGQUIT)
+    cluster.signal(number)
     assert await client.disconnected() == 3001
     await client.close()
     assert cluster.process is not None
@@ -61,6 +77,26 @@ async def test_usr1_opens_the_logs_of_all_processes_again_and_usr2_is_only_menti
 
         await until_async(are_written, 30, "all processes write to the new files")
         assert {worker.pid for worker in cluster.workers()} == family
+
+
+async def test_no_signal_without_a_meaning_ends_the_cluster(tmp_path):
+    async with Cluster(tmp_path, workers=1, has_nginx=False) as cluster:
+        client = Client(cluster.worker_port(0), name="calm")
+        await client.start()
+        family = {worker.pid for worker in cluster.workers()}
+        for number in UNUSED:
+            cluster.signal(number)
+        log = tmp_path / "data/log/app.log"
+        await until(
+            lambda: _text(log).count('"signal_ignored"') >= 1 and "SIGRTMIN+3" in _text(log),
+            10,
+            "they are mentioned",
+        )
+        assert cluster.process is not None
+        assert cluster.process.poll() is None
+        assert {worker.pid for worker in cluster.workers()} == family
+        assert client.history.attempts == 1
+        await client.close()
 
 
 async def test_no_signal_sent_to_a_worker_drops_its_clients(tmp_path):

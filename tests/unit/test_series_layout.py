@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -160,6 +162,24 @@ def test_two_files_that_give_a_family_two_kinds_do_not_stop_a_scrape(tmp_path):
     ours = collector_of(tmp_path)
     assert [metric.name for metric in ours.foreign()] == ["foreign_histogram"]
     assert len(ours.failures) == 1
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.ENOMEM])
+def test_a_good_file_is_kept_if_this_process_cannot_open_it_now(tmp_path, monkeypatch, number):
+    """The worker would go on to write into the renamed file, and nobody would read it."""
+    write(tmp_path / "counter_w0a.db", dict.fromkeys(keys_of("counter"), (1.0, 0.0)))
+    ours, really_open = collector_of(tmp_path), os.open
+
+    def fail(path: Any, *more: Any, **options: Any) -> int:
+        if str(path).endswith(".db"):
+            raise OSError(number, os.strerror(number))
+        return really_open(path, *more, **options)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", fail)
+        assert ours.foreign() == []
+    assert len(ours.failures) == 1
+    assert ours.foreign()
 
 
 def test_a_file_is_read_whatever_many_others_came_before_it(tmp_path):

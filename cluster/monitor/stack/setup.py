@@ -36,6 +36,8 @@ _FIRST_PORT: Final = Path("/proc/sys/net/ipv4/ip_unprivileged_port_start")
 _CHANGE_KEY: Final = "pagerduty_change_key"
 # The stand-in requires a key, as PagerDuty does, and accepts any.
 _STAND_IN_KEY: Final = "stand-in"
+# Prometheus reads the names of its files as patterns, the directory included.
+_PATTERN_CHARACTERS: Final = frozenset("*?[\\")
 _COMPLAINT: Final = re.compile(r"error|parse|invalid|unknown|undefined", re.IGNORECASE)
 
 
@@ -158,9 +160,12 @@ def rendered_files(options: StackOptions) -> Rendered:
     """Write the configuration of this machine.
 
     Raises:
-        ConfigError: a file is malformed or a secret is missing.
+        ConfigError: a file is malformed, a secret is missing, or Prometheus would not find the files.
         DependencyMissing: there are no files to start from.
     """
+    if _PATTERN_CHARACTERS & set(str(options.data_dir)):
+        advice = f"give a path without any of {' '.join(sorted(_PATTERN_CHARACTERS))}"
+        raise _wrong("--data-dir", str(options.data_dir), advice)
     source = options.rules_dir or endpoints.checkout_folder("docker")
     if source is None or not source.is_dir():
         raise DependencyMissing(
