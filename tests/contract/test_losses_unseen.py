@@ -185,6 +185,21 @@ async def test_a_connection_to_the_same_data_compares_nothing(own: RedisBench):
     assert not worker.parts.loss_check._tasks
 
 
+async def test_a_comparison_keeps_nothing_longer(own: RedisBench):
+    worker = await own.worker()
+    await worker.publish()
+    for part in ("meta", "stream"):
+        own.servers[0].ask("PEXPIRE", own.key("c", part), "50000")
+    [shard] = worker.parts.router.shards
+    worker.parts.loss_check._compared.clear()
+    worker.parts.loss_check.connected(shard)
+    assert any_left(worker)
+    await until(lambda: not any_left(worker), WAIT_SECONDS, "all is compared")
+    assert 0 < await own.life_of_position() <= 50_000
+    assert 0 < own.servers[0].ask("PTTL", own.key("c", "stream")) <= 50_000
+    assert worker.parts.counters.errors["broker"] == 0
+
+
 async def test_what_is_remembered_is_bounded(own: RedisBench, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(redis_broker_module, "REMEMBERED", 50)
     worker = await own.worker()
