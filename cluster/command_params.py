@@ -5,9 +5,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import Final
 
 import msgspec
+
+#: The headers of a connect, or of a handshake, if there are none.
+NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
 
 
 class NoParams(msgspec.Struct, gc=False):
@@ -30,6 +35,7 @@ class ConnectParams(msgspec.Struct, gc=False):
     subs: dict[str, PositionParams] | None = None
     name: str | None = None
     version: str | None = None
+    headers: dict[str, str | None] | None = None
 
 
 class SubscribeParams(PositionParams, gc=False):

@@ -12,7 +12,7 @@ Source: centrifugal/protocol `client.proto`; RFC 6455 for the frames.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple
 
 import msgspec
@@ -20,6 +20,7 @@ import orjson
 
 from cluster import json_text
 from cluster.command_params import (
+    NO_HEADERS,
     PARAMS,
     ConnectParams,
     HistoryParams,
@@ -90,6 +91,7 @@ class ConnectRequest(NamedTuple):
     subs: dict[str, Position | None]
     name: str
     version: str = ""
+    headers: Mapping[str, str | None] = NO_HEADERS
 
 
 class SubscribeRequest(NamedTuple):
@@ -191,7 +193,8 @@ def connect_request(params: ConnectParams) -> ConnectRequest:
     for channel, sub in (params.subs or {}).items():
         subs[channel] = Position(_offset_param(sub), sub.epoch or "") if sub.recover else None
     token, name, version = params.token or "", params.name or "", params.version or ""
-    return ConnectRequest(token, bytes(params.data), subs, name, version)
+    headers = params.headers or NO_HEADERS
+    return ConnectRequest(token, bytes(params.data), subs, name, version, headers)
 
 
 def subscribe_request(params: SubscribeParams) -> SubscribeRequest:

@@ -17,6 +17,7 @@ import orjson
 from cluster import json_text
 from cluster.application.client_handles import ApplicationClient, HandledClient
 from cluster.application.declaration import Application
+from cluster.application.emulated_headers import emulated_headers
 from cluster.application.handler_answers import (
     connect_answer,
     publish_answer,
@@ -101,6 +102,7 @@ class ApplicationCallbacks:
     ) -> None:
         self.clients: Iterable[HandledClient] = ()
         self.header_names = application.header_names
+        self._emulated_header_names = application.emulated_header_names
         self.calls = HandlerCalls(config.app, counters, limits=proxy_timeouts(config))
         self._handlers = dict(application.handlers)
         self._rpc_methods = dict(application.rpc_methods)
@@ -136,6 +138,10 @@ class ApplicationCallbacks:
             raise CONNECTION_CLOSED.fresh()
         return ApplicationClient(client, client.session, self._sessions)
 
+    def keep_headers(self, client: HandledClient, request: ConnectRequest) -> None:
+        """Keep those of a connect's headers that handlers read; raises `ClientError` 107."""
+        client.emulated_headers = emulated_headers(request.headers, self._emulated_header_names)
+
     async def connecting(
         self,
         client: HandledClient,
@@ -159,6 +165,7 @@ class ApplicationCallbacks:
             client.connection.codec.name,
             request.version,
             tuple(request.subs),
+            client.emulated_headers,
         )
         handler = self._handlers["connecting"]
         answer = await self.calls.call("connecting", handler, event, finish=self._connect_answer)

@@ -45,6 +45,8 @@ class HandledClient(Protocol):
 
     headers: Mapping[str, str]
 
+    emulated_headers: Mapping[str, str]
+
     def perform(self, actions: list[Any]) -> None: ...
 
 
@@ -218,6 +220,11 @@ class ApplicationClient:
     def headers(self) -> Mapping[str, str]:
         """Headers of its handshake, in lower case: those that `Application(headers=…)` names."""
         return self._client.headers
+
+    @property
+    def emulated_headers(self) -> Mapping[str, str]:
+        """Headers of its connect command, as `Connecting.emulated_headers`."""
+        return self._client.emulated_headers
 
     @property
     def codec(self) -> str:

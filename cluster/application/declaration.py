@@ -89,6 +89,8 @@ class Application:
 
     Args:
         headers: names of headers of a client's handshake that its handlers read; others are not kept.
+        emulated_headers: names of headers of a client's connect command, likewise. The client writes there what
+            it likes, so they are apart from those of the handshake, which a proxy in front can set or remove.
 
     Attributes:
         http: its HTTP application. Its routes are served on the public port below `/app/`: the route `/` is
@@ -97,8 +99,15 @@ class Application:
             `server_rpc_methods`.
     """
 
-    def __init__(self, *, http: web.Application | None = None, headers: Iterable[str] = ()) -> None:
+    def __init__(
+        self,
+        *,
+        http: web.Application | None = None,
+        headers: Iterable[str] = (),
+        emulated_headers: Iterable[str] = (),
+    ) -> None:
         self.header_names = tuple(name.lower() for name in headers)
+        self.emulated_header_names = tuple(name.lower() for name in emulated_headers)
         self.http = web.Application() if http is None else http
         self.handlers: dict[str, Handler] = {}
         self.rpc_methods: dict[str, RpcMethod] = {}

@@ -113,6 +113,8 @@ class Connecting:
         codec: "json" or "protobuf".
         version: the version of the application that the SDK reports.
         channels: server-side subscriptions that the client had, and asks for again.
+        emulated_headers: of the connect command, in lower case: those that
+            `Application(emulated_headers=…)` names. The client writes there what it likes.
     """
 
     client: str
@@ -125,6 +127,7 @@ class Connecting:
     codec: str = "json"
     version: str = ""
     channels: tuple[str, ...] = ()
+    emulated_headers: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def data(self) -> Any:

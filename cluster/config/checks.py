@@ -335,6 +335,7 @@ def _proxies(config: Config) -> Iterator[Problem]:
             yield problem(f"{path}.endpoint", options.endpoint, advice)
         given = {
             "http_headers": options.http_headers,
+            "emulated_headers": options.emulated_headers,
             "http.static_headers": [name for name, _ in options.http.static_headers],
         }
         for option, headers in given.items():

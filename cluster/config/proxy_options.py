@@ -31,6 +31,9 @@ class ProxyOptions:
     http_headers: tuple[str, ...] = strings(
         text="headers of a client's handshake that are passed on, such as Cookie"
     )
+    emulated_headers: tuple[str, ...] = strings(
+        text="headers of a client's connect command that are passed on: what the client likes"
+    )
     include_connection_meta: bool = boolean(
         False, text="send the connection's meta, which a token or the connect proxy has given, too"
     )

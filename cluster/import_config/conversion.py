@@ -163,6 +163,8 @@ class _Converter:
             if f"{path}{name}" in self._proxy_options:
                 proxy[name] = value
                 self.count += 1
+                if row is not None and row.differs and value:
+                    self.differs[self._named(f"{key}.{name}")] = row.differs
             elif isinstance(value, dict) and row is None:
                 if inner := self._proxy(value, f"{key}.{name}", f"{path}{name}."):
                     proxy[name] = inner

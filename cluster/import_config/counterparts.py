@@ -67,8 +67,17 @@ _API_ONLY: Final = "publish through the HTTP API instead: docs/how-to/publish-fr
 _PATH: Final = "this path is fixed"
 _PROXY: Final = "no event is passed on to a backend in this way"
 _CODES: Final = "only an answer with status 200 is read: answer with an error or a disconnect in it"
+_EMULATED: Final = (
+    "headers of a client's connect command are passed on only if emulated_headers names them,"
+    " as since Centrifugo 6.9"
+)
 _BUFFERS: Final = "there is nothing to set: buffers grow and shrink with what is sent"
 _PRO: Final = "an option of Centrifugo PRO"
+
+_PROXIES: Final = (
+    "client.proxy.connect", "client.proxy.refresh", "channel.proxy.subscribe", "channel.proxy.publish",
+    "channel.proxy.sub_refresh", "rpc.proxy", "proxies",
+)  # fmt: skip
 
 #: Sections and options that Centrifugo does not have. A section ends with a dot.
 OWN: Final = (
@@ -122,11 +131,10 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     "client.connect_code_to_unidirectional_disconnect": _none(_TRANSPORT),
     **{
         f"{kind}.http.status_to_code_transforms": _none(_CODES)
-        for kind in (
-            "client.proxy.connect", "client.proxy.refresh", "channel.proxy.subscribe",
-            "channel.proxy.publish", "channel.proxy.sub_refresh", "rpc.proxy", "proxies",
-        )
+        for kind in _PROXIES
     },
+    **{f"{kind}.http_headers": Counterpart(f"{kind}.http_headers", _EMULATED) for kind in _PROXIES},
+    "proxies.http_headers": _always(_EMULATED),
     "channel.proxy.subscribe_stream": _none(_PROXY),
     "client.rate_limit": _none(
         f"{_PRO}; client.command_rate_limit and client.command_burst are for each connection"

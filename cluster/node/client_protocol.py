@@ -15,6 +15,7 @@ class Client(Protocol):
     connection: Connection
     session: Session | None
     headers: Mapping[str, str]
+    emulated_headers: Mapping[str, str]
 
     def write(self, data: bytes) -> None:
         """Write whole frames; never raises."""

@@ -241,13 +241,15 @@ class Node:
         """Authenticate a client, attach its session and prepare its server-side subscriptions.
 
         Raises:
-            ClientError: 109 for an expired token, 102 or 107 for a channel in it, 100 when the store is
-                unavailable.
+            ClientError: 109 for an expired token, 102 or 107 for a channel in it, 107 for headers that cannot
+                be passed on, 100 when the store is unavailable.
             Disconnect: 3500 or 3501 for a bad or missing token, 3501 for an unknown namespace in `subs`,
                 3504 for a user with too many connections, 3505 for too many channels, 3507 for one that is
                 blocked.
         """
         data: dict[str, Any] = {}
+        if self.application is not None:
+            self.application.keep_headers(client, request)
         if self.application is not None and self.application.handles_connecting:
             verify = partial(self.authenticator.connection, request.token)
             claims, data = await self.application.connecting(client, request, verify)

@@ -105,7 +105,8 @@ def _connect(sent: Any) -> ConnectParams:
         channel: PositionParams(one.recover, one.offset, one.epoch)
         for channel, one in sent.subs.items()
     }
-    return ConnectParams(sent.token, _data(sent.data), subs, sent.name, sent.version)
+    headers = dict(sent.headers)
+    return ConnectParams(sent.token, _data(sent.data), subs, sent.name, sent.version, headers)
 
 
 def _subscribe(sent: Any) -> SubscribeParams:

@@ -18,7 +18,8 @@ _MESSAGES: Final = """
 Command id:uint32=1 connect:ConnectRequest=4 subscribe:SubscribeRequest=5 unsubscribe:ChannelRequest=6 \
 publish:PublishRequest=7 presence:ChannelRequest=8 presence_stats:ChannelRequest=9 history:HistoryRequest=10 \
 ping:Empty=11 send:SendRequest=12 rpc:RPCRequest=13 refresh:RefreshRequest=14 sub_refresh:SubRefreshRequest=15
-ConnectRequest token:string=1 data:bytes=2 subs:SubscribeRequest{}=3 name:string=4 version:string=5
+ConnectRequest token:string=1 data:bytes=2 subs:SubscribeRequest{}=3 name:string=4 version:string=5 \
+headers:string{}=6
 SubscribeRequest channel:string=1 token:string=2 recover:bool=3 epoch:string=6 offset:uint64=7 data:bytes=8 \
 positioned:bool=9 recoverable:bool=10 join_leave:bool=11 delta:string=12 tf:FilterNode=13 flag:int64=14
 FilterNode op:string=1 key:string=2 cmp:string=3 val:string=4 vals:string[]=5 nodes:FilterNode[]=6

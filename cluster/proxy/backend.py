@@ -96,16 +96,24 @@ class Backend:
         self._timeout = aiohttp.ClientTimeout(total=options.timeout)
         self._static = dict(options.http.static_headers)
         self._passed_on = tuple(name.lower() for name in options.http_headers)
+        self._emulated = tuple(name.lower() for name in options.emulated_headers)
         self._session = session
 
-    async def ask(self, event: Mapping[str, Any], headers: Mapping[str, str]) -> Result:
+    async def ask(
+        self, event: Mapping[str, Any], headers: Mapping[str, str], emulated: Mapping[str, str]
+    ) -> Result:
         """Send an event; returns the result.
+
+        Args:
+            headers: of the client's handshake; of those with one name they have precedence over `emulated`,
+                which the client writes as it likes, and the proxy's own over both.
 
         Raises:
             BackendFailed: there is no answer, or none that can be used.
             ApplicationError, ApplicationDisconnect: what the backend answers the client.
         """
-        passed_on = {name: headers[name] for name in self._passed_on if name in headers}
+        passed_on = {name: emulated[name] for name in self._emulated if name in emulated}
+        passed_on |= {name: headers[name] for name in self._passed_on if name in headers}
         try:
             async with self._session.post(
                 self._url,

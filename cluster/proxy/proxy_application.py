@@ -41,7 +41,8 @@ def proxy_application(config: Config) -> Application | None:
     if not used:
         return None
     headers = {name for options in used.values() for name in options.http_headers}
-    application = Application(headers=sorted(headers))
+    emulated = {name for options in used.values() for name in options.emulated_headers}
+    application = Application(headers=sorted(headers), emulated_headers=sorted(emulated))
     # What a proxy does not decide is refused, and counted, by the node.
     permissions = ChannelPermissions(config, Counters())
     proxies = _Proxies(used, permissions, config.rpc.without_namespace.proxy_name)
@@ -92,7 +93,9 @@ class _Proxies:
             about["version"] = event.version
         if event.channels:
             about["channels"] = event.channels
-        result = await self._backends["client.proxy.connect"].ask(about, event.headers)
+        result = await self._backends["client.proxy.connect"].ask(
+            about, event.headers, event.emulated_headers
+        )
         expires_at = result.get("expire_at", 0)
         return ConnectAnswer(
             user=result.get("user", ""),
@@ -154,7 +157,8 @@ class _Proxies:
         about = {**_client(client.id, client.codec), "user": client.user, **event}
         if client.raw_meta and self._options[section].include_connection_meta:
             about["meta"] = orjson.Fragment(client.raw_meta)
-        return await self._backends[section].ask(about, client.headers)
+        backend = self._backends[section]
+        return await backend.ask(about, client.headers, client.emulated_headers)
 
 
 # --- what is sent --------------------------------------------------------------------------

@@ -11,10 +11,10 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
-from types import MappingProxyType
-from typing import Any, ClassVar, Final, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from cluster.application import ApplicationClient
+from cluster.command_params import NO_HEADERS
 from cluster.connection import Action, Connection, actions
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
@@ -37,10 +37,6 @@ log = get_logger()
 T = TypeVar("T")
 
 
-#: The headers of a client if the application reads none.
-NO_HEADERS: Final[Mapping[str, str]] = MappingProxyType({})
-
-
 class ActionPerformer(FrameProtocol):
     """A socket and the state machine of its connection.
 
@@ -55,7 +51,7 @@ class ActionPerformer(FrameProtocol):
 
     __slots__ = (
         "_counted", "_counters", "_full_at", "_node", "_rate", "_refusals", "_url_session",
-        "connection", "headers", "session",
+        "connection", "emulated_headers", "headers", "session",
     )  # fmt: skip
 
     _performers: ClassVar[Mapping[type, Callable[[Any, Any], None]]]
@@ -78,6 +74,7 @@ class ActionPerformer(FrameProtocol):
         connection.budget = rate.slice
         self.connection = connection
         self.headers: Mapping[str, str] = NO_HEADERS
+        self.emulated_headers: Mapping[str, str] = NO_HEADERS
         self.session: Session | None = None
         self._url_session = url_session
 

@@ -119,8 +119,10 @@ def test_a_connect_is_read():
     sent.connect.subs["a"].recover = True
     sent.connect.subs["a"].offset = 7
     sent.connect.subs["a"].epoch = "e"
-    request = connect_request(one_of(sent).params)
-    assert request == ("t", b'{"session":"s"}', {"a": (7, "e")}, "dart", "1.2")
+    sent.connect.headers["X-Team"] = "blue"
+    token, data, subs, *others = connect_request(one_of(sent).params)
+    assert (token, data, subs) == ("t", b'{"session":"s"}', {"a": (7, "e")})
+    assert others == ["dart", "1.2", {"X-Team": "blue"}]
 
 
 def test_a_subscribe_is_read():

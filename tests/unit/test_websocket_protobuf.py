@@ -73,7 +73,11 @@ def _framed(payload: bytes) -> bytes:
 
 
 async def protobuf_caller(
-    worker: LocalWorker, path: str = "", headers: dict[str, str] | None = None
+    worker: LocalWorker,
+    path: str = "",
+    headers: dict[str, str] | None = None,
+    *,
+    emulated: dict[str, str] | None = None,
 ) -> ProtobufCaller:
     caller = ProtobufCaller()
     async with asyncio.timeout(WITHIN_SECONDS):
@@ -83,7 +87,7 @@ async def protobuf_caller(
         request = upgrade_request("127.0.0.1", f"/connection/websocket{path}", headers)
         caller.wire.send(request)
         await caller.wire.opened
-    connected = await caller.ask(1, "connect", name="dart")
+    connected = await caller.ask(1, "connect", name="dart", headers=emulated)
     assert connected.connect.client
     assert connected.connect.version
     return caller
