@@ -285,3 +285,31 @@ def test_what_a_channel_keeps_is_what_its_namespace_says():
         return [permissions.presence_mode(f"{name}:a") for name in ("here", "told", "both")]
 
     assert asyncio.run(mode()) == [(True, False), (False, True), (True, True)]
+
+
+async def test_after_a_refresh_presence_has_the_new_info_and_the_leave_too():
+    secret = dataclasses.replace(config().client.token, hmac_secret_key=KEY)
+    async with LocalWorker(config(token=secret)).open() as worker:
+        ann, one = await person(worker, sub="ann", info={"n": 1})
+        bob, _ = await person(worker, sub="bob")
+        await ask(bob, "subscribe", channel="pushed:a")
+        await ask(ann, "subscribe", channel="pushed:a")
+        assert (await members(bob, "pushed:a"))[one]["conn_info"] == {"n": 1}
+        await ask(ann, "refresh", token=token(key=KEY, sub="ann", info={"n": 2}))
+        known = {"user": "ann", "client": one, "conn_info": {"n": 2}}
+        assert (await members(bob, "pushed:a"))[one] == known
+        for_channel = token(key=KEY, sub="ann", channel="pushed:a", info={"c": 3})
+        answer = await ask(ann, "sub_refresh", channel="pushed:a", token=for_channel)
+        assert "sub_refresh" in answer
+        known["chan_info"] = {"c": 3}
+        assert (await members(bob, "pushed:a"))[one] == known
+        stats = (await ask(bob, "presence_stats", channel="pushed:a"))["presence_stats"]
+        assert stats == {"num_clients": 2, "num_users": 2}
+        ann.wire.transport.abort()
+        await bob.until(lambda: ("leave", one) in events(bob))
+        [left] = [
+            push["push"]["leave"]["info"] for push in bob.heard if "leave" in push.get("push", {})
+        ]
+        assert left == known
+        # A change of the info is neither a join nor a leave.
+        assert [kind for kind, client in events(bob) if client == one] == ["join", "leave"]

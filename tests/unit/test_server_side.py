@@ -267,3 +267,20 @@ async def test_a_single_connection_closes_the_user_s_others(give: Give):
         assert "error" in await ask(other, "history", channel="nowhere:a", limit=1)
         assert not second.wire.ended.is_set()
         assert not other.wire.ended.is_set()
+
+
+async def test_a_single_connection_that_could_not_be_told_closes_and_is_closed_at_its_worker(
+    give: Give,
+):
+    personal = PersonalChannelConfig(enabled=True, single_connection=True)
+    async with LocalWorker(config(personal=personal)).open() as worker:
+        give(Claims("42", b"", 0))
+        first: Caller = await entered(worker)
+        worker.store.control.is_up = False
+        second: Caller = await entered(worker)
+        assert await first.closed() == (3504, "connection limit")
+        worker.store.control.is_up = True
+        third = await entered(worker)
+        assert await second.closed() == (3504, "connection limit")
+        assert "error" in await ask(third, "history", channel="nowhere:a", limit=1)
+        assert not third.wire.ended.is_set()
