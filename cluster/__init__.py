@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cluster.application import ApplicationDisconnect as ApplicationDisconnect
     from cluster.application import ApplicationError as ApplicationError
     from cluster.application import ApplicationSession as ApplicationSession
+    from cluster.application import ChannelMember as ChannelMember
     from cluster.application import ConnectAnswer as ConnectAnswer
     from cluster.application import Connecting as Connecting
     from cluster.application import Disconnecting as Disconnecting
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from cluster.application import SubscribeAnswer as SubscribeAnswer
     from cluster.application import Subscribing as Subscribing
     from cluster.errors import ClientError as ClientError
+    from cluster.presence import PresenceStats as PresenceStats
     from cluster.protocol import Position as Position
     from cluster.sessions import SessionConflict as SessionConflict
     from cluster.sessions import SessionGone as SessionGone
@@ -38,14 +40,15 @@ _EXPORTED: Final = {
     **dict.fromkeys(
         (
             "Application", "ApplicationClient", "ApplicationDisconnect", "ApplicationError",
-            "ApplicationSession", "ConnectAnswer", "Connecting", "Disconnecting", "PublishAnswer",
-            "Publishing", "RefreshAnswer", "Refreshing", "StreamHistory", "StreamPublication",
+            "ApplicationSession", "ChannelMember", "ConnectAnswer", "Connecting", "Disconnecting",
+            "PublishAnswer", "Publishing", "RefreshAnswer", "Refreshing", "StreamHistory", "StreamPublication",
             "SubRefreshing", "SubscribeAnswer", "Subscribing",
         ),
         "cluster.application",
     ),
     "ClientError": "cluster.errors",
     "Position": "cluster.protocol",
+    "PresenceStats": "cluster.presence",
     "SessionConflict": "cluster.sessions",
     "SessionGone": "cluster.sessions",
 }  # fmt: skip

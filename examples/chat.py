@@ -1,4 +1,4 @@
-"""A chat with rooms: history, a web page, and names that the server checks.
+"""A chat with rooms: history, who is there, a web page, and names that the server checks.
 
 Start it, and open http://127.0.0.1:8000/app/ in two windows:
 
@@ -7,6 +7,7 @@ Start it, and open http://127.0.0.1:8000/app/ in two windows:
 - A client connects with `{"name": "Ann"}` as its data; the name becomes its user.
 - Rooms are the channels `room-…`. Each keeps its last messages (in the development configuration for five
   minutes), and a client that comes back gets what it has missed.
+- Who is in a room is its presence; joins and leaves tell the page when to ask again.
 - A message is at most 500 characters; the server adds its time.
 """
 
@@ -66,6 +67,14 @@ async def recent(client: cluster.ApplicationClient, room: str) -> list[dict[str,
     return [
         {"user": one.info["user"], **one.data} for one in reversed(kept.publications) if one.info
     ]
+
+
+@app.rpc("people")
+async def people(client: cluster.ApplicationClient, room: str) -> dict[str, list[str]]:
+    """The names of those who are in a room."""
+    if room not in client.channels:
+        raise cluster.ApplicationError(NAME_NEEDED, "enter the room first")
+    return {"people": sorted({one.user for one in await app.presence(room)})}
 
 
 async def page(request: web.Request) -> web.FileResponse:

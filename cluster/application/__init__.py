@@ -19,6 +19,7 @@ from cluster.application.declaration import Application
 from cluster.application.handler_values import (
     ApplicationDisconnect,
     ApplicationError,
+    ChannelMember,
     ConnectAnswer,
     Connecting,
     Disconnecting,
@@ -40,6 +41,7 @@ __all__ = [
     "ApplicationDisconnect",
     "ApplicationError",
     "ApplicationSession",
+    "ChannelMember",
     "ConnectAnswer",
     "Connecting",
     "Disconnecting",

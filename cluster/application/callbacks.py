@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable
-from typing import Any, Final, TypedDict
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
+from typing import Any, Final, Protocol, TypedDict
 
 import msgspec
 import orjson
@@ -27,6 +27,7 @@ from cluster.application.handler_answers import (
 )
 from cluster.application.handler_calls import HandlerCalls
 from cluster.application.handler_values import (
+    ChannelMember,
     ConnectAnswer,
     Connecting,
     Disconnecting,
@@ -37,6 +38,7 @@ from cluster.application.handler_values import (
     StreamPublication,
     SubRefreshing,
     Subscribing,
+    channel_member,
     decoded,
 )
 from cluster.application.session_changes import SessionChanges
@@ -56,6 +58,7 @@ from cluster.errors import (
     StoreError,
 )
 from cluster.metrics.counters import Counters
+from cluster.presence import PresenceStats
 from cluster.protocol import (
     ConnectRequest,
     Position,
@@ -75,12 +78,21 @@ class _Body(TypedDict, total=False):
 _BODY: Final[json_text.JsonDecoder[dict[str, Any]]] = json_text.JsonDecoder(_Body)
 
 
+class PresenceReader(Protocol):
+    """Reads who is in a channel; see `cluster.node.presence`."""
+
+    async def entries(self, channel: str) -> Mapping[str, bytes]: ...
+
+    async def numbers(self, channel: str) -> PresenceStats: ...
+
+
 class ApplicationCallbacks:
     """An application in one worker.
 
     Args:
         history_policy: of a channel; raises `ClientError`.
         publish: publishes a body; see `Commands.publish_from_server`.
+        presence: reads who is in a channel; raises `ClientError`.
 
     Attributes:
         clients: the worker's clients, connected or not; set by the server.
@@ -99,6 +111,7 @@ class ApplicationCallbacks:
         broker: Broker,
         history_policy: Callable[[str], HistoryPolicy],
         publish: Callable[[str, bytes], Awaitable[Position]],
+        presence: PresenceReader,
     ) -> None:
         self.clients: Iterable[HandledClient] = ()
         self.header_names = application.header_names
@@ -115,6 +128,7 @@ class ApplicationCallbacks:
         self._timeout_seconds = config.broker.timeout
         self._history_policy = history_policy
         self._publish = publish
+        self._presence = presence
         self._turns: dict[object, asyncio.Future[None]] = {}
         self.handles_connecting = "connecting" in self._handlers
         self.handles_refreshing = "refreshing" in self._handlers
@@ -387,6 +401,12 @@ class ApplicationCallbacks:
         return StreamHistory(
             [_publication(one) for one in read.publications], read.top.offset, read.top.epoch
         )
+
+    async def presence(self, channel: str) -> list[ChannelMember]:
+        return [channel_member(info) for info in (await self._presence.entries(channel)).values()]
+
+    async def presence_stats(self, channel: str) -> PresenceStats:
+        return await self._presence.numbers(channel)
 
     def connected(self) -> list[ApplicationClient]:
         return [

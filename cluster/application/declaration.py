@@ -16,6 +16,7 @@ from cluster.application.client_handles import ApplicationClient
 from cluster.application.handler_calls import Handler
 from cluster.application.handler_values import (
     ApplicationDisconnect,
+    ChannelMember,
     ConnectAnswer,
     Connecting,
     Disconnecting,
@@ -29,6 +30,7 @@ from cluster.application.handler_values import (
     Subscribing,
 )
 from cluster.errors import ClientError, Disconnect
+from cluster.presence import PresenceStats
 from cluster.protocol import Position
 
 A = TypeVar("A")
@@ -79,6 +81,12 @@ class WorkerOperations(Protocol):
         self, channel: str, *, limit: int, since: Position | None, reverse: bool
     ) -> StreamHistory:
         """Read a channel's stream."""
+
+    async def presence(self, channel: str) -> list[ChannelMember]:
+        """Read who is in a channel."""
+
+    async def presence_stats(self, channel: str) -> PresenceStats:
+        """Read how many are in a channel."""
 
     def connected(self) -> list[ApplicationClient]:
         """The clients of this worker."""
@@ -259,6 +267,19 @@ class Application:
                 epoch, 100 when the store is unavailable.
         """
         return await self._worker.history(channel, limit=limit, since=since, reverse=reverse)
+
+    async def presence(self, channel: str) -> list[ChannelMember]:
+        """Who is in a channel now, at whichever worker.
+
+        Raises:
+            ClientError: 102 for an unknown namespace, 106 for more members than 16 MiB hold, 108 without
+                presence, 100 when the store is unavailable.
+        """
+        return await self._worker.presence(channel)
+
+    async def presence_stats(self, channel: str) -> PresenceStats:
+        """How many connections and users are in a channel, however many; raises as `presence` does."""
+        return await self._worker.presence_stats(channel)
 
     def clients(self, *, user: str | None = None) -> list[ApplicationClient]:
         """The clients that are connected to this worker; only those of `user` if it is given."""

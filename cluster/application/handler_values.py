@@ -9,10 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, TypedDict
 
+import msgspec
 import orjson
 
+from cluster import json_text
 from cluster.auth import ChannelOverride, ServerSubscription
 from cluster.errors import BAD_REQUEST, ClientError, Disconnect
 
@@ -262,6 +264,41 @@ class PublishAnswer:
 
 
 # --- what the stream of a channel has -----------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMember:
+    """One connection that is subscribed to a channel.
+
+    Attributes:
+        client: its id.
+        info: of the connection, `conn_info`; None without it.
+        channel_info: of the subscription, `chan_info`; None without it.
+    """
+
+    user: str
+    client: str
+    info: Any
+    channel_info: Any
+
+
+class _ClientInfo(TypedDict, total=False):
+    user: str
+    client: str
+    conn_info: msgspec.Raw
+    chan_info: msgspec.Raw
+
+
+_CLIENT_INFO: Final[json_text.JsonDecoder[dict[str, Any]]] = json_text.JsonDecoder(
+    _ClientInfo, replaces_surrogates=True
+)
+
+
+def channel_member(text: bytes) -> ChannelMember:
+    """Read a ClientInfo, as presence keeps it."""
+    found = _CLIENT_INFO.decode(text)
+    info, channel_info = (bytes(found.get(name, b"")) for name in ("conn_info", "chan_info"))
+    return ChannelMember(found["user"], found["client"], decoded(info), decoded(channel_info))
 
 
 @dataclass(frozen=True, slots=True)

@@ -192,12 +192,9 @@ class Node:
             counters,
             SubscriptionTokens(self.authenticator),
         )
-        self.commands = Commands(
-            config, permissions, self.channels.broker, self.reads, counters, rpc_handlers or {}
-        )
-        self.server_reads = ServerReads(
-            config, permissions, self.channels.broker, self.reads, counters
-        )
+        broker, reads = self.channels.broker, self.reads
+        self.commands = Commands(config, permissions, broker, reads, counters, rpc_handlers or {})
+        self.server_reads = ServerReads(config, permissions, broker, reads, counters)
         self.application = self._callbacks_of(application)
         #: Set by the server API, which has the control channel: tells all workers of a connection.
         self.tell_of: Callable[[Client], Coroutine[Any, Any, None]] | None = None
@@ -213,6 +210,7 @@ class Node:
             broker=self.channels.broker,
             history_policy=self.permissions.history,
             publish=self.commands.publish_from_server,
+            presence=self.presence,
         )
         self.commands.application = self.subscriptions.application = callbacks
         self.refreshes.application = callbacks

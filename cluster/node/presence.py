@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Mapping
 from typing import Any, Final, TypeVar
 
 import orjson
@@ -16,7 +16,7 @@ from cluster.node.commands import store_failed
 from cluster.node.members import Members
 from cluster.node.permissions import ChannelPermissions, Operation
 from cluster.node.reads import StreamReads
-from cluster.presence import PresenceMode, PresenceStore, PresenceTooLarge
+from cluster.presence import PresenceMode, PresenceStats, PresenceStore, PresenceTooLarge
 
 T = TypeVar("T")
 
@@ -61,7 +61,8 @@ class Presence:
         """
         mode = self._allowed(connection, channel)
         async with self._reads.turn(reader):
-            return await self._read(channel, mode, self._config.client.queue_max_size // 2)
+            most = self._config.client.queue_max_size // 2
+            return _result(await self._read(channel, mode, most))
 
     async def stats_for(self, connection: Connection, channel: str) -> dict[str, int]:
         """Answer a client's `presence_stats`; raises as `read_for` does."""
@@ -74,16 +75,24 @@ class Presence:
         Raises:
             ClientError: as `read_for` does, but for 103; 106 above `API_MAX_BYTES`.
         """
+        return _result(await self.entries(channel))
+
+    async def entries(self, channel: str) -> Mapping[str, bytes]:
+        """The ClientInfo of each member by client id, as JSON text; raises as `read` does."""
         mode = self._mode(channel)
         async with self._reads.turn(self):
             return await self._read(channel, mode, API_MAX_BYTES)
 
     async def stats(self, channel: str) -> dict[str, int]:
         """The numbers of a channel for the server API; raises as `read` does."""
+        found = await self.numbers(channel)
+        return {"num_clients": found.clients, "num_users": found.users}
+
+    async def numbers(self, channel: str) -> PresenceStats:
+        """The numbers of a channel; raises as `read` does."""
         mode = self._mode(channel)
         store, members = self._parts()
-        found = await self._answer(store.stats(channel, mode, sweeps=members.may_sweep))
-        return {"num_clients": found.clients, "num_users": found.users}
+        return await self._answer(store.stats(channel, mode, sweeps=members.may_sweep))
 
     def _allowed(self, connection: Connection, channel: str) -> PresenceMode:
         """Allow a client to read the presence of a channel."""
@@ -104,14 +113,13 @@ class Presence:
         self._members.send_changes()
         return self._store, self._members
 
-    async def _read(self, channel: str, mode: PresenceMode, max_bytes: int) -> dict[str, Any]:
+    async def _read(self, channel: str, mode: PresenceMode, max_bytes: int) -> Mapping[str, bytes]:
         store, members = self._parts()
         read = store.entries(channel, mode, max_bytes=max_bytes, sweeps=members.may_sweep)
         try:
-            found = await self._answer(read)
+            return await self._answer(read)
         except PresenceTooLarge:
             raise LIMIT_EXCEEDED.fresh() from None
-        return {"presence": {client: orjson.Fragment(info) for client, info in found.items()}}
 
     async def _answer(self, call: Awaitable[T]) -> T:
         try:
@@ -120,3 +128,7 @@ class Presence:
         except (StoreError, TimeoutError) as error:
             store_failed(self._counters, "presence_failed", error, kind="presence")
             raise INTERNAL.fresh() from None
+
+
+def _result(found: Mapping[str, bytes]) -> dict[str, Any]:
+    return {"presence": {client: orjson.Fragment(info) for client, info in found.items()}}

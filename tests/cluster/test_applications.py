@@ -284,6 +284,7 @@ async def example(folder: Path, name: str) -> Cluster:
         config={
             "app": {"target": f"examples.{name}:app"},
             "client": {"allowed_origins": ["http://127.0.0.1:*"]},
+            "channel": {"without_namespace": {"presence": True, "join_leave": True}},
         },
     )
 
@@ -306,6 +307,8 @@ async def test_the_chat_keeps_history_and_checks_names_and_messages(tmp_path: Pa
         await until(lambda: heard == [("Ann", "hello")], WITHIN, "Ben hears Ann")
         recent = await ben.call("rpc", {"method": "recent", "data": "room-main"})
         assert [(one["user"], one["text"]) for one in recent["data"]] == [("Ann", "hello")]
+        people = await ben.call("rpc", {"method": "people", "data": "room-main"})
+        assert people["data"] == {"people": ["Ann", "Ben"]}
         with pytest.raises(ReplyError, match="401 write 1 to 500 letters"):
             await ann.publish("room-main", "x" * 501)
         with pytest.raises(ReplyError, match="103"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 from tests.console.browser import chromium, needs_browser, visit
@@ -17,6 +18,7 @@ def example(folder: Path, name: str) -> Cluster:
         config={
             "app": {"target": f"examples.{name}:app"},
             "client": {"allowed_origins": ["http://127.0.0.1:*"]},
+            "channel": {"without_namespace": {"presence": True, "join_leave": True}},
         },
     )
 
@@ -30,6 +32,9 @@ async def test_two_people_chat_and_a_third_sees_what_was_said_before(tmp_path: P
                 await one.page.fill("#name", name)
                 await one.page.click("#enter button")
                 await one.shows("#status", f"in the room as {name}", WITHIN)
+            # Ann sees that Ben has come after her.
+            for one in (ann, ben):
+                await one.shows("#people", "Ann, Ben", WITHIN)
             await ann.page.fill("#text", "hello <b>Ben</b>")
             await ann.page.click("#write button")
             for one in (ann, ben):
@@ -38,7 +43,10 @@ async def test_two_people_chat_and_a_third_sees_what_was_said_before(tmp_path: P
                 await late.page.fill("#name", "Kim")
                 await late.page.click("#enter button")
                 await late.shows("#messages li", "Ann: hello <b>Ben</b>", WITHIN)
+                await ann.shows("#people", "Ann, Ben, Kim", WITHIN)
                 assert late.problems == []
+            left = ann.page.locator("#people", has_text=re.compile("^Ann, Ben$"))
+            await left.wait_for(timeout=WITHIN * 1000)
             # Its worker is replaced: it comes back, and nothing is shown twice.
             await cluster.roll()
             await ben.shows("#status", "in the room as Ben", WITHIN)

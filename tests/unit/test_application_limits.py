@@ -227,6 +227,42 @@ async def test_a_channel_without_history_says_so():
             await app.history("a")
 
 
+async def test_presence_is_read_from_anywhere():
+    app = cluster.Application()
+
+    @app.connecting
+    def connecting(event: cluster.Connecting) -> cluster.ConnectAnswer:
+        return cluster.ConnectAnswer(user=event.data["name"], info={"from": "app"})
+
+    options = ChannelOptions(presence=True)
+    async with LocalWorker(configured(options=options), application=app).open() as worker:
+        assert await app.presence("a") == []
+        assert await app.presence_stats("a") == cluster.PresenceStats(0, 0)
+        for name in ("ann", "ann", "bob"):
+            caller = await entered(worker, data={"name": name})
+            await ask(caller, "subscribe", channel="a")
+        found = await app.presence("a")
+        assert sorted(one.user for one in found) == ["ann", "ann", "bob"]
+        assert {one.client for one in found} == {one.id for one in app.clients()}
+        assert {(str(one.info), one.channel_info) for one in found} == {("{'from': 'app'}", None)}
+        assert await app.presence_stats("a") == cluster.PresenceStats(3, 2)
+        with pytest.raises(ClientError, match="102"):
+            await app.presence("no:such")
+        worker.store.is_up = False
+        for read in (app.presence, app.presence_stats):
+            with pytest.raises(ClientError, match="100"):
+                await read("a")
+        worker.store.is_up = True
+
+
+async def test_a_channel_without_presence_says_so():
+    app = cluster.Application()
+    async with LocalWorker(configured(options=ChannelOptions()), application=app).open():
+        for read in (app.presence, app.presence_stats):
+            with pytest.raises(ClientError, match="108"):
+                await read("a")
+
+
 # --- app.http ------------------------------------------------------------------------------------
 
 

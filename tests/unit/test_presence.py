@@ -305,6 +305,7 @@ async def test_after_a_refresh_presence_has_the_new_info_and_the_leave_too():
         assert (await members(bob, "pushed:a"))[one] == known
         stats = (await ask(bob, "presence_stats", channel="pushed:a"))["presence_stats"]
         assert stats == {"num_clients": 2, "num_users": 2}
+        assert ann.wire.transport is not None
         ann.wire.transport.abort()
         await bob.until(lambda: ("leave", one) in events(bob))
         [left] = [
