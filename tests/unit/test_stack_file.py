@@ -14,8 +14,9 @@ from cluster.durations import seconds_of
 from tests.architecture.tree import ROOT
 
 DOCKER = ROOT / "docker"
-#: They write a volume, of which each machine of a swarm would have its own: docker/deploy-stack.sh does it.
-ONLY_COMPOSE = {"nginx-config", "monitoring-config", "valkey-volume"}
+#: Three write a volume, of which each machine of a swarm would have its own: docker/deploy-stack.sh does it. Grafana reads
+#: its dashboards from the checkout: docs/how-to/swarm.md says what to do.
+ONLY_COMPOSE = {"nginx-config", "monitoring-config", "valkey-volume", "grafana"}
 #: What both files say, word for word.
 SAME = ("image", "environment", "healthcheck", "stop_grace_period", "ulimits", "read_only", "cap_drop", "logging")  # fmt: skip
 
