@@ -171,6 +171,33 @@ async def test_a_swarm_is_scaled_and_updated_and_loses_nothing(swarm: Swarm):
     assert labels == ["yes", "yes"]
 
 
+async def test_a_swarm_takes_an_update_back_whose_image_is_never_ready(swarm: Swarm):
+    before = await swarm.containers("app")
+    assert len(before) == 2
+    image = await asyncio.to_thread(
+        derived_image,
+        "ws-cluster:test-swarm-broken",
+        'ENTRYPOINT ["sleep", "1000"]',
+        "CMD []",
+        # That of the image allows a minute.
+        "HEALTHCHECK --interval=2s --timeout=3s --start-period=4s --retries=2"
+        ' CMD ["ws-cluster-healthcheck"]',
+    )
+    async with crowd_at(swarm) as crowd:
+        began = time.monotonic()
+        with pytest.raises(CommandFailed, match=r"update has failed: .*_app \(rollback_completed"):
+            await swarm.deploy(WS_CLUSTER_IMAGE=image)
+        print(f"taken back after {time.monotonic() - began:.0f} s")
+        await assert_nothing_lost(crowd, 60)
+        assert set(crowd.codes()) <= {3011}
+    after = await swarm.containers("app")
+    assert {one["Id"] for one in after} == {one["Id"] for one in before}
+    # They have the same image, and one at a time of each.
+    for service in ("tracker", "dead-mans-switch"):
+        [container] = await swarm.containers(service)
+        assert container["Image"] == before[0]["Image"], service
+
+
 async def are_scraped(swarm: Swarm, replicas: int) -> None:
     async def are_up() -> bool:
         up = await swarm.targets()

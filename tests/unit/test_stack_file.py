@@ -103,6 +103,13 @@ def test_a_replica_is_replaced_when_a_new_one_is_healthy_and_an_update_that_fail
     assert app["deploy"]["resources"]["limits"] == compose["limits"]
 
 
+def test_no_service_stays_with_an_image_that_does_not_run():
+    # Without it Swarm pauses the update, and the service is away.
+    for name, service in STACK["services"].items():
+        update = service["deploy"].get("update_config", {})
+        assert update.get("failure_action") == "rollback", name
+
+
 def test_only_nginx_is_reached_from_other_machines():
     ports = {name: one["ports"] for name, one in STACK["services"].items() if "ports" in one}
     assert list(ports) == ["nginx"]
