@@ -29,7 +29,11 @@ help: ## Show this list
 	@echo "  PYTHON=python3.12   the interpreter the environment is made with"
 	@echo "  CONFIG=my.toml      the configuration of make run, instead of the one for development"
 	@echo "  ENGINE=own          make test-compose starts an engine of its own, even where yours answers"
+	@echo "  ENGINE=if-permitted  make test-compose says that it is skipped where none may be started"
 	@echo "  ARGS='-k recover'   passed to ws-cluster, pytest or the benchmarks"
+
+.PHONY: install
+install: $(stamps)/test $(stamps)/package ## Install what the checks and the tests need
 
 .PHONY: run
 run: $(stamps)/package ## Start a cluster in the foreground; Ctrl-C drains and stops it
@@ -103,10 +107,17 @@ drill-production: test-system $(stamps)/loadtest $(stamps)/package ## Every aler
 soak: test-system $(stamps)/loadtest $(stamps)/package ## Twenty real minutes of load in which nothing may fire
 	@exec $(bin)/ws-cluster soak --profile production $(ARGS)
 
+# ENGINE=own and ENGINE=if-permitted.
+engine = $(bin)/python -m tests.compose.stand_in \
+	$(if $(filter own,$(ENGINE)),--always) $(if $(filter if-permitted,$(ENGINE)),--if-permitted) --
+
 .PHONY: test-compose
 test-compose: $(stamps)/test ## The stories of docker/compose.yml on your Docker engine, or on one of its own
-	@exec $(bin)/python -m tests.compose.stand_in $(if $(filter own,$(ENGINE)),--always) -- \
-		$(bin)/python -m pytest -m full -n 0 -rs tests/compose $(ARGS)
+	@exec $(engine) $(bin)/python scripts/run_tests.py --stories -- $(ARGS)
+
+.PHONY: compose-images
+compose-images: $(stamps)/test ## Pull or make the images that make test-compose needs
+	@exec $(engine) true
 
 .PHONY: lock
 lock: ## Write requirements/*.txt again (ARGS=--upgrade for newer versions)

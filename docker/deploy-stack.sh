@@ -59,12 +59,13 @@ deadline=$((SECONDS + wait_seconds))
 sleep 3
 while :; do
     waiting=
+    failed=()
     for service in $(docker stack services --format '{{.Name}}' "$stack"); do
         state=$(update_of "$service")
         case "$state" in
             rollback_completed* | rollback_paused* | paused*)
-                docker service ps --no-trunc --format '{{.Name}} {{.CurrentState}} {{.Error}}' "$service" | head -n 5 >&2
-                fail "the update of $service has failed ($state)" ;;
+                failed+=("$service ($state)")
+                [[ $state == rollback_completed* ]] || continue ;;
         esac
         read -r running wanted < <(docker service ls --filter "name=$service" --format '{{.Name}} {{.Replicas}}' |
             sed -n "s|^$service \([0-9]*\)/\([0-9]*\).*|\1 \2|p")
@@ -81,4 +82,9 @@ while :; do
     fi
     sleep 2
 done
+# Only now, when Swarm has ended with every service.
+for service in "${failed[@]}"; do
+    docker service ps --no-trunc --format '{{.Name}} {{.CurrentState}} {{.Error}}' "${service%% *}" | head -n 5 >&2
+done
+((${#failed[@]} == 0)) || fail "the update has failed: ${failed[*]}"
 echo "all services of $stack run"

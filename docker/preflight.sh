@@ -61,6 +61,18 @@ check_secrets() {
     done < <(sed -n 's|^ *[a-z_]*: {file: secrets/\([a-z_]*\)}$|\1|p' "$here/compose.yml")
 }
 
+check_password() { # of Valkey, which keeps the one that it was started with
+    local password=$here/secrets/valkey_password said
+    [ -s "$password" ] && is_running valkey || return 0
+    said=$(docker compose -f "$here/compose.yml" exec -T valkey \
+        sh -c 'REDISCLI_AUTH=$(cat) exec valkey-cli ping' <"$password" 2>&1)
+    case "$said" in
+        *WRONGPASS* | *NOAUTH* | *"invalid username-password"*)
+            problem "docker/secrets/valkey_password is not what the running Valkey was started with:\
+ write that back, or end the stack first (docker compose down)" ;;
+    esac
+}
+
 check_certificate() { # of docker/tls.yml, if its files are there
     local certificate=$here/secrets/tls_certificate key=$here/secrets/tls_key said
     if [ -e "$certificate" ] && [ -e "$key" ]; then
@@ -78,13 +90,14 @@ check_port() { # NAME DEFAULT WHAT
     port=${port##*:}
     if [[ ! $port =~ ^[0-9]+$ ]] || ((port < 1 || port > 65535)); then
         problem "$1 is $port; give a port from 1 to 65535"
-    elif (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && ! is_running; then
+    elif (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && ! is_running nginx; then
         problem "port $port is taken, which $3 needs: end what listens there, or set $1 to another one"
     fi
 }
 
-# Whether the taken ports are those of this stack.
-is_running() { [ -n "$(docker compose -f "$here/compose.yml" ps --quiet nginx 2>/dev/null)" ]; }
+is_running() { # SERVICE: of this stack
+    [ -n "$(docker compose -f "$here/compose.yml" ps --quiet "$1" 2>/dev/null)" ]
+}
 
 check_files() {
     local wanted hard
@@ -97,11 +110,13 @@ check_files() {
 
 check_engine
 check_secrets
+check_password
 check_certificate
 check_port HTTP_PORT 80 nginx
 [ ! -e "$here/secrets/tls_certificate" ] || check_port HTTPS_PORT 443 "nginx for https"
 check_port PROMETHEUS_PORT 9090 Prometheus
 check_port ALERTMANAGER_PORT 9093 Alertmanager
+check_port GRAFANA_PORT 3000 Grafana
 check_port RECEIVER_PORT 9099 "the stand-in for Slack and PagerDuty"
 check_files
 if ((problems)); then

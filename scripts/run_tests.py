@@ -1,4 +1,4 @@
-"""Run the tests as `make test` does: those that may run side by side, then those that measure time.
+"""Run the tests as `make test` does: those that may run side by side, then those that measure time; or the stories.
 
 Rules
 - Every session of pytest runs, also after an earlier one failed.
@@ -44,6 +44,11 @@ def sessions(jobs: str) -> list[list[str]]:
     # tests/harness/grouping.py says which tests share a process.
     beside = ["--numprocesses", jobs, "--dist", "loadscope", "--no-loadscope-reorder"]
     return [[*beside, "-m", "not full and not alone"], ["-m", "alone and not full"]]
+
+
+def stories() -> list[list[str]]:
+    """The arguments of the session of `make test-compose`: one stack serves all its tests."""
+    return [["--numprocesses", "0", "-m", "full", "-r", "s", "tests/compose"]]
 
 
 def pytest(arguments: Sequence[str]) -> int:
@@ -96,9 +101,11 @@ def run_with_second_chance(planned: Sequence[Sequence[str]]) -> int:
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Run the tests as `make test` does.")
     parser.add_argument("--jobs", default="3", help="processes that run tests side by side")
+    parser.add_argument("--stories", action="store_true", help="run those of the containers")
     parser.add_argument("arguments", nargs="*", help="handed to pytest, after --")
     given = parser.parse_args(words)
-    planned = [[*session, *given.arguments] for session in sessions(given.jobs)]
+    chosen = stories() if given.stories else sessions(given.jobs)
+    planned = [[*session, *given.arguments] for session in chosen]
     if os.environ.get("RERUN_FAILED") == "true":
         return run_with_second_chance(planned)
     return worst([pytest(arguments) for arguments in planned])

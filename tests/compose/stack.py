@@ -9,6 +9,7 @@ import asyncio
 import json
 import os
 import re
+import shutil
 import subprocess
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -23,6 +24,15 @@ from tests.harness.processes import free_ports
 COMPOSE = REPOSITORY / "docker" / "compose.yml"
 STORY = Path(__file__).with_name("story.yml")
 UP_WITHIN = 180.0
+
+
+def copied(folder: Path) -> Path:
+    """Copy docker/ into a folder, without the operator's keys, certificate and variables; returns the copy.
+
+    The stories write keys and certificates, and must neither use nor replace those of a checkout.
+    """
+    without = shutil.ignore_patterns("secrets", "generated", ".env")
+    return Path(shutil.copytree(COMPOSE.parent, folder / "docker", ignore=without))
 
 
 class CommandFailed(Exception):
@@ -83,6 +93,17 @@ def missing() -> str:
     return ""
 
 
+def _is_well(container: dict[str, Any]) -> bool:
+    """Whether a container, as `docker compose ps` shows it, is healthy, or has done what it was to do."""
+    if container["State"] == "running":
+        return container["Health"] in {"", "healthy"}
+    return (
+        container["State"] == "exited"
+        and container["ExitCode"] == 0
+        and container["Service"] != "app"
+    )
+
+
 def _run(command: list[str], env: dict[str, str]) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command, env=env, capture_output=True, text=True, check=False, timeout=400
@@ -93,11 +114,14 @@ class Stack:
     """One project of Compose; every command is awaited in a thread of its own.
 
     Args:
-        drill_target: docker/drill.toml for the time that passes faster.
+        folder: a copy of docker/, with keys.
+        drill_target: its drill.toml, for the time that passes faster.
     """
 
-    def __init__(self, drill_target: Path) -> None:
-        self._files = [COMPOSE, STORY]
+    def __init__(self, folder: Path, drill_target: Path) -> None:
+        self.folder = folder
+        self._services: set[str] = set()
+        self._files = [folder / COMPOSE.name, STORY]
         self.port = free_ports(6)
         self.prometheus_port = self.port + 1
         self.https_port = self.port + 4
@@ -136,6 +160,19 @@ class Stack:
         await self.compose(
             *("up", "--detach", "--wait", "--scale", f"app={replicas}"), within=UP_WITHIN
         )
+        self._services = {one["Service"] for one in await self._listed()}
+
+    async def ready(self, replicas: int) -> None:
+        """The stack as a story finds it; what the one before has left otherwise is brought back."""
+        own = [one for one in await self._listed() if one["Service"] in self._services]
+        replicas_there = [one["Service"] for one in own].count("app")
+        all_there = bool(own) and {one["Service"] for one in own} == self._services
+        if not all_there or replicas_there != replicas or not all(map(_is_well, own)):
+            await self.up(replicas)
+
+    async def _listed(self) -> list[dict[str, Any]]:
+        said = await self.compose("ps", "--all", "--format", "json")
+        return [json.loads(line) for line in said.splitlines()]
 
     async def roll(self, image: str, wait_seconds: int = 180) -> subprocess.CompletedProcess[str]:
         """Run docker/roll.sh to an image, which later commands use too if it has worked."""
@@ -156,7 +193,7 @@ class Stack:
             "COMPOSE_FILE": ":".join(map(str, self._files)),
             "COMPOSE_PROJECT_NAME": self._project,
         }
-        command = [str(COMPOSE.with_name(name)), *arguments]
+        command = [str(self.folder / name), *arguments]
         return await asyncio.to_thread(
             _run, command, {**os.environ, **self._env, **own, **(env or {})}
         )
@@ -169,6 +206,7 @@ class Stack:
             yield
         finally:
             del self._files[-len(files) :]
+            self._services = set()
 
     async def down(self) -> None:
         """End everything, volumes included."""

@@ -18,7 +18,7 @@ LOAD = ("--profile", "load")
 
 
 async def test_locust_runs_the_mixed_scenario_and_loses_nothing(stack: Stack):
-    await stack.up(2)
+    await stack.ready(2)
     await stack.compose(*LOAD, "up", "--detach", "load-worker")
     try:
         # Its exit code says whether the limits of the ledger were met: LOAD_EXPECT.
@@ -34,7 +34,7 @@ async def test_locust_runs_the_mixed_scenario_and_loses_nothing(stack: Stack):
 
 
 async def test_the_web_page_of_locust_is_there(stack: Stack):
-    await stack.up(2)
+    await stack.ready(2)
     await stack.compose(*LOAD, "up", "--detach", "load-master", "load-worker")
     try:
 
@@ -60,7 +60,7 @@ async def test_the_web_page_of_locust_is_there(stack: Stack):
 
 
 async def test_drills_break_the_containers_and_mend_them(stack: Stack):
-    await stack.up(2)
+    await stack.ready(2)
     words = ("drill", "--target", "/etc/ws-cluster/drill.toml", "--yes", "--report", "/report")
     said = await stack.compose(
         *("--profile", "drill", "run", "--rm", "--no-TTY", "drill"),

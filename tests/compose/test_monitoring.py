@@ -27,7 +27,7 @@ async def asked(stack: Stack, expr: str) -> list[dict[str, Any]]:
 
 
 async def test_every_exporter_is_up_and_its_panels_have_data(stack: Stack):
-    await stack.up(2)
+    await stack.ready(2)
 
     async def are_up() -> bool:
         return {
@@ -59,7 +59,7 @@ async def test_every_exporter_is_up_and_its_panels_have_data(stack: Stack):
 
 
 async def test_the_incident_tracker_records_what_fires(stack: Stack):
-    await stack.up(2)
+    await stack.ready(2)
     await stack.compose("stop", "node-exporter")
 
     async def is_recorded() -> bool:

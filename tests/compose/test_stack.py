@@ -14,7 +14,6 @@ import aiohttp
 import pytest
 
 from tests.compose.stack import CommandFailed, Stack, derived_image, docker
-from tests.harness.cluster import REPOSITORY
 from tests.harness.crowd import Crowd, Size
 from tests.harness.under_load import FULL, assert_nothing_lost
 from tests.harness.waiting import until_async
@@ -87,7 +86,7 @@ async def scaled(stack: Stack, replicas: int, *crowds: Crowd) -> None:
 
 
 async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack):
-    await stack.up(2)
+    await stack.ready(2)
     async with crowd_at(stack, "third") as crowd:
         [victim, _] = await stack.containers("app")
         await stack.kill(victim["Id"])
@@ -95,11 +94,10 @@ async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack)
         await stack.compose("restart", "valkey")
         await crowd.traffic(60)
         await assert_nothing_lost(crowd, 60)
-    await stack.up(2)
 
 
 async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
-    await stack.up(2)
+    await stack.ready(2)
     image = await asyncio.to_thread(
         derived_image,
         "ws-cluster:test-next",
@@ -128,13 +126,13 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
 
 
 async def test_a_roll_to_an_image_that_is_never_healthy_is_taken_back(stack: Stack):
-    await stack.up(2)
+    await stack.ready(2)
     before = {one["Id"] for one in await stack.containers("app")}
     image = await asyncio.to_thread(
         derived_image, "ws-cluster:test-broken", 'ENTRYPOINT ["sleep", "1000"]', "CMD []"
     )
     async with crowd_at(stack, "fifth") as crowd:
-        done = await stack.roll(image, wait_seconds=20)
+        done = await stack.roll(image, wait_seconds=10)
         assert done.returncode == 1
         assert "they are removed, and the old ones stay" in done.stderr
         await assert_nothing_lost(crowd, 60)
@@ -143,9 +141,8 @@ async def test_a_roll_to_an_image_that_is_never_healthy_is_taken_back(stack: Sta
 
 
 async def test_no_secret_is_in_an_environment_or_a_list_of_processes(stack: Stack):
-    await stack.up(2)
-    folder = REPOSITORY / "docker" / "secrets"
-    secrets = [path.read_text().strip() for path in folder.iterdir()]
+    await stack.ready(2)
+    secrets = [path.read_text().strip() for path in (stack.folder / "secrets").iterdir()]
     for service in ("app", "valkey", "nginx"):
         for container in await stack.containers(service):
             shown = json.dumps(container["Config"]) + json.dumps(container["Args"])
@@ -154,7 +151,7 @@ async def test_no_secret_is_in_an_environment_or_a_list_of_processes(stack: Stac
 
 
 async def test_a_replica_with_a_wrong_password_ends_and_says_so(stack: Stack, tmp_path: Path):
-    await stack.up(2)
+    await stack.ready(2)
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong\n")
     wrong.chmod(0o644)

@@ -7,14 +7,15 @@ import json
 import os
 import subprocess
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
-from tests.compose.stack import COMPOSE, STORY, CommandFailed, Stack, derived_image, docker
+from tests.compose.stack import STORY, CommandFailed, Stack, derived_image, docker
 from tests.compose.test_stack import SIZE
 from tests.harness.crowd import Crowd
 from tests.harness.processes import free_ports
@@ -30,19 +31,19 @@ MAY_BECOME_A_SWARM = "WS_CLUSTER_STAND_IN_ADDRESS"
 class Swarm:
     """One stack; every command is awaited in a thread of its own."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, docker_folder: Path, folder: Path) -> None:
         self.port = free_ports(1)
         self.name = f"ws-cluster-swarm-{os.getpid()}"
+        self._script = str(docker_folder / "deploy-stack.sh")
         self._more = folder / "story.yml"
         story = yaml.safe_load(STORY.read_text(encoding="utf-8"))["services"]["app"]
-        story["deploy"] = {"update_config": {"monitor": "5s", "delay": "0s"}}
+        story["deploy"] = {"update_config": {"monitor": "2s", "delay": "0s"}}
         self._more.write_text(yaml.safe_dump({"version": "3.9", "services": {"app": story}}))
         self._env = {**os.environ, "STACK_NAME": self.name, "HTTP_PORT": str(self.port)}
 
     async def deploy(self, **variables: str) -> str:
         """Run docker/deploy-stack.sh, which waits until all runs; returns what it printed."""
-        script = str(COMPOSE.with_name("deploy-stack.sh"))
-        command = [script, "--resolve-image", "never", "--compose-file", str(self._more)]
+        command = [self._script, "--resolve-image", "never", "--compose-file", str(self._more)]
         done = await asyncio.to_thread(
             subprocess.run,
             command,
@@ -58,9 +59,15 @@ class Swarm:
 
     async def scale(self, replicas: int) -> None:
         """Change the number of replicas; returns when they run."""
-        await asyncio.to_thread(
-            docker, "service", "scale", f"{self.name}_app={replicas}", within=180.0
-        )
+        service = f"{self.name}_app={replicas}"
+        await asyncio.to_thread(docker, "service", "scale", "--detach", service)
+
+        async def are_there() -> bool:
+            states = [one["State"] for one in await self.containers("app")]
+            healthy = [one["Health"]["Status"] == "healthy" for one in states]
+            return len(healthy) == replicas and all(healthy)
+
+        await until_async(are_there, 180, f"{replicas} replicas are healthy")
 
     async def containers(self, service: str) -> list[dict[str, Any]]:
         """The running containers of a service, as `docker inspect` shows them."""
@@ -102,38 +109,51 @@ class Swarm:
         await until_async(is_gone, 120, "nothing of the stack is left")
 
 
-@pytest.fixture
-async def swarm(stack: Stack, tmp_path: Path) -> AsyncIterator[Swarm]:
+@pytest.fixture(scope="module")
+def swarm(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Swarm]:
+    """A deployed stack of two replicas, on an engine that leaves the swarm in the end."""
     address = os.environ.get(MAY_BECOME_A_SWARM)
     is_one = docker("info", "--format", "{{.Swarm.ControlAvailable}}").strip() == "true"
     if not address:
         pytest.skip(
             "the engine is not the tests' own: it is not made a swarm, or a place of its data"
         )
-    # Compose's networks have their addresses and names from the same engine, which leaves the swarm in the end.
-    await stack.down()
+    # Compose's networks have their addresses and names from the same engine.
+    asyncio.run(stack.down())
     if not is_one:
         docker("swarm", "init", "--advertise-addr", address)
-    swarm = Swarm(tmp_path)
+    swarm = Swarm(stack.folder, tmp_path_factory.mktemp("swarm"))
     try:
         node = docker("info", "--format", "{{.Swarm.NodeID}}").strip()
         docker("node", "update", "--label-add", "ws-cluster.data=true", node)
+        began = time.monotonic()
+        assert "all services" in asyncio.run(swarm.deploy())
+        print(f"a stack of Swarm runs after {time.monotonic() - began:.0f} s")
         yield swarm
-        await swarm.remove()
+        asyncio.run(swarm.remove())
     finally:
         docker("swarm", "leave", "--force")
 
 
-async def test_a_swarm_is_deployed_scaled_and_updated_and_loses_nothing(swarm: Swarm):
-    began = time.monotonic()
-    assert "all services" in await swarm.deploy()
-    print(f"a stack of Swarm runs after {time.monotonic() - began:.0f} s")
-    image = await asyncio.to_thread(derived_image, "ws-cluster:test-swarm", "LABEL next=yes")
+@asynccontextmanager
+async def crowd_at(swarm: Swarm) -> AsyncIterator[Crowd]:
+    """Clients at the public port, which check what they receive; an error says what they saw."""
     crowd = Crowd(swarm.port, SIZE)
     try:
         await crowd.gather()
         crowd.begin_publishing()
         await crowd.traffic()
+        yield crowd
+    except BaseException as error:
+        error.add_note(crowd.summary())
+        raise
+    finally:
+        await crowd.close()
+
+
+async def test_a_swarm_is_scaled_and_updated_and_loses_nothing(swarm: Swarm):
+    image = await asyncio.to_thread(derived_image, "ws-cluster:test-swarm", "LABEL next=yes")
+    async with crowd_at(swarm) as crowd:
         await swarm.scale(3)
         await are_scraped(swarm, 3)
         await swarm.scale(2)
@@ -147,13 +167,35 @@ async def test_a_swarm_is_deployed_scaled_and_updated_and_loses_nothing(swarm: S
         assert set(crowd.codes()) <= {3001, 3011}
         assert max(crowd.moves(0.0)) <= 4
         await are_scraped(swarm, 2)
-    except BaseException as error:
-        error.add_note(crowd.summary())
-        raise
-    finally:
-        await crowd.close()
     labels = [one["Config"]["Labels"].get("next") for one in await swarm.containers("app")]
     assert labels == ["yes", "yes"]
+
+
+async def test_a_swarm_takes_an_update_back_whose_image_is_never_ready(swarm: Swarm):
+    before = await swarm.containers("app")
+    assert len(before) == 2
+    image = await asyncio.to_thread(
+        derived_image,
+        "ws-cluster:test-swarm-broken",
+        'ENTRYPOINT ["sleep", "1000"]',
+        "CMD []",
+        # That of the image allows a minute.
+        "HEALTHCHECK --interval=2s --timeout=3s --start-period=4s --retries=2"
+        ' CMD ["ws-cluster-healthcheck"]',
+    )
+    async with crowd_at(swarm) as crowd:
+        began = time.monotonic()
+        with pytest.raises(CommandFailed, match=r"update has failed: .*_app \(rollback_completed"):
+            await swarm.deploy(WS_CLUSTER_IMAGE=image)
+        print(f"taken back after {time.monotonic() - began:.0f} s")
+        await assert_nothing_lost(crowd, 60)
+        assert set(crowd.codes()) <= {3011}
+    after = await swarm.containers("app")
+    assert {one["Id"] for one in after} == {one["Id"] for one in before}
+    # They have the same image, and one at a time of each.
+    for service in ("tracker", "dead-mans-switch"):
+        [container] = await swarm.containers(service)
+        assert container["Image"] == before[0]["Image"], service
 
 
 async def are_scraped(swarm: Swarm, replicas: int) -> None:

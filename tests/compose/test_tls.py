@@ -11,13 +11,11 @@ import aiohttp
 import pytest
 from cryptography import x509
 
-from tests.compose.stack import COMPOSE, Stack
+from tests.compose.stack import Stack
 from tests.harness.certificates import write_certificate
 from tests.harness.waiting import until_async
 
 pytestmark = [pytest.mark.full, pytest.mark.timeout(300)]
-
-SECRETS = COMPOSE.with_name("secrets")
 
 
 async def serial_number(port: int) -> int:
@@ -37,7 +35,7 @@ async def test_clients_connect_over_tls_and_a_renewal_moves_nobody(stack: Stack,
     names = [str(path) for path in files]
     first = write_certificate(*files)
     try:
-        async with stack.also(COMPOSE.with_name("tls.yml")):
+        async with stack.also(stack.folder / "tls.yml"):
             done = await stack.script("renew-certificate.sh", *names)
             assert done.returncode == 0, done.stderr
             await stack.up(2)
@@ -72,5 +70,4 @@ async def test_clients_connect_over_tls_and_a_renewal_moves_nobody(stack: Stack,
                     replies.append(json.loads(await one.receive_str()))
     finally:
         for name in ("tls_certificate", "tls_key"):
-            (SECRETS / name).unlink(missing_ok=True)
-    await stack.up(2)
+            (stack.folder / "secrets" / name).unlink(missing_ok=True)

@@ -282,6 +282,13 @@ def test_a_missing_secret_is_a_sentence(tmp_path: Path, capsys):
 # --- load and drills -----------------------------------------------------------------------
 
 
+def test_the_ports_of_the_first_version_are_there_without_a_profile(compose: dict[str, Any]):
+    services = {name: one for name, one in compose["services"].items() if "profiles" not in one}
+    published = [port for one in services.values() for port in one.get("ports", ())]
+    ports = {re.sub(r".*\$\{[A-Z_]+:-(\d+)\}:\d+", r"\1", port) for port in published}
+    assert {"80", "9090", "9093", "3000"} <= ports
+
+
 def test_load_and_drills_are_started_only_when_they_are_called(compose: dict[str, Any]):
     services = compose["services"]
     by_profile = {name: set(one.get("profiles", ())) for name, one in services.items()}

@@ -15,10 +15,19 @@ from tests.harness.processes import free_ports
 from tests.unit.test_compose_files import DOCKER, admin_port
 
 
-def preflight(folder: Path, **variables: str) -> list[str]:
-    """What docker/preflight.sh says in a copy of docker/ with new secrets, without an engine."""
+def preflight(folder: Path, docker: str = "", **variables: str) -> list[str]:
+    """What docker/preflight.sh says in a copy of docker/ with new secrets.
+
+    Args:
+        folder: the copy.
+        docker: lines of Bash that stand in for the program; without them there is none.
+        variables: the environment.
+    """
     bare = folder / "bin"
     bare.mkdir(exist_ok=True)
+    if docker:
+        (bare / "docker").write_text(f"#!{shutil.which('bash')}\n{docker}\n")
+        (bare / "docker").chmod(0o755)
     for name in ("bash", "sed", "tail", "tr", "sort", "head", "stat", "dirname", "cat", "openssl"):
         program = shutil.which(name)
         assert program is not None
@@ -32,7 +41,7 @@ def preflight(folder: Path, **variables: str) -> list[str]:
         check=False,
         timeout=30,
     )
-    assert done.returncode == 1
+    assert done.returncode == (1 if done.stderr else 0)
     return [line.removeprefix("preflight: ") for line in done.stderr.splitlines()]
 
 
@@ -46,20 +55,74 @@ def prepared(tmp_path: Path) -> Path:
 
 
 def ports_apart(first: int) -> dict[str, str]:
-    names = ("HTTP_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "RECEIVER_PORT")
+    names = ("HTTP_PORT", "PROMETHEUS_PORT", "ALERTMANAGER_PORT", "RECEIVER_PORT", "GRAFANA_PORT")
     return {name: str(first + number) for number, name in enumerate(names)}
 
 
 def test_the_preflight_misses_an_engine_and_nothing_else(prepared: Path):
-    [said] = preflight(prepared, **ports_apart(free_ports(4)))
+    [said] = preflight(prepared, **ports_apart(free_ports(5)))
     assert said.startswith("docker is not installed")
+
+
+#: An engine and a Compose of these versions, a stack that runs or not, and whether Valkey takes a password.
+ENGINE = """case "$*" in
+    *Server.Version*) echo {engine} ;;
+    *"compose version"*) echo {compose} ;;
+    *" ps --quiet "*) echo {running} ;;
+    *" exec "*valkey*) [ "$(cat)" = "{password}" ] && echo PONG || echo NOAUTH ;;
+esac"""
+
+
+@pytest.mark.parametrize(
+    ("versions", "sentences"),
+    [
+        ({}, []),
+        (
+            {"engine": ""},
+            ["no Docker engine answers: start it, or see DOCKER_HOST and your rights"],
+        ),
+        (
+            {"engine": "19.03.9", "compose": "v2.20.3"},
+            [
+                "the Docker engine is 19.03.9; 20.10 or later is needed",
+                "docker compose is 2.20.3; 2.24 or later is needed",
+            ],
+        ),
+        (
+            {"compose": ""},
+            ["docker compose is missing: install the Compose plugin, 2.24 or later"],
+        ),
+        (
+            {"running": "3f", "password": "another"},
+            [
+                (
+                    "docker/secrets/valkey_password is not what the running Valkey was started with:"
+                    " write that back, or end the stack first (docker compose down)"
+                )
+            ],
+        ),
+    ],
+)
+def test_the_preflight_says_what_is_wrong_with_the_engine_or_a_stack_that_runs(
+    versions: dict[str, str], sentences: list[str], prepared: Path
+):
+    password = (prepared / "secrets" / "valkey_password").read_text().strip()
+    stands = {"engine": "28.0.1", "compose": "2.24.0", "running": "", "password": password}
+    docker = ENGINE.format(**stands | versions)
+    assert preflight(prepared, docker, **ports_apart(free_ports(5))) == sentences
+
+
+def test_the_preflight_accepts_the_password_of_the_stack_that_runs(prepared: Path):
+    password = (prepared / "secrets" / "valkey_password").read_text().strip()
+    docker = ENGINE.format(engine="28.0.1", compose="2.24.0", running="3f", password=password)
+    assert preflight(prepared, docker, **ports_apart(free_ports(5))) == []
 
 
 def test_the_preflight_names_a_secret_that_is_missing_empty_or_unreadable(prepared: Path):
     (prepared / "secrets" / "token_key").unlink()
     (prepared / "secrets" / "api_key").write_text("")
     (prepared / "secrets" / "admin_key").chmod(0o600)
-    said = preflight(prepared, **ports_apart(free_ports(4)))[1:]
+    said = preflight(prepared, **ports_apart(free_ports(5)))[1:]
     assert sorted(said) == [
         "docker/secrets/admin_key has mode 600, and user 10001 of the containers cannot read it: chmod 644",
         "docker/secrets/api_key is empty: write the secret into it, or remove it and run docker/prepare.sh",
@@ -69,12 +132,14 @@ def test_the_preflight_names_a_secret_that_is_missing_empty_or_unreadable(prepar
 
 def test_the_preflight_names_a_port_that_is_taken_and_a_limit_that_is_too_high(prepared: Path):
     with admin_port(200, b"") as port:
-        ports = {**ports_apart(free_ports(4)), "HTTP_PORT": str(port), "PROMETHEUS_PORT": "0"}
+        ports = {**ports_apart(free_ports(5)), "HTTP_PORT": str(port), "PROMETHEUS_PORT": "0"}
+        ports["GRAFANA_PORT"] = str(port)
         said = preflight(prepared, OPEN_FILES="2000000000", **ports)[1:]
     assert said[0].startswith(f"port {port} is taken, which nginx needs")
     assert said[1] == "PROMETHEUS_PORT is 0; give a port from 1 to 65535"
-    assert said[2].startswith("OPEN_FILES is 2000000000, and this machine allows")
-    assert len(said) == 3
+    assert said[2].startswith(f"port {port} is taken, which Grafana needs")
+    assert said[3].startswith("OPEN_FILES is 2000000000, and this machine allows")
+    assert len(said) == 4
 
 
 @pytest.mark.parametrize(
@@ -136,6 +201,6 @@ def test_a_certificate_that_does_not_match_is_not_put_in_place(prepared: Path):
 
 def test_the_preflight_reads_the_variables_of_the_file(prepared: Path):
     (prepared / ".env").write_text("HTTP_PORT=nothing\n")
-    ports = ports_apart(free_ports(4))
+    ports = ports_apart(free_ports(5))
     del ports["HTTP_PORT"]
     assert "HTTP_PORT is nothing; give a port from 1 to 65535" in preflight(prepared, **ports)

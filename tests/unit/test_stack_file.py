@@ -14,8 +14,9 @@ from cluster.durations import seconds_of
 from tests.architecture.tree import ROOT
 
 DOCKER = ROOT / "docker"
-#: They write a volume, of which each machine of a swarm would have its own: docker/deploy-stack.sh does it.
-ONLY_COMPOSE = {"nginx-config", "monitoring-config", "valkey-volume"}
+#: Three write a volume, of which each machine of a swarm would have its own: docker/deploy-stack.sh does it. Grafana reads
+#: its dashboards from the checkout: docs/how-to/swarm.md says what to do.
+ONLY_COMPOSE = {"nginx-config", "monitoring-config", "valkey-volume", "grafana"}
 #: What both files say, word for word.
 SAME = ("image", "environment", "healthcheck", "stop_grace_period", "ulimits", "read_only", "cap_drop", "logging")  # fmt: skip
 
@@ -100,6 +101,13 @@ def test_a_replica_is_replaced_when_a_new_one_is_healthy_and_an_update_that_fail
     assert grace > ShutdownConfig().stop_grace_period > ShutdownConfig().timeout
     compose = COMPOSE["services"]["app"]["deploy"]["resources"]
     assert app["deploy"]["resources"]["limits"] == compose["limits"]
+
+
+def test_no_service_stays_with_an_image_that_does_not_run():
+    # Without it Swarm pauses the update, and the service is away.
+    for name, service in STACK["services"].items():
+        update = service["deploy"].get("update_config", {})
+        assert update.get("failure_action") == "rollback", name
 
 
 def test_only_nginx_is_reached_from_other_machines():

@@ -22,6 +22,7 @@ from tests.compose.stack import docker, missing
 from tests.compose.stand_in import compose_plugin, engine, images, machine
 
 _UNAVAILABLE: Final = 69
+_CLEANS_UP_WITHIN: Final = 120.0
 #: As in docker/compose.yml.
 _OPEN_FILES: Final = 65536
 
@@ -31,12 +32,17 @@ def main() -> int:
     # So that the engine ends.
     signal.signal(signal.SIGTERM, lambda number, _: sys.exit(128 + number))
     reason = "an engine of its own is asked for" if arguments.always else _reason()
-    if not reason:
-        os.execvp(arguments.command[0], arguments.command)
-    _say(f"{reason}; an engine with stand-in images is started")
     try:
+        if not reason:
+            # What is tested is this checkout, not an image of another day.
+            images.build_application(dict(os.environ))
+            os.execvp(arguments.command[0], arguments.command)
+        _say(f"{reason}; an engine with stand-in images is started")
         return _on_stand_ins(arguments.root, arguments.command)
     except machine.Unavailable as error:
+        if arguments.if_permitted and isinstance(error, machine.NotPermitted):
+            _say(f"SKIPPED, as there can be no engine here: {error}")
+            return 0
         _say(f"there can be no engine here: {error}")
         return _UNAVAILABLE
     except KeyboardInterrupt:
@@ -47,6 +53,11 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.compose.stand_in", description=__doc__)
     parser.add_argument(
         "--always", action="store_true", help="even where the user's own engine answers"
+    )
+    parser.add_argument(
+        "--if-permitted",
+        action="store_true",
+        help="end with 0 where this user or this kernel does not allow to start an engine",
     )
     cache = Path(os.environ.get("XDG_CACHE_HOME", Path.home() / ".cache"))
     parser.add_argument(
@@ -77,7 +88,9 @@ def _reason() -> str:
 
 def _on_stand_ins(root: Path, command: list[str]) -> int:
     machine.extend_path()
-    machine.check_programs()
+    machine.check_user()
+    machine.install_programs()
+    machine.check_rights()
     root.mkdir(parents=True, exist_ok=True, mode=0o700)
     env = {**os.environ, **compose_plugin.provide(root / "docker")}
     env["OPEN_FILES"] = str(_open_files())
@@ -93,13 +106,17 @@ def _on_stand_ins(root: Path, command: list[str]) -> int:
 
 
 def _status_of(command: list[str], env: dict[str, str]) -> int:
-    """Run a command to its end; Ctrl-C is for the command, which has things to clean up."""
+    """Run a command to its end; Ctrl-C is for the command, which has things to clean up, and SIGTERM too."""
     child = subprocess.Popen(command, env=env)
     try:
         while True:
             with suppress(KeyboardInterrupt):
                 return child.wait()
     finally:
+        if child.poll() is None:
+            child.send_signal(signal.SIGINT)
+            with suppress(subprocess.TimeoutExpired):
+                child.wait(_CLEANS_UP_WITHIN)
         child.kill()
 
 

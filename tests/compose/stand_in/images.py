@@ -12,10 +12,11 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import yaml
 
@@ -108,20 +109,39 @@ def make(files: Path, env: dict[str, str]) -> None:
     Raises:
         Unavailable: a command has failed; the text has its last lines.
     """
-    for root in (PYTHON, SERVICES):
-        _make_root(root, files, env)
     with tempfile.TemporaryDirectory(prefix="ws-images-") as name:
-        folder = Path(name)
-        (folder / "ca-certificates.crt").write_bytes(machine.certificates(os.environ))
-        (folder / "pip.conf").write_text(machine.pip_settings())
-        project = folder / "stand-ins.json"
-        project.write_text(json.dumps(_project(folder)))
-        _run(["docker", "compose", "-f", str(project), "build", "--quiet"], env)
+        context = Path(name)
+        (context / "ca-certificates.crt").write_bytes(machine.certificates(os.environ))
+        (context / "pip.conf").write_text(machine.pip_settings())
+
+        def application() -> None:
+            _make_root(PYTHON, files, env)
+            _build_stand_ins(context, "python", ["python"], env)
+            build_application({**env, "BUILD_NETWORK": "host"})
+
+        def services() -> None:
+            _make_root(SERVICES, files, env)
+            _build_stand_ins(context, "services", PARTS, env)
+
+        with ThreadPoolExecutor() as together:
+            # Each waits for mirrors and disks most of the time.
+            for made in [together.submit(one) for one in (application, services)]:
+                made.result()
+
+
+def build_application(env: dict[str, str]) -> None:
+    """Build the image of the cluster from this checkout.
+
+    Args:
+        env: the environment of `docker`, which names the engine.
+
+    Raises:
+        Unavailable: the build has failed; the text has its last lines.
+    """
     proxies = [f"--build-arg={name}" for name in machine.proxy_names(env)]
     revision = _output(["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"])
-    here = {"BUILD_NETWORK": "host", "REVISION": revision or "unknown"}
     command = ["docker", "compose", "-f", str(COMPOSE), "build", "--quiet", *proxies, "app"]
-    _run(command, {**env, **here})
+    _run(command, {**env, "REVISION": revision or "unknown"})
 
 
 def _make_root(root: RootFileSystem, files: Path, env: dict[str, str]) -> None:
@@ -142,14 +162,22 @@ def _make_root(root: RootFileSystem, files: Path, env: dict[str, str]) -> None:
     _run(["docker", "import", str(archive), root.image], env)
 
 
-def _project(context: Path) -> dict[str, Any]:
-    """The stand-ins as a project of Compose, which builds without Docker's plugin for that."""
+def _build_stand_ins(context: Path, name: str, parts: Sequence[str], env: dict[str, str]) -> None:
+    """Build parts of the Dockerfile as a project of Compose, which builds without Docker's plugin for that."""
     roots = {"PYTHON_ROOT": PYTHON.image, "SERVICES_ROOT": SERVICES.image}
     services = {}
-    for part, image in stand_ins().items():
-        build = {"context": str(context), "dockerfile": str(_DOCKERFILE), "target": part}
-        services[part] = {"image": image, "build": {**build, "network": "host", "args": roots}}
-    return {"name": "ws-cluster-stand-ins", "services": services}
+    for part in parts:
+        build = {
+            "context": str(context),
+            "dockerfile": str(_DOCKERFILE),
+            "target": part,
+            "network": "host",
+            "args": roots,
+        }
+        services[part] = {"image": stand_ins()[part], "build": build}
+    project = context / f"{name}.json"
+    project.write_text(json.dumps({"name": f"ws-cluster-stand-ins-{name}", "services": services}))
+    _run(["docker", "compose", "-f", str(project), "build", "--quiet"], env)
 
 
 def _output(command: list[str], env: dict[str, str] | None = None) -> str:

@@ -10,9 +10,13 @@ import re
 import shutil
 import subprocess
 import sys
+import tempfile
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+from tests.harness.cluster import REPOSITORY
 
 #: The package of Debian that has each program.
 PROGRAMS: Final = {
@@ -27,6 +31,7 @@ PROGRAMS: Final = {
 }
 #: Where Debian has all certificates in one file, which is where the image has them, too.
 CERTIFICATES: Final = "/etc/ssl/certs/ca-certificates.crt"
+_INSTALL: Final = REPOSITORY / "scripts" / "test-system.sh"
 _PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy")
 _SETTING: Final = re.compile(r"^(?::env:|[a-z]+)\.([a-z-]+)='(.*)'$", re.MULTILINE)
 #: What of pip's settings says how a registry is reached.
@@ -41,8 +46,24 @@ _ABOUT_REGISTRIES: Final = {
 }
 
 
+#: What an engine of its own does first; each line is a right that a container may not have.
+_RIGHTS: Final = (
+    "ip link set lo up",
+    "ip link add name probe0 type bridge",
+    "iptables --table nat --list-rules >/dev/null",
+    "mkdir lower work merged",
+    "mount -t tmpfs none work",
+    "mkdir work/upper work/work",
+    "mount -t overlay -o lowerdir=lower,upperdir=work/upper,workdir=work/work overlay merged",
+)
+
+
 class Unavailable(Exception):
     """The stand-in engine cannot be had here; the text is one sentence that says what to do."""
+
+
+class NotPermitted(Unavailable):
+    """This user, or this kernel, does not let anybody have one."""
 
 
 def extend_path() -> None:
@@ -50,16 +71,47 @@ def extend_path() -> None:
     os.environ["PATH"] += ":/usr/local/sbin:/usr/sbin:/sbin"
 
 
-def check_programs() -> None:
-    """Raises Unavailable if this user may not start an engine, or a program is missing."""
+def check_user() -> None:
+    """Raises NotPermitted for any user but root."""
     if os.geteuid() != 0:
-        raise Unavailable(
+        raise NotPermitted(
             "an engine of its own makes namespaces, bridges and mounts: run this as root"
         )
-    lacking = [program for program in PROGRAMS if shutil.which(program) is None]
-    if lacking:
+
+
+def install_programs() -> None:
+    """Install the packages that are missing; raises Unavailable if that does not work."""
+    if not _lacking():
+        return
+    with suppress(OSError):
+        subprocess.run([_INSTALL, "engine"], stdout=sys.stderr, check=False, timeout=900)
+    if lacking := _lacking():
         packages = " ".join(sorted({PROGRAMS[program] for program in lacking}))
         raise Unavailable(f"{', '.join(lacking)} missing: install Debian's packages {packages}")
+
+
+def _lacking() -> list[str]:
+    return [program for program in PROGRAMS if shutil.which(program) is None]
+
+
+def check_rights() -> None:
+    """Raises NotPermitted if the namespaces, bridges, rules and mounts of an engine cannot be made."""
+    command = ["unshare", "--net", "--mount", "--pid", "--fork", "--kill-child=KILL"]
+    with tempfile.TemporaryDirectory(prefix="ws-rights-") as folder:
+        done = subprocess.run(
+            [*command, "sh", "-ec", "\n".join(_RIGHTS)],
+            cwd=folder,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+    if done.returncode:
+        said = done.stderr.strip().splitlines() or ["no reason"]
+        raise NotPermitted(
+            f"this kernel does not let root make what an engine needs ({said[-1]}):"
+            " run this on a machine, or in a container with all rights"
+        )
 
 
 def debian_mirror() -> str | None:
