@@ -122,3 +122,13 @@ def test_tests_of_a_file_and_all_drills_run_in_one_process_each():
 
 def test_ci_asks_for_the_second_run():
     assert "\nexport RERUN_FAILED=true\n" in (REPOSITORY / ".ci" / "run").read_text()
+
+
+def test_ci_runs_the_stories_of_the_containers():
+    text = (REPOSITORY / ".ci" / "run").read_text()
+    assert "make test-compose\n" in text
+    assert (
+        text.index("make compose-images") < text.index("make check") < text.index("\nmake test\n")
+    )
+    # Images are made before the first test that measures time.
+    assert text.index('wait "$images" || status=$?') < text.index("\nmake test\n")
