@@ -37,7 +37,6 @@ from cluster.errors import (
     BAD_REQUEST_CLOSE,
     BAD_TEXT,
     ClientError,
-    Unsubscribe,
 )
 from cluster.methods import METHODS
 
@@ -402,31 +401,6 @@ def push_frame(prefix: bytes, publication: Publication) -> bytes:
 def publication_push(channel: str, publication: orjson.Fragment) -> bytes:
     """Encode a push of one of `publications_json`."""
     return orjson.dumps({"push": {"channel": channel, "pub": publication}})
-
-
-def unsubscribe_push(channel: str, why: Unsubscribe) -> bytes:
-    """Encode the push for a subscription that the server ended."""
-    body = {"code": why.code, "reason": why.reason}
-    return orjson.dumps({"push": {"channel": channel, "unsubscribe": body}})
-
-
-def subscribe_push(channel: str, result: dict[str, Any]) -> bytes:
-    """Encode the push for a subscription that the server made."""
-    return orjson.dumps({"push": {"channel": channel, "subscribe": result}})
-
-
-def refresh_push(ttl: int) -> bytes:
-    """Encode the push for an expiry that the server has set: in so many seconds, 0 for never."""
-    return (
-        b'{"push":{"refresh":{"expires":true,"ttl":%d}}}' % ttl
-        if ttl
-        else b'{"push":{"refresh":{}}}'
-    )
-
-
-def message_push(data: Any) -> bytes:
-    """Encode a message of the server to one connection."""
-    return orjson.dumps({"push": {"message": {"data": data}}})
 
 
 # --- WebSocket frames of a server: never masked, never fragmented (RFC 6455 §5.2) -----------

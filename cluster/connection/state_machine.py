@@ -40,6 +40,12 @@ from cluster.connection.actions import (
     SubscriptionSource,
 )
 from cluster.connection.intake import COMMANDS_PER_TURN, CommandIntake
+from cluster.connection.pushes import (
+    message_push,
+    refresh_push,
+    subscribe_push,
+    unsubscribe_push,
+)
 from cluster.errors import (
     ALREADY_SUBSCRIBED,
     BAD_REQUEST,
@@ -65,12 +71,8 @@ from cluster.protocol import (
     channel_request,
     data_text,
     history_request,
-    message_push,
-    refresh_push,
     reply,
-    subscribe_push,
     subscribe_request,
-    unsubscribe_push,
 )
 
 _NO_DETAILS: Final = SubscriptionDetails(b"", 0)

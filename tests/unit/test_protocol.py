@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster import protocol
+from cluster.connection import pushes
 from cluster.errors import CLIENT_ERRORS, UNSUBSCRIBES, ClientError, Disconnect
 from cluster.methods import METHODS
 from cluster.protocol import (
@@ -329,12 +330,12 @@ def test_an_error_says_temporary_only_when_it_is(error: ClientError):
 
 @pytest.mark.parametrize("why", UNSUBSCRIBES, ids=str)
 def test_an_unsubscribe_carries_code_and_reason(why: Any):
-    push = orjson.loads(protocol.unsubscribe_push('q"', why))["push"]
+    push = orjson.loads(pushes.unsubscribe_push('q"', why))["push"]
     assert push == {"channel": 'q"', "unsubscribe": {"code": why.code, "reason": why.reason}}
 
 
 def test_a_message_push_has_no_channel():
-    assert orjson.loads(protocol.message_push(None)) == {"push": {"message": {"data": None}}}
+    assert orjson.loads(pushes.message_push(None)) == {"push": {"message": {"data": None}}}
 
 
 def test_a_publication_without_history_has_no_offset():
