@@ -323,14 +323,15 @@ async def test_commands_are_answered_in_order_whether_they_come_in_one_message_o
 ):
     async with listening(cluster) as client:
         await client.ask("connect", token=Names().connection_token())
-        asked = [client.numbered("ping") for _ in range(20)]
+        none = {"channel": "not:mine", "token": "t"}
+        asked = [client.numbered("sub_refresh", **none) for _ in range(20)]
         if is_together:
             client.say(*asked)
         else:
             for one in asked:
                 client.say(one)
         await client.reply(asked[-1].id)
-        refused = [one.id for one in client.replies if one.error.code == 108]
+        refused = [one.id for one in client.replies if one.error.code == 103]
         assert refused == [one.id for one in asked]
 
 
