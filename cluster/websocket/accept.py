@@ -124,6 +124,7 @@ class PendingConnection(asyncio.Protocol):
             self._refuse(transport, refusal.status, refusal.text, has_body=has_body)
         else:
             self._release()
+            server.ended(self)
             server.accept(transport, message, tail)
 
     def _refuse_bad_http(self, transport: asyncio.Transport, status: HTTPStatus, text: str) -> None:
@@ -168,6 +169,7 @@ class PendingConnection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._release()
+        self._acceptor.server.ended(self)
 
     def expire(self) -> None:
         """Close the connection: its request did not arrive in time."""

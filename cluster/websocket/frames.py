@@ -142,11 +142,13 @@ class FrameProtocol(PacedProtocol):
         if len(data) > READ_BYTES_WHILE_OTHERS_WAIT or type(data) is memoryview:
             data = self._first_part(data)
         elif (
-            self._opening is None
-            and not (self._unfinished or self._is_closing)
+            not (self._unfinished or self._is_closing)
             and (text := parser.whole_text(data)) is not None
         ):
             # Most reads are this. Nothing below has more to do for it.
+            if self._opening is not None and (why := self._opening.fault(data)) is not None:
+                self.fail(why)
+                return
             try:
                 self.receive(text)
             except Exception:

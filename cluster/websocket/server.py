@@ -12,7 +12,6 @@ import fnmatch
 import os
 import random
 import time
-from collections import deque
 from collections.abc import Callable
 from http import HTTPStatus
 from typing import Protocol
@@ -32,6 +31,7 @@ from cluster.websocket import handshake
 from cluster.websocket.address_limits import AddressLimits, Refusal
 from cluster.websocket.client import WebSocketClient
 from cluster.websocket.command_rate import CommandRate
+from cluster.websocket.deadlines import Deadlines
 from cluster.websocket.file_reserve import RESERVED_FILES, PausableListener, soft_limit
 from cluster.websocket.handshake import HandshakeRequest
 from cluster.websocket.timing_wheel import TimingWheel
@@ -123,9 +123,10 @@ class WebSocketServer:
         self._timing_wheel: TimingWheel[WebSocketClient] = TimingWheel(
             turn_seconds=config.client.ping_interval, check_seconds=config.client.pong_timeout
         )
-        self._fresh: deque[tuple[float, WebSocketClient]] = deque()
-        self._closing: deque[tuple[float, WebSocketClient]] = deque()
-        self._pending: deque[tuple[float, Pending]] = deque()
+        stale_seconds = config.client.stale_close_delay
+        self._fresh: Deadlines[WebSocketClient] = Deadlines(stale_seconds)
+        self._closing: Deadlines[WebSocketClient] = Deadlines(CLOSE_TIMEOUT_SECONDS)
+        self._pending: Deadlines[Pending] = Deadlines(stale_seconds)
         self._empty = asyncio.Event()
         self._file_limit = soft_limit()
 
@@ -198,7 +199,7 @@ class WebSocketServer:
         client.timer_slot = self._timing_wheel.add(client)
         self._empty.clear()
         options = self._config.client
-        self._fresh.append((time.monotonic() + options.stale_close_delay, client))
+        self._fresh.add(client)
         transport.set_protocol(client)
         client.begin(transport, self._config.websocket.message_size_limit, options.queue_max_size)
 
@@ -242,22 +243,27 @@ class WebSocketServer:
         Returns:
             Whether there is a file descriptor for it; if not, a handshake must be refused.
         """
-        deadline = time.monotonic() + self._config.client.stale_close_delay
-        self._pending.append((deadline, pending))
-        # More files than are open: connections, those that may have ended, and others twice over.
+        self._pending.add(pending)
+        # More files than are open: connections, others that may have ended, and all twice over.
         most_files = 2 * (len(self.clients) + len(self._pending)) + 4 * RESERVED_FILES
         # Asking for the descriptor costs memory per connection, so only where it matters.
         if self.listener is None or most_files < self._file_limit:
             return True
         return self.listener.admits(transport)
 
+    def ended(self, pending: Pending) -> None:
+        """Forget a connection that `watch` was told of: it has been closed, or is a client's now."""
+        self._pending.discard(pending)
+
     # --- from the clients ----------------------------------------------------------------------
 
     def closing(self, client: WebSocketClient) -> None:
-        self._closing.append((time.monotonic() + CLOSE_TIMEOUT_SECONDS, client))
+        self._closing.add(client)
 
     def left(self, client: WebSocketClient) -> None:
         self.clients.pop(client, None)
+        self._fresh.discard(client)
+        self._closing.discard(client)
         if client.address:
             self._addresses.closed(client.address)
         self._timing_wheel.remove(client, client.timer_slot)
@@ -281,18 +287,16 @@ class WebSocketServer:
         """Close what has not connected, not closed or not sent its request in time, until cancelled."""
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
-            now = time.monotonic()
             # It can be changed while the worker runs (prlimit).
             self._file_limit = soft_limit()
-            while self._fresh and self._fresh[0][0] <= now:
-                client = self._fresh.popleft()[1]
+            for client in self._fresh.take_due():
                 client.check_connected()
                 if client.connection.state is State.CONNECTING:
-                    self._fresh.append((now + self._config.client.stale_close_delay, client))
-            while self._closing and self._closing[0][0] <= now:
-                self._closing.popleft()[1].abort()
-            while self._pending and self._pending[0][0] <= now:
-                self._pending.popleft()[1].expire()
+                    self._fresh.add(client)
+            for client in self._closing.take_due():
+                client.abort()
+            for pending in self._pending.take_due():
+                pending.expire()
             if self.listener is not None:
                 await self.listener.resume()
 
@@ -307,7 +311,7 @@ class WebSocketServer:
         deadline, quiet_looks = time.monotonic() + within_seconds, 0
         while quiet_looks < _QUIET_LOOKS and time.monotonic() < deadline:
             await asyncio.sleep(_PACE_SECONDS)
-            is_quiet = not any(one.is_open for _, one in self._pending)
+            is_quiet = not any(one.is_open for one in self._pending)
             quiet_looks = quiet_looks + 1 if is_quiet else 0
 
     def refuse_all(self) -> None:

@@ -38,7 +38,7 @@ async def test_a_connection_that_is_no_http_is_gone_when_its_time_is_up():
         reader, writer = await raw(worker)
         writer.write(b"GARBAGE\r\n\r\n")
         assert (await ended(reader)).startswith(b"HTTP/1.1 400 ")
-        [(_, pending)] = worker.server._pending
+        [pending] = worker.server._pending
         assert isinstance(pending, PendingConnection)
         writer.close()
         await until(lambda: pending.transport is None, 10, "the connection is gone")

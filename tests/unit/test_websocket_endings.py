@@ -14,6 +14,7 @@ import pytest
 from cluster.config import ClientConfig
 from cluster.connection import Connection
 from cluster.errors import SERVER_UNSUBSCRIBE
+from cluster.websocket.accept import PendingConnection
 from cluster.websocket.client import WebSocketClient
 from tests.harness import wire
 from tests.harness.waiting import until
@@ -195,6 +196,21 @@ async def test_a_close_without_a_code_is_answered():
         writer.write(frame(wire.CLOSE, b""))
         assert await asyncio.wait_for(reader.read(-1), 10) == b"\x88\x02\x03\xe8"
         writer.close()
+
+
+async def test_of_a_connection_that_has_ended_nothing_is_kept_until_its_deadline():
+    # After a storm of handshakes those that have ended are many more than the open ones.
+    async with LocalWorker(configured(stale_close_delay=600)).open() as worker:
+        for path in ("", "?format=protobuf"):
+            _, writer = await raw_client(worker, path)
+            writer.write(frame(wire.CLOSE, b""))
+            writer.close()
+        _, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        await until(lambda: living(PendingConnection) == 1, 10, "one more is accepted")
+        writer.close()
+        await empty(worker)
+        await until(lambda: not living(PendingConnection), 10, "none is pending")
+        assert living(WebSocketClient) == 0
 
 
 async def test_a_client_may_send_after_its_close_until_it_closes_the_socket():
