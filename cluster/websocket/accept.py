@@ -10,6 +10,7 @@ what has arrived. A handshake that follows another request on a kept-alive conne
 from __future__ import annotations
 
 import asyncio
+from collections import deque
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import cast
@@ -30,6 +31,9 @@ HEAD_LIMIT_BYTES = 65_536
 
 _MOST_REASON_CHARACTERS = 200
 
+#: So many connections may stay open at a time, not read, until their client has read why it was refused.
+MOST_LINGERING = 256
+
 
 class Acceptor:
     """Makes a `PendingConnection` for each accepted connection, as `loop.create_server` wants.
@@ -42,6 +46,8 @@ class Acceptor:
         self.server = server
         self.http = http
         self._loop = asyncio.get_running_loop()
+        # In the order in which they were refused; some have ended.
+        self._lingering: deque[tuple[PendingConnection, asyncio.TimerHandle]] = deque()
         # The parser asks this protocol to pause reading for a body; bodies are not read here.
         self._null_protocol = BaseProtocol(self._loop)
 
@@ -60,6 +66,16 @@ class Acceptor:
             max_field_size=HEAD_LIMIT_BYTES,
             max_msg_queue_size=2,
         )
+
+    def linger(self, refused: PendingConnection) -> None:
+        """Close a connection in a while: earlier if many others come after it."""
+        if len(self._lingering) == MOST_LINGERING:
+            first, timer = self._lingering.popleft()
+            # Until its time a timer would keep what it closes.
+            timer.cancel()
+            first.expire()
+        timer = self._loop.call_later(LINGERING_SECONDS, refused.expire)
+        self._lingering.append((refused, timer))
 
 
 class PendingConnection(asyncio.Protocol):
@@ -136,7 +152,7 @@ class PendingConnection(asyncio.Protocol):
         self._refuse(transport, status, text)
         if not transport.is_closing():
             transport.pause_reading()
-            asyncio.get_running_loop().call_later(LINGERING_SECONDS, self.expire)
+            self._acceptor.linger(self)
 
     def _refuse(
         self, transport: asyncio.Transport, status: HTTPStatus, text: str, *, has_body: bool = True

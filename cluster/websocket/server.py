@@ -108,6 +108,8 @@ class WebSocketServer:
         )
         # In the order in which they came.
         self.clients: dict[WebSocketClient, None] = {}
+        #: Since the start, with those that were no WebSocket.
+        self.accepted_connections = 0
         self._connection_type: type[Connection] = Connection
         self._header_names: tuple[str, ...] = ()
         if node.application is not None:
@@ -244,6 +246,7 @@ class WebSocketServer:
             Whether there is a file descriptor for it; if not, a handshake must be refused.
         """
         self._pending.add(pending)
+        self.accepted_connections += 1
         # More files than are open: connections, others that may have ended, and all twice over.
         most_files = 2 * (len(self.clients) + len(self._pending)) + 4 * RESERVED_FILES
         # Asking for the descriptor costs memory per connection, so only where it matters.

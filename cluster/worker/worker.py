@@ -36,6 +36,7 @@ from cluster.websocket.accept import Acceptor
 from cluster.websocket.file_reserve import PausableListener
 from cluster.websocket.server import WebSocketServer
 from cluster.worker import web_app
+from cluster.worker.heap import HeapTrimmer, trim_function
 from cluster.worker.shedding import ConnectionShedder
 from cluster.worker.status_pipe import StatusPipe
 from cluster.worker.stores import RedisStores
@@ -239,6 +240,11 @@ class Worker:
             self._flush_metrics(),
             self._measure_lag(),
             self._watch_readiness(),
+            HeapTrimmer(
+                accepted=lambda: self._server.accepted_connections,
+                still_open=lambda: len(self._server.clients),
+                trim=trim_function(),
+            ).run(),
         ]
         if self._config.balance.enabled:
             coroutines.append(self._shedder.run())

@@ -42,7 +42,8 @@ async def attack_in_every_way(cluster: Cluster, crowd: Crowd, seconds: float) ->
         assert sent["bytes_sent"] > 0, kind
         assert [worker.pid for worker in cluster.workers()] == pids, kind
         assert not crowd.moves(started).keys() - {0}, (kind, crowd.moves(started))
-        print(f"{kind}: {sent}")
+        resident = resident_bytes(pids[0]) / 2**20
+        print(f"{kind}: {sent}, {resident:.1f} MiB resident")
 
 
 @pytest.mark.timeout(240)

@@ -44,6 +44,23 @@ async def test_a_connection_that_is_no_http_is_gone_when_its_time_is_up():
         await until(lambda: pending.transport is None, 10, "the connection is gone")
 
 
+async def test_of_many_connections_that_are_no_http_only_the_last_ones_stay_open(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("cluster.websocket.accept.MOST_LINGERING", 8)
+    monkeypatch.setattr("cluster.websocket.accept.LINGERING_SECONDS", 600.0)
+    async with LocalWorker(configured(stale_close_delay=600)).open() as worker:
+        connections = []
+        for _ in range(24):
+            reader, writer = await raw(worker)
+            writer.write(b"GARBAGE\r\n\r\n")
+            assert (await ended(reader)).startswith(b"HTTP/1.1 400 ")
+            connections.append(writer)
+        await until(lambda: len(worker.server._pending) == 8, 10, "the others are gone")
+        for writer in connections:
+            writer.close()
+
+
 async def test_requests_that_did_not_wait_for_answers_share_the_turns_of_the_loop():
     """One of them is handled in a turn, however many connections send them."""
     turn, handled = 0, Counter[int]()
