@@ -15,6 +15,7 @@ The tree:
     ├── Disconnect                the connection is closed with a code and a reason
     └── StoreError                the store did not execute a command
         ├── StoreUnavailable      the command was not sent, or its outcome is unknown
+        │   └── StoreDenied           the store refuses the password
         └── StoreRefused          the store answered with an error
 
 Codes and texts of replies, closes and unsubscribes are those of the Centrifuge client
@@ -86,9 +87,17 @@ class DependencyMissing(ExitError):
 
 
 class BootFailed(ExitError):
-    """A child process has failed to start too many times in a row."""
+    """A child process has failed to start too many times in a row, or in a way that will not change.
+
+    Attributes:
+        is_final: whether another attempt would end alike.
+    """
 
     exit_code = 3
+
+    def __init__(self, text: str, *, is_final: bool = False) -> None:
+        super().__init__(text)
+        self.is_final: Final = is_final
 
 
 class NotFound(ExitError):
@@ -293,6 +302,10 @@ class StoreUnavailable(StoreError):
     """
 
 
+class StoreDenied(StoreUnavailable):
+    """A server refuses the user or the password; another attempt would end alike until an operator acts."""
+
+
 class StoreRefused(StoreError):
     """The store answered with an error; it executed nothing."""
 
@@ -300,6 +313,11 @@ class StoreRefused(StoreError):
     def is_temporary(self) -> bool:
         """Whether a later attempt may succeed, because the error is about a passing state of the server."""
         return self.kind in _TEMPORARY_REFUSALS
+
+    @property
+    def is_denial(self) -> bool:
+        """Whether the server refuses the user or the password, or wants one."""
+        return self.kind in {"WRONGPASS", "NOAUTH"}
 
     @property
     def kind(self) -> str:

@@ -35,7 +35,8 @@ check_engine() {
         problem "no Docker engine answers: start it, or see DOCKER_HOST and your rights"
         return
     fi
-    at_least "$engine" 20.10 || problem "the Docker engine is $engine; 20.10 or later is needed"
+    # Earlier ones refuse clone3 with EPERM, and then no program of a present image can start a thread.
+    at_least "$engine" 20.10.10 || problem "the Docker engine is $engine; 20.10.10 or later is needed"
     compose=$(docker compose version --short 2>/dev/null | sed 's/^v//')
     if [ -z "$compose" ]; then
         problem "docker compose is missing: install the Compose plugin, 2.24 or later"
@@ -83,16 +84,46 @@ check_certificate() { # of docker/tls.yml, if its files are there
     fi
 }
 
-check_port() { # NAME DEFAULT WHAT
-    local port
-    port=$(variable "$1" "$2")
-    # An address before it, as in 127.0.0.1:80, is where it is bound.
-    port=${port##*:}
-    if [[ ! $port =~ ^[0-9]+$ ]] || ((port < 1 || port > 65535)); then
+check_port() { # NAME DEFAULT WHAT [ADDRESS]: the address where compose.yml publishes it; without one the value may have one
+    local value port address=${4:-}
+    value=$(variable "$1" "$2")
+    port=$value
+    if [ -z "$address" ]; then
+        port=${value##*:}
+        address=${value%"$port"}
+        address=${address%:}
+        address=${address#[}
+        address=${address%]}
+    fi
+    if [[ ! $port =~ ^[0-9]{1,5}$ ]] || ((10#$port < 1 || 10#$port > 65535)); then
         problem "$1 is $port; give a port from 1 to 65535"
-    elif (exec 3<>"/dev/tcp/127.0.0.1/$port") 2>/dev/null && ! is_running nginx; then
+    elif is_taken "$address" "$port" && ! is_running nginx; then
         problem "port $port is taken, which $3 needs: end what listens there, or set $1 to another one"
     fi
+}
+
+is_taken() { # ADDRESS PORT: whether it cannot be published there; without an address it is published on all
+    case $1 in
+        "") listens "$2" tcp tcp6 || answers 127.0.0.1 "$2" || answers ::1 "$2" ;;
+        # Who listens at all of IPv6 usually has IPv4, too.
+        0.0.0.0) listens "$2" tcp || answers 127.0.0.1 "$2" ;;
+        ::) listens "$2" tcp6 || answers ::1 "$2" ;;
+        *) answers "$1" "$2" ;;
+    esac
+}
+
+listens() { # PORT TABLE...: whether anything listens at it, at whatever address
+    local at state port
+    port=$(printf '%04X' "$((10#$1))")
+    while read -r _ at _ state _; do
+        # 0A is LISTEN.
+        [ "$state" != 0A ] || [ "${at##*:}" != "$port" ] || return 0
+    done < <(cat "${@/#/\/proc\/net\/}" 2>/dev/null)
+    return 1
+}
+
+answers() { # ADDRESS PORT
+    timeout 2 "$BASH" -c 'exec 3<>"/dev/tcp/$1/$2"' - "$1" "$2" 2>/dev/null
 }
 
 is_running() { # SERVICE: of this stack
@@ -114,10 +145,10 @@ check_password
 check_certificate
 check_port HTTP_PORT 80 nginx
 [ ! -e "$here/secrets/tls_certificate" ] || check_port HTTPS_PORT 443 "nginx for https"
-check_port PROMETHEUS_PORT 9090 Prometheus
-check_port ALERTMANAGER_PORT 9093 Alertmanager
-check_port GRAFANA_PORT 3000 Grafana
-check_port RECEIVER_PORT 9099 "the stand-in for Slack and PagerDuty"
+check_port PROMETHEUS_PORT 9090 Prometheus 127.0.0.1
+check_port ALERTMANAGER_PORT 9093 Alertmanager 127.0.0.1
+check_port GRAFANA_PORT 3000 Grafana 127.0.0.1
+check_port RECEIVER_PORT 9099 "the stand-in for Slack and PagerDuty" 127.0.0.1
 check_files
 if ((problems)); then
     exit 1

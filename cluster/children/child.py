@@ -95,6 +95,7 @@ class Child:
         self.lane: Final = lane
         self.state: State = "starting"
         self.reason = ""
+        self.is_final = False
         self.last_output_line = ""
         self._tail = ""
         self.started_at = time.monotonic()
@@ -120,10 +121,17 @@ class Child:
 
     # --- reports -------------------------------------------------------------------------
 
-    def report(self, state: State, reason: str = "", phase: str = "") -> None:
-        """Record a state that the child reported, or that a probe found."""
+    def report(
+        self, state: State, reason: str = "", phase: str = "", *, is_final: bool = False
+    ) -> None:
+        """Record a state that the child reported, or that a probe found.
+
+        Args:
+            is_final: it has failed in a way in which another attempt would fail, too.
+        """
         if self.state == "exited":
             return
+        self.is_final = is_final
         now = time.monotonic()
         if phase and (not self.phases or self.phases[-1][0] != phase):
             self.phases.append((phase, now))

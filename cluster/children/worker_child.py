@@ -172,6 +172,7 @@ class StatusLines:
                     cast(State, status["state"]),
                     str(status.get("reason") or ""),
                     str(status.get("phase") or ""),
+                    is_final=bool(status.get("final")),
                 )
 
 

@@ -27,8 +27,9 @@ import hiredis
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
-from cluster.resp.role import MasterIdentity, master_identity
-from cluster.resp.scripts import SCRIPTS, Script
+from cluster.resp.opening import open_with
+from cluster.resp.role import MasterIdentity
+from cluster.resp.scripts import Script
 
 log = get_logger()
 
@@ -85,6 +86,10 @@ class RespConnection(asyncio.Protocol):
             self._oldest_sent_at = self._loop.time()
         self._pending.append(done)
         self._queue(_pack(args))
+
+    async def call(self, *args: Arg) -> Any:
+        """Send one command and wait for its reply; an error that comes instead is raised."""
+        return await wait_for(lambda done: self.submit(args, done))
 
     def send(self, args: Sequence[Arg]) -> None:
         """Send one command whose answer comes as a message (the subscribe family)."""
@@ -220,6 +225,8 @@ class Link:
         self._connection: RespConnection | None = None
         self._lost = asyncio.Event()
         self._up = asyncio.Event()
+        # The last attempt was refused for its user or password.
+        self._denied = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._is_closing = False
 
@@ -238,6 +245,22 @@ class Link:
     async def wait_up(self) -> None:
         """Wait until the server is reachable; cancel or bound it from outside."""
         await self._up.wait()
+
+    async def wait_up_or_denied(self) -> None:
+        """Wait until the server is reachable; cancel or bound it from outside.
+
+        Raises:
+            StoreRefused: it refuses the user or the password. The link goes on trying.
+        """
+        while not self._up.is_set():
+            if self._denied.is_set() and self.failure is not None:
+                raise StoreRefused(str(self.failure))
+            waits = [asyncio.ensure_future(one.wait()) for one in (self._up, self._denied)]
+            try:
+                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                for wait in waits:
+                    wait.cancel()
 
     def reset(self) -> None:
         """Close the present connection and connect again."""
@@ -325,6 +348,10 @@ class Link:
                 await self._connect()
             except (OSError, StoreError, TimeoutError) as error:
                 self.failure = error
+                if isinstance(error, StoreRefused) and error.is_denial:
+                    self._denied.set()
+                else:
+                    self._denied.clear()
                 if self._connection is not None:
                     self._connection.abort()
                 if not has_warned:
@@ -361,30 +388,13 @@ class Link:
                     protocol, address.host, address.port, ssl=address.tls_context()
                 )
             self._connection = connection
-            await self._set_up(connection)
+            self.identity = await open_with(
+                connection.call, address, loads_scripts=self._on_messages is None
+            )
         self.failure = None
+        self._denied.clear()
         self._up.set()
         self._on_up()
-
-    async def _set_up(self, connection: RespConnection) -> None:
-        address = self.address
-        commands: list[tuple[Arg, ...]] = []
-        if address.password:
-            user = (address.username,) if address.username else ()
-            commands.append(("AUTH", *user, address.password))
-        if address.client_name:
-            commands.append(("CLIENT", "SETNAME", address.client_name))
-        if address.database:
-            commands.append(("SELECT", address.database))
-        if self._on_messages is None:
-            commands.extend(("SCRIPT", "LOAD", script.text) for script in SCRIPTS)
-        waits = [asyncio.ensure_future(_call_over(connection, command)) for command in commands]
-        waits.append(asyncio.ensure_future(_ping(connection)))
-        info = asyncio.ensure_future(_call_over(connection, ("INFO", "server", "replication")))
-        _, [about] = await asyncio.gather(
-            asyncio.gather(*waits), asyncio.gather(info, return_exceptions=True)
-        )
-        self.identity = master_identity(about)
 
     def _refused(self, error: StoreRefused) -> None:
         connection = self._connection
@@ -417,19 +427,6 @@ class Link:
         self._lost.set()
         if was_up and not self._is_closing:
             self._on_down()
-
-
-async def _ping(connection: RespConnection) -> None:
-    """Raise what the server refuses a PING with, unless it only cannot write to its disk."""
-    try:
-        await _call_over(connection, ("PING",))
-    except StoreRefused as refused:
-        if refused.kind != "MISCONF":
-            raise
-
-
-async def _call_over(connection: RespConnection, args: Sequence[Arg]) -> Any:
-    return await wait_for(lambda done: connection.submit(args, done))
 
 
 async def wait_for(submit: Callable[[Done], None]) -> Any:

@@ -17,7 +17,7 @@ from redis.crc import key_slot
 
 from cluster.config.redis_url import Address
 from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
-from cluster.errors import StoreError, StoreRefused, StoreUnavailable
+from cluster.errors import StoreDenied, StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.discovery import (
     SLOTS,
@@ -84,6 +84,7 @@ class Router:
 
         Raises:
             StoreUnavailable: if one is not reachable within the timeout; it may be tried again.
+            StoreDenied: at once, if one refuses the password and no other can be the store.
         """
         if not self.shards:
             self._use(await self._discovery.masters(()))
@@ -100,7 +101,19 @@ class Router:
 
     async def _first_up(self) -> Shard:
         """Return the server that is reachable first."""
-        waits = {asyncio.ensure_future(one.commands.wait_up()): one for one in self.shards}
+        denied: list[Shard] = []
+
+        async def first(shard: Shard) -> Shard:
+            try:
+                await shard.commands.wait_up_or_denied()
+            except StoreRefused:
+                denied.append(shard)
+                if len(denied) < len(self.shards):
+                    # Another one may be a node of a cluster, which knows all masters.
+                    await shard.commands.wait_up()
+            return shard
+
+        waits = [asyncio.ensure_future(first(shard)) for shard in self.shards]
         try:
             done, _ = await asyncio.wait(
                 waits, timeout=self._timeout_seconds, return_when=asyncio.FIRST_COMPLETED
@@ -108,9 +121,10 @@ class Router:
         finally:
             for wait in waits:
                 wait.cancel()
-        if not done:
-            raise self._unreachable(self.shards[0])
-        return waits[done.pop()]
+        up = next((wait.result() for wait in done if wait.result().commands.is_up), None)
+        if up is None:
+            raise self._unreachable(denied[0] if denied else self.shards[0])
+        return up
 
     async def _enter_cluster(self, seed: Shard) -> None:
         """Go on with the node that has answered: it knows the others."""
@@ -127,7 +141,9 @@ class Router:
         failure = shard.commands.failure or shard.subscriptions.failure
         reason = str(failure or "").rstrip(".")
         if isinstance(failure, StoreRefused | ssl.SSLError):
-            return StoreUnavailable(f"the store at {shard.address} cannot be used: {reason}")
+            is_denial = isinstance(failure, StoreRefused) and failure.is_denial
+            kind = StoreDenied if is_denial else StoreUnavailable
+            return kind(f"the store at {shard.address} cannot be used: {reason}")
         return StoreUnavailable(
             f"no Redis or Valkey answers at {shard.address} within {self._timeout_seconds:g} s"
             + (f": {reason}" if reason else "")
@@ -137,8 +153,8 @@ class Router:
         for shard in self.shards:
             for link in (shard.commands, shard.subscriptions):
                 try:
-                    await asyncio.wait_for(link.wait_up(), self._timeout_seconds)
-                except TimeoutError:
+                    await asyncio.wait_for(link.wait_up_or_denied(), self._timeout_seconds)
+                except (TimeoutError, StoreRefused):
                     raise self._unreachable(shard) from None
 
     async def aclose(self) -> None:

@@ -6,8 +6,8 @@ Rules
 - `current` is the child that serves. A roll starts a new child on a free lane, waits until it is
   ready, then stops the old one, so at least one child always serves.
 - If the new child of a roll does not become ready, the roll fails and the old child keeps serving.
-- If a child fails to boot three times in a row, the whole program ends, not only the service. It is tried
-  until it works if another service does the same work (`is_replaceable`), or if the machine lacks what a
+- If a child fails to boot three times in a row, or once in a way in which it would again, the whole program
+  ends, not only the service. It is tried until it works if another service does the same work (`is_replaceable`), or if the machine lacks what a
   start needs (descriptors, memory, processes) and the service has served before.
 """
 
@@ -119,7 +119,8 @@ class Service:
             if self._closed.is_set():
                 return
             is_short = lost is None and self._is_short and self._has_served
-            if reason == "boot" and not is_short and self._backoff.record_boot_failure():
+            is_final = lost is not None and lost.is_final
+            if reason == "boot" and not is_short and self._is_over(is_final):
                 why = lost.reason if lost else self._start_error
                 if not self._is_replaceable():
                     raise BootFailed(self._boot_failure_text(why))
@@ -128,6 +129,10 @@ class Service:
             if self._closed.is_set():
                 return
             child = self.current if self.is_serving else self._start(reason)
+
+    def _is_over(self, is_final: bool) -> bool:
+        """Count a boot failure; returns whether it was one too many."""
+        return self._backoff.record_boot_failure() or is_final
 
     async def _wait_until_lost(self, child: Child | None) -> tuple[Child | None, str]:
         """Wait until the child that serves has ended; after a roll, wait for the new one."""
@@ -141,11 +146,9 @@ class Service:
     def _boot_failure_text(self, reason: str) -> str:
         lane = self.spec.lanes[0]
         name = lane if lane == self.spec.name else f"{self.spec.name} {lane}"
-        return (
-            f"{name} failed to boot"
-            f" {self._backoff.boot_failures} times in a row, correct the cause and start again:"
-            f" {reason}"
-        )
+        times = self._backoff.boot_failures
+        often = f" {times} times in a row" if times > 1 else ""
+        return f"{name} failed to boot{often}, correct the cause and start again: {reason}"
 
     async def _pause(self, lost: Child | None) -> None:
         now = time.monotonic()

@@ -70,7 +70,8 @@ def run(
             application = proxy_application(config)
         uvloop.run(main())
     except (BootFailed, ConfigError) as error:
-        status.report("failed", str(error))
+        is_final = isinstance(error, BootFailed) and error.is_final
+        status.report("failed", str(error), **({"final": "yes"} if is_final else {}))
         log.error("worker_boot_failed", reason=str(error), slot=slot)
         return error.exit_code
     return 0

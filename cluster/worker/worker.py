@@ -23,7 +23,7 @@ from cluster import log as logs
 from cluster.application import Application
 from cluster.children.listeners import BACKLOG
 from cluster.config import Config
-from cluster.errors import BootFailed, StoreError
+from cluster.errors import BootFailed, StoreDenied, StoreError
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.metrics.worker_metrics import WorkerMetrics
@@ -214,7 +214,10 @@ class Worker:
         except (StoreError, TimeoutError, OSError) as error:
             reason = f"the worker cannot use the store: {str(error) or 'no answer'}"
             if not self._is_patient:
-                raise BootFailed(f"{reason}; check broker.redis_urls or --redis-url") from None
+                raise BootFailed(
+                    f"{reason}; check broker.redis_urls or --redis-url",
+                    is_final=isinstance(error, StoreDenied),
+                ) from None
             self._status.report("not_ready", reason)
             return False
         return True

@@ -130,17 +130,25 @@ class Variable(NamedTuple):
 
 
 class Page(NamedTuple):
-    """One dashboard: rows of panels, each with its title."""
+    """One dashboard: rows of panels, each with its title.
+
+    Args:
+        chooses_worker: the reader may choose workers, too, for what is shown of each.
+    """
 
     uid: str
     title: str
     text: str
     rows: tuple[tuple[str, tuple[Panel, ...]], ...]
     variables: tuple[Variable, ...] = ()
+    chooses_worker: bool = False
 
     @property
     def panels(self) -> list[Panel]:
         return [panel for _, panels in self.rows for panel in panels]
+
+
+_WORKERS: Final = 'label_values(app_worker_connections{job="$job",instance=~"$instance"}, worker)'
 
 
 def panel_id(name: str) -> int:
@@ -320,6 +328,8 @@ def document(page: Page) -> str:
             )
         )
     )
+    if page.chooses_worker:
+        made.with_variable(_label_variable("worker", _WORKERS, is_multi=True))
     if any(panel.is_of_logs for panel in page.panels):
         made.with_variable(dashboard.DatasourceVariable("logs").label("logs").type("loki"))
     for variable in page.variables:

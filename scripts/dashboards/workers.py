@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Final
+
 from scripts.dashboards.panels import Page, Panel, Query
 from scripts.dashboards.queries import of
+
+CHOSEN: Final = ',worker=~"$worker"'
 
 WORKERS = Page(
     "ws-workers",
@@ -33,7 +37,7 @@ WORKERS = Page(
                     "percentunit",
                     (
                         Query(
-                            f"sum by (instance, worker) (rate({of('app_worker_cpu_seconds_total')}[2m]))",
+                            f"sum by (instance, worker) (rate({of('app_worker_cpu_seconds_total', CHOSEN)}[2m]))",
                             "{{instance}} {{worker}}",
                         ),
                     ),
@@ -44,7 +48,12 @@ WORKERS = Page(
                     "Memory of each worker",
                     "Resident memory.",
                     "bytes",
-                    (Query(of("app_worker_resident_memory_bytes"), "{{instance}} {{worker}}"),),
+                    (
+                        Query(
+                            of("app_worker_resident_memory_bytes", CHOSEN),
+                            "{{instance}} {{worker}}",
+                        ),
+                    ),
                 ),
                 Panel(
                     "balance",
@@ -61,7 +70,7 @@ WORKERS = Page(
                     "Open connections, and their mean. balance.enabled moves what one has above the others.",
                     "short",
                     (
-                        Query(of("app_worker_connections"), "{{instance}} {{worker}}"),
+                        Query(of("app_worker_connections", CHOSEN), "{{instance}} {{worker}}"),
                         Query('job:app_worker_connections:avg{job="$job"}', "mean"),
                     ),
                 ),
@@ -138,4 +147,5 @@ WORKERS = Page(
             ),
         ),
     ),
+    chooses_worker=True,
 )

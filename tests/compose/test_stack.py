@@ -15,6 +15,7 @@ import pytest
 
 from tests.compose.stack import CommandFailed, Stack, derived_image, docker
 from tests.harness.crowd import Crowd, Size
+from tests.harness.processes import free_ports
 from tests.harness.under_load import FULL, assert_nothing_lost
 from tests.harness.waiting import until_async
 
@@ -156,7 +157,7 @@ async def test_a_replica_with_a_wrong_password_ends_and_says_so(stack: Stack, tm
     wrong.write_text("wrong\n")
     wrong.chmod(0o644)
     name = "WS_CLUSTER_BROKER__REDIS_PASSWORD_FILE"
-    with pytest.raises(CommandFailed, match="WRONGPASS"):
+    with pytest.raises(CommandFailed, match="WRONGPASS") as caught:
         await stack.compose(
             *(
                 "run",
@@ -170,3 +171,29 @@ async def test_a_replica_with_a_wrong_password_ends_and_says_so(stack: Stack, tm
             *("app", "up"),
             within=90.0,
         )
+    # Another attempt would end alike, so the reason is not delayed by any.
+    assert "times in a row" not in str(caught.value)
+
+
+async def test_the_preflight_knows_the_stack_that_runs_and_says_what_another_would_lack(
+    stack: Stack,
+):
+    await stack.ready(2)
+    # Grafana is not in the stories, and open files are this machine's affair.
+    env = {"OPEN_FILES": "64", "GRAFANA_PORT": str(free_ports(1))}
+    done = await stack.script("preflight.sh", env=env)
+    assert (done.returncode, done.stderr) == (0, "")
+    secret = stack.folder / "secrets" / "token_key"
+    kept = secret.rename(stack.folder / "token_key")
+    try:
+        done = await stack.script(
+            "preflight.sh", env={**env, "COMPOSE_PROJECT_NAME": "ws-cluster-test-another"}
+        )
+    finally:
+        kept.rename(secret)
+    assert done.returncode == 1
+    missing, *taken = done.stderr.splitlines()
+    assert "docker/secrets/token_key is missing" in missing
+    assert [line.split(" which ")[0] for line in taken] == [
+        f"preflight: port {port} is taken," for port in range(stack.port, stack.port + 4)
+    ]

@@ -28,6 +28,10 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
 MAY_BECOME_A_SWARM = "WS_CLUSTER_STAND_IN_ADDRESS"
 
 
+#: Between two replicas of an update. Docker takes 0s for "not given" and leaves the 5 s of docker/stack.yml.
+SHORT_DELAY = "1ms"
+
+
 class Swarm:
     """One stack; every command is awaited in a thread of its own."""
 
@@ -37,7 +41,7 @@ class Swarm:
         self._script = str(docker_folder / "deploy-stack.sh")
         self._more = folder / "story.yml"
         story = yaml.safe_load(STORY.read_text(encoding="utf-8"))["services"]["app"]
-        story["deploy"] = {"update_config": {"monitor": "2s", "delay": "0s"}}
+        story["deploy"] = {"update_config": {"monitor": "2s", "delay": SHORT_DELAY}}
         self._more.write_text(yaml.safe_dump({"version": "3.9", "services": {"app": story}}))
         self._env = {**os.environ, "STACK_NAME": self.name, "HTTP_PORT": str(self.port)}
 
@@ -179,6 +183,8 @@ async def test_a_swarm_takes_an_update_back_whose_image_is_never_ready(swarm: Sw
         "ws-cluster:test-swarm-broken",
         'ENTRYPOINT ["sleep", "1000"]',
         "CMD []",
+        # The first process of a container ignores SIGTERM: Swarm would wait for the 45 s of stop_grace_period.
+        "STOPSIGNAL SIGKILL",
         # That of the image allows a minute.
         "HEALTHCHECK --interval=2s --timeout=3s --start-period=4s --retries=2"
         ' CMD ["ws-cluster-healthcheck"]',

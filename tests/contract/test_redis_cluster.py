@@ -137,3 +137,25 @@ async def test_any_seed_that_answers_leads_into_the_cluster(cluster: Cluster):
         assert {shard.address.port for shard in router.shards} == {n.port for n in cluster.nodes}
     finally:
         await router.aclose()
+
+
+async def test_a_seed_that_refuses_the_password_does_not_keep_the_next_from_being_asked(
+    cluster: Cluster, own: RedisBench
+):
+    own.servers[0].ask("ACL", "SETUSER", "default", "resetpass", ">secret")
+    node = cluster.nodes[0]
+    router = Router([own.servers[0].url, node.url], timeout_seconds=60.0)
+    node.pause()
+    starting = asyncio.ensure_future(router.start())
+    try:
+        await until(lambda: bool(router.shards), 10, "the seeds are tried")
+        refusing = router.shards[0].commands
+        await until(lambda: refusing.failure is not None, 10, "one refuses")
+        assert not starting.done()
+        node.go_on()
+        await asyncio.wait_for(starting, 30)
+        assert router.is_cluster
+    finally:
+        node.go_on()
+        starting.cancel()
+        await router.aclose()

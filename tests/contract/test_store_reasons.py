@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config import BrokerConfig, Config, load
-from cluster.errors import StoreError
+from cluster.errors import StoreDenied, StoreError
 from cluster.metrics.counters import Counters
 from cluster.worker.stores import RedisStores
 from tests.architecture.tree import ROOT
@@ -18,7 +18,7 @@ from tests.contract.conftest import program
 from tests.contract.servers import Server
 from tests.contract.stores import KEEP, Recorder, RedisBench, Worker
 from tests.contract.test_canary import running
-from tests.harness.waiting import until
+from tests.harness.waiting import until, until_async
 
 PAGE = ROOT / "docs/how-to/external-redis.md"
 
@@ -124,6 +124,33 @@ async def test_a_wrong_password_a_missing_one_and_another_prefix_are_named(serve
     assert "index is out of range" in await failure(f"redis://{at}/99")
     server.ask("ACL", "SETUSER", "default", "resetpass", ">secret")
     assert "NOAUTH" in await failure(f"redis://{at}")
+
+
+async def test_a_refused_password_is_told_at_once_and_taken_once_it_is_right(server: Server):
+    server.ask("ACL", "SETUSER", "ws-cluster", *rules())
+    url = f"redis://ws-cluster:next@127.0.0.1:{server.port}"
+    # Longer than the test may take.
+    config = Config(broker=BrokerConfig(redis_urls=(url,), timeout=600.0))
+    stores = RedisStores(config, Counters(), name="one")
+    stores.open_broker(Recorder())
+    stores.open_sessions(Recorder())
+    try:
+        for _ in range(2):
+            with pytest.raises(StoreDenied, match="WRONGPASS"):
+                await asyncio.wait_for(stores.start(), 20)
+        server.ask("ACL", "SETUSER", "ws-cluster", ">next")
+
+        async def is_taken() -> bool:
+            try:
+                await stores.start()
+            except StoreDenied:
+                return False
+            return True
+
+        await until_async(is_taken, 20, "the new password is taken")
+        assert stores.is_up
+    finally:
+        await stores.aclose()
 
 
 async def test_a_user_without_the_shard_channels_is_named(own: RedisBench):

@@ -48,6 +48,7 @@ class Answers:
             "logs": "Loki",
             "job": "websocket-app",
             "instance": ".*",
+            "worker": ".*",
             "__range": f"{self._to - self._from:.0f}s",
             "__rate_interval": rate_interval(self._step, SCRAPE_SECONDS),
             "__auto": f"{2 * self._step:g}s",

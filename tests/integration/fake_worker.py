@@ -1,8 +1,7 @@
 """A worker without clients: it boots, accepts, sends heartbeats and drains like a real one.
 
-The file `mode` in the directory FAKE_WORKER_DIR selects a fault: `boot` fails to boot, `away` too unless
-the worker is told to wait for the store, `mute` never
-reports ready, `stubborn` ignores SIGTERM, `slow` takes a second to drain. While a file `not_ready`
+The file `mode` in the directory FAKE_WORKER_DIR selects a fault: `boot` fails to boot, `final` too and says
+that it would again, `away` unless the worker is told to wait for the store, `mute` never reports ready, `stubborn` ignores SIGTERM, `slow` takes a second to drain. While a file `not_ready`
 exists, the worker reports not_ready. With FAKE_WORKER_METRICS it writes real multiprocess files.
 """
 
@@ -54,6 +53,9 @@ class FakeWorker:
         self.report("starting")
         if self.mode == "boot" or (self.mode == "away" and not self.is_patient):
             self.report("failed", reason="the fake worker fails because of its mode")
+            return 3
+        if self.mode == "final":
+            self.report("failed", reason="the fake worker fails because of its mode", final="yes")
             return 3
         if os.environ.get("FAKE_WORKER_METRICS"):
             self.write_metrics()

@@ -34,6 +34,7 @@ SIZE = Size(subscribers=40, channels=4, workers=2, publishes_per_second=20)
 VARIABLES = {
     "job": "websocket-app",
     "instance": ".*",
+    "worker": ".*",
     "__rate_interval": "1m",
     "__range": "5m",
     **{one.name: one.value for page in PAGES for one in page.variables},

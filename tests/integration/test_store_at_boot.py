@@ -25,12 +25,12 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-def up(url: str, directory: Path) -> tuple[int, str]:
+def up(url: str, directory: Path, *, store_timeout: int = 1) -> tuple[int, str]:
     """Start a cluster of one worker; returns its exit code and all it has written."""
     first = free_ports(3)
     options = {
         "CLIENT__INSECURE": "true",
-        "BROKER__TIMEOUT": "1",
+        "BROKER__TIMEOUT": str(store_timeout),
         "BROKER__REDIS_URLS": url,
         "SERVER__NGINX": "false",
         "SERVER__WORKERS": "1",
@@ -71,3 +71,17 @@ def test_a_password_that_is_not_encoded_is_refused_and_not_written(server: Serve
     assert "percent-encode" in text
     assert "hunter" not in text
     assert "s3cret" not in text
+
+
+@pytest.mark.parametrize("has_password", [True, False], ids=["wrong", "none"])
+def test_a_password_that_is_refused_ends_the_start_without_waiting_or_another_attempt(
+    server: Server, tmp_path: Path, has_password: bool
+):
+    server.ask("ACL", "SETUSER", "default", "resetpass", f">{PASSWORD}")
+    user = ":wr0ng-one@" if has_password else ""
+    url = f"redis://{user}127.0.0.1:{server.port}"
+    # Who waited for the store, even once, would be ended by the test.
+    code, text = up(url, tmp_path, store_timeout=2 * WITHIN_SECONDS)
+    assert code == 3
+    assert ("WRONGPASS" if has_password else "NOAUTH") in text.strip().splitlines()[-1]
+    assert text.count("worker_boot_failed") == 1

@@ -140,12 +140,23 @@ def test_three_boot_failures_in_a_row_end_the_program_with_the_reason(a_cluster)
     assert len(cluster.events("child_started")) == 3
 
 
+def test_a_boot_failure_that_would_be_the_same_again_ends_the_program_at_once(a_cluster):
+    cluster = a_cluster(workers=1)
+    cluster.mode.write_text("final")
+    cluster.start()
+    assert cluster.wait() == 3
+    assert "worker w0a failed to boot, correct the cause and start again" in cluster.errors()
+    assert "the fake worker fails because of its mode" in cluster.errors()
+    assert len(cluster.events("child_started")) == 1
+
+
+@pytest.mark.parametrize("fault", ["boot", "final"])
 @pytest.mark.parametrize("is_added", [True, False], ids=["added", "restarted"])
 def test_a_worker_that_does_not_boot_is_tried_again_as_long_as_another_serves(
-    a_cluster, is_added: bool
+    a_cluster, is_added: bool, fault: str
 ):
     cluster = a_cluster(workers=1 if is_added else 2).ready()
-    cluster.mode.write_text("boot")
+    cluster.mode.write_text(fault)
     before = len(_starts_in(cluster, "w1a"))
     if is_added:
         cluster.signal(signal.SIGTTIN)

@@ -66,6 +66,30 @@ def test_the_variables_that_queries_use_are_declared(page: Page):
     assert set(re.findall(r"\$\{?([a-z_]\w*)", text)) <= declared
 
 
+@every_page
+def test_job_and_instance_can_be_chosen_and_alerts_and_deployments_are_marked(page: Page):
+    document_ = written(page)
+    variables = [one["name"] for one in document_["templating"]["list"]]
+    assert variables[:3] == ["source", "job", "instance"]
+    assert [one["name"] for one in document_["annotations"]["list"]] == ["alerts", "deployments"]
+    assert all(one["enable"] for one in document_["annotations"]["list"])
+
+
+def test_what_is_shown_of_each_worker_can_be_shown_of_one():
+    [page] = [one for one in PAGES if one.chooses_worker]
+    [variable] = [one for one in written(page)["templating"]["list"] if one["name"] == "worker"]
+    assert variable["includeAll"]
+    assert variable["multi"]
+    assert variable["query"] == (
+        'label_values(app_worker_connections{job="$job",instance=~"$instance"}, worker)'
+    )
+    for other, panel in PANELS:
+        for query in panel.queries:
+            is_of_each = "{{worker}}" in query.legend
+            assert ('worker=~"$worker"' in query.expr) == is_of_each, panel.name
+            assert other is page or not is_of_each, panel.name
+
+
 @every_panel
 def test_a_panel_has_a_title_a_text_and_a_unit(page: Page, panel: Panel):
     assert panel.title

@@ -289,6 +289,44 @@ def test_the_ports_of_the_first_version_are_there_without_a_profile(compose: dic
     assert {"80", "9090", "9093", "3000"} <= ports
 
 
+def needed_by(service: str, compose: dict[str, Any]) -> set[str]:
+    """A service, and what `docker compose up` starts with it."""
+    needed, left = set[str](), [service]
+    while left:
+        name = left.pop()
+        needed.add(name)
+        left += [
+            one for one in compose["services"][name].get("depends_on", {}) if one not in needed
+        ]
+    return needed
+
+
+def test_without_a_profile_there_is_the_core_and_the_monitoring_and_nginx_alone_is_the_core(
+    compose: dict[str, Any],
+):
+    core = {"nginx", "nginx-config", "app", "valkey", "valkey-volume"}
+    monitoring = {
+        *("prometheus", "alertmanager", "grafana", "monitoring-config", "dead-mans-switch"),
+        *("tracker", "node-exporter", "nginx-exporter", "redis-exporter"),
+    }
+    plain = {name for name, one in compose["services"].items() if not one.get("profiles")}
+    assert plain == core | monitoring
+    assert needed_by("nginx", compose) == core
+    profiles = {name for one in compose["services"].values() for name in one.get("profiles", ())}
+    assert profiles == {"logs", "load", "drill"}
+
+
+def test_what_ends_by_itself_is_waited_for_by_another(compose: dict[str, Any]):
+    # `up --wait` takes the end of any other service for a failure (docker/compose#10596).
+    for name, service in compose["services"].items():
+        if service["restart"] == "no" and not service.get("profiles"):
+            waits = [
+                one.get("depends_on", {}).get(name, {}).get("condition")
+                for one in compose["services"].values()
+            ]
+            assert "service_completed_successfully" in waits, name
+
+
 def test_load_and_drills_are_started_only_when_they_are_called(compose: dict[str, Any]):
     services = compose["services"]
     by_profile = {name: set(one.get("profiles", ())) for name, one in services.items()}

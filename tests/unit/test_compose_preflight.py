@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import shutil
+import socket
 import stat
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
 
+from tests.architecture.tree import ROOT
 from tests.harness.certificates import write_certificate
 from tests.harness.processes import free_ports
 from tests.unit.test_compose_files import DOCKER, admin_port
@@ -28,7 +33,19 @@ def preflight(folder: Path, docker: str = "", **variables: str) -> list[str]:
     if docker:
         (bare / "docker").write_text(f"#!{shutil.which('bash')}\n{docker}\n")
         (bare / "docker").chmod(0o755)
-    for name in ("bash", "sed", "tail", "tr", "sort", "head", "stat", "dirname", "cat", "openssl"):
+    for name in (
+        "bash",
+        "sed",
+        "tail",
+        "tr",
+        "sort",
+        "head",
+        "stat",
+        "dirname",
+        "cat",
+        "openssl",
+        "timeout",
+    ):
         program = shutil.which(name)
         assert program is not None
         (bare / name).unlink(missing_ok=True)
@@ -52,6 +69,16 @@ def prepared(tmp_path: Path) -> Path:
         shutil.copy(DOCKER / name, tmp_path)
     subprocess.run([tmp_path / "prepare.sh"], check=True, capture_output=True, timeout=30)
     return tmp_path
+
+
+@contextmanager
+def listener(address: str) -> Iterator[int]:
+    """A port at which something listens, at this address only; that of :: takes IPv4, too."""
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    with socket.create_server(
+        (address, free_ports(1)), family=family, dualstack_ipv6=address == "::"
+    ) as sock:
+        yield sock.getsockname()[1]
 
 
 def ports_apart(first: int) -> dict[str, str]:
@@ -82,9 +109,9 @@ esac"""
             ["no Docker engine answers: start it, or see DOCKER_HOST and your rights"],
         ),
         (
-            {"engine": "19.03.9", "compose": "v2.20.3"},
+            {"engine": "20.10.9", "compose": "v2.20.3"},
             [
-                "the Docker engine is 19.03.9; 20.10 or later is needed",
+                "the Docker engine is 20.10.9; 20.10.10 or later is needed",
                 "docker compose is 2.20.3; 2.24 or later is needed",
             ],
         ),
@@ -110,6 +137,18 @@ def test_the_preflight_says_what_is_wrong_with_the_engine_or_a_stack_that_runs(
     stands = {"engine": "28.0.1", "compose": "2.24.0", "running": "", "password": password}
     docker = ENGINE.format(**stands | versions)
     assert preflight(prepared, docker, **ports_apart(free_ports(5))) == sentences
+
+
+@pytest.mark.parametrize("page", ["compose.md", "swarm.md"])
+def test_the_pages_and_the_scripts_want_the_same_versions(page: str):
+    script = (DOCKER / "preflight.sh").read_text(encoding="utf-8")
+    [engine] = re.findall(r'at_least "\$engine" ([0-9.]+)', script)
+    [compose] = re.findall(r'at_least "\$compose" ([0-9.]+)', script)
+    text = " ".join((ROOT / "docs/how-to" / page).read_text(encoding="utf-8").split())
+    assert f"Docker Engine {engine} or later" in text
+    assert f"Compose {compose} or later" in text
+    deploys = (DOCKER / "deploy-stack.sh").read_text(encoding="utf-8")
+    assert f"the Compose plugin, {compose} or later" in deploys
 
 
 def test_the_preflight_accepts_the_password_of_the_stack_that_runs(prepared: Path):
@@ -140,6 +179,59 @@ def test_the_preflight_names_a_port_that_is_taken_and_a_limit_that_is_too_high(p
     assert said[2].startswith(f"port {port} is taken, which Grafana needs")
     assert said[3].startswith("OPEN_FILES is 2000000000, and this machine allows")
     assert len(said) == 4
+
+
+@pytest.mark.parametrize(
+    ("listens", "published", "is_taken"),
+    [
+        # Compose publishes on every address of the machine, of IPv4 and of IPv6.
+        ("127.0.0.2", "{port}", True),
+        ("::1", "{port}", True),
+        ("0.0.0.0", "{port}", True),
+        ("::", "{port}", True),
+        # … or on the one that is named.
+        ("127.0.0.2", "127.0.0.2:{port}", True),
+        ("127.0.0.2", "127.0.0.1:{port}", False),
+        ("0.0.0.0", "127.0.0.1:{port}", True),
+        ("::", "127.0.0.1:{port}", True),
+        ("::1", "127.0.0.1:{port}", False),
+        ("::1", "[::1]:{port}", True),
+        ("::", "[::1]:{port}", True),
+        ("127.0.0.1", "[::1]:{port}", False),
+        ("127.0.0.2", "0.0.0.0:{port}", True),
+        ("::1", "0.0.0.0:{port}", False),
+        ("::1", "[::]:{port}", True),
+        ("127.0.0.1", "[::]:{port}", False),
+    ],
+)
+def test_a_port_is_taken_by_whoever_listens_at_an_address_that_is_published(
+    listens: str, published: str, is_taken: bool, prepared: Path
+):
+    with listener(listens) as port:
+        ports = {**ports_apart(free_ports(5)), "HTTP_PORT": published.format(port=port)}
+        said = preflight(prepared, **ports)[1:]
+    wanted = [f"port {port} is taken, which nginx needs: end what listens there, or set HTTP_PORT to another one"]  # fmt: skip
+    assert said == (wanted if is_taken else [])
+
+
+@pytest.mark.parametrize(
+    ("listens", "is_taken"), [("127.0.0.1", True), ("127.0.0.2", False), ("::", True)]
+)
+def test_what_is_published_on_loopback_only_needs_the_port_there_only(
+    listens: str, is_taken: bool, prepared: Path
+):
+    with listener(listens) as port:
+        said = preflight(prepared, **{**ports_apart(free_ports(5)), "GRAFANA_PORT": str(port)})[1:]
+    assert [f"port {port} is taken, which Grafana needs" in one for one in said] == [
+        True
+    ] * is_taken
+
+
+def test_a_port_with_an_address_is_refused_where_compose_has_put_one(prepared: Path):
+    ports = {**ports_apart(free_ports(5)), "GRAFANA_PORT": "0.0.0.0:3000"}
+    assert preflight(prepared, **ports)[1:] == [
+        "GRAFANA_PORT is 0.0.0.0:3000; give a port from 1 to 65535"
+    ]
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from cluster import cli
-from cluster.config import ShutdownConfig
+from cluster.config import DEVELOPMENT_FILE, Config, ShutdownConfig, load
 from cluster.durations import seconds_of
 from tests.architecture.tree import ROOT
 
@@ -101,6 +101,26 @@ def test_a_replica_is_replaced_when_a_new_one_is_healthy_and_an_update_that_fail
     assert grace > ShutdownConfig().stop_grace_period > ShutdownConfig().timeout
     compose = COMPOSE["services"]["app"]["deploy"]["resources"]
     assert app["deploy"]["resources"]["limits"] == compose["limits"]
+
+
+def test_containers_balance_themselves_and_one_machine_does_not():
+    options = "kubernetes/base/options.yaml"
+    switch = "WS_CLUSTER_BALANCE__ENABLED"
+    for environment in (
+        COMPOSE["services"]["app"]["environment"],
+        STACK["services"]["app"]["environment"],
+        document(options)["data"],
+    ):
+        assert environment[switch] == "true"
+    assert not Config().balance.enabled
+    assert not load(str(DEVELOPMENT_FILE)).balance.enabled
+
+
+def test_no_two_replicas_share_a_directory_of_metrics():
+    # They are below /dev/shm, which is each container's own; no volume of the service is named, or they would share it.
+    for services in (COMPOSE["services"], STACK["services"]):
+        assert named(services["app"].get("volumes", [])) == {}
+        assert "ipc" not in services["app"]
 
 
 def test_no_service_stays_with_an_image_that_does_not_run():
