@@ -34,6 +34,8 @@ async def a_member(cluster: Cluster, slot: int, name: str) -> Client:
     client = Client(cluster.worker_port(slot), name=name)
     await client.start()
     client.subscribe(CHANNEL, lambda subscription, publication: None)
+    # Until its worker is subscribed at the broker it misses the joins of those that come after it.
+    await until(lambda: client.is_whole, 20, f"{name} is subscribed")
     return client
 
 
