@@ -13,6 +13,8 @@ Schema = dict[str, Any]
 
 #: JSON's numbers are exact up to here (RFC 8259 §6), and Lua's.
 LARGEST_INTEGER: Final = 2**53 - 1
+#: Members that may not be "", unlike `user`.
+NEVER_EMPTY: Final = frozenset({"channel", "method"})
 
 
 class Param(NamedTuple):
