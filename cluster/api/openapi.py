@@ -13,7 +13,6 @@ from cluster.api.method_table import (
     API_TABLE,
     ERROR,
     LARGEST_INTEGER,
-    NEVER_EMPTY,
     ApiMethod,
     Param,
     Schema,
@@ -31,7 +30,7 @@ _POSITION: Final[Schema] = {
 def param_schema(param: Param) -> Schema:
     """The schema of one member of a request."""
     string: Schema = {"type": "string"}
-    if param.name in NEVER_EMPTY:
+    if not param.may_be_empty:
         string["minLength"] = 1
     schemas: dict[str, Schema] = {
         "string": string,

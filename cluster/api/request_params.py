@@ -8,7 +8,7 @@ from typing import Annotated, Any, Final, NamedTuple, TypedDict
 import msgspec
 
 from cluster import data_url, json_text
-from cluster.api.method_table import API_TABLE, LARGEST_INTEGER, NEVER_EMPTY, Kind, Param
+from cluster.api.method_table import API_TABLE, LARGEST_INTEGER, Kind, Param
 from cluster.errors import BAD_REQUEST
 from cluster.protocol import Position
 
@@ -122,7 +122,7 @@ def checked_params(method: str, params: Params) -> Params:
 def _is_right(param: Param, value: Any) -> bool:
     if param.kind == "integer":
         return _is_integer(value, param.least)
-    return _CHECKS[param.kind](value) and (value != "" or param.name not in NEVER_EMPTY)
+    return _CHECKS[param.kind](value) and (value != "" or param.may_be_empty)
 
 
 def json_member(params: Params, name: str, b64_name: str = "") -> bytes:

@@ -50,8 +50,8 @@ async def test_info_and_data_of_tokens_reach_protobuf_clients_as_the_bytes_that_
         token = of(sub=b'"ann"', channel=b'"a"', b64info=encoded(data), b64data=encoded(data))
         subscribed = await ann.ask(2, "subscribe", channel="a", token=token)
         assert subscribed.subscribe.data == data
-        joined = await ann.until(
-            lambda: next((one.push.join.info for one in ann.heard if one.push.channel == "a"), None)
+        [joined, *_] = await ann.until(
+            lambda: [one.push.join.info for one in ann.heard if one.push.channel == "a"]
         )
         assert (joined.conn_info, joined.chan_info) == (data, data)
         for number, channel in enumerate(("a", "given"), start=3):
@@ -59,8 +59,8 @@ async def test_info_and_data_of_tokens_reach_protobuf_clients_as_the_bytes_that_
             [info] = found.values()
             assert (info.user, info.conn_info, info.chan_info) == ("ann", data, data)
         await ann.ask(5, "publish", channel="a", data=b"1")
-        pub = await ann.until(
-            lambda: next((one.push.pub for one in ann.heard if one.push.HasField("pub")), None)
+        [pub] = await ann.until(
+            lambda: [one.push.pub for one in ann.heard if one.push.HasField("pub")]
         )
         assert (pub.info.conn_info, pub.info.chan_info) == (data, data)
 
