@@ -36,6 +36,8 @@ def of_base64(encoded: str) -> bytes:
         ValueError: it is no base64.
     """
     data = base64.b64decode(encoded, validate=True)
+    if data.startswith(PREFIX):
+        return text_of(data)
     try:
         return json_text.checked(data) if data else b""
     except json_text.JsonTextInvalid:

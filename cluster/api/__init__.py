@@ -1,6 +1,7 @@
 """The server HTTP API: an application's backend publishes, reads and manages users through any worker.
 
-`POST /api/<method>` with a key; bodies, results and error codes are those of Centrifugo's server API.
+`POST /api/<method>`, or `POST /api` with the method in the body, with a key; bodies, results and error
+codes are those of Centrifugo's server API.
 `http_api` reads requests and writes answers, `api_keys` says what a key may do, `server_methods` carries
 the methods out with `user_methods` and `read_methods`; `method_table` is the one table of them, of which
 `request_params` and `openapi` are made.

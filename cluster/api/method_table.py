@@ -21,6 +21,7 @@ class Param(NamedTuple):
     Attributes:
         kind: `json` is any JSON, which stays text; `position` has `offset` and `epoch`.
         least: of an integer.
+        may_be_empty: whether a string may be "".
     """
 
     name: str
@@ -28,6 +29,7 @@ class Param(NamedTuple):
     text: str
     is_required: bool = False
     least: int = 0
+    may_be_empty: bool = True
 
 
 class ApiMethod(NamedTuple):
@@ -87,7 +89,15 @@ _CONNECTION: Final = _object(
     state=_object(channels=_map(_object())),
 )  # fmt: skip
 
-_CHANNEL: Final = Param("channel", "string", "the channel", is_required=True)
+
+def _name(name: str, text: str) -> Param:
+    """A member that is needed, and names something."""
+    return Param(name, "string", text, is_required=True, may_be_empty=False)
+
+
+_CHANNEL: Final = _name("channel", "the channel")
+#: The anonymous ones have no tokens and no user that could be looked up.
+_KNOWN_USER: Final = _name("user", "the user")
 _USER: Final = Param("user", "string", "the user; empty is the anonymous ones", is_required=True)
 _CLIENT: Final = Param("client", "string", "only the connection with this id")
 _SESSION: Final = Param("session", "string", "only the connections of this session")
@@ -220,7 +230,7 @@ API_TABLE: Final[dict[str, ApiMethod]] = {
     "rpc": ApiMethod(
         "Call a handler of the application.",
         (
-            Param("method", "string", "the handler's name", is_required=True),
+            _name("method", "the handler's name"),
             Param("params", "json", "its data"),
         ),
         _object(data=_ANY),
@@ -235,13 +245,13 @@ API_TABLE: Final[dict[str, ApiMethod]] = {
     ),
     "revoke_token": ApiMethod(
         "Refuse a token from now on.",
-        (Param("uid", "string", "the token's claim `jti`", is_required=True), _UNTIL),
+        (_name("uid", "the token's claim `jti`"), _UNTIL),
         _EMPTY,
     ),
     "invalidate_user_tokens": ApiMethod(
         "Refuse the tokens of a user that were issued before a time.",
         (
-            _USER,
+            _KNOWN_USER,
             Param("issued_before", "integer", "Unix time; now if absent"),
             _UNTIL,
         ),
@@ -249,8 +259,8 @@ API_TABLE: Final[dict[str, ApiMethod]] = {
     ),
     "block_user": ApiMethod(
         "Refuse a user, and close the user's connections.",
-        (_USER, _UNTIL),
+        (_KNOWN_USER, _UNTIL),
         _EMPTY,
     ),
-    "unblock_user": ApiMethod("Accept a user again.", (_USER,), _EMPTY),
+    "unblock_user": ApiMethod("Accept a user again.", (_KNOWN_USER,), _EMPTY),
 }

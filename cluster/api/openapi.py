@@ -9,7 +9,14 @@ from functools import cache
 from typing import Any, Final
 
 from cluster import __version__
-from cluster.api.method_table import API_TABLE, ERROR, LARGEST_INTEGER, ApiMethod, Param, Schema
+from cluster.api.method_table import (
+    API_TABLE,
+    ERROR,
+    LARGEST_INTEGER,
+    ApiMethod,
+    Param,
+    Schema,
+)
 
 _POSITION: Final[Schema] = {
     "type": "object",
@@ -22,8 +29,11 @@ _POSITION: Final[Schema] = {
 
 def param_schema(param: Param) -> Schema:
     """The schema of one member of a request."""
+    string: Schema = {"type": "string"}
+    if not param.may_be_empty:
+        string["minLength"] = 1
     schemas: dict[str, Schema] = {
-        "string": {"type": "string"},
+        "string": string,
         "boolean": {"type": "boolean"},
         "integer": {"type": "integer", "minimum": param.least, "maximum": LARGEST_INTEGER},
         "strings": {"type": "array", "items": {"type": "string", "minLength": 1}},

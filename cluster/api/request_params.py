@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, Final, TypedDict
+from typing import Annotated, Any, Final, NamedTuple, TypedDict
 
 import msgspec
 
@@ -35,6 +35,45 @@ COMMANDS: Final[json_text.JsonDecoder[list[dict[str, Params]]]] = json_text.Json
     list[dict[str, _Params]],
     replaces_surrogates=True,
 )
+
+
+class ApiCommand(NamedTuple):
+    """A method and its parameters in one object: the older format, of `POST /api`."""
+
+    id: int
+    method: str
+    params: Params
+
+
+class _Command(msgspec.Struct):
+    method: str
+    params: _Params | None = None
+    id: Annotated[int, msgspec.Meta(ge=0, lt=2**32)] = 0
+
+
+_COMMAND: Final[json_text.JsonDecoder[Any]] = json_text.JsonDecoder(
+    _Command, replaces_surrogates=True
+)
+
+
+def commands(body: bytes) -> list[ApiCommand]:
+    """Read the commands of a body: one, or one on each line. A method is named in any case.
+
+    Raises:
+        JsonTextInvalid: there is none, or something that is not a command.
+    """
+    try:
+        return [_command(body)]
+    except json_text.JsonTextInvalid:
+        lines = [line for line in body.split(b"\n") if line.strip()]
+        if len(lines) < 2:
+            raise
+        return [_command(line) for line in lines]
+
+
+def _command(text: bytes) -> ApiCommand:
+    one = _COMMAND.decode(text)
+    return ApiCommand(one.id, one.method.lower(), one.params or {})
 
 
 def _is_integer(value: Any, least: int = 0) -> bool:
@@ -83,7 +122,7 @@ def checked_params(method: str, params: Params) -> Params:
 def _is_right(param: Param, value: Any) -> bool:
     if param.kind == "integer":
         return _is_integer(value, param.least)
-    return _CHECKS[param.kind](value) and (value != "" or param.name not in {"channel", "method"})
+    return _CHECKS[param.kind](value) and (value != "" or param.may_be_empty)
 
 
 def json_member(params: Params, name: str, b64_name: str = "") -> bytes:

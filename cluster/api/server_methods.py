@@ -8,7 +8,7 @@ Unlike a client, a backend that has the key may use every channel.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Final
 
 from cluster import json_text
@@ -135,21 +135,37 @@ class ServerMethods:
             commands = COMMANDS.decode(bytes(params.get("commands", b"")))
         except json_text.JsonTextInvalid:
             raise BAD_REQUEST.fresh() from None
-        if len(commands) > MAXIMUM_COMMANDS:
-            raise BAD_REQUEST.fresh()
         calls = [_command(command) for command in commands]
-        for method, of_command in calls:
-            key.check(method, of_command)
-        is_parallel = bool(params.get("parallel"))
+        replies = await self.call_each(calls, key, is_parallel=bool(params.get("parallel")))
+        return {
+            "replies": [
+                {method: reply["result"]} if "result" in reply else reply
+                for (method, _), reply in zip(calls, replies, strict=True)
+            ]
+        }
+
+    async def call_each(
+        self, calls: Sequence[tuple[str, Params]], key: ApiKey, *, is_parallel: bool = False
+    ) -> list[Result]:
+        """Call methods, `batch` not among them; each has an answer with `result` or `error`, in their order.
+
+        Raises:
+            ClientError: 107 for too many of them; nothing was done.
+            KeyForbids: the key may not do one of them; nothing was done.
+        """
+        if len(calls) > MAXIMUM_COMMANDS:
+            raise BAD_REQUEST.fresh()
+        for method, params in calls:
+            key.check(method, params)
         replies: list[Result] = []
         for first in range(0, len(calls), PUBLICATIONS_PER_TURN):
             replies += await self._replies(
                 calls[first : first + PUBLICATIONS_PER_TURN], key, is_parallel=is_parallel
             )
-        return {"replies": replies}
+        return replies
 
     async def _replies(
-        self, calls: list[tuple[str, Params]], key: ApiKey, *, is_parallel: bool
+        self, calls: Sequence[tuple[str, Params]], key: ApiKey, *, is_parallel: bool
     ) -> list[Result]:
         """Call some commands; publishes that follow each other leave in one pipeline, in order."""
         if is_parallel:
@@ -168,7 +184,7 @@ class ServerMethods:
 
     async def _reply(self, method: str, params: Params, key: ApiKey) -> Result:
         try:
-            return {method: await self._call(method, params, key)}
+            return {"result": await self._call(method, params, key)}
         except ClientError as error:
             return {"error": self._error_of(error)}
 

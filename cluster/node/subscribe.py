@@ -234,8 +234,9 @@ class SubscriptionBuilder:
             if isinstance(plan.delivery, DeltaDelivery):
                 result["delta"] = True
             offset = joining.read.top.offset
-            if plan.recover_from is not None:
+            if request.recover or plan.recover_from is not None:
                 result["was_recovering"] = True
+            if plan.recover_from is not None:
                 if self._recover(request, plan, joining, result):
                     offset = request.position.offset
                 elif request.recover and request.rejects_unrecovered:

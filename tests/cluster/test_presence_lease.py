@@ -1,4 +1,4 @@
-"""A worker that is killed: its clients are in no channel any more when its lease ends, and each leaves once."""
+"""A worker or a machine that is killed: when its lease ends, its clients have left every channel, each once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
-from tests.harness.processes import is_running
+from tests.harness.processes import family, is_running
+from tests.harness.store import Store
 from tests.harness.waiting import until, until_async
 
 LEASE = 6.0
@@ -34,7 +35,14 @@ async def a_member(cluster: Cluster, slot: int, name: str) -> Client:
     client = Client(cluster.worker_port(slot), name=name)
     await client.start()
     client.subscribe(CHANNEL, lambda subscription, publication: None)
+    # Until its worker is subscribed at the broker it misses the joins of those that come after it.
+    await until(lambda: client.is_whole, 20, f"{name} is subscribed")
     return client
+
+
+def machine(directory: Path, store: Store) -> Cluster:
+    """One of several on a store."""
+    return Cluster(directory, workers=2, config=CONFIG, redis_urls=(store.url,), has_nginx=False)
 
 
 async def present(client: Client) -> set[str]:
@@ -44,6 +52,33 @@ async def present(client: Client) -> set[str]:
 def seen(client: Client, kind: str) -> list[str]:
     """The client ids of all joins, or of all leaves, that a client has received."""
     return [one[kind]["info"]["client"] for one in client.joins_and_leaves if kind in one]
+
+
+async def all_joined(watchers: list[Client], members: set[str]) -> None:
+    for watcher in watchers:
+        await until(lambda one=watcher: members <= set(seen(one, "join")), 20, "all have joined")  # type: ignore[misc]
+
+
+async def the_dead_leave_once(watchers: list[Client], dead: set[str]) -> None:
+    """Their entries are there until their lease ends, and each watcher then gets one leave of each."""
+    killed_at = asyncio.get_running_loop().time()
+    assert dead <= await present(watchers[0]), "their entries are still there"
+    for watcher in watchers:
+        await until(
+            lambda one=watcher: dead <= set(seen(one, "leave")),  # type: ignore[misc]
+            LEASE + 10,
+            "all have left",
+        )
+    took = asyncio.get_running_loop().time() - killed_at
+    assert took > LEASE / 4, "their lease is respected"
+    alive = {client.result["client"] for client in watchers}
+    assert [await present(watcher) for watcher in watchers] == [alive] * len(watchers)
+    stats = await watchers[0].call("presence_stats", {"channel": CHANNEL})
+    assert stats == {"num_clients": len(watchers), "num_users": 1}
+    for watcher in watchers:
+        assert sorted(seen(watcher, "leave")) == sorted(dead), "each leave once"
+        joins = seen(watcher, "join")
+        assert len(joins) == len(set(joins)), "each join once"
 
 
 async def test_presence_is_right_within_the_lease_after_a_kill_and_each_leave_comes_once(
@@ -59,33 +94,42 @@ async def test_presence_is_right_within_the_lease_after_a_kill_and_each_leave_co
             return await present(watchers[0]) == everyone
 
         await until_async(all_are_here, 20, "all are present")
-        for watcher in watchers:
-            await until(lambda one=watcher: dead <= set(seen(one, "join")), 20, "all have joined")  # type: ignore[misc]
+        await all_joined(watchers, dead)
         for client in doomed:
             # They stay away: what is there after the lease is there by mistake.
             client._wanted = False
         victim = cluster.workers()[2]
         os.kill(victim.pid, signal.SIGKILL)
         await until(lambda: not is_running(victim.pid), 5, "the worker has ended")
-        killed_at = asyncio.get_running_loop().time()
-        assert dead <= await present(watchers[0]), "their entries are still there"
-        for watcher in watchers:
-            await until(
-                lambda one=watcher: dead <= set(seen(one, "leave")),  # type: ignore[misc]
-                LEASE + 10,
-                "all have left",
-            )
-        took = asyncio.get_running_loop().time() - killed_at
-        assert took > LEASE / 4, "their lease is respected"
-        alive = {client.result["client"] for client in watchers}
-        assert [await present(watcher) for watcher in watchers] == [alive, alive]
-        stats = await watchers[0].call("presence_stats", {"channel": CHANNEL})
-        assert stats == {"num_clients": 2, "num_users": 1}
-        for watcher in watchers:
-            assert sorted(seen(watcher, "leave")) == sorted(dead), "each leave once"
-            joins = seen(watcher, "join")
-            assert len(joins) == len(set(joins)), "each join once"
+        await the_dead_leave_once(watchers, dead)
         await cluster.shows("app_presence_entries", 2)
+        for client in (*watchers, *doomed):
+            await client.close()
+
+
+async def test_the_members_of_a_machine_that_is_killed_leave_once_when_its_lease_ends(
+    tmp_path: Path,
+):
+    """All processes of one of two machines end at the same moment; nobody is left to start them again."""
+    async with (
+        Store(tmp_path / "store") as store,
+        machine(tmp_path / "survivor", store) as survivor,
+        machine(tmp_path / "victim", store) as victim,
+    ):
+        watchers = [await a_member(survivor, slot, f"watcher {slot}") for slot in (0, 1)]
+        doomed = [await a_member(victim, number % 2, f"member {number}") for number in range(6)]
+        dead = {client.result["client"] for client in doomed}
+        await all_joined(watchers, dead)
+        for client in doomed:
+            client._wanted = False
+        processes = [victim.pid, *family(victim.pid)]
+        for pid in processes:
+            os.kill(pid, signal.SIGKILL)
+        assert victim.process is not None
+        victim.process.wait(5)
+        await until(lambda: not any(map(is_running, processes)), 5, "the machine is off")
+        await the_dead_leave_once(watchers, dead)
+        await survivor.shows("app_presence_entries", 2)
         for client in (*watchers, *doomed):
             await client.close()
 

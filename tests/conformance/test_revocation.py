@@ -18,7 +18,11 @@ CONFIG: dict[str, Any] = {
     "client": {"insecure": False, "token": {"hmac_secret_key": KEY}},
     "http_api": {"key": API_KEY},
     "channel": {
-        "without_namespace": {"allow_publish_for_client": True, "allow_subscribe_for_client": True}
+        "without_namespace": {
+            "allow_publish_for_client": True,
+            "allow_publish_for_anonymous": True,
+            "allow_subscribe_for_client": True,
+        }
     },
 }
 REVOKED, DENIED = 3500, 3507
@@ -32,14 +36,19 @@ async def python() -> AsyncIterator[Sdk]:
         yield sdk
 
 
-async def call(cluster: Cluster, method: str, **params: Any) -> None:
+async def answer_of(cluster: Cluster, method: str, **params: Any) -> Any:
     url = f"http://127.0.0.1:{cluster.port}/api/{method}"
     headers = {"X-API-Key": API_KEY}
     async with (
         aiohttp.ClientSession() as http,
         http.post(url, json=params, headers=headers) as response,
     ):
-        assert (response.status, await response.json()) == (200, {"result": {}})
+        assert response.status == 200
+        return await response.json()
+
+
+async def call(cluster: Cluster, method: str, **params: Any) -> None:
+    assert await answer_of(cluster, method, **params) == {"result": {}}
 
 
 async def connect(sdk: Sdk, url: str, name: str, **claims: Any) -> None:
@@ -100,3 +109,29 @@ async def test_a_blocked_user_is_closed_and_refused_until_it_is_unblocked(
     await connect(python, url, "back", sub="eve")
     await python.events.seen("connected", client="back")
     await python.do("publish", "other", channel="news", data={"n": 1})
+
+
+@pytest.mark.parametrize(
+    ("method", "params"),
+    [
+        ("revoke_token", {"uid": ""}),
+        ("invalidate_user_tokens", {"user": ""}),
+        ("block_user", {"user": ""}),
+    ],
+)
+async def test_an_empty_name_is_refused_and_closes_nobody(
+    python: Sdk, url: str, cluster: Cluster, method: str, params: dict[str, str]
+):
+    # Neither has a `jti`, one has no user: an empty name would be all of them.
+    await connect(python, url, "ann", sub="ann")
+    await connect(python, url, "nobody", sub="")
+    for name in ("ann", "nobody"):
+        await python.events.seen("connected", client=name)
+    assert (await answer_of(cluster, method, **params))["error"]["code"] == 107
+    # What comes after it at each worker has been done when this user's connection is closed.
+    await connect(python, url, "last", sub="last")
+    await python.events.seen("connected", client="last")
+    await call(cluster, "disconnect", user="last")
+    assert await closed(python, "last") == 3503
+    for name in ("ann", "nobody"):
+        await python.do("publish", name, channel="news", data={"n": 1})

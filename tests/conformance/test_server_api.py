@@ -25,7 +25,8 @@ CONFIG = {
     "client": {"recovery_max_publication_limit": 10_000},
     "channel": {
         "namespaces": [
-            {"name": "kept", "history_size": 10_000, "history_ttl": "60s", "force_recovery": True}
+            {"name": "kept", "history_size": 10_000, "history_ttl": "60s", "force_recovery": True},
+            {"name": "here", "presence": True},
         ]
     },
 }
@@ -255,6 +256,28 @@ async def test_info_and_connections_are_of_all_workers(cluster: Cluster, api: ce
     assert {client.result["client"] for client in clients} <= set(found)
     for client in clients:
         await client.close()
+
+
+async def test_presence_is_that_of_all_workers(cluster: Cluster, api: cent.AsyncClient):
+    empty = await api.presence(cent.PresenceRequest(channel="here:room"))
+    assert empty.presence == {}
+    clients = [await listener(cluster, f"p{n}", "here:room", []) for n in range(4)]
+    ids = {client.result["client"] for client in clients}
+    found = (await api.presence(cent.PresenceRequest(channel="here:room"))).presence
+    assert set(found) == ids
+    assert {(name, each.client, each.user) for name, each in found.items()} == {
+        (name, name, "") for name in ids
+    }
+    stats = await api.presence_stats(cent.PresenceStatsRequest(channel="here:room"))
+    assert (stats.num_clients, stats.num_users) == (4, 1)
+    for client in clients:
+        await client.close()
+
+    async def nobody_is_left() -> bool:
+        stats = await api.presence_stats(cent.PresenceStatsRequest(channel="here:room"))
+        return (stats.num_clients, stats.num_users) == (0, 0)
+
+    await until_async(nobody_is_left, 20, "nobody is left")
 
 
 async def test_what_is_not_here_says_so(api: cent.AsyncClient):

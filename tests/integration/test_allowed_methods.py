@@ -13,7 +13,7 @@ from cluster.api.method_table import API_TABLE
 from tests.harness.cluster import Cluster
 
 KEY = "a" * 32
-API_PATHS = [f"/api/{name}" for name in [*API_TABLE, "openapi.json", "unknown"]]
+API_PATHS = ["/api", *(f"/api/{name}" for name in [*API_TABLE, "openapi.json", "unknown"])]
 CONSOLE_PATHS = [
     f"/console/{name}" for name in ("ack", "key", "silence", "unsilence", "events", "app.js")
 ]

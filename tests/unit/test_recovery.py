@@ -157,6 +157,24 @@ async def test_the_position_of_an_invalidated_state_is_never_recovered():
         assert (result["was_recovering"], result.get("recovered", False)) == (True, False)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [ChannelOptions(), replace(RECOVERABLE, force_recovery=False, force_positioning=True)],
+    ids=["no history", "positioned"],
+)
+async def test_a_recovery_that_a_channel_does_not_offer_was_asked_for_and_did_not_succeed(
+    options: ChannelOptions,
+):
+    async with LocalWorker(configured(options=options)).open() as worker:
+        await published(await entered(worker), 2)
+        result = (await back(worker, recover=True, offset=1))["subscribe"]
+        assert result["was_recovering"] is True
+        assert "recovered" not in result
+        assert "publications" not in result
+        assert result.get("positioned", False) is options.force_positioning
+        assert "was_recovering" not in (await back(worker))["subscribe"]
+
+
 # --- filters ------------------------------------------------------------------------------------
 
 

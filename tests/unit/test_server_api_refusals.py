@@ -70,7 +70,11 @@ from tests.unit.test_server_api import KEY, Answer, post
         ("rpc", {"method": ""}, 107),
         ("rpc", {"method": "a"}, 104),
         ("revoke_token", {"uid": "a"}, 108),
+        ("revoke_token", {"uid": ""}, 107),
         ("block_user", {"user": "a"}, 108),
+        ("block_user", {"user": ""}, 107),
+        ("unblock_user", {"user": ""}, 107),
+        ("invalidate_user_tokens", {"user": ""}, 107),
         ("unblock_user", {"user": "a"}, 108),
         ("invalidate_user_tokens", {"user": "a"}, 108),
         ("connections", {"user": "a", "expression": "true"}, 108),
@@ -171,10 +175,31 @@ async def test_a_limited_key_lists_the_channels_of_its_namespaces_at_the_configu
         assert set(answer.json["result"]["channels"]) == {"kept/a"}
 
 
-async def test_errors_have_statuses_if_the_configuration_says_so():
-    async with two_workers(api_config(mode="transport")) as (one, _):
-        answer = await post(one, "publish", {"channel": "nowhere:a", "data": 1})
-        assert (answer.status, answer.json["code"]) == (404, 102)
+@pytest.mark.parametrize(
+    ("method", "params", "code", "status"),
+    [
+        ("publish", {"channel": "kept:a", "data": 1}, 100, 500),
+        ("publish", {"channel": "nowhere:a", "data": 1}, 102, 404),
+        ("rpc", {"method": "a"}, 104, 404),
+        ("history", {"channel": "kept:a", "limit": -2}, 107, 400),
+        ("presence", {"channel": "news"}, 108, 400),
+        ("history", {"channel": "kept:a", "limit": 1, "since": {"epoch": "other"}}, 112, 416),
+    ],
+)
+@pytest.mark.parametrize("mode", ["", "transport"])
+async def test_errors_have_statuses_if_the_request_or_the_configuration_says_so(
+    mode: str, method: str, params: dict[str, Any], code: int, status: int
+):
+    asked = {} if mode else {"X-Centrifugo-Error-Mode": "transport"}
+    async with two_workers(api_config(mode=mode)) as (one, _):
+        if code == 100:
+            one.store.is_up = False
+        answer = await post(one, method, params, {"X-API-Key": KEY, **asked})
+        assert (answer.status, answer.json["code"]) == (status, code)
+        assert set(answer.json) == {"code", "message"}
+        if not mode:
+            answer = await post(one, method, params)
+            assert (answer.status, answer.json["error"]["code"]) == (200, code)
 
 
 async def test_without_any_key_but_a_limited_one_the_api_is_on():

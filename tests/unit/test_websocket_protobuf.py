@@ -78,6 +78,7 @@ async def protobuf_caller(
     headers: dict[str, str] | None = None,
     *,
     emulated: dict[str, str] | None = None,
+    token: str = "",
 ) -> ProtobufCaller:
     caller = ProtobufCaller()
     async with asyncio.timeout(WITHIN_SECONDS):
@@ -87,7 +88,7 @@ async def protobuf_caller(
         request = upgrade_request("127.0.0.1", f"/connection/websocket{path}", headers)
         caller.wire.send(request)
         await caller.wire.opened
-    connected = await caller.ask(1, "connect", name="dart", headers=emulated)
+    connected = await caller.ask(1, "connect", name="dart", headers=emulated, token=token)
     assert connected.connect.client
     assert connected.connect.version
     return caller
