@@ -7,9 +7,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator
 
+import pytest
+
 from cluster.broker.canary import Canary
-from tests.contract.servers import Server
+from cluster.errors import StoreRefused
+from tests.contract.servers import Cluster, Server
 from tests.contract.stores import RedisBench, Worker
+from tests.contract.test_redis_cluster import slot_of
 from tests.harness.proxy import FaultProxy
 from tests.harness.waiting import until
 
@@ -100,3 +104,25 @@ async def test_every_master_of_a_cluster_is_listened_to(clustered: RedisBench):
         assert not canary.is_deaf
         owners = {worker.parts.router.shard_of(key) for key in canary._keys.values()}
         assert len(owners) == 3
+
+
+async def test_a_cluster_that_is_down_makes_the_worker_deaf_until_it_is_up(
+    cluster: Cluster, clustered: RedisBench
+):
+    """A slot that no node serves: every link is up, and a node answers CLUSTERDOWN."""
+    worker = await clustered.worker()
+    slot = slot_of(clustered, "down")
+    owner = await asyncio.to_thread(cluster.owner, slot)
+    async with running(clustered, worker) as canary:
+        await until(lambda: len(canary._received_at) == 3, 5, "all masters are known")
+        owner.ask("CLUSTER", "DELSLOTS", slot)
+        try:
+            await until(lambda: canary.is_deaf, 10, "it is deaf")
+            assert worker.parts.router.is_up
+            with pytest.raises(StoreRefused, match="CLUSTERDOWN") as caught:
+                await worker.publish(channel="down")
+            assert caught.value.is_temporary
+        finally:
+            owner.ask("CLUSTER", "ADDSLOTS", slot)
+        await until(lambda: not canary.is_deaf, 20, "messages arrive again")
+        await worker.publish_until_it_works(b'{"data":1}', channel="down")

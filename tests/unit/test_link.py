@@ -91,3 +91,61 @@ async def test_only_what_needs_no_order_is_run_again(script: Script):
     else:
         assert found == [1, 1]
         assert server.sent(b"EVAL") == [b"first"]
+
+
+class Demoted(Forgetful):
+    """A server that answers one command with an error, and everything else as a master does."""
+
+    def __init__(self, error: str) -> None:
+        super().__init__()
+        self._error = error
+        self._is_next = False
+
+    def refuse_next(self) -> None:
+        self._is_next = True
+
+    def answer(self, command: list[bytes]) -> bytes:
+        if self._is_next and command[0].upper() == b"PEXPIRE":
+            self._is_next = False
+            return f"-{self._error}\r\n".encode()
+        return super().answer(command)
+
+
+async def refused(link: Link, server: Demoted) -> StoreRefused:
+    replies: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+    server.refuse_next()
+    link.submit(("PEXPIRE", "key", 1000), replies.set_result)
+    found = await asyncio.wait_for(replies, WITHIN_SECONDS)
+    assert isinstance(found, StoreRefused)
+    return found
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "READONLY You can't write against a read only replica.",
+        "ERR Error running script (call to f_1f): @user_script:2: -READONLY You can't",
+        "LOADING Valkey is loading the dataset in memory",
+        "MASTERDOWN Link with MASTER is down and replica-serve-stale-data is set to 'no'.",
+    ],
+    ids=["readonly", "readonly in a script", "loading", "masterdown"],
+)
+async def test_what_no_master_answers_ends_the_connection_and_another_is_made(error: str):
+    server = Demoted(error)
+    async with linked(server) as link:
+        assert (await refused(link, server)).is_temporary
+        assert not link.is_up
+        # Where the master is, is asked again: a name or Sentinel may give another address by now.
+        await asyncio.wait_for(link.wait_up(), WITHIN_SECONDS)
+        assert len(server.sent(b"INFO")) == 2
+
+
+@pytest.mark.parametrize(
+    "error", ["NOREPLICAS Not enough good replicas to write.", "OOM command not allowed", "ERR no"]
+)
+async def test_what_a_master_may_answer_leaves_the_connection_as_it_is(error: str):
+    server = Demoted(error)
+    async with linked(server) as link:
+        await refused(link, server)
+        assert link.is_up
+        assert len(server.sent(b"INFO")) == 1

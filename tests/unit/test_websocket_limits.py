@@ -20,8 +20,8 @@ from tests.unit.local_worker import LocalWorker, ask, configured, entered
 from tests.unit.raw_socket import echo_at_once, raw
 from tests.unit.test_accept import CONNECT, request, response
 
-#: Generous: before there were slices, these floods held the loop for one to five seconds.
-LONGEST_TURN_SECONDS = 0.5
+#: CPU time. Seen are 1 to 11 ms; before there were slices, these floods held the loop for one to five seconds.
+LONGEST_TURN_SECONDS = 0.1
 
 
 @contextlib.asynccontextmanager
