@@ -7,16 +7,44 @@ again, so the question is repeated every `recheck_seconds`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import ssl
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
+from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
-from redis.exceptions import RedisError
+from redis.backoff import ExponentialWithJitterBackoff
+from redis.exceptions import AuthenticationError, RedisError
 
 from cluster.config.sentinel_url import SentinelAddress
-from cluster.errors import StoreUnavailable
+from cluster.errors import StoreDenied, StoreUnavailable
 from cluster.resp.discovery import SLOTS, Master
 from cluster.resp.shard import Shard
+
+
+class _Attempts(Retry):
+    """As many and as far apart as redis-py makes them, which takes a refusal for a broken connection.
+
+    A password or a certificate that is refused would be refused again.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(ExponentialWithJitterBackoff(base=0.01, cap=1), retries=10)
+
+    async def call_with_retry(
+        self,
+        do: Callable[[], Awaitable[Any]],
+        fail: Callable[..., Any],
+        is_retryable: Callable[[Exception], bool] | None = None,
+        with_failure_count: bool = False,
+    ) -> Any:
+        def may_pass(error: Exception) -> bool:
+            is_refusal = isinstance(error, AuthenticationError) or isinstance(
+                error.__context__, ssl.SSLError
+            )
+            return not is_refusal and (is_retryable is None or is_retryable(error))
+
+        return await super().call_with_retry(do, fail, may_pass, with_failure_count)
 
 
 class SentinelDiscovery:
@@ -35,6 +63,7 @@ class SentinelDiscovery:
         options: dict[str, Any] = {
             "socket_timeout": self._timeout_seconds,
             "socket_connect_timeout": self._timeout_seconds,
+            "retry": _Attempts(),
         }
         if self._address.password:
             options["username"] = self._address.username or None
@@ -58,23 +87,23 @@ class SentinelDiscovery:
                 await self._reason(sentinel, number, error)
                 for number in range(len(sentinel.sentinels))
             ]
-            raise StoreUnavailable(
-                f"Sentinel names no master {name}: {'; '.join(reasons)}"
-            ) from None
+            text = f"Sentinel names no master {name}: {'; '.join(why for why, _ in reasons)}"
+            is_denied = all(is_denial for _, is_denial in reasons)
+            raise (StoreDenied if is_denied else StoreUnavailable)(text) from None
         finally:
             for client in sentinel.sentinels:
                 await client.aclose()
         return [Master(self._address.master.at(str(host), int(port)), (range(SLOTS),))]
 
-    async def _reason(self, sentinel: Sentinel, number: int, error: RedisError) -> str:
-        """Why one of the sentinels has named no master."""
+    async def _reason(self, sentinel: Sentinel, number: int, error: RedisError) -> tuple[str, bool]:
+        """Why one of the sentinels has named no master, and whether it refuses the password."""
         host, port = self._address.sentinels[number]
         if not isinstance(error, MasterNotFoundError):
-            return f"{host}:{port}: {error}"
+            return f"{host}:{port}: {error}", isinstance(error, AuthenticationError)
         try:
             known = await sentinel.sentinels[number].sentinel_masters()
         except (RedisError, OSError) as failure:
-            return f"{host}:{port}: {failure}"
+            return f"{host}:{port}: {failure}", isinstance(failure, AuthenticationError)
         if self._address.name not in known:
-            return f"{host}:{port} knows {', '.join(map(str, known)) or 'none'}"
-        return f"{host}:{port} says that it is down"
+            return f"{host}:{port} knows {', '.join(map(str, known)) or 'none'}", False
+        return f"{host}:{port} says that it is down", False

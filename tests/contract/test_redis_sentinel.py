@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from cluster.config.sentinel_url import SentinelAddress
-from cluster.errors import StoreUnavailable
+from cluster.errors import StoreDenied, StoreUnavailable
 from cluster.resp.router import Router
 from cluster.resp.sentinel import SentinelDiscovery
 from tests.contract.conftest import program
@@ -75,4 +75,17 @@ async def test_a_master_that_sentinel_does_not_know_cannot_be_started_with(senti
     router = router_of(sentinel.port, name="other")
     with pytest.raises(StoreUnavailable, match="names no master other"):
         await router.start()
+    await router.aclose()
+
+
+@pytest.mark.parametrize("others", [0, 1], ids=["the only one", "one is away"])
+async def test_only_if_every_sentinel_refuses_the_password_another_attempt_is_in_vain(
+    sentinel: Sentinel, others: int
+):
+    # As `requirepass`, and the connections that are open stay.
+    sentinel.ask("ACL", "SETUSER", "default", "resetpass", ">secret")
+    router = router_of(sentinel.port, *(free_ports(1) for _ in range(others)))
+    with pytest.raises(StoreUnavailable, match="authenticated") as caught:
+        await router.start()
+    assert isinstance(caught.value, StoreDenied) == (others == 0)
     await router.aclose()
