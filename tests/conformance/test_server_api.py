@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
+import aiohttp
 import cent
 import pytest
 
@@ -256,6 +258,21 @@ async def test_info_and_connections_are_of_all_workers(cluster: Cluster, api: ce
     assert {client.result["client"] for client in clients} <= set(found)
     for client in clients:
         await client.close()
+
+
+async def test_the_older_format_is_answered_behind_nginx_too(cluster: Cluster):
+    body = b"\n".join(
+        b'{"id":%d,"method":"publish","params":{"channel":"kept:older","data":{"n":%d}}}' % (n, n)
+        for n in (1, 2)
+    )
+    url, headers = f"http://127.0.0.1:{cluster.port}/api", {"Authorization": f"apikey {KEY}"}
+    async with (
+        aiohttp.ClientSession() as http,
+        http.post(url, data=body, headers=headers) as response,
+    ):
+        assert response.status == 200
+        replies = [json.loads(line) for line in (await response.text()).split("\n")]
+    assert [(one["id"], one["result"]["offset"]) for one in replies] == [(1, 1), (2, 2)]
 
 
 async def test_presence_is_that_of_all_workers(cluster: Cluster, api: cent.AsyncClient):

@@ -130,6 +130,8 @@ async def test_a_page_that_is_loaded_again_finds_its_session_at_another_worker(
 
         await seen.page.reload()
         await seen.shows("#session", f"{session_id} resumed", WITHIN_SECONDS)
+        await seen.shows("#state", '{"cart":["tea"]}', WITHIN_SECONDS)
+        await seen.shows("#got", f"news ?{two}", WITHIN_SECONDS)
         # Another tab is another session.
         async with visit(browser, f"{site}?{one}") as other:
             await other.shows("#session", "new", WITHIN_SECONDS)

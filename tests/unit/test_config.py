@@ -404,3 +404,30 @@ def test_the_development_configuration_is_insecure_and_loopback_only():
     found = config.load(str(config.DEVELOPMENT_FILE))
     assert found.client.insecure
     assert found.server.host == "127.0.0.1"
+
+
+@pytest.mark.parametrize(
+    ("section", "option", "value"),
+    [
+        ("client", "ping_interval", 25),
+        ("client", "pong_timeout", 8),
+        ("client", "stale_close_delay", 10),
+        ("client", "expired_close_delay", 25),
+        ("client", "expired_sub_close_delay", 25),
+        ("client", "channel_limit", 128),
+        ("client", "queue_max_size", 1_048_576),
+        ("client", "user_connection_limit", 0),
+        ("client", "connection_limit", 0),
+        ("client", "connection_rate_limit", 0),
+        ("client", "history_max_publication_limit", 300),
+        ("client", "recovery_max_publication_limit", 300),
+        ("client", "presence_update_interval", 27),
+        ("client", "presence_ttl", 60),
+        ("client", "channel_position_check_delay", 40),
+        ("channel", "max_length", 255),
+        ("websocket", "message_size_limit", 65_536),
+    ],
+)
+def test_the_defaults_are_those_of_centrifugo(section: str, option: str, value: float):
+    """Sections 10 and 11 of the protocol: a configuration that leaves them out moves over."""
+    assert getattr(getattr(config.Config(), section), option) == value

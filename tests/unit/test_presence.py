@@ -278,6 +278,61 @@ async def test_after_a_failure_nothing_is_swept_until_all_may_have_renewed():
         assert (await stats("here:a"))["num_clients"] == 1
 
 
+async def test_after_a_failure_a_renewal_sweeps_nobody_until_all_may_have_renewed():
+    slow = {"presence_update_interval": 20.0, "presence_ttl": 60.0}
+    async with LocalWorker(config(**slow)).open() as worker:
+        ann, one = await person(worker)
+        await ask(ann, "subscribe", channel="pushed:a")
+        await ann.until(lambda: bool(events(ann)))
+        found, renewals = worker.node.members, worker.counters.presence_renewals
+        assert found is not None
+        channel = found._channels["pushed:a"]
+        info = orjson.dumps({"user": "bob", "client": "other"})
+        worker.store.members["pushed:a"]["other"] = (0.0, "bob", info)
+        found._failed_at = found._loop.time()
+        found._renew_at(channel, found._loop.time())
+        await until(lambda: renewals["renewed"] == 1, WITHIN, "it is renewed")
+        assert set(worker.store.members["pushed:a"]) == {one, "other"}
+        found._failed_at -= slow["presence_update_interval"]
+        found._renew_at(channel, found._loop.time())
+        await ann.until(lambda: events(ann) == [("join", one), ("leave", "other")])
+
+
+async def test_a_worker_that_was_stopped_for_longer_than_its_lease_tells_that_its_members_are_back():
+    slow = {"presence_update_interval": 20.0, "presence_ttl": 60.0}
+    async with LocalWorker(config(**slow)).open() as worker:
+        ann, one = await person(worker)
+        await ask(ann, "subscribe", channel="pushed:a")
+        await ann.until(lambda: events(ann) == [("join", one)])
+        found = worker.node.members
+        assert found is not None
+        channel = found._channels["pushed:a"]
+        # Others have removed its entry, and have told that it has left.
+        del worker.store.members["pushed:a"][one]
+        channel.renewed_at -= slow["presence_ttl"] + 1
+        found._renew_at(channel, found._loop.time())
+        await ann.until(lambda: events(ann) == [("join", one), ("join", one)])
+        assert set(await members(ann, "pushed:a")) == {one}
+
+
+async def test_the_first_renewal_is_at_a_random_point_in_the_second_half_of_the_interval():
+    async with LocalWorker(
+        config(presence_update_interval=20.0, presence_ttl=60.0)
+    ).open() as worker:
+        ann, _ = await person(worker)
+        found = worker.node.members
+        assert found is not None
+        began = found._loop.time()
+        for number in range(40):
+            await ask(ann, "subscribe", channel=f"here:{number}")
+        ended = found._loop.time()
+        times = [channel.renew_at for channel in found._channels.values()]
+        assert len(times) == 40
+        assert all(began + 10.0 <= at <= ended + 20.0 for at in times)
+        # That forty of them fall into one half of it has a probability of 2 in 2^40.
+        assert min(times) < began + 15.0 < max(times)
+
+
 def test_what_a_channel_keeps_is_what_its_namespace_says():
     async def mode() -> list[PresenceMode]:
         worker = LocalWorker(config())

@@ -2,8 +2,15 @@
 
 from __future__ import annotations
 
+import orjson
+import pytest
+
+from cluster.api import read_methods, server_methods
+from cluster.node import survey
 from tests.unit.api_workers import call, connected, two_workers
 from tests.unit.local_worker import ask
+from tests.unit.test_server_api import post
+from tests.unit.test_server_api_commands import send as send_commands
 
 
 async def test_a_connection_says_which_application_it_is_of_as_its_sdk_reports():
@@ -31,3 +38,75 @@ async def test_info_tells_what_each_worker_has_counted_since_the_last_question()
             1,
         )
         assert second[two.control.uid]["interval"] > 0
+
+
+# --- bounds --------------------------------------------------------------------------------------
+
+
+async def test_a_worker_with_more_channels_than_it_may_name_says_that_some_are_missing(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(survey, "MOST_CHANNELS", 3)
+    async with two_workers() as (one, two):
+        caller, _, _ = await connected(two)
+        for number in range(3):
+            await ask(caller, "subscribe", channel=f"news{number}")
+        whole = await call(one, "channels")
+        assert (len(whole["channels"]), "is_cut" in whole) == (3, False)
+        await ask(caller, "subscribe", channel="kept:a")
+        cut = await call(one, "channels")
+        assert (len(cut["channels"]), cut["is_cut"]) == (3, True)
+        # What does not match needs no place.
+        assert await call(one, "channels", pattern="kept:*") == {
+            "channels": {"kept:a": {"num_clients": 1}}
+        }
+
+
+@pytest.mark.parametrize("answer_bytes", [500, 1500, 3000])
+async def test_pages_have_every_connection_once_although_the_answers_of_workers_are_cut(
+    monkeypatch: pytest.MonkeyPatch, answer_bytes: int
+):
+    monkeypatch.setattr(survey, "_ANSWER_BYTES", answer_bytes)
+    async with two_workers() as (one, two):
+        ids = sorted([(await connected(each))[1] for each in (one, two, two, two) * 4])
+        found: list[str] = []
+        page = await call(one, "connections", user="", limit=9)
+        while True:
+            assert len(page["connections"]) <= 9
+            found += page["connections"]
+            if "cursor" not in page:
+                break
+            page = await call(one, "connections", user="", limit=9, cursor=page["cursor"])
+        assert found == ids
+
+
+async def test_a_page_has_no_more_connections_than_one_may_ask_for(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(read_methods, "MOST_CONNECTIONS", 2)
+    async with two_workers() as (one, two):
+        for each in (one, two, two):
+            await connected(each)
+        page = await call(one, "connections", user="", limit=1_000_000)
+        assert (len(page["connections"]), bool(page["cursor"])) == (2, True)
+
+
+@pytest.mark.parametrize("is_too_many", [False, True])
+async def test_a_request_with_too_many_commands_or_channels_is_refused_and_nothing_is_done(
+    monkeypatch: pytest.MonkeyPatch, is_too_many: bool
+):
+    monkeypatch.setattr(server_methods, "MAXIMUM_COMMANDS", 3)
+    monkeypatch.setattr(server_methods, "MAXIMUM_CHANNELS", 3)
+    count = 4 if is_too_many else 3
+    publish = {"channel": "news", "data": 1}
+    async with two_workers() as (one, _):
+        answers = [
+            await post(one, "batch", {"commands": [{"publish": publish}] * count}),
+            await post(one, "broadcast", {"channels": ["news"] * count, "data": 1}),
+        ]
+        codes = [answer.json.get("error", {}).get("code", 0) for answer in answers]
+        assert codes == ([107, 107] if is_too_many else [0, 0])
+        lines = b"\n".join([orjson.dumps({"method": "publish", "params": publish})] * count)
+        answer = await send_commands(one, lines)
+        assert (answer.body == b'{"error":{"code":107,"message":"bad request"}}') is is_too_many
+        assert one.counters.publications == (0 if is_too_many else 9)
