@@ -123,7 +123,7 @@ class SubscriptionDetails(NamedTuple):
 
     Attributes:
         info: JSON text that others see as `chan_info`, b"" if there is none.
-        expires_at: Unix seconds, 0 for never.
+        expires_at: by cluster.expiry_clock, 0 for never.
         is_refreshed_by_server: whether the application is asked then if it may go on.
     """
 
@@ -160,7 +160,7 @@ class Subscription(NamedTuple):
 
     @property
     def expires_at(self) -> int:
-        """Unix seconds, 0 for never."""
+        """By cluster.expiry_clock, 0 for never."""
         return self.details.expires_at if self.details is not None else 0
 
 

@@ -299,7 +299,7 @@ class Connection(CommandIntake):
         return [Send(message_push(data))] if self.state is CONNECTED else []
 
     def expiry_set(self, expires_at: int, now: float) -> list[Action]:
-        """The server has given the connection another expiry, Unix seconds, 0 for never."""
+        """The server has given the connection another expiry, 0 for never."""
         if self.state is not CONNECTED:
             return []
         self.expires_at = expires_at
@@ -350,7 +350,7 @@ class Connection(CommandIntake):
         return self.unsubscribe(channel, UNSUBSCRIBE_EXPIRED)
 
     def next_expiry(self, delays: ExpiryDelays) -> float:
-        """The Unix time at which `expiry_due` may have something to do, infinity for never."""
+        """When `expiry_due` may have something to do, by the clock of expiries; infinity for never."""
         times = [
             details.expires_at + (0.0 if details.is_refreshed_by_server else delays.subscription)
             for one in self.channels.values()
@@ -383,9 +383,9 @@ class Connection(CommandIntake):
 
     # --- refreshes -------------------------------------------------------------------------
 
-    def refreshed(self, claims: Claims) -> None:
+    def refreshed(self, claims: Claims, expires_at: int) -> None:
         """The connection has got a new token: its expiry, and its info if the token has any."""
-        self.claims, self.expires_at = claims, claims.expires_at
+        self.claims, self.expires_at = claims, expires_at
         self.info = claims.info or self.info
 
     def sub_refreshed(self, channel: str, info: bytes, expires_at: int) -> bool:

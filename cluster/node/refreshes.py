@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Protocol
 
-from cluster import __version__, json_text
+from cluster import __version__, expiry_clock, json_text
 from cluster.application import ApplicationCallbacks
 from cluster.application.client_handles import HandledClient
 from cluster.auth import ANONYMOUS, Authenticator, Claims
@@ -98,13 +98,13 @@ class Refreshes:
         try:
             answer = await application.refreshing_for_server(client)
         except ClientError:
-            if time.time() < connection.expires_at + delay_seconds:
+            if expiry_clock.now() < connection.expires_at + delay_seconds:
                 return None
             answer = None
         if answer is None or 0 < answer.expires_at <= time.time():
             self._counters.refresh_failures["connection"] += 1
             return CONNECTION_EXPIRED.fresh()
-        connection.expires_at = answer.expires_at
+        connection.expires_at = expiry_clock.from_unix(answer.expires_at)
         if answer.info is not None:
             connection.info = json_text.of(answer.info)
             self._on_info_changed(client)
@@ -133,7 +133,7 @@ class Refreshes:
         try:
             answer, is_decided = await application.sub_refreshing(client, channel), True
         except ClientError:
-            answer, is_decided = None, time.time() >= asked_for.expires_at + delay_seconds
+            answer, is_decided = None, expiry_clock.now() >= asked_for.expires_at + delay_seconds
         # It may have ended meanwhile, and be another one.
         if connection.channels.get(channel) is not asked_for:
             return []
@@ -141,7 +141,7 @@ class Refreshes:
             ends: list[Action] = connection.subscription_expired(channel) if is_decided else []
             return ends
         info = json_text.of(answer.info) if answer.info is not None else b""
-        connection.sub_refreshed(channel, info, answer.expires_at)
+        connection.sub_refreshed(channel, info, expiry_clock.from_unix(answer.expires_at))
         if info:
             self._on_info_changed(client, channel)
         return []
@@ -189,7 +189,7 @@ class Refreshes:
         """Extend a connection; returns the result of the refresh."""
         connection = client.connection
         info = connection.info
-        connection.refreshed(claims)
+        connection.refreshed(claims, expiry_clock.from_unix(claims.expires_at))
         if connection.info != info:
             self._on_info_changed(client)
         result: dict[str, Any] = {"client": connection.client, "version": __version__}
@@ -210,7 +210,8 @@ class Refreshes:
             claims = await self._authenticator.subscription(
                 token, channel, connection.user, connection.client, refreshes=True
             )
-            if not connection.sub_refreshed(channel, claims.info, claims.expires_at):
+            expires_at = expiry_clock.from_unix(claims.expires_at)
+            if not connection.sub_refreshed(channel, claims.info, expires_at):
                 raise PERMISSION_DENIED.fresh()
         except (ClientError, Disconnect):
             self._counters.refresh_failures["subscription"] += 1

@@ -11,6 +11,7 @@ from typing import Any
 
 import orjson
 
+from cluster import expiry_clock
 from cluster.auth import Authenticator, ChannelOverride, SubscriptionClaims
 from cluster.config import ChannelOptions
 from cluster.connection import Connection, SubscriptionDetails
@@ -70,7 +71,8 @@ def add_token(
         add_expiry(result, claims.expires_at)
     if not (claims.info or claims.expires_at):
         return None
-    return SubscriptionDetails(claims.info, claims.expires_at, is_refreshed_by_server=by_server)
+    expires_at = expiry_clock.from_unix(claims.expires_at)
+    return SubscriptionDetails(claims.info, expires_at, is_refreshed_by_server=by_server)
 
 
 def add_expiry(result: dict[str, Any], expires_at: int) -> None:

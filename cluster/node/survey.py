@@ -16,7 +16,7 @@ from typing import Any, Final
 
 import msgspec
 
-from cluster import __version__
+from cluster import __version__, expiry_clock
 from cluster.connection import State
 from cluster.metrics.counters import Counters
 from cluster.node.client_protocol import Client
@@ -146,7 +146,7 @@ class Survey:
         if client.session is not None:
             about["session"] = client.session.id
         if connection.expires_at:
-            about["expire_at"] = connection.expires_at
+            about["expire_at"] = expiry_clock.to_unix(connection.expires_at)
         return about
 
     async def own_info(self, question: InfoQuestion) -> dict[str, Any]:

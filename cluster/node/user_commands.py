@@ -14,6 +14,7 @@ from typing import Final
 
 import msgspec
 
+from cluster import expiry_clock
 from cluster.auth import ANONYMOUS, ChannelOverride, ServerSubscription
 from cluster.connection import Send, State, SubscriptionDetails, SubscriptionSource
 from cluster.errors import (
@@ -210,8 +211,9 @@ class UserCommands:
         details = subscribed.details
         if command.expire_at:
             options = self._node.permissions.options(channel)
+            expires_at = expiry_clock.from_unix(command.expire_at)
             details = SubscriptionDetails(
-                command.info.encode(), command.expire_at, options.sub_refresh_proxy_enabled
+                command.info.encode(), expires_at, options.sub_refresh_proxy_enabled
             )
         missed = result.pop("publications", [])
         actions = client.connection.subscribe_added(
@@ -231,8 +233,8 @@ class UserCommands:
         client.watch_expiry()
 
     async def refresh(self, command: RefreshUser) -> None:
-        now = time.time()
-        has_expired = command.expired or 0 < command.expire_at <= now
+        has_expired = command.expired or 0 < command.expire_at <= time.time()
+        expires_at = expiry_clock.from_unix(command.expire_at)
         async for client in self._meant(command):
             if has_expired:
                 client.perform(client.connection.disconnect(CONNECTION_EXPIRED))
@@ -240,7 +242,7 @@ class UserCommands:
             if command.info:
                 client.connection.info = command.info.encode()
                 self._node.info_changed(client)
-            client.perform(client.connection.expiry_set(command.expire_at, now))
+            client.perform(client.connection.expiry_set(expires_at, expiry_clock.now()))
             client.watch_expiry()
 
     # --- sessions ----------------------------------------------------------------------------

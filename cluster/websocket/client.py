@@ -14,6 +14,7 @@ import time
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
+from cluster import expiry_clock
 from cluster.connection import Connection, ExpiryDelays, actions
 from cluster.errors import (
     CONNECTION_CLOSED,
@@ -351,8 +352,10 @@ class WebSocketClient(ActionPerformer):
         due = self.connection.next_expiry(self._owner.expiry_delays)
         if due == math.inf or self._is_refreshing:
             return
-        wait = due - time.time()
-        if wait <= 0 and (self.connection.server_refresh_due(time.time()) or self._due_channels()):
+        wait = due - expiry_clock.now()
+        if wait <= 0 and (
+            self.connection.server_refresh_due(expiry_clock.now()) or self._due_channels()
+        ):
             # It was asked for, in vain.
             wait = _AGAIN_SECONDS
         if wait > self._owner.expiry_horizon or self._is_closing:
@@ -365,14 +368,14 @@ class WebSocketClient(ActionPerformer):
     def _expire(self) -> None:
         self._expiry_timer = None
         if not self._is_closing:
-            self._end_expired(time.time())
+            self._end_expired(expiry_clock.now())
             self.watch_expiry()
 
     def _due_channels(self) -> list[str]:
         """The channels whose subscriptions the application is to be asked about."""
         if not self._node.refreshes.asks_for_subscriptions:
             return []
-        return self.connection.server_sub_refreshes_due(time.time())
+        return self.connection.server_sub_refreshes_due(expiry_clock.now())
 
     def _end_expired(self, now: float) -> None:
         is_due = self.connection.server_refresh_due(now)

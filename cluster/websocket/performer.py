@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
 from typing import Any, ClassVar, TypeVar
 
+from cluster import expiry_clock
 from cluster.application import ApplicationClient
 from cluster.command_params import NO_HEADERS
 from cluster.connection import Action, Connection, actions
@@ -221,7 +222,7 @@ class ActionPerformer(FrameProtocol):
             connected.result,
             user=claims.user,
             info=claims.info,
-            expires_at=claims.expires_at,
+            expires_at=expiry_clock.from_unix(claims.expires_at),
             claims=claims,
             server_side={
                 one.channel: actions.Subscription(

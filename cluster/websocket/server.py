@@ -18,6 +18,7 @@ from typing import Protocol
 
 from aiohttp import hdrs
 
+from cluster import expiry_clock
 from cluster.addresses import peer_address, trusted_networks
 from cluster.codec import JSON
 from cluster.config import Config
@@ -280,7 +281,7 @@ class WebSocketServer:
         while True:
             await asyncio.sleep(self._timing_wheel.tick_seconds)
             to_ping, to_check = self._timing_wheel.tick()
-            now = time.time()
+            now = expiry_clock.now()
             for client in to_check:
                 client.check_pong()
             for client in to_ping:

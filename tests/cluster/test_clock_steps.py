@@ -1,4 +1,4 @@
-"""The machine's clock is set an hour forward and back: connections, publications and drains go on.
+"""The machine's clock is set an hour forward and back: connections, sessions, publications and drains go on.
 
 The wall clock is faked with libfaketime (Debian package `libfaketime`), in every process of the cluster;
 the monotonic clock goes on. LIBFAKETIME may name the library.
@@ -14,8 +14,25 @@ from pathlib import Path
 import pytest
 
 from tests.harness.client import Client
-from tests.harness.cluster import Cluster
+from tests.harness.cluster import BASE_CONFIG, Cluster
 from tests.harness.waiting import until
+from tests.unit.test_auth import token as signed
+
+KEY = "k" * 32
+# Whether something has expired is looked at before each ping.
+CONFIG = {
+    "client": {
+        "insecure": False,
+        "ping_interval": "1s",
+        "pong_timeout": "900ms",
+        "expired_close_delay": "1s",
+        "token": {"hmac_secret_key": KEY},
+    },
+    "channel": {
+        "without_namespace": BASE_CONFIG["channel"]["without_namespace"]
+        | {"allow_subscribe_for_client": True, "allow_publish_for_client": True}
+    },
+}
 
 LIBRARY = os.environ.get("LIBFAKETIME") or next(
     (str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), ""
@@ -47,10 +64,15 @@ class FakedClock:
 @pytest.mark.parametrize("step", [3600, -3600], ids=["forward", "back"])
 async def test_a_step_of_the_clock_drops_no_client_and_no_publication(tmp_path, monkeypatch, step):
     clock = FakedClock(tmp_path / "offset", monkeypatch)
-    cluster = Cluster(tmp_path / "run", workers=2)
+    cluster = Cluster(tmp_path / "run", workers=2, config=CONFIG)
     await cluster.start(within=120)
-    client = Client(cluster.port, name="calm")
+    token = signed(key=KEY, sub="ann")
+    client = Client(cluster.port, name="calm", connect_request={"token": token})
     await client.start()
+    # Its token has ten minutes left, in which it may stay.
+    token = signed(key=KEY, sub="bob", exp=int(time.time()) + 600)
+    expiring = Client(cluster.port, name="expiring", connect_request={"token": token})
+    await expiring.start()
     got: list[object] = []
     client.subscribe("calm", lambda _, publication: got.append(publication["data"]))
     await until(lambda: client.is_whole, 30, "the client is in its channel")
@@ -73,12 +95,19 @@ async def test_a_step_of_the_clock_drops_no_client_and_no_publication(tmp_path, 
     await until(lambda: len(got) == 41, 30, "every publication arrives")
     assert got == list(range(41))
     assert client.history.attempts == 1
+    assert expiring.history.attempts == 1
+    assert expiring.is_connected
+    await expiring.close()
     assert await cluster.is_ready()
     metrics = await cluster.metrics()
     assert metrics.total("app_worker_exits_total") == 0
     assert metrics.total("app_errors_total") == 0
+    client.connect_request["data"] = {"session": client.result["data"]["session"]["id"]}
     await cluster.roll()
+    await until(lambda: client.history.attempts > 1, 30, "the roll has moved the client")
     await until(lambda: client.is_whole, 30, "the client is back after the roll")
+    # The store's clock has stepped with the others: forward over the 300 s for which it keeps a session.
+    assert client.result["data"]["session"]["resumed"] is (step < 0)
     began = time.monotonic()
     assert await cluster.stop(within=60) == 0
     assert time.monotonic() - began < 30

@@ -343,9 +343,9 @@ def test_a_sub_refresh_without_a_token_is_107_and_without_a_channel_3501(connect
 
 def test_a_refresh_takes_the_new_expiry_and_an_info_if_there_is_one(connection: Connection):
     connection.info = b"1"
-    connection.refreshed(Claims("", b"", 2000))
+    connection.refreshed(Claims("", b"", 2000), 2000)
     assert (connection.expires_at, connection.info) == (2000, b"1")
-    connection.refreshed(Claims("", b"2", 0))
+    connection.refreshed(Claims("", b"2", 0), 0)
     assert (connection.next_expiry(DELAYS), connection.info) == (math.inf, b"2")
 
 

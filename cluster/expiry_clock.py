@@ -1,0 +1,41 @@
+"""The clock of what expires while it is held: connections and subscriptions.
+
+Tokens, applications and backends name a Unix time. It is taken as a time of this clock when it is learned,
+by what the machine's clock says then; a later step of the machine's clock, by hand or by an NTP client,
+neither ends nor extends what is held. Whether a token that comes has expired is asked of the machine's clock.
+
+Rules
+- `now` counts the time for which the machine was suspended: CLOCK_BOOTTIME.
+- Without a step it is Unix time.
+"""
+
+from __future__ import annotations
+
+import time
+
+
+def _since_boot() -> float:
+    return time.clock_gettime(time.CLOCK_BOOTTIME)
+
+
+_AT_BOOT = time.time() - _since_boot()
+
+
+def now() -> float:
+    """Seconds; never set back or forward."""
+    return _AT_BOOT + _since_boot()
+
+
+def from_unix(expires_at: int) -> int:
+    """The time of this clock that is as far away as a Unix time; 0, which is never, is 0."""
+    return expires_at + _ahead() if expires_at else 0
+
+
+def to_unix(expires_at: int) -> int:
+    """The Unix time that is as far away as a time of this clock; 0, which is never, is 0."""
+    return expires_at - _ahead() if expires_at else 0
+
+
+def _ahead() -> int:
+    # Whole seconds, as expiries are: without a step they stay what they were.
+    return round(now() - time.time())
