@@ -245,6 +245,7 @@ class Node:
                 3504 for a user with too many connections, 3505 for too many channels, 3507 for one that is
                 blocked.
         """
+        told = self.refreshes.told
         data: dict[str, Any] = {}
         if self.application is not None:
             self.application.keep_headers(client, request)
@@ -277,12 +278,10 @@ class Node:
         except BaseException:
             self._leave(session, client, may_end=not session.is_resumed)
             raise
-        return Connected(
-            self._connect_result(client, claims, session, subscribed, data),
-            claims,
-            session,
-            subscribed,
-        )
+        if told != self.refreshes.told:
+            self.run(self.refreshes.look_again(client, claims))
+        result = self._connect_result(client, claims, session, subscribed, data)
+        return Connected(result, claims, session, subscribed)
 
     def _admit(
         self, claims: Claims, wanted: str | None, client: Client

@@ -19,12 +19,14 @@ from cluster.errors import (
     INSUFFICIENT_STATE,
     INTERNAL,
     PERMISSION_DENIED,
+    SERVER_ERROR,
     ClientError,
     Disconnect,
     StoreError,
 )
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.node.client_protocol import Client
 from cluster.node.server_side import has_changed
 from cluster.node.subscription_tokens import add_expiry
 
@@ -69,6 +71,19 @@ class Refreshes:
         self._timeout_seconds = timeout_seconds
         #: Set by the node if the worker runs an application.
         self.application: ApplicationCallbacks | None = None
+        #: How often this worker was told to close connections of a user or a token. One whose connect or
+        #: refresh was in progress meanwhile was not found, and is looked up again.
+        self.told = 0
+
+    async def look_again(self, client: Client, claims: Claims) -> None:
+        """Close a client that has connected while its token was revoked, or its user blocked."""
+        try:
+            await self._demand_unrevoked(claims)
+        except Disconnect as why:
+            client.perform(client.connection.disconnect(why))
+        except ClientError:
+            # It cannot be known: the client connects again, and is looked up then.
+            client.perform(client.connection.disconnect(SERVER_ERROR))
 
     async def connection(self, client: HandledClient, token: str) -> dict[str, Any]:
         """Extend a connection that expires, as the token says, or the application's handler.
@@ -77,13 +92,19 @@ class Refreshes:
             ClientError, Disconnect: as `verified` does, 3010 for a token with other channels; or what the
                 handler raises.
         """
+        told = self.told
         application, connection = self.application, client.connection
         verify = partial(self._same_channels, connection, token)
         if application is None or not application.handles_refreshing:
-            return self.take(client, await verify())
-        claims, expires_at = await application.refreshing(client, token, verify)
-        known = claims if claims is not None else connection.claims
-        return self.take(client, known._replace(expires_at=expires_at))
+            claims = await verify()
+        else:
+            verified, expires_at = await application.refreshing(client, token, verify)
+            known = verified if verified is not None else connection.claims
+            claims = known._replace(expires_at=expires_at)
+        result = self.take(client, claims)
+        if told != self.told:
+            await self._demand_unrevoked(claims)
+        return result
 
     async def by_server(self, client: HandledClient, delay_seconds: float) -> Disconnect | None:
         """Ask the application whether a connection that has expired may go on.

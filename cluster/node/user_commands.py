@@ -143,6 +143,7 @@ class UserCommands:
                 await asyncio.sleep(0)
 
     async def disconnect(self, command: DisconnectUser) -> None:
+        self._node.refreshes.told += 1
         why = Disconnect(command.code, command.reason)
         spared = set(command.whitelist)
         until = command.issued_until
@@ -155,6 +156,7 @@ class UserCommands:
                 client.perform(client.connection.disconnect(why))
 
     async def disconnect_token(self, command: DisconnectToken) -> None:
+        self._node.refreshes.told += 1
         why = Disconnect(command.code, command.reason)
         for number, client in enumerate(self._node.clients, 1):
             if client.connection.claims.token_id == command.token_id:
