@@ -86,31 +86,46 @@ async def _turn() -> None:
 class LingeringConnection(web.RequestHandler):
     """A connection that is closed a second after the response if the request has not ended by then."""
 
-    __slots__ = ()
+    __slots__ = ("_lingering",)
+
+    _lingering: asyncio.Timeout | None
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self._lingering = None
+
+    def connection_lost(self, exc: BaseException | None) -> None:
+        super().connection_lost(exc)
+        # aiohttp tells the handler, and that has returned.
+        if self._lingering is not None and not self._lingering.expired():
+            self._lingering.reschedule(0.0)
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
         finished = await super().finish_response(request, resp, start_time)
-        if not request.content.is_eof():
-            await _linger(request)
+        if not request.content.is_eof() and self.transport is not None:
+            await self._linger(request)
             if not request.content.is_eof():
                 self.force_close()
         if self._messages:
             await _turn()
         return finished
 
-
-async def _linger(request: web.BaseRequest) -> None:
-    """Throw away the rest of a body; a long one is no longer read after `LINGERING_BYTES`."""
-    content, left = request.content, LINGERING_BYTES
-    with suppress(TimeoutError, web.PayloadAccessError, ConnectionError):
-        async with asyncio.timeout(LINGERING_SECONDS):
-            while left > 0 and not content.is_eof():
-                left -= len(await content.readany())
-            if not content.is_eof():
-                # aiohttp stops reading from the socket when its buffer is full.
-                await asyncio.sleep(LINGERING_SECONDS)
+    async def _linger(self, request: web.BaseRequest) -> None:
+        """Throw away the rest of a body; a long one is no longer read after `LINGERING_BYTES`."""
+        content, left = request.content, LINGERING_BYTES
+        with suppress(TimeoutError, web.PayloadAccessError, ConnectionError):
+            async with asyncio.timeout(LINGERING_SECONDS) as until:
+                self._lingering = until
+                try:
+                    while left > 0 and not content.is_eof():
+                        left -= len(await content.readany())
+                    if not content.is_eof():
+                        # aiohttp stops reading from the socket when its buffer is full.
+                        await asyncio.sleep(LINGERING_SECONDS)
+                finally:
+                    self._lingering = None
 
 
 class _Server(web.Server):

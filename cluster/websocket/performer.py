@@ -222,7 +222,7 @@ class ActionPerformer(FrameProtocol):
             connected.result,
             user=claims.user,
             info=claims.info,
-            expires_at=expiry_clock.from_unix(claims.expires_at),
+            expires_at=claims.expires_at and expiry_clock.from_unix(claims.expires_at),
             claims=claims,
             server_side={
                 one.channel: actions.Subscription(

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
+from cluster import http_runner
 from tests.harness.waiting import until
 from tests.unit.local_worker import LocalWorker, configured
 
@@ -60,3 +63,19 @@ async def test_a_body_that_does_not_come_is_waited_for_a_second():
         assert b" 404 " in await answer(reader)
         assert await asyncio.wait_for(reader.read(), 10) == b""
         writer.close()
+
+
+async def test_a_client_that_leaves_is_not_waited_for(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(http_runner, "LINGERING_SECONDS", 60.0)
+    async with LocalWorker(configured()).open() as worker:
+        reader, writer = await asyncio.open_connection("127.0.0.1", worker.port)
+        writer.write(request(10**12))
+        assert b" 404 " in await answer(reader)
+        assert requests_in_progress()
+        writer.transport.abort()
+        await until(lambda: not requests_in_progress(), 10, "its request has ended")
+
+
+def requests_in_progress() -> int:
+    names = [getattr(task.get_coro(), "__qualname__", "") for task in asyncio.all_tasks()]
+    return names.count("RequestHandler._handle_request")
