@@ -165,7 +165,8 @@ class Wire(asyncio.Protocol):
         if not self.opened.done():
             self.opened.set_exception(HandshakeLost(str(exc or "end of stream")))
         # Read it, so that asyncio does not report an exception that was never retrieved.
-        self.opened.exception()
+        if not self.opened.cancelled():
+            self.opened.exception()
         self.ended.set()
         if self._upgraded:
             self.on_end(self.close_code, self.close_reason)
