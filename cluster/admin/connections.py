@@ -63,7 +63,7 @@ class AdminConnection(LingeringConnection):
             server,
             loop=asyncio.get_running_loop(),
             keepalive_timeout=IDLE_SECONDS,
-            access_log=None,  # type: ignore[arg-type]
+            access_log=None,
             max_line_size=LONGEST_FIELD_BYTES,
             max_field_size=LONGEST_FIELD_BYTES,
         )
