@@ -56,7 +56,7 @@ _HISTORY = Panel(
 _TIME_FIRING = Panel(
     "alerts-time-firing",
     "How long each fired",
-    "In the time shown. One that is often at the top has a cause that nobody has removed, or a threshold that is too tight.",
+    "In the time shown, yellow from an hour on and red from a day. One that is often at the top has a cause that nobody has removed, or a threshold that is too tight.",
     "s",
     (
         Query(
@@ -65,6 +65,7 @@ _TIME_FIRING = Panel(
         ),
     ),
     kind="bars",
+    limits=(3600, 86400),
 )
 
 _FIRED = "app_incident_fired_timestamp_seconds"
@@ -185,11 +186,12 @@ ALERTS = Page(
                 Panel(
                     "alerts-pending",
                     "Alerts pending",
-                    "Alerts whose condition holds and that do not fire yet.",
+                    "Alerts whose condition holds and that do not fire yet: yellow from one on, red from three.",
                     "short",
                     (Query('count(ALERTS{alertstate="pending"}) or vector(0)'),),
                     kind="number",
                     width=6,
+                    limits=(1, 3),
                 ),
                 Panel(
                     "alerts-by-name",
@@ -204,6 +206,7 @@ ALERTS = Page(
                     ),
                     kind="bars",
                     width=12,
+                    limits=(1,),
                 ),
                 _ACTIVE,
                 _TIME_FIRING,

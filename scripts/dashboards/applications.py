@@ -34,16 +34,18 @@ _REFUSALS = Panel(
 _REFUSED_OPERATIONS = Panel(
     "refused-operations",
     "Commands refused, by operation",
-    "Per minute. Refusals are counted, not logged.",
+    "Per minute; HighRefusalRate needs more than ten. Refusals are counted, not logged.",
     "short",
     (Query(f"60 * {rate_of('app_permission_refusals_total', 'operation')}", "{{operation}}"),),
+    limits=(10,),
 )
 _TOKENS = Panel(
     "tokens-refused",
     "Tokens that are not accepted",
-    "Per minute, by the reason: a key, a clock, or what the token asks for.",
+    "Per minute, by the reason: a key, a clock, or what the token asks for. Above ten it is more than a client or two.",
     "short",
     (Query(some(f"60 * {rate_of('app_tokens_refused_total', 'reason')}", "reason"), "{{reason}}"),),
+    limits=(10,),
 )
 _REFRESHES = Panel(
     "refresh-failures",
@@ -80,23 +82,26 @@ _API_REQUESTS = Panel(
 _API_TIME = Panel(
     "api-time",
     "Time of the server API, p99",
-    "From a request to its answer.",
+    "From a request to its answer: yellow from 0.25 s on, red from one second.",
     "s",
     (Query(quantile(0.99, "app_api_duration_seconds", "method"), "{{method}}"),),
+    limits=(0.25, 1),
 )
 _API_CODES = Panel(
     "api-error-codes",
     "Errors of the server API, by code",
-    "Per minute. 100 is a fault of the service; the others are mistakes of backends.",
+    "Per minute; HighAPIErrorRate needs more than ten. 100 is a fault of the service; the others are mistakes of backends.",
     "short",
     (Query(some(f"60 * {rate_of('app_api_errors_total', 'code')}", "code"), "{{code}}"),),
+    limits=(10,),
 )
 _HANDLER_TIME = Panel(
     "handler-time",
     "Time of handlers, p99",
-    "By kind, the wait for a place included. app.handler_timeout is 4 s.",
+    "By kind, the wait for a place included. app.handler_timeout is 4 s (red); from half of it on a handler counts as slow (yellow).",
     "s",
     (Query(quantile(0.99, "app_handler_duration_seconds", "kind"), "{{kind}}"),),
+    limits=(2, 4),
 )
 _SLOW_HANDLERS = Panel(
     "slow-handlers",
@@ -124,9 +129,10 @@ _HANDLERS = Panel(
 _HANDLER_FAILURES = Panel(
     "handler-failures",
     "Handlers that fail",
-    "Per minute; each is a fault of the service, and counts for HighErrorRate.",
+    "Per minute; each is a fault of the service, and counts for HighErrorRate, which more than ten fire.",
     "short",
     (Query(f"60 * {rate_of('app_handler_failures_total', 'reason')}", "{{reason}}"),),
+    limits=(10,),
 )
 
 APPLICATIONS = Page(

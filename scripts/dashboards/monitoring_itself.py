@@ -50,7 +50,7 @@ MONITORING = Page(
                 Panel(
                     "rule-evaluation",
                     "Evaluation of the rules",
-                    "How long each group of rules takes.",
+                    "How long each group of rules takes. They are evaluated every 15 s (red): what takes longer is late.",
                     "s",
                     (
                         Query(
@@ -61,6 +61,7 @@ MONITORING = Page(
                         ),
                     ),
                     width=12,
+                    limits=(5, 15),
                 ),
                 Panel(
                     "rule-failures",
@@ -79,6 +80,7 @@ MONITORING = Page(
                         ),
                     ),
                     width=6,
+                    limits=(0.01,),
                 ),
                 Panel(
                     "alertmanagers",

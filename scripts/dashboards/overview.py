@@ -100,19 +100,21 @@ LOG_ERRORS = Panel(
 _DELIVERY = Panel(
     "delivery-time",
     "From a publish to its delivery",
-    "From a worker accepting a publication to a worker writing it to the subscribers.",
+    "From a worker accepting a publication to a worker writing it to the subscribers. Above 0.25 s (yellow) a ramp calls the cluster full.",
     "s",
     tuple(
         Query(quantile(share, "app_publish_to_delivery_seconds"), f"p{share * 100:g}")
         for share in (0.5, 0.95, 0.99)
     ),
+    limits=(0.25, 1),
 )
 _COMMANDS = Panel(
     "command-time",
     "Time of commands, p99",
-    "From a command's arrival to its reply.",
+    "From a command's arrival to its reply: yellow from 0.25 s on, red from one second.",
     "s",
     (Query(quantile(0.99, "app_command_duration_seconds", "method"), "{{method}}"),),
+    limits=(0.25, 1),
 )
 _ALIVE = Panel(
     "workers-alive",

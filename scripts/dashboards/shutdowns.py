@@ -37,7 +37,7 @@ SHUTDOWNS = Page(
                 Panel(
                     "shutdown-phases",
                     "Phases, p95",
-                    "Clients are closed, publishes flushed, sessions detached, the process exits.",
+                    "Clients are closed, publishes flushed, sessions detached, the process exits. 5 s are what all together may take.",
                     "s",
                     (
                         Query(
@@ -45,6 +45,7 @@ SHUTDOWNS = Page(
                             "{{phase}}",
                         ),
                     ),
+                    limits=(5,),
                 ),
                 Panel(
                     "worker-exits",
@@ -91,7 +92,7 @@ SHUTDOWNS = Page(
                 Panel(
                     "startup-time",
                     "Time of starts",
-                    "From a worker's start to ready.",
+                    "From a worker's start to ready: yellow from 3 s on, red from 10. A roll waits for each.",
                     "s",
                     tuple(
                         Query(
@@ -100,6 +101,7 @@ SHUTDOWNS = Page(
                         )
                         for share in (0.5, 0.95)
                     ),
+                    limits=(3, 10),
                 ),
             ),
         ),

@@ -11,8 +11,16 @@ _REDIS = '{job="redis"}'
 _NGINX = '{job="nginx"}'
 
 
-def _redis(name: str, title: str, text: str, unit: str, *queries: Query) -> Panel:
-    return Panel(name, title, text, unit, queries, job="redis")
+def _redis(
+    name: str,
+    title: str,
+    text: str,
+    unit: str,
+    *queries: Query,
+    limits: tuple[float, ...] = (),
+    floors: tuple[float, ...] = (),
+) -> Panel:
+    return Panel(name, title, text, unit, queries, job="redis", limits=limits, floors=floors)
 
 
 def _nginx(name: str, title: str, text: str, unit: str, *queries: Query) -> Panel:
@@ -48,6 +56,7 @@ _EXPORTERS = (
                     f" + rate(redis_cpu_sys_seconds_total{_REDIS}{RATE})",
                     "cores",
                 ),
+                limits=(0.8, 0.95),
             ),
             _redis(
                 "redis-evictions",
@@ -72,6 +81,7 @@ _EXPORTERS = (
                 "short",
                 Query(f"redis_up{_REDIS}", "answers"),
                 Query(f"redis_aof_last_write_status{_REDIS}", "append-only file"),
+                floors=(1,),
             ),
         ),
     ),

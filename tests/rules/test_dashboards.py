@@ -109,6 +109,54 @@ def test_the_panel_of_an_alert_says_so(alert: str):
     assert re.search(rf"\b{alert}\b", panel.text)
 
 
+# What shows how much is done has no threshold: much is no fault, and little is one on another panel.
+AN_AMOUNT = "an amount of work"
+A_TEXT = "rows or lines of text, without a value that could be coloured"
+NO_THRESHOLD = {
+    "alerts-active": A_TEXT,
+    "alerts-history": "several alerts in one bar; each is one too many",
+    "api-requests": AN_AMOUNT,
+    "handler-calls": AN_AMOUNT,
+    "in-a-week": "how many fit is the cluster's own; `full-in` has the time until then",
+    "replicas-for-connections": "an answer to what is typed in",
+    "replicas-for-messages": "an answer to what is typed in",
+    "memory-for-connections": "an answer to what is typed in",
+    "memory-per-connection": "what was measured is a line of its own",
+    "cpu-per-message": "it depends on what the messages are",
+    "load-users": AN_AMOUNT,
+    "load-traffic": AN_AMOUNT,
+    "load-requests": AN_AMOUNT,
+    "load-connections": AN_AMOUNT,
+    "drills-passed": "the number of those planned is beside it; `drills-failed` has the threshold",
+    "drill-steps": A_TEXT,
+    "log-lines": AN_AMOUNT,
+    "log-events": "a rank; `log-errors` has the threshold",
+    "log-errors-around": A_TEXT,
+    "log-all": A_TEXT,
+    "log-others": A_TEXT,
+    "worker-exits": "clean ends beside others; `worker-restarts` has the threshold",
+    "shutdown-histogram": "a number for each time; `shutdown-time` has the threshold",
+    "startup-histogram": "a number for each time; `startup-time` has the threshold",
+    "publications": AN_AMOUNT,
+    "recoveries": AN_AMOUNT,
+    "stream-reads": AN_AMOUNT,
+    "redis-memory": "its limit is a line of its own",
+    "redis-commands": "it depends on the machine; `redis-cpu` has the threshold",
+    "redis-evictions": "evicted keys beside those that expire, which is no fault",
+    "redis-clients": "clients beside those refused; maxclients is the operator's",
+    "nginx-connections": AN_AMOUNT,
+    "nginx-requests": AN_AMOUNT,
+    "worker-memory": "the limit is the replica's; `memory` has the threshold",
+    "worker-connections": "the mean is a line of its own; `balance` has the threshold",
+    "connections-shed": AN_AMOUNT,
+}
+
+
+def test_a_panel_has_a_threshold_or_a_reason_for_having_none():
+    without = {panel.name for _, panel in PANELS if not (panel.limits or panel.floors)}
+    assert without == set(NO_THRESHOLD) | set(NO_LINE)
+
+
 # Panels of alerts whose threshold is in another unit than what they show.
 NO_LINE = {
     "deployments": "a deployment is an event",
