@@ -52,7 +52,7 @@ test-system:
 	@scripts/test-system.sh
 
 .PHONY: check
-check: $(stamps)/test $(stamps)/package ## Lint, format, types, import layers: what CI checks
+check: $(stamps)/test $(stamps)/package ## Lint, format, types, import layers, other Pythons: what CI checks
 	$(bin)/ruff check $(sources)
 	$(bin)/ruff format --check $(sources)
 	$(bin)/mypy
@@ -60,6 +60,7 @@ check: $(stamps)/test $(stamps)/package ## Lint, format, types, import layers: w
 	$(bin)/mypy --python-version 3.13
 	$(bin)/lint-imports
 	$(bin)/python scripts/reference.py --check
+	scripts/check-versions.sh --fast
 
 .PHONY: check-versions
 check-versions: ## Types, unit and contract tests under Python 3.12 and 3.13

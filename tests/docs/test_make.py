@@ -34,6 +34,64 @@ def test_make_help_lists_the_commands_of_the_readme():
         assert f"  make {target} " in done.stdout
 
 
+def test_the_checks_of_ci_try_other_versions_of_python():
+    planned = subprocess.run(
+        ["make", "--dry-run", "check"], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert "scripts/check-versions.sh --fast\n" in planned.stdout
+
+
+FAKE = """#!/bin/sh
+echo "$0 $*" >>{folder}/said
+case "$*" in
+    "-c "*) exit 0 ;;
+    "-m venv "*) mkdir -p "$3/bin" && cp "$0" "$3/bin/python" ;;
+    "-m {failing}"*) exit 1 ;;
+esac
+"""
+
+
+def checked(folder: Path, *arguments: str, failing: str = "none") -> tuple[int, str, str]:
+    """Run it with an interpreter that only writes down what it is asked; its status, output, and that."""
+    programs = folder / "bin"
+    programs.mkdir()
+    fake = programs / "python3.98"
+    fake.write_text(FAKE.format(folder=folder, failing=failing))
+    fake.chmod(0o755)
+    where = {"PATH": f"{programs}:{os.environ['PATH']}", "ENVIRONMENTS": str(folder)}
+    done = subprocess.run(
+        ["scripts/check-versions.sh", *arguments],
+        cwd=ROOT,
+        env={**os.environ, **where},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    said = folder / "said"
+    return done.returncode, done.stdout + done.stderr, said.read_text() if said.exists() else ""
+
+
+def test_a_version_of_python_that_is_not_there_is_named_and_the_checks_go_on(tmp_path: Path):
+    status, output, said = checked(tmp_path, "--fast", "3.99", "3.98")
+    assert status == 0, output
+    assert "Python 3.99 is not installed" in output
+    assert "test_a_client_is_served_through_nginx_and_ctrl_c_leaves_nothing" in said
+
+
+def test_the_whole_matrix_needs_every_version(tmp_path: Path):
+    status, output, _ = checked(tmp_path, "3.99")
+    assert (status, "failed: 3.99" in output) == (1, True)
+
+
+@pytest.mark.parametrize("failing", ["pytest", "pip"])
+def test_what_fails_under_one_version_fails_the_checks(tmp_path: Path, failing: str):
+    status, output, _ = checked(tmp_path, "--fast", "3.98", failing=failing)
+    assert status == 1, output
+    assert "failed: 3.98" in output
+    assert failing == "pytest" or not (tmp_path / ".venv-3.98" / ".fast").exists()
+
+
 @pytest.mark.skipif(
     not Path(sys.prefix, ".stamps", "package").exists(),
     reason="this environment was not made by make",
