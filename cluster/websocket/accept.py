@@ -13,7 +13,7 @@ import asyncio
 from collections import deque
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
-from typing import cast
+from typing import Protocol, cast
 
 from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
@@ -21,8 +21,10 @@ from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessa
 
 from cluster.http_runner import LINGERING_SECONDS
 from cluster.websocket import handshake
+from cluster.websocket.address_limits import Refusal
+from cluster.websocket.handshake import HandshakeRequest
 from cluster.websocket.pacing import send_eof
-from cluster.websocket.server import WebSocketServer
+from cluster.websocket.server import Pending
 
 _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
@@ -35,6 +37,29 @@ _MOST_REASON_CHARACTERS = 200
 MOST_LINGERING = 256
 
 
+class AcceptingServer(Protocol):
+    """What an acceptor needs of the server whose connections it accepts; see `WebSocketServer`."""
+
+    def watch(self, pending: Pending, transport: asyncio.Transport) -> bool: ...
+
+    def ended(self, pending: Pending) -> None: ...
+
+    def bad_http(self) -> None: ...
+
+    def refusal(
+        self,
+        message: HandshakeRequest,
+        transport: asyncio.Transport | None,
+        *,
+        is_upgraded: bool,
+        is_admitted: bool = True,
+    ) -> Refusal | None: ...
+
+    def accept(
+        self, transport: asyncio.Transport, message: HandshakeRequest, tail: bytes
+    ) -> None: ...
+
+
 class Acceptor:
     """Makes a `PendingConnection` for each accepted connection, as `loop.create_server` wants.
 
@@ -42,7 +67,7 @@ class Acceptor:
         http: the server of the worker's application.
     """
 
-    def __init__(self, server: WebSocketServer, http: web.Server) -> None:
+    def __init__(self, server: AcceptingServer, http: web.Server) -> None:
         self.server = server
         self.http = http
         self._loop = asyncio.get_running_loop()
@@ -213,7 +238,7 @@ class _Tail:
 
 
 def upgrade_kept_alive(
-    server: WebSocketServer,
+    server: AcceptingServer,
 ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
     """Make the application's handler for handshakes that are not their connection's first request.
 

@@ -10,11 +10,9 @@ import asyncio
 import contextlib
 import sys
 from collections.abc import AsyncIterator
-from typing import cast
 
 import uvloop
 from aiohttp import web
-from aiohttp.http import RawRequestMessage
 
 from cluster.errors import BAD_TEXT, Disconnect
 from cluster.protocol import close_frame, text_frame
@@ -23,7 +21,7 @@ from cluster.websocket.accept import Acceptor
 from cluster.websocket.address_limits import Refusal
 from cluster.websocket.frames import BINARY, FrameProtocol
 from cluster.websocket.handshake import HandshakeRequest
-from cluster.websocket.server import Pending, WebSocketServer
+from cluster.websocket.server import Pending
 
 MESSAGE_SIZE_LIMIT = 2**20
 _QUEUE_MAX_BYTES = 2**24
@@ -89,21 +87,24 @@ class EchoServer:
         """Requests may take any time, and any descriptor."""
         return True
 
+    def ended(self, pending: Pending) -> None:
+        """None was kept."""
+
     def bad_http(self) -> None:
         """Nothing is counted."""
 
     def refusal(
         self,
         message: HandshakeRequest,
-        transport: asyncio.Transport,
+        transport: asyncio.Transport | None,
         *,
         is_upgraded: bool,
-        is_admitted: bool,
+        is_admitted: bool = True,
     ) -> Refusal | None:
         fault = handshake.fault(message, is_upgraded=is_upgraded)
         return Refusal(fault.status, "", fault.text) if fault is not None else None
 
-    def accept(self, transport: asyncio.Transport, message: RawRequestMessage, tail: bytes) -> None:
+    def accept(self, transport: asyncio.Transport, message: HandshakeRequest, tail: bytes) -> None:
         client = EchoClient()
         transport.set_protocol(client)
         client.begin(transport, MESSAGE_SIZE_LIMIT, _QUEUE_MAX_BYTES)
@@ -119,7 +120,7 @@ async def _no_http(request: web.BaseRequest) -> web.StreamResponse:
 @contextlib.asynccontextmanager
 async def serving(port: int = 0) -> AsyncIterator[int]:
     """Serve on loopback; gives the port."""
-    acceptor = Acceptor(cast(WebSocketServer, EchoServer()), web.Server(_no_http))
+    acceptor = Acceptor(EchoServer(), web.Server(_no_http))
     loop = asyncio.get_running_loop()
     server = await loop.create_server(acceptor, "127.0.0.1", port)
     async with server:
