@@ -98,8 +98,10 @@ class Store:
         return "master_link_status:up" in info and "master_sync_in_progress:0" in info
 
     async def is_master(self) -> bool:
-        """Whether the server takes writes."""
-        return "role:master" in await ask(self.port, "INFO", "replication")
+        """Whether the server takes writes. Sentinel cuts the connections of one that it promotes."""
+        with contextlib.suppress(OSError):
+            return "role:master" in await ask(self.port, "INFO", "replication")
+        return False
 
     def signal(self, number: int) -> None:
         """Send a signal to the process."""
