@@ -189,6 +189,7 @@ async def test_a_gap_longer_than_the_history_is_reported(
         await sdk.events.seen("subscribed", client="ann")
         await proxy.cut()
         await sdk.do("connect", "bob", url=url)
+        await sdk.events.seen("connected", client="bob")
         for number in range(15):
             await sdk.do("publish", "bob", channel=asked, data=number)
         await proxy.heal()
