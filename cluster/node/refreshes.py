@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from typing import Any, Protocol
 
@@ -103,7 +104,8 @@ class Refreshes:
             claims = known._replace(expires_at=expires_at)
         result = self.take(client, claims)
         if told != self.told:
-            await self._demand_unrevoked(claims)
+            with self._counted():
+                await self._demand_unrevoked(claims)
         return result
 
     async def by_server(self, client: HandledClient, delay_seconds: float) -> Disconnect | None:
@@ -184,13 +186,19 @@ class Refreshes:
         """
         if connection.claims is ANONYMOUS:
             raise BAD_REQUEST_CLOSE.fresh()
-        try:
+        with self._counted():
             claims = await self._authenticator.refreshed(token, connection.user)
             await self._demand_unrevoked(claims)
+        return claims
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """Count a refresh of a connection that is refused."""
+        try:
+            yield
         except (ClientError, Disconnect):
             self._counters.refresh_failures["connection"] += 1
             raise
-        return claims
 
     async def _demand_unrevoked(self, claims: Claims) -> None:
         revocations = self._revocations

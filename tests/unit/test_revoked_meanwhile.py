@@ -117,3 +117,4 @@ async def test_a_refresh_in_progress_is_refused_too():
         second.set_result("")
         (await lookups.next(3)).set_result("revoked")
         assert (await caller.closed())[0] == 3500
+        assert worker.counters.refresh_failures["connection"] == 1
