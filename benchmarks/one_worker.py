@@ -6,7 +6,6 @@ nothing reads: the worker drops what does not fit) and a directory for its metri
 """
 
 import os
-import socket
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,10 +20,11 @@ def serve(
         # prometheus-client chooses its kind of value when it is imported.
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = metrics
         from cluster import config, log, worker
+        from cluster.children.listeners import bind
 
         settings = config.load(str(file), env={}, flags={"broker.redis_urls": [redis_url]})
         log.configure(settings.log, instance="bench", worker="w0a")
-        listener = socket.create_server(("127.0.0.1", port), backlog=4096)
+        listener = bind("127.0.0.1", port)
         _, status = os.pipe()
         return worker.run(
             settings,

@@ -26,6 +26,9 @@ from cluster.errors import ConfigError, Problem
 BACKLOG: Final = 4096
 #: Descriptors that no accepted connection takes: they are for logs, scrapes and starts of processes.
 KEPT_BACK_FILES: Final = 64
+#: What the kernel keeps of a connection until it is read (tcp(7) doubles it for its own bookkeeping). Without
+#: a limit it lets this grow to megabytes, and of packets of one byte each a single read takes milliseconds.
+RECEIVE_BUFFER_BYTES: Final = 65536
 _ACCEPTED_PER_TURN: Final = 256
 _REQUEST_SECONDS: Final = 2.0
 _MAX_OPEN_RESPONSES: Final = 1024
@@ -50,6 +53,8 @@ def bind(host: str, port: int) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        # Before listen: connections inherit it, and it bounds the window that they offer.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, RECEIVE_BUFFER_BYTES)
         sock.bind((host, port))
         sock.listen(BACKLOG)
         sock.setblocking(False)

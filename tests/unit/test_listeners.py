@@ -6,11 +6,17 @@ import dataclasses
 import fcntl
 import resource
 import socket
+import threading
 from typing import Any
 
 import pytest
 
-from cluster.children.listeners import Listeners, has_few_files_left
+from cluster.children.listeners import (
+    RECEIVE_BUFFER_BYTES,
+    Listeners,
+    bind,
+    has_few_files_left,
+)
 from cluster.config import Config
 from tests.unit.local_worker import configured
 
@@ -56,3 +62,24 @@ def test_an_accepted_connection_that_takes_one_of_the_last_descriptors_is_notice
             assert not has_few_files_left(high)
         finally:
             resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def test_what_the_kernel_keeps_of_a_connection_does_not_grow_with_what_is_sent():
+    sent = 8 * 2**20
+    with bind("127.0.0.1", 0) as listener:
+        listener.settimeout(30)
+        with (
+            socket.create_connection(listener.getsockname(), 30) as client,
+            listener.accept()[0] as accepted,
+        ):
+            accepted.settimeout(30)
+            sender = threading.Thread(target=client.sendall, args=(bytes(sent),))
+            sender.start()
+            received = 0
+            while received < sent:
+                received += len(accepted.recv(2**16))
+            sender.join()
+            # The kernel doubles what it is given (socket(7)).
+            assert (
+                accepted.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) == 2 * RECEIVE_BUFFER_BYTES
+            )
