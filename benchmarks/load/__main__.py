@@ -47,6 +47,9 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument(
         "--awake", action="store_true", help="poll instead of sleeping while the window is measured"
     )
+    parser.add_argument(
+        "--arrivals", action="store_true", help="also say when publications arrive at sockets"
+    )
     parser.add_argument("--core", type=int, help="stay on this core")
     parser.add_argument(
         "--watch", type=_pids, action="append", default=[], metavar="NAME=PID,PID",
@@ -68,6 +71,7 @@ async def _measure(given: argparse.Namespace) -> Result:
         answer=given.answer.encode(),
         is_awake=given.awake,
         is_spread=given.spread_publishers,
+        has_arrivals=given.arrivals,
         watched=dict(given.watch),
     )
     pool = ConnectionPool(PROTOCOLS[given.dialect], given.host, given.port, given.at_once)

@@ -88,7 +88,10 @@ class Probe(Sink):
         self._rest = b""
 
     def data_received(self, data: bytes) -> None:
-        now = time.perf_counter()
+        self.received(data, time.perf_counter())
+
+    def received(self, data: bytes, now: float) -> None:
+        """Count what arrived at that time."""
         super().data_received(data)
         pieces = (self._rest + data).split(MARK)
         self._rest = MARK + pieces.pop() if len(pieces) > 1 and len(pieces[-1]) < DIGITS else b""

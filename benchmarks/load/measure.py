@@ -27,6 +27,8 @@ class Result:
     lost: int | None = None
     """Deliveries that never came although the run was given time; None if it cannot be known."""
     memory: dict[str, float] = field(default_factory=dict)
+    arrivals_ms: dict[str, float] = field(default_factory=dict)
+    """As `latencies_ms`, but until a publication is at the client's socket (`load.arrivals`)."""
 
 
 @dataclass(slots=True)

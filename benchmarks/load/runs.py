@@ -14,6 +14,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 
+from benchmarks.load.arrivals import ArrivalProbe
 from benchmarks.load.clients import DIGITS, MARK, Probe, Requester, Sink, payload
 from benchmarks.load.measure import Edge, Result, Watched, between, percentiles, settled
 from benchmarks.load.pool import ConnectionPool
@@ -41,6 +42,8 @@ class Order:
     """Whether the generator polls instead of sleeping while it measures, see `_stay_awake`."""
     is_spread: bool = False
     """Whether the publishers of a broadcast sit at all workers; else at the first one."""
+    has_arrivals: bool = False
+    """Whether some subscribers of a broadcast say when publications arrive at their sockets."""
     watched: Watched = field(default_factory=dict)
 
 
@@ -54,14 +57,20 @@ def _stay_awake(loop: asyncio.AbstractEventLoop) -> None:
     loop.call_soon(_stay_awake, loop)
 
 
-async def _window(pool: ConnectionPool, order: Order, latencies: list[float]) -> Result:
+async def _window(
+    pool: ConnectionPool, order: Order, latencies: list[float], arrivals: list[float] | None = None
+) -> Result:
     if order.is_awake:
         _stay_awake(asyncio.get_running_loop())
+    arrivals = [] if arrivals is None else arrivals
     await asyncio.sleep(order.warm_up_seconds)
     latencies.clear()
+    arrivals.clear()
     begin = Edge.now(pool.counters, order.watched)
     await asyncio.sleep(order.window_seconds)
-    return between(begin, Edge.now(pool.counters, order.watched), pool.counters, latencies)
+    result = between(begin, Edge.now(pool.counters, order.watched), pool.counters, latencies)
+    result.arrivals_ms = percentiles(arrivals)
+    return result
 
 
 class Publications:
@@ -73,6 +82,7 @@ class Publications:
         self._pool, self._order, self._publishers, self._probes = pool, order, publishers, probes
         self._under_way: dict[int, tuple[float, int]] = {}
         self.latencies: list[float] = []
+        self.arrivals: list[float] = []
         self.sent = 0
         self.is_closed_loop = False
 
@@ -85,8 +95,15 @@ class Publications:
         self._publishers[number % len(self._publishers)].write(self._pool.protocol.frame(command))
 
     def seen(self, number: int, now: float) -> None:
+        self._seen(number, now, self.latencies)
+
+    def arrived(self, number: int, at: float) -> None:
+        """As `seen`, of a probe that knows when the publication was at its socket."""
+        self._seen(number, at, self.arrivals)
+
+    def _seen(self, number: int, at: float, latencies: list[float]) -> None:
         sent_at, missing = self._under_way[number]
-        self.latencies.append(now - sent_at)
+        latencies.append(at - sent_at)
         if missing > 1:
             self._under_way[number] = (sent_at, missing - 1)
             return
@@ -108,15 +125,20 @@ def _evenly(count: int, among: int) -> set[int]:
 async def broadcast(pool: ConnectionPool, order: Order) -> Result:
     publishers = [Sink(pool.counters, pool.protocol) for _ in range(PUBLISHERS)]
     probed = _evenly(20 if order.rate else 4, order.connections)
-    publications = Publications(pool, order, publishers, len(probed))
+    beside = {(number - 1) % order.connections for number in probed} - probed
+    arriving = beside if order.has_arrivals else set()
+    publications = Publications(pool, order, publishers, len(probed | arriving))
     targets = pool.ports if order.is_spread else pool.ports[:1]
     await pool.open([("", publisher) for publisher in publishers], targets)
-    subscribers: list[Sink] = [
-        Probe(pool.counters, pool.protocol, publications.seen)
-        if number in probed
-        else Sink(pool.counters, pool.protocol)
-        for number in range(order.connections)
-    ]
+
+    def subscriber(number: int) -> Sink:
+        if number in probed:
+            return Probe(pool.counters, pool.protocol, publications.seen)
+        if number in arriving:
+            return ArrivalProbe(pool.counters, pool.protocol, publications.arrived)
+        return Sink(pool.counters, pool.protocol)
+
+    subscribers = map(subscriber, range(order.connections))
     await pool.open([(order.channel, subscriber) for subscriber in subscribers])
     pace = None
     if order.rate:
@@ -125,7 +147,7 @@ async def broadcast(pool: ConnectionPool, order: Order) -> Result:
         publications.is_closed_loop = True
         for _ in range(order.in_flight):
             publications.send()
-    result = await _window(pool, order, publications.latencies)
+    result = await _window(pool, order, publications.latencies, publications.arrivals)
     publications.is_closed_loop = False
     if pace is not None:
         pace.cancel()
