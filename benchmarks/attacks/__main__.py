@@ -12,7 +12,7 @@ import json
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -75,11 +75,11 @@ class Outcome:
 
     @property
     def p99_before_ms(self) -> float:
-        return median(one.before.arrivals_ms["p99"] for one in self.rounds)
+        return _p99(one.before.arrivals_ms for one in self.rounds)
 
     @property
     def p99_under_ms(self) -> float:
-        return median(one.under.arrivals_ms["p99"] for one in self.rounds)
+        return _p99(one.under.arrivals_ms for one in self.rounds)
 
     @property
     def times(self) -> float:
@@ -113,15 +113,18 @@ class Outcome:
     def row(self) -> str:
         connections = sum(one.connections for one in self.rounds)
         sent = sum(one.bytes_sent for one in self.rounds) / 2**20
-        read = [
-            median(result.latencies_ms["p99"] for result in results)
-            for results in zip(*((one.before, one.under) for one in self.rounds), strict=True)
-        ]
+        read_before = _p99(one.before.latencies_ms for one in self.rounds)
+        read_under = _p99(one.under.latencies_ms for one in self.rounds)
         lost = "unknown" if self.lost is None else str(self.lost)
         return (
             f"| {self.kind} | {self.turn_ms:.1f} | {self.p99_before_ms:.1f} | {self.p99_under_ms:.1f} "
-            f"| {self.times:.1f} | {read[0]:.1f} | {read[1]:.1f} | {connections:,} | {sent:,.1f} | {lost} | {self.closed} |"
+            f"| {self.times:.1f} | {read_before:.1f} | {read_under:.1f} "
+            f"| {connections:,} | {sent:,.1f} | {lost} | {self.closed} |"
         )
+
+
+def _p99(latencies_ms: Iterable[Mapping[str, float]]) -> float:
+    return median(one["p99"] for one in latencies_ms)
 
 
 def measure(kind: str, store: Valkey, scratch: Path, seconds: float) -> Round:

@@ -48,7 +48,7 @@ def _arguments() -> argparse.Namespace:
         "--awake", action="store_true", help="poll instead of sleeping while the window is measured"
     )
     parser.add_argument(
-        "--arrivals", action="store_true", help="also say when publications arrive at sockets"
+        "--arrivals", action="store_true", help="of a broadcast: also when it arrives at sockets"
     )
     parser.add_argument("--core", type=int, help="stay on this core")
     parser.add_argument(

@@ -40,9 +40,7 @@ class ArrivalProbe(Probe):
             data = b""
         if data:
             self.received(data, _arrived(ancillary))
-            return
-        asyncio.get_running_loop().remove_reader(self._socket.fileno())
-        if self.transport is not None:
+        elif self.transport is not None:
             self.transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -53,10 +51,12 @@ class ArrivalProbe(Probe):
 
 def _arrived(ancillary: list[tuple[int, int, bytes]]) -> float:
     """The kernel's time as one of `time.perf_counter`; now, if the kernel did not note any."""
+    # In this order: whoever runs between the two makes the time later, not earlier.
+    wall = time.time()
     now = time.perf_counter()
     for level, kind, data in ancillary:
         if (level, kind) == (socket.SOL_SOCKET, _SO_TIMESTAMPNS):
             seconds, nanoseconds = _TIME.unpack(data)
             at: float = seconds + nanoseconds / 1e9
-            return now - (time.time() - at)
+            return now - (wall - at)
     return now

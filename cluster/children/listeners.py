@@ -26,7 +26,7 @@ from cluster.errors import ConfigError, Problem
 BACKLOG: Final = 4096
 #: Descriptors that no accepted connection takes: they are for logs, scrapes and starts of processes.
 KEPT_BACK_FILES: Final = 64
-#: What the kernel keeps of a connection until it is read (tcp(7) doubles it for its own bookkeeping). Without
+#: What the kernel keeps of a connection until it is read (socket(7): doubled for its own bookkeeping). Without
 #: a limit it lets this grow to megabytes, and of packets of one byte each a single read takes milliseconds.
 RECEIVE_BUFFER_BYTES: Final = 65536
 _ACCEPTED_PER_TURN: Final = 256

@@ -1,6 +1,6 @@
 """Shares the turns of an event loop among the connections that have more to do than one turn allows.
 
-Each has its part of work per turn, and all of them together have some milliseconds; what does not fit waits
+Each has its part of work per turn, and all of them together have a part of its time; what does not fit waits
 for the next turn, first come, first served. Connections with little to do never wait here.
 """
 
