@@ -2,7 +2,7 @@
 
 For each attack a worker is started on the first core. 500 clients listen to a channel with 100
 publications per second: for some seconds alone, then for as long with 8 attackers, which share
-the last core with the clients and yield to them. Writes benchmarks/results/attacks.md. Exit code 1
+the last core with the clients and the store and yield to both. Writes benchmarks/results/attacks.md. Exit code 1
 when an attack breaks a bound: the longest turn of the loop, how many times longer deliveries take, good
 clients closed, deliveries lost.
 """

@@ -13,7 +13,7 @@ from typing import Final, Protocol
 from weakref import WeakKeyDictionary
 
 #: What the waiting connections may take of one turn together; one of them always gets its part.
-SECONDS_PER_TURN: Final = 0.0005
+SECONDS_PER_TURN: Final = 0.00025
 
 
 class WaitingConnection(Protocol):

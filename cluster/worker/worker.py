@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import gc
 import os
 import secrets
 import signal
@@ -35,7 +34,7 @@ from cluster.sessions.user_connections import LEASE_SECONDS
 from cluster.websocket.accept import Acceptor
 from cluster.websocket.file_reserve import PausableListener
 from cluster.websocket.server import WebSocketServer
-from cluster.worker import web_app
+from cluster.worker import garbage, web_app
 from cluster.worker.heap import HeapTrimmer, trim_function
 from cluster.worker.shedding import ConnectionShedder
 from cluster.worker.status_pipe import StatusPipe
@@ -60,8 +59,6 @@ _HURRY_SECONDS = 0.5
 _LEAST_FLUSH_SECONDS = 0.2
 #: How long a drain waits for the requests of connections that it has accepted.
 _PENDING_SECONDS = 0.5
-# After `gc.freeze()` almost nothing that lives is garbage-collected in vain by rare collections.
-_GC_THRESHOLDS = (20_000, 50, 100)
 
 
 class Worker:
@@ -304,9 +301,7 @@ class Worker:
         )
         await self._listener.open()
         self._server.listener = self._listener
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(*_GC_THRESHOLDS)
+        garbage.collect_in_small_parts()
         self._status.report("ready")
         log.info("worker_ready")
 

@@ -1,0 +1,20 @@
+"""When a worker's cyclic garbage is collected: often and little at a time."""
+
+from __future__ import annotations
+
+import gc
+from typing import Final
+
+#: Most new objects that are looked through at once. aiohttp leaves garbage with every request: of 20,000
+#: objects each collection took 4 to 6 ms, in which no connection was served; of 2,000, half a millisecond.
+YOUNG_OBJECTS: Final = 2_000
+
+# After `gc.freeze()` almost nothing that lives is looked through in vain by rare collections of the old.
+_OLDER_GENERATIONS: Final = (100, 500)
+
+
+def collect_in_small_parts() -> None:
+    """Let what this process holds now stay for good, and collect what comes from now on."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(YOUNG_OBJECTS, *_OLDER_GENERATIONS)
