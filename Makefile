@@ -12,7 +12,7 @@ VENV ?= .venv
 CONFIG ?=
 ARGS ?=
 # Most tests wait most of the time: run more of them at once than there are cores.
-JOBS ?= 3
+JOBS ?= 4
 
 bin := $(VENV)/bin
 stamps := $(VENV)/.stamps

@@ -100,7 +100,7 @@ def run_with_second_chance(planned: Sequence[Sequence[str]]) -> int:
 
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Run the tests as `make test` does.")
-    parser.add_argument("--jobs", default="3", help="processes that run tests side by side")
+    parser.add_argument("--jobs", default="4", help="processes that run tests side by side")
     parser.add_argument("--stories", action="store_true", help="run those of the containers")
     parser.add_argument("arguments", nargs="*", help="handed to pytest, after --")
     given = parser.parse_args(words)
