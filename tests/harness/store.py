@@ -189,6 +189,7 @@ class StoreCluster:
             await self._share_slots()
             await self._meet()
             await until_async(self._is_ok, 30, "cluster_state is ok on every node")
+            await until_async(self._agrees, 30, "every node has an epoch of its own")
         except BaseException:
             self.kill()
             raise
@@ -249,7 +250,23 @@ class StoreCluster:
         for node in (new, old, *(one for one in self.nodes if one not in (old, new))):
             answer = await ask(node.port, "CLUSTER", "SETSLOT", slot, "NODE", names[1])
             assert answer.startswith("+OK"), answer
+        await until_async(self._agrees, 20, "every node has the same map of the slots")
         return 1
+
+    async def _agrees(self) -> bool:
+        """Whether all nodes know the same owners, each with an epoch of its own.
+
+        Two nodes that take a slot before they know each other's new epoch choose the same one; the older owner
+        may then win the slot back, and the other one throws its keys away.
+        """
+        views = []
+        for node in self.nodes:
+            lines = (await ask(node.port, "CLUSTER", "NODES")).split("\n")
+            rows = [line.split() for line in lines if "master" in line]
+            # Its epoch and its slots; the rest differs with the node that says it.
+            views.append({row[0]: (row[6], *row[8:]) for row in rows})
+        epochs = {epoch for epoch, *_ in views[0].values()}
+        return all(view == views[0] for view in views) and len(epochs) == len(self.nodes)
 
     async def _is_ok(self) -> bool:
         infos = [await ask(node.port, "CLUSTER", "INFO") for node in self.nodes]
