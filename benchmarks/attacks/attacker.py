@@ -4,7 +4,7 @@ A connection that the server closes is opened again at once. What the server sen
 thrown away. At the end, or at SIGTERM, one JSON object says what was sent. It stops by itself.
 
 The attackers share a core with the store and with the clients whose latency is measured. What those wait for
-there says nothing about the server, so the attackers give the core away after every system call: the
+there says nothing about the server, so the attackers give the core away after each turn of a socket: the
 lowest priority alone lets others wait until the scheduler's next tick, up to 4 ms. Bytes that are sent one by
 one have a short send buffer: out of a long one the kernel sends thousands of packets by itself.
 """
