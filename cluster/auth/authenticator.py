@@ -13,19 +13,19 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from cluster.auth.claims import (
     AudienceCheck,
     Claims,
+    NamedKeyMissing,
     SubscriptionClaims,
     TokenRefused,
     connection_claims,
     subscription_claims,
 )
-from cluster.auth.key_set import KeySet
-from cluster.auth.token_keys import NamedKeyMissing, SignatureVerifier
 from cluster.config import Config, TokenConfig
+from cluster.config.public_keys import has_keys
 from cluster.errors import (
     BAD_REQUEST_CLOSE,
     CONNECTION_EXPIRED,
@@ -40,6 +40,10 @@ from cluster.errors import (
     Disconnect,
 )
 from cluster.metrics.counters import Counters
+
+if TYPE_CHECKING:
+    from cluster.auth.key_set import KeySet
+    from cluster.auth.token_keys import SignatureVerifier
 
 #: The claims of a connection without a token.
 ANONYMOUS: Final = Claims("", b"", 0)
@@ -79,13 +83,24 @@ _SUB_REFRESH: Final[Answers] = {
 
 
 class _Verifier:
-    """Verifies the tokens of one kind."""
+    """Verifies the tokens of one kind.
+
+    Attributes:
+        signatures: None without any key. The libraries of signatures are imported with the first key only:
+            they take a worker 25 ms of its start.
+    """
 
     def __init__(self, options: TokenConfig, counters: Counters) -> None:
-        self.key_set = KeySet.of(options, counters)
-        named = self.key_set.get if self.key_set is not None else None
-        self.signatures = SignatureVerifier(options, named)
         self.check = AudienceCheck(options.audience, options.issuer)
+        self.key_set: KeySet | None = None
+        self.signatures: SignatureVerifier | None = None
+        if has_keys(options) or options.hmac_previous_secret_key:
+            from cluster.auth.key_set import KeySet
+            from cluster.auth.token_keys import SignatureVerifier
+
+            self.key_set = KeySet.of(options, counters)
+            named = self.key_set.get if self.key_set is not None else None
+            self.signatures = SignatureVerifier(options, named)
 
     async def find(self, missing: NamedKeyMissing) -> None:
         assert self.key_set is not None, "only a key set has keys with names"
@@ -130,7 +145,7 @@ class Authenticator:
             if self._options.insecure:
                 return ANONYMOUS
             raise BAD_REQUEST_CLOSE.fresh()
-        if self._options.insecure and not self._connections.signatures.has_keys:
+        if self._options.insecure and self._connections.signatures is None:
             return ANONYMOUS
         return await self._connection(token, _CONNECT)
 
@@ -165,7 +180,7 @@ class Authenticator:
 
     def _read_connection(self, token: str) -> Claims:
         verifier, now = self._connections, self._clock()
-        if not verifier.signatures.has_keys:
+        if verifier.signatures is None:
             raise TokenRefused("no_keys")
         payload = verifier.signatures.payload(token, now)
         claims = connection_claims(payload, now, verifier.check)
@@ -235,7 +250,7 @@ class Authenticator:
 
     def _subscription_claims(self, token: str) -> SubscriptionClaims:
         verifier, now = self._subscriptions, self._clock()
-        if not verifier.signatures.has_keys:
+        if verifier.signatures is None:
             raise TokenRefused("no_keys")
         payload = verifier.signatures.payload(token, now)
         return subscription_claims(payload, now, verifier.check)

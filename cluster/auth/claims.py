@@ -35,6 +35,18 @@ class TokenRefused(ClusterError):
         self.reason: Final = reason
 
 
+class NamedKeyMissing(Exception):
+    """The token names a key that is not known yet: `KeySet.find` may find it.
+
+    Attributes:
+        name: the `kid` of the token.
+    """
+
+    def __init__(self, name: str) -> None:
+        super().__init__(name)
+        self.name: Final = name
+
+
 class ChannelOverride(NamedTuple):
     """Options of a channel that are different for one subscription; None leaves them as they are."""
 

@@ -23,7 +23,7 @@ from jwt.exceptions import (
     PyJWTError,
 )
 
-from cluster.auth.claims import TokenRefused
+from cluster.auth.claims import NamedKeyMissing, TokenRefused
 from cluster.config import TokenConfig
 from cluster.config.public_keys import CURVES, fault_of, public_key
 
@@ -96,18 +96,6 @@ def algorithms_of(key: Any, family: str) -> tuple[str, ...]:
     return _RSA if family == "RSA" else (CURVES[key.curve.name],)
 
 
-class NamedKeyMissing(Exception):
-    """The token names a key that is not known yet: `KeySet.find` may find it.
-
-    Attributes:
-        name: the `kid` of the token.
-    """
-
-    def __init__(self, name: str) -> None:
-        super().__init__(name)
-        self.name: Final = name
-
-
 #: Finds the keys of a `kid`; there may be none.
 NamedKeys = Callable[[str], Iterable[VerificationKey]]
 
@@ -117,9 +105,6 @@ class SignatureVerifier:
 
     Args:
         named_keys: the keys of a key set, by `kid`; None without a key set.
-
-    Attributes:
-        has_keys: whether any token can be verified.
     """
 
     def __init__(self, options: TokenConfig, named_keys: NamedKeys | None = None) -> None:
@@ -140,12 +125,6 @@ class SignatureVerifier:
             if text:
                 key = public_key(text, family)
                 self._public += (VerificationKey(key, algorithms_of(key, family)),)
-        self.has_keys = bool(
-            options.hmac_secret_key
-            or options.hmac_previous_secret_key
-            or self._public
-            or named_keys is not None
-        )
 
     def payload(self, token: str, now: float) -> bytes:
         """The claims of a token whose signature is right, as JSON text.

@@ -241,6 +241,16 @@ def test_the_supervisor_does_not_import_the_worker():
     assert done.stdout == "False\n"
 
 
+def test_a_worker_imports_the_libraries_of_signatures_only_for_a_key():
+    code = (
+        "import sys, cluster.worker; from cluster.auth import Authenticator;"
+        "from cluster.config import Config; from cluster.metrics.counters import Counters;"
+        "Authenticator(Config(), Counters()); print('jwt' in sys.modules, 'cryptography.hazmat' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["False", "False"]
+
+
 def test_with_another_host_address_the_workers_still_listen_on_loopback(tmp_path):
     port, admin, base = free_ports(3)
     flags = [
