@@ -9,13 +9,14 @@
 # name of the stack. Variables are those of docker/.env and of the environment, which comes first.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-if [ -f "$here/.env" ]; then
-    environment=$(export -p)
-    set -a
-    . "$here/.env"
-    set +a
-    eval "$environment"
-fi
+# As Compose reads it: NAME=VALUE, not a line of a shell.
+while IFS='=' read -r name value; do
+    [[ $name =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] && [ -z "${!name+given}" ] || continue
+    if [[ $value == \"*\" || $value == \'*\' ]]; then
+        value=${value:1:-1}
+    fi
+    export "$name=$value"
+done < <(cat "$here/.env" 2>/dev/null)
 stack=${STACK_NAME:-ws-cluster}
 wait_seconds=${WAIT_SECONDS:-300}
 

@@ -46,7 +46,7 @@ check_engine() {
 }
 
 check_secrets() {
-    local name path mode
+    local name path
     while read -r name; do
         path=$here/secrets/$name
         if [ ! -e "$path" ]; then
@@ -54,12 +54,16 @@ check_secrets() {
         elif [ ! -s "$path" ]; then
             problem "docker/secrets/$name is empty: write the secret into it, or remove it and run docker/prepare.sh"
         else
-            mode=$(stat --format %a "$path")
-            # Compose mounts the file as it is, and the containers are another user.
-            (((8#$mode & 4) != 0)) ||
-                problem "docker/secrets/$name has mode $mode, and user 10001 of the containers cannot read it: chmod 644"
+            check_mode "$name"
         fi
     done < <(sed -n 's|^ *[a-z_]*: {file: secrets/\([a-z_]*\)}$|\1|p' "$here/compose.yml")
+}
+
+check_mode() { # SECRET: Compose mounts the file as it is, and the containers are another user
+    local mode
+    mode=$(stat --format %a "$here/secrets/$1")
+    (((8#$mode & 4) != 0)) ||
+        problem "docker/secrets/$1 has mode $mode, and user 10001 of the containers cannot read it: chmod 644"
 }
 
 check_password() { # of Valkey, which keeps the one that it was started with
@@ -79,13 +83,16 @@ check_certificate() { # of docker/tls.yml, if its files are there
     if [ -e "$certificate" ] && [ -e "$key" ]; then
         said=$(certificate_problem "$certificate" "$key")
         [ -z "$said" ] || problem "${said//"$here"/docker}"
+        check_mode tls_certificate
+        check_mode tls_key
     elif [ -e "$certificate" ] || [ -e "$key" ]; then
         problem "docker/secrets needs both tls_certificate and tls_key, or neither"
     fi
 }
 
-check_port() { # NAME DEFAULT WHAT [ADDRESS]: the address where compose.yml publishes it; without one the value may have one
-    local value port address=${4:-}
+# Without an address the value may have one.
+check_port() { # NAME DEFAULT WHAT SERVICE INNER_PORT [ADDRESS]: the service that publishes it, and where compose.yml does
+    local value port address=${6:-}
     value=$(variable "$1" "$2")
     port=$value
     if [ -z "$address" ]; then
@@ -97,7 +104,7 @@ check_port() { # NAME DEFAULT WHAT [ADDRESS]: the address where compose.yml publ
     fi
     if [[ ! $port =~ ^[0-9]{1,5}$ ]] || ((10#$port < 1 || 10#$port > 65535)); then
         problem "$1 is $port; give a port from 1 to 65535"
-    elif is_taken "$address" "$port" && ! is_running nginx; then
+    elif is_taken "$address" "$port" && ! publishes "$4" "$5" "$port"; then
         problem "port $port is taken, which $3 needs: end what listens there, or set $1 to another one"
     fi
 }
@@ -126,6 +133,10 @@ answers() { # ADDRESS PORT
     timeout 2 "$BASH" -c 'exec 3<>"/dev/tcp/$1/$2"' - "$1" "$2" 2>/dev/null
 }
 
+publishes() { # SERVICE INNER_PORT PORT: whether it is this stack that has the port
+    [[ $(docker compose -f "$here/compose.yml" port "$1" "$2" 2>/dev/null) == *":$3" ]]
+}
+
 is_running() { # SERVICE: of this stack
     [ -n "$(docker compose -f "$here/compose.yml" ps --quiet "$1" 2>/dev/null)" ]
 }
@@ -143,12 +154,12 @@ check_engine
 check_secrets
 check_password
 check_certificate
-check_port HTTP_PORT 80 nginx
-[ ! -e "$here/secrets/tls_certificate" ] || check_port HTTPS_PORT 443 "nginx for https"
-check_port PROMETHEUS_PORT 9090 Prometheus 127.0.0.1
-check_port ALERTMANAGER_PORT 9093 Alertmanager 127.0.0.1
-check_port GRAFANA_PORT 3000 Grafana 127.0.0.1
-check_port RECEIVER_PORT 9099 "the stand-in for Slack and PagerDuty" 127.0.0.1
+check_port HTTP_PORT 80 nginx nginx 8080
+[ ! -e "$here/secrets/tls_certificate" ] || check_port HTTPS_PORT 443 "nginx for https" nginx 8443
+check_port PROMETHEUS_PORT 9090 Prometheus prometheus 9090 127.0.0.1
+check_port ALERTMANAGER_PORT 9093 Alertmanager alertmanager 9093 127.0.0.1
+check_port GRAFANA_PORT 3000 Grafana grafana 3000 127.0.0.1
+check_port RECEIVER_PORT 9099 "the stand-in for Slack and PagerDuty" dead-mans-switch 9099 127.0.0.1
 check_files
 if ((problems)); then
     exit 1

@@ -17,12 +17,15 @@ if said=$(certificate_problem "$1" "$2"); [ -n "$said" ]; then
     echo "$said; nothing was changed" >&2
     exit 1
 fi
+# Both are read before anything is written: they may be the files in docker/secrets themselves.
+certificate=$(cat "$1")
+key=$(cat "$2")
 umask 022
 mkdir -p "$here/secrets"
 chmod 700 "$here/secrets"
 # Written in place: the container has the file itself mounted, and would keep the old one if it was replaced.
-cat "$1" >"$here/secrets/tls_certificate"
-cat "$2" >"$here/secrets/tls_key"
+printf '%s\n' "$certificate" >"$here/secrets/tls_certificate"
+printf '%s\n' "$key" >"$here/secrets/tls_key"
 chmod 644 "$here/secrets/tls_certificate" "$here/secrets/tls_key"
 if [ -n "$(docker compose ps --quiet nginx 2>/dev/null)" ]; then
     docker compose kill --signal HUP nginx

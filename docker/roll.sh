@@ -11,10 +11,11 @@ set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export COMPOSE_FILE=${COMPOSE_FILE:-$here/compose.yml}
 wait_seconds=${WAIT_SECONDS:-180}
-# As stop_grace_period of the service.
-grace_seconds=45
 
-replicas() { docker compose ps --quiet app | sort; }
+replicas() { # [--all]: with those that do not run
+    docker compose ps "$@" --quiet app | sort
+}
+nginx_conf() { docker compose exec --no-TTY nginx cat /etc/ws-cluster/generated/nginx.conf 2>/dev/null | cksum; }
 
 old=$(replicas)
 if [ -z "$old" ]; then
@@ -22,6 +23,7 @@ if [ -z "$old" ]; then
     exit 1
 fi
 count=$(wc -l <<<"$old")
+before=$(replicas --all)
 echo "starting $count new replicas beside the $count that run"
 
 scale() { # NUMBER [FLAG...]
@@ -31,21 +33,30 @@ scale() { # NUMBER [FLAG...]
 }
 
 if ! scale $((2 * count)) --wait --wait-timeout "$wait_seconds"; then
-    new=$(comm -13 <(echo "$old") <(replicas))
+    # Also those that were made and could not be started.
+    new=$(comm -13 <(echo "$before") <(replicas --all))
     echo "the new replicas are not healthy; they are removed, and the old ones stay. The last lines of one:" >&2
     for container in $new; do
         docker inspect --format '{{range .State.Health.Log}}{{.Output}}{{end}}' "$container" | tail -n 1 >&2 || true
         docker logs --tail 5 "$container" >&2 || true
         break
     done
-    for container in $new; do docker rm --force "$container" >/dev/null; done
+    for container in $new; do docker rm --force --volumes "$container" >/dev/null; done
     exit 1
 fi
 
+# The new image, or another WORKERS, may want another nginx.conf.
+if [ -n "$(docker compose ps --quiet nginx)" ]; then
+    conf=$(nginx_conf)
+    docker compose run --rm --no-TTY --no-deps nginx-config >/dev/null
+    [ "$conf" = "$(nginx_conf)" ] || docker compose kill --signal HUP nginx
+fi
+
+# Each has the stop_grace_period of its service, and a volume of its own.
 for container in $old; do
     echo "stopping ${container:0:12}"
-    docker stop --time "$grace_seconds" "$container" >/dev/null
-    docker rm "$container" >/dev/null
+    docker stop "$container" >/dev/null
+    docker rm --volumes "$container" >/dev/null
 done
 scale "$count"
 echo "$count replicas run, all of them new"

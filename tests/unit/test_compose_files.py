@@ -240,7 +240,7 @@ def _mebibytes(text: str) -> float:
 
 def test_what_serves_has_a_health_check(compose: dict[str, Any]):
     # Images that have nothing in them but their program, or their own check.
-    without = {"nginx-exporter", "grafana", "app", "loki", "alloy"}
+    without = {"nginx-exporter", "app", "loki", "alloy"}
     for name, service in compose["services"].items():
         ends = service["restart"] == "no"
         assert ends or name in without or "healthcheck" in service, name

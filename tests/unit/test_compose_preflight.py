@@ -96,6 +96,7 @@ ENGINE = """case "$*" in
     *Server.Version*) echo {engine} ;;
     *"compose version"*) echo {compose} ;;
     *" ps --quiet "*) echo {running} ;;
+    *" port nginx "*) echo 0.0.0.0:{published} ;;
     *" exec "*valkey*) [ "$(cat)" = "{password}" ] && echo PONG || echo NOAUTH ;;
 esac"""
 
@@ -134,7 +135,8 @@ def test_the_preflight_says_what_is_wrong_with_the_engine_or_a_stack_that_runs(
     versions: dict[str, str], sentences: list[str], prepared: Path
 ):
     password = (prepared / "secrets" / "valkey_password").read_text().strip()
-    stands = {"engine": "28.0.1", "compose": "2.24.0", "running": "", "password": password}
+    stands = {"engine": "28.0.1", "compose": "2.24.0", "running": "", "published": ""}
+    stands["password"] = password
     docker = ENGINE.format(**stands | versions)
     assert preflight(prepared, docker, **ports_apart(free_ports(5))) == sentences
 
@@ -153,8 +155,21 @@ def test_the_pages_and_the_scripts_want_the_same_versions(page: str):
 
 def test_the_preflight_accepts_the_password_of_the_stack_that_runs(prepared: Path):
     password = (prepared / "secrets" / "valkey_password").read_text().strip()
-    docker = ENGINE.format(engine="28.0.1", compose="2.24.0", running="3f", password=password)
+    docker = ENGINE.format(
+        engine="28.0.1", compose="2.24.0", running="3f", password=password, published=""
+    )
     assert preflight(prepared, docker, **ports_apart(free_ports(5))) == []
+
+
+def test_a_port_of_the_stack_that_runs_is_not_taken_and_one_of_another_program_is(prepared: Path):
+    with listener("127.0.0.1") as own, listener("127.0.0.1") as other:
+        password = (prepared / "secrets" / "valkey_password").read_text().strip()
+        docker = ENGINE.format(
+            engine="28.0.1", compose="2.24.0", running="3f", password=password, published=own
+        )
+        ports = {**ports_apart(free_ports(5)), "HTTP_PORT": str(own), "GRAFANA_PORT": str(other)}
+        [said] = preflight(prepared, docker, **ports)
+        assert said.startswith(f"port {other} is taken, which Grafana needs: ")
 
 
 def test_the_preflight_names_a_secret_that_is_missing_empty_or_unreadable(prepared: Path):
@@ -245,6 +260,10 @@ def test_a_port_with_an_address_is_refused_where_compose_has_put_one(prepared: P
         ),
         ("expired", "docker/secrets/tls_certificate has expired"),
         ("text", "docker/secrets/tls_certificate is no certificate in PEM"),
+        (
+            "private",
+            "docker/secrets/tls_key has mode 600, and user 10001 of the containers cannot read it: chmod 644",
+        ),
     ],
 )
 def test_the_preflight_says_what_is_wrong_with_a_certificate(
@@ -252,6 +271,7 @@ def test_the_preflight_says_what_is_wrong_with_a_certificate(
 ):
     certificate, key = (prepared / "secrets" / name for name in ("tls_certificate", "tls_key"))
     write_certificate(certificate, key, valid=timedelta(days=-1 if what == "expired" else 1))
+    key.chmod(0o600 if what == "private" else 0o644)
     if what == "alone":
         key.unlink()
     elif what == "another":
@@ -286,6 +306,7 @@ def test_a_certificate_that_does_not_match_is_not_put_in_place(prepared: Path):
     assert done.stderr.endswith("is of another key; nothing was changed\n")
     assert kept.read_bytes() == first.read_bytes()
     assert renew(second, prepared / "second.key").returncode == 0
+    assert renew(kept, prepared / "secrets" / "tls_key").returncode == 0, "its own files"
     # The same file: the container has it mounted.
     assert (kept.stat().st_ino, kept.read_bytes()) == (before, second.read_bytes())
     assert stat.S_IMODE(kept.stat().st_mode) == 0o644

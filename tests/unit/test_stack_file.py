@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -174,3 +178,31 @@ def test_prometheus_and_alertmanager_have_every_file_that_is_rendered(tmp_path):
         [found] = jobs[job]["dns_sd_configs"]
         assert (found["names"], found["type"], found["port"]) == ([name], "A", port)
         assert "static_configs" not in jobs[job]
+
+
+def test_variables_of_the_file_are_read_as_compose_reads_them(tmp_path: Path):
+    shutil.copy(DOCKER / "deploy-stack.sh", tmp_path)
+    (tmp_path / ".env").write_text(
+        '# a comment\nCHANNEL_NAMESPACES=[{"name": "chat"}]\nWORKERS=3\nHSTS=\'1d\'\nPUBLIC_URL=a b $(id)\n'
+    )
+    stand_in = tmp_path / "docker"
+    names = ("CHANNEL_NAMESPACES", "WORKERS", "HSTS", "PUBLIC_URL")
+    prints = "; ".join(f'echo "${name}"' for name in names)
+    stand_in.write_text(f'#!/usr/bin/env bash\n{{ {prints}; }} >"{tmp_path}/seen"\n')
+    stand_in.chmod(0o755)
+    done = subprocess.run(
+        [tmp_path / "deploy-stack.sh"],
+        env={"PATH": f"{tmp_path}:{os.environ['PATH']}", "WORKERS": "5"},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=30,
+    )
+    assert done.returncode == 1, "the stand-in is no manager of a swarm"
+    assert (tmp_path / "seen").read_text().splitlines() == [
+        '[{"name": "chat"}]', "5", "1d", "a b $(id)",
+    ]  # fmt: skip
+
+
+def test_nginx_ends_at_once_although_its_image_asks_for_a_slow_end():
+    assert STACK["services"]["nginx"]["stop_signal"] == "SIGTERM"
