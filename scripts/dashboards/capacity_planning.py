@@ -14,6 +14,13 @@ _ENDS_FIRST = (
 )
 
 _DAY = 86400
+_NOTHING_LEFT = 10
+# Of all replicas: one that is chosen would have no others.
+_FIT = 'app_connection_capacity{job="$job"}'
+_AFTER_A_LOSS = (
+    f'clamp_max(sum (app_active_connections{{job="$job"}}) / (sum ({_FIT}) - max ({_FIT}) > 0), {_NOTHING_LEFT})'
+    f" or 0 * sum ({_FIT}) + {_NOTHING_LEFT}"
+)
 
 CAPACITY = Page(
     "ws-capacity",
@@ -38,17 +45,14 @@ CAPACITY = Page(
                 Panel(
                     "after-a-loss",
                     "If a replica is lost",
-                    "How full the others are when the largest replica's clients have come to them. Above 1, some find no place.",
+                    "How full the others are when the largest replica's clients have come to them, whichever replicas are chosen above."
+                    " Above 1, some find no place; of an only replica nothing is left.",
                     "percentunit",
-                    (
-                        Query(
-                            f"sum ({of('app_active_connections')}) / clamp_min(sum ({of('app_connection_capacity')})"
-                            f" - max ({of('app_connection_capacity')}), 1)"
-                        ),
-                    ),
+                    (Query(_AFTER_A_LOSS),),
                     kind="number",
                     width=6,
                     limits=(0.8, 1),
+                    texts=((_NOTHING_LEFT, "nothing is left"),),
                 ),
             ),
         ),

@@ -43,6 +43,8 @@ from grafana_foundation_sdk.models.dashboard import (
     GridPos,
     Threshold,
     ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
     VariableOption,
     VariableRefresh,
 )
@@ -103,6 +105,7 @@ class Panel(NamedTuple):
         is_of_logs: whether its queries are Loki's.
         columns: of a table; other labels are left out.
         height: of a row of panels.
+        texts: values that are shown as a text.
     """
 
     name: str
@@ -118,6 +121,7 @@ class Panel(NamedTuple):
     is_of_logs: bool = False
     columns: tuple[Column, ...] = ()
     height: int = HEIGHT
+    texts: tuple[tuple[float, str], ...] = ()
 
 
 class Variable(NamedTuple):
@@ -148,6 +152,9 @@ class Page(NamedTuple):
         return [panel for _, panels in self.rows for panel in panels]
 
 
+# A replica that is replaced is a series that ends and another that begins: no value changes. Grafana asks once a minute,
+# and a target is scraped every 15 seconds, so a shorter time could fall between two questions.
+_DEPLOYED: Final = 'time() - max by (version) (app_deployment_timestamp_seconds{job="$job"}) < 90'
 _WORKERS: Final = 'label_values(app_worker_connections{job="$job",instance=~"$instance"}, worker)'
 
 
@@ -235,6 +242,9 @@ def _panel(panel: Panel, place: GridPos) -> Any:
     made = _builder(panel).id(panel_id(panel.name)).title(panel.title).unit(panel.unit)
     made.grid_pos(place).datasource(source).thresholds(_colours(panel))
     made.description(f"{panel.text} (panel:{panel.name})")
+    if panel.texts:
+        options = {f"{value:g}": ValueMappingResult(text=text) for value, text in panel.texts}
+        made.mappings([ValueMap(options=options)])
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
         ask = _log_query if panel.is_of_logs else _query
         made.with_target(ask(panel, query).ref_id(letter).datasource(source))
@@ -323,7 +333,7 @@ def document(page: Page) -> str:
         .annotation(
             _annotation(
                 "deployments",
-                'changes(app_deployment_timestamp_seconds{job="$job"}[1m]) > 0',
+                _DEPLOYED,
                 "blue",
             )
         )
