@@ -44,6 +44,13 @@ QUERIES |= {
     f"annotations/{one['name']}": f"max_over_time(({one['expr']})[10m:15s])"
     for one in json.loads(document(PAGES[0]))["annotations"]["list"]
 }
+# A query that falls back to 0 has data without its metrics, too.
+QUERIES |= {
+    f"metric/{name}": f'count({{__name__="{name}"}})'
+    for name in sorted(
+        {name for expr in QUERIES.values() for name in panel_queries.metrics_of(expr)}
+    )
+}
 # Whose load is such that 0 is no answer.
 LOADED = {f"{APPLICATIONS.uid}/{panel.name}/0" for panel in APPLICATIONS.panels}
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -29,6 +30,27 @@ VARIABLES: Final = {
 def filled_in(expr: str, **chosen: str) -> str:
     """A query as Grafana sends it: with the values of the variables."""
     return interpolated(expr, {**VARIABLES, **chosen})
+
+
+_TEXTS = re.compile(r'"(?:[^"\\]|\\.)*"')
+_RANGES_AND_MATCHERS = re.compile(r"\[[^]]*\]|\{[^}]*\}")
+_CLAUSES = re.compile(r"\b(?:by|without|on|ignoring|group_left|group_right)\s*\(([^)]*)\)")
+_NAMES = re.compile(r"(?<![\w:.$])[a-zA-Z_:][\w:]*(?![\w:]|\s*\()")
+_WORDS = {"and", "or", "unless", "bool", "offset"}
+
+
+def metrics_of(expr: str) -> set[str]:
+    """The names of all metrics that a query reads."""
+    plain = filled_in(expr)
+    for part in (_TEXTS, _RANGES_AND_MATCHERS, _CLAUSES):
+        plain = part.sub("", plain)
+    return set(_NAMES.findall(plain)) - _WORDS
+
+
+def grouping_labels_of(expr: str) -> set[str]:
+    """The labels by which a query groups and matches."""
+    clauses = _CLAUSES.findall(_TEXTS.sub("", expr))
+    return {label.strip() for clause in clauses for label in clause.split(",")} - {""}
 
 
 def panel(name: str) -> Panel:
