@@ -61,10 +61,16 @@ _MOST_LINES: Final = 500
 
 
 class Query(NamedTuple):
-    """One query; `legend` has labels in braces, as `{{instance}}`."""
+    """One query.
+
+    Attributes:
+        legend: has labels in braces, as `{{instance}}`.
+        job: the job of an exporter that only the containers have, if it needs one and the panel's others do not.
+    """
 
     expr: str
     legend: str = ""
+    job: str = ""
 
 
 class Link(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,11 +16,12 @@ from tests.rules import promtool
 from tests.rules.panel_queries import (
     CAPACITY,
     assert_answers,
+    filled_in,
     grouping_labels_of,
     metrics_of,
     panel,
 )
-from tests.rules.timeline import Series, app, gone, hold, moment
+from tests.rules.timeline import Series, app, drift, gone, hold, moment
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[page.uid for page in PAGES])
 
@@ -83,7 +85,7 @@ OF_TARGETS = {"job", "instance"}
             'label_replace(a_total, "group", "$1", "b_total", "(?:.*;)?(.*)") and on (c) max by (d) (e:f:g)',
             {"a_total", "e:f:g"},
         ),
-        ("ceil($connections / (h * $workers)) + 1", {"h"}),
+        ("ceil($connections / (h * $nginx)) + 1", {"h"}),
     ],
 )
 def test_the_metrics_of_a_query_are_found(expr: str, names: set[str]):
@@ -138,3 +140,118 @@ def test_what_is_lost_with_a_replica_is_shared_by_the_others(
     assert_answers(tmp_path, replicas(*connections), [(query.expr, "9m", {"{}": share})])
     [(value, _)] = shown.texts
     assert value == 10
+
+
+def of_capacity(fit: int, limit_bytes: float, *, working_set: float = 200e6) -> list[Series]:
+    """Two replicas, with two workers and a hundred connections each."""
+    values = {
+        "app_workers_alive": 2,
+        "app_connection_capacity": fit,
+        "app_active_connections": 100,
+        "app_memory_limit_bytes": limit_bytes,
+        "app_memory_working_set_bytes": working_set,
+    }
+    return [
+        app(name, hold(value, "10m"), instance=instance)
+        for instance in ("a", "b")
+        for name, value in values.items()
+    ]
+
+
+GIB = 2.0**30
+
+
+@pytest.mark.parametrize(
+    ("fit", "limit_bytes", "deliveries", "needed"),
+    [
+        # 240 fit by the limits of this cluster, whatever was measured on another machine: 417, and one to spare.
+        (240, GIB, "10000", 418),
+        # What was measured, 2 x 9,968, is less than the limits allow: 6, and one.
+        (50_000, 8 * GIB, "10000", 7),
+        # 3,000,000 / 0.6 / (2 x 143,734) is 17.4: 18, and one.
+        (50_000, 8 * GIB, "3000000", 19),
+        # 80 % of the limit less what takes no connection, 16.7 MB, by 19.6 kB for each connection: 118, and one.
+        (50_000, 0.25 * GIB, "10000", 119),
+    ],
+)
+def test_the_replicas_needed_are_those_of_the_scarcest_resource_and_one_to_spare(
+    fit: int, limit_bytes: float, deliveries: str, needed: int, tmp_path: Path
+):
+    expr = filled_in(panel("replicas-needed").queries[0].expr, deliveries=deliveries)
+    assert "$" not in expr
+    assert_answers(tmp_path, of_capacity(fit, limit_bytes), [(expr, "9m", {"{}": needed})])
+
+
+def test_each_reason_for_replicas_is_shown(tmp_path: Path):
+    queries = panel("replicas-by-resource").queries
+    assert [query.legend for query in queries] == ["connections", "deliveries", "memory"]
+    answers = [
+        (query.expr, "9m", {"{}": number})
+        for query, number in zip(queries, (417, 1, 3), strict=True)
+    ]
+    assert_answers(tmp_path, of_capacity(240, GIB), answers)
+
+
+def test_the_memory_of_connections_counts_each_part_once(tmp_path: Path):
+    parts, total = (query.expr for query in panel("memory-for-connections").queries)
+    assert_answers(
+        tmp_path,
+        [],
+        [
+            (f"count ({parts})", "9m", {"{}": 4}),
+            (f"round ({total} / 1e6)", "9m", {"{}": 4237}),
+        ],
+    )
+
+
+def test_it_is_full_when_connections_or_memory_are(tmp_path: Path):
+    growing = [
+        app("app_active_connections", hold(0, "15s"), drift(60, "2h")),
+        app("app_connection_capacity", hold(10_800, "2h")),
+        app("app_memory_working_set_bytes", hold(0, "15s"), drift(1e6, "2h")),
+        app("app_memory_limit_bytes", hold(180e6, "2h")),
+    ]
+    connections, memory = (query.expr for query in panel("full-in").queries)
+    assert_answers(
+        tmp_path,
+        growing,
+        [
+            (f"round ({connections}, 60)", "1h30m", {"{}": 5400}),
+            (f"round ({memory}, 60)", "1h30m", {"{}": 5400}),
+        ],
+    )
+    connections, memory = (query.expr for query in panel("in-a-week").queries)
+    # In 10,080 minutes and the 90 that have passed.
+    assert_answers(
+        tmp_path,
+        growing,
+        [
+            (f"round ({connections}, 0.1)", "1h30m", {"{}": 56.5}),
+            (f"round ({memory}, 0.1)", "1h30m", {"{}": 56.5}),
+        ],
+    )
+
+
+def test_what_ends_first_has_nginx_and_the_store_too():
+    queries = panel("ends-first").queries
+    assert {"nginx", "memory of Valkey", "CPU of Valkey"} < {query.legend for query in queries}
+    # Where exporters are scraped, these are tried as queries of this panel.
+    assert {query for query in queries if query.job} == set(panel("store-limits").queries)
+    assert panel("store-limits").job
+
+
+def test_the_clients_that_nginx_takes_are_those_of_its_container():
+    [variable] = {one for page in PAGES for one in page.variables if one.name == "nginx"}
+    compose = (promtool.DOCKER / "compose.yml").read_text()
+    [files] = set(re.findall(r"OPEN_FILES:-(\d+)", compose))
+    [gibibytes] = set(re.findall(r"NGINX_MEMORY:-(\d+)g", compose))
+    [measured] = [
+        rule["expr"]
+        for group in promtool.groups(CAPACITY)
+        for rule in group["rules"]
+        if rule.get("labels") == {"part": "nginx"}
+    ]
+    bytes_per_client = float(measured.removeprefix("vector(").removesuffix(")"))
+    # A client takes two files of nginx.
+    assert 0.9 * int(files) / 2 < int(variable.value) < int(files) / 2
+    assert int(gibibytes) * GIB > int(variable.value) * bytes_per_client
