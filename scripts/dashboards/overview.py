@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboards.panels import Page, Panel, Query
-from scripts.dashboards.queries import of, quantile, rate_of
+from scripts.dashboards.queries import LEVELS, of, quantile, rate_of
 from scripts.dashboards.shared_panels import FIRING, UTILISATION
 
 _SEVERE = ',level=~"warning|error|critical"'
@@ -96,6 +96,7 @@ LOG_ERRORS = Panel(
         ),
     ),
     limits=(10,),
+    colours=LEVELS,
 )
 _DELIVERY = Panel(
     "delivery-time",

@@ -27,6 +27,7 @@ from grafana_foundation_sdk.builders import (
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import (
+    BarGaugeDisplayMode,
     BigValueGraphMode,
     GraphDrawStyle,
     GraphThresholdsStyleMode,
@@ -58,6 +59,7 @@ _LOGS: Final = DataSourceRef(type_val="loki", uid="${logs}")
 #: Kinds that show one moment, and not a range of time.
 _OF_NOW: Final = ("bars", "histogram", "table")
 _MOST_LINES: Final = 500
+_HALF: Final = 0.5
 
 
 class Query(NamedTuple):
@@ -86,6 +88,7 @@ class Column(NamedTuple):
     Attributes:
         field: a label, or `Value #A` for the values of the first query.
         is_hidden: it is there for the links of others.
+        is_coloured: its values have the colours of the panel's limits.
     """
 
     field: str
@@ -94,6 +97,7 @@ class Column(NamedTuple):
     width: int = 0
     is_hidden: bool = False
     links: tuple[Link, ...] = ()
+    is_coloured: bool = False
 
 
 class Panel(NamedTuple):
@@ -112,6 +116,7 @@ class Panel(NamedTuple):
         columns: of a table; other labels are left out.
         height: of a row of panels.
         texts: values that are shown as a text.
+        colours: of series, by their names; the others have those of the palette.
     """
 
     name: str
@@ -128,6 +133,7 @@ class Panel(NamedTuple):
     columns: tuple[Column, ...] = ()
     height: int = HEIGHT
     texts: tuple[tuple[float, str], ...] = ()
+    colours: tuple[tuple[str, str], ...] = ()
 
 
 class Variable(NamedTuple):
@@ -174,7 +180,9 @@ def _colours(panel: Panel) -> Any:
     colours = ["green", "red"] if len(values) == 1 else ["green", "yellow", "red"]
     if panel.floors:
         values = panel.floors
-        colours = ["red", "green"] if len(values) == 1 else ["red", "yellow", "green"]
+        # The line has the colour of what is above it, and green is the palette's first series.
+        good = "text" if panel.kind == "graph" else "green"
+        colours = ["red", good] if len(values) == 1 else ["red", "yellow", good]
     steps = [
         Threshold(value=value, color=colour)
         for value, colour in zip((None, *values), colours, strict=False)
@@ -188,6 +196,8 @@ def _builder(panel: Panel) -> Any:
         return stat.Panel().reduce_options(newest).graph_mode(BigValueGraphMode.AREA).min(0)
     if panel.kind in {"bars", "histogram"}:
         bars = bargauge.Panel().reduce_options(newest).min(0)
+        # A gradient begins with the colours of values that are better.
+        bars.display_mode(BarGaugeDisplayMode.BASIC)
         if panel.unit == "percentunit":
             # Else the longest bar is always a full one.
             bars.max(1)
@@ -205,12 +215,25 @@ def _builder(panel: Panel) -> Any:
         .line_width(1)
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .thresholds_style(common.GraphThresholdsStyleConfig().mode(style))
+        .axis_soft_max(_axis_reaches(panel))
         .min(0)
     )
+    for name, colour in panel.colours:
+        fixed = {"mode": "fixed", "fixedColor": colour}
+        graph.override_by_name(name, [DynamicConfigValue("color", fixed)])
     if panel.kind == "stack":
         stacked = common.StackingConfig().mode(StackingMode.NORMAL).group("A")
         graph.draw_style(GraphDrawStyle.BARS).fill_opacity(80).stacking(stacked)
     return graph
+
+
+def _axis_reaches(panel: Panel) -> float:
+    """Where the axis of a graph ends at least: a line beyond the data would not be drawn, and 0 alone is drawn up to 100."""
+    highest = max(panel.limits + panel.floors, default=0.0)
+    if panel.unit == "percentunit" and (not highest or highest >= _HALF):
+        return 1
+    # Seconds may be microseconds.
+    return round(1.1 * highest, 6) or (1e-6 if panel.unit == "s" else 1)
 
 
 def _table(panel: Panel) -> Any:
@@ -236,6 +259,7 @@ def _table(panel: Panel) -> Any:
             "custom.width": column.width,
             "custom.hidden": column.is_hidden,
             "links": links,
+            "custom.cellOptions": {"type": "color-text"} if column.is_coloured else None,
         }
         properties = [DynamicConfigValue(name, value) for name, value in wanted.items() if value]
         if properties:

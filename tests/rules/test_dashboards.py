@@ -178,9 +178,85 @@ def test_the_panel_of_an_alert_draws_a_threshold(name: str):
     assert [step["color"] for step in steps] in (
         ["green", "red"],
         ["green", "yellow", "red"],
-        ["red", "green"],
+        ["red", "text"],
         ["red", "yellow", "green"],
     )
+
+
+def drawn(page: Page, panel: Panel) -> dict[str, Any]:
+    """A panel as it is written."""
+    [found] = [one for one in written(page)["panels"] if one["id"] == panel_id(panel.name)]
+    return dict(found)
+
+
+def overridden(page: Page, panel: Panel, wanted: str) -> dict[str, Any]:
+    """What is set for a field of its own, by the name of the field."""
+    return {
+        override["matcher"]["options"]: given["value"]
+        for override in drawn(page, panel)["fieldConfig"]["overrides"]
+        for given in override["properties"]
+        if given["id"] == wanted
+    }
+
+
+@every_panel
+def test_a_bar_has_the_colour_of_its_value_alone(page: Page, panel: Panel):
+    if panel.kind in {"bars", "histogram"}:
+        # A gradient begins with the colours of values that are better.
+        assert drawn(page, panel)["options"]["displayMode"] == "basic"
+
+
+# What is worse has the colour of what is worse, whatever its place in the list is.
+BY_LABEL = {
+    "level": {"warning": "yellow", "error": "red", "critical": "dark-red"},
+    "outcome": {"killed": "orange", "crashed": "red"},
+}
+
+
+@every_panel
+def test_series_of_levels_and_faults_have_fixed_colours(page: Page, panel: Panel):
+    if panel.kind not in {"graph", "stack"}:
+        return
+    colours = overridden(page, panel, "color")
+    for query in panel.queries:
+        wanted = BY_LABEL.get(query.legend.strip("{}"), {})
+        if "app_load_ledger_faults" in query.expr:
+            wanted = {"lost": "red"}
+        for name, colour in wanted.items():
+            assert colours[name] == {"mode": "fixed", "fixedColor": colour}
+
+
+@every_panel
+def test_the_line_of_a_floor_has_no_colour_of_a_series(page: Page, panel: Panel):
+    if panel.kind == "graph" and panel.floors:
+        steps = drawn(page, panel)["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        assert [step["color"] for step in steps] == ["red", "text"]
+
+
+@pytest.mark.parametrize("name", ["time-to-acknowledge", "time-to-resolve"])
+def test_times_to_answer_are_shares_of_their_targets(name: str):
+    [panel] = {panel for _, panel in PANELS if panel.name == name}
+    assert panel.unit == "percentunit"
+    assert list(panel.limits) == [0.8, 1]
+    for query in panel.queries:
+        assert "/ on (severity) max by (severity) (app_incident_target_seconds)" in query.expr
+
+
+@every_panel
+def test_the_axis_of_a_graph_reaches_its_thresholds(page: Page, panel: Panel):
+    if panel.kind not in {"graph", "stack"}:
+        return
+    shown = drawn(page, panel)["fieldConfig"]["defaults"]["custom"]["axisSoftMax"]
+    highest = max(panel.limits + panel.floors, default=0)
+    # 0 alone would be drawn on an axis that ends at 100.
+    assert shown > 0
+    assert shown > highest or (panel.unit == "percentunit" and shown == 1 >= highest)
+
+
+@every_panel
+def test_the_thresholds_of_a_table_colour_its_cells(page: Page, panel: Panel):
+    if panel.kind == "table":
+        assert bool(overridden(page, panel, "custom.cellOptions")) == bool(panel.limits)
 
 
 def links_of_alerts() -> list[str]:
