@@ -3,7 +3,7 @@
 Rules
 - Each panel has a description, a unit and an id that is made of its name, so that links stay right.
 - `panel:<name>` in the description is how an alert finds its panel (docker/square.yml).
-- Queries use the variables `job` and `instance`. Prometheus is asked, and Loki on the page of logs only.
+- Queries of the application use the variables `job` and `instance`; a page without such queries has neither. Prometheus is asked, and Loki on the page of logs only.
 - What a kind of panel would get from its plugin's defaults and matters is written: colours of series, for example.
 """
 
@@ -163,10 +163,17 @@ class Page(NamedTuple):
     def panels(self) -> list[Panel]:
         return [panel for _, panels in self.rows for panel in panels]
 
+    @property
+    def chooses_job(self) -> bool:
+        """Whether the reader may choose job and instance: if a query uses them."""
+        return any("$job" in query.expr for panel in self.panels for query in panel.queries)
+
 
 # A replica that is replaced is a series that ends and another that begins: no value changes. Grafana asks once a minute,
 # and a target is scraped every 15 seconds, so a shorter time could fall between two questions.
-_DEPLOYED: Final = 'time() - max by (version) (app_deployment_timestamp_seconds{job="$job"}) < 90'
+_DEPLOYED: Final = "time() - max by (version) (app_deployment_timestamp_seconds{}) < 90"
+_JOBS: Final = "label_values(app_workers_alive, job)"
+_INSTANCES: Final = 'label_values(app_workers_alive{job="$job"}, instance)'
 _WORKERS: Final = 'label_values(app_worker_connections{job="$job",instance=~"$instance"}, worker)'
 
 
@@ -342,14 +349,6 @@ def document(page: Page) -> str:
         .time("now-3h", "now")
         .timezone("browser")
         .with_variable(dashboard.DatasourceVariable("source").label("source").type("prometheus"))
-        .with_variable(
-            _label_variable("job", "label_values(app_workers_alive, job)", is_multi=False)
-        )
-        .with_variable(
-            _label_variable(
-                "instance", 'label_values(app_workers_alive{job="$job"}, instance)', is_multi=True
-            )
-        )
         .link(
             dashboard.DashboardLink("other dashboards")
             .type(DashboardLinkType.DASHBOARDS)
@@ -363,11 +362,14 @@ def document(page: Page) -> str:
         .annotation(
             _annotation(
                 "deployments",
-                _DEPLOYED,
+                _DEPLOYED.format('{job="$job"}' if page.chooses_job else ""),
                 "blue",
             )
         )
     )
+    if page.chooses_job:
+        made.with_variable(_label_variable("job", _JOBS, is_multi=False))
+        made.with_variable(_label_variable("instance", _INSTANCES, is_multi=True))
     if page.chooses_worker:
         made.with_variable(_label_variable("worker", _WORKERS, is_multi=True))
     if any(panel.is_of_logs for panel in page.panels):

@@ -25,7 +25,7 @@ PANELS = [(page, panel) for page in PAGES for panel in page.panels]
 every_panel = pytest.mark.parametrize(
     ("page", "panel"), PANELS, ids=[f"{page.uid}/{panel.name}" for page, panel in PANELS]
 )
-UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps", "ops", "rps", "mps"}
+UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps", "ops", "rps", "mps", "cpm"}
 #: What Grafana puts in, beside the variables of the page.
 BUILT_IN = {"__rate_interval", "__range", "__auto", "__data", "__value"}
 
@@ -62,17 +62,31 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap(page: Page):
 def test_the_variables_that_queries_use_are_declared(page: Page):
     document_ = written(page)
     declared = {one["name"] for one in document_["templating"]["list"]} | BUILT_IN
-    text = json.dumps(document_["panels"])
+    text = json.dumps([document_["panels"], document_["annotations"]])
     assert set(re.findall(r"\$\{?([a-z_]\w*)", text)) <= declared
 
 
 @every_page
-def test_job_and_instance_can_be_chosen_and_alerts_and_deployments_are_marked(page: Page):
+def test_job_and_instance_can_be_chosen_where_queries_use_them(page: Page):
     document_ = written(page)
     variables = [one["name"] for one in document_["templating"]["list"]]
-    assert variables[:3] == ["source", "job", "instance"]
+    assert variables[0] == "source"
+    asked = " ".join(query.expr for panel in page.panels for query in panel.queries)
+    for name in ("job", "instance"):
+        assert (name in variables) == (f"${name}" in asked or (name == "job" and "instance" in variables))
+
+
+@every_page
+def test_alerts_and_deployments_are_marked(page: Page):
+    document_ = written(page)
     assert [one["name"] for one in document_["annotations"]["list"]] == ["alerts", "deployments"]
     assert all(one["enable"] for one in document_["annotations"]["list"])
+
+
+@every_panel
+def test_what_is_counted_per_minute_says_so_in_its_unit(page: Page, panel: Panel):
+    is_per_minute = any(re.search(r"\b60 \* |\) \* 60\b", one.expr) for one in panel.queries)
+    assert (panel.unit == "cpm") == is_per_minute
 
 
 def test_what_is_shown_of_each_worker_can_be_shown_of_one():
