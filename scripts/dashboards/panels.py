@@ -3,7 +3,8 @@
 Rules
 - Each panel has a description, a unit and an id that is made of its name, so that links stay right.
 - `panel:<name>` in the description is how an alert finds its panel (docker/square.yml).
-- Queries of the application use the variables `job` and `instance`; a page without such queries has neither. Prometheus is asked, and Loki on the page of logs only.
+- Queries of the application use the variables `job` and `instance`; a page without such queries has neither.
+- Prometheus is asked, and Loki on the page of logs only.
 - What a kind of panel would get from its plugin's defaults and matters is written: colours of series, for example.
 """
 

@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from scripts.dashboards.__main__ import FOLDER
 from scripts.dashboards.panels import Page
+from tests.drawing.digests import picture_of
 from tests.drawing.frames import (
     Frame,
     bucket_frames,
@@ -144,7 +145,7 @@ async def collected(loaded: Loaded, until: float, pages: tuple[Page, ...]) -> di
         if loaded.loki is None and any(panel.is_of_logs for panel in page.panels):
             print(f"no loki on PATH: {page.uid} is not drawn")
             continue
-        documents[page.uid.replace("ws-", "grafana-", 1)] = await answers.document(page)
+        documents[picture_of(page.uid)] = await answers.document(page)
     if answers.missing:
         raise SystemExit("no data:\n" + "\n".join(answers.missing))
     return documents

@@ -15,6 +15,8 @@ from scripts.dashboards.alerting import ALERTS
 from scripts.dashboards.log_lines import LOGS
 from scripts.dashboards.pages import PAGES
 from scripts.dashboards.panels import WIDTH, Page, Panel, document, panel_id
+from tests.architecture.tree import ROOT
+from tests.drawing.digests import digest, picture_of
 from tests.rules.test_logging import LABELS
 from tests.rules.test_square import SQUARE
 
@@ -39,6 +41,13 @@ def test_the_files_are_those_that_make_dashboards_writes():
     assert {path.name for path in FOLDER.iterdir()} == {f"{page.uid}.json" for page in PAGES}
     for page in PAGES:
         assert (FOLDER / f"{page.uid}.json").read_text() == document(page), "run `make dashboards`"
+
+
+@every_page
+def test_its_picture_is_of_the_dashboard_as_it_is(page: Page):
+    drawn_as = ROOT / "docs" / "img" / f"{picture_of(page.uid)}.sha256"
+    assert drawn_as.is_file(), "run `make dashboards-drawn`"
+    assert drawn_as.read_text() == digest(written(page)), "run `make dashboards-drawn`"
 
 
 @every_page
@@ -73,7 +82,9 @@ def test_job_and_instance_can_be_chosen_where_queries_use_them(page: Page):
     assert variables[0] == "source"
     asked = " ".join(query.expr for panel in page.panels for query in panel.queries)
     for name in ("job", "instance"):
-        assert (name in variables) == (f"${name}" in asked or (name == "job" and "instance" in variables))
+        assert (name in variables) == (
+            f"${name}" in asked or (name == "job" and "instance" in variables)
+        )
 
 
 @every_page
