@@ -15,11 +15,11 @@ _AFTER_SECONDS = 900
 
 
 def _against_target(family: str) -> tuple[Query, ...]:
-    """Median and slowest by severity, and the response time that they are to meet."""
+    """Median and slowest by severity, as shares of the response time that they are to meet."""
+    target = "on (severity) max by (severity) (app_incident_target_seconds)"
     return (
-        Query(f"quantile by (severity) (0.5, {family})", "median, {{severity}}"),
-        Query(f"max by (severity) ({family})", "slowest, {{severity}}"),
-        Query("max by (severity) (app_incident_target_seconds)", "target, {{severity}}"),
+        Query(f"quantile by (severity) (0.5, {family}) / {target}", "median, {{severity}}"),
+        Query(f"max by (severity) ({family}) / {target}", "slowest, {{severity}}"),
     )
 
 
@@ -98,12 +98,12 @@ _INCIDENTS = (
     Panel(
         "time-to-acknowledge",
         "Time to acknowledge",
-        "By severity, beside its response time: 5 minutes for a critical alert (yellow from there on) and 30 for a warning (red),"
-        " unless the tracker runs with others.",
-        "s",
+        "By severity, as a share of its response time: 5 minutes for a critical alert and 30 for a warning, unless the tracker runs"
+        " with others. Yellow from 80 % of it on; red is too late.",
+        "percentunit",
         _against_target("app_incident_acknowledge_seconds"),
         kind="bars",
-        limits=(300, 1800),
+        limits=(0.8, 1),
     ),
     Panel(
         "firing-rates",
@@ -118,17 +118,18 @@ _INCIDENTS = (
     Panel(
         "time-to-resolve",
         "Time to resolve",
-        "From firing to the end, beside the response time of the severity: what ends sooner needs no acknowledgement.",
-        "s",
+        "From firing to the end, as a share of the response time of the severity: what ends sooner needs no acknowledgement.",
+        "percentunit",
         _against_target("app_incident_resolve_seconds"),
         kind="bars",
-        limits=(300, 1800),
+        limits=(0.8, 1),
     ),
     Panel(
         "incidents",
         "History",
         "The last hundred incidents. The name leads to the log lines from five minutes before until fifteen after, and to the"
-        " runbook; `ws-cluster monitor history` has who acknowledged, and marks false positives.",
+        " runbook; `ws-cluster monitor history` has who acknowledged, and marks false positives. Yellow from 5 minutes on is late for a critical"
+        " alert, red from 30 on for a warning, too.",
         "short",
         tuple(
             Query(query)
@@ -149,8 +150,8 @@ _INCIDENTS = (
             Column("severity", "Severity", width=90),
             Column("alert_instance", "Instance", width=150),
             Column("Value #A", "Fired", unit="dateTimeAsIso", width=170),
-            Column("Value #B", "Acknowledged after", unit="s", width=170),
-            Column("Value #C", "Resolved after", unit="s", width=130),
+            Column("Value #B", "Acknowledged after", unit="s", width=170, is_coloured=True),
+            Column("Value #C", "Resolved after", unit="s", width=130, is_coloured=True),
             Column("Value #D", "from", unit="none", is_hidden=True),
             Column("Value #E", "to", unit="none", is_hidden=True),
         ),

@@ -35,7 +35,7 @@ _REFUSED_OPERATIONS = Panel(
     "refused-operations",
     "Commands refused, by operation",
     "Per minute; HighRefusalRate needs more than ten. Refusals are counted, not logged.",
-    "short",
+    "cpm",
     (Query(f"60 * {rate_of('app_permission_refusals_total', 'operation')}", "{{operation}}"),),
     limits=(10,),
 )
@@ -43,7 +43,7 @@ _TOKENS = Panel(
     "tokens-refused",
     "Tokens that are not accepted",
     "Per minute, by the reason: a key, a clock, or what the token asks for. Above ten it is more than a client or two.",
-    "short",
+    "cpm",
     (Query(some(f"60 * {rate_of('app_tokens_refused_total', 'reason')}", "reason"), "{{reason}}"),),
     limits=(10,),
 )
@@ -51,7 +51,7 @@ _REFRESHES = Panel(
     "refresh-failures",
     "Refreshes that fail or do not come",
     "Per minute; each disconnects a user or ends a subscription. More than ten fire TokenRefreshFailing.",
-    "short",
+    "cpm",
     (Query(f"60 * {rate_of('app_refresh_failures_total', 'kind')}", "{{kind}}"),),
     limits=(10,),
 )
@@ -91,7 +91,7 @@ _API_CODES = Panel(
     "api-error-codes",
     "Errors of the server API, by code",
     "Per minute; HighAPIErrorRate needs more than ten. 100 is a fault of the service; the others are mistakes of backends.",
-    "short",
+    "cpm",
     (Query(some(f"60 * {rate_of('app_api_errors_total', 'code')}", "code"), "{{code}}"),),
     limits=(10,),
 )
@@ -130,7 +130,7 @@ _HANDLER_FAILURES = Panel(
     "handler-failures",
     "Handlers that fail",
     "Per minute; each is a fault of the service, and counts for HighErrorRate, which more than ten fire.",
-    "short",
+    "cpm",
     (Query(f"60 * {rate_of('app_handler_failures_total', 'reason')}", "{{reason}}"),),
     limits=(10,),
 )

@@ -4,16 +4,80 @@ from __future__ import annotations
 
 from scripts.dashboards.panels import Page, Panel, Query, Variable
 from scripts.dashboards.queries import of, rate_of
-from scripts.dashboards.shared_panels import UTILISATION
+from scripts.dashboards.shared_panels import NGINX_TAKES, SHARED_LIMITS, UTILISATION
 
 _ENDS_FIRST = (
     Query('job:app_connection_utilisation:ratio{job="$job"}', "connections"),
     Query(f"max ({of('app_memory_working_set_bytes')} / {of('app_memory_limit_bytes')})", "memory"),
     Query(f"max ({of('app_worker_open_fds')} / {of('app_worker_max_fds')})", "file descriptors"),
     Query(f"max (rate({of('app_worker_cpu_seconds_total')}[5m]))", "CPU of the busiest worker"),
+    *SHARED_LIMITS,
 )
 
 _DAY = 86400
+_NOTHING_LEFT = 10
+# Of all replicas: one that is chosen would have no others.
+_FIT = 'app_connection_capacity{job="$job"}'
+_AFTER_A_LOSS = (
+    f'clamp_max(sum (app_active_connections{{job="$job"}}) / (sum ({_FIT}) - max ({_FIT}) > 0), {_NOTHING_LEFT})'
+    f" or 0 * sum ({_FIT}) + {_NOTHING_LEFT}"
+)
+
+# All replicas, as the recorded sums have all: of those that are chosen above there may be too few.
+_OPEN = 'app_active_connections{job="$job"}'
+_IN_USE = 'app_memory_working_set_bytes{job="$job"}'
+_MEMORY = 'app_memory_limit_bytes{job="$job"}'
+_GROWTH = 'job:app_active_connections:sum{job="$job"}[6h]'
+_WEEK = 7 * _DAY
+_TEN_YEARS = 3650 * _DAY
+
+
+def _seconds_until(room: str, growth: str) -> str:
+    """When so much room is used up, if it shrinks by so much a second."""
+    return f"clamp(({room}) / clamp_min({growth}, 0.000001), 0, {_TEN_YEARS})"
+
+
+_FULL_IN = (
+    Query(
+        _seconds_until(f"sum ({_FIT}) - sum ({_OPEN})", f"sum (deriv({_GROWTH}))"), "connections"
+    ),
+    Query(
+        f"min ({_seconds_until(f'{_MEMORY} - {_IN_USE}', f'deriv({_IN_USE}[6h])')})",
+        "memory",
+    ),
+)
+_IN_A_WEEK = (
+    Query(
+        f"clamp_min(sum (predict_linear({_GROWTH}, {_WEEK})), 0) / sum ({_FIT})",
+        "connections",
+    ),
+    Query(f"clamp_min(max (predict_linear({_IN_USE}[6h], {_WEEK}) / {_MEMORY}), 0)", "memory"),
+)
+
+# A replica is as the largest of those that run: the others may be starting.
+_WORKERS = 'scalar(max (app_workers_alive{job="$job"}))'
+# What was measured may be less than the limits allow, and the limits of this cluster less than those of the measuring machine.
+_FIT_IN_ONE = (
+    f"(clamp_max(max ({_FIT}), scalar(app_capacity_connections_per_worker) * {_WORKERS}) > 0)"
+)
+# A core that does nothing else has no room for a roll or a burst: the limit at which "What ends first" is yellow.
+_SHARE_OF_A_CORE = 0.6
+_DELIVERED_BY_ONE = (
+    f"(app_capacity_messages_per_second_per_core * {_WORKERS} * {_SHARE_OF_A_CORE} > 0)"
+)
+# nginx and the store have memory of their own.
+_BYTES = 'scalar(sum (app_capacity_hold_bytes_per_connection{part=~"workers|supervisor|kernel"}))'
+_WITHOUT_CLIENTS = f"clamp_min(max ({_IN_USE} - {_BYTES} * {_OPEN}), 0)"
+_ROOM_IN_ONE = f"(0.8 * max ({_MEMORY}) - {_WITHOUT_CLIENTS} > 0)"
+_FOR_EACH_RESOURCE = (
+    Query(f"ceil($connections / {_FIT_IN_ONE})", "connections"),
+    Query(f"ceil($deliveries / max {_DELIVERED_BY_ONE})", "deliveries"),
+    Query(f"ceil($connections * {_BYTES} / {_ROOM_IN_ONE})", "memory"),
+)
+_MOST = " or ".join(
+    f'label_replace({query.expr}, "resource", "{query.legend}", "", "")'
+    for query in _FOR_EACH_RESOURCE
+)
 
 CAPACITY = Page(
     "ws-capacity",
@@ -28,7 +92,8 @@ CAPACITY = Page(
                 Panel(
                     "ends-first",
                     "What ends first",
-                    "Use of each resource; the longest bar is the next limit.",
+                    "Use of each resource; the longest bar is the next limit. nginx and Valkey are there in containers, nginx by the number of"
+                    " clients typed in above. More replicas help against none of these two.",
                     "percentunit",
                     _ENDS_FIRST,
                     kind="bars",
@@ -38,17 +103,14 @@ CAPACITY = Page(
                 Panel(
                     "after-a-loss",
                     "If a replica is lost",
-                    "How full the others are when the largest replica's clients have come to them. Above 1, some find no place.",
+                    "How full the others are when the largest replica's clients have come to them, whichever replicas are chosen above."
+                    " Above 1, some find no place; of an only replica nothing is left.",
                     "percentunit",
-                    (
-                        Query(
-                            f"sum ({of('app_active_connections')}) / clamp_min(sum ({of('app_connection_capacity')})"
-                            f" - max ({of('app_connection_capacity')}), 1)"
-                        ),
-                    ),
+                    (Query(_AFTER_A_LOSS),),
                     kind="number",
                     width=6,
                     limits=(0.8, 1),
+                    texts=((_NOTHING_LEFT, "nothing is left"),),
                 ),
             ),
         ),
@@ -72,31 +134,23 @@ CAPACITY = Page(
                 Panel(
                     "full-in",
                     "Full in",
-                    "When the connections reach the capacity, at the growth of the last six hours; 10 years if they do not grow."
-                    " Red below a day, yellow below a week.",
+                    "When the connections reach the capacity, and the memory of a replica its limit, at the growth of the last six hours"
+                    " (the slope of predict_linear); 10 years if it does not grow. Red below a day, yellow below a week.",
                     "s",
-                    (
-                        Query(
-                            f"clamp_max((sum ({of('app_connection_capacity')}) - sum ({of('app_active_connections')}))"
-                            ' / clamp_min(sum (deriv(job:app_active_connections:sum{job="$job"}[6h])), 0.000001), 315360000)'
-                        ),
-                    ),
+                    _FULL_IN,
                     kind="number",
                     width=6,
-                    floors=(_DAY, 7 * _DAY),
+                    floors=(_DAY, _WEEK),
                 ),
                 Panel(
                     "in-a-week",
-                    "Connections in a week",
-                    "If the growth of the last six hours goes on (predict_linear).",
-                    "short",
-                    (
-                        Query(
-                            'clamp_min(sum (predict_linear(job:app_active_connections:sum{job="$job"}[6h], 604800)), 0)'
-                        ),
-                    ),
+                    "How full in a week",
+                    "Connections by the capacity, and memory by its limit, if the growth of the last six hours goes on (predict_linear).",
+                    "percentunit",
+                    _IN_A_WEEK,
                     kind="number",
                     width=6,
+                    limits=(0.8, 1),
                 ),
             ),
         ),
@@ -104,42 +158,42 @@ CAPACITY = Page(
             "Replicas for what you expect",
             (
                 Panel(
-                    "replicas-for-connections",
-                    "Replicas for the connections",
-                    "For the connections typed in above, with one replica to spare.",
+                    "replicas-needed",
+                    "Replicas needed",
+                    "For the connections and deliveries per second typed in above: the most of what stands beside, and one to spare; and"
+                    " how many run. A replica is taken to be as large as the largest that runs.",
                     "short",
                     (
-                        Query(
-                            "ceil($connections / (app_capacity_connections_per_worker * $workers)) + 1"
-                        ),
+                        Query(f"1 + max ({_MOST})", "needed"),
+                        Query('count (app_workers_alive{job="$job"} > 0)', "running"),
                     ),
                     kind="number",
                     width=8,
                 ),
                 Panel(
-                    "replicas-for-messages",
-                    "Replicas for the messages",
-                    "For the messages per second typed in above, one core per worker, with one replica to spare.",
+                    "replicas-by-resource",
+                    "Replicas, by what they are needed for",
+                    "None to spare. Connections: as fit by this cluster's limits, and no more than were measured. Deliveries, which are messages written to"
+                    " clients: 60 % of what a core was measured to write, one core per worker. Memory: of workers and kernel, within 80 % of the limit;"
+                    " nginx and Valkey have their own.",
                     "short",
-                    (
-                        Query(
-                            "ceil($messages / (app_capacity_messages_per_second_per_core * $workers)) + 1"
-                        ),
-                    ),
-                    kind="number",
+                    _FOR_EACH_RESOURCE,
+                    kind="bars",
                     width=8,
                 ),
                 Panel(
                     "memory-for-connections",
                     "Memory for the connections",
-                    "By part, for the connections typed in above: the first as `ws-cluster capacity` measured it, the others with"
-                    " 100,000 held through nginx. The kernel's is of both ends of each connection.",
+                    "By part, for the connections typed in above, as measured with 100,000 held through nginx. The kernel's is of"
+                    " both ends of each connection.",
                     "bytes",
                     (
-                        Query("$connections * app_capacity_bytes_per_connection", "workers"),
                         Query(
                             "$connections * (app_capacity_hold_bytes_per_connection > 1)",
-                            "{{part}}, held",
+                            "{{part}}",
+                        ),
+                        Query(
+                            "$connections * sum (app_capacity_hold_bytes_per_connection)", "total"
                         ),
                     ),
                     kind="bars",
@@ -211,7 +265,7 @@ CAPACITY = Page(
     ),
     (
         Variable("connections", "connections", "100000"),
-        Variable("messages", "messages/s", "10000"),
-        Variable("workers", "workers per replica", "2"),
+        Variable("deliveries", "deliveries/s", "10000"),
+        NGINX_TAKES,
     ),
 )

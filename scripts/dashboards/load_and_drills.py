@@ -102,6 +102,12 @@ _IN_TIME = (
         "short",
         (Query("sum by (kind) (app_load_ledger_faults)", "{{kind}}"),),
         limits=(1,),
+        colours=(
+            ("lost", "red"),
+            ("twice", "orange"),
+            ("out_of_order", "yellow"),
+            ("unrecoverable", "purple"),
+        ),
     ),
     Panel(
         "load-requests",

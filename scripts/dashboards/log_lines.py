@@ -5,6 +5,7 @@ from __future__ import annotations
 from scripts.dashboards.links import LOGS_UID
 from scripts.dashboards.overview import LOG_ERRORS
 from scripts.dashboards.panels import Page, Panel, Query, Variable
+from scripts.dashboards.queries import LEVELS
 
 _APP = 'service="app",instance=~"$instance"'
 _SEVERE = 'level=~"warning|error|critical"'
@@ -25,6 +26,7 @@ LOGS = Page(
                     "short",
                     (Query(f"sum by (level) (count_over_time({{{_APP}}}[$__auto]))", "{{level}}"),),
                     kind="stack",
+                    colours=(("debug", "purple"), ("info", "blue"), *LEVELS),
                     is_of_logs=True,
                 ),
                 LOG_ERRORS,

@@ -32,7 +32,7 @@ MONITORING = Page(
                     "notifications",
                     "Notifications",
                     "Sent and failed per minute, by receiver. More than 1 % that fail fire NotificationsFailing.",
-                    "short",
+                    "cpm",
                     (
                         Query(
                             "60 * sum by (integration) (rate(alertmanager_notifications_total[5m])) > 0",
@@ -67,7 +67,7 @@ MONITORING = Page(
                     "rule-failures",
                     "Evaluations that fail",
                     "Per minute, by group of rules. Any fires RuleEvaluationFailures: the alerts of that group are blind.",
-                    "short",
+                    "cpm",
                     (
                         Query(
                             _group(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from scripts.dashboards.panels import Page, Panel, Query
-from scripts.dashboards.queries import of, quantile, rate_of
+from scripts.dashboards.queries import LEVELS, of, quantile, rate_of
 from scripts.dashboards.shared_panels import FIRING, UTILISATION
 
 _SEVERE = ',level=~"warning|error|critical"'
@@ -28,7 +28,7 @@ _SERVICE_ERRORS = Panel(
     "service-errors",
     "Faults of the service",
     "Faults that no client caused, per minute. More than 10 fire HighErrorRate.",
-    "short",
+    "cpm",
     (Query(f"60 * {rate_of('app_errors_total', 'type')}", "{{type}}"),),
     limits=(10,),
 )
@@ -80,7 +80,7 @@ _SLOW_CONSUMERS = Panel(
     "slow-consumers",
     "Clients that do not read",
     "Connections closed because they did not read, per minute. More than 10 fire SlowConsumers.",
-    "short",
+    "cpm",
     (Query(f"60 * {rate_of('app_slow_consumers_total')}", "closed"),),
     limits=(10,),
 )
@@ -88,7 +88,7 @@ LOG_ERRORS = Panel(
     "log-errors",
     "Errors in the logs",
     "Log events of the levels error and critical, per minute. More than 10 fire HighLogErrorRate.",
-    "short",
+    "cpm",
     (
         Query(
             f"60 * {rate_of('app_log_events_total', 'level', _SEVERE)}",
@@ -96,6 +96,7 @@ LOG_ERRORS = Panel(
         ),
     ),
     limits=(10,),
+    colours=LEVELS,
 )
 _DELIVERY = Panel(
     "delivery-time",

@@ -3,7 +3,8 @@
 Rules
 - Each panel has a description, a unit and an id that is made of its name, so that links stay right.
 - `panel:<name>` in the description is how an alert finds its panel (docker/square.yml).
-- Queries use the variables `job` and `instance`. Prometheus is asked, and Loki on the page of logs only.
+- Queries of the application use the variables `job` and `instance`; a page without such queries has neither.
+- Prometheus is asked, and Loki on the page of logs only.
 - What a kind of panel would get from its plugin's defaults and matters is written: colours of series, for example.
 """
 
@@ -27,6 +28,7 @@ from grafana_foundation_sdk.builders import (
 )
 from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import (
+    BarGaugeDisplayMode,
     BigValueGraphMode,
     GraphDrawStyle,
     GraphThresholdsStyleMode,
@@ -43,6 +45,8 @@ from grafana_foundation_sdk.models.dashboard import (
     GridPos,
     Threshold,
     ThresholdsMode,
+    ValueMap,
+    ValueMappingResult,
     VariableOption,
     VariableRefresh,
 )
@@ -56,13 +60,20 @@ _LOGS: Final = DataSourceRef(type_val="loki", uid="${logs}")
 #: Kinds that show one moment, and not a range of time.
 _OF_NOW: Final = ("bars", "histogram", "table")
 _MOST_LINES: Final = 500
+_HALF: Final = 0.5
 
 
 class Query(NamedTuple):
-    """One query; `legend` has labels in braces, as `{{instance}}`."""
+    """One query.
+
+    Attributes:
+        legend: has labels in braces, as `{{instance}}`.
+        job: the job of an exporter that only the containers have, if it needs one and the panel's others do not.
+    """
 
     expr: str
     legend: str = ""
+    job: str = ""
 
 
 class Link(NamedTuple):
@@ -78,6 +89,7 @@ class Column(NamedTuple):
     Attributes:
         field: a label, or `Value #A` for the values of the first query.
         is_hidden: it is there for the links of others.
+        is_coloured: its values have the colours of the panel's limits.
     """
 
     field: str
@@ -86,6 +98,7 @@ class Column(NamedTuple):
     width: int = 0
     is_hidden: bool = False
     links: tuple[Link, ...] = ()
+    is_coloured: bool = False
 
 
 class Panel(NamedTuple):
@@ -103,6 +116,8 @@ class Panel(NamedTuple):
         is_of_logs: whether its queries are Loki's.
         columns: of a table; other labels are left out.
         height: of a row of panels.
+        texts: values that are shown as a text.
+        colours: of series, by their names; the others have those of the palette.
     """
 
     name: str
@@ -118,6 +133,8 @@ class Panel(NamedTuple):
     is_of_logs: bool = False
     columns: tuple[Column, ...] = ()
     height: int = HEIGHT
+    texts: tuple[tuple[float, str], ...] = ()
+    colours: tuple[tuple[str, str], ...] = ()
 
 
 class Variable(NamedTuple):
@@ -147,7 +164,17 @@ class Page(NamedTuple):
     def panels(self) -> list[Panel]:
         return [panel for _, panels in self.rows for panel in panels]
 
+    @property
+    def chooses_job(self) -> bool:
+        """Whether the reader may choose job and instance: if a query uses them."""
+        return any("$job" in query.expr for panel in self.panels for query in panel.queries)
 
+
+# A replica that is replaced is a series that ends and another that begins: no value changes. Grafana asks once a minute,
+# and a target is scraped every 15 seconds, so a shorter time could fall between two questions.
+_DEPLOYED: Final = "time() - max by (version) (app_deployment_timestamp_seconds{}) < 90"
+_JOBS: Final = "label_values(app_workers_alive, job)"
+_INSTANCES: Final = 'label_values(app_workers_alive{job="$job"}, instance)'
 _WORKERS: Final = 'label_values(app_worker_connections{job="$job",instance=~"$instance"}, worker)'
 
 
@@ -161,7 +188,9 @@ def _colours(panel: Panel) -> Any:
     colours = ["green", "red"] if len(values) == 1 else ["green", "yellow", "red"]
     if panel.floors:
         values = panel.floors
-        colours = ["red", "green"] if len(values) == 1 else ["red", "yellow", "green"]
+        # The line has the colour of what is above it, and green is the palette's first series.
+        good = "text" if panel.kind == "graph" else "green"
+        colours = ["red", good] if len(values) == 1 else ["red", "yellow", good]
     steps = [
         Threshold(value=value, color=colour)
         for value, colour in zip((None, *values), colours, strict=False)
@@ -175,6 +204,8 @@ def _builder(panel: Panel) -> Any:
         return stat.Panel().reduce_options(newest).graph_mode(BigValueGraphMode.AREA).min(0)
     if panel.kind in {"bars", "histogram"}:
         bars = bargauge.Panel().reduce_options(newest).min(0)
+        # A gradient begins with the colours of values that are better.
+        bars.display_mode(BarGaugeDisplayMode.BASIC)
         if panel.unit == "percentunit":
             # Else the longest bar is always a full one.
             bars.max(1)
@@ -192,12 +223,25 @@ def _builder(panel: Panel) -> Any:
         .line_width(1)
         .color_scheme(dashboard.FieldColor().mode(FieldColorModeId.PALETTE_CLASSIC))
         .thresholds_style(common.GraphThresholdsStyleConfig().mode(style))
+        .axis_soft_max(_axis_reaches(panel))
         .min(0)
     )
+    for name, colour in panel.colours:
+        fixed = {"mode": "fixed", "fixedColor": colour}
+        graph.override_by_name(name, [DynamicConfigValue("color", fixed)])
     if panel.kind == "stack":
         stacked = common.StackingConfig().mode(StackingMode.NORMAL).group("A")
         graph.draw_style(GraphDrawStyle.BARS).fill_opacity(80).stacking(stacked)
     return graph
+
+
+def _axis_reaches(panel: Panel) -> float:
+    """Where the axis of a graph ends at least: a line beyond the data would not be drawn, and 0 alone is drawn up to 100."""
+    highest = max(panel.limits + panel.floors, default=0.0)
+    if panel.unit == "percentunit" and (not highest or highest >= _HALF):
+        return 1
+    # Seconds may be microseconds.
+    return round(1.1 * highest, 6) or (1e-6 if panel.unit == "s" else 1)
 
 
 def _table(panel: Panel) -> Any:
@@ -223,6 +267,7 @@ def _table(panel: Panel) -> Any:
             "custom.width": column.width,
             "custom.hidden": column.is_hidden,
             "links": links,
+            "custom.cellOptions": {"type": "color-text"} if column.is_coloured else None,
         }
         properties = [DynamicConfigValue(name, value) for name, value in wanted.items() if value]
         if properties:
@@ -235,6 +280,9 @@ def _panel(panel: Panel, place: GridPos) -> Any:
     made = _builder(panel).id(panel_id(panel.name)).title(panel.title).unit(panel.unit)
     made.grid_pos(place).datasource(source).thresholds(_colours(panel))
     made.description(f"{panel.text} (panel:{panel.name})")
+    if panel.texts:
+        options = {f"{value:g}": ValueMappingResult(text=text) for value, text in panel.texts}
+        made.mappings([ValueMap(options=options)])
     for letter, query in zip("ABCDEFGH", panel.queries, strict=False):
         ask = _log_query if panel.is_of_logs else _query
         made.with_target(ask(panel, query).ref_id(letter).datasource(source))
@@ -302,14 +350,6 @@ def document(page: Page) -> str:
         .time("now-3h", "now")
         .timezone("browser")
         .with_variable(dashboard.DatasourceVariable("source").label("source").type("prometheus"))
-        .with_variable(
-            _label_variable("job", "label_values(app_workers_alive, job)", is_multi=False)
-        )
-        .with_variable(
-            _label_variable(
-                "instance", 'label_values(app_workers_alive{job="$job"}, instance)', is_multi=True
-            )
-        )
         .link(
             dashboard.DashboardLink("other dashboards")
             .type(DashboardLinkType.DASHBOARDS)
@@ -323,11 +363,14 @@ def document(page: Page) -> str:
         .annotation(
             _annotation(
                 "deployments",
-                'changes(app_deployment_timestamp_seconds{job="$job"}[1m]) > 0',
+                _DEPLOYED.format('{job="$job"}' if page.chooses_job else ""),
                 "blue",
             )
         )
     )
+    if page.chooses_job:
+        made.with_variable(_label_variable("job", _JOBS, is_multi=False))
+        made.with_variable(_label_variable("instance", _INSTANCES, is_multi=True))
     if page.chooses_worker:
         made.with_variable(_label_variable("worker", _WORKERS, is_multi=True))
     if any(panel.is_of_logs for panel in page.panels):

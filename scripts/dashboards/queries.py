@@ -6,6 +6,8 @@ from typing import Final
 
 APP: Final = 'job="$job",instance=~"$instance"'
 RATE: Final = "[$__rate_interval]"
+#: The colours of log levels, by their names.
+LEVELS: Final = (("warning", "yellow"), ("error", "red"), ("critical", "dark-red"))
 
 
 def rate_of(family: str, by: str = "", more: str = "") -> str:

@@ -58,6 +58,7 @@ SHUTDOWNS = Page(
                             "{{outcome}}",
                         ),
                     ),
+                    colours=(("clean", "green"), ("killed", "orange"), ("crashed", "red")),
                 ),
                 Panel(
                     "worker-restarts",
@@ -71,6 +72,12 @@ SHUTDOWNS = Page(
                         ),
                     ),
                     limits=(2.5,),
+                    colours=(
+                        ("roll", "green"),
+                        ("boot", "yellow"),
+                        ("hung", "orange"),
+                        ("crash", "red"),
+                    ),
                 ),
             ),
         ),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from scripts.dashboards.panels import Page, Panel, Query
 from scripts.dashboards.queries import RATE, of, rate_of
+from scripts.dashboards.shared_panels import NGINX_TAKES, SHARED_LIMITS
 
 # 0 until a worker has heard its first one.
 _CANARY = of("app_broker_last_message_timestamp_seconds")
@@ -27,7 +28,21 @@ def _nginx(name: str, title: str, text: str, unit: str, *queries: Query) -> Pane
     return Panel(name, title, text, unit, queries, job="nginx")
 
 
+_LIMITS = Panel(
+    "store-limits",
+    "How full nginx and the store are",
+    "All replicas share them: more replicas do not help. Clients of nginx by what is typed in above, memory by maxmemory, CPU of the one"
+    " core that runs commands.",
+    "percentunit",
+    SHARED_LIMITS,
+    kind="bars",
+    width=24,
+    limits=(0.6, 0.8),
+    job="redis",
+    height=6,
+)
 _EXPORTERS = (
+    ("Limits that all replicas share", (_LIMITS,)),
     (
         "Valkey or Redis, by its exporter",
         (
@@ -167,4 +182,5 @@ STORE = Page(
         ),
         *_EXPORTERS,
     ),
+    (NGINX_TAKES,),
 )

@@ -78,7 +78,7 @@ WORKERS = Page(
                     "connections-shed",
                     "Connections moved",
                     "Connections per minute that workers close so that their clients reconnect elsewhere.",
-                    "short",
+                    "cpm",
                     (
                         Query(
                             f"sum by (instance) (rate({of('app_connections_shed_total')}[2m])) * 60",

@@ -8,6 +8,7 @@ import json
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 from scripts.dashboards.__main__ import FOLDER
 from scripts.dashboards.pages import PAGES
@@ -23,6 +24,29 @@ async def answers_of_a_cluster(folder: Path) -> dict[str, Document]:
         return await collected(loaded, time.time(), PAGES)
 
 
+def asked(dashboard: dict[str, Any]) -> set[tuple[int, str]]:
+    return {
+        (panel["id"], target["expr"])
+        for panel in dashboard["panels"]
+        for target in panel.get("targets", [])
+    }
+
+
+def use_dashboard_of_today(document: Document) -> None:
+    """Draw the answers that were kept in other places, units and colours.
+
+    Raises:
+        SystemExit: a query is another one, which the answers are not of.
+    """
+    path = FOLDER / f"{document['dashboard']['uid']}.json"
+    today = json.loads(path.read_text(encoding="utf-8"))
+    if asked(today) != asked(document["dashboard"]):
+        raise SystemExit(
+            f"{path.name} asks otherwise than when the answers were kept: draw it without --load"
+        )
+    document["dashboard"] = today
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m tests.drawing", description=__doc__)
     parser.add_argument("pictures", type=Path, help="folder for the PNGs")
@@ -35,10 +59,8 @@ def main() -> None:
         folder = Path(name)
         if arguments.load:
             documents = json.loads(arguments.load.read_text(encoding="utf-8"))
-            # Another place or unit is drawn, and another query would have no answer.
             for document in documents.values():
-                path = FOLDER / f"{document['dashboard']['uid']}.json"
-                document["dashboard"] = json.loads(path.read_text(encoding="utf-8"))
+                use_dashboard_of_today(document)
         else:
             documents = asyncio.run(answers_of_a_cluster(folder))
         if arguments.save:

@@ -8,7 +8,8 @@ import urllib.parse
 from typing import Any, Final
 
 from scripts.dashboards.__main__ import FOLDER
-from scripts.dashboards.panels import Page, panel_id
+from scripts.dashboards.panels import Page
+from tests.drawing.digests import picture_of
 from tests.drawing.frames import (
     Frame,
     bucket_frames,
@@ -54,12 +55,13 @@ class Answers:
             "__auto": f"{2 * self._step:g}s",
             **{one.name: one.value for one in page.variables},
         }
-        of_exporters = {panel_id(one.name) for one in page.panels if one.job}
-        panels = {}
-        for panel in dashboard["panels"]:
-            is_exporters = panel["id"] in of_exporters
-            port = self._loaded.exporters if is_exporters else self._loaded.prometheus
-            panels[panel["id"]] = await self._frames(panel, port, values)
+        of_exporters = {
+            query.expr for one in page.panels for query in one.queries if one.job or query.job
+        }
+        panels = {
+            panel["id"]: await self._frames(panel, of_exporters, values)
+            for panel in dashboard["panels"]
+        }
         return {
             "dashboard": dashboard,
             "values": values,
@@ -77,11 +79,15 @@ class Answers:
                 found.append({"color": one["iconColor"], "from": first, "to": last})
         return found
 
-    async def _frames(self, panel: Document, port: int, values: dict[str, str]) -> list[Frame]:
+    async def _frames(
+        self, panel: Document, of_exporters: set[str], values: dict[str, str]
+    ) -> list[Frame]:
         found: list[Frame] = []
         targets = panel.get("targets", [])
         for target in targets:
             expr = interpolated(target["expr"], values)
+            is_exporters = target["expr"] in of_exporters
+            port = self._loaded.exporters if is_exporters else self._loaded.prometheus
             ref, legend = target["refId"], target.get("legendFormat", "")
             if target["datasource"]["type"] == "loki":
                 result = await self._of_logs(expr, target["queryType"] == "instant")
@@ -139,7 +145,7 @@ async def collected(loaded: Loaded, until: float, pages: tuple[Page, ...]) -> di
         if loaded.loki is None and any(panel.is_of_logs for panel in page.panels):
             print(f"no loki on PATH: {page.uid} is not drawn")
             continue
-        documents[page.uid.replace("ws-", "grafana-", 1)] = await answers.document(page)
+        documents[picture_of(page.uid)] = await answers.document(page)
     if answers.missing:
         raise SystemExit("no data:\n" + "\n".join(answers.missing))
     return documents

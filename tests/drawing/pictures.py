@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.console.browser import chromium, visit
 from tests.drawing.answers import Document
+from tests.drawing.digests import digest
 from tests.drawing.frames import with_gaps
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def bundle(folder: Path) -> None:
 
 
 async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> None:
-    """Draw each document as a PNG of its name.
+    """Draw each document as a PNG of its name, and write the digest of its dashboard beside it if all are right.
 
     Args:
         folder: where page.js and page.css are.
@@ -92,3 +93,5 @@ async def draw(documents: dict[str, Document], folder: Path, pictures: Path) -> 
             wrong += [one for one in seen.problems if one.startswith("error")]
     if wrong:
         raise SystemExit("\n".join(wrong))
+    for name, document in documents.items():
+        (pictures / f"{name}.sha256").write_text(digest(document["dashboard"]), encoding="utf-8")

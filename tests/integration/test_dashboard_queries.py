@@ -16,7 +16,7 @@ import pytest
 
 from scripts.dashboards.applications import APPLICATIONS
 from scripts.dashboards.pages import PAGES
-from tests.drawing.frames import interpolated
+from scripts.dashboards.panels import document
 from tests.harness.cluster import Cluster, http_get
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import free_ports
@@ -24,6 +24,7 @@ from tests.harness.waiting import until_async
 from tests.integration.access_load import CONFIG, access_load, write_application
 from tests.integration.load_and_drills import acknowledge, drills, load_test
 from tests.integration.monitoring import Monitoring
+from tests.rules import panel_queries
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(420)]
 
@@ -31,20 +32,25 @@ COMPRESS = 15
 # A drill that acknowledges its alert.
 ACKNOWLEDGED_DRILL = "HighSessionCount"
 SIZE = Size(subscribers=40, channels=4, workers=2, publishes_per_second=20)
-VARIABLES = {
-    "job": "websocket-app",
-    "instance": ".*",
-    "worker": ".*",
-    "__rate_interval": "1m",
-    "__range": "5m",
-    **{one.name: one.value for page in PAGES for one in page.variables},
-}
 QUERIES = {
     f"{page.uid}/{panel.name}/{number}": query.expr
     for page in PAGES
     for panel in page.panels
     if not panel.job and not panel.is_of_logs
     for number, query in enumerate(panel.queries)
+    if not query.job
+}
+# Of the time since the roll, because what they mark passes.
+QUERIES |= {
+    f"annotations/{one['name']}": f"max_over_time(({one['expr']})[10m:15s])"
+    for one in json.loads(document(PAGES[0]))["annotations"]["list"]
+}
+# A query that falls back to 0 has data without its metrics, too.
+QUERIES |= {
+    f"metric/{name}": f'count({{__name__="{name}"}})'
+    for name in sorted(
+        {name for expr in QUERIES.values() for name in panel_queries.metrics_of(expr)}
+    )
 }
 # Whose load is such that 0 is no answer.
 LOADED = {f"{APPLICATIONS.uid}/{panel.name}/0" for panel in APPLICATIONS.panels}
@@ -57,7 +63,7 @@ def has_data(name: str, result: list[dict[str, Any]]) -> bool:
 
 
 def filled_in(expr: str) -> str:
-    return interpolated(expr, VARIABLES)
+    return panel_queries.filled_in(expr)
 
 
 async def asked(monitoring: Monitoring, expr: str) -> list[dict[str, Any]]:

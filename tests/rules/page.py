@@ -28,7 +28,8 @@ _HEAD = """# Alerts
 minutes and a warning within 30; the others are for information. Unit tests (`tests/rules/`) check that
 each alert fires, does not fire just below its threshold, waits exactly its time, handles series that
 vanish and several replicas, and resolves. A drill (`loadtest/drills/`) provokes each one in a real
-cluster. The name links to the runbook; the panel will show the value, once the dashboards exist.
+cluster. The name links to the runbook; the panel shows the value in
+[Grafana](how-to/grafana.md).
 
 The unit tests are tested too: `python -m tests.rules.mutants` makes one small mistake at a time in a rule: a
 threshold, a comparison, a window, a `for`, an aggregation. Of {mutants} mistakes the tests notice {noticed}; no

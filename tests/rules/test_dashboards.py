@@ -15,6 +15,8 @@ from scripts.dashboards.alerting import ALERTS
 from scripts.dashboards.log_lines import LOGS
 from scripts.dashboards.pages import PAGES
 from scripts.dashboards.panels import WIDTH, Page, Panel, document, panel_id
+from tests.architecture.tree import ROOT
+from tests.drawing.digests import digest, picture_of
 from tests.rules.test_logging import LABELS
 from tests.rules.test_square import SQUARE
 
@@ -25,7 +27,7 @@ PANELS = [(page, panel) for page in PAGES for panel in page.panels]
 every_panel = pytest.mark.parametrize(
     ("page", "panel"), PANELS, ids=[f"{page.uid}/{panel.name}" for page, panel in PANELS]
 )
-UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps", "ops", "rps", "mps"}
+UNITS = {"short", "percentunit", "bytes", "s", "reqps", "cps", "ops", "rps", "mps", "cpm"}
 #: What Grafana puts in, beside the variables of the page.
 BUILT_IN = {"__rate_interval", "__range", "__auto", "__data", "__value"}
 
@@ -39,6 +41,13 @@ def test_the_files_are_those_that_make_dashboards_writes():
     assert {path.name for path in FOLDER.iterdir()} == {f"{page.uid}.json" for page in PAGES}
     for page in PAGES:
         assert (FOLDER / f"{page.uid}.json").read_text() == document(page), "run `make dashboards`"
+
+
+@every_page
+def test_its_picture_is_of_the_dashboard_as_it_is(page: Page):
+    drawn_as = ROOT / "docs" / "img" / f"{picture_of(page.uid)}.sha256"
+    assert drawn_as.is_file(), "run `make dashboards-drawn`"
+    assert drawn_as.read_text() == digest(written(page)), "run `make dashboards-drawn`"
 
 
 @every_page
@@ -62,17 +71,33 @@ def test_panels_have_ids_of_their_own_and_do_not_overlap(page: Page):
 def test_the_variables_that_queries_use_are_declared(page: Page):
     document_ = written(page)
     declared = {one["name"] for one in document_["templating"]["list"]} | BUILT_IN
-    text = json.dumps(document_["panels"])
+    text = json.dumps([document_["panels"], document_["annotations"]])
     assert set(re.findall(r"\$\{?([a-z_]\w*)", text)) <= declared
 
 
 @every_page
-def test_job_and_instance_can_be_chosen_and_alerts_and_deployments_are_marked(page: Page):
+def test_job_and_instance_can_be_chosen_where_queries_use_them(page: Page):
     document_ = written(page)
     variables = [one["name"] for one in document_["templating"]["list"]]
-    assert variables[:3] == ["source", "job", "instance"]
+    assert variables[0] == "source"
+    asked = " ".join(query.expr for panel in page.panels for query in panel.queries)
+    for name in ("job", "instance"):
+        assert (name in variables) == (
+            f"${name}" in asked or (name == "job" and "instance" in variables)
+        )
+
+
+@every_page
+def test_alerts_and_deployments_are_marked(page: Page):
+    document_ = written(page)
     assert [one["name"] for one in document_["annotations"]["list"]] == ["alerts", "deployments"]
     assert all(one["enable"] for one in document_["annotations"]["list"])
+
+
+@every_panel
+def test_what_is_counted_per_minute_says_so_in_its_unit(page: Page, panel: Panel):
+    is_per_minute = any(re.search(r"\b60 \* |\) \* 60\b", one.expr) for one in panel.queries)
+    assert (panel.unit == "cpm") == is_per_minute
 
 
 def test_what_is_shown_of_each_worker_can_be_shown_of_one():
@@ -117,9 +142,8 @@ NO_THRESHOLD = {
     "alerts-history": "several alerts in one bar; each is one too many",
     "api-requests": AN_AMOUNT,
     "handler-calls": AN_AMOUNT,
-    "in-a-week": "how many fit is the cluster's own; `full-in` has the time until then",
-    "replicas-for-connections": "an answer to what is typed in",
-    "replicas-for-messages": "an answer to what is typed in",
+    "replicas-needed": "an answer to what is typed in, beside the number of those that run",
+    "replicas-by-resource": "an answer to what is typed in",
     "memory-for-connections": "an answer to what is typed in",
     "memory-per-connection": "what was measured is a line of its own",
     "cpu-per-message": "it depends on what the messages are",
@@ -179,9 +203,85 @@ def test_the_panel_of_an_alert_draws_a_threshold(name: str):
     assert [step["color"] for step in steps] in (
         ["green", "red"],
         ["green", "yellow", "red"],
-        ["red", "green"],
+        ["red", "text"],
         ["red", "yellow", "green"],
     )
+
+
+def drawn(page: Page, panel: Panel) -> dict[str, Any]:
+    """A panel as it is written."""
+    [found] = [one for one in written(page)["panels"] if one["id"] == panel_id(panel.name)]
+    return dict(found)
+
+
+def overridden(page: Page, panel: Panel, wanted: str) -> dict[str, Any]:
+    """What is set for a field of its own, by the name of the field."""
+    return {
+        override["matcher"]["options"]: given["value"]
+        for override in drawn(page, panel)["fieldConfig"]["overrides"]
+        for given in override["properties"]
+        if given["id"] == wanted
+    }
+
+
+@every_panel
+def test_a_bar_has_the_colour_of_its_value_alone(page: Page, panel: Panel):
+    if panel.kind in {"bars", "histogram"}:
+        # A gradient begins with the colours of values that are better.
+        assert drawn(page, panel)["options"]["displayMode"] == "basic"
+
+
+# What is worse has the colour of what is worse, whatever its place in the list is.
+BY_LABEL = {
+    "level": {"warning": "yellow", "error": "red", "critical": "dark-red"},
+    "outcome": {"killed": "orange", "crashed": "red"},
+}
+
+
+@every_panel
+def test_series_of_levels_and_faults_have_fixed_colours(page: Page, panel: Panel):
+    if panel.kind not in {"graph", "stack"}:
+        return
+    colours = overridden(page, panel, "color")
+    for query in panel.queries:
+        wanted = BY_LABEL.get(query.legend.strip("{}"), {})
+        if "app_load_ledger_faults" in query.expr:
+            wanted = {"lost": "red"}
+        for name, colour in wanted.items():
+            assert colours[name] == {"mode": "fixed", "fixedColor": colour}
+
+
+@every_panel
+def test_the_line_of_a_floor_has_no_colour_of_a_series(page: Page, panel: Panel):
+    if panel.kind == "graph" and panel.floors:
+        steps = drawn(page, panel)["fieldConfig"]["defaults"]["thresholds"]["steps"]
+        assert [step["color"] for step in steps] == ["red", "text"]
+
+
+@pytest.mark.parametrize("name", ["time-to-acknowledge", "time-to-resolve"])
+def test_times_to_answer_are_shares_of_their_targets(name: str):
+    [panel] = {panel for _, panel in PANELS if panel.name == name}
+    assert panel.unit == "percentunit"
+    assert list(panel.limits) == [0.8, 1]
+    for query in panel.queries:
+        assert "/ on (severity) max by (severity) (app_incident_target_seconds)" in query.expr
+
+
+@every_panel
+def test_the_axis_of_a_graph_reaches_its_thresholds(page: Page, panel: Panel):
+    if panel.kind not in {"graph", "stack"}:
+        return
+    shown = drawn(page, panel)["fieldConfig"]["defaults"]["custom"]["axisSoftMax"]
+    highest = max(panel.limits + panel.floors, default=0)
+    # 0 alone would be drawn on an axis that ends at 100.
+    assert shown > 0
+    assert shown > highest or (panel.unit == "percentunit" and shown == 1 >= highest)
+
+
+@every_panel
+def test_the_thresholds_of_a_table_colour_its_cells(page: Page, panel: Panel):
+    if panel.kind == "table":
+        assert bool(overridden(page, panel, "custom.cellOptions")) == bool(panel.limits)
 
 
 def links_of_alerts() -> list[str]:
