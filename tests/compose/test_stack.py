@@ -13,6 +13,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from cluster import __version__
 from tests.compose.stack import CommandFailed, Stack, derived_image, docker
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import free_ports
@@ -97,6 +98,11 @@ async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack)
         await assert_nothing_lost(crowd, 60)
 
 
+def unused_volumes() -> set[str]:
+    """The volumes that no container has."""
+    return set(docker("volume", "ls", "--quiet", "--filter", "dangling=true").split())
+
+
 async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
     await stack.ready(2)
     image = await asyncio.to_thread(
@@ -108,6 +114,7 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
         " /opt/ws-cluster/lib/python3*/site-packages/cluster/__init__.py",
         "USER 10001:10001",
     )
+    volumes = await asyncio.to_thread(unused_volumes)
     async with crowd_at(stack, "fourth") as crowd:
         done = await stack.roll(image)
         assert done.returncode == 0, done.stderr
@@ -124,6 +131,10 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
     await until_async(fires, 60, "DeploymentCompleted has fired for the new version")
     containers = await stack.containers("app")
     assert [one["Config"]["Labels"].get("next") for one in containers] == ["yes", "yes"]
+    title = containers[0]["Config"]["Labels"]["org.opencontainers.image.version"]
+    assert title == __version__, "the label of the image that the new one is made of"
+    # The directories of the old replicas are gone with them.
+    assert await asyncio.to_thread(unused_volumes) == volumes
 
 
 async def test_a_roll_to_an_image_that_is_never_healthy_is_taken_back(stack: Stack):
@@ -136,6 +147,12 @@ async def test_a_roll_to_an_image_that_is_never_healthy_is_taken_back(stack: Sta
         done = await stack.roll(image, wait_seconds=10)
         assert done.returncode == 1
         assert "they are removed, and the old ones stay" in done.stderr
+        await assert_nothing_lost(crowd, 60)
+        # One that cannot even be started.
+        image = await asyncio.to_thread(
+            derived_image, "ws-cluster:test-nowhere", 'ENTRYPOINT ["/nowhere"]', "CMD []"
+        )
+        assert (await stack.roll(image, wait_seconds=10)).returncode == 1
         await assert_nothing_lost(crowd, 60)
         assert crowd.codes() == {}
     assert {one["Id"] for one in await stack.containers("app")} == before
