@@ -124,6 +124,16 @@ def test_a_pod_has_time_to_drain_and_few_rights(deployment: dict[str, Any]):
     assert "USER 10001:10001" in dockerfile
 
 
+def test_applying_the_manifests_again_leaves_the_number_of_pods_to_the_autoscaler(
+    deployment: dict[str, Any],
+):
+    """A number here would end all pods above it, at once, whenever the manifests are applied."""
+    [scaler] = documents(FOLDER / "base" / "autoscaler.yaml")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaler["spec"]["minReplicas"] == 2
+    assert "replicas" not in deployment["spec"]
+
+
 def test_the_alerts_find_the_job():
     [kustomization] = documents(FOLDER / "base" / "kustomization.yaml")
     [pairs] = [one["pairs"] for one in kustomization["labels"]]
