@@ -24,15 +24,21 @@ BEGIN, END = "<!-- bench:start -->", "<!-- bench:end -->"
 SUMMARY_BEGIN, SUMMARY_END = "<!-- bench-summary:start -->", "<!-- bench-summary:end -->"
 
 
-def machine_facts() -> dict[str, str]:
+def machine_facts(*, is_pinned: bool = True) -> dict[str, str]:
+    """Describe the machine and the versions.
+
+    Args:
+        is_pinned: whether server and load have a core each.
+    """
     cpu_lines = Path("/proc/cpuinfo").read_text().splitlines()
     models = [line.partition(":")[2].strip() for line in cpu_lines if line.startswith("model name")]
     memory = meminfo()["MemTotal"]
     shared = " (one core for both: latencies mean little)" if SERVER_CORE == LOAD_CORE else ""
+    split = f"server on {SERVER_CORE}, load and Valkey on {LOAD_CORE}{shared}"
     return {
         "date": datetime.now(UTC).strftime("%Y-%m-%d"),
         "cpu": models[0] if models else platform.machine(),
-        "cores": f"{os.cpu_count()}; server on {SERVER_CORE}, load and Valkey on {LOAD_CORE}{shared}",
+        "cores": f"{os.cpu_count()}; {split if is_pinned else 'no process is pinned to a core'}",
         "memory": f"{memory / 1024**3:.0f} GiB",
         "kernel": platform.release(),
         "load before": f"{os.getloadavg()[0]:.2f}",

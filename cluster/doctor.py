@@ -1,25 +1,31 @@
 """`ws-cluster doctor`: which limit of this machine ends first as connections are added, and what raises it.
 
 The arithmetic is in `limits`, without reading anything; `Machine.read` reads the kernel's files. A value that
-cannot be read is left out, never guessed.
+cannot be read is left out, never guessed. The limit of open files is what `up` would raise it to, as the same user.
 """
 
 from __future__ import annotations
 
 import argparse
+import math
 import os
-import resource
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, NamedTuple
 
 from cluster import config
 from cluster.children.listeners import BACKLOG
-from cluster.children.nginx import NginxSettings
+from cluster.children.nginx import (
+    MOST_CLIENTS_PER_PROCESS,
+    MOST_PROCESSES,
+    NginxSettings,
+    processes_for,
+)
 from cluster.config import Config
-from cluster.metrics.system import CGROUP_ROOT, PROC, memory
-from cluster.supervisor.limits import OTHER_FILES
+from cluster.metrics.system import CGROUP_ROOT, PROC, memory, task_limit
+from cluster.supervisor.limits import OTHER_FILES, reachable_file_limit
 
 #: Resident memory per idle connection with a subscription, measured with 4000 of them on Linux 6.18: the worker
 #: 3.2 KiB, nginx 20.6 KiB, the kernel 5 KiB for each end of a socket on this machine.
@@ -28,9 +34,11 @@ _NGINX_BYTES: Final = 21_100
 _SOCKET_BYTES: Final = 5_100
 #: Of the memory that is free; the rest is for bursts of publications.
 _MEMORY_SHARE: Final = 0.8
-_MOST_NGINX_PROCESSES: Final = 8
+#: Processes and threads: 15 were counted with one worker, 27 with four, and three more during a roll, which
+#: replaces one worker at a time. An nginx process comes with each worker.
+_OTHER_TASKS: Final = 16
+_TASKS_PER_WORKER: Final = 4
 _NGINX_CONNECTIONS: Final = "connections of nginx"
-_NO_LIMIT: Final = 1 << 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +47,14 @@ class Machine:
 
     Attributes:
         cpus: CPUs that this process may use.
-        files: the hard limit of open files of a process.
+        files: open files that a process of the cluster gets, where it may raise its limit itself.
         all_files: open files of the whole system.
         ports: local ports for outgoing connections to one address.
         tracked: connections that the firewall can track.
         backlog: connections that may wait to be accepted (net.core.somaxconn).
         free_bytes: memory of the machine or the container that is not in use.
+        nr_open: the highest limit of open files that the kernel gives one process (fs.nr_open).
+        tasks: processes and threads that the control group may have.
     """
 
     cpus: int
@@ -54,21 +64,24 @@ class Machine:
     tracked: int | None = None
     backlog: int | None = None
     free_bytes: int | None = None
+    nr_open: int | None = None
+    tasks: int | None = None
 
     @classmethod
     def read(cls, proc: Path = PROC, cgroups: Path = CGROUP_ROOT) -> Machine:
         """Read the limits of this machine."""
-        hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
         used = memory(cgroups, proc)
         kernel = proc / "sys"
         return cls(
             cpus=len(os.sched_getaffinity(0)),
-            files=hard if hard != resource.RLIM_INFINITY else _NO_LIMIT,
+            files=reachable_file_limit(proc),
             all_files=_number(kernel / "fs/file-max"),
             ports=_ports(kernel / "net/ipv4"),
             tracked=_number(kernel / "net/netfilter/nf_conntrack_max"),
             backlog=_number(kernel / "net/core/somaxconn"),
             free_bytes=max(0, used.limit - used.working_set),
+            nr_open=_number(kernel / "fs/nr_open"),
+            tasks=task_limit(cgroups, proc),
         )
 
 
@@ -78,18 +91,12 @@ class Limit(NamedTuple):
     Attributes:
         name: what is limited.
         connections: clients that fit.
-        remedy: what to do for more; `{n}` is the value to set: `per_client` for each client, and `more`.
+        remedy: says what to set for a number of clients.
     """
 
     name: str
     connections: int
-    remedy: str
-    per_client: float = 1.0
-    more: int = 0
-
-    def remedy_for(self, connections: int) -> str:
-        """What raises the limit to so many clients."""
-        return self.remedy.format(n=round(connections * self.per_client) + self.more)
+    remedy: Callable[[int], str]
 
 
 def limits(options: Config, machine: Machine) -> list[Limit]:
@@ -100,37 +107,58 @@ def limits(options: Config, machine: Machine) -> list[Limit]:
         Limit(
             "open files of a worker",
             workers * max(0, machine.files - OTHER_FILES),
-            "ulimit -Hn {n} (systemd: LimitNOFILE={n}; compose: ulimits)",
-            1 / workers,
-            OTHER_FILES,
+            lambda clients: _more_files(math.ceil(clients / workers), machine),
         )
     ]
     if nginx:
-        processes = min(_MOST_NGINX_PROCESSES, workers)
-        settings = NginxSettings(
-            listen="", workers=(), admin="", ping_interval_seconds=25.0,
-            file_limit=machine.files, processes=processes,
-        )  # fmt: skip
-        found.append(
-            Limit(
-                _NGINX_CONNECTIONS,
-                settings.capacity,
-                "ulimit -Hn {n}; a process serves 32,768 clients at most, so more need --no-nginx, "
-                "or more machines",
-                2 / processes,
-                OTHER_FILES,
-            )
-        )
+        found.append(_of_nginx(workers, machine))
     if options.client.connection_limit:
         found.append(
             Limit(
                 "client.connection_limit",
                 workers * options.client.connection_limit,
-                "set client.connection_limit to {n}",
-                1 / workers,
+                lambda clients: f"set client.connection_limit to {math.ceil(clients / workers)}",
             )
         )
-    return sorted(found + _of_the_system(machine, nginx=nginx), key=lambda one: one.connections)
+    found += _of_the_system(machine, nginx=nginx)
+    needed = _OTHER_TASKS + _TASKS_PER_WORKER * workers
+    if machine.tasks is not None and machine.tasks < needed:
+        text = f"pids.max of {needed} (systemd: TasksMax={needed}; compose: pids_limit)"
+        found.append(Limit("processes of the control group", 0, lambda _: text))
+    return sorted(found, key=lambda one: one.connections)
+
+
+def _of_nginx(workers: int, machine: Machine) -> Limit:
+    processes = processes_for(workers)
+    settings = NginxSettings(
+        listen="", workers=(), admin="", ping_interval_seconds=25.0,
+        file_limit=machine.files, processes=processes,
+    )  # fmt: skip
+
+    def remedy(clients: int) -> str:
+        """More files, or where they do not help more workers: each has a process of nginx."""
+        each = math.ceil(clients / processes)
+        if each <= MOST_CLIENTS_PER_PROCESS:
+            return _more_files(2 * each, machine)
+        needed = math.ceil(clients / MOST_CLIENTS_PER_PROCESS)
+        if needed > MOST_PROCESSES:
+            return (
+                f"nginx serves {MOST_PROCESSES * MOST_CLIENTS_PER_PROCESS:,} clients at most: "
+                "--no-nginx, or more machines"
+            )
+        files = _more_files(2 * math.ceil(clients / needed), machine)
+        return f"set server.workers to {needed} and {files}"
+
+    return Limit(_NGINX_CONNECTIONS, settings.capacity, remedy)
+
+
+def _more_files(connections: int, machine: Machine) -> str:
+    """What lets a process have so many connections."""
+    number = connections + OTHER_FILES
+    text = f"ulimit -Hn {number} (systemd: LimitNOFILE={number}; compose: ulimits)"
+    if machine.nr_open is not None and number > machine.nr_open:
+        return f"sysctl fs.nr_open={number} and {text}"
+    return text
 
 
 def _of_the_system(machine: Machine, *, nginx: bool) -> list[Limit]:
@@ -144,28 +172,43 @@ def _of_the_system(machine: Machine, *, nginx: bool) -> list[Limit]:
             Limit(
                 f"memory, {size / 1024:.0f} KiB for each idle connection",
                 int(machine.free_bytes * _MEMORY_SHARE / size),
-                "{n} MiB of memory",
-                size / _MEMORY_SHARE / (1 << 20),
+                lambda clients: f"{_free_mebibytes(clients * size)} MiB of free memory",
             )
         )
     if machine.all_files is not None:
-        remedy = "sysctl fs.file-max={n}"
         found.append(
-            Limit("open files of the system", machine.all_files // sockets, remedy, sockets)
+            Limit(
+                "open files of the system",
+                machine.all_files // sockets,
+                lambda clients: f"sysctl fs.file-max={clients * sockets}",
+            )
         )
     if machine.tracked is not None:
         # Those from nginx to the workers are over unix sockets, which no firewall sees.
-        remedy = "sysctl net.netfilter.nf_conntrack_max={n}"
-        found.append(Limit("connections tracked by the firewall", machine.tracked, remedy))
+        found.append(
+            Limit(
+                "connections tracked by the firewall",
+                machine.tracked,
+                lambda clients: f"sysctl net.netfilter.nf_conntrack_max={clients}",
+            )
+        )
     return found
 
 
+def _free_mebibytes(needed_bytes: int) -> int:
+    return math.ceil(needed_bytes / _MEMORY_SHARE / (1 << 20))
+
+
 def report(found: list[Limit], machine: Machine, wanted: int) -> str:
-    """The limits as a table, and a sentence about the first; with `wanted` clients, about all below it."""
-    rows = [("limit", "clients", "for more"), *(
-        (one.name, f"{one.connections:,}", one.remedy_for(wanted or 2 * one.connections))
-        for one in found
-    )]  # fmt: skip
+    """The limits as a table, and a sentence about the first; with `wanted` clients, about all below it.
+
+    With `wanted`, only what is too low has a remedy: a smaller value would lower what suffices.
+    """
+    rows = [("limit", "clients", f"for {wanted:,}" if wanted else "for twice as many")]
+    for one in found:
+        is_enough = one.connections >= wanted > 0
+        remedy = "enough" if is_enough else one.remedy(wanted or 2 * one.connections)
+        rows.append((one.name, f"{one.connections:,}", remedy))
     widths = [max(len(row[column]) for row in rows) for column in (0, 1)]
     lines = [f"{name:<{widths[0]}}  {count:>{widths[1]}}  {text}" for name, count, text in rows]
     if machine.backlog is not None and machine.backlog < BACKLOG:

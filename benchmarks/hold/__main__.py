@@ -24,6 +24,7 @@ from benchmarks.hold.measure import Cost, Groups, kernel_bytes
 from benchmarks.hold.plan import Forbidden, Plan, plan_for
 from benchmarks.hold.report import Held, page
 from benchmarks.load.clients import payload
+from benchmarks.micro.comparison import machine
 from benchmarks.paths import BENCHMARKS, REPOSITORY, RESULTS
 from benchmarks.processes import Process, ServerFailed
 from benchmarks.servers import (
@@ -187,9 +188,10 @@ def main() -> int:
     except Forbidden as reason:
         print(f"skipped: {reason}")
         return 0
+    facts = machine(is_pinned=False)
     with tempfile.TemporaryDirectory(prefix="hold-") as scratch:
         held = hold(plan, Path(scratch))
-    text = page(held)
+    text = page(held, facts)
     print(text)
     (RESULTS / "hold.md").write_text(text)
     (RESULTS / "hold.json").write_text(

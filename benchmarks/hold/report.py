@@ -8,7 +8,6 @@ from typing import Any
 
 from benchmarks.hold.measure import Cost
 from benchmarks.hold.plan import Plan
-from benchmarks.micro.comparison import machine
 
 _SUMS = ("recovered", "unrecovered", "resumed_sessions", "lost", "doubled")
 
@@ -42,6 +41,12 @@ class Held:
         return total
 
     @property
+    def ended_without_close_frame(self) -> int:
+        """Connections that ended, and no close frame had come: all that were made, but those that are open."""
+        ended: int = sum(one["totals"]["connects"] - one["open"] for one in self.said)
+        return ended - sum(self.counts("closed").values())
+
+    @property
     def faults(self) -> list[str]:
         sums, found = self.sums(), []
         if sums["lost"] or sums["doubled"] or sums["unrecovered"]:
@@ -68,14 +73,15 @@ memory is that of both ends: four sockets per connection.
 - All were subscribed after {opened:.0f} s.
 - A broadcast of 128 bytes to all of them: median {median:.1f} s until the last one had it ({taken}).
 - A roll of all workers, with {in_between} publications meanwhile: all connections had everything after {rolled:.0f} s.
-  Closed with {closed}; {resumed:,} sessions resumed, {recovered:,} recoveries, lost {lost}, doubled {doubled};
-  attempts refused or failed: {errors}.
+  Closed with {closed}; ended without a close frame: {unclosed:,}; {resumed:,} sessions resumed,
+  {recovered:,} recoveries, lost {lost}, doubled {doubled}; attempts refused or failed: {errors}.
 
 {machine}
 """
 
 
-def page(held: Held) -> str:
+def page(held: Held, machine: str) -> str:
+    """The page of a run on the machine that the line describes."""
     connections, sums = held.plan.connections, held.sums()
     rows = [
         f"| {name} | {cost.resident_bytes / connections / 1024:.1f} | {cost.cores:.2f} |"
@@ -93,12 +99,13 @@ def page(held: Held) -> str:
         in_between=held.publications - len(held.broadcasts),
         rolled=held.roll_seconds,
         closed=_listed(held.counts("closed")),
+        unclosed=held.ended_without_close_frame,
         resumed=sums["resumed_sessions"],
         recovered=sums["recovered"],
         lost=sums["lost"],
         doubled=sums["doubled"],
         errors=_listed(held.counts("errors")),
-        machine=machine(),
+        machine=machine,
     )
 
 

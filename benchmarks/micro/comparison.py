@@ -67,9 +67,9 @@ def table(figures: Sequence[Figure]) -> str:
     return "\n".join(lines)
 
 
-def machine() -> str:
-    """Describe the machine and the versions in one line."""
-    facts = machine_facts()
+def machine(*, is_pinned: bool = True) -> str:
+    """Describe the machine and the versions in one line; `is_pinned` if server and load have a core each."""
+    facts = machine_facts(is_pinned=is_pinned)
     given = [f"{name} {facts[name]}" for name in _FACTS]
     given += [f"{name} {metadata.version(name)}" for name in ("hiredis", "redis")]
     return "Machine: " + "; ".join(given) + "."

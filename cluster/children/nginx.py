@@ -34,6 +34,9 @@ _PROBE_TIMEOUT_SECONDS: Final = 2.0
 _QUERY: Final = re.compile(r"\?[^\s\"',]*")
 # nginx allocates about 430 bytes per possible connection when it starts.
 _MAX_CONNECTIONS: Final = 65536
+#: WebSockets that a process serves at most, however many files it may open: each is two connections.
+MOST_CLIENTS_PER_PROCESS: Final = _MAX_CONNECTIONS // 2
+MOST_PROCESSES: Final = 64
 _OTHER_FILES: Final = 64
 _PROBE: Final = """
     server {{
@@ -150,6 +153,11 @@ class NginxSettings:
     def capacity(self) -> int:
         """Number of clients this nginx can serve."""
         return self.processes * self.clients_per_process
+
+
+def processes_for(workers: int) -> int:
+    """Return the number of nginx's processes beside so many workers."""
+    return max(1, min(MOST_PROCESSES, workers))
 
 
 class _Template(string.Template):

@@ -54,6 +54,16 @@ def memory(root: Path = CGROUP_ROOT, proc: Path = PROC) -> MemoryUsage:
     return machine
 
 
+def task_limit(root: Path = CGROUP_ROOT, proc: Path = PROC) -> int | None:
+    """Return how many processes and threads this process's cgroups allow together; None for any number."""
+    folders: list[Path] = []
+    for mount, path in _cgroups("pids", root, proc):
+        below = mount / path.lstrip("/")
+        folders += [below, *(one for one in below.parents if one.is_relative_to(mount))]
+    limits = (_number(folder / "pids.max") for folder in (*folders, root / "pids", root))
+    return min((one for one in limits if one is not None), default=None)
+
+
 @dataclass(frozen=True, slots=True)
 class _Names:
     use: str
@@ -71,18 +81,25 @@ def _cgroup_folders(root: Path, proc: Path) -> list[tuple[Path, _Names]]:
     Inside a container the path may be the host's; then the root of the mount is the right one.
     """
     folders: list[tuple[Path, _Names]] = []
-    with suppress(OSError, ValueError):
-        for line in (proc / "self" / "cgroup").read_text().splitlines():
-            number, controllers, path = line.split(":", 2)
-            if "memory" in controllers.split(","):
-                folders += _v1_folders(root / "memory", path)
-            elif number == "0" and not controllers:
-                folders.append((root / path.lstrip("/"), _V2))
+    for mount, path in _cgroups("memory", root, proc):
+        if mount == root:
+            folders.append((root / path.lstrip("/"), _V2))
+        else:
+            folders += [(mount / path.lstrip("/"), _V1), (mount, _V1)]
     return [*folders, (root, _V2)]
 
 
-def _v1_folders(mount: Path, path: str) -> list[tuple[Path, _Names]]:
-    return [(mount / path.lstrip("/"), _V1), (mount, _V1)]
+def _cgroups(controller: str, root: Path, proc: Path) -> list[tuple[Path, str]]:
+    """Where this process's cgroups with this controller are: mount (v1: of the controller) and path below it."""
+    found: list[tuple[Path, str]] = []
+    with suppress(OSError, ValueError):
+        for line in (proc / "self" / "cgroup").read_text().splitlines():
+            number, controllers, path = line.split(":", 2)
+            if controller in controllers.split(","):
+                found.append((root / controller, path))
+            elif number == "0" and not controllers:
+                found.append((root, path))
+    return found
 
 
 def _machine_memory(proc: Path) -> MemoryUsage:

@@ -31,7 +31,7 @@ from cluster.children.listeners import (
     reachable_address,
 )
 from cluster.children.local_sockets import LocalSockets
-from cluster.children.nginx import NginxSettings, NginxSpec, unprivileged_user
+from cluster.children.nginx import NginxSettings, NginxSpec, processes_for, unprivileged_user
 from cluster.children.process import Reaper
 from cluster.children.valkey import ValkeySpec
 from cluster.children.worker_child import COMMAND, WorkerSpec
@@ -43,7 +43,6 @@ from cluster.supervisor.service import Service, ServiceListener
 _SERVICE_GRACE_SECONDS: Final = 8.0
 _ADD_TIMEOUT_SECONDS: Final = 60.0
 _LOG_LINK: Final = "log"
-_MAX_NGINX_PROCESSES: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -203,7 +202,7 @@ class Fleet:
             connection_rate_per_address=self.config.client.connection_rate_limit_per_address,
             ping_interval_seconds=self.config.client.ping_interval,
             file_limit=self._resources.file_limit,
-            processes=max(1, min(_MAX_NGINX_PROCESSES, count)),
+            processes=processes_for(count),
             user=unprivileged_user(),
             access_log=f"{_LOG_LINK}/{paths.access_log.name}",
             probe_socket=str(paths.directory("nginx", below_run=True) / "probe.sock"),

@@ -13,10 +13,12 @@ import yaml
 from benchmarks.hold import capacity_rules
 from benchmarks.hold import plan as planning
 from benchmarks.hold.held import Held, Totals
-from benchmarks.hold.plan import Forbidden, plan_for
+from benchmarks.hold.measure import Cost
+from benchmarks.hold.plan import Forbidden, Plan, plan_for
 from benchmarks.hold.report import Held as Measured
 from benchmarks.hold.report import page
 from benchmarks.load.wire import server_frame
+from benchmarks.micro.comparison import machine
 from benchmarks.paths import RESULTS
 from loadtest.capacity import other_groups
 
@@ -160,15 +162,48 @@ def test_limits_that_forbid_it_are_named(
 
 def test_a_loss_fails_the_run_and_is_in_the_page():
     totals = {
-        "recovered": 5, "unrecovered": 0, "resumed_sessions": 5, "lost": 2, "doubled": 0,
+        "connects": 10, "recovered": 5, "unrecovered": 0, "resumed_sessions": 5, "lost": 2, "doubled": 0,
         "closed": {"3001": 5}, "errors": {},
     }  # fmt: skip
     plan = plan_for(10)
     held = Measured(plan, 1.0, {}, 0, [0.5], 3.0, 4, [{"open": 10, "totals": totals}])
-    assert "lost 2" in page(held)
+    assert "lost 2" in page(held, "Machine: ours.")
     [fault] = held.faults
     assert fault.startswith("publications were lost or came twice")
     assert "'lost': 2" in fault
+
+
+def of_stored_results() -> Measured:
+    stored = json.loads((RESULTS / "hold.json").read_text())
+    del stored["median"]
+    stored["plan"] = Plan(**stored["plan"])
+    stored["costs"] = {name: Cost(**one) for name, one in stored["costs"].items()}
+    return Measured(**stored)
+
+
+def test_connections_that_ended_without_a_close_frame_are_in_the_page():
+    """Each was connected twice, so each ended once; those that did not end with 3001 are not left out."""
+    held = of_stored_results()
+    assert held.ended_without_close_frame == 100_000 - 99_031 == 969
+    text = page(held, "Machine: ours.")
+    assert "Closed with 3001 (99,031); ended without a close frame: 969;" in text
+
+
+def test_the_page_is_that_of_the_stored_results():
+    shown = (RESULTS / "hold.md").read_text()
+    [line] = [one for one in shown.splitlines() if one.startswith("Machine: ")]
+    assert shown == page(of_stored_results(), line)
+
+
+def test_the_machine_is_not_said_to_be_divided_where_nothing_is_pinned():
+    """All processes of this benchmark run on all cores: `core=None`."""
+    assert "; no process is pinned to a core; " in machine(is_pinned=False)
+    assert "; server on " in machine()
+    shown = (RESULTS / "hold.md").read_text()
+    assert "; no process is pinned to a core; " in shown
+    assert "server on" not in shown
+    # That docker/capacity.yml has the same line, the test of its figures says.
+    assert "; no process is pinned to a core; " in capacity_rules.stored()
 
 
 def capacity_rules_in(file: Path) -> dict[tuple[str, str], float]:

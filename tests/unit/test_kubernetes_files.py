@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import subprocess
 import sys
@@ -13,22 +14,24 @@ import yaml
 
 from cluster import config
 from cluster.config import ShutdownConfig, known_keys
+from cluster.metrics.catalogue import FAMILIES
 from scripts.kubernetes_rules import WRITTEN, document
 from tests.architecture.tree import ROOT
+from tests.unit import kustomization
 
 FOLDER = ROOT / "docker" / "kubernetes"
 VERSION = "1.36"
 #: What kustomize reads itself, and what the Prometheus operator defines.
 OTHERS = {"Kustomization", "ServiceMonitor", "PrometheusRule"}
 FILES = sorted(FOLDER.rglob("*.yaml"))
-KUSTOMIZE = (["kubectl", "kustomize"], ["kustomize", "build"])
 
 
 def documents(path: Path) -> list[dict[str, Any]]:
     return list(yaml.safe_load_all(path.read_text(encoding="utf-8")))
 
 
-NATIVE = [path for path in FILES if documents(path)[0]["kind"] not in OTHERS]
+ADAPTER = FOLDER / "prometheus-adapter" / "values.yaml"
+NATIVE = [path for path in FILES if path != ADAPTER and documents(path)[0]["kind"] not in OTHERS]
 
 
 @pytest.fixture(scope="module")
@@ -124,12 +127,51 @@ def test_a_pod_has_time_to_drain_and_few_rights(deployment: dict[str, Any]):
     assert "USER 10001:10001" in dockerfile
 
 
+def test_applying_the_manifests_again_leaves_the_number_of_pods_to_the_autoscaler(
+    deployment: dict[str, Any],
+):
+    """A number here would end all pods above it, at once, whenever the manifests are applied."""
+    [scaler] = documents(FOLDER / "base" / "autoscaler.yaml")
+    assert scaler["spec"]["scaleTargetRef"]["name"] == deployment["metadata"]["name"]
+    assert scaler["spec"]["minReplicas"] == 2
+    assert "replicas" not in deployment["spec"]
+
+
 def test_the_alerts_find_the_job():
     [kustomization] = documents(FOLDER / "base" / "kustomization.yaml")
     [pairs] = [one["pairs"] for one in kustomization["labels"]]
     [monitor] = documents(FOLDER / "monitoring" / "service-monitor.yaml")
     rules = (ROOT / "docker" / "alert_rules.yml").read_text(encoding="utf-8")
     assert f'job="{pairs[monitor["spec"]["jobLabel"]]}"' in rules
+
+
+def test_the_autoscaler_gets_its_metric_from_the_rule_of_the_adapter(tmp_path: Path):
+    [scaler] = documents(FOLDER / "base" / "autoscaler.yaml")
+    [metric] = [one["pods"]["metric"]["name"] for one in scaler["spec"]["metrics"]]
+    assert metric in {family.name for family in FAMILIES}
+    [values] = documents(ADAPTER)
+    [rule] = values["rules"]["custom"]
+    # Without `name`, the metric of the API has the name of the series.
+    assert set(rule) == {"seriesQuery", "resources", "metricsQuery"}
+    assert rule["seriesQuery"].startswith(metric + "{")
+    assert set(rule["resources"]["overrides"]) == {"namespace", "pod"}
+    asked = rule["metricsQuery"]
+    for name, text in {
+        "Series": metric,
+        "LabelMatchers": 'namespace="default",pod=~"a|b"',
+        "GroupBy": "pod",
+    }.items():
+        asked = asked.replace(f"<<.{name}>>", text)
+    queries = {"series": rule["seriesQuery"], "pods": asked}
+    recorded = [{"record": name, "expr": text} for name, text in queries.items()]
+    path = tmp_path / "rules.yml"
+    path.write_text(yaml.safe_dump({"groups": [{"name": "adapter", "rules": recorded}]}))
+    done = subprocess.run(
+        ["promtool", "check", "rules", str(path)], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    rules = (ROOT / "docker" / "alert_rules.yml").read_text(encoding="utf-8")
+    assert all('job="websocket-app"' in text for text in (*queries.values(), rules))
 
 
 def test_the_rules_are_those_of_docker():
@@ -144,20 +186,47 @@ def test_the_rules_are_those_of_docker():
 OVERLAYS = sorted(path.parent for path in (FOLDER / "overlays").rglob("kustomization.yaml"))
 
 
+def kustomize() -> list[str] | None:
+    """A program that builds them, if one is installed; kubectl before 1.24 has one that is too old."""
+    if shutil.which("kustomize"):
+        return ["kustomize", "build"]
+    if shutil.which("kubectl"):
+        command = ["kubectl", "version", "--client", "--output=json"]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        if "kustomizeVersion" in json.loads(done.stdout):
+            return ["kubectl", "kustomize"]
+    return None
+
+
 @pytest.fixture(params=OVERLAYS, ids=[path.name for path in OVERLAYS])
 def built(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
-    """An overlay as a file; the name of the overlay is that of the file."""
-    command = next((one for one in KUSTOMIZE if shutil.which(one[0])), None)
-    if command is None:
-        pytest.skip("neither kubectl nor kustomize is installed")
-    done = subprocess.run(
-        [*command, str(request.param)], capture_output=True, text=True, check=False, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stderr == ""
+    """An overlay as a file, built here and, where it is installed, by kustomize, which must agree.
+
+    The name of the overlay is that of the file.
+    """
+    resources = kustomization.build(request.param)
+    if command := kustomize():
+        done = subprocess.run(
+            [*command, str(request.param)], capture_output=True, text=True, check=False, timeout=60
+        )
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""
+        theirs = {kustomization.identity(one): one for one in yaml.safe_load_all(done.stdout)}
+        assert {kustomization.identity(one): one for one in resources} == theirs
     path = tmp_path / f"{request.param.name}.yaml"
-    path.write_text(done.stdout)
+    path.write_text(yaml.safe_dump_all(resources))
     return path
+
+
+def test_there_is_an_overlay_for_each_kind_of_store():
+    assert [path.name for path in OVERLAYS] == ["one-redis", "redis-cluster", "sentinel"]
+
+
+def test_what_is_not_built_here_is_an_error_and_not_left_out(tmp_path: Path):
+    head = "apiVersion: kustomize.config.k8s.io/v1beta1\nkind: Kustomization\nresources: []\n"
+    (tmp_path / "kustomization.yaml").write_text(head + "namePrefix: own-\n")
+    with pytest.raises(AssertionError, match="namePrefix"):
+        kustomization.build(tmp_path)
 
 
 def test_an_overlay_as_kustomize_builds_it_is_valid_for_its_schema(built: Path):
@@ -208,5 +277,10 @@ def test_the_cluster_accepts_the_options_of_an_overlay(built: Path, tmp_path: Pa
     loaded = config.load(None, env=here)
     assert loaded.server.workers == 2
     [url] = loaded.broker.redis_urls
-    server = "redis-cluster:6379" if built.stem == "redis-cluster" else "redis:6379/0"
-    assert url == f"redis://:{'k' * 64}@{server}"
+    sentinels = ",".join(f"sentinel-{number}.sentinel:26379" for number in range(3))
+    scheme, server = {
+        "one-redis": ("redis", "redis:6379/0"),
+        "redis-cluster": ("redis", "redis-cluster:6379"),
+        "sentinel": ("redis+sentinel", f"{sentinels}/mymaster/0"),
+    }[built.stem]
+    assert url == f"{scheme}://:{'k' * 64}@{server}"
