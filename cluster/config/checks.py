@@ -131,6 +131,12 @@ def _hosts(config: Config) -> Iterator[Problem]:
             ipaddress.ip_address("127.0.0.1" if host == "localhost" else host)
         except ValueError:
             yield problem(key, host, "give an IP address, such as 127.0.0.1 or 0.0.0.0")
+    host, _, port = config.server.instance.rpartition(":")
+    if config.server.instance and not (host and port.isdecimal() and port.isascii()):
+        reason = (
+            "give the host and port at which Prometheus scrapes this replica, such as 10.0.0.5:8001"
+        )
+        yield problem("server.instance", config.server.instance, reason)
 
 
 def _trusted_proxies(config: Config) -> Iterator[Problem]:

@@ -220,6 +220,10 @@ class ServerConfig:
         text="address of the admin port; in a container, or for a Prometheus elsewhere, 0.0.0.0",
     )
     admin_port: int = port_number(8001, text="admin port")
+    instance: str = string(
+        "",
+        text="host:port by which Prometheus knows this replica, for its logs; of a name the address that is this machine's",
+    )
     trusted_proxies: tuple[str, ...] = strings(
         text="addresses and networks of proxies whose X-Forwarded-For is believed; loopback always is"
     )

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import socket
 import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
@@ -23,13 +22,14 @@ from cluster import log
 from cluster.children.backoff import RestartPolicy
 from cluster.children.binaries import nginx_program, valkey_program
 from cluster.children.drop_privileges import User, drop_privileges, find_user, root_regained
-from cluster.children.listeners import Listeners, reachable_host
+from cluster.children.listeners import Listeners
 from cluster.children.local_sockets import LocalSockets
 from cluster.children.nginx import unprivileged_group
 from cluster.children.worker_child import COMMAND
 from cluster.config import Config, service_variables
 from cluster.private_files import make_new_files_private
 from cluster.supervisor.fleet import Resources
+from cluster.supervisor.instance import instance_name
 from cluster.supervisor.limits import raise_file_limit
 from cluster.supervisor.paths import Paths
 from cluster.supervisor.supervisor import ReadStatistics, SessionSource, Supervisor
@@ -80,7 +80,7 @@ def run(
     """
     # prometheus-client chooses its value class by this variable; it is meant for workers only.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    instance = _instance(config)
+    instance = instance_name(config.server)
     log.configure(config.log, instance=instance)
     sys.excepthook = log.print_exception
     if ignored := service_variables(os.environ):
@@ -170,11 +170,3 @@ def _needed_files(config: Config, *programs: str) -> list[Path]:
 
 def _workers(config: Config) -> int:
     return config.server.workers or len(os.sched_getaffinity(0))
-
-
-def _instance(config: Config) -> str:
-    host = config.server.host
-    if reachable_host(host) != host:
-        host = socket.gethostname()
-    name = f"[{host}]" if ":" in host else host
-    return f"{name}:{config.server.admin_port}"

@@ -26,6 +26,22 @@ async def asked(stack: Stack, expr: str) -> list[dict[str, Any]]:
     return result
 
 
+async def test_a_replica_has_the_same_instance_in_its_logs_and_its_metrics(stack: Stack):
+    await stack.ready(2)
+    text = await stack.compose("logs", "--no-log-prefix", "app")
+    logged = {json.loads(line)["instance"] for line in text.splitlines() if line.startswith("{")}
+
+    async def are_the_same() -> bool:
+        scraped = {
+            one["labels"]["instance"]
+            for one in await stack.targets()
+            if one["labels"]["job"] == "websocket-app"
+        }
+        return scraped == logged and len(logged) == 2
+
+    await until_async(are_the_same, 60, f"Prometheus has the replicas {sorted(logged)}")
+
+
 async def test_every_exporter_is_up_and_its_panels_have_data(stack: Stack):
     await stack.ready(2)
 

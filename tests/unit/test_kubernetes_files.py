@@ -101,7 +101,7 @@ def test_the_options_exist():
 def test_secrets_are_files_of_one_secret(deployment: dict[str, Any]):
     pod = deployment["spec"]["template"]["spec"]
     [app] = pod["containers"]
-    assert "env" not in app
+    assert [one["name"] for one in app["env"]] == ["POD_IP", "WS_CLUSTER_SERVER__INSTANCE"]
     mounts = {mount["name"]: mount["mountPath"] for mount in app["volumeMounts"]}
     [options] = documents(FOLDER / "base" / "options.yaml")
     files = [text for name, text in options["data"].items() if name.endswith("_FILE")]

@@ -1,0 +1,41 @@
+"""The `instance` of logs: as Prometheus calls this replica, so that a graph leads to its lines."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import suppress
+
+from cluster.children.listeners import reachable_host
+from cluster.config import ServerConfig
+
+
+def instance_name(options: ServerConfig) -> str:
+    """`host:port` of the admin port.
+
+    With `server.instance` it is that. A host in it that is a name of several replicas, such as the alias of a
+    service in Docker, becomes the address among them that is this machine's, as Prometheus discovers it. Without
+    the option, or if none is this machine's, it is the address or the name of this machine.
+    """
+    given, _, port = options.instance.rpartition(":")
+    if given:
+        host = _own_address(given)
+        if host:
+            return f"{_bracketed(host)}:{port}"
+    host = options.host if reachable_host(options.host) == options.host else socket.gethostname()
+    return f"{_bracketed(host)}:{options.admin_port}"
+
+
+def _own_address(host: str) -> str:
+    with suppress(OSError):
+        for family, _, _, _, found in socket.getaddrinfo(
+            host.strip("[]"), 0, type=socket.SOCK_DGRAM
+        ):
+            with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+                # Only an address of this machine can be bound.
+                probe.bind((found[0], 0))
+                return str(found[0])
+    return ""
+
+
+def _bracketed(host: str) -> str:
+    return f"[{host}]" if ":" in host else host
