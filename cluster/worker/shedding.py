@@ -41,6 +41,16 @@ _LOOKED_AT: Final = 1000
 _QUIET_SECONDS: Final = 60.0
 
 
+def rules_of(options: BalanceConfig) -> BalanceRules:
+    """The rules of the decision, from `balance.*`."""
+    return BalanceRules(
+        threshold=options.threshold_percent / 100,
+        after_seconds=options.after,
+        share_per_minute=options.shed_percent_per_minute / 100,
+        lease_seconds=_LEASE_INTERVALS * options.interval,
+    )
+
+
 class ConnectionShedder:
     """The loop of one worker.
 
@@ -65,13 +75,7 @@ class ConnectionShedder:
         self._counters = counters
         self._is_ready = is_ready
         self._is_draining = is_draining
-        rules = BalanceRules(
-            threshold=options.threshold_percent / 100,
-            after_seconds=options.after,
-            share_per_minute=options.shed_percent_per_minute / 100,
-            lease_seconds=_LEASE_INTERVALS * options.interval,
-        )
-        self._balance = Balance(control.uid, rules)
+        self._balance = Balance(control.uid, rules_of(options))
         self._has_recovered = False
         self._settles_at = 0.0
         self._cpu = (time.monotonic(), time.process_time())

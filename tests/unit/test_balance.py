@@ -15,11 +15,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from cluster.config import BalanceConfig
 from cluster.node import balance as balance_module
-from cluster.node.balance import Balance, BalanceRules, ReportedState, WorkerLoad
+from cluster.node.balance import Balance, ReportedState, WorkerLoad
+from cluster.worker.shedding import rules_of
 
-RULES = BalanceRules(threshold=0.1, after_seconds=30, share_per_minute=0.3, lease_seconds=15)
-INTERVAL = 5
+#: What is promised of the balance is promised of the defaults.
+RULES = rules_of(BalanceConfig())
+INTERVAL = round(BalanceConfig().interval)
 STEADY = ReportedState.STEADY
 
 starts = st.lists(st.integers(min_value=0, max_value=300), min_size=2, max_size=5)
