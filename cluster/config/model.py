@@ -220,7 +220,7 @@ class ServerConfig:
         text="address of the admin port; in a container, or for a Prometheus elsewhere, 0.0.0.0",
     )
     admin_port: int = port_number(8001, text="admin port")
-    instance: str = string(
+    instance: str = optional(
         "",
         text="host:port by which Prometheus knows this replica, for its logs; of a name the address that is this machine's",
     )

@@ -43,7 +43,15 @@ def test_the_files_are_those_that_make_dashboards_writes():
         assert (FOLDER / f"{page.uid}.json").read_text() == document(page), "run `make dashboards`"
 
 
-@every_page
+#: A page of log lines is drawn only where a Loki can be started, so its picture may be older.
+drawn_everywhere = pytest.mark.parametrize(
+    "page",
+    [page for page in PAGES if not any(panel.is_of_logs for panel in page.panels)],
+    ids=lambda page: page.uid,
+)
+
+
+@drawn_everywhere
 def test_its_picture_is_of_the_dashboard_as_it_is(page: Page):
     drawn_as = ROOT / "docs" / "img" / f"{picture_of(page.uid)}.sha256"
     assert drawn_as.is_file(), "run `make dashboards-drawn`"
