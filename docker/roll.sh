@@ -15,6 +15,25 @@ wait_seconds=${WAIT_SECONDS:-180}
 replicas() { # [--all]: with those that do not run
     docker compose ps "$@" --quiet app | sort
 }
+# Not with --wait of Compose: it has ended with 0 although none of the new ones was healthy.
+all_healthy() { # CONTAINER...: waits until they are; fails if one never is, or not within the time
+    local states deadline=$((SECONDS + wait_seconds))
+    while :; do
+        states=$(docker inspect --format \
+            '{{if not .State.Running}}{{.State.Status}}{{else}}{{with .State.Health}}{{.Status}}{{else}}healthy{{end}}{{end}}' "$@" | sort -u)
+        [ "$states" != healthy ] || return 0
+        [[ $states != *unhealthy* ]] && ((SECONDS < deadline)) || return 1
+        sleep 1
+    done
+}
+# The new image, or another WORKERS, may want another nginx.conf.
+configure_nginx() {
+    local before
+    [ -n "$(docker compose ps --quiet nginx)" ] || return 0
+    before=$(nginx_conf)
+    docker compose run --rm --no-TTY --no-deps nginx-config >/dev/null || return 1
+    [ "$before" = "$(nginx_conf)" ] || docker compose kill --signal HUP nginx
+}
 nginx_conf() { docker compose exec --no-TTY nginx cat /etc/ws-cluster/generated/nginx.conf 2>/dev/null | cksum; }
 
 old=$(replicas)
@@ -32,9 +51,11 @@ scale() { # NUMBER [FLAG...]
     docker compose up --detach --no-recreate --no-deps --scale "app=$number" "$@" app
 }
 
-if ! scale $((2 * count)) --wait --wait-timeout "$wait_seconds"; then
-    # Also those that were made and could not be started.
-    new=$(comm -13 <(echo "$before") <(replicas --all))
+started=yes
+scale $((2 * count)) || started=
+# Also those that were made and could not be started.
+new=$(comm -13 <(echo "$before") <(replicas --all))
+if [ -z "$started" ] || ! all_healthy $new || ! configure_nginx; then
     echo "the new replicas are not healthy; they are removed, and the old ones stay. The last lines of one:" >&2
     for container in $new; do
         docker inspect --format '{{range .State.Health.Log}}{{.Output}}{{end}}' "$container" | tail -n 1 >&2 || true
@@ -43,13 +64,6 @@ if ! scale $((2 * count)) --wait --wait-timeout "$wait_seconds"; then
     done
     for container in $new; do docker rm --force --volumes "$container" >/dev/null; done
     exit 1
-fi
-
-# The new image, or another WORKERS, may want another nginx.conf.
-if [ -n "$(docker compose ps --quiet nginx)" ]; then
-    conf=$(nginx_conf)
-    docker compose run --rm --no-TTY --no-deps nginx-config >/dev/null
-    [ "$conf" = "$(nginx_conf)" ] || docker compose kill --signal HUP nginx
 fi
 
 # Each has the stop_grace_period of its service, and a volume of its own.
