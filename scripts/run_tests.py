@@ -47,8 +47,8 @@ def sessions(jobs: str) -> list[list[str]]:
 
 
 def stories() -> list[list[str]]:
-    """The arguments of the session of `make test-compose`: one stack serves all its tests."""
-    return [["--numprocesses", "0", "-m", "full", "-r", "s", "tests/compose"]]
+    """The arguments of the session of `make test-compose`: one stack serves all its tests, and what they measured is printed."""
+    return [["--numprocesses", "0", "-m", "full", "-r", "sP", "tests/compose"]]
 
 
 def pytest(arguments: Sequence[str]) -> int:
