@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import urllib.parse
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 
 from scripts.dashboards.pages import PAGES
 from tests.compose.stack import Stack
+from tests.harness.cluster import REPOSITORY
 from tests.harness.waiting import until_async
 from tests.integration.test_dashboard_queries import filled_in
 
@@ -98,3 +100,20 @@ async def test_the_incident_tracker_records_what_fires(stack: Stack):
         assert "NodeExporterDown" in status
     finally:
         await stack.compose("start", "node-exporter")
+
+
+async def test_the_commands_of_the_seed_for_containers_print_what_the_page_shows(stack: Stack):
+    await stack.ready(2)
+    page = (REPOSITORY / "docs" / "seed-commands.md").read_text(encoding="utf-8")
+    [block] = re.findall(
+        r"tests/compose/test_monitoring.py runs.*?```console\n(.*?)```", page, re.S
+    )
+    lines = block.splitlines()
+    for command, wanted in zip(lines[::2], lines[1::2], strict=True):
+        words = command.removeprefix("$ docker compose -f docker/compose.yml ").split()
+        assert words[0] in ("exec", "logs"), command
+        # Its output is no terminal here.
+        given = ["exec", "--no-TTY", *words[1:]] if words[0] == "exec" else words
+        said = await stack.compose(*given)
+        parts = "[^\n]*".join(map(re.escape, wanted.strip("…").split("…")))
+        assert re.search(parts, said), f"{command}: {said}"
