@@ -106,7 +106,7 @@ async def test_the_commands_of_the_seed_for_containers_print_what_the_page_shows
     await stack.ready(2)
     page = (REPOSITORY / "docs" / "seed-commands.md").read_text(encoding="utf-8")
     [block] = re.findall(
-        r"tests/compose/test_monitoring.py runs.*?```console\n(.*?)```", page, re.S
+        r"tests/compose/test_monitoring.py runs.*?```console\n(.*?)```", page, re.DOTALL
     )
     lines = block.splitlines()
     for command, wanted in zip(lines[::2], lines[1::2], strict=True):
