@@ -222,7 +222,7 @@ class ServerConfig:
     admin_port: int = port_number(8001, text="admin port")
     instance: str = optional(
         "",
-        text="host:port by which Prometheus knows this replica, for its logs; of a name the address that is this machine's",
+        text="host:port by which Prometheus knows this replica, for its logs; a name stands for that of its addresses that is this machine's",
     )
     trusted_proxies: tuple[str, ...] = strings(
         text="addresses and networks of proxies whose X-Forwarded-For is believed; loopback always is"

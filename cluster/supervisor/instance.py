@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import socket
 from contextlib import suppress
 
@@ -12,24 +13,23 @@ from cluster.config import ServerConfig
 def instance_name(options: ServerConfig) -> str:
     """`host:port` of the admin port.
 
-    With `server.instance` it is that. A host in it that is a name of several replicas, such as the alias of a
-    service in Docker, becomes the address among them that is this machine's, as Prometheus discovers it. Without
-    the option, or if none is this machine's, it is the address or the name of this machine.
+    With an address in `server.instance` it is that. A name in it may be that of several replicas, such as the alias
+    of a service in Docker: it becomes the address among them that is this machine's, as Prometheus discovers it.
+    Without the option, or if none is this machine's, it is the address or the name of this machine.
     """
     given, _, port = options.instance.rpartition(":")
-    if given:
-        host = _own_address(given)
-        if host:
-            return f"{_bracketed(host)}:{port}"
+    host = _own_address(given.strip("[]")) if given else ""
+    if host:
+        return f"{_bracketed(host)}:{port}"
     host = options.host if reachable_host(options.host) == options.host else socket.gethostname()
     return f"{_bracketed(host)}:{options.admin_port}"
 
 
 def _own_address(host: str) -> str:
+    with suppress(ValueError):
+        return str(ipaddress.ip_address(host))
     with suppress(OSError):
-        for family, _, _, _, found in socket.getaddrinfo(
-            host.strip("[]"), 0, type=socket.SOCK_DGRAM
-        ):
+        for family, _, _, _, found in socket.getaddrinfo(host, 0, type=socket.SOCK_DGRAM):
             with suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
                 # Only an address of this machine can be bound.
                 probe.bind((found[0], 0))

@@ -27,8 +27,10 @@ def server(**options: Any) -> Any:
         ({"host": "::1", "admin_port": 9001}, "[::1]:9001"),
         ({"instance": "127.0.0.1:8001"}, "127.0.0.1:8001"),
         ({"instance": "127.0.0.1:18001", "host": "10.0.0.5"}, "127.0.0.1:18001"),
-        # Of other machines, or no name at all: as without the option.
-        ({"instance": "192.0.2.1:8001"}, f"{HOSTNAME}:8001"),
+        # An address is taken as it is given: it may be that of a proxy.
+        ({"instance": "192.0.2.1:9001"}, "192.0.2.1:9001"),
+        ({"instance": "[2001:db8::1]:8001"}, "[2001:db8::1]:8001"),
+        # No name of this machine: as without the option.
         ({"instance": "no-such-name.invalid:8001"}, f"{HOSTNAME}:8001"),
     ],
 )
