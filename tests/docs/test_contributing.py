@@ -48,6 +48,18 @@ def test_every_file_that_is_named_exists():
     assert [n for n in named if not PLACEHOLDER.search(n) and not (ROOT / n).exists()] == []
 
 
+def test_every_test_that_ci_leaves_out_is_named():
+    marked = {
+        str(path.relative_to(ROOT))
+        for path in (ROOT / "tests").rglob("*.py")
+        if re.search(r"pytest\.mark\.full\b", path.read_text(encoding="utf-8"))
+    }
+    # `make test-compose` runs the stories of the containers.
+    left_out = {name for name in marked if not name.startswith("tests/compose/")}
+    named = set(re.findall(r"`(tests/[\w/]+\.py)`", TEXT))
+    assert left_out - named == set()
+
+
 def test_every_recipe_has_five_steps_and_the_last_names_the_tests():
     recipes = re.findall(r"(?ms)^## Add an? (\w+(?: \w+)?)\n\n(1\. .*?)\n\n", TEXT)
     assert [name for name, _ in recipes] == [
