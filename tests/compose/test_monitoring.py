@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from scripts.dashboards.pages import PAGES
+from tests.architecture.tree import ROOT
 from tests.compose.stack import Stack
-from tests.harness.cluster import REPOSITORY
 from tests.harness.waiting import until_async
 from tests.integration.test_dashboard_queries import filled_in
 
@@ -104,7 +104,7 @@ async def test_the_incident_tracker_records_what_fires(stack: Stack):
 
 async def test_the_commands_of_the_seed_for_containers_print_what_the_page_shows(stack: Stack):
     await stack.ready(2)
-    page = (REPOSITORY / "docs" / "seed-commands.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / "seed-commands.md").read_text(encoding="utf-8")
     [block] = re.findall(
         r"tests/compose/test_monitoring.py runs.*?```console\n(.*?)```", page, re.DOTALL
     )

@@ -8,7 +8,9 @@ import pytest
 
 from tests.architecture.tree import ROOT
 
-SECTION = (ROOT / "docs" / "README.md").read_text(encoding="utf-8").partition("\n## What it does")[2]
+SECTION = (
+    (ROOT / "docs" / "README.md").read_text(encoding="utf-8").partition("\n## What it does")[2]
+)
 ROWS = [
     [cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]]
     for line in re.findall(r"(?m)^\| .*\|$", SECTION)
