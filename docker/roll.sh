@@ -28,11 +28,11 @@ all_healthy() { # CONTAINER...: waits until they are; fails if one never is, or 
 }
 # The new image, or another WORKERS, may want another nginx.conf.
 configure_nginx() {
-    local before
+    local loaded
     [ -n "$(docker compose ps --quiet nginx)" ] || return 0
-    before=$(nginx_conf)
+    loaded=$(nginx_conf)
     docker compose run --rm --no-TTY --no-deps nginx-config >/dev/null || return 1
-    [ "$before" = "$(nginx_conf)" ] || docker compose kill --signal HUP nginx
+    [ "$loaded" = "$(nginx_conf)" ] || docker compose kill --signal HUP nginx
 }
 nginx_conf() { docker compose exec --no-TTY nginx cat /etc/ws-cluster/generated/nginx.conf 2>/dev/null | cksum; }
 
@@ -45,10 +45,8 @@ count=$(wc -l <<<"$old")
 before=$(replicas --all)
 echo "starting $count new replicas beside the $count that run"
 
-scale() { # NUMBER [FLAG...]
-    local number=$1
-    shift
-    docker compose up --detach --no-recreate --no-deps --scale "app=$number" "$@" app
+scale() { # NUMBER
+    docker compose up --detach --no-recreate --no-deps --scale "app=$1" app
 }
 
 started=yes

@@ -87,7 +87,7 @@ class _Verifier:
 
     Attributes:
         signatures: None without any key. The libraries of signatures are imported with the first key only:
-            they take a worker 25 ms of its start.
+            they take a worker 25 ms of its start (`python -X importtime`).
     """
 
     def __init__(self, options: TokenConfig, counters: Counters) -> None:

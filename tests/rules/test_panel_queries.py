@@ -211,25 +211,12 @@ def test_it_is_full_when_connections_or_memory_are(tmp_path: Path):
         app("app_memory_working_set_bytes", hold(0, "15s"), drift(1e6, "2h")),
         app("app_memory_limit_bytes", hold(180e6, "2h")),
     ]
-    connections, memory = (query.expr for query in panel("full-in").queries)
-    assert_answers(
-        tmp_path,
-        growing,
-        [
-            (f"round ({connections}, 60)", "1h30m", {"{}": 5400}),
-            (f"round ({memory}, 60)", "1h30m", {"{}": 5400}),
-        ],
-    )
-    connections, memory = (query.expr for query in panel("in-a-week").queries)
-    # In 10,080 minutes and the 90 that have passed.
-    assert_answers(
-        tmp_path,
-        growing,
-        [
-            (f"round ({connections}, 0.1)", "1h30m", {"{}": 56.5}),
-            (f"round ({memory}, 0.1)", "1h30m", {"{}": 56.5}),
-        ],
-    )
+    # In 90 minutes; and after a week of 10,080 and the 90 that have passed.
+    for name, step, value in (("full-in", 60, 5400), ("in-a-week", 0.1, 56.5)):
+        queries = panel(name).queries
+        assert [query.legend for query in queries] == ["connections", "memory"]
+        answers = [(f"round ({query.expr}, {step})", "1h30m", {"{}": value}) for query in queries]
+        assert_answers(tmp_path, growing, answers)
 
 
 def test_what_ends_first_has_nginx_and_the_store_too():

@@ -22,7 +22,7 @@ DOCKER = ROOT / "docker"
 #: its dashboards from the checkout: docs/how-to/swarm.md says what to do.
 ONLY_COMPOSE = {"nginx-config", "monitoring-config", "valkey-volume", "grafana"}
 #: What both files say, word for word.
-SAME = ("image", "environment", "healthcheck", "stop_grace_period", "ulimits", "read_only", "cap_drop", "logging")  # fmt: skip
+SAME = ("image", "environment", "healthcheck", "stop_grace_period", "stop_signal", "ulimits", "read_only", "cap_drop", "logging")  # fmt: skip
 
 
 def document(name: str) -> dict[str, Any]:
@@ -202,7 +202,3 @@ def test_variables_of_the_file_are_read_as_compose_reads_them(tmp_path: Path):
     assert (tmp_path / "seen").read_text().splitlines() == [
         '[{"name": "chat"}]', "5", "1d", "a b $(id)",
     ]  # fmt: skip
-
-
-def test_nginx_ends_at_once_although_its_image_asks_for_a_slow_end():
-    assert STACK["services"]["nginx"]["stop_signal"] == "SIGTERM"
