@@ -51,6 +51,14 @@ def test_a_service_is_the_same_in_both_files(name: str):
             assert ours.get(member) == theirs.get(member), member
 
 
+@pytest.mark.parametrize("name", SHARED)
+def test_a_service_has_the_limits_that_it_has_in_compose(name: str):
+    ours, theirs = (
+        one["services"][name]["deploy"]["resources"]["limits"] for one in (STACK, COMPOSE)
+    )
+    assert ours == theirs
+
+
 def test_valkey_is_started_as_by_compose_after_its_volume_has_its_owner():
     def server(of: dict[str, Any]) -> str:
         [script] = of["services"]["valkey"]["command"]
