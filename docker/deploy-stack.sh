@@ -9,21 +9,15 @@
 # name of the stack. Variables are those of docker/.env and of the environment, which comes first.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
-# As Compose reads it: NAME=VALUE, not a line of a shell.
-while IFS='=' read -r name value; do
-    [[ $name =~ ^[A-Za-z_][A-Za-z0-9_]*$ ]] && [ -z "${!name+given}" ] || continue
-    if [[ $value == \"*\" || $value == \'*\' ]]; then
-        value=${value:1:-1}
-    fi
-    export "$name=$value"
-done < <(cat "$here/.env" 2>/dev/null)
-stack=${STACK_NAME:-ws-cluster}
-wait_seconds=${WAIT_SECONDS:-300}
+. "$here/env-file.sh"
 
 fail() {
     echo "deploy-stack: $1" >&2
     exit 1
 }
+read_env_file "$here/.env" || fail "$env_file_problem"
+stack=${STACK_NAME:-ws-cluster}
+wait_seconds=${WAIT_SECONDS:-300}
 
 [ "$(docker info --format '{{.Swarm.ControlAvailable}}' 2>/dev/null)" = true ] ||
     fail "this engine is no manager of a swarm: run docker swarm init, or call this on a manager"

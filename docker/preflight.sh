@@ -7,18 +7,11 @@
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/certificate-check.sh"
+. "$here/env-file.sh"
 problems=0
 problem() {
     echo "preflight: $1" >&2
     problems=$((problems + 1))
-}
-
-variable() { # NAME DEFAULT: of the environment, or of docker/.env
-    local value=${!1:-}
-    if [ -z "$value" ] && [ -f "$here/.env" ]; then
-        value=$(sed -n "s/^$1=//p" "$here/.env" | tail -n 1 | tr -d '"')
-    fi
-    echo "${value:-$2}"
 }
 
 at_least() { # VERSION LEAST
@@ -93,7 +86,7 @@ check_certificate() { # of docker/tls.yml, if its files are there
 # Without an address the value may have one.
 check_port() { # NAME DEFAULT WHAT SERVICE INNER_PORT [ADDRESS]: the service that publishes it, and where compose.yml does
     local value port address=${6:-}
-    value=$(variable "$1" "$2")
+    value=${!1:-$2}
     port=$value
     if [ -z "$address" ]; then
         port=${value##*:}
@@ -143,13 +136,14 @@ is_running() { # SERVICE: of this stack
 
 check_files() {
     local wanted hard
-    wanted=$(variable OPEN_FILES 65536)
+    wanted=${OPEN_FILES:-65536}
     hard=$(ulimit -Hn)
     if [ "$hard" != unlimited ] && ((wanted > hard)); then
         problem "OPEN_FILES is $wanted, and this machine allows $hard: set OPEN_FILES=$hard, or raise the limit of the engine"
     fi
 }
 
+read_env_file "$here/.env" || problem "${env_file_problem//"$here"/docker}"
 check_engine
 check_secrets
 check_password

@@ -36,8 +36,6 @@ def preflight(folder: Path, docker: str = "", **variables: str) -> list[str]:
     for name in (
         "bash",
         "sed",
-        "tail",
-        "tr",
         "sort",
         "head",
         "stat",
@@ -65,7 +63,10 @@ def preflight(folder: Path, docker: str = "", **variables: str) -> list[str]:
 @pytest.fixture
 def prepared(tmp_path: Path) -> Path:
     """A copy of what the scripts read, with secrets."""
-    for name in ("prepare.sh", "preflight.sh", "certificate-check.sh", "compose.yml"):
+    for name in (
+        *("prepare.sh", "preflight.sh", "certificate-check.sh", "env-file.sh"),
+        "compose.yml",
+    ):
         shutil.copy(DOCKER / name, tmp_path)
     subprocess.run([tmp_path / "prepare.sh"], check=True, capture_output=True, timeout=30)
     return tmp_path
@@ -317,3 +318,16 @@ def test_the_preflight_reads_the_variables_of_the_file(prepared: Path):
     ports = ports_apart(free_ports(5))
     del ports["HTTP_PORT"]
     assert "HTTP_PORT is nothing; give a port from 1 to 65535" in preflight(prepared, **ports)
+
+
+def test_the_preflight_and_the_deployment_say_what_is_wrong_with_the_file(prepared: Path):
+    (prepared / ".env").write_text("HTTP_PORT 80\n")
+    assert preflight(prepared, **ports_apart(free_ports(5)))[0] == (
+        "line 1 of docker/.env is no NAME=VALUE"
+    )
+    shutil.copy(DOCKER / "deploy-stack.sh", prepared)
+    done = subprocess.run(
+        [prepared / "deploy-stack.sh"], capture_output=True, text=True, check=False, timeout=30
+    )
+    assert done.returncode == 1
+    assert done.stderr == f"deploy-stack: line 1 of {prepared}/.env is no NAME=VALUE\n"

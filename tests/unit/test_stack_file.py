@@ -189,9 +189,10 @@ def test_prometheus_and_alertmanager_have_every_file_that_is_rendered(tmp_path):
 
 
 def test_variables_of_the_file_are_read_as_compose_reads_them(tmp_path: Path):
-    shutil.copy(DOCKER / "deploy-stack.sh", tmp_path)
+    for name in ("deploy-stack.sh", "env-file.sh"):
+        shutil.copy(DOCKER / name, tmp_path)
     (tmp_path / ".env").write_text(
-        '# a comment\nCHANNEL_NAMESPACES=[{"name": "chat"}]\nWORKERS=3\nHSTS=\'1d\'\nPUBLIC_URL=a b $(id)\n'
+        "# a comment\nCHANNEL_NAMESPACES=[{\"name\": \"chat\"}]\nWORKERS=3\nHSTS='1d'\nPUBLIC_URL='a b $(id)'\n"
     )
     stand_in = tmp_path / "docker"
     names = ("CHANNEL_NAMESPACES", "WORKERS", "HSTS", "PUBLIC_URL")

@@ -1,0 +1,35 @@
+# For preflight.sh and deploy-stack.sh: docker/.env as Compose reads it.
+
+read_env_file() { # FILE: exports its variables, without those that the environment has; env_file_problem says why not
+    local line name value number=0
+    local assignment='^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*=[[:space:]]*(.*)$'
+    local single="^'(([^'\\\\]|\\\\.)*)'[[:space:]]*(#.*)?\$"
+    local double='^"(([^"\\]|\\.)*)"[[:space:]]*(#.*)?$'
+    [ -f "$1" ] || return 0
+    while IFS= read -r line || [ -n "$line" ]; do
+        number=$((number + 1))
+        line=${line%$'\r'}
+        [[ ! $line =~ ^[[:space:]]*(#.*)?$ ]] || continue
+        if [[ ! $line =~ $assignment ]]; then
+            env_file_problem="line $number of $1 is no NAME=VALUE"
+            return 1
+        fi
+        name=${BASH_REMATCH[2]} value=${BASH_REMATCH[3]}
+        if [[ $value =~ $single ]]; then
+            value=${BASH_REMATCH[1]//"\\'"/"'"}
+        elif [[ $value =~ ^[\'] ]] || [[ $value =~ ^[\"] && ! $value =~ $double ]]; then
+            env_file_problem="line $number of $1: the quote of $name is not closed"
+            return 1
+        elif [[ $value == *'$'* ]]; then
+            # Compose puts in what other variables are.
+            env_file_problem="line $number of $1: put the value of $name into single quotes, as it has a \$"
+            return 1
+        elif [[ $value =~ $double ]]; then
+            printf -v value '%b' "${BASH_REMATCH[1]//"\\\""/"\""}"
+        else
+            [[ ! $value =~ [[:space:]]# ]] || value=${value%%"${BASH_REMATCH[0]}"*}
+            value=${value%"${value##*[![:space:]]}"}
+        fi
+        [ -n "${!name+set}" ] || export "$name=$value"
+    done <"$1"
+}
