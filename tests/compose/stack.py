@@ -11,8 +11,8 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -74,6 +74,28 @@ def derived_image(name: str, *lines: str) -> str:
         timeout=60,
     )
     return name
+
+
+@contextmanager
+def replica_without_a_store() -> Iterator[str]:
+    """A replica alone, whose store refuses it; its health is asked every second. Yields its name."""
+    name = f"ws-cluster-test-alone-{os.getpid()}"
+    options = {
+        "BROKER__REDIS_URLS": '["redis://127.0.0.1:1/0"]',
+        "CLIENT__INSECURE": "true",
+        "SERVER__WORKERS": "1",
+    }
+    docker(
+        *("run", "--detach", "--name", name, "--network", "none"),
+        # Zero means that of the image, which allows a minute.
+        *("--health-interval", "1s", "--health-retries", "2", "--health-start-period", "1ms"),
+        *(word for key, text in options.items() for word in ("--env", f"WS_CLUSTER_{key}={text}")),
+        "ws-cluster:local",
+    )
+    try:
+        yield name
+    finally:
+        docker("rm", "--force", "--volumes", name)
 
 
 def load_namespace() -> str:

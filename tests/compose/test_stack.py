@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ import aiohttp
 import pytest
 
 from cluster import __version__
-from tests.compose.stack import CommandFailed, Stack, derived_image, docker
+from tests.compose.stack import CommandFailed, Stack, derived_image, docker, replica_without_a_store
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import free_ports
 from tests.harness.under_load import FULL, assert_nothing_lost
@@ -57,6 +58,11 @@ async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
     status, body = await get(f"http://127.0.0.1:{stack.port}/metrics")
     assert status == 200
     assert b"app_active_connections" in body
+    for container in await stack.containers("app"):
+        labels = container["Config"]["Labels"]
+        assert labels["org.opencontainers.image.version"] == __version__
+        revision = labels["org.opencontainers.image.revision"]
+        assert re.fullmatch("[0-9a-f]{40}", revision), revision
     async with crowd_at(stack, "first", SCALED) as first:
         await scaled(stack, 4, first)
         async with crowd_at(stack, "second") as second:
@@ -167,8 +173,26 @@ async def test_no_secret_is_in_an_environment_or_a_list_of_processes(stack: Stac
             assert not [one for one in secrets if len(one) > 20 and one in shown + top], service
 
 
-async def test_a_replica_with_a_wrong_password_ends_and_says_so(stack: Stack, tmp_path: Path):
+async def test_a_replica_that_cannot_serve_is_unhealthy_or_ends_and_says_why(
+    stack: Stack, tmp_path: Path
+):
     await stack.ready(2)
+    # It tries for sixteen seconds: meanwhile another one is started.
+    with replica_without_a_store() as name:
+        await a_wrong_password_is_said_last(stack, tmp_path)
+
+        async def is_unhealthy() -> bool:
+            [shown] = json.loads(await asyncio.to_thread(docker, "inspect", name))
+            health = shown["State"]["Health"]
+            said = [one["Output"] for one in health["Log"]]
+            return health["Status"] == "unhealthy" and any(
+                "no worker is ready: " in one for one in said
+            )
+
+        await until_async(is_unhealthy, 30, "the engine says why the replica is unhealthy")
+
+
+async def a_wrong_password_is_said_last(stack: Stack, tmp_path: Path) -> None:
     wrong = tmp_path / "wrong"
     wrong.write_text("wrong\n")
     wrong.chmod(0o644)
@@ -189,6 +213,8 @@ async def test_a_replica_with_a_wrong_password_ends_and_says_so(stack: Stack, tm
         )
     # Another attempt would end alike, so the reason is not delayed by any.
     assert "times in a row" not in str(caught.value)
+    said = [line for line in str(caught.value).splitlines() if line.startswith("ws-cluster: ")]
+    assert "WRONGPASS" in said[-1]
 
 
 async def test_the_preflight_knows_the_stack_that_runs_and_says_what_another_would_lack(

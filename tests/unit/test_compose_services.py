@@ -55,3 +55,5 @@ def test_nginx_ends_at_once_although_its_image_asks_for_a_slow_end(compose: dict
 
 def test_an_image_built_by_compose_is_labelled_with_this_version(compose: dict[str, Any]):
     assert compose["services"]["app"]["build"]["args"]["VERSION"] == f"${{VERSION:-{__version__}}}"
+    dockerfile = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
+    assert re.findall(r"^ARG VERSION=(.*)$", dockerfile, re.MULTILINE) == [__version__]
