@@ -42,7 +42,8 @@ if [ -z "$old" ]; then
     exit 1
 fi
 count=$(wc -l <<<"$old")
-before=$(replicas --all)
+# What has ended would be counted, and started again.
+for container in $(comm -13 <(echo "$old") <(replicas --all)); do docker rm --volumes "$container" >/dev/null; done
 echo "starting $count new replicas beside the $count that run"
 
 scale() { # NUMBER
@@ -52,15 +53,21 @@ scale() { # NUMBER
 started=yes
 scale $((2 * count)) || started=
 # Also those that were made and could not be started.
-new=$(comm -13 <(echo "$before") <(replicas --all))
-if [ -z "$started" ] || ! all_healthy $new || ! configure_nginx; then
+new=$(comm -13 <(echo "$old") <(replicas --all))
+remove_new() { for container in $new; do docker rm --force --volumes "$container" >/dev/null; done; }
+if [ -z "$started" ] || ! all_healthy $new; then
     echo "the new replicas are not healthy; they are removed, and the old ones stay. The last lines of one:" >&2
     for container in $new; do
         docker inspect --format '{{range .State.Health.Log}}{{.Output}}{{end}}' "$container" | tail -n 1 >&2 || true
         docker logs --tail 5 "$container" >&2 || true
         break
     done
-    for container in $new; do docker rm --force --volumes "$container" >/dev/null; done
+    remove_new
+    exit 1
+fi
+if ! configure_nginx; then
+    echo "nginx could not be configured for the new replicas; they are removed, and the old ones stay" >&2
+    remove_new
     exit 1
 fi
 
