@@ -114,7 +114,11 @@ engine = $(bin)/python -m tests.compose.stand_in \
 
 .PHONY: test-compose
 test-compose: $(stamps)/test ## The stories of docker/compose.yml on your Docker engine, or on one of its own
-	@exec $(engine) $(bin)/python scripts/run_tests.py --stories -- $(ARGS)
+	@exec $(engine) $(bin)/python scripts/run_tests.py --stories compose -- $(ARGS)
+
+.PHONY: test-swarm
+test-swarm: $(stamps)/test ## The stories of docker/stack.yml, in the same way
+	@exec $(engine) $(bin)/python scripts/run_tests.py --stories swarm -- $(ARGS)
 
 .PHONY: compose-images
 compose-images: $(stamps)/test ## Pull or make the images that make test-compose needs

@@ -98,14 +98,25 @@ def measure(load: Load, way: str, store: Valkey, scratch: Path) -> Result:
 
 def _use_tcp(process: Process, port: int) -> None:
     """Have nginx reach the worker over TCP, and wait until its old processes have ended."""
-    master, *old = nginx_of(process)
-    # nginx writes its whole command line as one word.
-    words = command_line(master)[0].split()
-    conf = Path(words[words.index("-c") + 1])
+    conf = configuration_of(process)
     text, count = _UNIX.subn(f"server {HOST}:{port}", conf.read_text())
     if count != 1:
         raise ServerFailed(f"{count} unix sockets in {conf}")
     conf.write_text(text)
+    reload_nginx(process)
+
+
+def configuration_of(process: Process) -> Path:
+    """The nginx.conf of a cluster."""
+    master = nginx_of(process)[0]
+    # nginx writes its whole command line as one word.
+    words = command_line(master)[0].split()
+    return Path(words[words.index("-c") + 1])
+
+
+def reload_nginx(process: Process) -> None:
+    """Have nginx read its configuration again, and wait until its old processes have ended."""
+    master, *old = nginx_of(process)
     os.kill(master, signal.SIGHUP)
 
     def is_reloaded() -> bool:

@@ -46,9 +46,13 @@ def sessions(jobs: str) -> list[list[str]]:
     return [[*beside, "-m", "not full and not alone"], ["-m", "alone and not full"]]
 
 
-def stories() -> list[list[str]]:
-    """The arguments of the session of `make test-compose`: one stack serves all its tests, and what they measured is printed."""
-    return [["--numprocesses", "0", "-m", "full", "-r", "sP", "tests/compose"]]
+def stories(of: str) -> list[list[str]]:
+    """The arguments of the session of `make test-compose`, or of `make test-swarm`.
+
+    One stack serves all its tests; what they measured is printed.
+    """
+    marks = {"compose": "full and not swarm", "swarm": "full and swarm"}
+    return [["--numprocesses", "0", "-m", marks[of], "-r", "sP", "tests/compose"]]
 
 
 def pytest(arguments: Sequence[str]) -> int:
@@ -101,10 +105,12 @@ def run_with_second_chance(planned: Sequence[Sequence[str]]) -> int:
 def main(words: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(description="Run the tests as `make test` does.")
     parser.add_argument("--jobs", default="4", help="processes that run tests side by side")
-    parser.add_argument("--stories", action="store_true", help="run those of the containers")
+    parser.add_argument(
+        "--stories", choices=("compose", "swarm"), help="run the stories of the containers"
+    )
     parser.add_argument("arguments", nargs="*", help="handed to pytest, after --")
     given = parser.parse_args(words)
-    chosen = stories() if given.stories else sessions(given.jobs)
+    chosen = stories(given.stories) if given.stories else sessions(given.jobs)
     planned = [[*session, *given.arguments] for session in chosen]
     if os.environ.get("RERUN_FAILED") == "true":
         return run_with_second_chance(planned)

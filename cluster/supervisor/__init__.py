@@ -80,9 +80,15 @@ def run(
     """
     # prometheus-client chooses its value class by this variable; it is meant for workers only.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    instance = instance_name(config.server)
+    instance, is_as_given = instance_name(config.server)
     log.configure(config.log, instance=instance)
     sys.excepthook = log.print_exception
+    if not is_as_given:
+        log.get_logger().warning(
+            "instance_not_found",
+            name=config.server.instance,
+            reason="no address of that name is this machine's: these lines have another instance than the metrics",
+        )
     if ignored := service_variables(os.environ):
         log.get_logger().info(
             "environment_ignored",

@@ -10,8 +10,8 @@ from cluster.children.listeners import reachable_host
 from cluster.config import ServerConfig
 
 
-def instance_name(options: ServerConfig) -> str:
-    """`host:port` of the admin port.
+def instance_name(options: ServerConfig) -> tuple[str, bool]:
+    """`host:port` of the admin port, and whether `server.instance`, if it is given, says it.
 
     With an address in `server.instance` it is that. A name in it may be that of several replicas, such as the alias
     of a service in Docker: it becomes the address among them that is this machine's, as Prometheus discovers it.
@@ -20,9 +20,9 @@ def instance_name(options: ServerConfig) -> str:
     given, _, port = options.instance.rpartition(":")
     host = _own_address(given.strip("[]")) if given else ""
     if host:
-        return f"{_bracketed(host)}:{port}"
+        return f"{_bracketed(host)}:{port}", True
     host = options.host if reachable_host(options.host) == options.host else socket.gethostname()
-    return f"{_bracketed(host)}:{options.admin_port}"
+    return f"{_bracketed(host)}:{options.admin_port}", not given
 
 
 def _own_address(host: str) -> str:

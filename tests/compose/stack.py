@@ -138,9 +138,10 @@ class Stack:
     Args:
         folder: a copy of docker/, with keys.
         drill_target: its drill.toml, for the time that passes faster.
+        name: in the name of its project.
     """
 
-    def __init__(self, folder: Path, drill_target: Path) -> None:
+    def __init__(self, folder: Path, drill_target: Path, name: str) -> None:
         self.folder = folder
         self._services: set[str] = set()
         self._files = [folder / COMPOSE.name, STORY]
@@ -148,7 +149,7 @@ class Stack:
         self.prometheus_port = self.port + 1
         self.https_port = self.port + 4
         self.locust_port = self.port + 5
-        self._project = f"ws-cluster-test-{os.getpid()}"
+        self._project = f"ws-cluster-{name}-{os.getpid()}"
         self._env = {
             "HTTP_PORT": str(self.port),
             "PROMETHEUS_PORT": str(self.port + 1),

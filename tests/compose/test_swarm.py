@@ -22,7 +22,7 @@ from tests.harness.processes import free_ports
 from tests.harness.under_load import assert_nothing_lost
 from tests.harness.waiting import until_async
 
-pytestmark = [pytest.mark.full, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.full, pytest.mark.swarm, pytest.mark.timeout(600)]
 
 #: Set by tests/compose/stand_in for its own engine, which may become a swarm.
 MAY_BECOME_A_SWARM = "WS_CLUSTER_STAND_IN_ADDRESS"

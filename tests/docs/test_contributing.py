@@ -54,7 +54,7 @@ def test_every_test_that_ci_leaves_out_is_named():
         for path in (ROOT / "tests").rglob("*.py")
         if re.search(r"pytest\.mark\.full\b", path.read_text(encoding="utf-8"))
     }
-    # `make test-compose` runs the stories of the containers.
+    # `make test-compose` and `make test-swarm` run the stories of the containers.
     left_out = {name for name in marked if not name.startswith("tests/compose/")}
     named = set(re.findall(r"`(tests/[\w/]+\.py)`", TEXT))
     assert left_out - named == set()

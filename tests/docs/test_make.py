@@ -24,7 +24,9 @@ def test_ci_runs_the_checks_and_then_the_readmes_test_command():
     script = (ROOT / ".ci" / "run").read_text()
     # Comments aside; a command may stand behind `nice` or `timeout`.
     targets = re.findall(r"^(?!\s*#).*\bmake ([a-z-]+)", script, re.MULTILINE)
-    assert targets == ["install", "compose-images", "check", "test", "drill-short", "test-compose"]
+    assert targets == [
+        "install", "compose-images", "check", "test", "drill-short", "test-compose", "test-swarm",
+    ]  # fmt: skip
     assert "$ make test" in (ROOT / "README.md").read_text()
 
 

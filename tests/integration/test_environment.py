@@ -88,6 +88,14 @@ async def test_variables_of_a_service_of_kubernetes_are_ignored_with_a_note(tmp_
     assert json.loads(note)["names"] == sorted(KUBERNETES)
 
 
+async def test_an_instance_that_is_not_this_machine_is_said_once(tmp_path):
+    given = "no-such-name.invalid:8001"
+    cluster = OddCluster(tmp_path, env={"WS_CLUSTER_SERVER__INSTANCE": given})
+    await serves_and_stops(cluster)
+    (warning,) = [line for line in cluster.log_tail().splitlines() if "instance_not_found" in line]
+    assert json.loads(warning)["name"] == given
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [

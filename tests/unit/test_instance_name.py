@@ -35,7 +35,8 @@ def server(**options: Any) -> Any:
     ],
 )
 def test_an_instance_is_called_as_prometheus_calls_it(options: dict[str, Any], expected: str):
-    assert instance_name(server(**options)) == expected
+    is_found = "no-such-name" not in options.get("instance", "")
+    assert instance_name(server(**options)) == (expected, is_found)
 
 
 def test_of_the_addresses_of_a_service_it_is_the_own_one(monkeypatch: pytest.MonkeyPatch):
@@ -45,7 +46,7 @@ def test_of_the_addresses_of_a_service_it_is_the_own_one(monkeypatch: pytest.Mon
         return [(socket.AF_INET, socket.SOCK_DGRAM, 17, "", (one, 0)) for one in found]
 
     monkeypatch.setattr(socket, "getaddrinfo", addresses)
-    assert instance_name(server(instance="websocket-app:8001")) == "127.0.0.3:8001"
+    assert instance_name(server(instance="websocket-app:8001")) == ("127.0.0.3:8001", True)
 
 
 @pytest.mark.parametrize("text", ["8001", "host:", ":8001", "host:port"])
