@@ -23,7 +23,7 @@ local function remove(client)
 end
 
 local function remove_expired(most)
-  local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('(%.0f', now), 'LIMIT', 0, most)
+  local expired = redis.call('ZRANGEBYSCORE', KEYS[2], '-inf', string.format('%.0f', now), 'LIMIT', 0, most)
   for _, client in ipairs(expired) do remove(client) end
   return #expired
 end

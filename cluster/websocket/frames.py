@@ -104,6 +104,10 @@ class FrameProtocol(PacedProtocol):
 
     # --- what a subclass handles ---------------------------------------------------------------
 
+    def read_begins(self) -> None:
+        """Handle that this turn of the event loop has read something."""
+        raise NotImplementedError
+
     def receive(self, data: bytes) -> None:
         """Handle a text message."""
         raise NotImplementedError
@@ -139,6 +143,8 @@ class FrameProtocol(PacedProtocol):
             self._unread = data
             self._wait_for_output(transport)
             return
+        if not self._has_turn:
+            self.read_begins()
         if len(data) > READ_BYTES_WHILE_OTHERS_WAIT or type(data) is memoryview:
             data = self._first_part(data)
         elif (

@@ -79,6 +79,11 @@ class ActionPerformer(FrameProtocol):
         self.session: Session | None = None
         self._url_session = url_session
 
+    def read_begins(self) -> None:
+        # What is handled in several turns needs no turn to wait for, while there are tokens.
+        if self.connection.budget <= self._rate.slice >> 1:
+            self._top_up()
+
     def receive(self, data: bytes) -> None:
         self._counters.bytes_in += len(data)
         connection = self.connection
@@ -130,6 +135,16 @@ class ActionPerformer(FrameProtocol):
             self.schedule_turn(rate.delay(self._full_at, self._refusals, now))
             self.perform(connection.too_many_requests())
         return False
+
+    def _top_up(self) -> None:
+        """Take tokens for what is missing of a slice; without them the rest of it must do."""
+        now, rate, connection = time.monotonic(), self._rate, self.connection
+        if rate.forgets(self._full_at, now):
+            self._refusals = 0
+        full_at = rate.full_at(self._full_at, rate.slice - connection.budget, now)
+        if rate.allows(full_at, now):
+            self._full_at = full_at
+            connection.budget = rate.slice
 
     def _count(self) -> None:
         """Add the commands handled since the last call to the session's messages."""

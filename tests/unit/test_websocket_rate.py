@@ -13,8 +13,10 @@ import uvloop
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cluster.connection import COMMANDS_PER_TURN
 from cluster.websocket import command_rate
 from cluster.websocket.command_rate import CommandRate
+from cluster.websocket.turns import Turns, WaitingConnection
 from tests.harness import wire
 from tests.harness.waiting import until
 from tests.harness.wire import frame, upgrade_request
@@ -90,6 +92,38 @@ async def test_what_apps_do_is_never_refused():
             await caller.reply(command["id"])
         assert refused(caller) == []
         assert sum(worker.counters.throttled.values()) == 0
+
+
+async def test_a_client_that_reads_between_its_commands_never_waits_for_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    waited: list[object] = []
+    add = Turns.add
+
+    def noted(turns: Turns, connection: WaitingConnection) -> None:
+        waited.append(connection)
+        add(turns, connection)
+
+    monkeypatch.setattr(Turns, "add", noted)
+    async with limited(0, 1).open() as worker:
+        caller = await entered(worker)
+        for number in range(2, 2 + 20 * COMMANDS_PER_TURN, 4):
+            caller.wire.send_text(rpcs(number, 4))
+            await caller.reply(number + 3)
+        assert waited == []
+
+
+async def test_a_client_that_reads_between_its_commands_is_held_to_the_rate_too():
+    async with limited(200, 100).open() as worker:
+        caller = await entered(worker)
+        began = time.monotonic()
+        for number in range(2, 202):
+            caller.wire.send_text(rpcs(number, 1))
+            await caller.reply(number)
+        handled = 200 - len(refused(caller))
+        assert refused(caller)
+        slice_ = worker.server.rate.slice
+        assert handled <= 100 + 200 * (time.monotonic() - began) + slice_
 
 
 async def test_a_command_above_the_burst_is_answered_with_111_and_the_others_later():
