@@ -31,7 +31,8 @@ class TimingWheel(Generic[T]):
 
     def add(self, member: T) -> int:
         """Put a member into a slot between half a turn and a turn ahead; returns the slot."""
-        slot = (self._now + random.randint(SLOTS // 2, SLOTS - 1)) % SLOTS
+        half = SLOTS // 2
+        slot = (self._now + half + int(random.random() * (SLOTS - half))) % SLOTS
         self._slots[slot].add(member)
         return slot
 
