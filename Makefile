@@ -29,7 +29,7 @@ help: ## Show this list
 	@echo "  PYTHON=python3.12   the interpreter the environment is made with"
 	@echo "  CONFIG=my.toml      the configuration of make run, instead of the one for development"
 	@echo "  ENGINE=own          make test-compose starts an engine of its own, even where yours answers"
-	@echo "  ENGINE=if-permitted  make test-compose says that it is skipped where none may be started"
+	@echo "  ENGINE=if-permitted  make test-compose and test-swarm say that they are skipped where none may be started"
 	@echo "  ARGS='-k recover'   passed to ws-cluster, pytest or the benchmarks"
 
 .PHONY: install
@@ -109,16 +109,16 @@ soak: test-system $(stamps)/loadtest $(stamps)/package ## Twenty real minutes of
 	@exec $(bin)/ws-cluster soak --profile production $(ARGS)
 
 # ENGINE=own and ENGINE=if-permitted.
-engine = $(bin)/python -m tests.compose.stand_in \
-	$(if $(filter own,$(ENGINE)),--always) $(if $(filter if-permitted,$(ENGINE)),--if-permitted) --
+stand_in = $(bin)/python -m tests.compose.stand_in $(if $(filter if-permitted,$(ENGINE)),--if-permitted)
+engine = $(stand_in) $(if $(filter own,$(ENGINE)),--always) --
 
 .PHONY: test-compose
 test-compose: $(stamps)/test ## The stories of docker/compose.yml on your Docker engine, or on one of its own
 	@exec $(engine) $(bin)/python scripts/run_tests.py --stories compose -- $(ARGS)
 
 .PHONY: test-swarm
-test-swarm: $(stamps)/test ## The stories of docker/stack.yml, in the same way
-	@exec $(engine) $(bin)/python scripts/run_tests.py --stories swarm -- $(ARGS)
+test-swarm: $(stamps)/test ## The stories of docker/stack.yml, always on an engine of its own: yours is made no swarm
+	@exec $(stand_in) --always -- $(bin)/python scripts/run_tests.py --stories swarm -- $(ARGS)
 
 .PHONY: compose-images
 compose-images: $(stamps)/test ## Pull or make the images that make test-compose needs

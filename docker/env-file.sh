@@ -5,7 +5,11 @@ read_env_file() { # FILE: exports its variables, without those that the environm
     local assignment='^[[:space:]]*(export[[:space:]]+)?([A-Za-z_][A-Za-z0-9_]*)[[:space:]]*=[[:space:]]*(.*)$'
     local single="^'(([^'\\\\]|\\\\.)*)'[[:space:]]*(#.*)?\$"
     local double='^"(([^"\\]|\\.)*)"[[:space:]]*(#.*)?$'
-    [ -f "$1" ] || return 0
+    [ -e "$1" ] || return 0
+    if [ ! -f "$1" ] || [ ! -r "$1" ]; then
+        env_file_problem="$1 cannot be read by $(id -un): change its owner or its mode"
+        return 1
+    fi
     while IFS= read -r line || [ -n "$line" ]; do
         number=$((number + 1))
         line=${line%$'\r'}
@@ -20,15 +24,18 @@ read_env_file() { # FILE: exports its variables, without those that the environm
         elif [[ $value =~ ^[\'] ]] || [[ $value =~ ^[\"] && ! $value =~ $double ]]; then
             env_file_problem="line $number of $1: the quote of $name is not closed"
             return 1
-        elif [[ $value == *'$'* ]]; then
-            # Compose puts in what other variables are.
-            env_file_problem="line $number of $1: put the value of $name into single quotes, as it has a \$"
-            return 1
-        elif [[ $value =~ $double ]]; then
-            printf -v value '%b' "${BASH_REMATCH[1]//"\\\""/"\""}"
         else
-            [[ ! $value =~ [[:space:]]# ]] || value=${value%%"${BASH_REMATCH[0]}"*}
-            value=${value%"${value##*[![:space:]]}"}
+            if [[ $value =~ $double ]]; then
+                printf -v value '%b' "${BASH_REMATCH[1]//"\\\""/"\""}"
+            else
+                [[ ! $value =~ [[:space:]]# ]] || value=${value%%"${BASH_REMATCH[0]}"*}
+                value=${value%"${value##*[![:space:]]}"}
+            fi
+            if [[ $value == *'$'* ]]; then
+                # Compose puts in what other variables are.
+                env_file_problem="line $number of $1: put the value of $name into single quotes, as it has a \$"
+                return 1
+            fi
         fi
         [ -n "${!name+set}" ] || export "$name=$value"
     done <"$1"

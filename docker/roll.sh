@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Replaces the running replicas by new ones, without losing capacity: as many new ones are started as there are, and
 # when all of them are healthy the old ones are stopped, one after the other. If the new ones do not become healthy they
-# are removed, and the old ones stay.
+# are removed, and the old ones stay. A replica that does not run is removed first, and none takes its place.
 #
 #   docker compose -f docker/compose.yml build        # or: export WS_CLUSTER_IMAGE=ws-cluster:2
 #   docker/roll.sh
@@ -42,8 +42,11 @@ if [ -z "$old" ]; then
     exit 1
 fi
 count=$(wc -l <<<"$old")
-# What has ended would be counted, and started again.
-for container in $(comm -13 <(echo "$old") <(replicas --all)); do docker rm --volumes "$container" >/dev/null; done
+# What has ended would be counted as new, and started again.
+for container in $(comm -13 <(echo "$old") <(replicas --all)); do
+    echo "removing ${container:0:12}, which does not run; its last line: $(docker logs --tail 1 "$container" 2>&1 || true)"
+    docker rm --force --volumes "$container" >/dev/null
+done
 echo "starting $count new replicas beside the $count that run"
 
 scale() { # NUMBER

@@ -15,7 +15,7 @@ from cluster.connection import COMMANDS_PER_TURN
 FIRST_DELAY_SECONDS: Final = 0.1
 LAST_DELAY_SECONDS: Final = 1.6
 
-#: A connection with more refusals than this is closed, unless it was quiet in between (`forgets`).
+#: A connection with more refusals than this is closed, unless it had none for a while (`forgets`).
 MOST_REFUSALS: Final = 6
 
 # A timer of the event loop may fire this much early; a refusal for that would be the server's fault.
@@ -53,9 +53,13 @@ class CommandRate:
         """Whether a bucket that is full at that time has not been emptied."""
         return full_at - now <= self._burst_seconds + _ROUNDING_SECONDS
 
-    def forgets(self, full_at: float, now: float) -> bool:
-        """Whether a connection was quiet for longer than its delays, so that its refusals are forgotten."""
-        return now - full_at > LAST_DELAY_SECONDS
+    def forgets(self, refused_until: float, now: float) -> bool:
+        """Whether the last refusal is so long ago that refusals are forgotten.
+
+        Args:
+            refused_until: when its delay was over, and its bucket would have been full if nothing more had come.
+        """
+        return now - refused_until > LAST_DELAY_SECONDS
 
     def emptied(self, full_at: float, now: float) -> float:
         """When the bucket is full again, as if no more tokens had been taken than it held."""

@@ -104,8 +104,8 @@ class FrameProtocol(PacedProtocol):
 
     # --- what a subclass handles ---------------------------------------------------------------
 
-    def read_begins(self) -> None:
-        """Handle that this turn of the event loop has read something."""
+    def data_arrived(self) -> None:
+        """Handle that something was read in this turn of the event loop, before it is parsed."""
         raise NotImplementedError
 
     def receive(self, data: bytes) -> None:
@@ -144,7 +144,7 @@ class FrameProtocol(PacedProtocol):
             self._wait_for_output(transport)
             return
         if not self._has_turn:
-            self.read_begins()
+            self.data_arrived()
         if len(data) > READ_BYTES_WHILE_OTHERS_WAIT or type(data) is memoryview:
             data = self._first_part(data)
         elif (

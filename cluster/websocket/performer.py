@@ -8,6 +8,7 @@ closed with 3013.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Coroutine, Mapping
 from functools import partial
@@ -32,6 +33,7 @@ from cluster.node.subscribe import Subscribed
 from cluster.sessions import Session
 from cluster.websocket.command_rate import MOST_REFUSALS, CommandRate
 from cluster.websocket.frames import FrameProtocol
+from cluster.websocket.turns import turns_of
 
 log = get_logger()
 
@@ -51,7 +53,7 @@ class ActionPerformer(FrameProtocol):
     """
 
     __slots__ = (
-        "_counted", "_counters", "_full_at", "_node", "_rate", "_refusals", "_url_session",
+        "_counted", "_counters", "_full_at", "_node", "_rate", "_refusals", "_refused_until", "_url_session",
         "connection", "emulated_headers", "headers", "session",
     )  # fmt: skip
 
@@ -70,7 +72,7 @@ class ActionPerformer(FrameProtocol):
         self._counters = counters
         self._counted = 0
         self._rate = rate
-        self._full_at = 0.0
+        self._full_at = self._refused_until = 0.0
         self._refusals = 0
         connection.budget = rate.slice
         self.connection = connection
@@ -79,9 +81,12 @@ class ActionPerformer(FrameProtocol):
         self.session: Session | None = None
         self._url_session = url_session
 
-    def read_begins(self) -> None:
-        # What is handled in several turns needs no turn to wait for, while there are tokens.
-        if self.connection.budget <= self._rate.slice >> 1:
+    def data_arrived(self) -> None:
+        # Commands that come in several turns need not wait for one; where others do, nobody overtakes them.
+        if (
+            self.connection.budget <= self._rate.slice >> 1
+            and not turns_of(asyncio.get_running_loop()).are_taken
+        ):
             self._top_up()
 
     def receive(self, data: bytes) -> None:
@@ -117,7 +122,7 @@ class ActionPerformer(FrameProtocol):
     def _take_slice(self) -> bool:
         """Take the tokens of the next slice; without them the connection is delayed or closed."""
         now, rate, connection = time.monotonic(), self._rate, self.connection
-        if rate.forgets(self._full_at, now):
+        if rate.forgets(self._refused_until, now):
             self._refusals = 0
         # Control frames were handled although the budget was spent.
         taken = rate.full_at(self._full_at, -connection.budget, now)
@@ -132,15 +137,15 @@ class ActionPerformer(FrameProtocol):
         if self._refusals > MOST_REFUSALS:
             self.perform(connection.disconnect(TOO_MANY_REQUESTS_CLOSE))
         else:
-            self.schedule_turn(rate.delay(self._full_at, self._refusals, now))
+            delay = rate.delay(self._full_at, self._refusals, now)
+            self._refused_until = max(self._full_at, now + delay)
+            self.schedule_turn(delay)
             self.perform(connection.too_many_requests())
         return False
 
     def _top_up(self) -> None:
         """Take tokens for what is missing of a slice; without them the rest of it must do."""
         now, rate, connection = time.monotonic(), self._rate, self.connection
-        if rate.forgets(self._full_at, now):
-            self._refusals = 0
         full_at = rate.full_at(self._full_at, rate.slice - connection.budget, now)
         if rate.allows(full_at, now):
             self._full_at = full_at

@@ -38,6 +38,7 @@ async def crowd_at(stack: Stack, name: str, size: Size = SIZE) -> AsyncIterator[
         crowd.begin_publishing()
         await crowd.traffic()
         yield crowd
+        print(crowd.summary())
     except BaseException as error:
         error.add_note(f"{crowd.summary()}\n{await stack.logs('app')}")
         raise
@@ -69,7 +70,6 @@ async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
             await scaled(stack, 2, first, second)
             for crowd in (first, second):
                 await assert_nothing_lost(crowd, 60)
-                print(crowd.summary())
                 # A drain, and, on a machine that is slow, balance after its half minute.
                 assert set(crowd.codes()) <= {3001, 3011}
                 assert max(crowd.moves(0.0)) <= 2

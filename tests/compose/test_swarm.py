@@ -122,7 +122,7 @@ def swarm(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sw
         pytest.skip(
             "the engine is not the tests' own: it is not made a swarm, or a place of its data"
         )
-    # Compose's networks have their addresses and names from the same engine.
+    # Where all tests of this folder run: Compose's networks have their addresses and names from the same engine.
     asyncio.run(stack.down())
     if not is_one:
         docker("swarm", "init", "--advertise-addr", address)

@@ -31,7 +31,8 @@ case "$*" in
         if [ -e refused ]; then cat refused >&2; exit 1; fi
         cat changed >>nginx.conf ;;
     "rm "*) sed -i "/^${!#}$/d" running others ;;
-    "inspect "*) echo healthy ;;
+    "inspect "*State.Health.Log*) echo "no worker is ready" ;;
+    "inspect "*) if [ -e unhealthy ]; then echo unhealthy; else echo healthy; fi ;;
 esac
 """
 
@@ -73,7 +74,7 @@ class Roll:
         return done.returncode
 
     def calls(self, word: str) -> list[str]:
-        """The calls with a word in them, without those that only ask."""
+        """The calls with a word in them."""
         lines = (self.folder / "calls").read_text().splitlines()
         return [line for line in lines if word in line.split()]
 
@@ -103,12 +104,21 @@ def test_new_replicas_that_are_not_healthy_or_not_even_started_are_removed(roll:
     assert roll.calls("stop") == []
 
 
+def test_new_replicas_that_are_unhealthy_are_removed_and_one_says_why(roll: Roll):
+    roll.has("unhealthy")
+    assert roll.run() == 1
+    assert roll.left() == ["old-1", "old-2"]
+    assert roll.calls("stop") == []
+    assert "no worker is ready" in roll.said
+
+
 def test_a_replica_that_has_ended_is_not_taken_for_a_new_one(roll: Roll):
     roll.has("others", "ended\n")
     assert roll.run() == 0, roll.said
     assert roll.left() == ["new-1", "new-2"]
+    assert "removing ended, which does not run" in roll.said
     calls = (roll.folder / "calls").read_text()
-    assert calls.index("rm --volumes ended") < calls.index("--scale app=4")
+    assert calls.index("rm --force --volumes ended") < calls.index("--scale app=4")
 
 
 def test_nginx_is_reloaded_before_the_old_replicas_end_if_its_configuration_has_changed(roll: Roll):

@@ -57,3 +57,15 @@ def test_an_image_built_by_compose_is_labelled_with_this_version(compose: dict[s
     assert compose["services"]["app"]["build"]["args"]["VERSION"] == f"${{VERSION:-{__version__}}}"
     dockerfile = (DOCKER / "Dockerfile").read_text(encoding="utf-8")
     assert re.findall(r"^ARG VERSION=(.*)$", dockerfile, re.MULTILINE) == [__version__]
+
+
+def test_a_worker_takes_about_as_many_connections_as_one_has_held(compose: dict[str, Any]):
+    limit = compose["services"]["app"]["environment"]["WS_CLUSTER_CLIENT__CONNECTION_LIMIT"]
+    [default] = re.findall(r"^\$\{CONNECTION_LIMIT:-(\d+)\}$", limit)
+    rules = yaml.safe_load((DOCKER / "capacity.yml").read_text(encoding="utf-8"))["groups"][0][
+        "rules"
+    ]
+    [held] = [
+        one["expr"] for one in rules if one["record"] == "app_capacity_connections_per_worker"
+    ]
+    assert int(default) == pytest.approx(int(held.removeprefix("vector(").rstrip(")")), rel=0.02)

@@ -7,15 +7,17 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster import cli
+from cluster import cli, doctor
 from cluster.children.nginx import processes_for
 from cluster.config import Config
 from cluster.doctor import Limit, Machine, limits, report
 from cluster.metrics.system import task_limit
 from cluster.supervisor.limits import reachable_file_limit
+from tests.architecture.tree import ROOT
 
 ROOMY = Machine(
     cpus=4, files=1 << 20, all_files=1 << 30, ports=28_232, tracked=1 << 30, backlog=4096,
@@ -42,7 +44,7 @@ def first(machine: Machine, *, connection_limit: int = 0) -> Limit:
         ({"files": 1064}, "connections of nginx", 4 * 500),
         ({"tracked": 5000}, "connections tracked by the firewall", 5000),
         ({"all_files": 3000}, "open files of the system", 1000),
-        ({"free_bytes": 50 << 20}, "memory, 39 KiB for each idle connection", 1056),
+        ({"free_bytes": 50 << 20}, "memory, 40 KiB for each idle connection", 1023),
     ],
 )
 def test_the_smallest_limit_comes_first(changed: dict[str, int], name: str, clients: int):
@@ -230,3 +232,18 @@ def test_an_impossible_number_is_refused(text: str, capsys: pytest.CaptureFixtur
         cli.main(["doctor", "--connections", text])
     assert refused.value.code == 2
     assert "give a number from 1 to 1000000000" in capsys.readouterr().err
+
+
+def test_a_connection_is_not_thought_smaller_than_it_was_measured():
+    rules = yaml.safe_load((ROOT / "docker" / "capacity.yml").read_text(encoding="utf-8"))[
+        "groups"
+    ][1]["rules"]
+    parts = {
+        rule["labels"]["part"]: float(rule["expr"].removeprefix("vector(").rstrip(")"))
+        for rule in rules
+        if rule["record"] == "app_capacity_hold_bytes_per_connection"
+    }
+    assert 1 <= doctor._WORKER_BYTES / parts["workers"] < 1.3
+    assert 1 <= doctor._NGINX_BYTES / parts["nginx"] < 1.3
+    # The clients were on the same machine: four ends of sockets.
+    assert 1 <= 4 * doctor._SOCKET_BYTES / parts["kernel"] < 1.3

@@ -38,6 +38,7 @@ def env_file(folder: Path, text: str, names: str, **variables: str) -> list[str]
     [
         ("A=a value with spaces", "a value with spaces"),
         ("A=plain  # a comment", "plain"),
+        ("A=plain  # a comment for $5", "plain"),
         ("A=http://x/#fragment", "http://x/#fragment"),
         ('A=["https://a.example", "b"]', '["https://a.example", "b"]'),
         ("""A='[{"name":"load","x":"$HOME # text"}]' # a comment""", '[{"name":"load","x":"$HOME # text"}]'),
@@ -74,3 +75,10 @@ def test_a_variable_of_the_environment_comes_first_and_nothing_in_the_file_is_ru
 )
 def test_a_line_that_is_not_understood_is_named(line: str, sentence: str, tmp_path: Path):
     assert env_file(tmp_path, f"B=c\n{line}\n", "B") == [sentence]
+
+
+def test_a_file_that_cannot_be_read_is_said(tmp_path: Path):
+    (tmp_path / ".env").mkdir()
+    program = f'set -u; . "{DOCKER}/env-file.sh"\nread_env_file "{tmp_path}/.env" || echo "$env_file_problem"'
+    said = subprocess.check_output(["bash", "-c", program], text=True, timeout=30)
+    assert said.startswith(f"{tmp_path}/.env cannot be read by ")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
+from functools import partial
 from typing import Any
 
 import orjson
@@ -40,26 +41,32 @@ def refused(caller: Caller) -> list[dict[str, Any]]:
     return [one for one in caller.heard if "error" in one]
 
 
+def has_a_token(client: Any) -> bool:
+    now = time.monotonic()
+    return bool(client._rate.allows(client._rate.full_at(client._full_at, 1, now), now))
+
+
 # --- the bucket ------------------------------------------------------------------------------
 
 
 @given(
     rate=st.integers(1, 1000),
     burst=st.integers(1, 2000),
-    pauses=st.lists(st.floats(0.0, 3.0), max_size=60),
+    steps=st.lists(st.tuples(st.floats(0.0, 3.0), st.integers(1, COMMANDS_PER_TURN)), max_size=60),
 )
 def test_no_schedule_gets_more_than_the_burst_and_the_rate(
-    rate: int, burst: int, pauses: list[float]
+    rate: int, burst: int, steps: list[tuple[float, int]]
 ):
     bucket = CommandRate(rate, burst)
     now = 1000.0
     full_at = bucket.full_at(0.0, bucket.slice, now)
     taken, began = bucket.slice, now
-    for pause in pauses:
+    for pause, most in steps:
         now += pause
-        after = bucket.full_at(full_at, bucket.slice, now)
+        tokens = min(most, bucket.slice)
+        after = bucket.full_at(full_at, tokens, now)
         if bucket.allows(after, now):
-            full_at, taken = after, taken + bucket.slice
+            full_at, taken = after, taken + tokens
         else:
             assert 0 < bucket.delay(full_at, 1, now) <= max(1.6, 0.25, 1 / rate) + 0.01
         assert taken <= burst + rate * (now - began) + bucket.slice + 1e-6
@@ -114,16 +121,16 @@ async def test_a_client_that_reads_between_its_commands_never_waits_for_a_turn(
 
 
 async def test_a_client_that_reads_between_its_commands_is_held_to_the_rate_too():
-    async with limited(200, 100).open() as worker:
+    async with limited(20, 40).open() as worker:
         caller = await entered(worker)
         began = time.monotonic()
-        for number in range(2, 202):
+        count = 40 + worker.server.rate.slice + 2
+        for number in range(2, 2 + count):
             caller.wire.send_text(rpcs(number, 1))
             await caller.reply(number)
-        handled = 200 - len(refused(caller))
+        handled = count - len(refused(caller))
         assert refused(caller)
-        slice_ = worker.server.rate.slice
-        assert handled <= 100 + 200 * (time.monotonic() - began) + slice_
+        assert handled <= 40 + 20 * (time.monotonic() - began) + worker.server.rate.slice
 
 
 async def test_a_command_above_the_burst_is_answered_with_111_and_the_others_later():
@@ -169,6 +176,48 @@ async def test_refusals_are_forgotten_when_the_client_was_quiet(monkeypatch: pyt
             await until(lambda: time.monotonic() > client._full_at, 10, "its bucket is full")
         assert worker.counters.throttled["command_rate"] > command_rate.MOST_REFUSALS
         assert not caller.wire.ended.is_set()
+
+
+async def test_a_client_that_was_not_refused_for_a_while_is_not_closed_for_what_was_long_ago(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(command_rate, "LAST_DELAY_SECONDS", 0.0)
+    async with limited(400, 4).open() as worker:
+        caller = await entered(worker)
+        [client] = worker.server.clients
+        number = 2
+        for _ in range(2 * command_rate.MOST_REFUSALS):
+            caller.wire.send_text(rpcs(number, 8))
+            await caller.reply(number + 7)
+            number += 8
+            # It is never quiet: one command after the other, as fast as is allowed.
+            while time.monotonic() <= client._refused_until:
+                caller.wire.send_text(rpcs(number, 1))
+                await caller.reply(number)
+                number += 1
+                await until(partial(has_a_token, client), 10, "one more is allowed")
+        assert worker.counters.throttled["command_rate"] > command_rate.MOST_REFUSALS
+        assert not caller.wire.ended.is_set()
+
+
+async def test_a_client_that_reads_between_its_commands_does_not_overtake_those_that_wait(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(Turns, "are_taken", True)
+    waited: list[object] = []
+    add = Turns.add
+
+    def noted(turns: Turns, connection: WaitingConnection) -> None:
+        waited.append(connection)
+        add(turns, connection)
+
+    monkeypatch.setattr(Turns, "add", noted)
+    async with limited(0, 1).open() as worker:
+        caller = await entered(worker)
+        for number in range(2, 2 + 2 * COMMANDS_PER_TURN):
+            caller.wire.send_text(rpcs(number, 1))
+            await caller.reply(number)
+        assert waited
 
 
 async def test_0_turns_the_limit_off():
