@@ -136,7 +136,7 @@ class Listener:
         return [reply for message in self.messages for reply in message]
 
     def say(self, *commands: Any) -> None:
-        """Send commands in one message, as the SDKs for Swift and Java do; Dart's sends each alone."""
+        """Send commands in one message, as SDKs may; those for Dart and Swift send each alone."""
         self.wire.send(frame(BINARY, sized(*commands)))
 
     def numbered(self, name: str, /, **params: Any) -> Any:
