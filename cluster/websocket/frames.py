@@ -105,8 +105,7 @@ class FrameProtocol(PacedProtocol):
     # --- what a subclass handles ---------------------------------------------------------------
 
     def data_arrived(self) -> None:
-        """Handle that something was read in this turn of the event loop, before it is parsed."""
-        raise NotImplementedError
+        """Called when something was read in this turn of the event loop, before it is parsed."""
 
     def receive(self, data: bytes) -> None:
         """Handle a text message."""
