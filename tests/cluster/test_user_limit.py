@@ -74,14 +74,24 @@ async def test_connections_of_a_killed_worker_are_forgotten_within_the_lease(tmp
         await client_connects(cluster, "eve", LEASE_SECONDS + 20)
 
 
+async def told(one: Client) -> Client:
+    """Connect; returns when all workers have been told, which is before the store has what it then publishes."""
+    await one.start()
+    await one.publish("told", 1)
+    return one
+
+
 async def test_of_a_user_s_single_connection_the_newest_remains_at_whichever_worker(tmp_path: Path):
     personal = {"subscribe_to_user_personal_channel": {"enabled": True, "single_connection": True}}
-    config = {"client": {**CONFIG["client"], "user_connection_limit": 0, **personal}}
+    config = {
+        "client": {**CONFIG["client"], "user_connection_limit": 0, **personal},
+        "channel": {"without_namespace": {"allow_publish_for_client": True}},
+    }
     async with Cluster(tmp_path / "run", workers=2, config=config) as cluster:
         other = await client(cluster, 0, "bob").start()
-        clients = [await client(cluster, 0, "eve").start()]
+        clients = [await told(client(cluster, 0, "eve"))]
         for slot in (1, 0, 1):
-            clients.append(await client(cluster, slot, "eve").start())
+            clients.append(await told(client(cluster, slot, "eve")))
             before = clients[-2]
             await until(lambda before=before: before.is_terminated, 10, "the older is closed")  # type: ignore[misc]
             assert before.history.codes() == {3504: 1}

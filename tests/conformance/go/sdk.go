@@ -78,12 +78,20 @@ func (s *sdk) connect(asked command) {
 		create = centrifuge.NewProtobufClient
 	}
 	client := create(asked.URL, config)
-	watchClient(client, tell)
+	begun, once := make(chan struct{}), sync.Once{}
+	watchClient(client, func(event string, what facts) {
+		tell(event, what)
+		if event == "connecting" {
+			once.Do(func() { close(begun) })
+		}
+	})
 	s.mu.Lock()
 	s.clients[asked.Client] = client
 	s.mu.Unlock()
 	// It waits for the first dial, whose failure is an event too.
 	go func() { _ = client.Connect() }()
+	// Before it has begun, commands are refused instead of being kept until it is connected.
+	<-begun
 }
 
 func (s *sdk) subscribe(_ context.Context, client *centrifuge.Client, asked command) (facts, error) {
