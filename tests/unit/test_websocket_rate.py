@@ -41,6 +41,20 @@ def refused(caller: Caller) -> list[dict[str, Any]]:
     return [one for one in caller.heard if "error" in one]
 
 
+@pytest.fixture
+def waited(monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """The connections that have waited for a turn of the event loop."""
+    found: list[object] = []
+    add = Turns.add
+
+    def noted(turns: Turns, connection: WaitingConnection) -> None:
+        found.append(connection)
+        add(turns, connection)
+
+    monkeypatch.setattr(Turns, "add", noted)
+    return found
+
+
 def has_a_token(client: Any) -> bool:
     now = time.monotonic()
     return bool(client._rate.allows(client._rate.full_at(client._full_at, 1, now), now))
@@ -102,16 +116,8 @@ async def test_what_apps_do_is_never_refused():
 
 
 async def test_a_client_that_reads_between_its_commands_never_waits_for_a_turn(
-    monkeypatch: pytest.MonkeyPatch,
+    waited: list[object],
 ):
-    waited: list[object] = []
-    add = Turns.add
-
-    def noted(turns: Turns, connection: WaitingConnection) -> None:
-        waited.append(connection)
-        add(turns, connection)
-
-    monkeypatch.setattr(Turns, "add", noted)
     async with limited(0, 1).open() as worker:
         caller = await entered(worker)
         for number in range(2, 2 + 20 * COMMANDS_PER_TURN, 4):
@@ -201,17 +207,9 @@ async def test_a_client_that_was_not_refused_for_a_while_is_not_closed_for_what_
 
 
 async def test_a_client_that_reads_between_its_commands_does_not_overtake_those_that_wait(
-    monkeypatch: pytest.MonkeyPatch,
+    waited: list[object], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setattr(Turns, "are_taken", True)
-    waited: list[object] = []
-    add = Turns.add
-
-    def noted(turns: Turns, connection: WaitingConnection) -> None:
-        waited.append(connection)
-        add(turns, connection)
-
-    monkeypatch.setattr(Turns, "add", noted)
     async with limited(0, 1).open() as worker:
         caller = await entered(worker)
         for number in range(2, 2 + 2 * COMMANDS_PER_TURN):
