@@ -3,9 +3,13 @@
 // The commands are those of sdk_verbs.mjs. Ends with its standard input. With the argument `protobuf` the
 // clients speak Protobuf.
 
+import { webcrypto } from "node:crypto";
 import readline from "node:readline";
 import WebSocket from "ws";
 import { commander } from "./sdk_verbs.mjs";
+
+// Node 18 has it here only, browsers and later versions of Node everywhere.
+globalThis.crypto ??= webcrypto;
 
 const speaksProtobuf = process.argv[2] === "protobuf";
 const { Centrifuge } = await import(speaksProtobuf ? "centrifuge/build/protobuf" : "centrifuge");
