@@ -21,8 +21,9 @@ from benchmarks.rounds import generate
 from benchmarks.servers import Running, Valkey, nginx_of, start_cluster, valkey, wait_all_ready
 
 OURS = "as configured"
-#: Directives of nginx.conf that are there for memory.
-DIRECTIVES = ("request_pool_size",)
+#: That of nginx.conf which is there for memory.
+DIRECTIVE = "request_pool_size"
+DEFAULT = f"with the default of `{DIRECTIVE}`"
 CONNECTIONS = 5_000
 ROUNDS = 3
 
@@ -37,8 +38,8 @@ then do nothing, for each of them. Medians of {rounds} rounds in which all take 
 """
 
 
-def measure(without: str, store: Valkey, scratch: Path) -> float:
-    """The bytes for each connection, without a directive of nginx.conf if one is named.
+def measure(way: str, store: Valkey, scratch: Path) -> float:
+    """The bytes for each connection.
 
     Raises:
         ServerFailed: if nothing starts, or connections are lost.
@@ -48,11 +49,11 @@ def measure(without: str, store: Valkey, scratch: Path) -> float:
     )
     try:
         wait_all_ready(process, admin_port, 1)
-        if without:
+        if way == DEFAULT:
             path = configuration_of(process)
-            text, count = re.subn(rf"(?m)^\s*{without} .*\n", "", path.read_text())
+            text, count = re.subn(rf"(?m)^\s*{DIRECTIVE} .*\n", "", path.read_text())
             if count != 1:
-                raise ServerFailed(f"{count} times {without} in {path}")
+                raise ServerFailed(f"{count} times {DIRECTIVE} in {path}")
             path.write_text(text)
             reload_nginx(process)
         watched = {"server": nginx_of(process)}
@@ -76,18 +77,16 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=ROUNDS)
     given = parser.parse_args()
     facts = machine()
-    ways = {OURS: "", **{f"with the default of `{name}`": name for name in DIRECTIVES}}
-    results: dict[str, list[float]] = {title: [] for title in ways}
+    results: dict[str, list[float]] = {OURS: [], DEFAULT: []}
     with (
         tempfile.TemporaryDirectory(prefix="ws-cluster-bench-") as folder,
         valkey(Path(folder)) as store,
     ):
         for number in range(given.rounds):
-            for title, without in ways.items():
-                bytes_each = measure(without, store, Path(folder))
-                results[title].append(bytes_each)
-                print(f"round {number + 1}: {title}: {bytes_each / 1024:.1f} KiB", flush=True)
-    rows = [_row(title, values) for title, values in results.items()]
+            for way, found in results.items():
+                found.append(measure(way, store, Path(folder)))
+                print(f"round {number + 1}: {way}: {found[-1] / 1024:.1f} KiB", flush=True)
+    rows = [_row(way, found) for way, found in results.items()]
     head = HEAD.format(connections=CONNECTIONS, rounds=given.rounds)
     text = "\n".join([head + rows[0], *rows[1:], "", facts, ""])
     (RESULTS / "nginx_memory.md").write_text(text)

@@ -80,21 +80,7 @@ def run(
     """
     # prometheus-client chooses its value class by this variable; it is meant for workers only.
     os.environ.pop("PROMETHEUS_MULTIPROC_DIR", None)
-    instance, is_as_given = instance_name(config.server)
-    log.configure(config.log, instance=instance)
-    sys.excepthook = log.print_exception
-    if not is_as_given:
-        log.get_logger().warning(
-            "instance_not_found",
-            name=config.server.instance,
-            reason="no address of that name is this machine's: these lines have another instance than the metrics",
-        )
-    if ignored := service_variables(os.environ):
-        log.get_logger().info(
-            "environment_ignored",
-            names=ignored,
-            reason="they describe a Service of Kubernetes; options have __ after the section",
-        )
+    instance = _begin_log(config)
     nginx = nginx_program() if config.server.nginx else ""
     valkey = "" if config.broker.redis_urls else valkey_program()
     user = find_user(config.server.user)
@@ -127,6 +113,26 @@ def run(
     finally:
         log.also_write(None)
         paths.close()
+
+
+def _begin_log(config: Config) -> str:
+    """Configure the log, and say what of the environment is not used; returns the instance of its lines."""
+    instance, is_as_given = instance_name(config.server)
+    log.configure(config.log, instance=instance)
+    sys.excepthook = log.print_exception
+    if not is_as_given:
+        log.get_logger().warning(
+            "instance_not_found",
+            name=config.server.instance,
+            reason="no address of that name is this machine's: these lines have another instance than the metrics",
+        )
+    if ignored := service_variables(os.environ):
+        log.get_logger().info(
+            "environment_ignored",
+            names=ignored,
+            reason="they describe a Service of Kubernetes; options have __ after the section",
+        )
+    return instance
 
 
 async def _supervise(

@@ -11,7 +11,7 @@ from cluster.config import ServerConfig
 
 
 def instance_name(options: ServerConfig) -> tuple[str, bool]:
-    """`host:port` of the admin port, and whether `server.instance`, if it is given, says it.
+    """`host:port` of the admin port; and False if `server.instance` is given and has no address of this machine.
 
     With an address in `server.instance` it is that. A name in it may be that of several replicas, such as the alias
     of a service in Docker: it becomes the address among them that is this machine's, as Prometheus discovers it.

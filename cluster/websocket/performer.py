@@ -86,8 +86,9 @@ class ActionPerformer(FrameProtocol):
         if (
             self.connection.budget <= self._rate.slice >> 1
             and not turns_of(asyncio.get_running_loop()).are_taken
+            and self._takes_slice(time.monotonic())
         ):
-            self._top_up()
+            self.connection.budget = self._rate.slice
 
     def receive(self, data: bytes) -> None:
         self._counters.bytes_in += len(data)
@@ -115,22 +116,19 @@ class ActionPerformer(FrameProtocol):
         connection = self.connection
         if connection.budget > 0:
             self.perform(connection.resume())
-        elif self._take_slice():
+        elif self._take_slice_or_refuse():
             self.perform(connection.next_turn(self._rate.slice))
         self._count()
 
-    def _take_slice(self) -> bool:
+    def _take_slice_or_refuse(self) -> bool:
         """Take the tokens of the next slice; without them the connection is delayed or closed."""
         now, rate, connection = time.monotonic(), self._rate, self.connection
         if rate.forgets(self._refused_until, now):
             self._refusals = 0
-        # Control frames were handled although the budget was spent.
-        taken = rate.full_at(self._full_at, -connection.budget, now)
-        with_slice = rate.full_at(taken, rate.slice, now)
-        if rate.allows(with_slice, now):
-            self._full_at = with_slice
+        if self._takes_slice(now):
             return True
-        self._full_at = rate.emptied(taken, now)
+        # Control frames were handled although the budget was spent.
+        self._full_at = rate.emptied(rate.full_at(self._full_at, -connection.budget, now), now)
         connection.budget = 0
         self._refusals += 1
         self._counters.throttled["command_rate"] += 1
@@ -143,13 +141,14 @@ class ActionPerformer(FrameProtocol):
             self.perform(connection.too_many_requests())
         return False
 
-    def _top_up(self) -> None:
-        """Take tokens for what is missing of a slice; without them the rest of it must do."""
-        now, rate, connection = time.monotonic(), self._rate, self.connection
-        full_at = rate.full_at(self._full_at, rate.slice - connection.budget, now)
-        if rate.allows(full_at, now):
-            self._full_at = full_at
-            connection.budget = rate.slice
+    def _takes_slice(self, now: float) -> bool:
+        """Take tokens for what is missing of a slice, if there are so many."""
+        rate = self._rate
+        full_at = rate.full_at(self._full_at, rate.slice - self.connection.budget, now)
+        if not rate.allows(full_at, now):
+            return False
+        self._full_at = full_at
+        return True
 
     def _count(self) -> None:
         """Add the commands handled since the last call to the session's messages."""

@@ -11,6 +11,7 @@ import os
 import re
 import shutil
 import subprocess
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -180,9 +181,12 @@ class Stack:
 
     async def up(self, replicas: int) -> None:
         """Start the stack, or change the number of replicas, and wait until all is healthy."""
+        is_new, began = not await self._listed(), time.monotonic()
         await self.compose(
             *("up", "--detach", "--wait", "--scale", f"app={replicas}"), within=UP_WITHIN
         )
+        if is_new:
+            print(f"a new stack is healthy after {time.monotonic() - began:.0f} s")
         self._services = {one["Service"] for one in await self._listed()}
 
     async def ready(self, replicas: int) -> None:
@@ -255,6 +259,13 @@ class Stack:
         body = json.loads(await self.prometheus("/api/v1/targets?state=active"))
         active: list[dict[str, Any]] = body["data"]["activeTargets"]
         return active
+
+    async def memory(self) -> str:
+        """The memory of each container, one a line, by its name."""
+        ids = (await self.compose("ps", "--quiet")).split()
+        form = "{{.Name}} {{.MemUsage}}"
+        shown = await asyncio.to_thread(docker, "stats", "--no-stream", "--format", form, *ids)
+        return shown.replace(f"{self._project}-", "")
 
     async def kill(self, container: str) -> None:
         """End a container without a warning."""

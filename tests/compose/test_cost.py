@@ -1,4 +1,4 @@
-"""What the image and an idle replica cost: size, time to ready, memory, and the health check's processor time."""
+"""What the containers cost: size, time to ready, memory, and the health check's processor time."""
 
 from __future__ import annotations
 
@@ -24,8 +24,7 @@ async def test_an_idle_replica_costs_little(stack: Stack):
     print(f"the image has {image_bytes(replica['Image']) / 1e6:.0f} MB")
     print(f"a replica is ready after {await seconds_to_ready(replica['Id']):.1f} s")
     await stack.ready(2)
-    memory = docker("stats", "--no-stream", "--format", "{{.MemUsage}}", replica["Id"])
-    print(f"an idle replica has {memory.split(' / ')[0]}")
+    print("memory of the idle containers\n" + await stack.memory())
     interval = replica["Config"]["Healthcheck"]["Interval"] / 1e9
     seconds = seconds_of_a_check(replica["Id"])
     share = seconds / interval

@@ -52,9 +52,7 @@ async def get(url: str) -> tuple[int, bytes]:
 
 
 async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
-    began = time.monotonic()
     await stack.up(2)
-    print(f"healthy after {time.monotonic() - began:.0f} s")
     status, body = await get(f"http://127.0.0.1:{stack.port}/metrics")
     assert status == 200
     assert b"app_active_connections" in body

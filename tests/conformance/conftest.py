@@ -34,12 +34,18 @@ CONFIG = {
 def cluster(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Cluster]:
-    """A cluster of two workers behind nginx; a module may have a `CONFIG` of its own."""
+    """A cluster of two workers behind nginx; a module may have a `CONFIG` of its own, and an `APPLICATION`.
+
+    The latter is the text of the Python module `application`.
+    """
     directory: Path = tmp_path_factory.mktemp("conformance")
+    modules = directory / "modules"
+    modules.mkdir()
+    (modules / "application.py").write_text(getattr(request.module, "APPLICATION", ""))
     config = getattr(request.module, "CONFIG", CONFIG)
     origins = config.get("client", {}).get("allowed_origins", [])
     config = merge(config, {"client": {"allowed_origins": [*origins, ORIGINS]}})
-    started = Cluster(directory / "run", workers=2, config=config)
+    started = Cluster(directory / "run", workers=2, modules=modules, config=config)
     asyncio.run(started.start())
     yield started
     asyncio.run(started.stop())

@@ -19,10 +19,10 @@ from typing import Any
 from centrifuge.fossil import apply_delta
 
 from tests.conformance.played_commands import Fields, sized_command
-from tests.conformance.played_wire import Kind, frame_of, masked, shake_hands
+from tests.conformance.played_wire import Kind, frame_of, shake_hands
 from tests.conformance.protobuf_frames import replies_of
 from tests.conformance.sdk_clients import Events
-from tests.harness.wire import BINARY, CLOSE, PING, PONG
+from tests.harness.wire import BINARY, CLOSE, PING, PONG, frame
 
 _WITHIN_SECONDS = 10.0
 #: Both wait between half a second and one before they connect again.
@@ -155,7 +155,7 @@ class Player:
                     self._closed(payload)
                     return
                 if opcode == PING:
-                    self._writer.write(masked(PONG, payload))
+                    self._writer.write(frame(PONG, payload))
                     continue
                 assert opcode == BINARY
                 for reply in replies_of(payload):
@@ -166,7 +166,7 @@ class Player:
 
     def _closed(self, payload: bytes) -> None:
         assert self._writer is not None
-        self._writer.write(masked(CLOSE, payload[:2]))
+        self._writer.write(frame(CLOSE, payload[:2]))
         if self._verdict is None:
             (code,) = struct.unpack("!H", payload[:2])
             self._verdict = (code, payload[2:].decode())
@@ -175,7 +175,7 @@ class Player:
         """End the connection for a reason of its own: the code is not what goes over the wire."""
         assert self._writer is not None
         self._verdict = (code, reason)
-        self._writer.write(masked(CLOSE, self.kind.goodbye))
+        self._writer.write(frame(CLOSE, self.kind.goodbye))
 
     def _invalidate(self) -> None:
         self.token = ""
@@ -194,7 +194,7 @@ class Player:
             number = self.ids
             self._waiting[number] = then
         encoded = sized_command(number, method, fields, self.kind.writes_defaults)
-        self._writer.write(masked(BINARY, encoded))
+        self._writer.write(frame(BINARY, encoded))
 
     async def ask(self, method: str, *fields: tuple[str, Any]) -> Any:
         """Send a command and wait for the reply."""

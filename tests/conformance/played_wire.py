@@ -96,7 +96,7 @@ async def shake_hands(
     reader: asyncio.StreamReader,
     writer: asyncio.StreamWriter,
     lines: tuple[str, ...],
-    path: str = "/connection/websocket",
+    path: str = PATH,
 ) -> dict[str, str]:
     """Upgrade, check the answer as the strictest of them does, and return its headers."""
     host, port = writer.get_extra_info("peername")[:2]
@@ -114,17 +114,6 @@ async def shake_hands(
     # Both read frames with a reserved bit only after an extension was agreed on.
     assert "sec-websocket-extensions" not in headers
     return headers
-
-
-def masked(opcode: int, payload: bytes) -> bytes:
-    """One frame of a client (RFC 6455, section 5.2), with a random mask."""
-    size, mask = len(payload), os.urandom(4)
-    if size < 126:
-        head = struct.pack("!BB", 0x80 | opcode, 0x80 | size)
-    else:
-        head = struct.pack("!BBH", 0x80 | opcode, 0x80 | 126, size)
-    body = bytes(byte ^ mask[at % 4] for at, byte in enumerate(payload))
-    return head + mask + body
 
 
 async def frame_of(reader: asyncio.StreamReader) -> tuple[int, bytes]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from typing import Any
 
 import cent
@@ -34,7 +34,6 @@ from tests.conformance.played_sdks import Player, Subscription, playing
 from tests.conformance.played_wire import HANDSHAKES, KINDS, Kind, shake_hands
 from tests.harness.cluster import Cluster
 from tests.harness.proxy import FaultProxy
-from tests.harness.under_load import assert_no_traceback
 from tests.unit.test_auth import token
 
 KEY = "k" * 32
@@ -43,7 +42,7 @@ HISTORY = {"history_size": 10, "history_ttl": "60s"}
 RECOVERED = {**HISTORY, "force_recovery": True, "allow_subscribe_for_client": True}
 READERS = {"allow_history_for_subscriber": True, "allow_presence_for_subscriber": True}
 CONFIG: dict[str, Any] = {
-    "app": {"target": "talking:app"},
+    "app": {"target": "application:app"},
     "http_api": {"key": API_KEY},
     "client": {
         "insecure": False,
@@ -111,20 +110,6 @@ BYTES = b"\x00\xff not JSON \x80"
 
 
 # --- clients -------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of two workers behind nginx, with the application."""
-    directory = tmp_path_factory.mktemp("played")
-    modules = directory / "modules"
-    modules.mkdir()
-    (modules / "talking.py").write_text(APPLICATION)
-    started = Cluster(directory / "run", workers=2, modules=modules, config=CONFIG)
-    asyncio.run(started.start())
-    yield started
-    asyncio.run(started.stop())
-    assert_no_traceback(started)
 
 
 @pytest.fixture

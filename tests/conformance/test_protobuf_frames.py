@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 import uuid
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
@@ -20,7 +20,6 @@ from centrifuge.protocol import client_pb2
 from cluster.protobuf.schema import MESSAGES
 from tests.conformance.protobuf_frames import BadFrame, fields_of, replies_of
 from tests.harness.cluster import Cluster
-from tests.harness.under_load import assert_no_traceback
 from tests.harness.waiting import until
 from tests.harness.wire import BINARY, Wire, frame, open_wire
 from tests.unit.test_auth import token
@@ -31,7 +30,7 @@ API_KEY = "a-key-that-is-long-enough-for-everything"
 HISTORY = {"history_size": 10, "history_ttl": "60s", "force_recovery": True}
 MEMBERS = {"presence": True, "join_leave": True, "force_push_join_leave": True}
 CONFIG: dict[str, Any] = {
-    "app": {"target": "talking:app"},
+    "app": {"target": "application:app"},
     "client": {"insecure": False, "token": {"hmac_secret_key": KEY}},
     "http_api": {"key": API_KEY},
     "channel": {
@@ -171,20 +170,6 @@ async def listening(cluster: Cluster) -> AsyncIterator[Listener]:
         yield listener
     finally:
         listener.wire.abort()
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of two workers behind nginx, with the application."""
-    directory = tmp_path_factory.mktemp("frames")
-    modules = directory / "modules"
-    modules.mkdir()
-    (modules / "talking.py").write_text(APPLICATION)
-    started = Cluster(directory / "run", workers=2, modules=modules, config=CONFIG)
-    asyncio.run(started.start())
-    yield started
-    asyncio.run(started.stop())
-    assert_no_traceback(started)
 
 
 @pytest.fixture

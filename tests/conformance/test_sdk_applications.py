@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from tests.conformance.sdk_clients import Refused, Sdk
-from tests.harness.cluster import Cluster
-from tests.harness.under_load import assert_no_traceback
 
+CONFIG = {"app": {"target": "application:app"}}
 APPLICATION = """
 import cluster
 
@@ -45,22 +42,6 @@ def echo(client, data):
 # The Python SDK has neither `send` nor messages.
 TALK = ["go", "go-protobuf", "java-protobuf", "js", "js-protobuf"]
 talks = pytest.mark.parametrize("sdk", TALK, indirect=True)
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    """A cluster of two workers behind nginx, with the application."""
-    directory = tmp_path_factory.mktemp("applications")
-    modules = directory / "modules"
-    modules.mkdir()
-    (modules / "doubling.py").write_text(APPLICATION)
-    origins = ["http://127.0.0.1:*"]
-    config = {"app": {"target": "doubling:app"}, "client": {"allowed_origins": origins}}
-    started = Cluster(directory / "run", workers=2, modules=modules, config=config)
-    asyncio.run(started.start())
-    yield started
-    asyncio.run(started.stop())
-    assert_no_traceback(started)
 
 
 async def connected(sdk: Sdk, url: str) -> None:

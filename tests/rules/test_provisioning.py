@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from pathlib import PurePosixPath
+from collections.abc import Iterator
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -82,7 +83,7 @@ def test_one_data_source_is_the_default():
 @pytest.mark.parametrize(
     "path", sorted((DOCKER / "grafana" / "dashboards").glob("*.json")), ids=lambda path: path.stem
 )
-def test_a_dashboard_asks_only_data_sources_that_are_there(path: Any):
+def test_a_dashboard_asks_only_data_sources_that_are_there(path: Path):
     dashboard = json.loads(path.read_text())
     variables = {
         f"${{{one['name']}}}": one["query"]
@@ -99,7 +100,7 @@ def test_a_dashboard_asks_only_data_sources_that_are_there(path: Any):
     assert {one for one in asked if one[1] != BUILT_IN} <= there
 
 
-def data_sources(node: Any) -> Any:
+def data_sources(node: Any) -> Iterator[tuple[str, str]]:
     """Type and uid of every data source in a document."""
     if isinstance(node, dict):
         given = node.get("datasource")

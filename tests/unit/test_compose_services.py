@@ -11,6 +11,7 @@ import yaml
 
 from cluster import __version__
 from tests.unit.test_compose_files import DOCKER
+from tests.unit.test_hold import capacity_rules_in
 
 
 @pytest.fixture(scope="module")
@@ -62,10 +63,6 @@ def test_an_image_built_by_compose_is_labelled_with_this_version(compose: dict[s
 def test_a_worker_takes_about_as_many_connections_as_one_has_held(compose: dict[str, Any]):
     limit = compose["services"]["app"]["environment"]["WS_CLUSTER_CLIENT__CONNECTION_LIMIT"]
     [default] = re.findall(r"^\$\{CONNECTION_LIMIT:-(\d+)\}$", limit)
-    rules = yaml.safe_load((DOCKER / "capacity.yml").read_text(encoding="utf-8"))["groups"][0][
-        "rules"
-    ]
-    [held] = [
-        one["expr"] for one in rules if one["record"] == "app_capacity_connections_per_worker"
-    ]
-    assert int(default) == pytest.approx(int(held.removeprefix("vector(").rstrip(")")), rel=0.02)
+    measured = capacity_rules_in(DOCKER / "capacity.yml")
+    held = measured["app_capacity_connections_per_worker", ""]
+    assert int(default) == pytest.approx(held, rel=0.02)

@@ -7,7 +7,6 @@ import re
 from pathlib import Path
 
 import pytest
-import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -18,6 +17,7 @@ from cluster.doctor import Limit, Machine, limits, report
 from cluster.metrics.system import task_limit
 from cluster.supervisor.limits import reachable_file_limit
 from tests.architecture.tree import ROOT
+from tests.unit.test_hold import capacity_rules_in
 
 ROOMY = Machine(
     cpus=4, files=1 << 20, all_files=1 << 30, ports=28_232, tracked=1 << 30, backlog=4096,
@@ -235,15 +235,10 @@ def test_an_impossible_number_is_refused(text: str, capsys: pytest.CaptureFixtur
 
 
 def test_a_connection_is_not_thought_smaller_than_it_was_measured():
-    rules = yaml.safe_load((ROOT / "docker" / "capacity.yml").read_text(encoding="utf-8"))[
-        "groups"
-    ][1]["rules"]
-    parts = {
-        rule["labels"]["part"]: float(rule["expr"].removeprefix("vector(").rstrip(")"))
-        for rule in rules
-        if rule["record"] == "app_capacity_hold_bytes_per_connection"
-    }
-    assert 1 <= doctor._WORKER_BYTES / parts["workers"] < 1.3
-    assert 1 <= doctor._NGINX_BYTES / parts["nginx"] < 1.3
+    measured = capacity_rules_in(ROOT / "docker" / "capacity.yml")
     # The clients were on the same machine: four ends of sockets.
-    assert 1 <= 4 * doctor._SOCKET_BYTES / parts["kernel"] < 1.3
+    sizes = {
+        "workers": doctor._WORKER_BYTES, "nginx": doctor._NGINX_BYTES, "kernel": 4 * doctor._SOCKET_BYTES,
+    }  # fmt: skip
+    for part, size in sizes.items():
+        assert 1 <= size / measured["app_capacity_hold_bytes_per_connection", part] < 1.3, part
