@@ -67,6 +67,21 @@ def _count_nothing(level: str) -> None:
 _counter: Final = _LevelCounter()
 
 
+class _Levels:
+    """What `configure` was given."""
+
+    def __init__(self) -> None:
+        self.has_debug = False
+
+
+_levels: Final = _Levels()
+
+
+def is_debug() -> bool:
+    """Whether debug lines are written: gathering the values of one costs more than to ask."""
+    return _levels.has_debug
+
+
 def count_levels(hook: Callable[[str], None]) -> None:
     """Call `hook` with the level of every event, written or suppressed."""
     _counter.hook = hook
@@ -321,6 +336,7 @@ def configure(
         is_final: whether this is the only call in this process. Then a logger is made ready at its
             first line, and a line below the level costs half as much.
     """
+    _levels.has_debug = config.level == "debug"
     out = stream or sys.stdout
     as_json = is_json(config, out)
     context = {k: v for k, v in (("instance", instance), ("worker", worker)) if v}

@@ -24,6 +24,7 @@ from cluster.node.members import MemberClient, Members, Membership
 from cluster.node.permissions import ChannelPermissions
 from cluster.node.reads import StreamReads
 from cluster.protocol import Position, Publication
+from cluster.shared_timeout import SharedTimeout
 from cluster.subscriber_groups import Delivery, Write
 
 log = get_logger()
@@ -86,6 +87,7 @@ class Channels:
         self._reads = reads
         self._counters = counters
         self._timeout_seconds = timeout_seconds
+        self._join_timeout = SharedTimeout(timeout_seconds)
         self._check_seconds = check_seconds
         self._on_insufficient = on_insufficient
         self._members = members
@@ -155,7 +157,7 @@ class Channels:
             # Spread, so that channels that were subscribed together are not checked together.
             channel.active_at = self._loop.time() - random.uniform(0, self._check_seconds / 2)
         try:
-            async with asyncio.timeout(self._timeout_seconds):
+            with self._join_timeout():
                 await self.broker.subscribe(name)
             read = await self._read_for(channel, policy, recover_from, limits, reader, newest)
         except (StoreError, TimeoutError) as error:
@@ -180,7 +182,7 @@ class Channels:
         if not policy.size:
             return None
         if recover_from is None:
-            async with asyncio.timeout(self._timeout_seconds):
+            with self._join_timeout():
                 return await self.broker.read(channel.name, policy)
         async with self._reads.turn(reader), asyncio.timeout(self._timeout_seconds):
             if newest:

@@ -46,6 +46,7 @@ from cluster.node.subscription_tokens import SubscriptionTokens, add_expiry
 from cluster.presence import PresenceStore
 from cluster.protocol import ConnectRequest, wanted_session
 from cluster.sessions import Session, SessionListener, Sessions
+from cluster.shared_timeout import SharedTimeout
 
 log = get_logger()
 
@@ -151,6 +152,7 @@ class Node:
         self._counters = counters
         self._connects = asyncio.Semaphore(config.client.connect_concurrency)
         self._connects_waiting = 0
+        self._connect_timeout = SharedTimeout(config.broker.timeout)
         self._loop = asyncio.get_running_loop()
         self._tasks: set[asyncio.Task[None]] = set()
         permissions = ChannelPermissions(config, counters)
@@ -259,10 +261,11 @@ class Node:
             granted = self._server_side.of_claims(claims)
         self._connects_waiting += 1
         try:
-            async with asyncio.timeout(self._config.broker.timeout), self._connects:
-                session = await self._admit(
-                    claims, wanted_session(request.data) or url_session or None, client
-                )
+            with self._connect_timeout():
+                async with self._connects:
+                    session = await self._admit(
+                        claims, wanted_session(request.data) or url_session or None, client
+                    )
         except (StoreError, TimeoutError) as error:
             store_failed(self._counters, "connect_failed", error)
             raise INTERNAL.fresh() from None

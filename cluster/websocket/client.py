@@ -25,7 +25,7 @@ from cluster.errors import (
     ClientError,
     Disconnect,
 )
-from cluster.log import get_logger
+from cluster.log import get_logger, is_debug
 from cluster.metrics.counters import Counters
 from cluster.node.node import Node
 from cluster.node.subscribe import Subscribed
@@ -189,14 +189,15 @@ class WebSocketClient(ActionPerformer):
         if application is not None and application.handles_disconnecting and session is not None:
             self._run(application.disconnecting(self, session, why))
         self._node.disconnected(self, may_end_session=may_end)
-        log.debug(
-            "connection_closed",
-            client=self.connection.client,
-            code=why.code,
-            reason=why.reason,
-            commands=self.connection.commands,
-            seconds=round(lived, 3),
-        )
+        if is_debug():
+            log.debug(
+                "connection_closed",
+                client=self.connection.client,
+                code=why.code,
+                reason=why.reason,
+                commands=self.connection.commands,
+                seconds=round(lived, 3),
+            )
 
     # --- commands that wait for the store ----------------------------------------------------
 

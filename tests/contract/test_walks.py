@@ -1,7 +1,7 @@
 """A publication and a connect are to be followed by a reader in few files: here is which ones they are.
 
-What counts is code of `cluster` that runs, on a real server; counting, logging, errors and configuration
-are not steps of the way.
+What counts is code of `cluster` that runs, on a real server; counting, logging, errors, configuration and
+the stand-in for `asyncio.timeout` are not steps of the way.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from tests.harness.wire import upgrade_request
 from tests.unit.local_worker import HISTORY, Caller, _Wire, ask, configured
 
 PACKAGE = Path(cluster.__file__).parent
-ASIDE = ("metrics/", "log.py", "errors.py", "config/")
+ASIDE = ("metrics/", "log.py", "errors.py", "config/", "shared_timeout.py")
 PAGE = ROOT / "docs/topics/life-of-a-message.md"
 MOST_FILES = 9
 WITHIN = 10.0
