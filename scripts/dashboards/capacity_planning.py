@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from scripts.dashboards.panels import Page, Panel, Query, Variable
 from scripts.dashboards.queries import of, rate_of
-from scripts.dashboards.shared_panels import NGINX_TAKES, SHARED_LIMITS, UTILISATION
-
-_ENDS_FIRST = (
-    Query('job:app_connection_utilisation:ratio{job="$job"}', "connections"),
-    Query(f"max ({of('app_memory_working_set_bytes')} / {of('app_memory_limit_bytes')})", "memory"),
-    Query(f"max ({of('app_worker_open_fds')} / {of('app_worker_max_fds')})", "file descriptors"),
-    Query(f"max (rate({of('app_worker_cpu_seconds_total')}[5m]))", "CPU of the busiest worker"),
-    *SHARED_LIMITS,
+from scripts.dashboards.resources import (
+    DAY,
+    NGINX_TAKES,
+    RESOURCES,
+    WEEK,
+    first_to_end,
+    seconds_left,
+    shares,
+    shares_in_a_week,
 )
+from scripts.dashboards.shared_panels import UTILISATION
 
-_DAY = 86400
 _NOTHING_LEFT = 10
 # Of all replicas: one that is chosen would have no others.
 _FIT = 'app_connection_capacity{job="$job"}'
@@ -23,44 +24,17 @@ _AFTER_A_LOSS = (
     f" or 0 * sum ({_FIT}) + {_NOTHING_LEFT}"
 )
 
-# All replicas, as the recorded sums have all: of those that are chosen above there may be too few.
+# All replicas: of those that are chosen above there may be too few.
 _OPEN = 'app_active_connections{job="$job"}'
 _IN_USE = 'app_memory_working_set_bytes{job="$job"}'
 _MEMORY = 'app_memory_limit_bytes{job="$job"}'
-_GROWTH = 'job:app_active_connections:sum{job="$job"}[6h]'
-_WEEK = 7 * _DAY
-_TEN_YEARS = 3650 * _DAY
-
-
-def _seconds_until(room: str, growth: str) -> str:
-    """When so much room is used up, if it shrinks by so much a second."""
-    return f"clamp(({room}) / clamp_min({growth}, 0.000001), 0, {_TEN_YEARS})"
-
-
-_FULL_IN = (
-    Query(
-        _seconds_until(f"sum ({_FIT}) - sum ({_OPEN})", f"sum (deriv({_GROWTH}))"), "connections"
-    ),
-    Query(
-        f"min ({_seconds_until(f'{_MEMORY} - {_IN_USE}', f'deriv({_IN_USE}[6h])')})",
-        "memory",
-    ),
-)
-_IN_A_WEEK = (
-    Query(
-        f"clamp_min(sum (predict_linear({_GROWTH}, {_WEEK})), 0) / sum ({_FIT})",
-        "connections",
-    ),
-    Query(f"clamp_min(max (predict_linear({_IN_USE}[6h], {_WEEK}) / {_MEMORY}), 0)", "memory"),
-)
-
 # A replica is as the largest of those that run: the others may be starting.
 _WORKERS = 'scalar(max (app_workers_alive{job="$job"}))'
 # What was measured may be less than the limits allow, and the limits of this cluster less than those of the measuring machine.
 _FIT_IN_ONE = (
     f"(clamp_max(max ({_FIT}), scalar(app_capacity_connections_per_worker) * {_WORKERS}) > 0)"
 )
-# A core that does nothing else has no room for a roll or a burst: the limit at which "What ends first" is yellow.
+# A core that does nothing else has no room for a roll or a burst: the limit at which "How full each resource is" is yellow.
 _SHARE_OF_A_CORE = 0.6
 _DELIVERED_BY_ONE = (
     f"(app_capacity_messages_per_second_per_core * {_WORKERS} * {_SHARE_OF_A_CORE} > 0)"
@@ -91,14 +65,25 @@ CAPACITY = Page(
                 UTILISATION,
                 Panel(
                     "ends-first",
-                    "What ends first",
-                    "Use of each resource; the longest bar is the next limit. nginx and Valkey are there in containers, nginx by the number of"
+                    "How full each resource is",
+                    "Use of each resource now; the longest bar is the next limit. nginx and Valkey are there in containers, nginx by the number of"
                     " clients typed in above. More replicas help against none of these two.",
                     "percentunit",
-                    _ENDS_FIRST,
+                    shares(RESOURCES),
                     kind="bars",
-                    width=12,
+                    width=8,
                     limits=(0.6, 0.8),
+                ),
+                Panel(
+                    "first-to-end",
+                    "First to end",
+                    'The shortest of "Full in" beside its name: the resource that is full before all others, if all go on growing as in the last'
+                    " six hours; none, in 10 years, if none grows. Red below a day, yellow below a week.",
+                    "s",
+                    (first_to_end(RESOURCES),),
+                    kind="named number",
+                    width=5,
+                    floors=(DAY, WEEK),
                 ),
                 Panel(
                     "after-a-loss",
@@ -108,7 +93,7 @@ CAPACITY = Page(
                     "percentunit",
                     (Query(_AFTER_A_LOSS),),
                     kind="number",
-                    width=6,
+                    width=5,
                     limits=(0.8, 1),
                     texts=((_NOTHING_LEFT, "nothing is left"),),
                 ),
@@ -130,26 +115,28 @@ CAPACITY = Page(
                         ),
                         Query(f"sum ({of('app_connection_capacity')})", "fit"),
                     ),
+                    width=8,
                 ),
                 Panel(
                     "full-in",
                     "Full in",
-                    "When the connections reach the capacity, and the memory of a replica its limit, at the growth of the last six hours"
-                    " (the slope of predict_linear); 10 years if it does not grow. Red below a day, yellow below a week.",
+                    "When each resource ends at the growth of the last six hours (the slope of predict_linear): the shortest bar is the first; 10 years"
+                    " if it does not grow. A full bar is four weeks or more. Red below a day, yellow below a week.",
                     "s",
-                    _FULL_IN,
-                    kind="number",
-                    width=6,
-                    floors=(_DAY, _WEEK),
+                    seconds_left(RESOURCES),
+                    kind="bars",
+                    width=8,
+                    floors=(DAY, WEEK),
+                    most=4 * WEEK,
                 ),
                 Panel(
                     "in-a-week",
                     "How full in a week",
-                    "Connections by the capacity, and memory by its limit, if the growth of the last six hours goes on (predict_linear).",
+                    "Use of each resource if the growth of the last six hours goes on (predict_linear).",
                     "percentunit",
-                    _IN_A_WEEK,
-                    kind="number",
-                    width=6,
+                    shares_in_a_week(RESOURCES),
+                    kind="bars",
+                    width=8,
                     limits=(0.8, 1),
                 ),
             ),

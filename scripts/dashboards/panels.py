@@ -30,6 +30,7 @@ from grafana_foundation_sdk.cog.encoder import JSONEncoder
 from grafana_foundation_sdk.models.common import (
     BarGaugeDisplayMode,
     BigValueGraphMode,
+    BigValueTextMode,
     GraphDrawStyle,
     GraphThresholdsStyleMode,
     LogsSortOrder,
@@ -58,7 +59,7 @@ WIDTH: Final = 24
 _SOURCE: Final = DataSourceRef(type_val="prometheus", uid="${source}")
 _LOGS: Final = DataSourceRef(type_val="loki", uid="${logs}")
 #: Kinds that show one moment, and not a range of time.
-_OF_NOW: Final = ("bars", "histogram", "table")
+_OF_NOW: Final = ("bars", "histogram", "named number", "table")
 _MOST_LINES: Final = 500
 _HALF: Final = 0.5
 
@@ -107,7 +108,8 @@ class Panel(NamedTuple):
     Attributes:
         name: its stable name, which alerts use.
         unit: of Grafana, such as `short`, `percentunit`, `bytes`, `s`, `reqps`.
-        kind: "graph", "stack" (bars on each other), "number", "bars", "histogram", "table" or "logs".
+        kind: "graph", "stack" (bars on each other), "number", "named number" (one series of now, with its name), "bars",
+            "histogram", "table" or "logs".
         width: of 24.
         limits: values from which on it is shown in yellow, and in red; one alone is red.
         floors: values below which it is shown in red, and in yellow; one alone is red.
@@ -118,6 +120,7 @@ class Panel(NamedTuple):
         height: of a row of panels.
         texts: values that are shown as a text.
         colours: of series, by their names; the others have those of the palette.
+        most: the value of a full bar; 0 is 1 for shares, and else the largest.
     """
 
     name: str
@@ -135,6 +138,7 @@ class Panel(NamedTuple):
     height: int = HEIGHT
     texts: tuple[tuple[float, str], ...] = ()
     colours: tuple[tuple[str, str], ...] = ()
+    most: float = 0
 
 
 class Variable(NamedTuple):
@@ -202,13 +206,16 @@ def _builder(panel: Panel) -> Any:
     newest = common.ReduceDataOptions().calcs(["lastNotNull"])
     if panel.kind == "number":
         return stat.Panel().reduce_options(newest).graph_mode(BigValueGraphMode.AREA).min(0)
+    if panel.kind == "named number":
+        named = stat.Panel().reduce_options(newest).graph_mode(BigValueGraphMode.NONE).min(0)
+        return named.text_mode(BigValueTextMode.VALUE_AND_NAME)
     if panel.kind in {"bars", "histogram"}:
         bars = bargauge.Panel().reduce_options(newest).min(0)
         # A gradient begins with the colours of values that are better.
         bars.display_mode(BarGaugeDisplayMode.BASIC)
-        if panel.unit == "percentunit":
+        if most := panel.most or (1 if panel.unit == "percentunit" else 0):
             # Else the longest bar is always a full one.
-            bars.max(1)
+            bars.max(most)
         return bars.orientation(VizOrientation.HORIZONTAL)
     if panel.kind == "table":
         return _table(panel)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final
-
-from scripts.dashboards.panels import Panel, Query, Variable
-from scripts.dashboards.queries import RATE
+from scripts.dashboards.panels import Panel, Query
 
 FIRING = Panel(
     "alerts-firing",
@@ -26,24 +23,4 @@ UTILISATION = Panel(
     kind="number",
     width=6,
     limits=(0.6, 0.8),
-)
-
-# The exporter of nginx says nothing of its limits: that of docker/compose.yml, two files for each client.
-NGINX_TAKES: Final = Variable("nginx", "clients nginx takes", "32000")
-_REDIS: Final = '{job="redis"}'
-#: How full what all replicas share is.
-SHARED_LIMITS: Final = (
-    Query('sum (nginx_connections_active{job="nginx"}) / $nginx', "nginx", job="nginx"),
-    Query(
-        f"max (redis_memory_used_bytes{_REDIS} / (redis_memory_max_bytes{_REDIS} > 0))",
-        "memory of Valkey",
-        job="redis",
-    ),
-    # It runs commands on one core.
-    Query(
-        f"max (rate(redis_cpu_user_seconds_total{_REDIS}{RATE})"
-        f" + rate(redis_cpu_sys_seconds_total{_REDIS}{RATE}))",
-        "CPU of Valkey",
-        job="redis",
-    ),
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from scripts.dashboards.panels import Page, Panel, Query
 from scripts.dashboards.queries import RATE, of, rate_of
-from scripts.dashboards.shared_panels import NGINX_TAKES, SHARED_LIMITS
+from scripts.dashboards.resources import NGINX_TAKES, SHARED, shares
 
 # 0 until a worker has heard its first one.
 _CANARY = of("app_broker_last_message_timestamp_seconds")
@@ -34,7 +34,7 @@ _LIMITS = Panel(
     "All replicas share them: more replicas do not help. Clients of nginx by what is typed in above, memory by maxmemory, CPU of the one"
     " core that runs commands.",
     "percentunit",
-    SHARED_LIMITS,
+    shares(SHARED),
     kind="bars",
     width=24,
     limits=(0.6, 0.8),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import urllib.parse
 from typing import Any, Final
 
@@ -26,6 +27,7 @@ from tests.harness.cluster import http_get
 
 POINTS: Final = 250
 _MOST_LINES: Final = 40
+_OF_EXPORTERS: Final = re.compile(r'job="(?:redis|nginx)"')
 
 Document = dict[str, Any]
 Result = list[dict[str, Any]]
@@ -55,13 +57,7 @@ class Answers:
             "__auto": f"{2 * self._step:g}s",
             **{one.name: one.value for one in page.variables},
         }
-        of_exporters = {
-            query.expr for one in page.panels for query in one.queries if one.job or query.job
-        }
-        panels = {
-            panel["id"]: await self._frames(panel, of_exporters, values)
-            for panel in dashboard["panels"]
-        }
+        panels = {panel["id"]: await self._frames(panel, values) for panel in dashboard["panels"]}
         return {
             "dashboard": dashboard,
             "values": values,
@@ -79,15 +75,13 @@ class Answers:
                 found.append({"color": one["iconColor"], "from": first, "to": last})
         return found
 
-    async def _frames(
-        self, panel: Document, of_exporters: set[str], values: dict[str, str]
-    ) -> list[Frame]:
+    async def _frames(self, panel: Document, values: dict[str, str]) -> list[Frame]:
         found: list[Frame] = []
         targets = panel.get("targets", [])
         for target in targets:
             expr = interpolated(target["expr"], values)
-            is_exporters = target["expr"] in of_exporters
-            port = self._loaded.exporters if is_exporters else self._loaded.prometheus
+            is_of_exporters = _OF_EXPORTERS.search(target["expr"])
+            port = self._loaded.exporters if is_of_exporters else self._loaded.prometheus
             ref, legend = target["refId"], target.get("legendFormat", "")
             if target["datasource"]["type"] == "loki":
                 result = await self._of_logs(expr, target["queryType"] == "instant")

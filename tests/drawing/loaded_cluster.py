@@ -85,7 +85,8 @@ class Loaded(NamedTuple):
 
     Attributes:
         prometheus: port of the Prometheus that scrapes the cluster.
-        exporters: port of the Prometheus that scrapes the exporters of Valkey and nginx.
+        exporters: port of the Prometheus that scrapes the exporters of Valkey and nginx, and the replicas too, for
+            queries of all these.
         loki: the Loki that has the lines of the replicas; none if there is no program.
         began: when the load began, in seconds since the epoch.
     """
@@ -125,7 +126,7 @@ async def _answers(port: int, path: str) -> None:
 
 @asynccontextmanager
 async def _exporters(
-    folder: Path, programs: Programs, store: Store, front: FrontNginx
+    folder: Path, programs: Programs, store: Store, front: FrontNginx, apps: tuple[int, ...]
 ) -> AsyncIterator[int]:
     """The exporters of Valkey and nginx, with a Prometheus of their own; gives its port.
 
@@ -134,8 +135,8 @@ async def _exporters(
     folder.mkdir()
     port, redis, nginx = (first := free_ports(3)), first + 1, first + 2
     jobs = [
-        {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{at}"]}]}
-        for name, at in (("redis", redis), ("nginx", nginx))
+        {"job_name": name, "static_configs": [{"targets": [f"127.0.0.1:{at}" for at in ports]}]}
+        for name, ports in (("redis", [redis]), ("nginx", [nginx]), ("websocket-app", apps))
     ]
     pace = f"{SCRAPE_SECONDS:g}s"
     text = yaml.safe_dump({"global": {"scrape_interval": pace}, "scrape_configs": jobs})
@@ -242,7 +243,7 @@ async def loaded_cluster(folder: Path) -> AsyncIterator[Loaded]:
         monitoring = Monitoring(folder, apps=apps, compress=COMPRESS, load_tests=(load, drill))
         await parts.enter_async_context(monitoring)
         exporters = await parts.enter_async_context(
-            _exporters(folder / "exporters", programs, store, front)
+            _exporters(folder / "exporters", programs, store, front, apps)
         )
         began = time.time()
         await parts.enter_async_context(load_test(folder, front.port, load, users=20))

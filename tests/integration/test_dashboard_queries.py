@@ -45,11 +45,21 @@ QUERIES |= {
     f"annotations/{one['name']}": f"max_over_time(({one['expr']})[10m:15s])"
     for one in json.loads(document(PAGES[0]))["annotations"]["list"]
 }
+# The first to end is chosen of these, too.
+OF_EXPORTERS = {
+    name
+    for page in PAGES
+    for panel in page.panels
+    for query in panel.queries
+    if panel.job or query.job
+    for name in panel_queries.metrics_of(query.expr)
+}
 # A query that falls back to 0 has data without its metrics, too.
 QUERIES |= {
     f"metric/{name}": f'count({{__name__="{name}"}})'
     for name in sorted(
         {name for expr in QUERIES.values() for name in panel_queries.metrics_of(expr)}
+        - OF_EXPORTERS
     )
 }
 # Whose load is such that 0 is no answer.

@@ -248,6 +248,17 @@ def test_a_bar_has_the_colour_of_its_value_alone(page: Page, panel: Panel):
         assert drawn(page, panel)["options"]["displayMode"] == "basic"
 
 
+@every_panel
+def test_a_number_with_its_name_is_of_now(page: Page, panel: Panel):
+    """Over a time it would have a number for each name that there has been."""
+    if panel.kind == "named number":
+        shown = drawn(page, panel)
+        assert len(shown["targets"]) == 1
+        assert all(target["instant"] for target in shown["targets"])
+        assert shown["options"]["textMode"] == "value_and_name"
+        assert shown["options"]["graphMode"] == "none"
+
+
 # What is worse has the colour of what is worse, whatever its place in the list is.
 BY_LABEL = {
     "level": {"warning": "yellow", "error": "red", "critical": "dark-red"},

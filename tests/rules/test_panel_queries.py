@@ -21,7 +21,7 @@ from tests.rules.panel_queries import (
     metrics_of,
     panel,
 )
-from tests.rules.timeline import Series, app, drift, gone, hold, moment
+from tests.rules.timeline import Series, app, gone, hold, moment
 
 every_page = pytest.mark.parametrize("page", PAGES, ids=[page.uid for page in PAGES])
 
@@ -202,29 +202,6 @@ def test_the_memory_of_connections_counts_each_part_once(tmp_path: Path):
             (f"round ({total} / 1e6)", "9m", {"{}": 4237}),
         ],
     )
-
-
-def test_it_is_full_when_connections_or_memory_are(tmp_path: Path):
-    growing = [
-        app("app_active_connections", hold(0, "15s"), drift(60, "2h")),
-        app("app_connection_capacity", hold(10_800, "2h")),
-        app("app_memory_working_set_bytes", hold(0, "15s"), drift(1e6, "2h")),
-        app("app_memory_limit_bytes", hold(180e6, "2h")),
-    ]
-    # In 90 minutes; and after a week of 10,080 and the 90 that have passed.
-    for name, step, value in (("full-in", 60, 5400), ("in-a-week", 0.1, 56.5)):
-        queries = panel(name).queries
-        assert [query.legend for query in queries] == ["connections", "memory"]
-        answers = [(f"round ({query.expr}, {step})", "1h30m", {"{}": value}) for query in queries]
-        assert_answers(tmp_path, growing, answers)
-
-
-def test_what_ends_first_has_nginx_and_the_store_too():
-    queries = panel("ends-first").queries
-    assert {"nginx", "memory of Valkey", "CPU of Valkey"} < {query.legend for query in queries}
-    # Where exporters are scraped, these are tried as queries of this panel.
-    assert {query for query in queries if query.job} == set(panel("store-limits").queries)
-    assert panel("store-limits").job
 
 
 def test_the_clients_that_nginx_takes_are_those_of_its_container():
