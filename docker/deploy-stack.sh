@@ -21,6 +21,9 @@ read_env_file "$here/.env" || fail "$env_file_problem"
 stack=${STACK_NAME:-ws-cluster}
 wait_seconds=${WAIT_SECONDS:-300}
 
+for port in HTTP_PORT HTTPS_PORT; do
+    [[ ${!port:-1} =~ ^[0-9]+$ ]] || fail "$port is ${!port}; give a port: a swarm publishes it at every address"
+done
 [ "$(docker info --format '{{.Swarm.ControlAvailable}}' 2>/dev/null)" = true ] ||
     fail "this engine is no manager of a swarm: run docker swarm init, or call this on a manager"
 docker compose version >/dev/null 2>&1 || fail "docker compose is missing: install the Compose plugin, 2.24 or later"

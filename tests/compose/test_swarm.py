@@ -55,7 +55,10 @@ class Swarm:
         more = folder / "story.yml"
         story = yaml.safe_load(STORY.read_text(encoding="utf-8"))["services"]["app"]
         story["deploy"] = {"update_config": {"monitor": "2s", "delay": SHORT_DELAY}}
-        nginx = {"deploy": {"update_config": {"monitor": "2s"}}}
+        nginx = {
+            "deploy": {"update_config": {"monitor": "2s"}},
+            "healthcheck": {"interval": "1s"},
+        }
         services = {"app": story, "nginx": nginx}
         more.write_text(yaml.safe_dump({"version": "3.9", "services": services}))
         self._flags = f"--resolve-image never --compose-file {more}"

@@ -104,6 +104,13 @@ def test_a_certificate_in_the_secrets_is_deployed_and_in_the_configuration_of_ng
     assert "--hsts=365d" in made
 
 
+@pytest.mark.parametrize("name", ["HTTP_PORT", "HTTPS_PORT"])
+def test_a_port_with_an_address_as_compose_takes_it_is_refused(name: str, deployment: Deployment):
+    said = deployment.run(**{name: "127.0.0.1:80"})
+    assert said == f"{name} is 127.0.0.1:80; give a port: a swarm publishes it at every address"
+    assert not (deployment.folder / "generated").exists()
+
+
 def test_only_what_changes_has_another_name(deployment: Deployment):
     deployment.give_certificate()
     assert deployment.run() == ""
