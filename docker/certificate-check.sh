@@ -1,4 +1,4 @@
-# For preflight.sh and renew-certificate.sh: what is wrong with a certificate and its key.
+# For preflight.sh, renew-certificate.sh and deploy-stack.sh: what is wrong with a certificate and its key.
 
 certificate_problem() { # CERTIFICATE KEY: prints one sentence, or nothing
     local public of_key

@@ -5,6 +5,8 @@
 # COMPOSE_FILE and COMPOSE_PROJECT_NAME are those of Compose. For certbot, as its deploy hook:
 #
 #   docker/renew-certificate.sh "$RENEWED_LINEAGE/fullchain.pem" "$RENEWED_LINEAGE/privkey.pem"
+#
+# On a swarm docker/deploy-stack.sh comes after it: docs/how-to/swarm.md.
 set -euo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 export COMPOSE_FILE=${COMPOSE_FILE:-$here/compose.yml:$here/tls.yml}
@@ -31,5 +33,5 @@ if [ -n "$(docker compose ps --quiet nginx 2>/dev/null)" ]; then
     docker compose kill --signal HUP nginx
     echo "nginx has the new certificate"
 else
-    echo "the files are in place; nginx does not run yet"
+    echo "the files are in place; Compose runs no nginx, and on a swarm docker/deploy-stack.sh gives them to each"
 fi

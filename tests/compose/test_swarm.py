@@ -1,4 +1,4 @@
-"""docker/stack.yml on a swarm of one machine: deployed, scaled and updated under load."""
+"""docker/stack.yml on a swarm of one machine: deployed with a certificate, scaled and updated under load."""
 
 from __future__ import annotations
 
@@ -12,11 +12,15 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 import yaml
 
 from tests.compose.stack import STORY, CommandFailed, Stack, derived_image, docker
 from tests.compose.test_stack import SIZE
+from tests.compose.wss import connected, serial_number
+from tests.docs.pages import all_blocks
+from tests.harness.certificates import write_certificate
 from tests.harness.crowd import Crowd
 from tests.harness.processes import free_ports
 from tests.harness.under_load import assert_nothing_lost
@@ -32,26 +36,59 @@ MAY_BECOME_A_SWARM = "WS_CLUSTER_STAND_IN_ADDRESS"
 SHORT_DELAY = "1ms"
 
 
+def documented(part: str) -> list[str]:
+    """The commands of the one block of docs/how-to/swarm.md in which this stands."""
+    [text] = [one.text for one in all_blocks() if one.page.name == "swarm.md" and part in one.text]
+    return [line[2:] for line in text.splitlines() if line.startswith("$ ")]
+
+
 class Swarm:
     """One stack; every command is awaited in a thread of its own."""
 
     def __init__(self, docker_folder: Path, folder: Path) -> None:
-        self.port = free_ports(1)
+        self.port = free_ports(6)
+        self.https_port = self.port + 1
+        names = ("HTTP", "HTTPS", "GRAFANA", "PROMETHEUS", "ALERTMANAGER", "RECEIVER")
+        self.ports = {name: self.port + number for number, name in enumerate(names)}
         self.name = f"ws-cluster-swarm-{os.getpid()}"
-        self._script = str(docker_folder / "deploy-stack.sh")
-        self._more = folder / "story.yml"
+        self.docker_folder = docker_folder
+        more = folder / "story.yml"
         story = yaml.safe_load(STORY.read_text(encoding="utf-8"))["services"]["app"]
         story["deploy"] = {"update_config": {"monitor": "2s", "delay": SHORT_DELAY}}
-        self._more.write_text(yaml.safe_dump({"version": "3.9", "services": {"app": story}}))
-        self._env = {**os.environ, "STACK_NAME": self.name, "HTTP_PORT": str(self.port)}
+        nginx = {
+            "deploy": {"update_config": {"monitor": "2s"}},
+            "healthcheck": {"interval": "1s"},
+        }
+        services = {"app": story, "nginx": nginx}
+        more.write_text(yaml.safe_dump({"version": "3.9", "services": services}))
+        self._flags = f"--resolve-image never --compose-file {more}"
+        ports = {f"{name}_PORT": str(port) for name, port in self.ports.items()}
+        self.env = {**os.environ, "STACK_NAME": self.name, "HSTS": "365d", **ports}
 
     async def deploy(self, **variables: str) -> str:
         """Run docker/deploy-stack.sh, which waits until all runs; returns what it printed."""
-        command = [self._script, "--resolve-image", "never", "--compose-file", str(self._more)]
+        return await self._run(["docker/deploy-stack.sh --with-registry-auth"], variables)
+
+    async def certify(self) -> int:
+        """Give nginx a new certificate, as docs/how-to/swarm.md does; returns its serial number."""
+        serial = write_certificate(self.certificate, self.certificate.with_name("privkey.pem"))
+        assert f"all services of {self.name} run" in await self._run(
+            documented("renew-certificate.sh fullchain.pem"), {}
+        )
+        return serial
+
+    @property
+    def certificate(self) -> Path:
+        return self.docker_folder.with_name("fullchain.pem")
+
+    async def _run(self, commands: list[str], variables: dict[str, str]) -> str:
+        """Run commands beside docker/; the stand-in images are in no registry."""
+        script = "\n".join(commands).replace("--with-registry-auth", self._flags)
         done = await asyncio.to_thread(
             subprocess.run,
-            command,
-            env={**self._env, **variables},
+            ["bash", "-euc", script],
+            cwd=self.docker_folder.parent,
+            env={**self.env, **variables},
             capture_output=True,
             text=True,
             check=False,
@@ -131,7 +168,7 @@ def swarm(stack: Stack, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sw
         node = docker("info", "--format", "{{.Swarm.NodeID}}").strip()
         docker("node", "update", "--label-add", "ws-cluster.data=true", node)
         began = time.monotonic()
-        assert "all services" in asyncio.run(swarm.deploy())
+        asyncio.run(swarm.certify())
         print(f"a stack of Swarm runs after {time.monotonic() - began:.0f} s")
         yield swarm
         asyncio.run(swarm.remove())
@@ -153,6 +190,67 @@ async def crowd_at(swarm: Swarm) -> AsyncIterator[Crowd]:
         raise
     finally:
         await crowd.close()
+
+
+async def test_clients_connect_over_tls_and_a_renewal_updates_nginx_alone(swarm: Swarm):
+    before = await serial_number(swarm.https_port)
+    replicas = {one["Id"] for one in await swarm.containers("app")}
+    async with connected(swarm.https_port, swarm.certificate):
+        began = time.monotonic()
+        renewed = await swarm.certify()
+        print(f"a certificate is renewed after {time.monotonic() - began:.0f} s")
+    assert before != renewed == await serial_number(swarm.https_port)
+    async with connected(swarm.https_port, swarm.certificate):
+        pass
+    url = f"https://127.0.0.1:{swarm.https_port}/health"
+    async with aiohttp.ClientSession() as session, session.get(url, ssl=False) as answer:
+        assert answer.headers["Strict-Transport-Security"] == "max-age=31536000"
+    assert {one["Id"] for one in await swarm.containers("app")} == replicas
+
+
+@asynccontextmanager
+async def operators_pages(swarm: Swarm) -> AsyncIterator[None]:
+    """What docs/how-to/swarm.md runs for them, until the end."""
+    [command] = documented("operator-pages.sh")
+    process = await asyncio.create_subprocess_exec(
+        str(swarm.docker_folder.parent / command), env=swarm.env
+    )
+    try:
+        yield
+        assert process.returncode is None
+    finally:
+        process.terminate()
+        await process.wait()
+
+
+async def test_the_operators_have_their_pages_on_loopback_and_grafana_its_dashboards(swarm: Swarm):
+    given = swarm.docker_folder / "grafana"
+
+    async def content(name: str, path: str) -> str:
+        try:
+            async with aiohttp.ClientSession() as session:
+                url = f"http://127.0.0.1:{swarm.ports[name]}{path}"
+                async with session.get(url) as answer:
+                    return await answer.text() if answer.ok else ""
+        except aiohttp.ClientConnectionError:
+            return ""
+
+    async with operators_pages(swarm):
+        for name, path in {
+            "GRAFANA": "/api/health",
+            "PROMETHEUS": "/-/ready",
+            "ALERTMANAGER": "/-/ready",
+            "RECEIVER": "/health",
+        }.items():
+
+            async def is_there(name: str = name, path: str = path) -> bool:
+                return bool(await content(name, path))
+
+            await until_async(is_there, 30, f"{name}_PORT has a page")
+        for file in given.rglob("*.*"):
+            # The stand-in serves its configuration.
+            path = f"/etc/{file.relative_to(given)}"
+            assert await content("GRAFANA", path) == file.read_text(encoding="utf-8"), path
 
 
 async def test_a_swarm_is_scaled_and_updated_and_loses_nothing(swarm: Swarm):

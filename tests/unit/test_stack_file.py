@@ -18,9 +18,10 @@ from cluster.durations import seconds_of
 from tests.architecture.tree import ROOT
 
 DOCKER = ROOT / "docker"
-#: Three write a volume, of which each machine of a swarm would have its own: docker/deploy-stack.sh does it. Grafana reads
-#: its dashboards from the checkout: docs/how-to/swarm.md says what to do.
-ONLY_COMPOSE = {"nginx-config", "monitoring-config", "valkey-volume", "grafana"}
+#: They write a volume, of which each machine of a swarm would have its own: docker/deploy-stack.sh does it.
+ONLY_COMPOSE = {"nginx-config", "monitoring-config", "valkey-volume"}
+#: Of a config of Swarm, in bytes.
+LARGEST_CONFIG = 500 * 1024
 #: What both files say, word for word.
 SAME = ("image", "environment", "healthcheck", "stop_grace_period", "stop_signal", "ulimits", "read_only", "cap_drop", "logging")  # fmt: skip
 
@@ -31,6 +32,7 @@ def document(name: str) -> dict[str, Any]:
 
 
 COMPOSE, STACK = document("compose.yml"), document("stack.yml")
+TLS, STACK_TLS = document("tls.yml"), document("stack-tls.yml")
 SHARED = sorted(set(COMPOSE["services"]) & set(STACK["services"]))
 
 
@@ -74,8 +76,10 @@ def test_valkey_is_started_as_by_compose_after_its_volume_has_its_owner():
 
 
 def named(volumes: list[Any]) -> dict[str, str]:
-    """Where the volumes are mounted that both files have; not what is written before the start."""
-    texts = [one for one in volumes if isinstance(one, str) and "-config:" not in one]
+    """Where the volumes are mounted that both files have; not what is a config in a swarm."""
+    texts = [
+        one for one in volumes if isinstance(one, str) and not re.match(r"\./|.*-config:", one)
+    ]
     return {one.partition(":")[0]: one.partition(":")[2] for one in texts}
 
 
@@ -155,15 +159,45 @@ def test_only_nginx_is_reached_from_other_machines():
 def test_a_config_or_secret_has_another_name_when_its_content_changes():
     script = (DOCKER / "deploy-stack.sh").read_text(encoding="utf-8")
     exported = set(re.findall(r"\w+_VERSION\b", script.partition("\nexport ")[2]))
-    for kind in ("configs", "secrets"):
-        for name, one in STACK[kind].items():
+    for entries in (STACK["configs"], STACK["secrets"], STACK_TLS["secrets"]):
+        for name, one in entries.items():
             [variable] = re.findall(rf"^ws-cluster-{name}-\$\{{(\w+):-0\}}$", one["name"])
             assert variable in exported
-    files = {one["file"] for one in STACK["secrets"].values()}
-    assert files <= {one["file"] for one in COMPOSE["secrets"].values()}
+    for ours, theirs in ((STACK, COMPOSE), (STACK_TLS, TLS)):
+        files = {name: one["file"] for name, one in ours["secrets"].items()}
+        assert files == {name: one["file"] for name, one in theirs["secrets"].items()}
 
 
-def test_prometheus_and_alertmanager_have_every_file_that_is_rendered(tmp_path):
+def files_in(service: str) -> dict[str, str]:
+    """Path in the container of a service, and the file of docker/ that is there as a config."""
+    files = {name: one["file"] for name, one in STACK["configs"].items()}
+    configs = STACK["services"][service].get("configs", ())
+    return {one["target"]: files[one["source"]] for one in configs}
+
+
+def test_grafana_has_every_file_that_it_has_in_compose_at_the_same_path():
+    folders = [one.split(":") for one in COMPOSE["services"]["grafana"]["volumes"] if one[0] == "."]
+    mounted = {
+        f"{target}/{path.relative_to(DOCKER / source)}": str(path.relative_to(DOCKER))
+        for source, target, _ in folders
+        for path in (DOCKER / source).rglob("*.*")
+    }
+    assert files_in("grafana") == mounted
+    assert max((DOCKER / file).stat().st_size for file in mounted.values()) < LARGEST_CONFIG
+
+
+def test_with_a_certificate_nginx_has_it_and_a_second_port_as_in_compose():
+    assert set(STACK_TLS["services"]) == {"nginx"}
+    ours, theirs = STACK_TLS["services"]["nginx"], TLS["services"]["nginx"]
+    assert ours["secrets"] == theirs["secrets"]
+    [port] = ours["ports"]
+    # As the port without TLS: of the machine.
+    assert port == {"target": 8443, "published": "${HTTPS_PORT:-443}", "mode": "host"}
+    assert theirs["ports"] == [f"{port['published']}:{port['target']}"]
+    assert set(ours) == {"secrets", "ports"}
+
+
+def test_prometheus_and_alertmanager_have_every_file_that_is_rendered(tmp_path: Path):
     secrets = tmp_path / "secrets"
     secrets.mkdir()
     (secrets / "slack_api_url").write_text("https://hooks.slack.com/services/T/B/x\n")
@@ -172,11 +206,13 @@ def test_prometheus_and_alertmanager_have_every_file_that_is_rendered(tmp_path):
     flags = ["--swarm", "--secrets-dir", str(secrets)]
     assert cli.main(["monitoring", "render", str(out), *flags]) == 0
     written = {f"generated/{path.relative_to(out)}" for path in out.rglob("*.*")}
-    configs = {name: one["file"] for name, one in STACK["configs"].items()}
-    assert set(configs.values()) == written | {"generated/nginx.conf"}
-    for service in STACK["services"].values():
-        for one in service.get("configs", ()):
-            assert one["target"] == f"/etc/ws-cluster/{configs[one['source']]}"
+    generated = {one["file"] for one in STACK["configs"].values()} - set(
+        files_in("grafana").values()
+    )
+    assert generated == written | {"generated/nginx.conf"}
+    for name in set(STACK["services"]) - {"grafana"}:
+        for target, file in files_in(name).items():
+            assert target == f"/etc/ws-cluster/{file}"
     prometheus = yaml.safe_load((out / "prometheus.yml").read_text())
     jobs = {one["job_name"]: one for one in prometheus["scrape_configs"]}
     for job, name, port in (
@@ -189,7 +225,7 @@ def test_prometheus_and_alertmanager_have_every_file_that_is_rendered(tmp_path):
 
 
 def test_variables_of_the_file_are_read_as_compose_reads_them(tmp_path: Path):
-    for name in ("deploy-stack.sh", "env-file.sh"):
+    for name in ("deploy-stack.sh", "env-file.sh", "certificate-check.sh"):
         shutil.copy(DOCKER / name, tmp_path)
     (tmp_path / ".env").write_text(
         "# a comment\nCHANNEL_NAMESPACES=[{\"name\": \"chat\"}]\nWORKERS=3\nHSTS='1d'\nPUBLIC_URL='a b $(id)'\n"

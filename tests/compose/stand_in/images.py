@@ -75,6 +75,7 @@ PARTS: Final = (
     "node-exporter",
     "nginx-exporter",
     "redis-exporter",
+    "grafana",
 )
 
 
