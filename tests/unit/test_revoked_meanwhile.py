@@ -217,3 +217,79 @@ async def test_a_client_of_an_insecure_worker_that_an_application_names_is_not_i
         assert "client" in await caller.connect(token="any" if has_token else "")
         await tell(worker, INVALIDATED)
         assert "unsubscribe" in await ask(caller, "unsubscribe", channel="a")
+
+
+# --- refreshes by the server, or by a handler ----------------------------------------------------
+
+
+def refreshed_by_server(asked: list[str]) -> cluster.Application:
+    """Its connections have expired at once, and its handler extends each for an hour."""
+    app = cluster.Application()
+
+    @app.connecting
+    async def connecting(event: cluster.Connecting) -> cluster.ConnectAnswer:
+        soon = int(time.time()) + 1
+        return cluster.ConnectAnswer(user="ann", expires_at=soon, refreshed_by_server=True)
+
+    @app.refreshing
+    def refreshing(
+        client: cluster.ApplicationClient, event: cluster.Refreshing
+    ) -> cluster.RefreshAnswer:
+        asked.append(client.user)
+        return cluster.RefreshAnswer(int(time.time()) + 3600)
+
+    return app
+
+
+async def test_a_user_who_is_blocked_is_not_extended_by_the_server():
+    """The command that closes the user's connections has not reached this worker."""
+    asked: list[str] = []
+    async with LocalWorker(config(), application=refreshed_by_server(asked)).open() as worker:
+        lookups = Lookups(worker)
+        caller = await worker.caller()
+        caller.say({"id": 1, "connect": {}})
+        (await lookups.next(1)).set_result("")
+        await caller.reply(1)
+        (await lookups.next(2)).set_result("blocked")
+        assert (await caller.closed())[0] == 3507
+        assert asked == []
+        assert worker.counters.refresh_failures["connection"] == 1
+
+
+@pytest.mark.parametrize("is_back", [True, False])
+async def test_a_connection_of_which_it_cannot_be_known_is_asked_for_until_the_delay_is_over(
+    is_back: bool,
+):
+    asked: list[str] = []
+    settings = config(expired_close_delay=60.0 if is_back else 0.0)
+    async with LocalWorker(settings, application=refreshed_by_server(asked)).open() as worker:
+        lookups = Lookups(worker)
+        caller = await worker.caller()
+        caller.say({"id": 1, "connect": {}})
+        (await lookups.next(1)).set_result("")
+        await caller.reply(1)
+        (await lookups.next(2)).set_exception(StoreUnavailable("away"))
+        if is_back:
+            (await lookups.next(3)).set_result("")
+            await until(lambda: asked == ["ann"], 10, "the application is asked")
+            [client] = worker.node.clients.of("ann")
+            later = time.time() + 1800
+            await until(lambda: client.connection.expires_at > later, 10, "it is extended")
+        else:
+            assert (await caller.closed())[0] == 3005
+            assert asked == []
+        assert worker.counters.errors["store"] == 1
+
+
+async def test_a_user_who_is_blocked_is_not_extended_by_a_handler_that_accepts_the_client_s_text():
+    app = named_without_token()
+    app.refreshing(lambda *_: cluster.RefreshAnswer(int(time.time()) + 3600))
+    async with LocalWorker(config(), application=app).open() as worker:
+        caller = await connecting(worker)
+        await caller.reply(1)
+        revocations = Invalidated()
+        revocations.blocked.add("ann")
+        look_up_at(worker, revocations)
+        caller.say({"id": 2, "refresh": {"token": "of another kind"}})
+        assert (await caller.closed())[0] == 3507
+        assert worker.counters.refresh_failures["connection"] == 1
