@@ -80,8 +80,15 @@ class Channel:
 
     @property
     def subscribers(self) -> list[object]:
-        """All subscribers but those that are ahead of the channel and get every publication."""
-        return [*self.writes, *(self.groups.subscribers if self.groups is not None else ())]
+        """All subscribers: those that are ahead of the channel too, and those of the groups."""
+        grouped = self.groups.subscribers if self.groups is not None else ()
+        return [*self.writes, *self.ahead, *grouped]
+
+    @property
+    def count(self) -> int:
+        """How many `subscribers` there are."""
+        grouped = self.groups.count if self.groups is not None else 0
+        return len(self.writes) + len(self.ahead) + grouped
 
     def add(self, subscriber: object, write: Write) -> None:
         self.writes[subscriber] = write
@@ -185,7 +192,7 @@ class Hub:
     def subscribers(self, name: str) -> list[object]:
         """The subscribers of a channel here."""
         channel = self.channels.get(name)
-        return [] if channel is None else [*channel.writes, *channel.ahead]
+        return [] if channel is None else channel.subscribers
 
     def leave(self, name: str, subscriber: object) -> bool:
         """Remove a subscriber. Returns whether the channel became empty and was removed."""

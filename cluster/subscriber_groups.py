@@ -244,6 +244,10 @@ class SubscriberGroups:
         return list(self._of)
 
     @property
+    def count(self) -> int:
+        return len(self._of)
+
+    @property
     def is_empty(self) -> bool:
         return not self._of
 

@@ -42,7 +42,7 @@ from cluster.application.handler_values import (
     decoded,
 )
 from cluster.application.session_changes import SessionChanges
-from cluster.auth import Claims, SubscriptionClaims
+from cluster.auth import ANONYMOUS, Claims, SubscriptionClaims
 from cluster.broker import Broker, HistoryPolicy
 from cluster.config import Config, proxy_timeouts
 from cluster.errors import (
@@ -188,7 +188,7 @@ class ApplicationCallbacks:
                 raise BAD_REQUEST_CLOSE.fresh()
             return claims, {}
         accepted, info, data = answer
-        known = claims or Claims("", b"", 0)
+        known = claims or ANONYMOUS
         return known._replace(
             user=known.user if accepted.user is None else accepted.user,
             info=known.info if info is None else info,

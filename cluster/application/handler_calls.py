@@ -45,6 +45,9 @@ class HandlerCalls:
 
     Args:
         limits: seconds that handlers may take by their kind, where `app.handler_timeout` is not reached.
+
+    Attributes:
+        most_requests: HTTP requests that may be in progress; see `http_errors`.
     """
 
     def __init__(
@@ -57,6 +60,7 @@ class HandlerCalls:
             kind: _SLOW_SHARE * min(options.handler_timeout, limits.get(kind, float("inf")))
             for kind in LIMITED_HANDLER_KINDS
         }
+        self.most_requests = options.http_concurrency
         self._places = asyncio.Semaphore(options.handler_concurrency)
         self._most = (1 + WAITING_PER_PLACE) * options.handler_concurrency
         self._in_progress = 0

@@ -1,4 +1,9 @@
-"""The failures of an application's HTTP handlers: counted, logged, and answered with 500."""
+"""The failures of an application's HTTP handlers: counted, logged, and answered with 500.
+
+So many requests may be in progress at a time; those above it are answered with 503 before anything of the
+application runs, and nginx tries the ones that may be repeated at another worker. A request may take as long
+as it likes, because it may be a stream.
+"""
 
 from __future__ import annotations
 
@@ -13,10 +18,16 @@ _Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
 def answer_failures(http: web.Application, calls: HandlerCalls) -> None:
-    """Let no failure of an application pass; call it before the application starts."""
+    """Let no failure of an application pass, nor too many requests; call it before the application starts."""
+    in_progress = 0
 
     @web.middleware
     async def answer(request: web.Request, handler: _Handler) -> web.StreamResponse:
+        nonlocal in_progress
+        if in_progress >= calls.most_requests:
+            calls.failed("http", request.match_info.handler, "overload", None)
+            return web.Response(status=503, headers={"Retry-After": "1"})
+        in_progress += 1
         since = time.monotonic()
         try:
             return await handler(request)
@@ -26,6 +37,7 @@ def answer_failures(http: web.Application, calls: HandlerCalls) -> None:
             calls.failed("http", request.match_info.handler, "exception", error)
             return web.Response(status=500, text="internal server error\n")
         finally:
+            in_progress -= 1
             calls.observe("http", since)
 
     # First, so that it sees what the application's own middlewares let pass.

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from cluster.auth.token_keys import SignatureVerifier
 
 #: The claims of a connection without a token.
-ANONYMOUS: Final = Claims("", b"", 0)
+ANONYMOUS: Final = Claims("", b"", 0, has_token=False)
 
 #: The answer to a token by the reason of its refusal; "" is the answer for all others.
 Answers = Mapping[str, ClientError | Disconnect]

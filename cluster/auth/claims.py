@@ -86,6 +86,7 @@ class Claims(NamedTuple):
         token_id: the claim `jti`, "" if there is none.
         issued_at: the claim `iat` in Unix seconds, 0 if there is none.
         is_refreshed_by_server: whether the application is asked when it expires, and not the client.
+        has_token: whether a token says so; False if the user is anonymous, or the application's word.
     """
 
     user: str
@@ -97,6 +98,7 @@ class Claims(NamedTuple):
     token_id: str = ""
     issued_at: float = 0.0
     is_refreshed_by_server: bool = False
+    has_token: bool = True
 
     @property
     def server_side(self) -> tuple[str, ...]:

@@ -319,6 +319,12 @@ class AppConfig:
         maximum=100_000,
         text="handlers per worker that may run at a time; four times as many may wait",
     )
+    http_concurrency: int = integer(
+        1024,
+        minimum=1,
+        maximum=100_000,
+        text="requests below /app/ per worker in progress, streams included; above it they get 503",
+    )
 
 
 @dataclass(frozen=True, slots=True)

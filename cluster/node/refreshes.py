@@ -22,6 +22,7 @@ from cluster.errors import (
     PERMISSION_DENIED,
     SERVER_ERROR,
     ClientError,
+    ClusterError,
     Disconnect,
     StoreError,
 )
@@ -101,6 +102,9 @@ class Refreshes:
         else:
             verified, expires_at = await application.refreshing(client, token, verify)
             known = verified if verified is not None else connection.claims
+            if verified is None:
+                # The handler knows the client by something else. That the token was refused is counted.
+                await self._demand_unrevoked(known)
             claims = known._replace(expires_at=expires_at)
         result = self.take(client, claims)
         if told != self.told:
@@ -109,16 +113,22 @@ class Refreshes:
         return result
 
     async def by_server(self, client: HandledClient, delay_seconds: float) -> Disconnect | None:
-        """Ask the application whether a connection that has expired may go on.
+        """Ask the application whether a connection that has expired may go on, unless it is refused already.
 
-        If it cannot be asked, the connection is asked for again until it has been expired for so long.
+        If it cannot be asked, or looked up, the connection is asked for again until it has been expired for so long.
 
         Returns:
             Why the connection must be closed; None if it may go on, or is to be asked for again.
+
+        Raises:
+            Disconnect: 3507 for a blocked user, 3500 if the token it was made with is revoked; or what the
+                handler raises.
         """
         application, connection = self.application, client.connection
         assert application is not None, "an application said that it refreshes the connection"
         try:
+            with self._counted(Disconnect):
+                await self._demand_unrevoked(connection.claims)
             answer = await application.refreshing_for_server(client)
         except ClientError:
             if expiry_clock.now() < connection.expires_at + delay_seconds:
@@ -192,11 +202,11 @@ class Refreshes:
         return claims
 
     @contextmanager
-    def _counted(self) -> Iterator[None]:
+    def _counted(self, refusal: type[ClusterError] = ClusterError) -> Iterator[None]:
         """Count a refresh of a connection that is refused."""
         try:
             yield
-        except (ClientError, Disconnect):
+        except refusal:
             self._counters.refresh_failures["connection"] += 1
             raise
 

@@ -101,7 +101,7 @@ class Survey:
         for number, (name, channel) in enumerate(list(self._node.hub.channels.items()), 1):
             if number % CHANNELS_PER_TURN == 0:
                 await asyncio.sleep(0)
-            count = len(channel.writes) + len(channel.ahead)
+            count = channel.count
             is_meant = spaces is None or self._node.permissions.namespace(name) in spaces
             if count and is_meant and matches(name):
                 if len(found) >= MOST_CHANNELS:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from cluster import expiry_clock
-from cluster.auth import ANONYMOUS, ChannelOverride, ServerSubscription
+from cluster.auth import ChannelOverride, ServerSubscription
 from cluster.connection import Send, State, SubscriptionDetails, SubscriptionSource
 from cluster.errors import (
     CONNECTION_EXPIRED,
@@ -150,7 +150,7 @@ class UserCommands:
         async for client in self._meant(command):
             claims = client.connection.claims
             # Without a token there is none to refuse.
-            if until is not None and (claims is ANONYMOUS or claims.issued_at > until):
+            if until is not None and (not claims.has_token or claims.issued_at > until):
                 continue
             if client.connection.client not in spared:
                 client.perform(client.connection.disconnect(why))

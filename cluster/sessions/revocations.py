@@ -35,6 +35,9 @@ class TokenClaims(Protocol):
     @property
     def issued_at(self) -> float: ...
 
+    @property
+    def has_token(self) -> bool: ...
+
 
 class Revocations:
     """What is revoked and blocked.
@@ -138,6 +141,8 @@ def _reason(claims: TokenClaims, found: dict[str, bytes | None]) -> str:
         return "blocked"
     if lasts("revoked_end"):
         return "revoked"
+    if not claims.has_token:
+        return ""
     # `iat` has whole seconds mostly, so a token of the same second is revoked too.
     is_older = claims.issued_at < int(found.get("issued") or 0) + 1
     return "revoked" if lasts("issued_end") and is_older else ""

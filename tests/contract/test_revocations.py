@@ -62,6 +62,10 @@ async def test_older_tokens_of_a_user_are_revoked_and_newer_ones_not(real: Redis
     for issued_at, expected in ((0, "revoked"), (now, "revoked"), (now + 1, "")):
         assert await reason(two, claims(issued_at=issued_at)) == expected
     assert await reason(two, claims("bob")) == ""
+    without_token = claims()._replace(has_token=False)
+    assert await reason(two, without_token) == "", "it has no token that could be refused"
+    await one.block_user("ann", seconds=60)
+    assert await reason(two, without_token) == "blocked"
 
 
 async def test_a_user_is_blocked_and_unblocked(real: RedisBench):

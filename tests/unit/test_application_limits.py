@@ -326,3 +326,34 @@ def test_a_second_handler_and_no_function_are_refused_with_a_clear_text():
         app.rpc("a")(lambda client, data: None)
     with pytest.raises(TypeError, match="is for a function"):
         app.publishing(7)  # type: ignore[type-var]
+
+
+async def test_requests_above_the_most_in_progress_are_answered_with_503_and_reach_no_handler():
+    app = cluster.Application()
+    may_end = asyncio.Event()
+    in_progress: list[str] = []
+
+    async def stream(request: web.Request) -> web.StreamResponse:
+        in_progress.append(request.path)
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await may_end.wait()
+        return response
+
+    app.http.router.add_get("/stream", stream)
+    async with (
+        LocalWorker(limited(http_concurrency=2), application=app).open() as worker,
+        aiohttp.ClientSession() as http,
+    ):
+        url = f"http://127.0.0.1:{worker.port}/app/stream"
+        first, second = await http.get(url), await http.get(url)
+        for path in ("stream", "none"):
+            async with http.get(f"http://127.0.0.1:{worker.port}/app/{path}") as refused:
+                assert (refused.status, refused.headers["Retry-After"]) == (503, "1")
+        assert (len(in_progress), worker.counters.handler_failures["overload"]) == (2, 2)
+        may_end.set()
+        for answer in (first, second):
+            await answer.read()
+        async with http.get(url) as answer:
+            assert answer.status == 200
+        assert len(in_progress) == 3

@@ -63,6 +63,24 @@ async def test_a_gap_that_the_store_refuses_to_fill_is_reported_and_not_waited_f
         assert worker.counters.errors["broker"] >= 5
 
 
+async def test_a_gap_that_is_not_filled_is_reported_to_a_subscriber_ahead_of_the_channel_too():
+    async with LocalWorker(configured(options=RECOVERABLE)).open() as worker:
+        caller = await entered(worker)
+        await ask(caller, "subscribe", channel="a", recoverable=True)
+        channel = worker.node.hub.channels["a"]
+        [(client, write)] = channel.writes.items()
+        channel.writes.clear()
+        channel.ahead[client] = (write, 9)
+
+        async def refuse(*_: Any, **__: Any) -> Any:
+            raise StoreRefused("WRONGTYPE")
+
+        worker.broker.read = refuse  # type: ignore[method-assign]
+        worker.node.channels.resumed("a")
+        await caller.until(lambda: "2500" in str(caller.heard))
+        assert worker.node.hub.channels == {}, "no channel is held for ever"
+
+
 async def test_a_gap_is_filled_when_a_cluster_that_was_down_is_up_again(
     monkeypatch: pytest.MonkeyPatch,
 ):

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import orjson
 import pytest
 
 from cluster.api import read_methods, server_methods
+from cluster.config import ChannelConfig
 from cluster.node import survey
-from tests.unit.api_workers import call, connected, two_workers
-from tests.unit.local_worker import ask
+from tests.unit.api_workers import api_config, call, connected, two_workers
+from tests.unit.local_worker import RECOVERABLE, ask, changed, entered
 from tests.unit.test_server_api import post
 from tests.unit.test_server_api_commands import send as send_commands
+from tests.unit.test_websocket_protobuf import protobuf_caller
 
 
 async def test_a_connection_says_which_application_it_is_of_as_its_sdk_reports():
@@ -38,6 +42,30 @@ async def test_info_tells_what_each_worker_has_counted_since_the_last_question()
             1,
         )
         assert second[two.control.uid]["interval"] > 0
+
+
+async def test_channels_count_subscribers_of_both_codecs_with_filters_and_with_deltas():
+    options = replace(RECOVERABLE, allow_tags_filter=True, allowed_delta_types=("fossil",))
+    channels = ChannelConfig(without_namespace=options)
+    config = changed(api_config(), channel=channels)
+    goals = {"key": "kind", "cmp": "eq", "val": "goal"}
+    async with two_workers(config) as (one, two):
+        for worker in (one, two):
+            for subscription in ({}, {"tf": goals}, {"delta": "fossil"}):
+                caller = await entered(worker)
+                await ask(caller, "subscribe", channel="all", **subscription)
+        dart = await protobuf_caller(two, "?format=protobuf")
+        for number, channel in enumerate(("all", "dart"), 2):
+            assert not (await dart.ask(number, "subscribe", channel=channel)).HasField("error")
+        filtered = await entered(one)
+        await ask(filtered, "subscribe", channel="filtered", tf=goals)
+        changes = await entered(one)
+        await ask(changes, "subscribe", channel="changes", delta="fossil")
+        found = (await call(one, "channels"))["channels"]
+        counts = {name: about["num_clients"] for name, about in found.items()}
+        assert counts == {"all": 7, "dart": 1, "filtered": 1, "changes": 1}
+        nodes = (await call(one, "info"))["nodes"]
+        assert sum(each["num_subs"] for each in nodes) == sum(counts.values())
 
 
 # --- bounds --------------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ The claims `channels` and `subs` are given to the node as if a token had had the
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -21,6 +22,7 @@ from cluster.config import (
 )
 from tests.harness.waiting import until
 from tests.unit.local_worker import WITHIN_SECONDS, Caller, LocalWorker, ask, entered
+from tests.unit.test_websocket_protobuf import ProtobufCaller, protobuf_caller
 
 KEPT = ChannelOptions(history_size=10, history_ttl=60.0)
 FORCED = ChannelOptions(history_size=10, history_ttl=60.0, force_recovery=True)
@@ -65,6 +67,12 @@ async def refused(worker: LocalWorker, **request: Any) -> int:
     if caller.heard:
         return int(caller.heard[0]["error"]["code"])
     return int((await caller.closed())[0] or 0)
+
+
+async def ended(caller: Caller | ProtobufCaller) -> tuple[int | None, str]:
+    """Wait until a client is closed; returns close code and reason."""
+    await asyncio.wait_for(caller.wire.ended.wait(), WITHIN_SECONDS)
+    return caller.wire.close_code, caller.wire.close_reason
 
 
 async def left(worker: LocalWorker) -> None:
@@ -269,18 +277,24 @@ async def test_a_single_connection_closes_the_user_s_others(give: Give):
         assert not other.wire.ended.is_set()
 
 
+@pytest.mark.parametrize("is_json", [True, False])
 async def test_a_single_connection_that_could_not_be_told_closes_and_is_closed_at_its_worker(
-    give: Give,
+    give: Give, is_json: bool
 ):
+    async def enter(worker: LocalWorker) -> Caller | ProtobufCaller:
+        if is_json:
+            return await entered(worker)
+        return await protobuf_caller(worker, "?format=protobuf")
+
     personal = PersonalChannelConfig(enabled=True, single_connection=True)
     async with LocalWorker(config(personal=personal)).open() as worker:
         give(Claims("42", b"", 0))
-        first: Caller = await entered(worker)
+        first = await enter(worker)
         worker.store.control.is_up = False
-        second: Caller = await entered(worker)
-        assert await first.closed() == (3504, "connection limit")
+        second = await enter(worker)
+        assert await ended(first) == (3504, "connection limit")
         worker.store.control.is_up = True
         third = await entered(worker)
-        assert await second.closed() == (3504, "connection limit")
+        assert await ended(second) == (3504, "connection limit")
         assert "error" in await ask(third, "history", channel="nowhere:a", limit=1)
         assert not third.wire.ended.is_set()
