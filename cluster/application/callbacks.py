@@ -221,8 +221,8 @@ class ApplicationCallbacks:
 
     async def refreshing(
         self, client: HandledClient, token: str, authenticate: Callable[[], Awaitable[Claims]]
-    ) -> tuple[Claims | None, int]:
-        """Decide on a refresh; returns the claims of the token, if it is ours, and when the connection expires.
+    ) -> tuple[Claims | None, RefreshAnswer]:
+        """Decide on a refresh; returns the claims of the token, if it is ours, and how the connection goes on.
 
         Args:
             authenticate: verifies the token, and that it is the client's.
@@ -236,14 +236,15 @@ class ApplicationCallbacks:
         event = Refreshing(token, claims.expires_at if claims is not None else None)
         handle = self.handle(client)
         handler = self._handlers["refreshing"]
-        answer = await self.calls.call("refreshing", handler, handle, event, finish=refresh_answer)
+        answer: RefreshAnswer | None = await self.calls.call(
+            "refreshing", handler, handle, event, finish=refresh_answer
+        )
         if answer is not None:
-            expires_at: int = answer.expires_at
-            return claims, expires_at
+            return claims, answer
         if claims is None:
             assert refusal is not None
             raise refusal
-        return claims, claims.expires_at
+        return claims, RefreshAnswer(claims.expires_at)
 
     def decides_subscribe(self, request: SubscribeRequest, *, is_private: bool) -> bool:
         """Whether the handler is asked: a subscription token, or a private channel, is not its matter."""

@@ -100,12 +100,14 @@ class Refreshes:
         if application is None or not application.handles_refreshing:
             claims = await verify()
         else:
-            verified, expires_at = await application.refreshing(client, token, verify)
-            known = verified if verified is not None else connection.claims
-            if verified is None:
+            verified, answer = await application.refreshing(client, token, verify)
+            known = verified
+            if known is None:
                 # The handler knows the client by something else. That the token was refused is counted.
+                known = connection.claims._replace(info=connection.info)
                 await self._demand_unrevoked(known)
-            claims = known._replace(expires_at=expires_at)
+            info = known.info if answer.info is None else json_text.of(answer.info)
+            claims = known._replace(expires_at=answer.expires_at, info=info)
         result = self.take(client, claims)
         if told != self.told:
             with self._counted():

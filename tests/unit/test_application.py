@@ -97,6 +97,36 @@ async def test_an_expiry_of_the_application_is_in_the_reply_and_a_refresh_extend
     assert tokens == [("mine", None), ("no", None)]
 
 
+async def test_a_refresh_shows_the_info_that_the_handler_gives_and_none_keeps_it():
+    app = cluster.Application()
+    infos: list[Any] = [{"name": "new"}, None]
+
+    @app.connecting
+    def connecting(event: cluster.Connecting) -> cluster.ConnectAnswer:
+        return cluster.ConnectAnswer(
+            user="42", info={"name": "old"}, expires_at=int(time.time()) + 3600
+        )
+
+    @app.refreshing
+    def refreshing(
+        client: cluster.ApplicationClient, event: cluster.Refreshing
+    ) -> cluster.RefreshAnswer:
+        return cluster.RefreshAnswer(int(time.time()) + 3600, infos.pop(0))
+
+    @app.rpc("who")
+    async def who(client: cluster.ApplicationClient, data: Any) -> Any:
+        return client.info
+
+    async with LocalWorker(configured(insecure=False), application=app).open() as worker:
+        caller = await worker.caller()
+        await caller.connect()
+        shown = []
+        for _ in range(2):
+            await ask(caller, "refresh", token="mine")
+            shown.append((await ask(caller, "rpc", method="who", data={}))["rpc"]["data"])
+    assert shown == [{"name": "new"}, {"name": "new"}]
+
+
 # --- errors and disconnects -------------------------------------------------------------------
 
 

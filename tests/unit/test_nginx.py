@@ -10,6 +10,7 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from contextlib import suppress
 
 import pytest
 
@@ -186,3 +187,44 @@ def test_every_line_of_the_access_log_names_an_instance(tmp_path):
             process.wait(20)
         [line, *_] = (folder / "access.log").read_text().splitlines()
         assert json.loads(line)["instance"] == expected
+
+
+def test_a_request_to_an_application_that_hangs_is_not_sent_to_the_next_worker_too(tmp_path):
+    """It would hang there as well, and take a place in each worker."""
+    tmp_path.chmod(0o777)
+    silent = [socket.create_server(("127.0.0.1", 0)) for _ in range(2)]
+    settings = dataclasses.replace(
+        SETTINGS, listen=f"127.0.0.1:{free_ports(1)[0]}", processes=1, file_limit=1024, user=unprivileged_user(),
+        workers=[f"127.0.0.1:{one.getsockname()[1]}" for one in silent],
+    )  # fmt: skip
+    # The same relation in shorter times.
+    text = render(settings).replace("proxy_read_timeout 60s;", "proxy_read_timeout 2s;")
+    text = text.replace("proxy_next_upstream_timeout 10s;", "proxy_next_upstream_timeout 1s;")
+    assert "proxy_read_timeout 2s;" in text
+    conf = tmp_path / "nginx.conf"
+    conf.write_text(text)
+    process = subprocess.Popen(
+        [nginx_program(), "-p", f"{tmp_path}/", "-c", str(conf), "-e", "stderr"]
+    )
+    try:
+        address = f"http://{settings.listen}/app/"
+        deadline, status = time.monotonic() + 30, 0
+        while not status and time.monotonic() < deadline:
+            try:
+                urllib.request.urlopen(address, timeout=20)
+            except urllib.error.HTTPError as error:
+                status = error.code
+            except OSError:
+                time.sleep(0.05)
+        asked = 0
+        for one in silent:
+            one.setblocking(False)
+            with suppress(BlockingIOError):
+                one.accept()[0].close()
+                asked += 1
+    finally:
+        process.terminate()
+        process.wait(30)
+        for one in silent:
+            one.close()
+    assert (status, asked) == (504, 1)
