@@ -1,23 +1,21 @@
 """Tokens that have been revoked, and users that are blocked, in the store that all workers share.
 
 Kept in hashes, each for its time: `.access` of a user (`blocked`, and `issued`: a token that was issued at
-this Unix time or before is revoked) and `.revoked` of a token's id; `…_end` says until when. A connect and a refresh send their look-ups
-together with what else they send to the store, and wait for it together. Connections that are open already
-are not closed here.
+this Unix time or before is revoked) and `.revoked` of a token's id; `…_end` says until when, by the store's
+clock. A connect and a refresh send their look-ups together with what else they send to the store, and wait
+for it together. Connections that are open already are not closed here.
 """
 
 from __future__ import annotations
 
 import asyncio
 import math
-import time
-from functools import partial
 from typing import Any, Final, Protocol
 
 from cluster.errors import StoreError
 from cluster.resp.keys import KIND_TOKEN, KIND_USER
 from cluster.resp.router import Router
-from cluster.resp.scripts import REVOKE
+from cluster.resp.scripts import ACCESS, REVOKE
 
 #: Nothing is revoked or blocked for longer; a token that lasts longer is to be replaced by then.
 MAXIMUM_SECONDS: Final = 10 * 365 * 86_400
@@ -56,31 +54,33 @@ class Revocations:
             A future of the reason of a refusal, "revoked", "blocked" or "" for none, or of a `StoreError`;
             None if there is nothing to look up: an anonymous user with a token without an id.
         """
-        keys: list[tuple[str, tuple[str, ...]]] = []
+        keys: list[str] = []
         if claims.user:
-            keys.append((self._user_key(claims.user), ("blocked_end", "issued", "issued_end")))
+            keys.append(self._user_key(claims.user))
         if claims.token_id:
-            keys.append((self._token_key(claims.token_id), ("revoked_end",)))
+            keys.append(self._token_key(claims.token_id))
         if not keys:
             return None
         answer: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        found: dict[str, bytes | None] = {}
+        reason = ""
         waiting = len(keys)
 
-        def done(names: tuple[str, ...], reply: Any) -> None:
-            nonlocal waiting
+        def done(reply: Any) -> None:
+            nonlocal reason, waiting
             waiting -= 1
             if answer.done():
                 return
             if isinstance(reply, StoreError):
                 answer.set_exception(reply)
-            else:
-                found.update(zip(names, reply, strict=True))
-                if not waiting:
-                    answer.set_result(_reason(claims, found))
+                return
+            if reply is not None and reason != "blocked":
+                # Whichever answers first: being blocked says more than a token that is revoked.
+                reason = _reason(claims, reply) or reason
+            if not waiting:
+                answer.set_result(reason)
 
-        for key, names in keys:
-            self._router.submit(key, ("HMGET", key, *names), partial(done, names))
+        for key in keys:
+            self._router.run_script(ACCESS, (key,), (), done)
         return answer
 
     # --- changes ---------------------------------------------------------------------------------
@@ -128,16 +128,8 @@ class Revocations:
         return f"{{{self._prefix}:{KIND_TOKEN}:{token_id}}}.revoked"
 
 
-def _reason(claims: TokenClaims, found: dict[str, bytes | None]) -> str:
-    now_ms = time.time() * 1000
-
-    def lasts(name: str) -> bool:
-        return int(found.get(name) or 0) > now_ms
-
-    if lasts("blocked_end"):
-        return "blocked"
-    if lasts("revoked_end"):
-        return "revoked"
+def _reason(claims: TokenClaims, found: bytes) -> str:
+    if found in (b"blocked", b"revoked"):
+        return found.decode()
     # `iat` has whole seconds mostly, so a token of the same second is revoked too.
-    is_older = claims.issued_at < int(found.get("issued") or 0) + 1
-    return "revoked" if lasts("issued_end") and is_older else ""
+    return "revoked" if claims.issued_at < int(found) + 1 else ""

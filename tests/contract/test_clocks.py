@@ -1,27 +1,40 @@
-"""Machines of one cluster whose clocks differ: the life of a session is measured by the store's clock."""
+"""Machines of one cluster whose clocks differ: what they share is measured by the store's clock."""
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
+from cluster.auth import Claims
+from cluster.sessions.revocations import Revocations
+from cluster.sessions.user_connections import UserConnections
 from tests.contract.stores import RedisBench
+from tests.harness.waiting import until_async
 
 HOUR = 3600.0
 
 
+@contextmanager
+def clock_is_off(offset: float) -> Iterator[None]:
+    """What runs within runs on a machine whose clock is off by so many seconds."""
+    now = time.time
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(time, "time", lambda: now() + offset)
+        yield
+
+
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
 async def test_a_machine_whose_clock_is_an_hour_off_ends_no_session_and_keeps_none(
-    real: RedisBench, monkeypatch: pytest.MonkeyPatch, offset: float
+    real: RedisBench, offset: float
 ):
     worker, other = await real.worker(), await real.worker()
     session = await worker.sessions.attach("ann", None, "h")
     before = await real.statistics()
-    now = time.time
-    with monkeypatch.context() as patch:
-        patch.setattr(time, "time", lambda: now() + offset)
+    with clock_is_off(offset):
         assert (await real.statistics())["expired"] == before["expired"]
         resumed = await other.sessions.attach("ann", session.id, "g")
         assert resumed.is_resumed
@@ -34,3 +47,58 @@ async def test_a_machine_whose_clock_is_an_hour_off_ends_no_session_and_keeps_no
     await asyncio.wait_for(worker.sessions.flush(), 10)
     third = await real.worker()
     assert (await third.sessions.attach("ann", session.id, "h")).is_resumed
+
+
+@pytest.mark.parametrize("offset", [HOUR, -HOUR])
+async def test_a_machine_whose_clock_is_an_hour_off_counts_the_connections_of_a_user_as_all_do(
+    real: RedisBench, offset: float
+):
+    workers = [await real.worker(listens_to_sessions=False) for _ in range(2)]
+    right, wrong = (
+        UserConnections(worker.parts.router, prefix=real.prefix, limit=2) for worker in workers
+    )
+    assert await right.enter("eve", "1")
+    with clock_is_off(offset):
+        assert await wrong.enter("eve", "2")
+        assert not await wrong.enter("eve", "3")
+    assert not await right.enter("eve", "4")
+    with clock_is_off(offset):
+        await wrong.renew()
+    assert not await right.enter("eve", "5")
+    await right.renew()
+    with clock_is_off(offset):
+        assert not await wrong.enter("eve", "6")
+        wrong.leave("eve", "2")
+        assert await wrong.enter("eve", "7")
+    assert not await right.enter("eve", "8")
+
+
+@pytest.mark.parametrize("offset", [HOUR, -HOUR])
+async def test_a_machine_whose_clock_is_an_hour_off_ends_no_block_or_revocation_and_extends_none(
+    real: RedisBench, offset: float
+):
+    workers = [await real.worker(listens_to_sessions=False) for _ in range(2)]
+    right, wrong = (Revocations(worker.parts.router, prefix=real.prefix) for worker in workers)
+    await right.block_user("ann", seconds=1800)
+    await right.revoke_tokens_of("bob", issued_until=100, seconds=1800)
+    await right.revoke_token("t1", seconds=1800)
+    # A block that has ended, of a user of whom a revocation lasts.
+    await right.revoke_tokens_of("eve", issued_until=100, seconds=1800)
+    await right.block_user("eve", seconds=0.1)
+
+    async def is_unblocked() -> bool:
+        return await reason(right, "eve") == "revoked"
+
+    await until_async(is_unblocked, 10, "the block has ended")
+    with clock_is_off(offset):
+        assert await reason(wrong, "ann") == "blocked"
+        assert await reason(wrong, "bob") == "revoked"
+        assert await reason(wrong, "eve") == "revoked"
+        assert await reason(wrong, "", "t1") == "revoked"
+        assert await reason(wrong, "dan", "t2") == ""
+
+
+async def reason(at: Revocations, user: str, token_id: str = "") -> str:
+    looking = at.look_up(Claims(user, b"", 0, token_id=token_id, issued_at=50.0))
+    assert looking is not None
+    return await asyncio.wait_for(looking, 10)
