@@ -6,10 +6,15 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any, cast
 
 import pytest
 
+from cluster.api.access_methods import AccessMethods
 from cluster.auth import Claims
+from cluster.errors import BAD_REQUEST, ClientError
+from cluster.metrics.counters import Counters
+from cluster.node.control import Control
 from cluster.sessions.revocations import Revocations
 from cluster.sessions.user_connections import UserConnections
 from tests.contract.stores import RedisBench
@@ -98,7 +103,58 @@ async def test_a_machine_whose_clock_is_an_hour_off_ends_no_block_or_revocation_
         assert await reason(wrong, "dan", "t2") == ""
 
 
-async def reason(at: Revocations, user: str, token_id: str = "") -> str:
-    looking = at.look_up(Claims(user, b"", 0, token_id=token_id, issued_at=50.0))
+async def reason(at: Revocations, user: str, token_id: str = "", *, issued_at: float = 50.0) -> str:
+    looking = at.look_up(Claims(user, b"", 0, token_id=token_id, issued_at=issued_at))
     assert looking is not None
     return await asyncio.wait_for(looking, 10)
+
+
+@pytest.mark.parametrize("offset", [HOUR, -HOUR])
+async def test_until_when_an_api_request_blocks_is_not_for_a_machine_whose_clock_is_off_to_say(
+    real: RedisBench, offset: float
+):
+    access, _ = await api_of(real)
+    now = int(time.time())
+    with clock_is_off(offset):
+        await access.block_user({"user": "ann", "expire_at": now + 1800})
+        for method, who in (("block_user", "user"), ("revoke_token", "uid")):
+            with pytest.raises(ClientError) as refused:
+                await getattr(access, method)({who: "bob", "expire_at": now - 60})
+            assert refused.value.code == BAD_REQUEST.code
+    [server] = real.servers
+    assert int(server.ask("HGET", f"{{{real.prefix}:u:ann}}.access", "blocked_end")) == 1000 * (
+        now + 1800
+    )
+    assert server.ask("KEYS", f"{{{real.prefix}:?:bob*") == []
+
+
+@pytest.mark.parametrize("offset", [HOUR, -HOUR])
+async def test_the_tokens_revoked_without_a_time_are_those_issued_until_now_by_the_stores_clock(
+    real: RedisBench, offset: float
+):
+    access, told = await api_of(real)
+    now = int(time.time())
+    with clock_is_off(offset):
+        await access.invalidate_user_tokens({"user": "ann"})
+    worker = await real.worker(listens_to_sessions=False)
+    revocations = Revocations(worker.parts.router, prefix=real.prefix)
+    assert await reason(revocations, "ann", issued_at=now - 1800.0) == "revoked"
+    assert await reason(revocations, "ann", issued_at=now + 1800.0) == ""
+    [command] = told.commands
+    assert now <= command.issued_until < now + 1800
+
+
+class Told:
+    """Records what all workers are told."""
+
+    def __init__(self) -> None:
+        self.commands: list[Any] = []
+
+    async def tell(self, kind: str, command: Any) -> None:
+        self.commands.append(command)
+
+
+async def api_of(bench: RedisBench) -> tuple[AccessMethods, Told]:
+    worker, told = await bench.worker(listens_to_sessions=False), Told()
+    revocations = Revocations(worker.parts.router, prefix=bench.prefix)
+    return AccessMethods(cast(Control, told), revocations, Counters()), told
