@@ -15,9 +15,11 @@ from cluster.auth import Claims
 from cluster.errors import BAD_REQUEST, ClientError
 from cluster.metrics.counters import Counters
 from cluster.node.control import Control
+from cluster.presence import ADD, PresenceStats
 from cluster.sessions.revocations import Revocations
 from cluster.sessions.user_connections import UserConnections
 from tests.contract.stores import RedisBench
+from tests.contract.test_presence_store import change, one, stats
 from tests.harness.waiting import until_async
 
 HOUR = 3600.0
@@ -76,6 +78,22 @@ async def test_a_machine_whose_clock_is_an_hour_off_counts_the_connections_of_a_
         wrong.leave("eve", "2")
         assert await wrong.enter("eve", "7")
     assert not await right.enter("eve", "8")
+
+
+@pytest.mark.parametrize("offset", [HOUR, -HOUR])
+async def test_a_machine_whose_clock_is_an_hour_off_removes_no_member_and_keeps_none(
+    real: RedisBench, offset: float
+):
+    right, wrong = await real.worker(presence_ttl=60.0), await real.worker(presence_ttl=0.2)
+    await change(right, one(ADD, "ann", "1"))
+    with clock_is_off(offset):
+        await change(wrong, one(ADD, "bob", "2"))
+
+        async def has_left() -> bool:
+            return (await stats(wrong)).clients == 1
+
+        await until_async(has_left, 10, "the entry of the other worker alone has expired")
+    assert await stats(right) == PresenceStats(1, 1)
 
 
 @pytest.mark.parametrize("offset", [HOUR, -HOUR])
