@@ -6,7 +6,6 @@ workers a moment later.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Coroutine
 from typing import Any, Final, Protocol
 
@@ -34,13 +33,19 @@ _REVOKED: Final = "token revoked"
 class RevocationStore(Protocol):
     """What is needed of `cluster.sessions.revocations.Revocations`."""
 
-    async def revoke_token(self, token_id: str, *, seconds: float) -> None: ...
+    async def revoke_token(
+        self, token_id: str, *, seconds: float = ..., until: float = ...
+    ) -> float | None: ...
 
-    async def revoke_tokens_of(self, user: str, *, issued_until: float, seconds: float) -> None: ...
+    async def revoke_tokens_of(
+        self, user: str, *, issued_until: float = ..., seconds: float = ..., until: float = ...
+    ) -> float | None: ...
 
-    async def block_user(self, user: str, *, seconds: float) -> None: ...
+    async def block_user(
+        self, user: str, *, seconds: float = ..., until: float = ...
+    ) -> float | None: ...
 
-    async def unblock_user(self, user: str) -> None: ...
+    async def unblock_user(self, user: str) -> float | None: ...
 
 
 class AccessMethods:
@@ -58,25 +63,26 @@ class AccessMethods:
         self._counters = counters
 
     async def revoke_token(self, params: Params) -> dict[str, Any]:
-        store, seconds = self._store(), _seconds(params)
-        await self._kept(store.revoke_token(params["uid"], seconds=seconds))
+        await self._kept(self._store().revoke_token(params["uid"], **_end(params)))
         command = DisconnectToken(token_id=params["uid"], code=INVALID_TOKEN.code, reason=_REVOKED)
         await self._control.tell("disconnect_token", command)
         return {}
 
     async def invalidate_user_tokens(self, params: Params) -> dict[str, Any]:
-        store, seconds = self._store(), _seconds(params)
-        user, issued_until = params["user"], float(params.get("issued_before") or time.time())
-        await self._kept(store.revoke_tokens_of(user, issued_until=issued_until, seconds=seconds))
+        user, issued_until = params["user"], float(params.get("issued_before") or 0)
+        revoking = self._store().revoke_tokens_of(user, issued_until=issued_until, **_end(params))
+        done_at = await self._kept(revoking)
         command = DisconnectUser(
-            user=user, issued_until=issued_until, code=INVALID_TOKEN.code, reason=_REVOKED
+            user=user,
+            issued_until=issued_until or done_at,
+            code=INVALID_TOKEN.code,
+            reason=_REVOKED,
         )
         await self._control.tell("disconnect", command)
         return {}
 
     async def block_user(self, params: Params) -> dict[str, Any]:
-        store, seconds = self._store(), _seconds(params)
-        await self._kept(store.block_user(params["user"], seconds=seconds))
+        await self._kept(self._store().block_user(params["user"], **_end(params)))
         why = PERMISSION_DENIED_CLOSE
         command = DisconnectUser(user=params["user"], code=why.code, reason=why.reason)
         await self._control.tell("disconnect", command)
@@ -91,24 +97,24 @@ class AccessMethods:
             raise NOT_AVAILABLE.fresh()
         return self._revocations
 
-    async def _kept(self, change: Coroutine[Any, Any, None]) -> None:
+    async def _kept(self, change: Coroutine[Any, Any, float | None]) -> float:
+        """Wait until the store has a change; returns when it had it, by its clock.
+
+        Raises:
+            ClientError: 107 for an end that has passed; 100 without the store.
+        """
         try:
-            await change
+            done_at = await change
         except StoreError as error:
             self._counters.errors["store"] += 1
             log.error("revocation_failed", reason=str(error))
             raise INTERNAL.fresh() from None
+        if done_at is None:
+            raise BAD_REQUEST.fresh()
+        return done_at
 
 
-def _seconds(params: Params) -> float:
-    """How long a refusal holds.
-
-    Raises:
-        ClientError: 107 for a time that has passed.
-    """
+def _end(params: Params) -> dict[str, float]:
+    """How long a refusal holds, as `RevocationStore` takes it."""
     until = params.get("expire_at", 0)
-    if not until:
-        return _FOR_EVER_SECONDS
-    if until <= time.time():
-        raise BAD_REQUEST.fresh()
-    return float(until - time.time())
+    return {"until": float(until)} if until else {"seconds": _FOR_EVER_SECONDS}

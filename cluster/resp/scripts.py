@@ -43,6 +43,7 @@ SESSION_UPDATE: Final = _load("session_update")
 SESSION_SWEEP: Final = _load("session_sweep")
 USER_ENTER: Final = _load("user_enter")
 REVOKE: Final = _load("revoke")
+ACCESS: Final = _load("access")
 PRESENCE_CHANGE: Final = _load("presence_change", common="presence_common", keeps_order=True)
 PRESENCE_RENEW: Final = _load("presence_renew", common="presence_common")
 PRESENCE_COUNT: Final = _load("presence_count", common="presence_common")
@@ -60,6 +61,7 @@ SCRIPTS: Final = (
     SESSION_SWEEP,
     USER_ENTER,
     REVOKE,
+    ACCESS,
     PRESENCE_CHANGE,
     PRESENCE_RENEW,
     PRESENCE_COUNT,

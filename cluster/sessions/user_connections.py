@@ -1,13 +1,13 @@
 """The connections of each user at all workers, for `client.user_connection_limit`.
 
 A sorted set per user has the id of each connection and the time until which it counts. Its worker renews
-it, so the connections of a worker that was killed stop counting after `LEASE_SECONDS`.
+it, so the connections of a worker that was killed stop counting after `LEASE_SECONDS`. The time is that of
+the store's clock.
 """
 
 from __future__ import annotations
 
 import asyncio
-import time
 from typing import Any, Final
 
 from cluster.errors import StoreError
@@ -85,8 +85,7 @@ class UserConnections:
             raise failed
 
     async def _run(self, user: str, limit: int, connections: list[str]) -> int:
-        now, lease = int(time.time() * 1000), int(LEASE_SECONDS * 1000)
-        args: list[int | str] = [now, now + lease, lease, limit, *connections]
+        args: list[int | str] = [int(LEASE_SECONDS * 1000), limit, *connections]
         return int(await self._router.call_script(USER_ENTER, (self._key(user),), args))
 
     def _key(self, user: str) -> str:

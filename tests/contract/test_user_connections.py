@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 
 import pytest
 
@@ -72,6 +73,17 @@ async def test_connections_of_a_killed_worker_stop_counting_and_those_of_others_
     await until_async(has_room, 10, "the killed worker's connections have stopped counting")
     assert await living.enter("eve", "100")
     assert not await living.enter("eve", "101")
+
+
+async def test_connections_that_a_worker_of_the_version_before_counts_by_its_own_clock_count(
+    real: RedisBench,
+):
+    one, _ = await two_workers(real, 2)
+    [server] = real.servers
+    key = f"{{{real.prefix}:u:eve}}.connections"
+    server.ask("ZADD", key, str(int(time.time() * 1000) + 60_000), "of-the-version-before")
+    assert await one.enter("eve", "1")
+    assert not await one.enter("eve", "2")
 
 
 async def test_what_is_left_of_a_user_expires(real: RedisBench, monkeypatch: pytest.MonkeyPatch):

@@ -182,7 +182,7 @@ def test_another_node_gets_the_same_credentials():
 
 
 def test_every_script_has_its_own_hash():
-    assert len({script.sha for script in SCRIPTS}) == len(SCRIPTS) == 15
+    assert len({script.sha for script in SCRIPTS}) == len(SCRIPTS) == 16
     assert all(script.text for script in SCRIPTS)
 
 
