@@ -142,15 +142,16 @@ async def connections(stack: Stack) -> dict[str, int]:
 
 async def counted(stack: Stack, replicas: int, crowd: Crowd) -> None:
     """Wait until Prometheus has these replicas and no others, and every client once."""
+    found: dict[str, int] = {}
 
     async def is_exact() -> bool:
-        found = await connections(stack)
-        everybody = len(crowd.clients)
+        nonlocal found
+        found, everybody = await connections(stack), len(crowd.clients)
         return len(found) == replicas and sum(found.values()) == everybody and not crowd.outside()
 
     what = f"Prometheus counts {len(crowd.clients)} clients on {replicas} replicas"
     await until_async(is_exact, 60, what)
-    print(f"{what}: {sorted((await connections(stack)).values())}")
+    print(f"{what}: {sorted(found.values())}")
 
 
 async def even(stack: Stack, replicas: int, crowd: Crowd, began: float) -> None:
