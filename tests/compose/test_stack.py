@@ -109,27 +109,28 @@ async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
     async with crowd_at(stack, "scaled", FULL) as crowd:
         await counted(stack, 2, crowd)
         began = time.monotonic()
-        await scaled(stack, 4, crowd)
+        await scaled(stack, 4)
         await even(stack, 4, crowd, began)
+        # Those that are on their way arrive.
         await counted(stack, 4, crowd)
         assert crowd.moves(began)[1] >= (1 - SKEW) * len(crowd.clients) / 2
         assert max(crowd.moves(began)) == 1
         assert set(crowd.codes()) == {FORCE_RECONNECT.code}
+        print(f"balanced: {crowd.summary(began)}")
         moment = time.monotonic()
-        await scaled(stack, 2, crowd)
+        await scaled(stack, 2)
         await counted(stack, 2, crowd)
         await assert_nothing_lost(crowd, 60)
         # Two of the four had half of the clients. What was not quite even before may become so until they are gone.
-        assert crowd.codes(moment)[SHUTDOWN.code] > 0.4 * len(crowd.clients)
+        assert crowd.codes(moment)[SHUTDOWN.code] >= (1 - SKEW) * len(crowd.clients) / 2
         assert set(crowd.codes(moment)) <= {SHUTDOWN.code, FORCE_RECONNECT.code}
         assert max(crowd.moves(began)) <= 2
 
 
-async def scaled(stack: Stack, replicas: int, crowd: Crowd) -> None:
-    """Change the number of replicas; the clients follow."""
+async def scaled(stack: Stack, replicas: int) -> None:
+    """Change the number of replicas."""
     moment = time.monotonic()
     await stack.up(replicas)
-    await crowd.traffic(60)
     print(f"{replicas} replicas after {time.monotonic() - moment:.0f} s")
 
 
