@@ -22,11 +22,12 @@ read_env_file() { # FILE: exports its variables, without those that the environm
         if [[ $value =~ $single ]]; then
             value=${BASH_REMATCH[1]//"\\'"/"'"}
         elif [[ $value =~ ^[\'] ]] || [[ $value =~ ^[\"] && ! $value =~ $double ]]; then
-            env_file_problem="line $number of $1: the quote of $name is not closed"
+            env_file_problem="line $number of $1: the quote of $name is not closed there; write the value on one line,\
+ as the scripts read none of several"
             return 1
         else
             if [[ $value =~ $double ]]; then
-                printf -v value '%b' "${BASH_REMATCH[1]//"\\\""/"\""}"
+                in_double_quotes "${BASH_REMATCH[1]}"
             else
                 [[ ! $value =~ [[:space:]]# ]] || value=${value%%"${BASH_REMATCH[0]}"*}
                 value=${value%"${value##*[![:space:]]}"}
@@ -39,4 +40,18 @@ read_env_file() { # FILE: exports its variables, without those that the environm
         fi
         [ -n "${!name+set}" ] || export "$name=$value"
     done <"$1"
+}
+
+in_double_quotes() { # TEXT: sets value to what Compose makes of it, which knows fewer escapes than printf
+    local rest=$1
+    value=
+    while [[ $rest =~ ^([^\\]*)\\(0[0-3][0-7][0-7]|.)(.*)$ ]]; do
+        value+=${BASH_REMATCH[1]} rest=${BASH_REMATCH[3]}
+        case ${BASH_REMATCH[2]} in
+            \") value+=\" ;;
+            [abfnrtv\\] | 0???) printf -v value '%s%b' "$value" "\\${BASH_REMATCH[2]}" ;;
+            *) value+=\\${BASH_REMATCH[2]} ;;
+        esac
+    done
+    value+=$rest
 }

@@ -3,7 +3,8 @@
 #
 #   docker/preflight.sh && docker compose -f docker/compose.yml up --detach --wait
 #
-# Reads the variables of docker/.env and of the environment, as Compose does. Ends with 1 if there is something to mend.
+# Reads the variables of docker/.env and of the environment, as Compose does. With `--profile load`, or COMPOSE_PROFILES,
+# what that profile needs is looked for, too. Ends with 1 if there is something to mend.
 set -uo pipefail
 here=$(cd "$(dirname "${BASH_SOURCE[0]}")" && pwd)
 . "$here/certificate-check.sh"
@@ -143,7 +144,31 @@ check_files() {
     fi
 }
 
+# As Compose takes them: from `--profile` and from COMPOSE_PROFILES, where the other commands find all of them, too.
+read_profiles() { # ARGUMENT...
+    while (($#)); do
+        case $1 in
+            --profile=*) add_profile "${1#*=}" ;;
+            --profile) [ -n "${2-}" ] && add_profile "$2" && shift || return 1 ;;
+            *) return 1 ;;
+        esac
+        shift
+    done
+}
+
+add_profile() { # NAME
+    export COMPOSE_PROFILES=${COMPOSE_PROFILES:+$COMPOSE_PROFILES,}$1
+}
+
+has_profile() { # NAME
+    [[ ,${COMPOSE_PROFILES:-}, == *,"$1",* || ,${COMPOSE_PROFILES:-}, == *,"*",* ]]
+}
+
 read_env_file "$here/.env" || problem "${env_file_problem//"$here"/docker}"
+if ! read_profiles "$@"; then
+    echo "preflight: $* is not known; what can be given is --profile NAME, as to docker compose" >&2
+    exit 1
+fi
 check_engine
 check_secrets
 check_password
@@ -154,6 +179,7 @@ check_port PROMETHEUS_PORT 9090 Prometheus prometheus 9090 127.0.0.1
 check_port ALERTMANAGER_PORT 9093 Alertmanager alertmanager 9093 127.0.0.1
 check_port GRAFANA_PORT 3000 Grafana grafana 3000 127.0.0.1
 check_port RECEIVER_PORT 9099 "the stand-in for Slack and PagerDuty" dead-mans-switch 9099 127.0.0.1
+! has_profile load || check_port LOCUST_PORT 8089 Locust load-master 8089 127.0.0.1
 check_files
 if ((problems)); then
     exit 1

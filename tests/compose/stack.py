@@ -12,6 +12,7 @@ import re
 import shutil
 import subprocess
 import time
+import urllib.parse
 from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
@@ -232,8 +233,14 @@ class Stack:
         try:
             yield
         finally:
-            del self._files[-len(files) :]
+            for one in files:
+                self._files.remove(one)
             self._services = set()
+
+    def keep(self, file: Path) -> None:
+        """With one more file of Compose from now on; what runs has it after the next `up` or roll."""
+        if file not in self._files:
+            self._files.append(file)
 
     async def down(self) -> None:
         """End everything, volumes included."""
@@ -253,6 +260,13 @@ class Stack:
         async with aiohttp.ClientSession() as session, session.get(url) as answer:
             answer.raise_for_status()
             return await answer.text()
+
+    async def query(self, expr: str) -> list[dict[str, Any]]:
+        """The result of an instant query."""
+        words = urllib.parse.urlencode({"query": expr})
+        body = json.loads(await self.prometheus(f"/api/v1/query?{words}"))
+        result: list[dict[str, Any]] = body["data"]["result"]
+        return result
 
     async def targets(self) -> list[dict[str, Any]]:
         """What Prometheus scrapes."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import re
-import urllib.parse
 from typing import Any
 
 import pytest
@@ -22,11 +21,8 @@ JOBS = {"prometheus", "websocket-app", "alertmanager", "tracker", "node", "nginx
 
 
 async def asked(stack: Stack, expr: str) -> list[dict[str, Any]]:
-    """The result of an instant query."""
-    query = urllib.parse.urlencode({"query": filled_in(expr)})
-    body = json.loads(await stack.prometheus(f"/api/v1/query?{query}"))
-    result: list[dict[str, Any]] = body["data"]["result"]
-    return result
+    """The result of a query of a dashboard."""
+    return await stack.query(filled_in(expr))
 
 
 async def test_a_replica_has_the_same_instance_in_its_logs_and_its_metrics(stack: Stack):

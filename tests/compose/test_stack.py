@@ -14,6 +14,7 @@ import aiohttp
 import pytest
 
 from cluster import __version__
+from cluster.errors import FORCE_RECONNECT, SHUTDOWN
 from tests.compose.stack import CommandFailed, Stack, derived_image, docker, replica_without_a_store
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import free_ports
@@ -24,8 +25,10 @@ pytestmark = [pytest.mark.full, pytest.mark.timeout(900)]
 
 NEXT_VERSION = "99.0.0"
 SIZE = Size(subscribers=200, channels=10, workers=4, publishes_per_second=40)
-#: Those that come when there are four replicas: most go to the two that are removed.
-LATER = Size(subscribers=1000, channels=50, workers=4, publishes_per_second=40)
+QUICKLY_BALANCED = Path(__file__).with_name("quickly_balanced.yml")
+#: The share of the mean by which a replica may differ after they have balanced themselves, and how soon.
+SKEW = 0.15
+EVEN_WITHIN = 150
 
 
 @asynccontextmanager
@@ -51,62 +54,12 @@ async def get(url: str) -> tuple[int, bytes]:
         return answer.status, await answer.read()
 
 
-async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
-    await stack.up(2)
-    status, body = await get(f"http://127.0.0.1:{stack.port}/metrics")
-    assert status == 200
-    assert b"app_active_connections" in body
-    for container in await stack.containers("app"):
-        labels = container["Config"]["Labels"]
-        assert labels["org.opencontainers.image.version"] == __version__
-        revision = labels["org.opencontainers.image.revision"]
-        assert re.fullmatch("[0-9a-f]{40}", revision), revision
-    async with crowd_at(stack, "first", FULL) as first:
-        await scaled(stack, 4, first)
-        async with crowd_at(stack, "second", LATER) as second:
-            moment = time.monotonic()
-            await scaled(stack, 2, first, second)
-            for crowd in (first, second):
-                await assert_nothing_lost(crowd, 60)
-                # A drain, and, on a machine that is slow, balance after its half minute.
-                assert set(crowd.codes()) <= {3001, 3011}
-                assert max(crowd.moves(0.0)) <= 2
-            # The clients that came when there were four went to the replicas with the fewest.
-            assert sum(second.moves(moment).values()) - second.moves(moment)[0] > 500
-
-
-async def scaled(stack: Stack, replicas: int, *crowds: Crowd) -> None:
-    """Change the number of replicas; clients and Prometheus follow."""
-    moment = time.monotonic()
-    await stack.up(replicas)
-    for crowd in crowds:
-        await crowd.traffic(60)
-
-    async def are_scraped() -> bool:
-        up = [one for one in await stack.targets() if one["health"] == "up"]
-        return [one["labels"]["job"] for one in up].count("websocket-app") == replicas
-
-    await until_async(are_scraped, 60, f"Prometheus scrapes {replicas} replicas")
-    print(f"{replicas} replicas after {time.monotonic() - moment:.0f} s")
-
-
-async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack):
-    await stack.ready(2)
-    async with crowd_at(stack, "third") as crowd:
-        [victim, _] = await stack.containers("app")
-        await stack.kill(victim["Id"])
-        await crowd.traffic(60)
-        await stack.compose("restart", "valkey")
-        await crowd.traffic(60)
-        await assert_nothing_lost(crowd, 60)
-
-
 def unused_volumes() -> set[str]:
     """The volumes that no container has."""
     return set(docker("volume", "ls", "--quiet", "--filter", "dangling=true").split())
 
 
-async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
+async def test_a_roll_to_a_new_image_with_other_options_loses_nothing(stack: Stack):
     await stack.ready(2)
     image = await asyncio.to_thread(
         derived_image,
@@ -118,7 +71,9 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
         "USER 10001:10001",
     )
     volumes = await asyncio.to_thread(unused_volumes)
-    async with crowd_at(stack, "fourth") as crowd:
+    # Its replicas have other options, too; those that serve the clients meanwhile still wait half a minute.
+    stack.keep(QUICKLY_BALANCED)
+    async with crowd_at(stack, "rolled") as crowd:
         done = await stack.roll(image)
         assert done.returncode == 0, done.stderr
         await assert_nothing_lost(crowd, 60)
@@ -140,13 +95,96 @@ async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
     assert await asyncio.to_thread(unused_volumes) == volumes
 
 
+async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
+    stack.keep(QUICKLY_BALANCED)
+    await stack.up(2)
+    status, body = await get(f"http://127.0.0.1:{stack.port}/metrics")
+    assert status == 200
+    assert b"app_active_connections" in body
+    for container in await stack.containers("app"):
+        labels = container["Config"]["Labels"]
+        assert labels["org.opencontainers.image.version"] == __version__
+        revision = labels["org.opencontainers.image.revision"]
+        assert re.fullmatch("[0-9a-f]{40}", revision), revision
+    async with crowd_at(stack, "scaled", FULL) as crowd:
+        await counted(stack, 2, crowd)
+        began = time.monotonic()
+        await scaled(stack, 4)
+        await even(stack, 4, crowd, began)
+        # Those that are on their way arrive.
+        await counted(stack, 4, crowd)
+        assert crowd.moves(began)[1] >= (1 - SKEW) * len(crowd.clients) / 2
+        assert max(crowd.moves(began)) == 1
+        assert set(crowd.codes()) == {FORCE_RECONNECT.code}
+        print(f"balanced: {crowd.summary(began)}")
+        moment = time.monotonic()
+        await scaled(stack, 2)
+        await counted(stack, 2, crowd)
+        await assert_nothing_lost(crowd, 60)
+        # Two of the four had half of the clients. What was not quite even before may become so until they are gone.
+        assert crowd.codes(moment)[SHUTDOWN.code] >= (1 - SKEW) * len(crowd.clients) / 2
+        assert set(crowd.codes(moment)) <= {SHUTDOWN.code, FORCE_RECONNECT.code}
+        assert max(crowd.moves(began)) <= 2
+
+
+async def scaled(stack: Stack, replicas: int) -> None:
+    """Change the number of replicas."""
+    moment = time.monotonic()
+    await stack.up(replicas)
+    print(f"{replicas} replicas after {time.monotonic() - moment:.0f} s")
+
+
+async def connections(stack: Stack) -> dict[str, int]:
+    """What Prometheus has as the connections of each replica, by its instance."""
+    found = await stack.query("app_active_connections")
+    assert len({one["metric"]["instance"] for one in found}) == len(found)
+    return {one["metric"]["instance"]: int(one["value"][1]) for one in found}
+
+
+async def counted(stack: Stack, replicas: int, crowd: Crowd) -> None:
+    """Wait until Prometheus has these replicas and no others, and every client once."""
+    found: dict[str, int] = {}
+
+    async def is_exact() -> bool:
+        nonlocal found
+        found, everybody = await connections(stack), len(crowd.clients)
+        return len(found) == replicas and sum(found.values()) == everybody and not crowd.outside()
+
+    what = f"Prometheus counts {len(crowd.clients)} clients on {replicas} replicas"
+    await until_async(is_exact, 60, what)
+    print(f"{what}: {sorted(found.values())}")
+
+
+async def even(stack: Stack, replicas: int, crowd: Crowd, began: float) -> None:
+    """Wait until the replicas have balanced themselves: each is near the mean of all clients."""
+    mean = len(crowd.clients) / replicas
+
+    async def is_even() -> bool:
+        found = (await connections(stack)).values()
+        return len(found) == replicas and all(abs(one - mean) <= SKEW * mean for one in found)
+
+    await until_async(is_even, EVEN_WITHIN, f"{replicas} replicas are within {SKEW:.0%} of even")
+    print(f"within {SKEW:.0%} of even after {time.monotonic() - began:.0f} s")
+
+
+async def test_a_killed_replica_and_a_restarted_store_lose_nothing(stack: Stack):
+    await stack.ready(2)
+    async with crowd_at(stack, "killed") as crowd:
+        [victim, _] = await stack.containers("app")
+        await stack.kill(victim["Id"])
+        await crowd.traffic(60)
+        await stack.compose("restart", "valkey")
+        await crowd.traffic(60)
+        await assert_nothing_lost(crowd, 60)
+
+
 async def test_a_roll_to_an_image_that_is_never_healthy_is_taken_back(stack: Stack):
     await stack.ready(2)
     before = {one["Id"] for one in await stack.containers("app")}
     image = await asyncio.to_thread(
         derived_image, "ws-cluster:test-broken", 'ENTRYPOINT ["sleep", "1000"]', "CMD []"
     )
-    async with crowd_at(stack, "fifth") as crowd:
+    async with crowd_at(stack, "kept") as crowd:
         done = await stack.roll(image, wait_seconds=10)
         assert done.returncode == 1
         assert "they are removed, and the old ones stay" in done.stderr

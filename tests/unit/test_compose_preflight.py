@@ -20,12 +20,13 @@ from tests.harness.processes import free_ports
 from tests.unit.test_compose_files import DOCKER, admin_port
 
 
-def preflight(folder: Path, docker: str = "", **variables: str) -> list[str]:
+def preflight(folder: Path, docker: str = "", arguments: str = "", **variables: str) -> list[str]:
     """What docker/preflight.sh says in a copy of docker/ with new secrets.
 
     Args:
         folder: the copy.
         docker: lines of Bash that stand in for the program; without them there is none.
+        arguments: of the script, with spaces between them.
         variables: the environment.
     """
     bare = folder / "bin"
@@ -49,7 +50,7 @@ def preflight(folder: Path, docker: str = "", **variables: str) -> list[str]:
         (bare / name).unlink(missing_ok=True)
         (bare / name).symlink_to(program)
     done = subprocess.run(
-        [str(folder / "preflight.sh")],
+        [str(folder / "preflight.sh"), *arguments.split()],
         env={"PATH": str(bare), "OPEN_FILES": "64", **variables},
         capture_output=True,
         text=True,
@@ -247,6 +248,44 @@ def test_a_port_with_an_address_is_refused_where_compose_has_put_one(prepared: P
     ports = {**ports_apart(free_ports(5)), "GRAFANA_PORT": "0.0.0.0:3000"}
     assert preflight(prepared, **ports)[1:] == [
         "GRAFANA_PORT is 0.0.0.0:3000; give a port from 1 to 65535"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "variables", "is_asked_for"),
+    [
+        ("", {}, False),
+        ("--profile logs", {"COMPOSE_PROFILES": "drill"}, False),
+        ("--profile load", {}, True),
+        ("--profile=logs --profile=load", {}, True),
+        ("--profile *", {}, True),
+        ("", {"COMPOSE_PROFILES": "logs,load"}, True),
+    ],
+)
+def test_the_port_of_locust_is_wanted_only_with_the_profile_load(
+    arguments: str, variables: dict[str, str], is_asked_for: bool, prepared: Path
+):
+    with listener("127.0.0.1") as port:
+        ports = {**ports_apart(free_ports(5)), "LOCUST_PORT": str(port), **variables}
+        said = preflight(prepared, "", arguments, **ports)[1:]
+    wanted = [f"port {port} is taken, which Locust needs: end what listens there, or set LOCUST_PORT to another one"]  # fmt: skip
+    assert said == (wanted if is_asked_for else [])
+
+
+def test_the_port_of_locust_that_runs_is_not_taken(prepared: Path):
+    with listener("127.0.0.1") as port:
+        docker = f"""[[ "$COMPOSE_PROFILES" != load ]] || case "$*" in
+            *Server.Version*) echo 28.0.1 ;;
+            *"compose version"*) echo 2.24.0 ;;
+            *" port load-master 8089") echo 127.0.0.1:{port} ;;
+        esac"""
+        ports = {**ports_apart(free_ports(5)), "LOCUST_PORT": str(port)}
+        assert preflight(prepared, docker, "--profile load", **ports) == []
+
+
+def test_the_preflight_names_an_argument_that_it_does_not_know(prepared: Path):
+    assert preflight(prepared, "", "--profiles") == [
+        "--profiles is not known; what can be given is --profile NAME, as to docker compose"
     ]
 
 

@@ -24,6 +24,7 @@ def test_what_needs_another_starts_when_that_is_healthy(compose: dict[str, Any])
     services = compose["services"]
     for service, needed in (
         ("nginx", "app"), ("app", "valkey"), ("redis-exporter", "valkey"), ("tracker", "prometheus"),
+        ("grafana", "prometheus"),
     ):  # fmt: skip
         assert services[service]["depends_on"][needed] == {"condition": "service_healthy"}, service
 

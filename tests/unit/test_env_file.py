@@ -44,6 +44,12 @@ def env_file(folder: Path, text: str, names: str, **variables: str) -> list[str]
         ("""A='[{"name":"load","x":"$HOME # text"}]' # a comment""", '[{"name":"load","x":"$HOME # text"}]'),
         (r'A="say \"hi\" # text"', 'say "hi" # text'),
         (r"A='it\'s'", "it's"),
+        (r'A="tab\tback\\slash"', "tab\tback\\slash"),
+        (r'A="\\x41 \0101"', r"\x41 A"),
+        # What printf of Bash expands, and Compose does not; after \c it prints nothing more.
+        (r'A="a\cb"', r"a\cb"),
+        (r'A="\x41\u0041\U00000041\101"', r"\x41\u0041\U00000041\101"),
+        (r"""A="it\'s\e\E\?\q" """, r"it\'s\e\E\?\q"),
         ('A=a"b"c', 'a"b"c'),
         ("  export A = d  ", "d"),
         ("A=d\r", "d"),
@@ -61,12 +67,17 @@ def test_a_variable_of_the_environment_comes_first_and_nothing_in_the_file_is_ru
     assert not (tmp_path / "made").exists()
 
 
+NOT_CLOSED = "the quote of A is not closed there; write the value on one line, as the scripts read none of several"
+
+
 @pytest.mark.parametrize(
     ("line", "sentence"),
     [
         ("HTTP_PORT 80", "line 2 of .env is no NAME=VALUE"),
-        ("A='b", "line 2 of .env: the quote of A is not closed"),
-        ('A="b', "line 2 of .env: the quote of A is not closed"),
+        ("A='b", f"line 2 of .env: {NOT_CLOSED}"),
+        ('A="b', f"line 2 of .env: {NOT_CLOSED}"),
+        # Compose takes it.
+        ("A='b\nc'", f"line 2 of .env: {NOT_CLOSED}"),
         (
             "A=https://$HOST",
             "line 2 of .env: put the value of A into single quotes, as it has a $",

@@ -25,6 +25,7 @@ _UNAVAILABLE: Final = 69
 _CLEANS_UP_WITHIN: Final = 120.0
 #: As in docker/compose.yml.
 _OPEN_FILES: Final = 65536
+_BUILT: Final = "the image of the cluster was built in {:.0f} s"
 
 
 def main() -> int:
@@ -35,7 +36,7 @@ def main() -> int:
     try:
         if not reason:
             # What is tested is this checkout, not an image of another day.
-            images.build_application(dict(os.environ))
+            _say(_BUILT.format(images.build_application(dict(os.environ))))
             os.execvp(arguments.command[0], arguments.command)
         _say(f"{reason}; an engine with stand-in images is started")
         return _on_stand_ins(arguments.root, arguments.command)
@@ -96,7 +97,7 @@ def _on_stand_ins(root: Path, command: list[str]) -> int:
     env["OPEN_FILES"] = str(_open_files())
     moment = time.monotonic()
     with engine.running(root / "data", has_way_out=True) as building:
-        images.make(root, {**env, "DOCKER_HOST": building.host})
+        _say(_BUILT.format(images.make(root, {**env, "DOCKER_HOST": building.host})))
     _say(f"images are there after {time.monotonic() - moment:.0f} s")
     with engine.running(root / "data", has_way_out=False) as serving:
         env["DOCKER_HOST"] = serving.host

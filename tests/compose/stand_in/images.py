@@ -12,6 +12,7 @@ import os
 import re
 import subprocess
 import tempfile
+import time
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -100,12 +101,15 @@ def application() -> str:
     return default_of(document["services"]["app"]["image"])
 
 
-def make(files: Path, env: dict[str, str]) -> None:
+def make(files: Path, env: dict[str, str]) -> float:
     """Make every image on an engine that has the network of this machine.
 
     Args:
         files: folder in which the root file systems are kept.
         env: the environment of `docker`, which names the engine.
+
+    Returns:
+        The seconds that the image of the cluster took, as `build_application`.
 
     Raises:
         Unavailable: a command has failed; the text has its last lines.
@@ -115,10 +119,10 @@ def make(files: Path, env: dict[str, str]) -> None:
         (context / "ca-certificates.crt").write_bytes(machine.certificates(os.environ))
         (context / "pip.conf").write_text(machine.pip_settings())
 
-        def application() -> None:
+        def application() -> float:
             _make_root(PYTHON, files, env)
             _build_stand_ins(context, "python", ["python"], env)
-            build_application({**env, "BUILD_NETWORK": "host"})
+            return build_application({**env, "BUILD_NETWORK": "host"})
 
         def services() -> None:
             _make_root(SERVICES, files, env)
@@ -126,15 +130,19 @@ def make(files: Path, env: dict[str, str]) -> None:
 
         with ThreadPoolExecutor() as together:
             # Each waits for mirrors and disks most of the time.
-            for made in [together.submit(one) for one in (application, services)]:
-                made.result()
+            built, made = together.submit(application), together.submit(services)
+            made.result()
+            return built.result()
 
 
-def build_application(env: dict[str, str]) -> None:
+def build_application(env: dict[str, str]) -> float:
     """Build the image of the cluster from this checkout.
 
     Args:
         env: the environment of `docker`, which names the engine.
+
+    Returns:
+        The seconds that it took; on an engine that has built it before, most layers are there.
 
     Raises:
         Unavailable: the build has failed; the text has its last lines.
@@ -142,7 +150,9 @@ def build_application(env: dict[str, str]) -> None:
     proxies = [f"--build-arg={name}" for name in machine.proxy_names(env)]
     revision = _output(["git", "-C", str(REPOSITORY), "rev-parse", "HEAD"])
     command = ["docker", "compose", "-f", str(COMPOSE), "build", "--quiet", *proxies, "app"]
+    began = time.monotonic()
     _run(command, {**env, "REVISION": revision or "unknown"})
+    return time.monotonic() - began
 
 
 def _make_root(root: RootFileSystem, files: Path, env: dict[str, str]) -> None:
