@@ -296,14 +296,17 @@ class WebSocketServer:
 
     async def ping_clients(self) -> None:
         """Send pings and close clients whose pongs are missing, until cancelled."""
+        budget = TurnBudget()
         while True:
             await asyncio.sleep(self._timing_wheel.tick_seconds)
             to_ping, to_check = self._timing_wheel.tick()
             now = expiry_clock.now()
             for client in to_check:
                 client.check_pong()
+                await budget.spend()
             for client in to_ping:
                 client.ping(now)
+                await budget.spend()
 
     async def close_overdue(self) -> None:
         """Close what has not connected, not closed or not sent its request in time, until cancelled."""

@@ -5,58 +5,67 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
+from collections import Counter
 from collections.abc import AsyncIterator
 from typing import Any
 
 import pytest
 
-from cluster.websocket import server
+from cluster.application import Application
+from cluster.turn_budget import ITEMS_PER_TURN
+from cluster.websocket import server, timing_wheel
 from tests.harness import wire
 from tests.harness.waiting import until
 from tests.harness.wire import frame, upgrade_request
-from tests.unit.local_worker import Caller, LocalWorker, configured
+from tests.unit.local_worker import Caller, LocalWorker, configured, entered
 
 CALLERS = 200
 #: What leaving costs on a machine that has no time for this process.
 LEAVE_SECONDS = 0.005
 
 
+class Leaves:
+    """How many clients have left in each turn of the event loop."""
+
+    def __init__(self) -> None:
+        self._turn = 0
+        self._by_turn: Counter[int] = Counter()
+
+    async def count_turns(self) -> None:
+        while True:
+            await asyncio.sleep(0)
+            self._turn += 1
+
+    def add(self) -> None:
+        self._by_turn[self._turn] += 1
+
+    @property
+    def most_in_a_turn(self) -> int:
+        assert self._by_turn.total() == CALLERS
+        return max(self._by_turn.values())
+
+
 @contextlib.asynccontextmanager
 async def slow_worker(
-    monkeypatch: pytest.MonkeyPatch,
-) -> AsyncIterator[tuple[LocalWorker, list[Caller]]]:
+    monkeypatch: pytest.MonkeyPatch, application: Application | None = None, **options: Any
+) -> AsyncIterator[tuple[LocalWorker, list[Caller], Leaves]]:
     """A worker with callers of whom each takes long to leave."""
-    async with LocalWorker(configured()).open() as worker:
-        callers = [await worker.caller() for _ in range(CALLERS)]
-        for caller in callers:
-            await caller.connect()
-        disconnected = worker.node.disconnected
+    async with LocalWorker(configured(**options), application=application).open() as worker:
+        callers = [await entered(worker) for _ in range(CALLERS)]
+        disconnected, leaves = worker.node.disconnected, Leaves()
 
         def slowly(*args: Any, **options: Any) -> None:
+            leaves.add()
             time.sleep(LEAVE_SECONDS)
             disconnected(*args, **options)
 
         monkeypatch.setattr(worker.node, "disconnected", slowly)
-        yield worker, callers
-        monkeypatch.undo()
-
-
-@contextlib.asynccontextmanager
-async def longest_turn() -> AsyncIterator[list[float]]:
-    """The seconds of the longest turn of the loop within the block, in a list of one."""
-    longest = [0.0]
-
-    async def tick() -> None:
-        while True:
-            before = time.monotonic()
-            await asyncio.sleep(0)
-            longest[0] = max(longest[0], time.monotonic() - before)
-
-    ticker = asyncio.create_task(tick())
-    try:
-        yield longest
-    finally:
-        ticker.cancel()
+        turns = asyncio.create_task(leaves.count_turns())
+        try:
+            yield worker, callers, leaves
+        finally:
+            turns.cancel()
+            monkeypatch.undo()
 
 
 async def codes(callers: list[Caller]) -> set[int | None]:
@@ -70,17 +79,17 @@ async def test_a_drain_that_cannot_keep_its_pace_leaves_the_loop_time_for_everyt
     hurry = asyncio.Event()
     if is_hurried:
         hurry.set()
-    async with slow_worker(monkeypatch) as (worker, callers), longest_turn() as longest:
+    async with slow_worker(monkeypatch) as (worker, callers, leaves):
         window = 60.0 if is_hurried else 0.1
         await asyncio.wait_for(worker.server.drain(window, hurry), 20)
         assert await codes(callers) == {3001}
-        assert longest[0] < 20 * LEAVE_SECONDS
+        assert leaves.most_in_a_turn <= ITEMS_PER_TURN
 
 
 async def test_clients_that_came_while_the_window_ran_are_closed_in_turns_too(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    async with slow_worker(monkeypatch) as (worker, callers), longest_turn() as longest:
+    async with slow_worker(monkeypatch) as (worker, callers, leaves):
         first, *others = worker.server.clients
         worker.server.clients = {first: None}
         hurry = asyncio.Event()
@@ -90,20 +99,50 @@ async def test_clients_that_came_while_the_window_ran_are_closed_in_turns_too(
         hurry.set()
         await asyncio.wait_for(drain, 20)
         assert await codes(callers) == {3001}
-        assert longest[0] < 20 * LEAVE_SECONDS
+        assert leaves.most_in_a_turn <= ITEMS_PER_TURN
 
 
 async def test_a_drain_that_is_cut_short_closes_the_rest_with_3001_in_turns(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    async with slow_worker(monkeypatch) as (worker, callers), longest_turn() as longest:
+    async with slow_worker(monkeypatch) as (worker, callers, leaves):
         with pytest.raises(TimeoutError):
             await asyncio.wait_for(worker.server.drain(0.1, asyncio.Event()), 0.3)
         assert any(not caller.wire.ended.is_set() for caller in callers)
         await asyncio.wait_for(worker.server.end(), 20)
         assert await codes(callers) == {3001}
         await until(lambda: not worker.server.clients, 10, "no client is left")
-        assert longest[0] < 20 * LEAVE_SECONDS
+        assert leaves.most_in_a_turn <= ITEMS_PER_TURN
+
+
+# --- others that close many clients --------------------------------------------------------------
+
+
+async def test_many_clients_whose_pongs_are_missing_are_closed_in_turns(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async with slow_worker(monkeypatch, ping_interval=4, pong_timeout=1) as (
+        worker,
+        callers,
+        leaves,
+    ):
+        monkeypatch.setattr(timing_wheel.random, "random", lambda: 0.0)
+        for client in worker.server.clients:
+            worker.server._timing_wheel.remove(client, client.timer_slot)
+            client.timer_slot = worker.server._timing_wheel.add(client)
+        assert await codes(callers) == {3012}
+        assert leaves.most_in_a_turn <= ITEMS_PER_TURN
+
+
+async def test_an_application_that_disconnects_a_user_with_many_connections_leaves_the_loop_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    app = Application()
+    async with slow_worker(monkeypatch, app) as (_, callers, leaves):
+        assert app.disconnect(user="", code=4001) == CALLERS
+        assert await codes(callers) == {4001}
+        # The first ones have left before `disconnect` returned, in the middle of a turn.
+        assert leaves.most_in_a_turn <= 2 * ITEMS_PER_TURN
 
 
 # --- peers that are late -------------------------------------------------------------------------
