@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 import time
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -13,7 +14,7 @@ import pytest
 
 from cluster.application import Application
 from cluster.turn_budget import ITEMS_PER_TURN
-from cluster.websocket import server, timing_wheel
+from cluster.websocket import server
 from tests.harness import wire
 from tests.harness.waiting import until
 from tests.harness.wire import frame, upgrade_request
@@ -126,7 +127,7 @@ async def test_many_clients_whose_pongs_are_missing_are_closed_in_turns(
         callers,
         leaves,
     ):
-        monkeypatch.setattr(timing_wheel.random, "random", lambda: 0.0)
+        monkeypatch.setattr(random, "random", lambda: 0.0)
         for client in worker.server.clients:
             worker.server._timing_wheel.remove(client, client.timer_slot)
             client.timer_slot = worker.server._timing_wheel.add(client)
