@@ -404,7 +404,7 @@ class WebSocketServer:
                 await asyncio.wait_for(self._empty.wait(), max(0.0, within_seconds))
 
     async def end(self) -> None:
-        """Close with 3001 whoever a drain that was cut short has not reached, and abort every socket.
+        """Close with 3001 the clients that a drain which was cut short has not reached; abort every socket.
 
         To take a client out of everything costs the same with a close frame as without.
         """
