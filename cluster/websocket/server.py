@@ -335,6 +335,9 @@ class WebSocketServer:
 
         Those that never answer are bounded in number and memory; in a drain there are no new ones.
         """
+        if client not in self.clients:
+            # It has ended in a turn of this sweep.
+            return
         if client.unsent_bytes > MOST_UNSENT_BYTES:
             client.abort()
             return
