@@ -32,6 +32,7 @@ from cluster.application.handler_values import (
 from cluster.errors import ClientError, Disconnect
 from cluster.presence import PresenceStats
 from cluster.protocol import Position
+from cluster.turn_budget import ITEMS_PER_TURN, TurnBudget
 
 A = TypeVar("A")
 
@@ -121,6 +122,7 @@ class Application:
         self.rpc_methods: dict[str, RpcMethod] = {}
         self.server_rpc_methods: dict[str, RpcMethod] = {}
         self._operations: WorkerOperations | None = None
+        self._disconnects: set[asyncio.Task[None]] = set()
 
     # --- declaring handlers ------------------------------------------------------------------
 
@@ -296,6 +298,8 @@ class Application:
     ) -> int:
         """Close connections of this worker; returns how many.
 
+        A few are closed at once, the rest in the next turns of the event loop.
+
         Args:
             user: those of this user.
             client: the one with this id. If both are given, both must be so.
@@ -307,9 +311,20 @@ class Application:
             raise ValueError("name the user or the client whose connections are to be closed")
         why: Disconnect = ApplicationDisconnect(code, reason)
         found = [one for one in self.clients(user=user) if client is None or one.id == client]
-        for one in found:
+        for one in found[:ITEMS_PER_TURN]:
             one.disconnect(why.code, why.reason)
+        if len(found) > ITEMS_PER_TURN:
+            task = asyncio.create_task(_disconnect(found[ITEMS_PER_TURN:], why))
+            self._disconnects.add(task)
+            task.add_done_callback(self._disconnects.discard)
         return len(found)
+
+
+async def _disconnect(clients: Sequence[ApplicationClient], why: Disconnect) -> None:
+    budget = TurnBudget()
+    for one in clients:
+        await budget.spend()
+        one.disconnect(why.code, why.reason)
 
 
 def _declares(methods: dict[str, RpcMethod], method: str, *, raw: bool) -> Callable[[A], A]:

@@ -145,6 +145,10 @@ class WebSocketClient(ActionPerformer):
             super().end()
             self._owner.closing(self)
 
+    def end_stream(self) -> None:
+        """Half-close the socket of a client that has not answered its close frame."""
+        super().end()
+
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.connection.disconnect(CONNECTION_CLOSED)

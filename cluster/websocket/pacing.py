@@ -168,6 +168,11 @@ class PacedProtocol(asyncio.Protocol):
             self._unread = b""
             self.resume()
 
+    @property
+    def unsent_bytes(self) -> int:
+        """What was written and is not in the kernel yet."""
+        return self._transport.get_write_buffer_size() if self._transport is not None else 0
+
     def abort(self) -> None:
         """Close the socket now."""
         if self._transport is not None:

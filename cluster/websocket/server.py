@@ -28,6 +28,7 @@ from cluster.log import get_logger
 from cluster.metrics.counters import Counters
 from cluster.node.node import Node
 from cluster.protobuf import PROTOBUF
+from cluster.turn_budget import TurnBudget
 from cluster.websocket import handshake
 from cluster.websocket.address_limits import AddressLimits, Refusal
 from cluster.websocket.client import WebSocketClient
@@ -39,8 +40,21 @@ from cluster.websocket.timing_wheel import TimingWheel
 
 log = get_logger()
 
-#: How long a client may take to answer a close frame, and to read what was written before it.
+#: How long a client may take to answer a close frame; then nothing more is sent to it.
 CLOSE_TIMEOUT_SECONDS = 1.0
+
+#: How long its socket then stays open and what it sends is thrown away. A proxy that is late may find bytes of
+#: the client before it finds the close frame: if it cannot pass them on, it drops the close frame.
+LINGER_SECONDS = 2.5
+
+#: So many sockets linger at a time while clients are accepted, and so much may be unsent to each.
+MOST_LINGERING = 256
+MOST_UNSENT_BYTES = 65_536
+
+#: How long a drain waits for sockets after its last close frame. What is still open then has had the close
+#: frame and the end of the stream for more than a second: a proxy that is late for longer, or a client that
+#: never answers, and a client that never answers must not keep a worker from its exit.
+DRAIN_LINGER_SECONDS = 2.5
 
 _UNAVAILABLE = HTTPStatus.SERVICE_UNAVAILABLE
 _SWEEP_SECONDS = 0.25
@@ -48,6 +62,7 @@ _SWEEP_SECONDS = 0.25
 # The two upper bits of this digit are 10, the others random.
 _VARIANT = {f"{digit:x}": "89ab"[digit & 3] for digit in range(16)}
 _PACE_SECONDS = 0.01
+_LAST_SECONDS = 0.1
 _QUIET_LOOKS = 3
 
 
@@ -129,8 +144,10 @@ class WebSocketServer:
         stale_seconds = config.client.stale_close_delay
         self._fresh: Deadlines[WebSocketClient] = Deadlines(stale_seconds)
         self._closing: Deadlines[WebSocketClient] = Deadlines(CLOSE_TIMEOUT_SECONDS)
+        self._lingering: Deadlines[WebSocketClient] = Deadlines(LINGER_SECONDS)
         self._pending: Deadlines[Pending] = Deadlines(stale_seconds)
         self._empty = asyncio.Event()
+        self._drained_at = 0.0
         self._file_limit = soft_limit()
 
     # --- accepting ---------------------------------------------------------------------------
@@ -268,6 +285,7 @@ class WebSocketServer:
         self.clients.pop(client, None)
         self._fresh.discard(client)
         self._closing.discard(client)
+        self._lingering.discard(client)
         if client.address:
             self._addresses.closed(client.address)
         self._timing_wheel.remove(client, client.timer_slot)
@@ -278,17 +296,21 @@ class WebSocketServer:
 
     async def ping_clients(self) -> None:
         """Send pings and close clients whose pongs are missing, until cancelled."""
+        budget = TurnBudget()
         while True:
             await asyncio.sleep(self._timing_wheel.tick_seconds)
             to_ping, to_check = self._timing_wheel.tick()
             now = expiry_clock.now()
             for client in to_check:
                 client.check_pong()
+                await budget.spend()
             for client in to_ping:
                 client.ping(now)
+                await budget.spend()
 
     async def close_overdue(self) -> None:
         """Close what has not connected, not closed or not sent its request in time, until cancelled."""
+        budget = TurnBudget()
         while True:
             await asyncio.sleep(_SWEEP_SECONDS)
             # It can be changed while the worker runs (prlimit).
@@ -297,12 +319,34 @@ class WebSocketServer:
                 client.check_connected()
                 if client.connection.state is State.CONNECTING:
                     self._fresh.add(client)
+                await budget.spend()
             for client in self._closing.take_due():
+                self._linger(client)
+                await budget.spend()
+            for client in self._lingering.take_due():
                 client.abort()
             for pending in self._pending.take_due():
                 pending.expire()
             if self.listener is not None:
                 await self.listener.resume()
+
+    def _linger(self, client: WebSocketClient) -> None:
+        """End the stream to a client that has not answered; abort its socket in a while, or now.
+
+        Those that never answer are bounded in number and memory; in a drain there are no new ones.
+        """
+        if client not in self.clients:
+            # It has ended in a turn of this sweep.
+            return
+        if client.unsent_bytes > MOST_UNSENT_BYTES:
+            client.abort()
+            return
+        client.end_stream()
+        self._lingering.add(client)
+        if len(self._lingering) > MOST_LINGERING and not self._is_draining:
+            first = next(iter(self._lingering))
+            self._lingering.discard(first)
+            first.abort()
 
     # --- shutdown ------------------------------------------------------------------------------
 
@@ -323,27 +367,55 @@ class WebSocketServer:
         self._is_draining = True
 
     async def drain(self, window_seconds: float, stop: asyncio.Event) -> None:
-        """Close every client with 3001, spread over the window, and wait for their sockets.
+        """Close every client with 3001, spread over the window, and wait a while for their sockets.
 
-        The SDKs reconnect within half a second of their close, so the closes must be spread here.
-        The caller bounds the time; `stop` ends the spreading at once.
+        The SDKs reconnect within half a second of their close, so the closes must be spread here. A drain
+        that is late does not catch up in one turn of the loop. The caller bounds the time; `stop` ends the
+        spreading at once.
         """
         self.refuse_all()
         clients = list(self.clients)
         random.shuffle(clients)
         began = time.monotonic()
+        budget = TurnBudget()
         for index, client in enumerate(clients):
             due = began + window_seconds * (index + random.random()) / len(clients)
             wait = due - time.monotonic()
-            if wait > _PACE_SECONDS:
+            if wait > _PACE_SECONDS and not stop.is_set():
                 with contextlib.suppress(TimeoutError):
                     await asyncio.wait_for(stop.wait(), wait)
-            client.perform(client.connection.disconnect(SHUTDOWN))
+            self._close(client)
+            await budget.spend()
+        # Clients that were accepted while the window was running.
+        await self._close_all()
+        await self._until_empty(self._drained_at + DRAIN_LINGER_SECONDS - time.monotonic())
+
+    def _close(self, client: WebSocketClient) -> None:
+        if closes := client.connection.disconnect(SHUTDOWN):
+            client.perform(closes)
+            self._drained_at = time.monotonic()
+
+    async def _close_all(self) -> None:
+        budget = TurnBudget()
         for client in list(self.clients):
-            # Clients that were accepted while the window was running.
-            client.perform(client.connection.disconnect(SHUTDOWN))
+            self._close(client)
+            await budget.spend()
+
+    async def _until_empty(self, within_seconds: float) -> None:
         if self.clients:
-            await self._empty.wait()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._empty.wait(), max(0.0, within_seconds))
+
+    async def end(self) -> None:
+        """Close with 3001 the clients that a drain which was cut short has not reached; abort every socket.
+
+        To take a client out of everything costs the same with a close frame as without.
+        """
+        self.refuse_all()
+        await self._close_all()
+        # The transports write in the next turn.
+        await self._until_empty(_LAST_SECONDS)
+        self.abort_all()
 
     def abort_all(self) -> None:
         """Abort every socket that is left."""

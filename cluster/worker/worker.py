@@ -56,6 +56,8 @@ _FLUSH_SECONDS = 1.0
 _RETRY_SECONDS = 0.5
 _LAG_TICK_SECONDS = 0.1
 _HURRY_SECONDS = 0.5
+#: So long before its timeout a drain that is late no longer keeps a pace.
+_RUSH_SECONDS = 1.5
 _LEAST_FLUSH_SECONDS = 0.2
 #: How long a drain waits for the requests of connections that it has accepted.
 _PENDING_SECONDS = 0.5
@@ -318,18 +320,18 @@ class Worker:
         self._drain_ends_at = self._loop.time() + shutdown.timeout
         drain = self._loop.create_task(self._drain_all(shutdown.drain_window))
         hurry = self._loop.create_task(self._hurry.wait())
-        await asyncio.wait(
-            {drain, hurry},
-            # Leaves time for the flushes.
-            timeout=max(0.0, shutdown.timeout - 2 * _LEAST_FLUSH_SECONDS),
-            return_when=asyncio.FIRST_COMPLETED,
-        )
+        # Leaves time for the flushes.
+        most = max(0.0, shutdown.timeout - 2 * _LEAST_FLUSH_SECONDS)
+        paced = min(most, max(shutdown.drain_window, shutdown.timeout - _RUSH_SECONDS))
+        await asyncio.wait({drain, hurry}, timeout=paced, return_when=asyncio.FIRST_COMPLETED)
         if not drain.done():
-            await asyncio.wait({drain}, timeout=_HURRY_SECONDS if self._hurry.is_set() else 0)
-        self._server.abort_all()
+            left = _HURRY_SECONDS if self._hurry.is_set() else most - paced
+            self._hurry.set()
+            await asyncio.wait({drain}, timeout=left)
         for task in (drain, hurry):
             task.cancel()
         await asyncio.gather(drain, hurry, return_exceptions=True)
+        await self._server.end()
 
     async def _drain_all(self, window_seconds: float) -> None:
         """Close the clients and finish the HTTP requests in progress, side by side."""

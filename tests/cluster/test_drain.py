@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import signal
 import subprocess
 import time
@@ -12,7 +13,7 @@ import pytest
 
 from tests.harness.cluster import Cluster
 from tests.harness.crowd import Crowd, Size
-from tests.harness.processes import family, is_running
+from tests.harness.processes import children, family, held, is_running
 from tests.harness.store import Store, ask
 from tests.harness.under_load import assert_nothing_lost, cluster_under_load, every_size
 from tests.harness.waiting import until
@@ -104,3 +105,29 @@ async def test_what_was_accepted_is_published_before_the_end(tmp_path: Path):
         assert cluster.process is not None
         assert await asyncio.to_thread(cluster.process.wait, 20) == 0
         assert await ask(store.port, "XLEN", "{ws:0:c:kept}.stream") == f":{wanted}\r\n"
+
+
+@pytest.mark.alone
+async def test_a_proxy_that_is_late_still_delivers_the_close_frame(tmp_path: Path):
+    """nginx stands still for 2 s of the drain, and then has to pass on what clients sent meanwhile."""
+    config = {"shutdown": {"drain_window": 2.0}}
+    async with Cluster(tmp_path / "run", workers=2, config=config) as cluster:
+        wires = [await open_wire(cluster.client_port) for _ in range(200)]
+        for wire in wires:
+            wire.send_text(b'{"id":1,"connect":{}}')
+        await cluster.shows("app_commands_total", len(wires), method="connect")
+        proxies = children(cluster.child("nginx"))
+        cluster.signal(signal.SIGTERM)
+        await until(lambda: any(wire.ended.is_set() for wire in wires), 10, "the drain has begun")
+        with contextlib.ExitStack() as stopped:
+            for proxy in proxies:
+                stopped.enter_context(held(proxy))
+            until_seconds = time.monotonic() + 2.0
+            number = 1
+            while time.monotonic() < until_seconds:
+                number += 1
+                for wire in wires:
+                    wire.send_text(b'{"id":%d,"history":{"channel":"a"}}' % number)
+                await asyncio.sleep(0.25)
+        await until(lambda: all(wire.ended.is_set() for wire in wires), 20, "all have ended")
+        assert {wire.close_code for wire in wires} == {3001}
