@@ -115,7 +115,7 @@ async def test_a_team_starts_it_scales_it_and_loses_nothing(stack: Stack):
         await counted(stack, 4, crowd)
         assert crowd.moves(began)[1] >= (1 - SKEW) * len(crowd.clients) / 2
         assert max(crowd.moves(began)) == 1
-        assert set(crowd.codes()) == {FORCE_RECONNECT.code}
+        assert set(crowd.codes(began)) == {FORCE_RECONNECT.code}
         print(f"balanced: {crowd.summary(began)}")
         moment = time.monotonic()
         await scaled(stack, 2)
