@@ -10,14 +10,14 @@ import re
 import sys
 from typing import Final, TextIO
 
-# C0 and C1 controls, separators of lines, format characters that reorder or hide text, tags,
-# and halves of surrogate pairs, which no terminal encoding has.
-_CONTROL: Final = (
+#: C0 and C1 controls, separators of lines, format characters that reorder or hide text, tags,
+#: and halves of surrogate pairs, which no terminal encoding has.
+CONTROL: Final = (
     "\x00-\x1f\x7f-\x9f\xad\u061c\u180e\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb"
     "\ud800-\udfff\U000e0000-\U000e007f"
 )
-_UNSAFE: Final = re.compile(f"[{_CONTROL}]")
-_UNSAFE_IN_LINES: Final = re.compile(f"(?![\n\t])[{_CONTROL}]")
+_UNSAFE: Final = re.compile(f"[{CONTROL}]")
+_UNSAFE_IN_LINES: Final = re.compile(f"(?![\n\t])[{CONTROL}]")
 _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 

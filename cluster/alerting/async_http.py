@@ -36,7 +36,7 @@ class AsyncHttpService:
                     request.method,
                     address,
                     data=request.body,
-                    headers=request.headers,
+                    headers={**request.headers, **endpoint.credentials},
                     allow_redirects=False,
                 ) as response,
             ):

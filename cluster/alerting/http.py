@@ -22,6 +22,7 @@ from typing import Any, Final, Generic, TypeVar
 from urllib.parse import urlencode, urlsplit
 
 from cluster.errors import HttpStatusError, NotAnswering
+from cluster.url_credentials import authorized, without_credentials
 
 ANSWERED_WITHIN_SECONDS: Final = 5.0
 _SHOWN_CHARACTERS: Final = 200
@@ -79,7 +80,7 @@ class HttpEndpoint:
 
     Attributes:
         name: what a person calls it.
-        url: without a final slash.
+        url: without a final slash; its user and password are sent as a header, and are in no error.
         hint: what to do when it does not answer.
     """
 
@@ -89,23 +90,33 @@ class HttpEndpoint:
     timeout_seconds: float = ANSWERED_WITHIN_SECONDS
     max_bytes: int = 64 << 20
 
+    @property
+    def shown(self) -> str:
+        """The URL as errors show it."""
+        return without_credentials(self.url)
+
+    @property
+    def credentials(self) -> dict[str, str]:
+        """The header with the credentials of the URL, if it has any."""
+        return authorized(self.url)[1]
+
     def address(self, request: HttpRequest[Any]) -> str:
-        """The URL of a request.
+        """The URL of a request, without credentials.
 
         Raises:
             NotAnswering: if the endpoint's own URL cannot be used.
         """
         if not self.url:
             raise NotAnswering(f"{self.name} has no address" + self._then())
-        address = self.url + request.target
         try:
+            address = authorized(self.url)[0] + request.target
             parts = urlsplit(address)
             is_usable = parts.scheme in ("http", "https") and bool(parts.hostname)
         except ValueError:
             is_usable = False
         if not is_usable:
             raise NotAnswering(
-                f"{self.url!r} is no address of {self.name}: give one such as http://localhost:9090"
+                f"{self.shown!r} is no address of {self.name}: give one such as http://localhost:9090"
             )
         return address
 
@@ -119,7 +130,7 @@ class HttpEndpoint:
             text = body.decode("utf-8", "replace")
             said = _sentence(text)
             raise HttpStatusError(
-                f"{self.name} at {self.url} answered {status} to {request.method} {request.path}"
+                f"{self.name} at {self.shown} answered {status} to {request.method} {request.path}"
                 + (f": {said}" if said else ""),
                 status,
                 text,
@@ -135,14 +146,14 @@ class HttpEndpoint:
     def malformed(self, path: str, why: str) -> NotAnswering:
         """The error for an answer that has not the documented shape."""
         return NotAnswering(
-            f"{self.name} at {self.url} gave an answer to {path} that cannot be understood ({why}):"
+            f"{self.name} at {self.shown} gave an answer to {path} that cannot be understood ({why}):"
             f" check that this is the address of {self.name}"
         )
 
     def unreachable(self, error: Exception) -> NotAnswering:
         """The error for a service that cannot be reached."""
         return NotAnswering(
-            f"{self.name} at {self.url} cannot be reached ({self._reason(error)})" + self._then()
+            f"{self.name} at {self.shown} cannot be reached ({self._reason(error)})" + self._then()
         )
 
     @property
@@ -173,6 +184,9 @@ class HttpService(HttpEndpoint):
         sent = urllib.request.Request(  # noqa: S310 - `address` allows only http and https
             address, request.body, request.headers, method=request.method
         )
+        for name, value in self.credentials.items():
+            # They are not for the server to which this one may redirect.
+            sent.add_unredirected_header(name.capitalize(), value)
         deadline = time.monotonic() + self.timeout_seconds
         try:
             with _opener(address).open(sent, timeout=self.timeout_seconds) as response:

@@ -21,13 +21,13 @@ import aiohttp
 import msgspec
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm
 from jwt.exceptions import PyJWTError
-from yarl import URL
 
 from cluster.auth.claims import TokenRefused
 from cluster.auth.token_keys import VerificationKey, algorithms_of
 from cluster.config import TokenConfig
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.url_credentials import authorized, without_credentials
 
 log = get_logger()
 
@@ -138,9 +138,8 @@ class KeySet:
     def of(cls, options: TokenConfig, counters: Counters) -> KeySet | None:
         """The set that the options name, None if they name none."""
         if options.jwks_public_endpoint:
-            url = URL(options.jwks_public_endpoint)
-            shown = str(url.with_user(None).with_query(None))
-            return cls(shown, lambda: _fetched(url), counters)
+            url = options.jwks_public_endpoint
+            return cls(without_credentials(url), lambda: _fetched(url), counters)
         if options.jwks_file:
             path = Path(options.jwks_file)
             return cls(str(path), lambda: asyncio.to_thread(_contents, path), counters)
@@ -203,12 +202,13 @@ class KeySet:
             self._reading = None
 
 
-async def _fetched(url: URL) -> bytes:
+async def _fetched(url: str) -> bytes:
     timeout = aiohttp.ClientTimeout(total=_TIMEOUT_SECONDS)
-    headers = {"Accept": "application/json", "Accept-Encoding": "identity"}
+    address, credentials = authorized(url)
+    headers = {"Accept": "application/json", "Accept-Encoding": "identity", **credentials}
     async with (
         aiohttp.ClientSession(timeout=timeout, auto_decompress=False) as session,
-        session.get(url, headers=headers, allow_redirects=False) as response,
+        session.get(address, headers=headers, allow_redirects=False) as response,
     ):
         if response.status != 200:
             raise ValueError(f"it was answered with HTTP {response.status}")

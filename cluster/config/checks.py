@@ -25,6 +25,7 @@ from cluster.config.redis_url import REDIS_SCHEMES, Address
 from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import Problem
 from cluster.methods import API_METHODS
+from cluster.url_credentials import without_credentials
 
 _LESS_THAN: Final = (
     ("client.pong_timeout", "client.ping_interval"),
@@ -196,7 +197,9 @@ def _console_urls(config: Config) -> Iterator[Problem]:
         url = getattr(config.console, name)
         if url and not _is_url(url, ("http", "https")):
             yield problem(
-                f"console.{name}", url, "give a URL such as http://127.0.0.1:9090, or nothing"
+                f"console.{name}",
+                without_credentials(url),
+                "give a URL such as http://127.0.0.1:9090, or nothing",
             )
 
 
@@ -313,7 +316,7 @@ def _public_keys(config: Config) -> Iterator[Problem]:
         url = options.jwks_public_endpoint
         if url and not _is_url(url, ("http", "https")):
             advice = "give a URL such as https://login.example.com/keys"
-            yield problem(f"{section}.jwks_public_endpoint", url, advice, is_secret=True)
+            yield problem(f"{section}.jwks_public_endpoint", without_credentials(url), advice)
         if url and options.jwks_file:
             advice = "give either jwks_public_endpoint or jwks_file, not both"
             yield problem(f"{section}.jwks_file", options.jwks_file, advice)
@@ -338,7 +341,7 @@ def _proxies(config: Config) -> Iterator[Problem]:
     for path, options in used.items():
         if not _is_url(options.endpoint, ("http", "https")):
             advice = "give the URL of the backend, such as http://127.0.0.1:3000/connect"
-            yield problem(f"{path}.endpoint", options.endpoint, advice)
+            yield problem(f"{path}.endpoint", without_credentials(options.endpoint), advice)
         given = {
             "http_headers": options.http_headers,
             "emulated_headers": options.emulated_headers,

@@ -22,6 +22,7 @@ from cluster.config.option_fields import (
     string,
     strings,
     tables,
+    url,
 )
 from cluster.config.proxy_options import ClientProxies, NamedProxy, RpcConfig
 
@@ -45,7 +46,7 @@ class TokenConfig:
     ecdsa_public_key: str = secret(
         text="public key in PEM: on P-256 of ES256 tokens, on P-384 of ES384, on P-521 of ES512"
     )
-    jwks_public_endpoint: str = optional(
+    jwks_public_endpoint: str = url(
         "", text="URL of a JSON Web Key Set; its keys verify the tokens that name one of them (kid)"
     )
     jwks_file: str = optional("", text="file with a JSON Web Key Set, instead of the URL")
@@ -253,21 +254,21 @@ class AdminConfig:
 class ConsoleConfig:
     """The web console: the servers it queries, and the links it shows."""
 
-    prometheus_url: str = optional(
+    prometheus_url: str = url(
         "http://127.0.0.1:9090",
         text="address at which the server queries Prometheus; empty is none",
     )
-    alertmanager_url: str = optional(
+    alertmanager_url: str = url(
         "http://127.0.0.1:9093",
         text="address at which the server queries Alertmanager; empty is none",
     )
-    prometheus_link: str = optional(
+    prometheus_link: str = url(
         "", text="address of Prometheus for the browser; prometheus_url if empty"
     )
-    alertmanager_link: str = optional(
+    alertmanager_link: str = url(
         "", text="address of Alertmanager for the browser; alertmanager_url if empty"
     )
-    grafana_link: str = optional(
+    grafana_link: str = url(
         "http://127.0.0.1:3000",
         text="address of Grafana for the browser; empty is none",
     )

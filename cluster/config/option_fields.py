@@ -41,6 +41,11 @@ def optional(default: str, *, text: str) -> Any:
     return option("string", default, text, may_be_empty=True)
 
 
+def url(default: str, *, text: str) -> Any:
+    """The URL of another service; it may hold a password, and is never shown with it."""
+    return option("url", default, text, is_secret=True, may_be_empty=True)
+
+
 def choice(default: str, choices: tuple[str, ...], *, text: str) -> Any:
     return option("choice", default, text, choices=choices)
 

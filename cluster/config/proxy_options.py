@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Final
 
-from cluster.config.option_fields import boolean, headers, optional, seconds, string, strings
+from cluster.config.option_fields import boolean, headers, seconds, string, strings, url
 
 #: The name of a proxy that stands for the section of the event's kind, such as channel.proxy.publish.
 DEFAULT_PROXY: Final = "default"
@@ -26,7 +26,7 @@ class ProxyHttpOptions:
 class ProxyOptions:
     """Where the events of one kind are sent."""
 
-    endpoint: str = optional("", text="URL to which the events are sent, with POST")
+    endpoint: str = url("", text="URL to which the events are sent, with POST")
     timeout: float = seconds(1.0, minimum=0.01, text="time an answer may take; then error 100")
     http_headers: tuple[str, ...] = strings(
         text="headers of a client's handshake that are passed on, such as Cookie"

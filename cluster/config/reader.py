@@ -22,6 +22,7 @@ from cluster import durations
 from cluster.config.channel_options import ChannelOptions, Namespace
 from cluster.config.model import Config
 from cluster.errors import Problem
+from cluster.url_credentials import without_credentials
 
 STARS: Final = "***"
 _NAMESPACE_NAME: Final = re.compile(r"[-a-zA-Z0-9_]{2,}")
@@ -43,6 +44,8 @@ def shown(value: object, *, is_secret: bool = False) -> str:
     """A value as a message shows it: quoted, at most 80 characters, secrets as stars."""
     if is_secret:
         return STARS
+    if isinstance(value, str) and "://" in value:
+        value = without_credentials(value)
     text = json.dumps(value, default=str, ensure_ascii=False)
     return text if len(text) <= 80 else text[:77] + "..."
 
@@ -178,6 +181,7 @@ _READERS: Final[Mapping[str, Callable[[object, _Limits], object]]] = {
     "choice": _choice,
     "string": _string,
     "secret": _string,
+    "url": _string,
     "strings": _strings,
     "headers": _headers,
 }

@@ -21,6 +21,7 @@ from cluster.config.model import Config
 from cluster.config.reader import STARS, ConfigReader, options_of
 from cluster.config.redis_url import with_password
 from cluster.errors import ConfigError, Problem
+from cluster.url_credentials import without_credentials
 
 ENV_PREFIX: Final = "WS_CLUSTER_"
 
@@ -30,6 +31,7 @@ DEVELOPMENT_FILE: Final = Path(__file__).resolve().parent / "development.toml"
 _MAXIMUM_SECRET_BYTES: Final = 65536
 #: Kinds of options that are printed as stars, and may stand in a file of their own.
 _SECRETS: Final = frozenset({"secret", "headers"})
+_URLS: Final = frozenset({"url"})
 # Kubernetes describes each Service of the namespace in variables named after it, and one named
 # ws-cluster or ws-cluster-… has our prefix:
 # https://kubernetes.io/docs/concepts/services-networking/service/#environment-variables
@@ -69,7 +71,7 @@ def load(
     for key, value in [*_env_options(env or {}), *(flags or {}).items()]:
         _put(tree, key, value, reader)
     folder = _folder_of(path)
-    for table, name, key in _secrets(tree):
+    for table, name, key in _of_kinds(_SECRETS, tree):
         _read_secret_file(table, name, key, folder, reader)
     config = reader.config(tree)
     problems = reader.problems + check(config, {p.key for p in reader.problems}, needs_keys)
@@ -145,11 +147,11 @@ def _put(tree: _Tree, key: str, value: object, reader: ConfigReader) -> None:
     table[name] = value
 
 
-def _secrets(tree: Mapping[str, Any]) -> Iterator[tuple[_Tree, str, str]]:
-    """The table in which each secret stands, the secret's name in it and its dotted key."""
+def _of_kinds(kinds: frozenset[str], tree: Mapping[str, Any]) -> Iterator[tuple[_Tree, str, str]]:
+    """The table in which each option of the kinds stands, the option's name in it and its dotted key."""
     for key, option in options_of(Config):
         kind = option.metadata["kind"]
-        if kind not in _SECRETS | {"tables"}:
+        if kind not in kinds | {"tables"}:
             continue
         *sections, name = key.split(".")
         table: Any = tree
@@ -157,13 +159,13 @@ def _secrets(tree: Mapping[str, Any]) -> Iterator[tuple[_Tree, str, str]]:
             table = table.get(section) if isinstance(table, dict) else None
         if not isinstance(table, dict):
             continue
-        if kind in _SECRETS:
+        if kind in kinds:
             yield table, name, key
             continue
         tables = table.get(name, ())
         for index, item in enumerate(tables if isinstance(tables, list | tuple) else ()):
             for inner, of_table in options_of(option.metadata["of"]):
-                if of_table.metadata["kind"] not in _SECRETS:
+                if of_table.metadata["kind"] not in kinds:
                     continue
                 *inner_sections, last = inner.split(".")
                 place: Any = item
@@ -247,15 +249,17 @@ def _with_flat_namespaces(tree: Any) -> _Tree:
 def printable(config: Config) -> dict[str, Any]:
     """The configuration as it may be printed: secrets and passwords of URLs are stars."""
     tree = _with_flat_namespaces(dataclasses.asdict(config))
-    for table, name, _ in _secrets(tree):
+    for table, name, _ in _of_kinds(_SECRETS, tree):
         if table[name]:
             table[name] = STARS
+    for table, name, _ in _of_kinds(_URLS, tree):
+        table[name] = without_credentials(table[name], keeps_query=name.endswith("_link"))
     tree["broker"]["redis_urls"] = [without_password(url) for url in config.broker.redis_urls]
     return tree
 
 
 def without_password(url: str) -> str:
-    """A URL whose password is stars."""
+    """The URL of a store, whose password is stars; its user and options say which store is used."""
     parts = urlsplit(url)
     if "sentinel_password=" in parts.query:
         query = re.sub(r"(sentinel_password=)[^&]*", rf"\1{STARS}", parts.query)

@@ -22,7 +22,7 @@ from aiohttp import web
 from cluster import log
 from cluster.alerting.async_http import AsyncHttpService
 from cluster.alerting.http import HttpEndpoint
-from cluster.config import Config
+from cluster.config import Config, ConsoleConfig
 from cluster.console import alerts, silence_requests
 from cluster.console.access import Denied, Guard, error_response
 from cluster.console.broadcast import Broadcast, Publish, TooManyViewers
@@ -30,6 +30,7 @@ from cluster.console.page import SAFE_HEADERS, Page
 from cluster.console.silence_requests import InvalidRequest, SilenceRequest
 from cluster.console.stats import ClusterState, EndedWorker, Meter
 from cluster.errors import NotAnswering
+from cluster.url_credentials import without_credentials
 
 _NUMBERS_SECONDS: Final = 1.0
 _ALERTS_SECONDS: Final = 2.0
@@ -51,6 +52,16 @@ _PLOTTED: Final = (
 )
 
 Action = Callable[[AsyncHttpService, Any], Awaitable[dict[str, Any]]]
+
+
+def links(options: ConsoleConfig) -> dict[str, str]:
+    """Where the other services are, for every viewer: credentials are only for this server's queries."""
+    shown = {
+        "prometheus": options.prometheus_link or without_credentials(options.prometheus_url),
+        "alertmanager": options.alertmanager_link or without_credentials(options.alertmanager_url),
+        "grafana": options.grafana_link,
+    }
+    return {name: without_credentials(url, keeps_query=True) for name, url in shown.items()}
 
 
 class Console:
@@ -147,18 +158,13 @@ class Console:
     def _hello(self, request: web.Request, *, has_key: bool) -> dict[str, Any]:
         """The first event: what this viewer may do, and where the other services are."""
         config = self._config()
-        urls = config.console
         return {
             "version": self._version,
             "has_key": has_key,
             "can_write": self._guard.can_write,
             "live_address": self._page.live_address(request),
             "is_insecure": config.client.insecure,
-            "links": {
-                "prometheus": urls.prometheus_link or urls.prometheus_url,
-                "alertmanager": urls.alertmanager_link or urls.alertmanager_url,
-                "grafana": urls.grafana_link,
-            },
+            "links": links(config.console),
             "past": list(self._past),
         }
 

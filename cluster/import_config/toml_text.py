@@ -1,7 +1,7 @@
 """Writes a tree of options as TOML (https://toml.io/en/v1.0.0).
 
 Guarantee: `tomllib.loads(toml(tree)) == tree` for a tree of tables, lists, strings, booleans and finite
-numbers whose lists of tables hold nothing else.
+numbers whose lists of tables hold nothing else; and nothing in it acts on a terminal.
 """
 
 from __future__ import annotations
@@ -11,7 +11,11 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from cluster.terminal_text import CONTROL
+
 _BARE_KEY: Final = re.compile(r"[A-Za-z0-9_-]+")
+# TOML has no escape for half of a surrogate pair.
+_ACTS_ON_A_TERMINAL: Final = re.compile(f"(?![\ud800-\udfff])[{CONTROL}]")
 
 
 def toml(tree: Mapping[str, Any]) -> str:
@@ -50,8 +54,13 @@ def _key(name: str) -> str:
 
 
 def _string(text: str) -> str:
-    # JSON escapes what TOML wants escaped, but for DEL.
-    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+    # JSON escapes what TOML wants escaped, but for DEL; the rest is for the terminal.
+    return _ACTS_ON_A_TERMINAL.sub(_escape, json.dumps(text, ensure_ascii=False))
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\u{number:04x}" if number < 0x10000 else f"\\U{number:08x}"
 
 
 def _value(value: object) -> str:

@@ -16,6 +16,7 @@ from cluster import data_url, json_text
 from cluster.application import ApplicationDisconnect, ApplicationError
 from cluster.config import ProxyOptions
 from cluster.errors import ClusterError
+from cluster.url_credentials import authorized, without_credentials
 
 #: A longer answer is refused, so that a backend cannot fill a worker's memory.
 MOST_BYTES: Final = 1_048_576
@@ -92,7 +93,8 @@ class Backend:
     """
 
     def __init__(self, options: ProxyOptions, session: aiohttp.ClientSession) -> None:
-        self._url = options.endpoint
+        self._url, self._credentials = authorized(options.endpoint)
+        self._shown = without_credentials(options.endpoint)
         self._timeout = aiohttp.ClientTimeout(total=options.timeout)
         self._static = dict(options.http.static_headers)
         self._passed_on = tuple(name.lower() for name in options.http_headers)
@@ -118,17 +120,22 @@ class Backend:
             async with self._session.post(
                 self._url,
                 data=orjson.dumps(event),
-                headers={**passed_on, **self._static, "Content-Type": "application/json"},
+                headers={
+                    **passed_on,
+                    **self._credentials,
+                    **self._static,
+                    "Content-Type": "application/json",
+                },
                 timeout=self._timeout,
                 allow_redirects=False,
             ) as response:
                 if response.status != 200:
-                    raise BackendFailed(f"{self._url} has answered {response.status}")
+                    raise BackendFailed(f"{self._shown} has answered {response.status}")
                 body = await self._body(response)
         except TimeoutError:
-            raise BackendFailed(f"{self._url} has not answered in time") from None
+            raise BackendFailed(f"{self._shown} has not answered in time") from None
         except aiohttp.ClientError as error:
-            raise BackendFailed(f"{self._url} cannot be reached: {error}") from None
+            raise BackendFailed(f"{self._shown} cannot be reached: {error}") from None
         return self._read(body)
 
     async def _body(self, response: aiohttp.ClientResponse) -> bytes:
@@ -136,14 +143,14 @@ class Backend:
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > MOST_BYTES:
-                raise BackendFailed(f"{self._url} has answered with more than {MOST_BYTES} bytes")
+                raise BackendFailed(f"{self._shown} has answered with more than {MOST_BYTES} bytes")
         return bytes(body)
 
     def _read(self, body: bytes) -> Result:
         try:
             answer = _ANSWER.decode(body)
         except json_text.JsonTextInvalid as why:
-            raise BackendFailed(f"{self._url} has answered what cannot be read: {why}") from None
+            raise BackendFailed(f"{self._shown} has answered what cannot be read: {why}") from None
         error, close = answer.get("error"), answer.get("disconnect")
         try:
             if error is not None:
@@ -151,8 +158,8 @@ class Backend:
             if close is not None:
                 raise ApplicationDisconnect(close.code, close.reason)
         except ValueError as why:
-            raise BackendFailed(f"{self._url}: {why}") from None
+            raise BackendFailed(f"{self._shown}: {why}") from None
         result = answer.get("result")
         if result is None:
-            raise BackendFailed(f"{self._url} has answered without result, error and disconnect")
+            raise BackendFailed(f"{self._shown} has answered without result, error and disconnect")
         return Result(result)

@@ -14,6 +14,7 @@ from tests.console.fake_monitoring import FakeMonitoring
 from tests.harness.cluster import Cluster
 
 VIEWERS = 6
+PASSWORD = "s3cret"
 ACK = {
     "labels": {"alertname": "HighErrorRate", "severity": "critical", "team": "websocket"},
     "note": "on it",
@@ -24,12 +25,13 @@ ACK = {
 
 def config_for(monitoring: FakeMonitoring) -> dict[str, Any]:
     """The configuration of a cluster that uses this monitoring and lets its own page connect."""
+    with_password = monitoring.url.replace("://", f"://console:{PASSWORD}@")
     return {
         "client": {"allowed_origins": ["http://127.0.0.1:*"]},
         "console": {
-            "prometheus_url": monitoring.url,
-            "alertmanager_url": monitoring.url,
-            "prometheus_link": "http://127.0.0.1:9090",
+            "prometheus_url": with_password,
+            "alertmanager_url": with_password,
+            "prometheus_link": f"http://reader:{PASSWORD}@127.0.0.1:9090",
             "alertmanager_link": "http://127.0.0.1:9093",
             "viewers": VIEWERS,
         },

@@ -31,12 +31,14 @@ class FakeMonitoring:
         self.resolved: list[tuple[dict[str, str], float]] = []
         self.silences: list[dict[str, Any]] = []
         self.asked: list[str] = []
+        self.authorizations: set[str | None] = set()
         self.has_rules = True
         monitoring = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
                 monitoring.asked.append(self.path)
+                monitoring.authorizations.add(self.headers["Authorization"])
                 path = urlsplit(self.path).path
                 answers = {
                     "/api/v1/rules": monitoring.rules,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import base64
+import itertools
 import re
 import stat
 import time
@@ -11,7 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.console.console_cluster import ACK, VIEWERS, Answer, ConsoleCluster
+from cluster.config import ConsoleConfig
+from cluster.console.routes import links
+from tests.console.console_cluster import ACK, PASSWORD, VIEWERS, Answer, ConsoleCluster
 from tests.harness.waiting import until_async
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -95,6 +99,30 @@ async def test_events_bring_numbers_and_alerts(
     assert numbers["ready"] is True
     assert [row["state"] for row in numbers["workers"]] == ["ready", "ready"]
     assert alerts["level"] == "green"
+
+
+async def test_no_viewer_sees_the_password_of_another_service(console_cluster: ConsoleCluster):
+    def look() -> dict[str, Any]:
+        with console_cluster.events() as events:
+            return dict(itertools.islice(events, 3))
+
+    found = await asyncio.to_thread(look)
+    assert PASSWORD not in str(found)
+    assert found["hello"]["links"]["prometheus"] == "http://127.0.0.1:9090"
+    assert found["alerts"]["level"] == "green"
+    sent = base64.b64encode(f"console:{PASSWORD}".encode()).decode()
+    assert console_cluster.monitoring.authorizations == {f"Basic {sent}"}
+
+
+def test_a_link_without_an_address_of_its_own_shows_no_password():
+    url = f"https://console:{PASSWORD}@prometheus:9090/base?token={PASSWORD}"
+    grafana = f"https://u:{PASSWORD}@grafana/d/1?orgId=2"
+    options = ConsoleConfig(prometheus_url=url, alertmanager_url="", grafana_link=grafana)
+    assert links(options) == {
+        "prometheus": "https://prometheus:9090/base",
+        "alertmanager": "",
+        "grafana": "https://grafana/d/1?orgId=2",
+    }
 
 
 async def test_viewers_are_limited_but_an_operator_has_a_place_and_those_that_leave_make_room(

@@ -63,7 +63,8 @@ class Monitoring:
             words += ["--app", f"127.0.0.1:{app}"]
         return words
 
-    def spawn(self) -> None:
+    def spawn(self, output: int | None = None) -> None:
+        """Start it; its output goes to its log, or to a descriptor."""
         self.directory.mkdir(parents=True, exist_ok=True)
         with self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
@@ -71,7 +72,7 @@ class Monitoring:
                 cwd=REPOSITORY,
                 env=environment(),
                 stdin=subprocess.DEVNULL,
-                stdout=log,
+                stdout=log if output is None else output,
                 stderr=log,
                 start_new_session=True,
             )

@@ -17,10 +17,12 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from cluster.process_signals import UNUSED_SIGNALS
 from tests.harness.cluster import REPOSITORY, http_get
 from tests.harness.processes import family, free_ports, is_running
 from tests.harness.waiting import until, until_async
-from tests.integration.monitoring import CHILDREN, Monitoring, environment
+from tests.integration.monitoring import CHILDREN, READY_WITHIN, Monitoring, environment
+from tests.integration.test_stuck_output import full_pipe
 
 
 def refused(
@@ -248,6 +250,83 @@ async def test_it_ends_cleanly_and_leaves_no_process(one: Monitoring, number: in
     assert one.left == []
     assert not (one.data_dir / "addresses.json").exists()
     assert "Traceback" not in one.log()
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT, signal.SIGPWR, signal.SIGXCPU])
+async def test_it_ends_as_with_term(one: Monitoring, number: int):
+    await one.start()
+    assert await one.stop(number) == 0
+    assert one.left == []
+    assert not (one.data_dir / "addresses.json").exists()
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("name", ["itself", "receiver", "tracker"])
+async def test_no_signal_without_a_meaning_ends_it(running: Monitoring, name: str):
+    assert running.process is not None
+    pid = running.process.pid if name == "itself" else running.child(name)
+    for number in (signal.SIGUSR1, *UNUSED_SIGNALS):
+        os.kill(pid, number)
+    os.kill(alertmanager := running.child("alertmanager"), signal.SIGKILL)
+
+    def is_restarted() -> bool:
+        with contextlib.suppress(LookupError):
+            return running.child("alertmanager") != alertmanager
+        return False
+
+    # It has taken all its signals when it acts on the end of a child; the others have by then.
+    await until(is_restarted, 45, "Alertmanager is started again")
+    assert is_running(pid)
+    assert name == "itself" or running.child(name) == pid
+
+
+def _listens(port: int) -> bool:
+    with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=5):
+        return True
+    return False
+
+
+@pytest.mark.asyncio(loop_scope="module")
+@pytest.mark.parametrize("name", ["receiver", "tracker"])
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGQUIT])
+async def test_a_child_of_ours_that_is_told_to_end_ends_in_order(
+    running: Monitoring, name: str, number: int
+):
+    port = running.receiver if name == "receiver" else running.tracker
+    # It listens when it has its handlers.
+    await until(lambda: _listens(port), 45, f"the {name} listens")
+    before = running.log().count(f"{name} ended with 0")
+    old = running.child(name)
+    os.kill(old, number)
+
+    def is_back() -> bool:
+        with contextlib.suppress(LookupError):
+            return running.child(name) != old
+        return False
+
+    await until(is_back, 45, f"the {name} is started again")
+    assert running.log().count(f"{name} ended with 0") == before + 1
+
+
+async def test_an_output_that_nobody_reads_stops_neither_restarts_nor_the_end(one: Monitoring):
+    reads, writes = full_pipe()
+    one.spawn(writes)
+    os.close(writes)
+    addresses = one.data_dir / "addresses.json"
+    await until(addresses.exists, READY_WITHIN, "the monitoring is ready")
+    os.kill(old := one.child("alertmanager"), signal.SIGKILL)
+
+    def is_back() -> bool:
+        with contextlib.suppress(LookupError):
+            return one.child("alertmanager") != old
+        return False
+
+    try:
+        await until(is_back, 30, "Alertmanager is started again")
+    finally:
+        code = await one.stop(signal.SIGTERM)
+        os.close(reads)
+    assert (code, one.left) == (0, [])
 
 
 async def test_its_children_end_with_it_even_if_it_is_killed(one: Monitoring):

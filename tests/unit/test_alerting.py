@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -31,6 +32,7 @@ class Server:
         self.status = 200
         self.body: bytes | None = b"[]"
         self.received: list[tuple[str, str, bytes]] = []
+        self.authorizations: list[str | None] = []
         self.is_stopped = threading.Event()
         server = self
 
@@ -38,6 +40,7 @@ class Server:
             def _answer(self) -> None:
                 body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
                 server.received.append((self.command, self.path, body))
+                server.authorizations.append(self.headers.get("Authorization"))
                 self.send_response(server.status)
                 if server.body is not None:
                     self.send_header("Content-Length", str(len(server.body)))
@@ -151,6 +154,27 @@ def test_a_service_that_does_not_listen_is_unreachable(send: Send):
 def test_a_url_that_is_not_one_is_named(send: Send, url: str):
     with pytest.raises(NotAnswering, match="is no address of Prometheus"):
         send(rules_request(), url)
+
+
+@both
+@pytest.mark.parametrize("status", [200, 500])
+def test_the_password_of_an_address_is_sent_and_in_no_error(
+    send: Send, server: Server, status: int
+):
+    server.status = status
+    server.body = b"{}"
+    address = server.url.removeprefix("http://")
+    for url in (
+        f"http://be:hunt%65r4@{address}",
+        f"http://be:hunter4@127.0.0.1:{free_ports(1)}",
+        "http://be:hunter4@[",
+        "http://be:hunter4@127.0.0.1:99999",
+    ):
+        with pytest.raises(NotAnswering) as failure:
+            send(rules_request(), url)
+        assert "hunt" not in str(failure.value)
+        assert "127.0.0.1" in str(failure.value) or "***@[" in str(failure.value)
+    assert server.authorizations == [f"Basic {base64.b64encode(b'be:hunter4').decode()}"]
 
 
 @both

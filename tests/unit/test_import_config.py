@@ -30,6 +30,7 @@ SECRETS = ("-token", "-api", "s/cret", "s%2Fcret", "p%40ss", "watch", "short", "
 OF_A_KIND: dict[str, Any] = {
     "boolean": True,
     "string": "127.0.0.9",
+    "url": "https://user:password@www.example.com/keys",
     "secret": "a-secret-of-more-than-thirty-two-bytes",
     "strings": ["https://www.example.com"],
     "headers": {"Authorization": "of our own"},

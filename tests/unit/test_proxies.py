@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator
 from typing import Any
 
+import aiohttp
 import pytest
 from aiohttp import web
 from structlog.testing import capture_logs
@@ -26,6 +27,9 @@ from cluster.config.proxy_options import (
     SwitchedProxyOptions,
 )
 from cluster.proxy import proxy_application
+from cluster.proxy.backend import MOST_BYTES, BackendFailed
+from cluster.proxy.backend import Backend as HttpBackend
+from tests.harness.processes import free_ports
 from tests.harness.waiting import until
 from tests.unit.local_worker import RECOVERABLE, LocalWorker, ask, changed, configured, entered
 
@@ -238,6 +242,26 @@ async def test_a_backend_that_is_away_is_error_100():
         caller = await worker.caller()
         caller.say({"id": 1, "connect": {}})
         assert (await caller.reply(1))["error"]["code"] == 100
+
+
+@pytest.mark.parametrize("fault", ["away", "slow", "status", "empty", "large", "no JSON"])
+async def test_the_password_of_a_backend_is_sent_and_in_no_error(fault: str):
+    async with a_backend() as backend, aiohttp.ClientSession() as session:
+        backend.answers["connect"] = {
+            "slow": "never",
+            "status": web.Response(status=500),
+            "large": web.Response(body=b" " * (MOST_BYTES + 1)),
+            "no JSON": web.Response(body=b"<"),
+        }.get(fault, {})
+        port = free_ports(1) if fault == "away" else backend.port
+        options = ProxyOptions(f"http://be:hunt%65r4@127.0.0.1:{port}/connect?key=hunter5", 0.5)
+        with pytest.raises(BackendFailed) as failure:
+            await HttpBackend(options, session).ask({}, {}, {"authorization": "the client's"})
+        assert f"http://127.0.0.1:{port}/connect" in str(failure.value)
+        assert "hunt" not in str(failure.value)
+        for _, _, headers in backend.asked:
+            assert headers["Authorization"] == aiohttp.BasicAuth("be", "hunter4").encode()
+        assert bool(backend.asked) is (fault != "away")
 
 
 # --- refresh -------------------------------------------------------------------------------

@@ -5,10 +5,14 @@ from __future__ import annotations
 import json
 import re
 import time
+import tomllib
+from pathlib import Path
 
 import pytest
 
 from cluster.cli import main
+from cluster.import_config.toml_text import toml
+from cluster.monitor.incidents.store import IncidentStore
 from tests.unit.monitor_services import Ask, Services, moment
 
 HOSTILE = (
@@ -75,3 +79,56 @@ def test_an_error_that_quotes_a_configuration_file_is_shown_escaped(
     shown = capsys.readouterr()
     assert not ACTS.search(shown.out + shown.err)
     assert "\\x1b[2J\\n\\u202e" in shown.err
+
+
+def test_what_import_config_writes_is_escaped_and_reads_the_same(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    hostile = HOSTILE + "\u200b\ufeff\U000e0041"
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"client": {"allowed_origins": [hostile]}, hostile: hostile}))
+    main(["import-config", str(file)])
+    shown = capsys.readouterr()
+    assert not ACTS.search(shown.out + shown.err)
+    assert not re.search("[\u200b\ufeff\U000e0041]", shown.out + shown.err)
+    assert tomllib.loads(shown.out)["client"]["allowed_origins"] == [hostile]
+
+
+def test_a_key_is_escaped_as_its_value():
+    tree = {HOSTILE: {HOSTILE: HOSTILE}}
+    assert not ACTS.search(toml(tree))
+    assert tomllib.loads(toml(tree)) == tree
+
+
+def test_the_history_of_incidents_is_shown_escaped(ask: Ask, tmp_path: Path):
+    now = time.time()
+    store = IncidentStore(tmp_path)
+    with store.change():
+        labels = {"alertname": f"Bad{HOSTILE}", "severity": "critical", "instance": HOSTILE}
+        number = store.open_incident(labels, {"summary": HOSTILE}, now - 60)
+        store.set(number, firing_at=now - 60, acknowledged_at=now, acknowledged_by=HOSTILE)
+        store.record(now, number, "acknowledged", HOSTILE)
+    store.close()
+    for options in ((), ("--rates",), ("--json",), ("--rates", "--json")):
+        code, out, err = ask("history", *options)
+        assert code == 0, err
+        assert not ACTS.search(out + err), options
+        assert "[2J" in out
+
+
+def test_lines_of_logs_and_of_alerts_are_shown_escaped(ask: Ask, tmp_path: Path):
+    store = IncidentStore(tmp_path)
+    with store.change():
+        labels = {"alertname": f"Bad{HOSTILE}", "severity": "critical"}
+        number = store.open_incident(labels, {}, time.time())
+        store.record(time.time(), number, "acknowledged", HOSTILE)
+    store.close()
+    log = tmp_path / "log" / "prometheus.log"
+    log.parent.mkdir(exist_ok=True)
+    # A break of lines in a file is one.
+    text = HOSTILE.replace("\r\n", "")
+    log.write_text(f"ts={moment(time.time() - 5)} {text}\n", encoding="utf-8")
+    code, out, err = ask("logs", "prometheus")
+    assert code == 0, err
+    assert_inert(out + err)
+    assert "ALERT" in out

@@ -31,7 +31,7 @@ from cluster.given_path import absolute_path
 from cluster.monitor import endpoints
 from cluster.monitor.endpoints import Endpoints
 from cluster.monitor.incidents.store import FILE_NAME, IncidentStore
-from cluster.terminal_text import print_lines
+from cluster.terminal_text import escaped, print_lines
 
 _STACK: Final = ("prometheus", "alertmanager", "node_exporter", "receiver", "tracker")
 _APP: Final = ("app", "nginx")
@@ -242,8 +242,10 @@ class _Alerts:
             Line(
                 event.at,
                 "alert",
-                f"ALERT {durations.rfc3339(event.at)} {event.alertname} {event.kind}"
-                f" (incident {event.incident_id}) {event.text}".rstrip(),
+                escaped(
+                    f"ALERT {durations.rfc3339(event.at)} {event.alertname} {event.kind}"
+                    f" (incident {event.incident_id}) {event.text}".rstrip()
+                ),
             )
             for _, event in found
         ]

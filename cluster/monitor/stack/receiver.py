@@ -418,7 +418,7 @@ def _invalid(faults: list[str]) -> web.Response:
 
 
 async def serve(host: str, port: int, file: Path | None, heartbeat_seconds: float) -> None:
-    """Serve until SIGTERM or SIGINT.
+    """Serve until a signal says stop.
 
     Raises:
         OSError: if it cannot listen on the port.

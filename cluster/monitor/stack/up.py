@@ -4,7 +4,8 @@ Rules
 - Everything is checked before anything is started: programs, ports, secrets, configuration.
 - A child that does not become ready ends the command, with the last line of its log. One that dies
   later is started again, after 1 s, then 2 s, up to 30 s; after a minute of running the delay is reset.
-- SIGTERM or SIGINT ends all children, the tracker first, and leaves no process.
+- SIGTERM, SIGINT and the other signals that say stop end all children, the tracker first, and leave no
+  process. No other signal ends it, nor does an output that nobody reads, nor a full disk while it runs.
 - One data directory serves one `monitoring up` at a time.
 """
 
@@ -17,12 +18,13 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 from cluster import durations
 from cluster.children.drop_privileges import User, drop_privileges, find_user
 from cluster.errors import BootFailed, NotAnswering
-from cluster.monitor import endpoints
+from cluster.line_writer import LineWriter
+from cluster.monitor import endpoints, signals
 from cluster.monitor.admin_client import AdminClient
 from cluster.monitor.stack import processes, setup
 from cluster.monitor.stack.processes import StackProcess
@@ -41,10 +43,10 @@ _HEALTHY_SECONDS: Final = 60.0
 _TRIM_SECONDS: Final = 60.0
 # A cluster that is restarted with another configuration may have another name.
 _RENAME_SECONDS: Final = 30.0
-_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGHUP)
+_SIGNALS: Final = (*signals.STOPPING, signal.SIGCHLD, *signals.WITHOUT_MEANING)
 
 
-def run(options: StackOptions, out: TextIO = sys.stdout) -> int:
+def run(options: StackOptions) -> int:
     """Run all children until a signal ends them.
 
     Raises:
@@ -64,7 +66,12 @@ def run(options: StackOptions, out: TextIO = sys.stdout) -> int:
         if user is not None and (warning := _become(user, options, found, rendered)):
             sys.stderr.write(f"ws-cluster: {escaped(warning)}\n")
         signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        return _Stack(options, setup.children_of(options, found, rendered), rendered, out).run()
+        output = LineWriter(sys.stdout.fileno())
+        try:
+            children = setup.children_of(options, found, rendered)
+            return _Stack(options, children, rendered, output).run()
+        finally:
+            output.close()
     finally:
         os.close(lock)
 
@@ -86,15 +93,21 @@ class _Stack:
     """All children, from the first start to the last end."""
 
     def __init__(
-        self, options: StackOptions, children: list[StackProcess], rendered: Rendered, out: TextIO
+        self,
+        options: StackOptions,
+        children: list[StackProcess],
+        rendered: Rendered,
+        output: LineWriter,
     ) -> None:
         self._options = options
         self._children = children
         self._rendered = rendered
-        self._out = out
+        self._output = output
         self._trimmed_at = time.monotonic()
         self._instances: dict[str, str] = {}
         self._name_again_at: dict[str, float] = {}
+        self._are_named = True
+        self._unwritten = 0
 
     def run(self) -> int:
         try:
@@ -130,7 +143,7 @@ class _Stack:
     def _has_stop_signal(self, seconds: float) -> bool:
         """Wait for a signal, at most so many seconds; whether it says stop."""
         found = signal.sigtimedwait(_SIGNALS, seconds)
-        return found is not None and found.si_signo != signal.SIGCHLD
+        return found is not None and found.si_signo in signals.STOPPING
 
     def _announce(self) -> None:
         options = self._options
@@ -196,22 +209,40 @@ class _Stack:
                 self._name_again_at[app] = now + _RENAME_SECONDS
                 if self._instances.get(app) != name:
                     self._instances[app] = name
-                    self._write_targets()
+                    self._are_named = False
+        if not self._are_named:
+            self._are_named = self._write_targets()
 
-    def _write_targets(self) -> None:
-        if self._rendered.targets is None:
-            return
+    def _write_targets(self) -> bool:
+        """Write the names of the targets; False if the file is as it was, and must be written later."""
+        targets = self._rendered.targets
+        if targets is None:
+            return True
         groups = [
             {"targets": [app], "labels": {"instance": self._instances.get(app, app)}}
             for app in self._options.apps
         ]
-        new = self._rendered.targets.with_suffix(".new")
-        new.write_text(json.dumps(groups) + "\n", encoding="utf-8")
-        new.replace(self._rendered.targets)
+        new = targets.with_suffix(".new")
+        try:
+            new.write_text(json.dumps(groups) + "\n", encoding="utf-8")
+            new.replace(targets)
+        except OSError as error:
+            self._unwritten += 1
+            if self._unwritten == 1:
+                self._print(
+                    f"{targets} cannot be written ({error.strerror}): it is kept as it was and"
+                    " written later\n"
+                )
+            return False
+        if self._unwritten:
+            self._print(f"{targets} is written again, after {self._unwritten} failures\n")
+            self._unwritten = 0
+        return True
 
     def _stop(self) -> None:
         """End all children, the last started first."""
-        endpoints.remove_addresses(self._options.data_dir)
+        with suppress(OSError):
+            endpoints.remove_addresses(self._options.data_dir)
         deadline = time.monotonic() + _STOP_SECONDS
         for child in reversed(self._children):
             child.terminate()
@@ -219,6 +250,4 @@ class _Stack:
             child.stop(deadline)
 
     def _print(self, text: str) -> None:
-        with suppress(OSError, ValueError):
-            self._out.write(escaped_lines(text))
-            self._out.flush()
+        self._output.write(escaped_lines(text).encode("utf-8", "replace"))
