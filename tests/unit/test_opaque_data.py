@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import dataclasses
 import hashlib
 import hmac
 import json
@@ -161,12 +162,17 @@ async def test_a_publication_that_an_older_version_has_stored_is_read():
 
 
 async def post(worker: LocalWorker, method: str, body: bytes) -> Any:
+    status, answer = await posted(worker, method, body)
+    return json.loads(answer) if status == 200 else status
+
+
+async def posted(worker: LocalWorker, method: str, body: bytes) -> tuple[int, bytes]:
     url = f"http://127.0.0.1:{worker.port}/api/{method}"
     async with (
         aiohttp.ClientSession(headers={"X-API-Key": KEY}) as session,
         session.post(url, data=body) as response,
     ):
-        return await response.json() if response.status == 200 else response.status
+        return response.status, await response.read()
 
 
 def with_api() -> LocalWorker:
@@ -202,6 +208,43 @@ async def test_the_api_publishes_what_was_seen_to_change_as_it_is():
 @PROPERTY
 def test_the_api_publishes_any_json_as_it_is(texts: list[bytes]):
     asyncio.run(through_api(texts))
+
+
+async def read_by_the_api(texts: list[bytes]) -> None:
+    """Each text as the info of a client and the data that it publishes, in history and presence."""
+    options = dataclasses.replace(RECOVERABLE, presence=True)
+    config = configured(options=options, token=TokenConfig(hmac_secret_key=KEY))
+    async with LocalWorker(changed(config, http_api=HttpApiConfig(KEY))).open() as worker:
+        for text in texts:
+            caller = await worker.caller()
+            # An info of null is none.
+            token = signed(b'{"sub":"ann","info":{"i":%b}}' % text).encode()
+            send(caller, b'{"id":1,"connect":{"token":"%b"}}' % token)
+            await caller.reply(1)
+            await ask(caller, "subscribe", channel="c")
+            send(caller, b'{"id":9,"publish":{"channel":"c","data":%b}}' % text)
+            assert (await caller.reply(9)) == {"id": 9, "publish": {}}
+            assert "result" in await post(worker, "publish", b'{"channel":"c","data":%b}' % text)
+        _, history = await posted(worker, "history", b'{"channel":"c","limit":-1}')
+        _, presence = await posted(worker, "presence", b'{"channel":"c"}')
+        json.loads(history), json.loads(presence)
+        for text in texts:
+            info = b'"conn_info":{"i":%b}}' % text
+            assert info in presence
+            assert b'{"data":%b,"info":{' % text in history
+            assert b'{"data":%b,"offset":' % text in history
+            assert info in history
+
+
+async def test_the_api_answers_history_and_presence_as_they_are():
+    for first in range(0, len(SEEN), 5):
+        await read_by_the_api(SEEN[first : first + 5])
+
+
+@given(st.lists(TEXTS, min_size=1, max_size=5))
+@PROPERTY
+def test_the_api_answers_history_and_presence_of_any_json_as_it_is(texts: list[bytes]):
+    asyncio.run(read_by_the_api(texts))
 
 
 async def test_data_of_the_api_on_several_lines_is_pushed_as_one_document():
