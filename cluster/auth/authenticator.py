@@ -142,7 +142,7 @@ class Authenticator:
                 passed, 100 if its key cannot be read now.
         """
         if not token:
-            if self._options.insecure:
+            if self._options.insecure or self._options.allow_anonymous_connect_without_token:
                 return ANONYMOUS
             raise BAD_REQUEST_CLOSE.fresh()
         if self._options.insecure and self._connections.signatures is None:
