@@ -116,7 +116,7 @@ class _Converter:
             elif isinstance(value, dict) and value:
                 self.walk(value, f"{key}.")
             elif value not in _NOTHING:
-                self._lose(key, self._unknown(name))
+                self._lose(key, self._unknown(key))
         if path == "channel.":
             self._history_meta_ttl(table.get("history_meta_ttl"))
 
@@ -143,7 +143,7 @@ class _Converter:
             elif row is not None:
                 self._remark(f"{key}.{name}", value, row)
             elif value not in _NOTHING and value not in ([], {}):
-                self._lose(f"{key}.{name}", self._unknown(name))
+                self._lose(f"{key}.{name}", self._unknown(f"{_WITHOUT_NAMESPACE}.{name}"))
         return space
 
     def _proxies(self, value: list[Any]) -> None:
@@ -171,7 +171,7 @@ class _Converter:
             elif row is not None:
                 self._remark(f"{key}.{name}", value, row)
             elif value not in _NOTHING and value not in ([], {}):
-                self._lose(f"{key}.{name}", self._unknown(name))
+                self._lose(f"{key}.{name}", self._unknown(f"{_PROXIES}.{path}{name}"))
         return proxy
 
     def _history_meta_ttl(self, value: object) -> None:
@@ -225,10 +225,17 @@ class _Converter:
         source = self._sources.get(key, key)
         return self._flat.get(source, source)
 
-    def _unknown(self, name: str) -> str:
-        words = {key.rpartition(".")[2]: key for key in (*self._ours, *self._channel_options)}
-        near = difflib.get_close_matches(name, words, n=1, cutoff=0.8)
-        return f"no such option; the nearest is {words[near[0]]}" if near else ""
+    def _unknown(self, key: str) -> str:
+        """What is said of an option that neither has, with the nearest of the same section."""
+        section, _, name = key.rpartition(".")
+        known = (
+            *self._ours,
+            *(f"{_WITHOUT_NAMESPACE}.{one}" for one in self._channel_options),
+            *(f"{_PROXIES}.{one}" for one in self._proxy_options),
+        )
+        words = {one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == section}
+        near = difflib.get_close_matches(name, sorted(words), n=1, cutoff=0.8)
+        return f"no such option; the nearest is {near[0]}" if near else "no such option"
 
     # --- what is written -----------------------------------------------------------------------
 

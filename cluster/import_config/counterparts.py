@@ -73,6 +73,7 @@ _EMULATED: Final = (
 )
 _BUFFERS: Final = "there is nothing to set: buffers grow and shrink with what is sent"
 _PRO: Final = "an option of Centrifugo PRO"
+_STATIC: Final = "it has precedence over a header of the client with the same name"
 
 _PROXIES: Final = (
     "client.proxy.connect", "client.proxy.refresh", "channel.proxy.subscribe", "channel.proxy.publish",
@@ -123,7 +124,6 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
         "a gap is found by its offset, however late the publication comes"
     ),
     "client.connect_include_server_time": _none("the reply has no time"),
-    "client.presence_update_interval": _none("there is nothing to set"),
     "client.user_id_http_header": _none("users are known by their tokens"),
     "client.insecure_skip_token_signature_verify": _none(
         "a token without a valid signature is never accepted"
@@ -135,6 +135,26 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     },
     **{f"{kind}.http_headers": Counterpart(f"{kind}.http_headers", _EMULATED) for kind in _PROXIES},
     "proxies.http_headers": _always(_EMULATED),
+    **{
+        f"{kind}.http.static_headers": Counterpart(f"{kind}.http.static_headers", _STATIC)
+        for kind in _PROXIES
+    },
+    "proxies.http.static_headers": _always(_STATIC),
+    "client.proxy.connect.enabled": Counterpart(
+        "client.proxy.connect.enabled",
+        "the backend's data must be an object: its members stand beside the session's in the reply",
+        usual=(False,),
+    ),
+    **{
+        f"client.{kind}.{name}": _none(instead)
+        for kind in ("token", "subscription_token")
+        for name, instead in {
+            "user_id_claim": "the user is the claim sub",
+            "issuer_regex": "the issuer is compared as it is, with issuer",
+            "audience_regex": "the audience is compared as it is, with audience",
+            "jwks.tls": "the key set is read with the certificate authorities of the machine",
+        }.items()
+    },
     "channel.proxy.subscribe_stream": _none(_PROXY),
     "client.rate_limit": _none(
         f"{_PRO}; client.command_rate_limit and client.command_burst are for each connection"

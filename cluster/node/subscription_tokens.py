@@ -5,15 +5,13 @@ A presented token alone decides: no other permission is consulted. Private chann
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from typing import Any
 
 import orjson
 
 from cluster import expiry_clock
-from cluster.auth import Authenticator, ChannelOverride, SubscriptionClaims
-from cluster.config import ChannelOptions
+from cluster.auth import Authenticator, SubscriptionClaims
 from cluster.connection import Connection, SubscriptionDetails
 from cluster.protocol import SubscribeRequest
 
@@ -39,19 +37,6 @@ class SubscriptionTokens:
         return await self._authenticator.subscription(
             request.token, request.channel, connection.user, connection.client
         )
-
-
-def overridden(options: ChannelOptions, override: ChannelOverride | None) -> ChannelOptions:
-    """The options of a channel as one subscription has them."""
-    if override is None:
-        return options
-    known = {one.name for one in dataclasses.fields(options)}
-    changes = {
-        name: value
-        for name, value in override._asdict().items()
-        if value is not None and name in known
-    }
-    return dataclasses.replace(options, **changes) if changes else options
 
 
 def add_token(

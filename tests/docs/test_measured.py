@@ -60,12 +60,12 @@ def test_the_performance_page_shows_the_full_table_of_a_stored_result():
     assert inside in [f"\n{table}\n" for table in without_title]
 
 
-@pytest.mark.parametrize("page", ["api.md", "presence.md"])
+@pytest.mark.parametrize("page", ["api.md", "presence.md", "quick.md", "full.md"])
 def test_the_stored_results_with_bounds_break_none(page: str):
     rows = [
         line
         for line in (RESULTS / page).read_text(encoding="utf-8").splitlines()
         if line.startswith("| ")
     ]
-    assert any(row.endswith("| pass |") for row in rows)
+    assert any("| pass |" in row for row in rows)
     assert not any("FAIL" in row for row in rows)

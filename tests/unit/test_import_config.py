@@ -118,6 +118,27 @@ def test_every_row_of_the_table_leads_to_an_option_of_ours():
     assert [row.to for row in COUNTERPARTS.values() if row.to and row.to not in keys] == []
 
 
+def test_a_row_without_an_option_names_none_of_ours_and_says_what_to_do():
+    keys = {key for key, _ in options_of(Config)}
+    without = {name: row.differs for name, row in COUNTERPARTS.items() if not row.to}
+    assert set(without) & keys == set()
+    assert [name for name, sentence in without.items() if not sentence] == []
+
+
+@pytest.mark.parametrize(
+    ("document", "sentence"),
+    [
+        ({"client": {"channel_limt": 5}}, "no such option; the nearest is channel_limit"),
+        # Options of this name are in other sections.
+        ({"client": {"token": {"jwks": {"enabled": True}}}}, "no such option"),
+        ({"somewhere": {"channel_limit": 5}}, "no such option"),
+        ({"client": {"token": {"user_id_claim": "id"}}}, "the user is the claim sub"),
+    ],
+)
+def test_the_nearest_option_is_one_of_the_same_section(document: dict[str, Any], sentence: str):
+    assert list(convert(document).lost.values()) == [sentence]
+
+
 def test_the_names_of_sections_are_those_of_the_model():
     sections = {field.name for field in fields(Config)}
     assert {one.partition(".")[0] for one in OWN} <= sections
