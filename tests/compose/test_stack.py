@@ -59,7 +59,7 @@ def unused_volumes() -> set[str]:
     return set(docker("volume", "ls", "--quiet", "--filter", "dangling=true").split())
 
 
-async def test_a_roll_to_a_new_image_with_other_options_loses_nothing(stack: Stack):
+async def test_a_roll_to_a_new_image_loses_nothing(stack: Stack):
     await stack.ready(2)
     image = await asyncio.to_thread(
         derived_image,
