@@ -131,7 +131,7 @@ def test_both_a_secret_and_public_keys_may_be_configured():
         ("rsa_public_key", private_pem(rsa_key()).decode(), "this is the private one"),
         ("hmac_previous_secret_key", public_pem(rsa_key()), "give a random secret"),
         ("hmac_previous_secret_key", "short", "32 bytes or more"),
-        ("jwks_public_endpoint", "ftp://x", "give a URL such as https"),
+        ("jwks_public_endpoint", "ftp://me:hunter2@x", "give a URL such as https"),
     ],
 )
 def test_a_wrong_kind_of_key_is_refused_in_the_configuration(option: str, text: str, said: str):
