@@ -14,7 +14,7 @@ from tests.architecture.tree import ROOT
 PAGE = ROOT / "docs" / "topics" / "threats.md"
 PARTS = {
     "clients", "backend API", "proxies", "admin port", "console", "store", "nginx", "monitoring", "files",
-    "supply chain",
+    "supply chain", "applications",
 }  # fmt: skip
 _NAMED = re.compile(r"`([\w/]+\.py)::(\w+)`")
 
@@ -43,6 +43,22 @@ def test_every_row_has_a_threat_a_control_and_a_test():
 def test_every_part_and_every_kind_of_threat_has_rows():
     assert {row[1] for row in rows()} >= PARTS
     assert {row[0].strip("| ") for row in rows()} == set("STRIDE")
+
+
+def test_every_file_that_tests_a_control_of_clients_is_named():
+    """A control that has tests and no row would be left out of a review."""
+    kinds = (
+        "auth*", "permission*", "subscription_tokens", "application_limits", "tags_filter",
+        "delta_groups", "fossil_delta", "join_leave", "address_limits", "websocket_limits",
+        "proxy_options", "private_files", "url_credentials",
+    )  # fmt: skip
+    files = {
+        f"unit/{path.name}"
+        for kind in kinds
+        for path in (ROOT / "tests" / "unit").glob(f"test_{kind}.py")
+    }
+    assert len(files) >= len(kinds)
+    assert files - {file for file, _ in named()} == set()
 
 
 @pytest.mark.parametrize(("file", "test"), named())
