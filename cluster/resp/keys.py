@@ -17,6 +17,7 @@ database is named because pub/sub is not scoped by it.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from itertools import count
 from typing import Final
@@ -68,6 +69,9 @@ async def check_access(router: Router, prefix: str) -> None:
         keys = [f"{tag}.{part}" for part in ("meta", "stream", "sessions")]
         try:
             await router.call_script(CHECK_ACCESS, keys, (f"{tag}.pub",))
+            if router.is_cluster:
+                # What follows a redirection of a slot that is being migrated; it holds for the PING alone.
+                await asyncio.gather(shard.commands.call("ASKING"), shard.commands.call("PING"))
         except StoreRefused as refused:
             # Workers start all the same: the server can be read, and it will take writes again.
             if refused.kind not in _NO_WRITES_NOW:

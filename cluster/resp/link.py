@@ -27,6 +27,7 @@ import hiredis
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
+from cluster.resp.asking import asking
 from cluster.resp.opening import open_with
 from cluster.resp.role import MasterIdentity
 from cluster.resp.scripts import Script
@@ -307,7 +308,7 @@ class Link:
         order is refused instead, and loaded for the commands that follow.
 
         Args:
-            follows_ask: see `ask`.
+            follows_ask: see `asking`.
         """
 
         def again(reply: Any) -> None:
@@ -317,17 +318,11 @@ class Link:
                 self.submit(("SCRIPT", "LOAD", script.text), lambda _: None)
                 done(reply)
             else:
-                if follows_ask:
-                    self.ask()
-                self.submit(("EVAL", script.text, len(keys), *keys, *args), done)
+                last = asking(self.submit, done) if follows_ask else done
+                self.submit(("EVAL", script.text, len(keys), *keys, *args), last)
 
-        if follows_ask:
-            self.ask()
-        self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), again)
-
-    def ask(self) -> None:
-        """Let the next command of this turn use a slot that this node is about to get."""
-        self.submit(("ASKING",), lambda _: None)
+        first = asking(self.submit, again) if follows_ask else again
+        self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), first)
 
     async def call(self, *args: Arg) -> Any:
         """Send a command and wait for its reply.

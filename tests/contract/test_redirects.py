@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import AsyncIterator
 
 import pytest
 
@@ -10,6 +11,24 @@ from cluster.errors import StoreRefused
 from tests.contract.servers import Cluster, Server
 from tests.contract.stores import FORGET, KEEP, RedisBench
 from tests.contract.test_redis_cluster import body, slot_of
+from tests.contract.test_store_reasons import failure, rules, use
+
+
+@pytest.fixture(params=[rules(prefix="mine")])
+async def documented(request: pytest.FixtureRequest, cluster: Cluster) -> AsyncIterator[RedisBench]:
+    """Workers before the cluster, as the user of the documented rules, or of the given ones."""
+    for node in cluster.nodes:
+        node.ask("ACL", "SETUSER", "ws-cluster", "reset", *request.param)
+        node.ask("ACL", "LOG", "RESET")
+    url = f"redis://ws-cluster:PASSWORD@127.0.0.1:{cluster.nodes[0].port}"
+    made = RedisBench(cluster.nodes, urls=[url], name="mine")
+    yield made
+    await made.aclose()
+    for node in cluster.nodes:
+        node.ask("ACL", "DELUSER", "ws-cluster")
+
+
+NO_ASKING = [*rules(prefix="mine"), "-asking"]
 
 
 async def begin_migration(cluster: Cluster, slot: int) -> tuple[Server, Server]:
@@ -120,3 +139,52 @@ async def test_a_publication_after_a_moved_slot_is_not_refused(
         *(worker.publish(body(n), channel="moved") for n in range(1, 21))
     )
     assert [one.offset for one in positions] == list(range(2, 22))
+
+
+async def test_the_documented_rules_suffice_while_a_slot_is_migrated(
+    cluster: Cluster, documented: RedisBench
+):
+    user = f"redis://ws-cluster:PASSWORD@127.0.0.1:{cluster.nodes[0].port}"
+    assert await failure(user, prefix="mine") == ""
+    one, two = await documented.worker(), await documented.worker()
+    await use(one, two)
+    await one.publish(body(0), channel="documented")
+    slot = slot_of(documented, "documented")
+    old, new = await begin_migration(cluster, slot)
+    tag = f"{{{documented.prefix}:c:documented}}"
+    await asyncio.to_thread(move_keys, old, new, f"{tag}.meta", f"{tag}.stream")
+    assert (await one.publish(body(1), channel="documented")).offset == 2
+    read = await two.broker.read("documented", KEEP, limit=-1)
+    assert read.top.offset == 2
+    await asyncio.to_thread(end_migration, cluster, slot, new)
+    assert [node.ask("ACL", "LOG") for node in cluster.nodes] == [[], [], []], "nothing was refused"
+
+
+@pytest.mark.parametrize("documented", [NO_ASKING], indirect=True)
+async def test_a_user_that_may_not_ask_is_named_at_the_start(
+    cluster: Cluster, documented: RedisBench
+):
+    text = await failure(
+        f"redis://ws-cluster:PASSWORD@127.0.0.1:{cluster.nodes[0].port}", prefix="mine"
+    )
+    assert "NOPERM" in text
+    assert "asking" in text
+    assert "the store at 127.0.0.1:" in text
+
+
+@pytest.mark.parametrize("documented", [NO_ASKING], indirect=True)
+async def test_a_command_whose_asking_is_refused_gets_that_reason(
+    cluster: Cluster, documented: RedisBench
+):
+    worker = await documented.worker()
+    await worker.publish(body(0), channel="unasked")
+    slot = slot_of(documented, "unasked")
+    old, new = await begin_migration(cluster, slot)
+    tag = f"{{{documented.prefix}:c:unasked}}"
+    await asyncio.to_thread(move_keys, old, new, f"{tag}.meta", f"{tag}.stream")
+    with pytest.raises(StoreRefused, match=r"NOPERM.*asking"):
+        await worker.publish(body(1), channel="unasked")
+    with pytest.raises(StoreRefused, match=r"NOPERM.*asking"):
+        await worker.broker.read("unasked", KEEP, limit=-1)
+    await asyncio.to_thread(end_migration, cluster, slot, new)
+    assert (await worker.publish(body(1), channel="unasked")).offset == 2

@@ -96,6 +96,7 @@ def needed() -> list[str]:
 #: Needed with a Redis Cluster, a database or a name, or when a server has forgotten a script.
 OPTIONAL = {
     "+auth",
+    "+asking",
     "+cluster|slots",
     "+select",
     "+client|setname",
