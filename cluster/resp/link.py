@@ -27,7 +27,7 @@ import hiredis
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
-from cluster.resp.asking import asking
+from cluster.resp.ask_redirect import after_ask
 from cluster.resp.opening import open_with
 from cluster.resp.role import MasterIdentity
 from cluster.resp.scripts import Script
@@ -308,7 +308,7 @@ class Link:
         order is refused instead, and loaded for the commands that follow.
 
         Args:
-            follows_ask: see `asking`.
+            follows_ask: see `after_ask`.
         """
 
         def again(reply: Any) -> None:
@@ -318,10 +318,10 @@ class Link:
                 self.submit(("SCRIPT", "LOAD", script.text), lambda _: None)
                 done(reply)
             else:
-                last = asking(self.submit, done) if follows_ask else done
+                last = after_ask(self.submit, done) if follows_ask else done
                 self.submit(("EVAL", script.text, len(keys), *keys, *args), last)
 
-        first = asking(self.submit, again) if follows_ask else again
+        first = after_ask(self.submit, again) if follows_ask else again
         self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), first)
 
     async def call(self, *args: Arg) -> Any:
