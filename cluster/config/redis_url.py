@@ -105,7 +105,23 @@ class Address:
             ),
         )
         _check_tls(address)
+        check_host(address.host)
         return address
+
+
+def check_host(host: str) -> None:
+    """Refuse a host that no resolver takes.
+
+    Raises:
+        ValueError: with one sentence that says what to change.
+    """
+    try:
+        host.encode("idna")
+        is_name = re.search(r"[\s\x00-\x1f]", host) is None
+    except UnicodeError:
+        is_name = False
+    if not is_name:
+        raise ValueError("give a host of which each part between dots has 1 to 63 characters")
 
 
 def database_of(url: str) -> int:

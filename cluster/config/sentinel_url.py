@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final
 from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
 
-from cluster.config.redis_url import REDIS_SCHEMES, Address
+from cluster.config.redis_url import REDIS_SCHEMES, Address, check_host
 
 SENTINEL_SCHEMES: Final = tuple(f"{one}+sentinel" for one in REDIS_SCHEMES if one != "unix")
 
@@ -87,7 +87,9 @@ def _host(text: str) -> tuple[str, int]:
     port = int(found[2] or 26379) if found else 0
     if found is None or not 0 < port < 65536:
         raise ValueError(f"{_FORM}: each sentinel is a host, or a host and a port from 1 to 65535")
-    return found[1].strip("[]"), port
+    host = found[1].strip("[]")
+    check_host(host)
+    return host, port
 
 
 def _query(parts: SplitResult) -> str:

@@ -2,15 +2,15 @@
 
 Guarantees of a connection: commands of one loop turn leave in one write; replies reach their callbacks
 in the order of the commands; when it ends, every command in flight is called back exactly once with
-`StoreUnavailable`. Messages that answer no command (pub/sub) are passed on as one list per read,
-because a batch that grows with the load is what makes the fan-out cheap (docs/adr/0005).
+`StoreUnavailable`; what a peer says unasked, or not in the protocol, ends it and is the reason. Messages
+(pub/sub) are passed on as one list per read: a batch that grows with the load is cheap (docs/adr/0005).
 
 Guarantees of a link: while it is down it refuses at once (`StoreUnavailable`), so that callers can answer
 "temporary" instead of waiting; a server that is a replica, or answers as one or as one that is
-loading, is down; if a reply is late by more than `timeout_seconds`, the connection is
-closed and made anew; a command is never repeated, except after NOSCRIPT, where the server has said
-that nothing was done, and then only if its order does not matter: a later command of the same key may
-have been done meanwhile, if another process has loaded the script.
+loading, is down; if a reply is late by more than `timeout_seconds`, the connection is closed and made
+anew; no error ends the attempts; a command is never repeated, except after NOSCRIPT, where the server has
+said that nothing was done, and then only if its order does not matter: a later command of the same key
+may have been done meanwhile, if another process has loaded the script.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.ask_redirect import after_ask
-from cluster.resp.opening import open_with
+from cluster.resp.opening import connect, is_message, open_with, wait_any
 from cluster.resp.role import MasterIdentity
 from cluster.resp.scripts import Script
 
@@ -43,6 +43,8 @@ _BACKOFF_FIRST_SECONDS = 0.05
 _BACKOFF_LIMIT_SECONDS = 1.0
 #: Errors of a server that another one has replaced, or that has no data yet.
 _NOT_A_MASTER = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
+#: Of an attempt to connect; ValueError is about a host that is no name.
+_EXPECTED = (OSError, StoreError, ValueError)
 
 
 class RespConnection(asyncio.Protocol):
@@ -52,6 +54,9 @@ class RespConnection(asyncio.Protocol):
         on_messages: gets all pub/sub messages of one read; None on a connection for commands.
         on_lost: called once when the connection has ended, after all callbacks.
         on_refused: gets every error reply, before the callback of its command.
+
+    Attributes:
+        failure: why it has ended, if the peer has said so.
     """
 
     def __init__(
@@ -74,6 +79,8 @@ class RespConnection(asyncio.Protocol):
         self._on_lost = on_lost
         self._on_messages = on_messages
         self._oldest_sent_at = 0.0
+        self._has_sent_uncalled = False
+        self.failure: StoreError | None = None
         self.is_open = False
 
     # --- commands ------------------------------------------------------------------------
@@ -81,7 +88,7 @@ class RespConnection(asyncio.Protocol):
     def submit(self, args: Sequence[Arg], done: Done) -> None:
         """Send one command; `done` gets its reply, a `StoreRefused` or a `StoreUnavailable`."""
         if not self.is_open:
-            done(StoreUnavailable("the store's connection is closed"))
+            done(StoreUnavailable(str(self.failure or "the store's connection is closed")))
             return
         if not self._pending:
             self._oldest_sent_at = self._loop.time()
@@ -95,6 +102,7 @@ class RespConnection(asyncio.Protocol):
     def send(self, args: Sequence[Arg]) -> None:
         """Send one command whose answer comes as a message (the subscribe family)."""
         if self.is_open:
+            self._has_sent_uncalled = True
             self._queue(_pack(args))
 
     def waiting_since(self) -> float | None:
@@ -131,15 +139,23 @@ class RespConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         reader = self._reader
         reader.feed(data)
-        if self._on_messages is None:
-            self._read_replies(reader)
-        else:
-            self._read_messages(reader, self._on_messages)
+        try:
+            if self._on_messages is None:
+                self._read_replies(reader)
+            else:
+                self._read_messages(reader, self._on_messages)
+        except hiredis.ProtocolError as error:
+            self._fail(StoreUnavailable(f"what answers is no Redis or Valkey: {error}"))
 
     def _read_replies(self, reader: hiredis.Reader) -> None:
         pending = self._pending
         while (reply := reader.gets()) is not False:
-            _call(pending.popleft(), reply)
+            try:
+                done = pending.popleft()
+            except IndexError:
+                self._fail_unasked(reply)
+                return
+            _call(done, reply)
         # The server replies in order, so any reply shows that it is alive.
         self._oldest_sent_at = self._loop.time()
 
@@ -149,19 +165,29 @@ class RespConnection(asyncio.Protocol):
         messages = []
         pending = self._pending
         while (reply := reader.gets()) is not False:
-            if pending and not _is_message(reply):
+            if pending and not is_message(reply):
                 _call(pending.popleft(), reply)
             else:
                 messages.append(reply)
         self._oldest_sent_at = self._loop.time()
-        if messages:
+        if messages and not (self._has_sent_uncalled or is_message(messages[0])):
+            self._fail_unasked(messages[0])
+        elif messages:
             _call(on_messages, messages)
+
+    def _fail_unasked(self, reply: Any) -> None:
+        unasked = StoreUnavailable("the store answers what it has not been asked")
+        self._fail(reply if isinstance(reply, StoreRefused) else unasked)
+
+    def _fail(self, failure: StoreError) -> None:
+        self.failure = failure
+        self.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.is_open = False
         self._transport = None
         self._out.clear()
-        lost = StoreUnavailable("the connection to the store broke")
+        lost = StoreUnavailable(str(self.failure or "the connection to the store broke"))
         while self._pending:
             _call(self._pending.popleft(), lost)
         self._on_lost()
@@ -179,15 +205,6 @@ def _call(back: Callable[[Any], None], reply: Any) -> None:
         back(reply)
     except Exception:
         log.exception("store_callback_failed")
-
-
-_MESSAGE_KINDS = frozenset(
-    {b"message", b"smessage", b"subscribe", b"ssubscribe", b"unsubscribe", b"sunsubscribe"}
-)
-
-
-def _is_message(reply: Any) -> bool:
-    return isinstance(reply, list) and bool(reply) and reply[0] in _MESSAGE_KINDS
 
 
 class Link:
@@ -256,12 +273,7 @@ class Link:
         while not self._up.is_set():
             if self._denied.is_set() and self.failure is not None:
                 raise StoreRefused(str(self.failure))
-            waits = [asyncio.ensure_future(one.wait()) for one in (self._up, self._denied)]
-            try:
-                await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for wait in waits:
-                    wait.cancel()
+            await wait_any(self._up, self._denied)
 
     def reset(self) -> None:
         """Close the present connection and connect again."""
@@ -337,16 +349,18 @@ class Link:
 
     async def _run(self) -> None:
         backoff = _BACKOFF_FIRST_SECONDS
-        has_warned = False
+        has_warned = has_traced = False
         while True:
             try:
-                await self._connect()
-            except (OSError, StoreError, TimeoutError) as error:
+                connection = await self._connect()
+            except Exception as error:
+                if not (isinstance(error, _EXPECTED) or has_traced):
+                    log.exception("store_connect_failed", server=str(self.address))
+                    has_traced = True
                 self.failure = error
+                self._denied.clear()
                 if isinstance(error, StoreRefused) and error.is_denial:
                     self._denied.set()
-                else:
-                    self._denied.clear()
                 if self._connection is not None:
                     self._connection.abort()
                 if not has_warned:
@@ -358,15 +372,14 @@ class Link:
             backoff = _BACKOFF_FIRST_SECONDS
             if has_warned:
                 log.info("store_reachable", server=str(self.address))
-            await self._watch()
+            await self._watch(connection)
             has_warned = True
             if not self._is_closing:
-                log.warning("store_lost", server=str(self.address))
+                why = str(connection.failure or "the connection broke")
+                log.warning("store_lost", server=str(self.address), reason=why)
 
-    async def _connect(self) -> None:
-        loop = asyncio.get_running_loop()
+    async def _connect(self) -> RespConnection:
         self._lost.clear()
-        address = self.address
 
         def protocol() -> RespConnection:
             return RespConnection(
@@ -376,20 +389,18 @@ class Link:
             )
 
         async with asyncio.timeout(self._timeout_seconds):
-            if address.path:
-                _, connection = await loop.create_unix_connection(protocol, address.path)
-            else:
-                _, connection = await loop.create_connection(
-                    protocol, address.host, address.port, ssl=address.tls_context()
+            connection = self._connection = await connect(protocol, self.address)
+            try:
+                self.identity = await open_with(
+                    connection.call, self.address, loads_scripts=self._on_messages is None
                 )
-            self._connection = connection
-            self.identity = await open_with(
-                connection.call, address, loads_scripts=self._on_messages is None
-            )
+            except StoreUnavailable as lost:
+                raise connection.failure or lost from None
         self.failure = None
         self._denied.clear()
         self._up.set()
         self._on_up()
+        return connection
 
     def _refused(self, error: StoreRefused) -> None:
         connection = self._connection
@@ -402,17 +413,16 @@ class Link:
         self._on_demoted()
         self._on_down()
 
-    async def _watch(self) -> None:
+    async def _watch(self, connection: RespConnection) -> None:
         """Return when the connection has ended; end it if a reply is late."""
         loop = asyncio.get_running_loop()
         while not self._lost.is_set():
+            # Not `wait_for`, which may drop a cancellation that comes with the loss (CPython 3.11).
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._lost.wait(), self._timeout_seconds / 4)
-            connection = self._connection
-            since = connection.waiting_since() if connection is not None else None
-            if connection is None or since is None:
-                continue
-            if loop.time() - since > self._timeout_seconds:
+                async with asyncio.timeout(self._timeout_seconds / 4):
+                    await self._lost.wait()
+            since = connection.waiting_since()
+            if since is not None and loop.time() - since > self._timeout_seconds:
                 connection.abort()
 
     def _connection_lost(self) -> None:

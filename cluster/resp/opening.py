@@ -1,10 +1,10 @@
-"""What is sent over a new connection before anything else, and who has answered."""
+"""A new connection: what is sent before anything else, and who has answered."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Final, TypeVar
 
 from cluster.config.redis_url import Address
 from cluster.errors import StoreRefused
@@ -13,6 +13,29 @@ from cluster.resp.scripts import SCRIPTS
 
 #: Sends one command and waits for its reply.
 Call = Callable[..., Awaitable[Any]]
+
+Connection = TypeVar("Connection", bound=asyncio.Protocol)
+
+_MESSAGE_KINDS: Final = frozenset(
+    {b"message", b"smessage", b"subscribe", b"ssubscribe", b"unsubscribe", b"sunsubscribe"}
+)
+
+
+async def connect(make: Callable[[], Connection], address: Address) -> Connection:
+    """Connect to a server; returns what `make` has made for the connection.
+
+    Raises:
+        OSError: it cannot be reached.
+        ValueError: its host is no name.
+    """
+    loop = asyncio.get_running_loop()
+    if address.path:
+        _, connection = await loop.create_unix_connection(make, address.path)
+    else:
+        _, connection = await loop.create_connection(
+            make, address.host, address.port, ssl=address.tls_context()
+        )
+    return connection
 
 
 async def open_with(call: Call, address: Address, *, loads_scripts: bool) -> MasterIdentity:
@@ -48,3 +71,18 @@ async def _ping(call: Call) -> None:
     except StoreRefused as refused:
         if refused.kind != "MISCONF":
             raise
+
+
+def is_message(reply: Any) -> bool:
+    """Whether what was read while answers are awaited is a message of pub/sub."""
+    return isinstance(reply, list) and bool(reply) and reply[0] in _MESSAGE_KINDS
+
+
+async def wait_any(*events: asyncio.Event) -> None:
+    """Wait until one of the events is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

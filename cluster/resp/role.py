@@ -28,12 +28,14 @@ def master_identity(about: Any) -> MasterIdentity:
     Raises:
         StoreRefused: if the server is a replica. A replica in a Redis Cluster is none here: it is left
             by the map, and it may be a seed.
-        StoreUnavailable: if that came instead of the reply.
+        StoreUnavailable: if that came instead of the reply, or the reply is none to INFO.
     """
     if isinstance(about, StoreUnavailable):
         raise about
     if isinstance(about, Exception):
         return MasterIdentity()  # The first write will tell the role.
+    if not isinstance(about, bytes):
+        raise StoreUnavailable("what answers is no Redis or Valkey: its INFO is no text")
     lines = about.decode(errors="replace").split("\r\n")
     fields = dict(line.split(":", 1) for line in lines if ":" in line)
     if fields.get("role") == "slave" and fields.get("redis_mode") != "cluster":

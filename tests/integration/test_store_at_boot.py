@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socketserver
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -85,3 +87,48 @@ def test_a_password_that_is_refused_ends_the_start_without_waiting_or_another_at
     assert code == 3
     assert ("WRONGPASS" if has_password else "NOAUTH") in text.strip().splitlines()[-1]
     assert text.count("worker_boot_failed") == 1
+
+
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (b"HTTP/1.1 400 Bad Request\r\n\r\n", "no Redis or Valkey"),
+        (b"-ERR max number of clients reached\r\n", "max number of clients reached"),
+        (b"-DENIED Redis is running in protected mode\r\n", "in protected mode"),
+    ],
+    ids=["HTTP", "full", "protected"],
+)
+def test_what_answers_instead_of_a_store_is_told_in_the_last_line_and_without_a_traceback(
+    tmp_path: Path, said: bytes, reason: str
+):
+    class Stranger(socketserver.BaseRequestHandler):
+        def handle(self) -> None:
+            self.request.sendall(said)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Stranger) as stranger:
+        threading.Thread(target=stranger.serve_forever, daemon=True).start()
+        try:
+            code, text = up(f"redis://127.0.0.1:{stranger.server_address[1]}", tmp_path)
+        finally:
+            stranger.shutdown()
+    assert code == 3
+    assert reason in text.strip().splitlines()[-1]
+    assert "Traceback" not in text
+
+
+def test_a_server_that_takes_no_more_clients_is_told_in_the_last_line(
+    server: Server, tmp_path: Path
+):
+    with server.client() as only_one:
+        only_one.config_set("maxclients", 1)
+        code, text = up(server.url, tmp_path)
+    assert code == 3
+    assert "max number of clients reached" in text.strip().splitlines()[-1]
+    assert "Traceback" not in text
+
+
+def test_a_host_that_is_no_name_is_refused(tmp_path: Path):
+    code, text = up("redis://a..b:6379", tmp_path)
+    assert code == 78
+    assert "between dots" in text
+    assert "Traceback" not in text

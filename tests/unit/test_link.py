@@ -1,19 +1,28 @@
-"""What keeps its order is never sent again, because a later one may have been done meanwhile."""
+"""A link to one server.
+
+What keeps its order is never sent again, because a later one may have been done meanwhile. What a server says
+that nobody asked for, or that is no answer, ends the connection and is the reason that is told.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import hiredis
 import pytest
+from structlog.testing import capture_logs
 
 from cluster.config.redis_url import Address
-from cluster.errors import StoreRefused
+from cluster.errors import StoreRefused, StoreUnavailable
 from cluster.resp.link import Link
 from cluster.resp.scripts import PUBLISH, SESSION_ATTACH, Script
+from tests.contract.servers import Server, binary
+from tests.harness.waiting import until
 
 WITHIN_SECONDS = 10
 UNKNOWN = b"-NOSCRIPT No matching script. Please use EVAL.\r\n"
@@ -149,3 +158,166 @@ async def test_what_a_master_may_answer_leaves_the_connection_as_it_is(error: st
         await refused(link, server)
         assert link.is_up
         assert len(server.sent(b"INFO")) == 1
+
+
+class Stranger:
+    """A server that says the same to everybody, at once or when it is asked, and hangs up."""
+
+    def __init__(self, said: bytes, *, waits: bool, hangs_up: bool = True) -> None:
+        self._said = said
+        self._waits = waits
+        self._hangs_up = hangs_up
+        self.calls = 0
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            if self._waits:
+                await reader.read(65536)
+            self.calls += 1
+            writer.write(self._said)
+            await writer.drain()
+            if not self._hangs_up:
+                while await reader.read(65536):
+                    pass
+            writer.close()
+
+
+@asynccontextmanager
+async def listening(stranger: Stranger) -> AsyncIterator[int]:
+    listener = await asyncio.start_server(stranger.serve, "127.0.0.1", 0)
+    try:
+        yield listener.sockets[0].getsockname()[1]
+    finally:
+        listener.close()
+
+
+@asynccontextmanager
+async def failing(
+    address: Address, *, subscribes: bool, timeout_seconds: float = 2.0
+) -> AsyncIterator[tuple[Link, list[Any]]]:
+    """A link that comes to nothing; what has been logged with a traceback meanwhile must be nothing."""
+    traced: list[Any] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: traced.append(context))
+    link = Link(
+        address,
+        timeout_seconds=timeout_seconds,
+        on_messages=traced.append if subscribes else None,
+    )
+    with capture_logs() as logs:
+        link.start()
+        try:
+            yield link, logs
+        finally:
+            await link.aclose()
+    assert traced == []
+    assert [entry for entry in logs if "exc_info" in entry] == []
+
+
+HTTP = b"HTTP/1.1 400 Bad Request\r\nServer: x\r\n\r\n"
+FULL = b"-ERR max number of clients reached\r\n"
+PROTECTED = b"-DENIED Redis is running in protected mode\r\n"
+
+
+@pytest.mark.parametrize("subscribes", [False, True], ids=["commands", "subscriptions"])
+@pytest.mark.parametrize("waits", [False, True], ids=["at once", "when asked"])
+@pytest.mark.parametrize(
+    ("said", "reason"),
+    [
+        (HTTP, 'no Redis or Valkey: Protocol error, got "H" as reply type byte'),
+        (bytes(range(128, 256)), "no Redis or Valkey: Protocol error"),
+        (FULL, "ERR max number of clients reached"),
+        (PROTECTED, "DENIED Redis is running in protected mode"),
+    ],
+    ids=["HTTP", "garbage", "full", "protected"],
+)
+async def test_what_a_server_says_instead_of_an_answer_is_the_reason(
+    said: bytes, reason: str, waits: bool, subscribes: bool
+):
+    stranger = Stranger(said, waits=waits)
+    async with (
+        listening(stranger) as port,
+        failing(Address(port=port), subscribes=subscribes) as (link, logs),
+    ):
+        await until(lambda: stranger.calls > 2, WITHIN_SECONDS, "it tries again")
+        assert reason in str(link.failure)
+        assert not link.is_up
+        assert [entry["event"] for entry in logs] == ["store_unreachable"]
+        assert reason in logs[0]["reason"]
+
+
+@pytest.mark.parametrize("subscribes", [False, True], ids=["commands", "subscriptions"])
+async def test_more_answers_than_questions_end_the_connection(subscribes: bool):
+    stranger = Stranger(b":1\r\n" * 100, waits=False, hangs_up=False)
+    async with (
+        listening(stranger) as port,
+        failing(Address(port=port), subscribes=subscribes) as (link, _),
+    ):
+        await until(lambda: stranger.calls > 2, WITHIN_SECONDS, "it tries again")
+        assert "has not been asked" in str(link.failure)
+
+
+async def test_a_server_that_says_what_was_not_asked_later_is_left_with_its_reason():
+    server = Forgetful()
+    async with linked(server) as link:
+        with capture_logs() as logs:
+            server.answer = lambda command: b"+OK\r\n" + FULL  # type: ignore[method-assign]
+            assert await link.call("PING") == b"OK"
+            await until(lambda: not link.is_up, WITHIN_SECONDS, "it is left")
+            del server.answer
+            await asyncio.wait_for(link.wait_up(), WITHIN_SECONDS)
+        assert [entry["event"] for entry in logs] == ["store_lost", "store_reachable"]
+        assert "max number of clients" in logs[0]["reason"]
+
+
+async def test_commands_in_flight_get_the_reason_too():
+    server = Forgetful()
+    async with linked(server) as link:
+        server.answer = lambda command: HTTP  # type: ignore[method-assign]
+        with pytest.raises(StoreUnavailable, match="no Redis or Valkey"):
+            await link.call("PING")
+        del server.answer
+
+
+@pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example", ".example", "a\0b"])
+async def test_a_host_that_is_no_name_ends_no_attempts(host: str):
+    async with failing(Address(host, 6379), subscribes=False) as (link, logs):
+        await until(lambda: bool(logs), WITHIN_SECONDS, "the attempt has failed")
+        assert link.failure is not None
+        link.failure = None
+        await until(lambda: link.failure is not None, WITHIN_SECONDS, "it tries again")
+
+
+async def test_an_unknown_error_is_logged_once_and_the_attempts_go_on():
+    attempts = 0
+
+    class Broken(Address):
+        def tls_context(self) -> None:
+            nonlocal attempts
+            attempts += 1
+            raise RuntimeError("a fault of ours")
+
+    link = Link(Broken(port=1), timeout_seconds=2.0)
+    with capture_logs() as logs:
+        link.start()
+        await until(lambda: attempts > 3, WITHIN_SECONDS, "it tries again")
+        await link.aclose()
+    assert [entry["event"] for entry in logs] == ["store_connect_failed", "store_unreachable"]
+    assert "a fault of ours" in str(link.failure)
+
+
+async def test_a_real_server_that_is_full_is_named(tmp_path: Path):
+    with Server(str(binary("valkey")), tmp_path / "full") as server, server.client() as first:
+        first.ping()
+        first.config_set("maxclients", 1)
+        for subscribes in (False, True):
+            async with failing(Address(port=server.port), subscribes=subscribes) as (link, logs):
+                for _ in range(5):
+                    link.failure = None
+                    await until(
+                        lambda link=link: link.failure is not None,  # type: ignore[misc]
+                        WITHIN_SECONDS,
+                        "it tries again",
+                    )
+                    assert "max number of clients reached" in str(link.failure)
+                assert len(logs) == 1

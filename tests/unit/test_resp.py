@@ -127,6 +127,9 @@ def test_an_option_that_redis_py_knows_is_used(url: str, wanted: Address):
         ("rediss://h?ssl_min_version=tls", "option ssl_min_version"),
         ("unix://run/v.sock", "three slashes"),
         ("unix://", "three slashes"),
+        ("redis://a..b:6379", "1 to 63 characters"),
+        (f"redis://{'a' * 64}.example", "1 to 63 characters"),
+        ("redis://a%00b", "1 to 63 characters"),
     ],
 )
 def test_a_url_that_cannot_be_used_is_refused_with_what_to_change(url: str, sentence: str):
