@@ -128,7 +128,8 @@ class Application:
         """Call `handler(event)` when a client connects, after its token was verified.
 
         It returns a `ConnectAnswer`, or None: then the token decides. A client without a token is
-        accepted only with a `ConnectAnswer`, or in insecure mode.
+        accepted only with a `ConnectAnswer`, in insecure mode, or with
+        `client.allow_anonymous_connect_without_token`.
         """
         return self._declare("connecting", handler)
 

@@ -360,8 +360,13 @@ def _proxies(config: Config) -> Iterator[Problem]:
 
 def _keys(config: Config) -> Iterator[Problem]:
     client = config.client
-    # An application may know its clients without tokens.
-    is_known = client.insecure or bool(config.app.target) or client.proxy.connect.enabled
+    # An application may know its clients without tokens, and anonymous ones need not be known.
+    is_known = (
+        client.insecure
+        or client.allow_anonymous_connect_without_token
+        or bool(config.app.target)
+        or client.proxy.connect.enabled
+    )
     if not is_known and not has_keys(client.token):
         yield problem(
             "client.token.hmac_secret_key",

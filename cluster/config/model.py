@@ -82,6 +82,9 @@ class ClientConfig:
     token: TokenConfig = field(default_factory=TokenConfig)
     subscription_token: SubscriptionTokenConfig = field(default_factory=SubscriptionTokenConfig)
     proxy: ClientProxies = field(default_factory=ClientProxies)
+    allow_anonymous_connect_without_token: bool = boolean(
+        False, text="a client without a token may connect, and is anonymous"
+    )
     disallow_anonymous_connection_tokens: bool = boolean(
         False, text="a connection token without a user is refused with 3507"
     )

@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cluster.auth import Authenticator, Claims
+from cluster.auth import ANONYMOUS, Authenticator, Claims
 from cluster.auth.token_keys import MAXIMUM_TOKEN_BYTES
 from cluster.config import ClientConfig, Config, TokenConfig
 from cluster.errors import ClientError, Disconnect
@@ -25,6 +25,10 @@ INSECURE = Config(client=ClientConfig(insecure=True))
 BOTH = Config(client=ClientConfig(insecure=True, token=TokenConfig(hmac_secret_key=KEY)))
 NO_TIMES: list[Any] = ["soon", "1", None, True, [1], {}, 1e30, -1e30]
 HASHES = {"HS256": hashlib.sha256, "HS384": hashlib.sha384, "HS512": hashlib.sha512}
+
+
+def config_of(**client: Any) -> Config:
+    return Config(client=ClientConfig(**client))
 
 
 def authenticate(text: str, config: Config, now: float) -> Claims:
@@ -83,6 +87,23 @@ def test_a_token_without_a_user_is_anonymous():
 
 def test_without_a_token_the_connection_is_refused():
     assert refusal("") == 3501
+
+
+@pytest.mark.parametrize("disallows", [False, True])
+def test_without_a_token_a_connection_is_anonymous_where_that_is_allowed(disallows: bool):
+    """Tokens without a user are another matter: what disallows them says nothing of no token."""
+    open_to_all = config_of(
+        allow_anonymous_connect_without_token=True,
+        disallow_anonymous_connection_tokens=disallows,
+        token=TokenConfig(hmac_secret_key=KEY),
+    )
+    assert authenticate("", open_to_all, NOW) is ANONYMOUS
+    assert authenticate(token(sub="ann", exp=int(NOW) + 5), open_to_all, NOW).expires_at == NOW + 5
+    assert refusal("x", open_to_all) == 3500
+    assert refusal(token(key="another key"), open_to_all) == 3500
+    assert refusal(token(exp=int(NOW) - 5), open_to_all) == 109
+    assert (refusal(token(), open_to_all) == 3507) if disallows else True
+    assert refusal("x", config_of(allow_anonymous_connect_without_token=True)) == 3500
 
 
 def test_in_insecure_mode_no_token_is_needed():

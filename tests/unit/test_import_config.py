@@ -253,6 +253,20 @@ def test_a_flat_name_has_its_place_in_version_6(flat: str, sectioned: str):
     assert sectioned_name(flat) == sectioned
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"client": {"allow_anonymous_connect_without_token": True}},
+        {"allow_anonymous_connect_without_token": True},
+    ],
+    ids=["version 6", "version 5"],
+)
+def test_a_cluster_that_is_open_to_clients_without_a_token_stays_so(given: dict[str, Any]):
+    done = convert(given)
+    assert done.tree == {"client": {"allow_anonymous_connect_without_token": True}}
+    assert (done.lost, done.differs, done.problems) == ({}, {}, [])
+
+
 def test_an_option_that_is_given_in_both_ways_has_the_value_of_version_6():
     done = convert({"channel_max_length": 99, "channel": {"max_length": 100}})
     assert done.tree == {"channel": {"max_length": 100}}
