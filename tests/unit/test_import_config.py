@@ -112,11 +112,6 @@ def test_our_own_options_exist_and_are_not_taken_from_a_file_of_centrifugo():
     assert set(done.lost) == {"session.ttl", "console.viewers"}
 
 
-def test_every_row_of_the_table_leads_to_an_option_of_ours():
-    keys = {key for key, _ in options_of(Config)}
-    assert [row.to for row in COUNTERPARTS.values() if row.to and row.to not in keys] == []
-
-
 def test_the_names_of_sections_are_those_of_the_model():
     sections = {field.name for field in fields(Config)}
     assert {one.partition(".")[0] for one in OWN} <= sections
@@ -267,6 +262,19 @@ def test_a_cluster_that_is_open_to_clients_without_a_token_stays_so(given: dict[
     assert (done.lost, done.differs, done.problems) == ({}, {}, [])
 
 
+def test_an_endpoint_of_version_5_switches_its_proxy_on():
+    given = {"proxy_connect_endpoint": "http://backend/c", "proxy_refresh_endpoint": ""}
+    done = convert(given)
+    assert at(done.tree, "client.proxy.connect") == {
+        "enabled": True,
+        "endpoint": "http://backend/c",
+    }
+    assert at(done.tree, "client.proxy.refresh.enabled") is None
+    assert "data" in done.differs["proxy_connect_endpoint"]
+    off = convert({**given, "client": {"proxy": {"connect": {"enabled": False}}}})
+    assert at(off.tree, "client.proxy.connect.enabled") is False
+
+
 def test_an_option_that_is_given_in_both_ways_has_the_value_of_version_6():
     done = convert({"channel_max_length": 99, "channel": {"max_length": 100}})
     assert done.tree == {"channel": {"max_length": 100}}
@@ -365,6 +373,7 @@ def test_whatever_is_given_what_is_written_can_be_read(document: dict[str, Any])
     assert written == done.tree
     reader = ConfigReader()
     reader.config(written)
+    assert all((*done.lost.values(), *done.differs.values()))
     assert {one.key for one in reader.problems} <= {one.key for one in done.problems}
     assert not [name for name in (*done.lost, *done.differs) if KEY in name]
 
