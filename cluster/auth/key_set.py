@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import time
 from collections.abc import Awaitable, Callable, Iterable
 from pathlib import Path
 from typing import Any, Final
@@ -122,9 +123,18 @@ class KeySet:
     Args:
         name: what logs call it.
         source: reads the text; raises `OSError`, `aiohttp.ClientError`, `TimeoutError` or `ValueError`.
+        clock: seconds, without steps.
     """
 
-    def __init__(self, name: str, source: Source, counters: Counters) -> None:
+    def __init__(
+        self,
+        name: str,
+        source: Source,
+        counters: Counters,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._clock = clock
         self._name = name
         self._source = source
         self._counters = counters
@@ -148,7 +158,7 @@ class KeySet:
 
     def get(self, name: str) -> Iterable[VerificationKey]:
         """The keys of a `kid`, none if it is not known."""
-        age = asyncio.get_running_loop().time() - self._read_at
+        age = self._clock() - self._read_at
         if age > _REREAD_SECONDS:
             self._read_if_due()
             if age > _KEPT_SECONDS:
@@ -175,13 +185,11 @@ class KeySet:
 
     def _read_if_due(self) -> asyncio.Task[None] | None:
         """The read that is going on now, None if it is too early for one."""
-        loop = asyncio.get_running_loop()
-        if self._reading is None and loop.time() >= self._next_at:
-            self._reading = loop.create_task(self._read())
+        if self._reading is None and self._clock() >= self._next_at:
+            self._reading = asyncio.get_running_loop().create_task(self._read())
         return self._reading
 
     async def _read(self) -> None:
-        loop = asyncio.get_running_loop()
         try:
             async with asyncio.timeout(_TIMEOUT_SECONDS):
                 text = await self._source()
@@ -190,13 +198,13 @@ class KeySet:
             self._failures += 1
             self._counters.key_set_reads["failed"] += 1
             wait = min(_BACKOFF_LIMIT_SECONDS, _BACKOFF_SECONDS * 2 ** min(self._failures - 1, 10))
-            self._next_at = loop.time() + wait * random.uniform(0.5, 1.0)
+            self._next_at = self._clock() + wait * random.uniform(0.5, 1.0)
             reason = str(error) or f"no answer within {_TIMEOUT_SECONDS:g} s"
             log.error("key_set_read_failed", source=self._name, reason=reason)
         else:
             self._failures = 0
             self._counters.key_set_reads["read"] += 1
-            self._read_at = loop.time()
+            self._read_at = self._clock()
             self._next_at = self._read_at + LEAST_INTERVAL_SECONDS
             log.info("key_set_read", source=self._name, keys=len(self._keys), ignored=ignored)
         finally:
