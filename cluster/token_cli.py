@@ -278,7 +278,7 @@ async def _accepted(settings: config.Config, token: str, kind: str) -> Claims | 
     verifier = Authenticator(settings, Counters())
     try:
         if kind == "connection":
-            return await verifier.connection(token)
+            return await verifier.verified(token)
         return await verifier.any_subscription(token)
     except (ClientError, Disconnect):
         [reason] = [name for name, count in verifier.refusals.items() if count] or ["malformed"]

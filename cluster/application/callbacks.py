@@ -42,12 +42,11 @@ from cluster.application.handler_values import (
     decoded,
 )
 from cluster.application.session_changes import SessionChanges
-from cluster.auth import ANONYMOUS, Claims, SubscriptionClaims
+from cluster.auth import ANONYMOUS, Authenticator, Claims, SubscriptionClaims
 from cluster.broker import Broker, HistoryPolicy
 from cluster.config import Config, proxy_timeouts
 from cluster.errors import (
     BAD_REQUEST,
-    BAD_REQUEST_CLOSE,
     CONNECTION_CLOSED,
     INTERNAL,
     METHOD_NOT_FOUND,
@@ -160,14 +159,15 @@ class ApplicationCallbacks:
         self,
         client: HandledClient,
         request: ConnectRequest,
-        authenticate: Callable[[], Awaitable[Claims]],
+        authenticator: Authenticator,
     ) -> tuple[Claims, dict[str, Any]]:
         """Decide on a connect; returns the claims, and the members of the reply's data.
 
         Args:
-            authenticate: verifies the token; see `cluster.auth.authenticate`.
+            authenticator: verifies the token, and decides on a client without one of which the handler
+                says nothing.
         """
-        claims = await _claims(request, authenticate)
+        claims = await _claims(request, authenticator)
         event = Connecting(
             client.connection.client,
             claims.user if claims is not None else None,
@@ -184,9 +184,7 @@ class ApplicationCallbacks:
         handler = self._handlers["connecting"]
         answer = await self.calls.call("connecting", handler, event, finish=self._connect_answer)
         if answer is None:
-            if claims is None:
-                raise BAD_REQUEST_CLOSE.fresh()
-            return claims, {}
+            return claims or await authenticator.connection(request.token), {}
         accepted, info, data = answer
         known = claims or ANONYMOUS
         return known._replace(
@@ -417,13 +415,11 @@ class ApplicationCallbacks:
         ]
 
 
-async def _claims(
-    request: ConnectRequest, authenticate: Callable[[], Awaitable[Claims]]
-) -> Claims | None:
+async def _claims(request: ConnectRequest, authenticator: Authenticator) -> Claims | None:
     if request.token:
-        return await authenticate()
+        return await authenticator.verified(request.token)
     try:
-        return await authenticate()
+        return await authenticator.verified("")
     except Disconnect:
         # A client without a token: the application may know it by its data.
         return None

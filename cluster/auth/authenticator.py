@@ -2,7 +2,9 @@
 
 - Tokens are JWTs. `token_keys` verifies their signatures, `claims` reads what they say, and what becomes of
   a token that is not accepted is decided here, and counted by its reason.
-- With `client.insecure` a connection needs no token, and none expires.
+- With `client.insecure` a connection needs no token, and none expires. With
+  `client.allow_anonymous_connect_without_token` it needs none, too, and may do what namespaces allow to
+  anonymous users; a token that it has must be right.
 - Subscription tokens have keys of their own if `client.subscription_token.enabled` says so. In every mode a
   subscription token decides, so it must be right.
 
@@ -136,13 +138,23 @@ class Authenticator:
         """The claims of the token of a connect; without one, if that is allowed, those of anonymous.
 
         Raises:
+            Disconnect, ClientError: as `verified` does.
+        """
+        if not token and self._options.allow_anonymous_connect_without_token:
+            return ANONYMOUS
+        return await self.verified(token)
+
+    async def verified(self, token: str) -> Claims:
+        """The claims of the token of a connect; without one, in insecure mode only, those of anonymous.
+
+        Raises:
             Disconnect: 3500 for a token that is not valid, 3501 without one, 3507 for an anonymous one where
                 that is not allowed.
             ClientError: 109 for a token that has expired or is not yet valid, 110 if its `expire_at` has
                 passed, 100 if its key cannot be read now.
         """
         if not token:
-            if self._options.insecure or self._options.allow_anonymous_connect_without_token:
+            if self._options.insecure:
                 return ANONYMOUS
             raise BAD_REQUEST_CLOSE.fresh()
         if self._options.insecure and self._connections.signatures is None:

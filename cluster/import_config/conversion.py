@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any, Final
 
 from cluster.config import ChannelOptions, Config
@@ -19,7 +20,7 @@ from cluster.config.checks import check
 from cluster.config.proxy_options import NamedProxy
 from cluster.config.reader import ConfigReader, options_of
 from cluster.errors import Problem
-from cluster.import_config.counterparts import Counterpart, counterpart, is_own
+from cluster.import_config.counterparts import LIMITS, Counterpart, counterpart, is_own
 from cluster.import_config.flat_names import sectioned
 from cluster.import_config.formats import Document
 from cluster.import_config.store_urls import store_of
@@ -33,6 +34,11 @@ _LISTS_OF_TABLES: Final = ("namespaces", "tables")
 _NOTHING: Final = (None, "", False, 0, 0.0, "0", "0s")
 
 
+def limits_here() -> dict[str, str]:
+    """The limits that Centrifugo does not have, with their defaults."""
+    return {key: text.format(attrgetter(key)(Config())) for key, text in LIMITS.items()}
+
+
 @dataclass(slots=True)
 class Conversion:
     """Our configuration, and what there is to say about it.
@@ -40,7 +46,8 @@ class Conversion:
     Attributes:
         tree: the options, as a file has them.
         differs: what will differ, and what to do: one sentence by the name of an option.
-        lost: what has no counterpart, in the same form; an empty sentence if there is nothing to say.
+        lost: what has no counterpart, in the same form.
+        limits: what is limited here by default, and not there, in the same form.
         problems: what has to be changed before a cluster can start.
         count: options that were taken over.
     """
@@ -50,6 +57,7 @@ class Conversion:
     lost: dict[str, str] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     count: int = 0
+    limits: dict[str, str] = field(default_factory=limits_here)
 
 
 def convert(document: Document) -> Conversion:
@@ -116,7 +124,7 @@ class _Converter:
             elif isinstance(value, dict) and value:
                 self.walk(value, f"{key}.")
             elif value not in _NOTHING:
-                self._lose(key, self._unknown(key))
+                self._lose(key, unknown(key, self._ours))
         if path == "channel.":
             self._history_meta_ttl(table.get("history_meta_ttl"))
 
@@ -143,7 +151,7 @@ class _Converter:
             elif row is not None:
                 self._remark(f"{key}.{name}", value, row)
             elif value not in _NOTHING and value not in ([], {}):
-                self._lose(f"{key}.{name}", self._unknown(f"{_WITHOUT_NAMESPACE}.{name}"))
+                self._lose(f"{key}.{name}", unknown(name, self._channel_options))
         return space
 
     def _proxies(self, value: list[Any]) -> None:
@@ -171,7 +179,7 @@ class _Converter:
             elif row is not None:
                 self._remark(f"{key}.{name}", value, row)
             elif value not in _NOTHING and value not in ([], {}):
-                self._lose(f"{key}.{name}", self._unknown(f"{_PROXIES}.{path}{name}"))
+                self._lose(f"{key}.{name}", unknown(f"{path}{name}", self._proxy_options))
         return proxy
 
     def _history_meta_ttl(self, value: object) -> None:
@@ -224,18 +232,6 @@ class _Converter:
         """The name in the file that was given."""
         source = self._sources.get(key, key)
         return self._flat.get(source, source)
-
-    def _unknown(self, key: str) -> str:
-        """What is said of an option that neither has, with the nearest of the same section."""
-        section, _, name = key.rpartition(".")
-        known = (
-            *self._ours,
-            *(f"{_WITHOUT_NAMESPACE}.{one}" for one in self._channel_options),
-            *(f"{_PROXIES}.{one}" for one in self._proxy_options),
-        )
-        words = {one.rpartition(".")[2] for one in known if one.rpartition(".")[0] == section}
-        near = difflib.get_close_matches(name, sorted(words), n=1, cutoff=0.8)
-        return f"no such option; the nearest is {near[0]}" if near else "no such option"
 
     # --- what is written -----------------------------------------------------------------------
 
@@ -300,6 +296,14 @@ class _Converter:
         for part in key.split("."):
             settings = getattr(settings, part)
         return settings
+
+
+def unknown(key: str, ours: Iterable[str]) -> str:
+    """What is said of an option that nobody knows; the nearest is one of the same section only."""
+    section, _, name = key.rpartition(".")
+    names = {one.rpartition(".")[2]: one for one in ours if one.rpartition(".")[0] == section}
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.8)
+    return f"no such option; the nearest is {names[near[0]]}" if near else "there is no such option"
 
 
 def _asks_for_something(value: object, usual: tuple[object, ...]) -> bool:

@@ -67,6 +67,14 @@ _API_ONLY: Final = "publish through the HTTP API instead: docs/how-to/publish-fr
 _PATH: Final = "this path is fixed"
 _PROXY: Final = "no event is passed on to a backend in this way"
 _CODES: Final = "only an answer with status 200 is read: answer with an error or a disconnect in it"
+_CODES_READ: Final = (
+    "a backend answers with a result, an error from 400 to 1999, or a disconnect from 4000 to 4999; after"
+    " any other answer the client gets error 100"
+)
+_CONNECT_READ: Final = f"the data of the answer to a connect must be an object; {_CODES_READ}"
+_PROXY_TLS: Final = "the backend's certificate is checked with the authorities of the machine, and none is shown to it"
+_EACH_PROXY: Final = "set it for each proxy: docs/how-to/proxies.md"
+_HTTP_ONLY: Final = "backends are asked over HTTP only: docs/how-to/proxies.md"
 _EMULATED: Final = (
     "headers of a client's connect command are passed on only if emulated_headers names them,"
     " as since Centrifugo 6.9"
@@ -82,7 +90,7 @@ _PROXIES: Final = (
 
 #: Sections and options that Centrifugo does not have. A section ends with a dot.
 OWN: Final = (
-    "session.", "server.", "broker.", "console.",
+    "session.", "server.", "broker.", "console.", "balance.",
     "admin.key", "admin.connection_limit", "app.", "http_api.keys", "client.token.jwks_file",
     "client.subscription_token.jwks_file",
     "client.command_rate_limit", "client.command_burst", "client.connect_concurrency",
@@ -91,6 +99,15 @@ OWN: Final = (
     "log.format",
     "shutdown.timeout", "shutdown.drain_window", "shutdown.stop_grace_period",
 )  # fmt: skip
+
+#: Limits that Centrifugo does not have and that hold by default, with what they do.
+LIMITS: Final[Mapping[str, str]] = {
+    "client.command_rate_limit": (
+        "{} commands and control frames per second and connection; above, error 111 and delays, then a"
+        " close with 3013; 0 is off"
+    ),
+    "client.history_max_publication_bytes": "a history reply ends before {} bytes of publications",
+}
 
 COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     # --- ports
@@ -130,31 +147,34 @@ COUNTERPARTS: Final[Mapping[str, Counterpart]] = {
     ),
     "client.connect_code_to_unidirectional_disconnect": _none(_TRANSPORT),
     **{
-        f"{kind}.http.status_to_code_transforms": _none(_CODES)
-        for kind in _PROXIES
-    },
-    **{f"{kind}.http_headers": Counterpart(f"{kind}.http_headers", _EMULATED) for kind in _PROXIES},
-    "proxies.http_headers": _always(_EMULATED),
-    **{
-        f"{kind}.http.static_headers": Counterpart(f"{kind}.http.static_headers", _STATIC)
-        for kind in _PROXIES
-    },
-    "proxies.http.static_headers": _always(_STATIC),
-    "client.proxy.connect.enabled": Counterpart(
-        "client.proxy.connect.enabled",
-        "the backend's data must be an object: its members stand beside the session's in the reply",
-        usual=(False,),
-    ),
-    **{
         f"client.{kind}.{name}": _none(instead)
         for kind in ("token", "subscription_token")
-        for name, instead in {
-            "user_id_claim": "the user is the claim sub",
-            "issuer_regex": "the issuer is compared as it is, with issuer",
-            "audience_regex": "the audience is compared as it is, with audience",
-            "jwks.tls": "the key set is read with the certificate authorities of the machine",
-        }.items()
+        for name, instead in (
+            ("user_id_claim", "the user is what the claim sub says: a token without it is anonymous"),
+            ("issuer_regex", "no issuer is checked unless issuer names one, which is compared as a whole"),
+            ("audience_regex", "no audience is checked unless audience names one, compared as a whole"),
+            ("jwks", "the key set's certificate is checked with the authorities of the machine"),
+        )
     },
+    # --- backends
+    "client.proxy.connect.enabled": Counterpart("client.proxy.connect.enabled", _CONNECT_READ),
+    "client.proxy.refresh.enabled": Counterpart("client.proxy.refresh.enabled", _CODES_READ),
+    **{f"{kind}.endpoint": Counterpart(f"{kind}.endpoint", _CODES_READ) for kind in _PROXIES[2:]},
+    **{
+        f"{kind}.{name}": _none(instead)
+        for kind in _PROXIES
+        for name, instead in (
+            ("http.status_to_code_transforms", _CODES),
+            ("http.tls", _PROXY_TLS),
+            ("grpc", _HTTP_ONLY),
+            ("grpc_metadata", _HTTP_ONLY),
+            ("binary_encoding", "bytes that are no JSON are passed on as base64, and JSON as it is"),
+        )
+    },
+    **{f"{kind}.http_headers": Counterpart(f"{kind}.http_headers", _EMULATED) for kind in _PROXIES},
+    "proxy_http_headers": _none(_EACH_PROXY),
+    "proxy_static_http_headers": _none(_EACH_PROXY),
+    "proxy_grpc_metadata": _none(_HTTP_ONLY),
     "channel.proxy.subscribe_stream": _none(_PROXY),
     "client.rate_limit": _none(
         f"{_PRO}; client.command_rate_limit and client.command_burst are for each connection"

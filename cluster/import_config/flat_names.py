@@ -112,6 +112,11 @@ _SWITCHES: Final[Mapping[str, str]] = {
     "uni_grpc_tls": "uni_grpc.tls.enabled",
     "grpc_api_tls": "grpc_api.tls.enabled",
 }
+#: Options of version 5 that switch something on if they have a value, and the switch of version 6.
+_SWITCHED_ON_BY: Final[Mapping[str, str]] = {
+    "proxy_connect_endpoint": "client.proxy.connect.enabled",
+    "proxy_refresh_endpoint": "client.proxy.refresh.enabled",
+}
 #: Endings of the options of TLS in version 5, and what they became. A path became text in PEM or a path.
 _TLS_ENDINGS: Final[Mapping[str, str]] = {
     "key": "key_pem", "cert": "cert_pem", "root_ca": "server_ca_pem", "client_ca": "client_ca_pem",
@@ -174,6 +179,9 @@ def sectioned(document: Document) -> tuple[Document, dict[str, str]]:
         if dotted != name:
             flat[dotted] = name
         _put(tree, dotted, _namespaces(value) if dotted == "channel.namespaces" else value)
+        if value and (switch := _SWITCHED_ON_BY.get(name)):
+            _put(tree, switch, True)
+            flat[switch] = name
     return tree, flat
 
 

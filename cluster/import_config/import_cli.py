@@ -104,6 +104,7 @@ def _report(conversion: Conversion, where: str) -> Iterator[str]:
     yield f"{options} written to {where}"
     yield from _part("will differ:", conversion.differs)
     yield from _part("no counterpart:", conversion.lost)
+    yield from _part("limits that Centrifugo does not have:", conversion.limits)
     if conversion.problems:
         problems = {
             one.key: f"{one.value} is not allowed; {one.allowed}" for one in conversion.problems
@@ -116,6 +117,6 @@ def _part(title: str, remarks: Mapping[str, str]) -> Iterator[str]:
         return
     yield title
     for name, sentence in list(remarks.items())[:_MAXIMUM_LINES]:
-        yield f"  {name}: {sentence}" if sentence else f"  {name}"
+        yield f"  {name}: {sentence}"
     if len(remarks) > _MAXIMUM_LINES:
         yield f"  … and {len(remarks) - _MAXIMUM_LINES} more"

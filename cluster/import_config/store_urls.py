@@ -99,7 +99,7 @@ def _redis(redis: Document, path: str, store: Store) -> None:
         if name in _OF_CLIENTS:
             store.options[_OF_CLIENTS[name]] = value
         elif name not in _READ and value not in (None, "", False, 0, {}):
-            store.lost[f"{path}.{name}"] = _NOTHING_TO_SET.get(name, "")
+            store.lost[f"{path}.{name}"] = _NOTHING_TO_SET.get(name, "there is no such option")
 
 
 def _urls(redis: Document, path: str, store: Store) -> Iterator[str]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine, Iterator, Mapping
-from functools import partial
 from typing import Any, NamedTuple, cast
 
 import orjson
@@ -252,8 +251,7 @@ class Node:
         if self.application is not None:
             self.application.keep_headers(client, request)
         if self.application is not None and self.application.handles_connecting:
-            verify = partial(self.authenticator.connection, request.token)
-            claims, data = await self.application.connecting(client, request, verify)
+            claims, data = await self.application.connecting(client, request, self.authenticator)
         else:
             claims = await self.authenticator.connection(request.token)
         granted: dict[str, ServerSide] = {}

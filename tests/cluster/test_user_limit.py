@@ -22,6 +22,7 @@ CONFIG = {
         "insecure": False,
         "token": {"hmac_secret_key": KEY},
         "user_connection_limit": LIMIT,
+        "allow_anonymous_connect_without_token": True,
     }
 }
 
@@ -44,6 +45,14 @@ async def test_a_user_has_as_many_connections_as_the_limit_at_all_workers(tmp_pa
         await client_connects(cluster, "eve")
         assert other.is_connected
         for one in (*clients, other):
+            await one.close()
+
+
+async def test_clients_without_a_token_are_no_user_whose_connections_are_counted(tmp_path: Path):
+    async with Cluster(tmp_path / "run", workers=1, config=CONFIG) as cluster:
+        clients = [await Client(cluster.worker_port(0)).start() for _ in range(LIMIT + 1)]
+        assert all(one.is_connected for one in clients)
+        for one in clients:
             await one.close()
 
 

@@ -47,6 +47,31 @@ async def test_an_application_knows_a_client_without_a_token_by_its_data():
         assert (await refused.closed())[0] == 3501
 
 
+async def test_an_application_decides_before_a_client_without_a_token_is_anonymous():
+    app = cluster.Application()
+    users: list[str | None] = []
+
+    @app.connecting
+    def connecting(event: cluster.Connecting) -> cluster.ConnectAnswer | None:
+        users.append(event.user)
+        if event.data == "no":
+            raise cluster.ApplicationDisconnect(4001, "no")
+        return cluster.ConnectAnswer(user="42") if event.data == "yes" else None
+
+    config = configured(insecure=False, allow_anonymous_connect_without_token=True)
+    async with LocalWorker(config, application=app).open() as worker:
+        for data in ("yes", ""):
+            await (await worker.caller()).connect(data=data)
+        assert sorted(client.user for client in app.clients()) == ["", "42"]
+        refused = await worker.caller()
+        refused.say({"id": 1, "connect": {"data": "no"}})
+        assert (await refused.closed())[0] == 4001
+        forged = await worker.caller()
+        forged.say({"id": 1, "connect": {"token": "no.token.here"}})
+        assert (await forged.closed())[0] == 3500
+    assert users == [None, None, None]
+
+
 async def test_a_token_that_is_refused_does_not_reach_the_application():
     app = cluster.Application()
     events: list[cluster.Connecting] = []

@@ -132,6 +132,11 @@ def test_a_key_that_resembles_no_other_is_reported_with_those_of_its_section():
     )
 
 
+def test_no_keys_are_needed_where_clients_connect_without_a_token():
+    found = config.load(flags={"client.allow_anonymous_connect_without_token": True})
+    assert found.client.allow_anonymous_connect_without_token
+
+
 def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
     reported = mistakes()["client.token.hmac_secret_key"]
     assert "client.insecure = true for development" in reported

@@ -113,32 +113,6 @@ def test_our_own_options_exist_and_are_not_taken_from_a_file_of_centrifugo():
     assert set(done.lost) == {"session.ttl", "console.viewers"}
 
 
-def test_every_row_of_the_table_leads_to_an_option_of_ours():
-    keys = {key for key, _ in options_of(Config)}
-    assert [row.to for row in COUNTERPARTS.values() if row.to and row.to not in keys] == []
-
-
-def test_a_row_without_an_option_names_none_of_ours_and_says_what_to_do():
-    keys = {key for key, _ in options_of(Config)}
-    without = {name: row.differs for name, row in COUNTERPARTS.items() if not row.to}
-    assert set(without) & keys == set()
-    assert [name for name, sentence in without.items() if not sentence] == []
-
-
-@pytest.mark.parametrize(
-    ("document", "sentence"),
-    [
-        ({"client": {"channel_limt": 5}}, "no such option; the nearest is channel_limit"),
-        # Options of this name are in other sections.
-        ({"client": {"token": {"jwks": {"enabled": True}}}}, "no such option"),
-        ({"somewhere": {"channel_limit": 5}}, "no such option"),
-        ({"client": {"token": {"user_id_claim": "id"}}}, "the user is the claim sub"),
-    ],
-)
-def test_the_nearest_option_is_one_of_the_same_section(document: dict[str, Any], sentence: str):
-    assert list(convert(document).lost.values()) == [sentence]
-
-
 def test_the_names_of_sections_are_those_of_the_model():
     sections = {field.name for field in fields(Config)}
     assert {one.partition(".")[0] for one in OWN} <= sections
@@ -275,6 +249,33 @@ def test_a_flat_name_has_its_place_in_version_6(flat: str, sectioned: str):
     assert sectioned_name(flat) == sectioned
 
 
+@pytest.mark.parametrize(
+    "given",
+    [
+        {"client": {"allow_anonymous_connect_without_token": True}},
+        {"allow_anonymous_connect_without_token": True},
+    ],
+    ids=["version 6", "version 5"],
+)
+def test_a_cluster_that_is_open_to_clients_without_a_token_stays_so(given: dict[str, Any]):
+    done = convert(given)
+    assert done.tree == {"client": {"allow_anonymous_connect_without_token": True}}
+    assert (done.lost, done.differs, done.problems) == ({}, {}, [])
+
+
+def test_an_endpoint_of_version_5_switches_its_proxy_on():
+    given = {"proxy_connect_endpoint": "http://backend/c", "proxy_refresh_endpoint": ""}
+    done = convert(given)
+    assert at(done.tree, "client.proxy.connect") == {
+        "enabled": True,
+        "endpoint": "http://backend/c",
+    }
+    assert at(done.tree, "client.proxy.refresh.enabled") is None
+    assert "data" in done.differs["proxy_connect_endpoint"]
+    off = convert({**given, "client": {"proxy": {"connect": {"enabled": False}}}})
+    assert at(off.tree, "client.proxy.connect.enabled") is False
+
+
 def test_an_option_that_is_given_in_both_ways_has_the_value_of_version_6():
     done = convert({"channel_max_length": 99, "channel": {"max_length": 100}})
     assert done.tree == {"channel": {"max_length": 100}}
@@ -373,6 +374,7 @@ def test_whatever_is_given_what_is_written_can_be_read(document: dict[str, Any])
     assert written == done.tree
     reader = ConfigReader()
     reader.config(written)
+    assert all((*done.lost.values(), *done.differs.values()))
     assert {one.key for one in reader.problems} <= {one.key for one in done.problems}
     assert not [name for name in (*done.lost, *done.differs) if KEY in name]
 

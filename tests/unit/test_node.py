@@ -289,6 +289,25 @@ async def test_without_insecure_mode_a_connect_needs_a_token():
         assert await caller.closed() == (3501, "bad request")
 
 
+async def test_a_client_without_a_token_is_anonymous_where_that_is_allowed():
+    """It has a session as every client has, may do what anonymous users may, and refreshes nothing."""
+    open_to_all = ClientConfig(allow_anonymous_connect_without_token=True)
+    async with LocalWorker(Config(client=open_to_all)).open() as worker:
+        one, two = await worker.caller(), await worker.caller()
+        session = (await one.connect())["data"]["session"]["id"]
+        result = await two.connect()
+        assert not {"expires", "ttl"} & set(result)
+        assert len(worker.node.clients.of("")) == 2
+        assert (await ask(two, "publish", channel="a", data=1))["error"]["code"] == 103
+        three = await worker.caller()
+        resumed = (await three.connect(data={"session": session}))["data"]["session"]
+        assert (resumed["id"], resumed["resumed"]) == (session, True)
+        for number, token in enumerate(("", "a.b.c")):
+            caller = two if number else three
+            caller.say({"id": 9, "refresh": {"token": token}})
+            assert await caller.closed() == (3501, "bad request")
+
+
 # --- rpc -------------------------------------------------------------------------------------------
 
 

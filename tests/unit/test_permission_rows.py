@@ -26,6 +26,8 @@ from tests.unit.test_proxies import Backend, a_backend
 
 KEY = "k" * 32
 USERS = {"anonymous": "", "user": "42"}
+#: As a token says, and without one.
+CALLERS = {**USERS, "without a token": None}
 COMMANDS: dict[str, tuple[Operation, dict[str, Any]]] = {
     "publish": (Operation.PUBLISH, {"data": 1}),
     "history": (Operation.HISTORY, {"limit": 1}),
@@ -58,7 +60,10 @@ def options_of(names: tuple[str, ...]) -> ChannelOptions:
 
 def spaced(*, insecure: bool) -> Config:
     """A configuration whose namespaces have the settings."""
-    config = configured(insecure=insecure, channel_limit=1000, command_rate_limit=0)
+    config = configured(
+        insecure=insecure, channel_limit=1000, command_rate_limit=0,
+        allow_anonymous_connect_without_token=True,
+    )  # fmt: skip
     secret = dataclasses.replace(config.client.token, hmac_secret_key=KEY)
     spaces = [Namespace(space_of(n), options_of(one)) for n, one in enumerate(settings())]
     return changed(
@@ -68,9 +73,16 @@ def spaced(*, insecure: bool) -> Config:
     )
 
 
-async def entered(worker: LocalWorker, user: str, *channels: str) -> Caller:
-    """A client of a user, whom the server subscribes to channels."""
+async def entered(worker: LocalWorker, user: str | None, *channels: str) -> Caller:
+    """A client of a user, whom the server subscribes to channels; one without a token for None."""
     caller = await worker.caller()
+    if user is None:
+        session = (await caller.connect())["data"]["session"]["id"]
+        await worker.sessions.update(session, channels=channels)
+        await caller.until(
+            lambda: sum("subscribe" in one.get("push", {}) for one in caller.heard) == len(channels)
+        )
+        return caller
     await caller.connect(token=token(key=KEY, sub=user, channels=list(channels)))
     return caller
 
@@ -80,12 +92,12 @@ def verdict(reply: dict[str, Any]) -> str:
 
 
 @pytest.mark.parametrize("is_insecure", [False, True], ids=["secure", "insecure"])
-@pytest.mark.parametrize("user", USERS.values(), ids=USERS)
+@pytest.mark.parametrize("user", CALLERS.values(), ids=CALLERS)
 @pytest.mark.parametrize("is_subscribed", [False, True], ids=["outside", "subscribed"])
 async def test_each_command_is_decided_as_its_row_says(
-    user: str, is_subscribed: bool, is_insecure: bool
+    user: str | None, is_subscribed: bool, is_insecure: bool
 ):
-    who = Who("somebody", user, is_subscribed, is_insecure)
+    who = Who("somebody", user or "", is_subscribed, is_insecure)
     wrong, verdicts = [], set()
     everywhere = [f"{space_of(n)}:{name}" for n in range(len(settings())) for name in NAMES]
     async with LocalWorker(spaced(insecure=is_insecure)).open() as worker:
@@ -163,13 +175,15 @@ async def test_a_proxy_decides_after_the_gates_and_before_the_options(
     wrong = []
     async with a_backend() as backend, proxied_worker(backend, names, insecure=is_insecure) as one:
         backend.answers.update(subscribe=answer, publish=answer)
-        for user, channel in product(USERS.values(), PROXIED):
+        for user, channel in product(CALLERS.values(), PROXIED):
             caller = await entered(one, user)
             for command in ("publish", "subscribe"):
                 operation, params = COMMANDS[command]
                 asked = len(backend.of(command))
                 got = verdict(await ask(caller, command, channel=channel, **params))
-                row = Row(names, Who("somebody", user, False, is_insecure), operation, channel)
+                row = Row(
+                    names, Who("somebody", user or "", False, is_insecure), operation, channel
+                )
                 wanted = decided_by_a_proxy(row, answer)
                 # It is asked wherever it has a say, and nowhere else.
                 is_asked = len(backend.of(command)) - asked
@@ -207,11 +221,11 @@ async def test_a_handler_is_not_asked_for_a_private_channel_whatever_its_prefix(
 GOALS = {"key": "kind", "cmp": "eq", "val": "goal"}
 
 
-@pytest.mark.parametrize("user", USERS.values(), ids=USERS)
+@pytest.mark.parametrize("user", CALLERS.values(), ids=CALLERS)
 @pytest.mark.parametrize("is_insecure", [False, True], ids=["secure", "insecure"])
 @pytest.mark.parametrize("is_on", [False, True], ids=["off", "on"])
 async def test_filters_and_deltas_are_for_every_subscriber_where_the_namespace_has_them(
-    user: str, is_insecure: bool, is_on: bool
+    user: str | None, is_insecure: bool, is_on: bool
 ):
     types = ("fossil",) if is_on else ()
     options = ChannelOptions(

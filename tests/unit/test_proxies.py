@@ -175,6 +175,21 @@ async def test_a_client_with_a_token_is_not_asked_for():
         assert backend.asked == []
 
 
+async def test_the_backend_decides_before_a_client_without_a_token_is_anonymous():
+    async with a_backend() as backend:
+        given = proxied(backend.port)
+        client = dataclasses.replace(given.client, allow_anonymous_connect_without_token=True)
+        config = changed(given, client=client)
+        async with LocalWorker(config, application=proxy_application(config)).open() as worker:
+            backend.answers["connect"] = {"disconnect": {"code": 4001, "reason": "no"}}
+            refused = await worker.caller()
+            refused.say({"id": 1, "connect": {}})
+            assert (await refused.closed())[0] == 4001
+            backend.answers["connect"] = {"result": {"user": "42"}}
+            await (await worker.caller()).connect()
+            assert len(worker.node.clients.of("42")) == 1
+
+
 async def test_errors_and_disconnects_of_the_backend_reach_the_client():
     async with a_backend() as backend, worker_at(backend) as worker:
         backend.answers["connect"] = {"error": {"code": 1000, "message": "not today"}}
@@ -260,7 +275,7 @@ async def test_the_password_of_a_backend_is_sent_and_in_no_error(fault: str):
         assert f"http://127.0.0.1:{port}/connect" in str(failure.value)
         assert "hunt" not in str(failure.value)
         for _, _, headers in backend.asked:
-            assert headers["Authorization"] == aiohttp.BasicAuth("be", "hunter4").encode()
+            assert headers["Authorization"] == aiohttp.encode_basic_auth("be", "hunter4")
         assert bool(backend.asked) is (fault != "away")
 
 
