@@ -324,4 +324,4 @@ async def _is_cluster(link: Link) -> bool:
         info = await link.call("INFO", "cluster")
     except StoreRefused:
         return False
-    return b"cluster_enabled:1" in info
+    return isinstance(info, bytes) and b"cluster_enabled:1" in info
