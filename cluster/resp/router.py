@@ -19,7 +19,7 @@ from cluster.config.redis_url import Address
 from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import StoreDenied, StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
-from cluster.resp.asking import asking
+from cluster.resp.ask_redirection import ask_before
 from cluster.resp.discovery import (
     SLOTS,
     ClusterDiscovery,
@@ -208,7 +208,7 @@ class Router:
             return
 
         def send(link: Link, follows_ask: bool, answered: Done) -> None:
-            link.submit(args, asking(link.submit, answered) if follows_ask else answered)
+            link.submit(args, ask_before(link.submit, answered) if follows_ask else answered)
 
         self._redirects.submit(key, send, done, keeps_order=keeps_order)
 

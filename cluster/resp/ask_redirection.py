@@ -10,7 +10,7 @@ from cluster.errors import StoreRefused
 Callback = Callable[[Any], None]
 
 
-def asking(submit: Callable[[Sequence[str], Callback], None], done: Callback) -> Callback:
+def ask_before(submit: Callable[[Sequence[str], Callback], None], done: Callback) -> Callback:
     """Let the next command of this turn use a slot that this node is about to get.
 
     Args:
