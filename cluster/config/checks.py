@@ -21,7 +21,7 @@ from cluster.config.proxy_options import DEFAULT_PROXY
 from cluster.config.proxy_sections import proxies_in_use, proxy_names
 from cluster.config.public_keys import has_keys, public_key
 from cluster.config.reader import problem
-from cluster.config.redis_url import REDIS_SCHEMES, Address
+from cluster.config.redis_url import REDIS_SCHEMES, Address, check_host
 from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import Problem
 from cluster.methods import API_METHODS
@@ -207,6 +207,7 @@ def _is_url(url: str, schemes: Container[str]) -> bool:
     try:
         parts = urlsplit(url)
         _ = parts.port
+        check_host(parts.hostname or "")
     except ValueError:
         return False
     return parts.scheme in schemes and bool(

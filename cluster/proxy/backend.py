@@ -134,7 +134,7 @@ class Backend:
                 body = await self._body(response)
         except TimeoutError:
             raise BackendFailed(f"{self._shown} has not answered in time") from None
-        except aiohttp.ClientError as error:
+        except (aiohttp.ClientError, OSError, ValueError) as error:
             raise BackendFailed(f"{self._shown} cannot be reached: {error}") from None
         return self._read(body)
 

@@ -8,7 +8,6 @@ asked for its own map. `cluster.resp.sentinel` has the third source.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
@@ -84,15 +83,26 @@ class ClusterDiscovery:
         self._timeout_seconds = timeout_seconds
 
     async def masters(self, shards: Sequence[Shard]) -> Sequence[Master]:
+        reason = ""
         for shard in shards:
             if not shard.commands.is_up:
                 continue
-            with contextlib.suppress(StoreError, TimeoutError):
+            try:
                 async with asyncio.timeout(self._timeout_seconds):
                     reply = await shard.commands.call("CLUSTER", "SLOTS")
-                if masters := self._parse(reply, shard.address.host):
+                if masters := self._parsed(reply, shard.address):
                     return masters
-        raise StoreUnavailable("no node of the Redis Cluster answers CLUSTER SLOTS")
+            except (StoreError, TimeoutError) as error:
+                reason = f": {error}" if str(error) else ""
+        raise StoreUnavailable(f"no node of the Redis Cluster answers CLUSTER SLOTS{reason}")
+
+    def _parsed(self, reply: object, node: Address) -> list[Master]:
+        try:
+            return self._parse(reply, node.host)
+        except (LookupError, TypeError, ValueError, AttributeError) as error:
+            raise StoreUnavailable(
+                f"{node} answers CLUSTER SLOTS with something else: {error}"
+            ) from None
 
     def _parse(self, reply: object, host: str) -> list[Master]:
         owned: dict[tuple[str, int], list[range]] = {}

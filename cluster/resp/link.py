@@ -27,7 +27,7 @@ import hiredis
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
-from cluster.resp.ask_redirect import after_ask
+from cluster.resp.ask_redirection import ask_before
 from cluster.resp.opening import connect, is_message, open_with, wait_any
 from cluster.resp.role import MasterIdentity
 from cluster.resp.scripts import Script
@@ -320,7 +320,7 @@ class Link:
         order is refused instead, and loaded for the commands that follow.
 
         Args:
-            follows_ask: see `after_ask`.
+            follows_ask: see `ask_before`.
         """
 
         def again(reply: Any) -> None:
@@ -330,10 +330,10 @@ class Link:
                 self.submit(("SCRIPT", "LOAD", script.text), lambda _: None)
                 done(reply)
             else:
-                last = after_ask(self.submit, done) if follows_ask else done
+                last = ask_before(self.submit, done) if follows_ask else done
                 self.submit(("EVAL", script.text, len(keys), *keys, *args), last)
 
-        first = after_ask(self.submit, again) if follows_ask else again
+        first = ask_before(self.submit, again) if follows_ask else again
         self.submit(("EVALSHA", script.sha, len(keys), *keys, *args), first)
 
     async def call(self, *args: Arg) -> Any:

@@ -178,11 +178,11 @@ class Redirects:
                 self._nodes.refresh()
             if kind in _REDIRECTIONS and hops < _HOPS:
                 hops += 1
-                link = self._target(str(command.reply)).commands
                 try:
+                    link = self._target(str(command.reply)).commands
                     await asyncio.wait_for(link.wait_up(), deadline - loop.time())
-                except TimeoutError:
-                    return
+                except (TimeoutError, LookupError, ValueError):
+                    return  # Also if the redirection names no node.
             elif kind in _SOON:
                 await asyncio.sleep(pause)
                 pause = min(pause * 2, _PAUSE_LIMIT_SECONDS)

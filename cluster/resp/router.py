@@ -19,7 +19,7 @@ from cluster.config.redis_url import Address
 from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import StoreDenied, StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
-from cluster.resp.ask_redirect import after_ask
+from cluster.resp.ask_redirection import ask_before
 from cluster.resp.discovery import (
     SLOTS,
     ClusterDiscovery,
@@ -208,7 +208,7 @@ class Router:
             return
 
         def send(link: Link, follows_ask: bool, answered: Done) -> None:
-            link.submit(args, after_ask(link.submit, answered) if follows_ask else answered)
+            link.submit(args, ask_before(link.submit, answered) if follows_ask else answered)
 
         self._redirects.submit(key, send, done, keeps_order=keeps_order)
 
@@ -324,4 +324,4 @@ async def _is_cluster(link: Link) -> bool:
         info = await link.call("INFO", "cluster")
     except StoreRefused:
         return False
-    return b"cluster_enabled:1" in info
+    return isinstance(info, bytes) and b"cluster_enabled:1" in info

@@ -1,15 +1,16 @@
 """The master that Sentinel names, asked by redis-py.
 
 Rules: the sentinels are asked in turn and the first that knows the master is believed, as redis-py
-does it. Sentinel tells its clients nothing by itself, and a demoted master may accept connections
+does it; one that cannot be asked, whatever the reason, does not hide the next. Sentinel tells its clients nothing by itself, and a demoted master may accept connections
 again, so the question is repeated every `recheck_seconds`.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from collections.abc import Awaitable, Callable, Sequence
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from typing import Any, Final
 
 from redis.asyncio.retry import Retry
 from redis.asyncio.sentinel import MasterNotFoundError, Sentinel
@@ -20,6 +21,9 @@ from cluster.config.sentinel_url import SentinelAddress
 from cluster.errors import StoreDenied, StoreUnavailable
 from cluster.resp.discovery import SLOTS, Master
 from cluster.resp.shard import Shard
+
+#: Of a question to a sentinel; redis-py meets the last four in an answer of another shape.
+_FAILURES: Final = (RedisError, OSError, ValueError, TypeError, LookupError, AttributeError)
 
 
 class _Attempts(Retry):
@@ -75,35 +79,49 @@ class SentinelDiscovery:
         return options
 
     async def masters(self, shards: Sequence[Shard]) -> Sequence[Master]:
-        name = self._address.name
-        sentinel = Sentinel(  # type: ignore[no-untyped-call]
-            self._address.sentinels, sentinel_kwargs=self._options()
+        failures: list[Exception] = []
+        for number in range(len(self._address.sentinels)):
+            try:
+                async with self._asked(number) as sentinel:
+                    host, port = await sentinel.discover_master(self._address.name)
+                return [Master(self._address.master.at(str(host), int(port)), (range(SLOTS),))]
+            except _FAILURES as error:
+                failures.append(error)
+        reasons = [await self._reason(number, error) for number, error in enumerate(failures)]
+        text = "; ".join(why for why, _ in reasons)
+        is_denied = all(is_denial for _, is_denial in reasons)
+        raise (StoreDenied if is_denied else StoreUnavailable)(
+            f"Sentinel names no master {self._address.name}: {text}"
         )
-        try:
-            host, port = await sentinel.discover_master(name)
-        except RedisError as error:
-            # redis-py's text names its own objects, and of a failure only the class.
-            reasons = [
-                await self._reason(sentinel, number, error)
-                for number in range(len(sentinel.sentinels))
-            ]
-            text = f"Sentinel names no master {name}: {'; '.join(why for why, _ in reasons)}"
-            is_denied = all(is_denial for _, is_denial in reasons)
-            raise (StoreDenied if is_denied else StoreUnavailable)(text) from None
-        finally:
-            for client in sentinel.sentinels:
-                await client.aclose()
-        return [Master(self._address.master.at(str(host), int(port)), (range(SLOTS),))]
 
-    async def _reason(self, sentinel: Sentinel, number: int, error: RedisError) -> tuple[str, bool]:
+    @contextlib.asynccontextmanager
+    async def _asked(self, number: int) -> AsyncIterator[Sentinel]:
+        """One of the sentinels, as redis-py asks them."""
+        place = self._address.sentinels[number]
+        sentinel = Sentinel([place], sentinel_kwargs=self._options())  # type: ignore[no-untyped-call]
+        try:
+            yield sentinel
+        finally:
+            await sentinel.sentinels[0].aclose()
+
+    async def _reason(self, number: int, error: Exception) -> tuple[str, bool]:
         """Why one of the sentinels has named no master, and whether it refuses the password."""
         host, port = self._address.sentinels[number]
-        if not isinstance(error, MasterNotFoundError):
-            return f"{host}:{port}: {error}", isinstance(error, AuthenticationError)
-        try:
-            known = await sentinel.sentinels[number].sentinel_masters()
-        except (RedisError, OSError) as failure:
-            return f"{host}:{port}: {failure}", isinstance(failure, AuthenticationError)
-        if self._address.name not in known:
-            return f"{host}:{port} knows {', '.join(map(str, known)) or 'none'}", False
-        return f"{host}:{port} says that it is down", False
+        if isinstance(error, MasterNotFoundError):
+            # Its text names redis-py's own objects, and of a failure only the class.
+            try:
+                async with self._asked(number) as sentinel:
+                    known = await sentinel.sentinels[0].sentinel_masters()
+            except _FAILURES as failure:
+                error = failure
+            else:
+                if self._address.name in known:
+                    return f"{host}:{port} says that it is down", False
+                return f"{host}:{port} knows {', '.join(map(str, known)) or 'none'}", False
+        return f"{host}:{port}: {_text(error)}", isinstance(error, AuthenticationError)
+
+
+def _text(error: Exception) -> str:
+    if isinstance(error, RedisError | OSError | UnicodeError):
+        return str(error)
+    return f"its answer is none of Sentinel ({error})"

@@ -70,6 +70,7 @@ NAMES = {
     "aiohttp.web.RequestHandler.force_close": "(self)",
     "aiohttp.web.RequestHandler.set_parser": "(self, parser, data_received_cb=)",
     "aiohttp.web.RequestHandler.transport": "",
+    "hiredis.ProtocolError": "",
     "hiredis.Reader": "",
     "hiredis.Reader.feed": "",
     "hiredis.Reader.gets": "",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +16,7 @@ from cluster.resp.router import Router
 from cluster.resp.sentinel import SentinelDiscovery
 from tests.contract.conftest import program
 from tests.contract.servers import Sentinel, Server
+from tests.contract.test_store_reasons import PAGE
 from tests.harness.processes import free_ports
 from tests.harness.waiting import until
 
@@ -89,3 +93,49 @@ async def test_only_if_every_sentinel_refuses_the_password_another_attempt_is_in
         await router.start()
     assert isinstance(caught.value, StoreDenied) == (others == 0)
     await router.aclose()
+
+
+STRANGERS = {
+    "HTTP": (b"HTTP/1.1 400 Bad Request\r\n\r\n", "Protocol error"),
+    "full": (b"-ERR max number of clients reached\r\n", "max number of clients reached"),
+    "protected": (b"-DENIED Redis is running in protected mode\r\n", "in protected mode"),
+    "numbers": (b":1\r\n" * 9, "its answer is none of Sentinel"),
+    "words": (b"+OK\r\n" * 9, "its answer is none of Sentinel"),
+}
+
+
+@pytest.mark.parametrize(("said", "reason"), STRANGERS.values(), ids=STRANGERS)
+async def test_a_sentinel_that_is_none_is_named_and_does_not_hide_the_next(
+    sentinel: Sentinel, master: Server, said: bytes, reason: str
+):
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            writer.write(said)
+            while await reader.read(65536):
+                pass
+            writer.close()
+
+    listener = await asyncio.start_server(serve, "127.0.0.1", 0)
+    stranger = listener.sockets[0].getsockname()[1]
+    alone, both = router_of(stranger), router_of(stranger, sentinel.port)
+    try:
+        with pytest.raises(StoreUnavailable, match=f"127.0.0.1:{stranger}: .*{reason}"):
+            await alone.start()
+        await both.start()
+        assert [shard.address.port for shard in both.shards] == [master.port]
+    finally:
+        await alone.aclose()
+        await both.aclose()
+        listener.close()
+
+
+async def test_the_documented_rules_suffice_for_a_sentinel(sentinel: Sentinel, master: Server):
+    [rules] = re.findall(r"such a user needs `([^`]+)`", PAGE.read_text("utf-8"))
+    sentinel.ask("ACL", "SETUSER", "ann", "on", ">watch", "nocommands", *rules.split())
+    url = f"redis+sentinel://127.0.0.1:{sentinel.port}/main?sentinel_username=ann"
+    router = Router([f"{url}&sentinel_password=watch"], timeout_seconds=2.0)
+    try:
+        await router.start()
+        assert [shard.address.port for shard in router.shards] == [master.port]
+    finally:
+        await router.aclose()

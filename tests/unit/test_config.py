@@ -157,6 +157,8 @@ def test_without_keys_and_without_insecure_mode_it_says_what_to_set():
         ({"broker.redis_urls": ["redis://host:6379/database"]}, "broker.redis_urls"),
         ({"broker.redis_urls": ["valkey://"]}, "broker.redis_urls"),
         ({"broker.redis_urls": ["unix://"]}, "broker.redis_urls"),
+        ({"broker.redis_urls": ["redis+sentinel://a,b..c/main"]}, "broker.redis_urls"),
+        ({"console.prometheus_url": "http://a..b:9090"}, "console.prometheus_url"),
         ({"channel.without_namespace.history_size": 5}, "channel.without_namespace.history_ttl"),
         (
             {"channel.without_namespace.force_recovery": True},
