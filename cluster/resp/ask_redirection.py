@@ -10,11 +10,7 @@ from cluster.errors import StoreRefused
 Callback = Callable[[Any], None]
 
 
-<<<<<<<< HEAD:cluster/resp/ask_redirect.py
-def after_ask(submit: Callable[[Sequence[str], Callback], None], done: Callback) -> Callback:
-========
 def ask_before(submit: Callable[[Sequence[str], Callback], None], done: Callback) -> Callback:
->>>>>>>> store:cluster/resp/ask_redirection.py
     """Let the next command of this turn use a slot that this node is about to get.
 
     Args:
