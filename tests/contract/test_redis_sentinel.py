@@ -69,6 +69,8 @@ async def test_after_a_failover_the_new_master_is_used(
             "the new master is used",
         )
         await until(lambda: router.subscriptions.is_confirmed(KEY), 10, "it is subscribed again")
+        # Commands have a connection of their own, which may take longer.
+        await until(lambda: router.is_up, 10, "commands are taken")
         await router.call(KEY, "SPUBLISH", KEY, b"after")
         await until(lambda: heard == [b"after"], 10, "the publication arrives")
     finally:
