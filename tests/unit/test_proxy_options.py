@@ -95,8 +95,6 @@ def test_proxies_with_names_and_headers_are_taken_over_and_what_they_lack_is_lis
     assert (proxy.name, proxy.endpoint, proxy.timeout) == ("one", "http://backend/one", 2.0)
     assert proxy.http.static_headers == (("X-Key", "of the backend"),)
     assert read(done).channel.namespaces[0].options.publish_proxy_name == "one"
-    assert set(done.lost) == {
-        "proxies[0].http.status_to_code_transforms",
-        "proxies[0].grpc.tls.enabled",
-    }
+    assert set(done.lost) == {"proxies[0].http.status_to_code_transforms", "proxies[0].grpc"}
+    assert "over HTTP only" in done.lost["proxies[0].grpc"]
     assert "of the backend" not in str((done.differs, done.lost))

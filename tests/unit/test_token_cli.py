@@ -96,6 +96,18 @@ def test_a_token_is_checked(file: str, capsys: pytest.CaptureFixture[str]):
     assert "the token is not accepted: it is not signed with" in capsys.readouterr().err
 
 
+def test_nothing_is_no_token_also_where_clients_need_none(
+    file: str, capsys: pytest.CaptureFixture[str]
+):
+    text = Path(file).read_text()
+    option = "[client]\nallow_anonymous_connect_without_token = true\n"
+    Path(file).write_text(text.replace("[client]\n", option))
+    assert main(["check-config", file]) == 0
+    assert config.load(file, env={}).client.allow_anonymous_connect_without_token
+    assert main(["checktoken", "--config", file, ""]) == 1
+    assert "anonymous" not in capsys.readouterr().out
+
+
 def test_a_token_of_another_key_is_not_accepted_even_in_insecure_mode(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
