@@ -1,8 +1,9 @@
 """The master that Sentinel names, asked by redis-py.
 
 Rules: the sentinels are asked in turn and the first that knows the master is believed, as redis-py
-does it; one that cannot be asked, whatever the reason, does not hide the next. Sentinel tells its clients nothing by itself, and a demoted master may accept connections
-again, so the question is repeated every `recheck_seconds`.
+does it; one that cannot be asked, whatever the reason, does not hide the next. Sentinel tells its clients
+nothing by itself, and a demoted master may accept connections again, so the question is repeated every
+`recheck_seconds`.
 """
 
 from __future__ import annotations
