@@ -53,7 +53,7 @@ class Events:
         wanted = {"event": event, **facts}.items()
         return [seen for seen in self.all if all(seen.get(key) == value for key, value in wanted)]
 
-    async def seen(self, event: str, times: int = 1, within: float = 15.0, **facts: Any) -> Json:
+    async def seen(self, event: str, times: int = 1, within: float = 30.0, **facts: Any) -> Json:
         """Wait until an event has come so many times; returns the last of them."""
         try:
             async with asyncio.timeout(within):

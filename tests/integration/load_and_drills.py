@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 
@@ -64,12 +64,25 @@ async def drills(folder: Path, metrics_port: int, *alerts: str) -> AsyncIterator
 
 async def acknowledge(monitoring: Monitoring, alert: str, within: float) -> None:
     """Acknowledge an alert as soon as it fires, with the operator's command."""
+    words = ("ack", alert, "--note", "looked at", "--author", "a test")
+    await until_async(
+        _asked_once_firing(monitoring, alert, words), within, f"{alert} is acknowledged"
+    )
 
-    async def is_acknowledged() -> bool:
+
+async def resolve(monitoring: Monitoring, alert: str, within: float) -> None:
+    """Resolve the incident of an alert by hand as soon as it fires."""
+    words = ("resolve", alert, "--note", "mended")
+    await until_async(_asked_once_firing(monitoring, alert, words), within, f"{alert} is resolved")
+
+
+def _asked_once_firing(
+    monitoring: Monitoring, alert: str, words: Sequence[str]
+) -> Callable[[], Awaitable[bool]]:
+    async def is_done() -> bool:
         with contextlib.suppress(OSError):
             if await monitoring.firing(alert):
-                words = ("ack", alert, "--note", "looked at", "--author", "a test")
                 return (await monitoring.ask(*words)).returncode == 0
         return False
 
-    await until_async(is_acknowledged, within, f"{alert} is acknowledged")
+    return is_done

@@ -186,8 +186,9 @@ class Running:
 
     def events(self, name: str) -> list[dict[str, Any]]:
         found = []
-        for line in (self.folder / "out").read_text().splitlines():
-            if line.startswith("{"):
+        for line in (self.folder / "out").read_text().splitlines(keepends=True):
+            # The last line may be in the middle of being written.
+            if line.startswith("{") and line.endswith("\n"):
                 event = json.loads(line)
                 if event.get("event") == name:
                     found.append(event)
