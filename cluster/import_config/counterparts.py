@@ -81,7 +81,6 @@ _EMULATED: Final = (
 )
 _BUFFERS: Final = "there is nothing to set: buffers grow and shrink with what is sent"
 _PRO: Final = "an option of Centrifugo PRO"
-_STATIC: Final = "it has precedence over a header of the client with the same name"
 
 _PROXIES: Final = (
     "client.proxy.connect", "client.proxy.refresh", "channel.proxy.subscribe", "channel.proxy.publish",

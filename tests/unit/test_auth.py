@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import dataclasses
 import hashlib
 import hmac
 from typing import Any
@@ -18,7 +17,6 @@ from cluster.auth.token_keys import MAXIMUM_TOKEN_BYTES
 from cluster.config import ClientConfig, Config, TokenConfig
 from cluster.errors import ClientError, Disconnect
 from cluster.metrics.counters import Counters
-from tests.unit.local_worker import HISTORY, LocalWorker, ask, configured
 
 KEY = "a secret key"
 NOW = 1_000_000.0
@@ -106,22 +104,6 @@ def test_without_a_token_a_connection_is_anonymous_where_that_is_allowed(disallo
     assert refusal(token(exp=int(NOW) - 5), open_to_all) == 109
     assert (refusal(token(), open_to_all) == 3507) if disallows else True
     assert refusal("x", config_of(allow_anonymous_connect_without_token=True)) == 3500
-
-
-async def test_a_connection_without_a_token_has_the_rights_of_anonymous_users_only():
-    options = dataclasses.replace(
-        HISTORY, allow_subscribe_for_client=True, allow_subscribe_for_anonymous=True,
-        allow_publish_for_client=True,
-    )  # fmt: skip
-    config = configured(insecure=False, allow_anonymous_connect_without_token=True, options=options)
-    async with LocalWorker(config).open() as worker:
-        caller = await worker.caller()
-        await caller.connect()
-        assert "subscribe" in await ask(caller, "subscribe", channel="news")
-        published = await ask(caller, "publish", channel="news", data={})
-        assert published["error"]["code"] == 103
-        caller.say({"id": 9, "refresh": {"token": ""}})
-        assert (await caller.closed())[0] == 3501
 
 
 def test_in_insecure_mode_no_token_is_needed():
