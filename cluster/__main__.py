@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import sys
 
-from cluster.cli import main
+from cluster.quick_imports import no_garbage_collection
+
+with no_garbage_collection():
+    from cluster.cli import main
 
 if __name__ == "__main__":
     sys.exit(main())

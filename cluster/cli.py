@@ -21,6 +21,7 @@ from typing import NoReturn
 from cluster import __version__, config, log
 from cluster.config.reader import problem
 from cluster.errors import ConfigError, DependencyMissing, ExitError
+from cluster.quick_imports import no_garbage_collection
 from cluster.terminal_text import escaped_lines
 
 _EPILOG = (
@@ -232,7 +233,8 @@ def _flags(arguments: argparse.Namespace) -> dict[str, object]:
 
 
 def _up(arguments: argparse.Namespace) -> int:
-    from cluster import supervisor
+    with no_garbage_collection():
+        from cluster import supervisor
 
     file = str(config.DEVELOPMENT_FILE) if arguments.development else arguments.config
 
@@ -260,8 +262,9 @@ def _check_application(target: str) -> None:
 
 
 def _worker(arguments: argparse.Namespace) -> int:
-    from cluster import worker
-    from cluster.application.app_loading import load
+    with no_garbage_collection():
+        from cluster import worker
+        from cluster.application.app_loading import load
 
     with os.fdopen(arguments.config_fd, "rb") as document:
         settings = config.from_json(document.read())

@@ -13,7 +13,7 @@ import ssl
 from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any, Final
-from urllib.parse import SplitResult, parse_qsl, quote, urlsplit, urlunsplit
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlsplit, urlunsplit
 
 #: Schemes of a store's URL. valkey and valkeys mean what redis and rediss mean.
 REDIS_SCHEMES: Final = ("redis", "rediss", "valkey", "valkeys", "unix")
@@ -88,6 +88,9 @@ class Address:
             ValueError: with one sentence that says what to change.
         """
         parts = _split(url)
+        if parts.scheme == "unix" and not (parts.netloc or parts.query):
+            # What the embedded Valkey has. redis-py reads the same, and importing it takes a worker 60 ms.
+            return cls(path=unquote(parts.path))
         options = _parsed_by_redis_py(url, parts)
         address = cls(
             host=str(options.get("host", cls().host)),
@@ -181,7 +184,7 @@ def _check_place(parts: SplitResult) -> None:
 
 
 def _parsed_by_redis_py(url: str, parts: SplitResult) -> dict[str, Any]:
-    # Slow to import, and a cluster with an embedded Valkey reads no URL in its supervisor.
+    # Slow to import, and not needed with an embedded Valkey.
     from redis.asyncio.connection import parse_url
 
     _check_options(parts)

@@ -12,8 +12,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol
 
-from redis.cluster import parse_cluster_slots
-
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreUnavailable
 from cluster.resp.shard import Shard
@@ -105,6 +103,9 @@ class ClusterDiscovery:
             ) from None
 
     def _parse(self, reply: object, host: str) -> list[Master]:
+        # Slow to import, and not needed for a single server.
+        from redis.cluster import parse_cluster_slots
+
         owned: dict[tuple[str, int], list[range]] = {}
         # A node that does not know its own name leaves it empty: it is the one that was asked.
         for (first, last), nodes in parse_cluster_slots(reply, current_host=host).items():

@@ -13,8 +13,6 @@ import ssl
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from redis.crc import key_slot
-
 from cluster.config.redis_url import Address
 from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import StoreDenied, StoreError, StoreRefused, StoreUnavailable
@@ -70,6 +68,7 @@ class Router:
         self.is_cluster = False
         self.shards: list[Shard] = []
         self._slots: list[Shard] = []
+        self._slot_of: Callable[[bytes], int] = _only_slot
         self._refresh_wanted = asyncio.Event()
         self._refresher: asyncio.Task[None] | None = None
         self._closing: set[asyncio.Task[None]] = set()
@@ -180,7 +179,7 @@ class Router:
         """The shard that owns a key (of which only the hash tag counts)."""
         if len(self.shards) == 1:
             return self.shards[0]
-        return self._slots[key_slot(key.encode())]
+        return self._slots[self._slot_of(key.encode())]
 
     def run_script(
         self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
@@ -296,6 +295,11 @@ class Router:
                 del self._named[shard]
                 left.append(shard)
         has_moved = settled != self._slots
+        if len(present) > 1:
+            # Slow to import, and a single server needs no slots.
+            from redis.crc import key_slot
+
+            self._slot_of = key_slot
         self.shards = present
         self._slots = settled
         self._close_soon(left)
@@ -307,6 +311,10 @@ class Router:
             task = asyncio.get_running_loop().create_task(shard.aclose())
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
+
+
+def _only_slot(_key: bytes) -> int:
+    return 0
 
 
 def _discovery_of(urls: Sequence[str], timeout_seconds: float) -> Discovery:

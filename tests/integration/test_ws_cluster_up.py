@@ -251,6 +251,27 @@ def test_a_worker_imports_the_libraries_of_signatures_only_for_a_key():
     assert said.stdout.split() == ["False", "False"]
 
 
+def test_a_worker_of_an_embedded_valkey_starts_without_redis_py():
+    code = (
+        "import sys, cluster.worker; from cluster.resp.router import Router;"
+        "import asyncio\n"
+        "async def make(): Router(['unix:///a/socket'], timeout_seconds=1)\n"
+        "asyncio.run(make()); print('redis' in sys.modules)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout == "False\n"
+
+
+def test_an_import_looks_for_no_garbage_and_what_follows_does():
+    code = (
+        "import gc; found = []; import cluster.quick_imports\n"
+        "gc.callbacks.append(lambda phase, about: found.append(phase))\n"
+        "import cluster.__main__; print(len(found), gc.isenabled(), gc.get_freeze_count() > 10_000)"
+    )
+    said = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert said.stdout.split() == ["0", "True", "True"]
+
+
 def test_with_another_host_address_the_workers_still_listen_on_loopback(tmp_path):
     port, admin, base = free_ports(3)
     flags = [
