@@ -25,11 +25,12 @@ from cluster.connection.actions import (
     SubscriptionDetails,
     SubscriptionSource,
 )
-from cluster.connection.intake import COMMANDS_PER_TURN, CONGESTED_COMMANDS
+from cluster.connection.intake import COMMANDS_PER_TURN, CONGESTED_BYTES, CONGESTED_COMMANDS
 from cluster.connection.state_machine import Connection, MessagingConnection
 
 __all__ = [
     "COMMANDS_PER_TURN",
+    "CONGESTED_BYTES",
     "CONGESTED_COMMANDS",
     "Action",
     "Close",

@@ -41,6 +41,10 @@ from cluster.protocol import (
 #: With more commands than this waiting or in progress, the owner should stop reading.
 CONGESTED_COMMANDS = 256
 
+#: With more bytes than this in messages with waiting commands, or in publishes in progress, too: twice the longest
+#: message, by default. A client that has no token yet may wait for a backend with 256 commands of 64 KiB.
+CONGESTED_BYTES = 131_072
+
 #: After this many commands of one connection the next turn of the event loop is waited for.
 COMMANDS_PER_TURN = 32
 
@@ -58,8 +62,8 @@ class CommandIntake:
     """The order and the state of a connection's commands; a subclass has their handlers."""
 
     __slots__ = (
-        "_counters", "_pending", "_subscribing", "_undecoded", "_waiting", "app_name", "app_version", "awaits_pong", "budget", "channels",
-        "claims", "codec", "commands", "expires_at", "info", "state", "user",
+        "_counters", "_pending", "_pending_bytes", "_subscribing", "_undecoded", "_waiting", "_waiting_bytes",
+        "app_name", "app_version", "awaits_pong", "budget", "channels", "claims", "codec", "commands", "expires_at", "info", "state", "user",
     )  # fmt: skip
 
     _handlers: ClassVar[Mapping[str, Callable[[Any, Command, list[Action]], None]]]
@@ -81,7 +85,7 @@ class CommandIntake:
         self._waiting: deque[Command] | None = None
         # Messages that arrived after what is waiting, the first one as far as it is not decoded yet.
         self._undecoded: deque[Iterator[Command]] | None = None
-        self._pending = 0
+        self._pending = self._pending_bytes = self._waiting_bytes = 0
 
     @property
     def is_congested(self) -> bool:
@@ -90,8 +94,12 @@ class CommandIntake:
         if self._undecoded:
             return True
         if not waiting:
-            return self._pending > CONGESTED_COMMANDS
-        return self.budget <= 0 or len(waiting) + self._pending > CONGESTED_COMMANDS
+            return self._pending > CONGESTED_COMMANDS or self._pending_bytes > CONGESTED_BYTES
+        return (
+            self.budget <= 0
+            or len(waiting) + self._pending > CONGESTED_COMMANDS
+            or self._waiting_bytes + self._pending_bytes > CONGESTED_BYTES
+        )
 
     @property
     def has_waiting(self) -> bool:
@@ -126,6 +134,8 @@ class CommandIntake:
                     self._wait(command)
                 else:
                     self._handle(command, actions)
+            if self._waiting:
+                self._waiting_bytes += len(payload)
         except Disconnect as why:
             self._close(why, actions)
         return actions
@@ -147,6 +157,8 @@ class CommandIntake:
     def _wait(self, command: Command) -> None:
         if self._waiting is None:
             self._waiting = deque()
+        if not self._waiting:
+            self._waiting_bytes = 0
         self._waiting.append(command)
 
     def _take_later(self, commands: Iterable[Command], actions: list[Action]) -> None:
@@ -253,11 +265,13 @@ class CommandIntake:
     def _publish(self, command: Command, actions: list[Action]) -> None:
         channel, data = publish_request(command.params)
         self._pending += 1
+        self._pending_bytes += len(data)
         actions.append(Publish(command.id, channel, data))
 
-    def published(self, number: int, error: ClientError | None) -> list[Action]:
-        """A publish has succeeded, or failed with `error`."""
+    def published(self, number: int, error: ClientError | None, size: int) -> list[Action]:
+        """A publish of so many bytes has succeeded, or failed with `error`."""
         self._pending -= 1
+        self._pending_bytes -= size
         actions: list[Action] = []
         if self.state is CONNECTED:
             if error is None:

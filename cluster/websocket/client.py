@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import math
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Coroutine
 from typing import Any, Final, Protocol, TypeVar
 
 from cluster import expiry_clock
@@ -55,8 +55,11 @@ class ClientOwner(Protocol):
     def closing(self, client: WebSocketClient) -> None:
         """A close frame has been written; the socket must be closed soon."""
 
+    def lost(self, client: WebSocketClient) -> None:
+        """The socket has ended without a close frame: call `leave` of the client, now or soon."""
+
     def left(self, client: WebSocketClient) -> None:
-        """The socket has been closed."""
+        """The socket has been closed, and the client has left everything."""
 
 
 class WebSocketClient(ActionPerformer):
@@ -146,14 +149,20 @@ class WebSocketClient(ActionPerformer):
             self._owner.closing(self)
 
     def end_stream(self) -> None:
-        """Half-close the socket of a client that has not answered its close frame."""
+        """Half-close the socket: the client has not answered."""
         super().end()
 
     def connection_lost(self, exc: Exception | None) -> None:
         super().connection_lost(exc)
         self.connection.disconnect(CONNECTION_CLOSED)
-        if not self._is_closing:
-            self._leave(CONNECTION_CLOSED)
+        if self._is_closing:
+            self._owner.left(self)
+        else:
+            self._owner.lost(self)
+
+    def leave(self) -> None:
+        """Leave everything, after a socket that has ended without a close frame."""
+        self._leave(CONNECTION_CLOSED)
         self._owner.left(self)
 
     # --- performing actions ------------------------------------------------------------------
@@ -427,7 +436,7 @@ class WebSocketClient(ActionPerformer):
         self.perform(self.connection.stale_due())
 
 
-_PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
+WebSocketClient._performers = {
     actions.Close: WebSocketClient._close,
     actions.Connect: WebSocketClient._connect,
     actions.Refresh: WebSocketClient._refresh,
@@ -439,4 +448,3 @@ _PERFORM: dict[type, Callable[[WebSocketClient, Any], None]] = {
     actions.Rpc: WebSocketClient._rpc,
     actions.Message: WebSocketClient._message,
 }
-WebSocketClient._performers = _PERFORM

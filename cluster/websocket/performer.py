@@ -191,7 +191,7 @@ class ActionPerformer(FrameProtocol):
         frames.clear()
 
     def _publish(self, action: actions.Publish) -> None:
-        done = partial(self._published, action.id, time.monotonic())
+        done = partial(self._published, action.id, len(action.data), time.monotonic())
         application = self._node.application
         if application is not None and application.handles_publishing:
             self._run(self._do_publish(action, done, application.handle(self)))
@@ -214,9 +214,9 @@ class ActionPerformer(FrameProtocol):
         except Disconnect as why:
             self.perform(self.connection.answered(action.id, why))
 
-    def _published(self, number: int, since: float, error: ClientError | None) -> None:
+    def _published(self, number: int, size: int, since: float, error: ClientError | None) -> None:
         self._counters.command_duration["publish"].observe(time.monotonic() - since)
-        self.perform(self.connection.published(number, error))
+        self.perform(self.connection.published(number, error, size))
 
     def _connect(self, action: actions.Connect) -> None:
         self._opening = None

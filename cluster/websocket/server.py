@@ -36,6 +36,7 @@ from cluster.websocket.command_rate import CommandRate
 from cluster.websocket.deadlines import Deadlines
 from cluster.websocket.file_reserve import RESERVED_FILES, PausableListener, soft_limit
 from cluster.websocket.handshake import HandshakeRequest
+from cluster.websocket.lost_clients import LostClients
 from cluster.websocket.timing_wheel import TimingWheel
 
 log = get_logger()
@@ -146,6 +147,7 @@ class WebSocketServer:
         self._closing: Deadlines[WebSocketClient] = Deadlines(CLOSE_TIMEOUT_SECONDS)
         self._lingering: Deadlines[WebSocketClient] = Deadlines(LINGER_SECONDS)
         self._pending: Deadlines[Pending] = Deadlines(stale_seconds)
+        self._lost = LostClients()
         self._empty = asyncio.Event()
         self._drained_at = 0.0
         self._file_limit = soft_limit()
@@ -281,6 +283,9 @@ class WebSocketServer:
     def closing(self, client: WebSocketClient) -> None:
         self._closing.add(client)
 
+    def lost(self, client: WebSocketClient) -> None:
+        self._lost.add(client)
+
     def left(self, client: WebSocketClient) -> None:
         self.clients.pop(client, None)
         self._fresh.discard(client)
@@ -394,6 +399,8 @@ class WebSocketServer:
         if closes := client.connection.disconnect(SHUTDOWN):
             client.perform(closes)
             self._drained_at = time.monotonic()
+        else:
+            self._lost.leave_now(client)
 
     async def _close_all(self) -> None:
         budget = TurnBudget()

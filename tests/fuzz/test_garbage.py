@@ -94,7 +94,7 @@ def finish(connection: Connection, action: Any, chance: random.Random) -> list[A
         actions = connection.subscribed(action.id, channel, {}, is_positioned=True)
         return actions + connection.resume()
     if name == "Publish":
-        return connection.published(action.id, None)
+        return connection.published(action.id, None, len(action.data))
     if name in {"History", "Rpc", "Refresh"}:
         return connection.replied(action.id, name.lower(), {})
     return []

@@ -46,12 +46,12 @@ def connection() -> Connection:
 def test_a_publish_is_requested_and_answered(connection: Connection):
     [action] = connection.receive(line(2, "publish", channel="a", data={"x": 1}))
     assert action == machine.Publish(2, "a", b'{"x":1}')
-    assert said(connection.published(2, None)) == [{"id": 2, "publish": {}}]
+    assert said(connection.published(2, None, 7)) == [{"id": 2, "publish": {}}]
 
 
 def test_a_publish_that_failed_is_answered_with_its_error(connection: Connection):
     connection.receive(line(2, "publish", channel="a", data=1))
-    [reply] = said(connection.published(2, INTERNAL))
+    [reply] = said(connection.published(2, INTERNAL, 1))
     assert reply["error"] == {"code": 100, "message": "internal server error", "temporary": True}
 
 
@@ -138,7 +138,7 @@ def test_a_call_may_close_the_connection(connection: Connection):
 def test_answers_after_the_close_are_dropped(connection: Connection):
     connection.receive(lines(line(2, "publish", channel="a", data=1), line(3, "rpc")))
     connection.disconnect(SHUTDOWN)
-    assert connection.published(2, None) == []
+    assert connection.published(2, None, 1) == []
     assert connection.replied(3, "rpc", {}) == []
     assert connection.message({"x": 1}) == []
 
@@ -156,8 +156,38 @@ def test_a_client_with_too_many_commands_is_congested_until_they_are_answered():
         connection.next_turn()
     assert connection.is_congested
     for number in range(waiting):
-        connection.published(number + 2, None)
+        connection.published(number + 2, None, len(str(number)))
     assert not connection.is_congested
+
+
+LARGE = "x" * (machine.CONGESTED_BYTES // 3)
+
+
+def test_a_client_with_large_commands_before_its_connect_succeeds_is_congested_until_they_are_answered():
+    connection = make()
+    connection.receive(line(1, "connect"))
+    for number in range(2, 4):
+        connection.receive(line(number, "publish", channel="a", data=LARGE))
+        assert not connection.is_congested
+    connection.receive(line(4, "publish", channel="a", data=LARGE))
+    assert connection.is_congested
+    enter(connection)
+    assert not connection.has_waiting
+    assert connection.is_congested, "they are in progress"
+    connection.published(2, None, len(LARGE) + 2)
+    assert not connection.is_congested
+
+
+def test_large_commands_that_have_waited_count_no_more(connection: Connection):
+    for number in range(2, 42, 2):
+        connection.receive(line(number, "subscribe", channel=str(number)))
+        connection.receive(line(number + 1, "rpc", method="", data=LARGE))
+        connection.subscribed(number, str(number), {}, is_positioned=False)
+        assert connection.has_waiting
+        connection.budget = machine.COMMANDS_PER_TURN
+        assert not connection.is_congested
+        assert [type(one) for one in connection.resume()] == [machine.Rpc]
+        connection.replied(number + 1, "rpc", {})
 
 
 def test_only_so_many_commands_are_handled_in_one_turn():

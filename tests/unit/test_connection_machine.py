@@ -146,7 +146,8 @@ class OneClient(RuleBasedStateMachine):
         elif isinstance(action, protocol.Subscribe):
             self.complete_subscribe(action, error)
         elif isinstance(action, protocol.Publish):
-            self.take(self.connection.published(number, error), completes=number)
+            size = len(action.data)
+            self.take(self.connection.published(number, error, size), completes=number)
         elif error is None:
             method = self.sent[number]
             self.take(self.connection.replied(number, method, {}), completes=number)

@@ -86,6 +86,9 @@ class LawOwner:
     def closing(self, client: WebSocketClient) -> None:
         """Nothing waits for it."""
 
+    def lost(self, client: WebSocketClient) -> None:
+        client.leave()
+
     def left(self, client: WebSocketClient) -> None:
         """Nothing waits for it."""
 

@@ -73,6 +73,31 @@ async def codes(callers: list[Caller]) -> set[int | None]:
     return {(await caller.closed())[0] for caller in callers}
 
 
+async def test_of_thousands_that_lose_their_proxy_a_few_leave_in_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async with slow_worker(monkeypatch) as (worker, callers, leaves):
+        for caller in callers:
+            assert caller.wire.transport is not None
+            caller.wire.transport.abort()
+        await until(lambda: not worker.server.clients, 30, "all have left")
+        assert leaves.most_in_a_turn <= ITEMS_PER_TURN
+        assert worker.counters.connections_closed["3000"] == CALLERS
+
+
+async def test_clients_that_wait_to_leave_have_left_when_the_worker_ends(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    async with slow_worker(monkeypatch) as (worker, callers, leaves):
+        for caller in callers:
+            assert caller.wire.transport is not None
+            caller.wire.transport.abort()
+        await until(lambda: len(worker.server.clients) < CALLERS, 10, "the first have left")
+        await worker.server.end()
+        assert not worker.server.clients
+        assert leaves.most_in_a_turn <= ITEMS_PER_TURN
+
+
 @pytest.mark.parametrize("is_hurried", [False, True], ids=["late", "hurried"])
 async def test_a_drain_that_cannot_keep_its_pace_leaves_the_loop_time_for_everything_else(
     monkeypatch: pytest.MonkeyPatch, is_hurried: bool

@@ -12,6 +12,8 @@ from collections.abc import AsyncIterator
 import pytest
 import uvloop
 
+from cluster import Application, Connecting
+from cluster.connection import CONGESTED_BYTES
 from cluster.websocket.frames import FrameProtocol
 from tests.harness import wire
 from tests.harness.waiting import until
@@ -142,6 +144,38 @@ async def test_what_comes_before_the_connect_is_bounded(data: bytes):
             await until(lambda: bool(worker.counters.connections_opened), 10, "it has come")
             await until(lambda: not worker.server.clients, 10, "it has been closed")
         assert worker.counters.client_errors["3501"] == 1
+        await asyncio.wait_for(process.wait(), 30)
+
+
+LARGE_PUBLISHES = b"".join(
+    frame(wire.TEXT, b'{"id":%d,"publish":{"channel":"a","data":"%b"}}' % (n, b"x" * 60_000))
+    for n in range(2, 202)
+)
+
+
+async def test_a_client_whose_connect_waits_for_a_backend_is_not_read_while_large_commands_wait():
+    decided = asyncio.Event()
+    app = Application()
+
+    @app.connecting
+    async def connecting(event: Connecting) -> None:
+        await decided.wait()
+
+    config = configured(command_rate_limit=0)
+    async with LocalWorker(config, application=app).open() as worker:
+        process = await sender(worker.port, request() + CONNECT + LARGE_PUBLISHES)
+        await until(lambda: bool(worker.counters.bytes_in > CONGESTED_BYTES), 10, "much waits")
+        [client] = worker.server.clients
+        read = -1
+        while read < worker.counters.bytes_in:
+            read = worker.counters.bytes_in
+            for _ in range(1000):
+                await asyncio.sleep(0)
+        # What is congested, one read of uvloop, and the message that was too many.
+        assert read < 600_000
+        assert client.connection.has_waiting
+        decided.set()
+        await until(lambda: worker.counters.commands["publish"] == 200, 20, "all are handled")
         await asyncio.wait_for(process.wait(), 30)
 
 
