@@ -4,15 +4,10 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from urllib.parse import quote
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from redis.asyncio.connection import parse_url
 
 from cluster import config
-from cluster.config.redis_url import Address
 from cluster.errors import ConfigError
 
 INSECURE = {"client.insecure": True}
@@ -252,12 +247,6 @@ def test_options_that_contradict_each_other_are_mistakes(flags, key):
 def test_every_redis_scheme_is_accepted(url):
     found = config.load(flags={**INSECURE, "broker.redis_urls": [url]})
     assert found.broker.redis_urls == (url,)
-
-
-@given(st.text(st.characters(codec="utf-8"), min_size=1))
-def test_the_url_of_a_socket_means_what_it_means_to_redis_py(path: str):
-    url = f"unix://{quote('/' + path, safe='/;:~!')}"
-    assert Address.from_url(url).path == parse_url(url).get("path") == f"/{path}"
 
 
 def test_a_url_of_another_scheme_is_refused_with_every_scheme_that_is_allowed():

@@ -10,6 +10,7 @@ from urllib.parse import quote
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from redis.asyncio.connection import parse_url
 
 from cluster.config import load
 from cluster.config.redis_url import Address, database_of
@@ -158,6 +159,12 @@ def test_a_password_that_is_not_encoded_is_refused_and_never_shown(
 @given(st.text(min_size=1).filter(lambda text: "\x00" not in text))
 def test_a_percent_encoded_password_is_used_as_it_is(password: str):
     assert Address.from_url(f"redis://:{quote(password, safe='')}@h").password == password
+
+
+@given(st.text(st.characters(codec="utf-8"), min_size=1))
+def test_the_url_of_a_socket_means_what_it_means_to_redis_py(path: str):
+    url = f"unix://{quote('/' + path, safe='/;:~!')}"
+    assert Address.from_url(url).path == parse_url(url).get("path") == f"/{path}"
 
 
 def test_an_address_is_shown_without_its_password():
