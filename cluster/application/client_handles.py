@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
-import orjson
-
 from cluster.application.handler_values import ApplicationDisconnect, decoded
 from cluster.auth import Claims
 from cluster.errors import SERVER_UNSUBSCRIBE, Disconnect, Unsubscribe
@@ -87,7 +85,7 @@ class ApplicationSession:
     @property
     def state(self) -> Any:
         """A copy of its state, as this worker has seen it last; None if it was never set."""
-        return orjson.loads(self._session.state)
+        return decoded(self._session.state)
 
     @property
     def raw_state(self) -> bytes:
@@ -151,11 +149,14 @@ class ApplicationSession:
                 return
         raise SessionConflict(_ALWAYS_CHANGED)
 
-    async def change(self, function: Callable[[Any], Any]) -> Any:
+    async def change(self, function: Callable[[Any], Any], *, raw: bool = False) -> Any:
         """Set the state to what `function` makes of it; returns the new state.
 
         If another handler changes the state at the same time, on any worker, the function is called again
         with the newer state. So it must do nothing but make a value of its argument.
+
+        Args:
+            raw: the function gets the state as JSON text.
 
         Raises:
             SessionConflict: others have changed the session again and again.
@@ -163,7 +164,7 @@ class ApplicationSession:
         """
         for _ in range(_ATTEMPTS):
             version = self._session.version
-            state = function(self.state)
+            state = function(self.raw_state if raw else self.state)
             try:
                 await self.update(state, expected_version=version)
             except SessionConflict:
@@ -205,6 +206,11 @@ class ApplicationClient:
     def info(self) -> Any:
         """What others see as `conn_info`; None if there is nothing."""
         return decoded(self._connection.info)
+
+    @property
+    def raw_info(self) -> bytes:
+        """The same as JSON text; b"" without it."""
+        return self._connection.info
 
     @property
     def meta(self) -> Any:
