@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping
 from typing import Any, Final, Protocol
 
+import orjson
+
+from cluster import json_text
 from cluster.application.handler_values import ApplicationDisconnect, decoded
 from cluster.auth import Claims
 from cluster.errors import SERVER_UNSUBSCRIBE, Disconnect, Unsubscribe
@@ -252,8 +255,13 @@ class ApplicationClient:
         """Send a `message` to this connection; one that has ended gets nothing.
 
         Args:
-            data: a value that can be encoded as JSON.
+            data: `bytes` are JSON text that the client gets as it is, another value is encoded.
+
+        Raises:
+            JsonTextInvalid, JSONEncodeError: there is no JSON of it.
         """
+        if type(data) is bytes:
+            data = orjson.Fragment(json_text.checked(data))
         self._client.perform(self._connection.message(data))
 
     def unsubscribe(self, channel: str) -> None:

@@ -34,7 +34,7 @@ class ApplicationError(ClientError):
         temporary: whether the SDK may try again by itself.
 
     Raises:
-        ValueError: for another code, or an empty message.
+        ValueError: for another code, or a message that is empty or cannot be sent (a lone surrogate).
     """
 
     def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
@@ -42,6 +42,7 @@ class ApplicationError(ClientError):
             raise ValueError(f"an application's errors have codes from 400 to 1999, not {code!r}")
         if not message:
             raise ValueError(f"the message of error {code} must be text that is not empty")
+        message.encode()
         super().__init__(code, message, temporary=temporary)
 
 
@@ -214,8 +215,8 @@ class ConnectAnswer:
         refreshed_by_server: the client need not refresh it: at `expires_at` the handler `refreshing` is
             called with an empty token.
         channels: what the server subscribes the connection to; None keeps the token's.
-        subs: the same with options, by channel; then `channels` counts for nothing.
-        meta: JSON text of an object that no client sees; None keeps the token's.
+        subs: the same with options, data and infos, by channel; then `channels` counts for nothing.
+        meta: an object that no client sees; None keeps the token's.
     """
 
     user: str | None = None
@@ -225,7 +226,7 @@ class ConnectAnswer:
     refreshed_by_server: bool = False
     channels: Sequence[str] | None = None
     subs: Mapping[str, ServerSubscription] | None = None
-    meta: bytes | None = None
+    meta: Mapping[str, Any] | bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
