@@ -65,7 +65,9 @@ async def recent(client: cluster.ApplicationClient, room: str) -> list[dict[str,
         raise cluster.ApplicationError(NAME_NEEDED, "enter the room first")
     kept = await app.history(room, limit=50, reverse=True)
     return [
-        {"user": one.info["user"], **one.data} for one in reversed(kept.publications) if one.info
+        {"user": one.publisher.user, **one.data}
+        for one in reversed(kept.publications)
+        if one.publisher
     ]
 
 

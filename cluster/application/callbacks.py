@@ -9,9 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Mapping
-from typing import Any, Final, Protocol, TypedDict
+from typing import Any, Protocol
 
-import msgspec
 import orjson
 
 from cluster import json_text
@@ -35,11 +34,11 @@ from cluster.application.handler_values import (
     RefreshAnswer,
     Refreshing,
     StreamHistory,
-    StreamPublication,
     SubRefreshing,
     Subscribing,
     channel_member,
     decoded,
+    stream_publication,
 )
 from cluster.application.session_changes import SessionChanges
 from cluster.auth import ANONYMOUS, Authenticator, Claims, SubscriptionClaims
@@ -61,20 +60,10 @@ from cluster.presence import PresenceStats
 from cluster.protocol import (
     ConnectRequest,
     Position,
-    Publication,
     SubscribeRequest,
     server_publication_body,
 )
 from cluster.sessions import Session, Sessions
-
-
-class _Body(TypedDict, total=False):
-    data: msgspec.Raw
-    info: msgspec.Raw
-    tags: dict[str, str]
-
-
-_BODY: Final[json_text.JsonDecoder[dict[str, Any]]] = json_text.JsonDecoder(_Body)
 
 
 class PresenceReader(Protocol):
@@ -136,6 +125,7 @@ class ApplicationCallbacks:
         self.handles_publishing = "publishing" in self._handlers
         self.handles_rpc = bool(self._rpc_methods) or "any_rpc" in self._handlers
         self.handles_messages = "message" in self._handlers
+        self._messages_are_raw = application.messages_are_raw
         self.handles_disconnecting = "disconnecting" in self._handlers
         application.start(self)
 
@@ -171,7 +161,7 @@ class ApplicationCallbacks:
         event = Connecting(
             client.connection.client,
             claims.user if claims is not None else None,
-            decoded(claims.info) if claims is not None else None,
+            claims.info if claims is not None else b"",
             request.name,
             request.data,
             bool(request.token),
@@ -357,9 +347,11 @@ class ApplicationCallbacks:
         """Call the handler of messages.
 
         Raises:
-            ClientError, Disconnect: what the handler raises. Nothing answers an error.
+            ClientError, Disconnect: what the handler raises; 107 for data without a value. Nothing answers an
+                error.
         """
-        await self.calls.call("message", self._handlers["message"], handle, decoded(data))
+        value = data if self._messages_are_raw else decoded(data)
+        await self.calls.call("message", self._handlers["message"], handle, value)
 
     async def disconnecting(self, client: HandledClient, session: Session, why: Disconnect) -> None:
         """Call the handler of ended connections; what it raises for the client has no effect."""
@@ -371,11 +363,13 @@ class ApplicationCallbacks:
     # --- what the application does -------------------------------------------------------------
 
     def publish(self, channel: str, data: Any, tags: dict[str, str] | None) -> Awaitable[Position]:
+        if tags and not _are_texts(tags):
+            raise BAD_REQUEST.fresh()
         try:
-            text = json_text.of(data)
+            body = server_publication_body(json_text.of(data), tags)
         except (orjson.JSONEncodeError, json_text.JsonTextInvalid):
             raise BAD_REQUEST.fresh() from None
-        return self._publish(channel, server_publication_body(text, tags))
+        return self._publish(channel, body)
 
     async def history(
         self, channel: str, *, limit: int, since: Position | None, reverse: bool
@@ -398,7 +392,7 @@ class ApplicationCallbacks:
         if since is not None and since.epoch and since.epoch != read.top.epoch:
             raise UNRECOVERABLE_POSITION.fresh()
         return StreamHistory(
-            [_publication(one) for one in read.publications], read.top.offset, read.top.epoch
+            [stream_publication(one) for one in read.publications], read.top.offset, read.top.epoch
         )
 
     async def presence(self, channel: str) -> list[ChannelMember]:
@@ -415,6 +409,13 @@ class ApplicationCallbacks:
         ]
 
 
+def _are_texts(tags: object) -> bool:
+    # Whoever reads tags that are none would give up the whole history. orjson refuses lone surrogates.
+    return isinstance(tags, dict) and all(
+        type(name) is str and type(value) is str for name, value in tags.items()
+    )
+
+
 async def _claims(request: ConnectRequest, authenticator: Authenticator) -> Claims | None:
     if request.token:
         return await authenticator.verified(request.token)
@@ -423,13 +424,3 @@ async def _claims(request: ConnectRequest, authenticator: Authenticator) -> Clai
     except Disconnect:
         # A client without a token: the application may know it by its data.
         return None
-
-
-def _publication(publication: Publication) -> StreamPublication:
-    body = _BODY.decode(publication.body)
-    return StreamPublication(
-        publication.offset,
-        bytes(body.get("data", b"null")),
-        decoded(bytes(body.get("info", b""))),
-        body.get("tags", {}),
-    )

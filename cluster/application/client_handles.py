@@ -7,6 +7,7 @@ from typing import Any, Final, Protocol
 
 import orjson
 
+from cluster import json_text
 from cluster.application.handler_values import ApplicationDisconnect, decoded
 from cluster.auth import Claims
 from cluster.errors import SERVER_UNSUBSCRIBE, Disconnect, Unsubscribe
@@ -87,7 +88,7 @@ class ApplicationSession:
     @property
     def state(self) -> Any:
         """A copy of its state, as this worker has seen it last; None if it was never set."""
-        return orjson.loads(self._session.state)
+        return decoded(self._session.state)
 
     @property
     def raw_state(self) -> bytes:
@@ -151,11 +152,14 @@ class ApplicationSession:
                 return
         raise SessionConflict(_ALWAYS_CHANGED)
 
-    async def change(self, function: Callable[[Any], Any]) -> Any:
+    async def change(self, function: Callable[[Any], Any], *, raw: bool = False) -> Any:
         """Set the state to what `function` makes of it; returns the new state.
 
         If another handler changes the state at the same time, on any worker, the function is called again
         with the newer state. So it must do nothing but make a value of its argument.
+
+        Args:
+            raw: the function gets the state as JSON text.
 
         Raises:
             SessionConflict: others have changed the session again and again.
@@ -163,7 +167,7 @@ class ApplicationSession:
         """
         for _ in range(_ATTEMPTS):
             version = self._session.version
-            state = function(self.state)
+            state = function(self.raw_state if raw else self.state)
             try:
                 await self.update(state, expected_version=version)
             except SessionConflict:
@@ -207,6 +211,11 @@ class ApplicationClient:
         return decoded(self._connection.info)
 
     @property
+    def raw_info(self) -> bytes:
+        """The same as JSON text; b"" without it."""
+        return self._connection.info
+
+    @property
     def meta(self) -> Any:
         """What its token, or a `ConnectAnswer`, has as `meta`, which no client sees; None without it."""
         return decoded(self.raw_meta)
@@ -246,8 +255,13 @@ class ApplicationClient:
         """Send a `message` to this connection; one that has ended gets nothing.
 
         Args:
-            data: a value that can be encoded as JSON.
+            data: `bytes` are JSON text that the client gets as it is, another value is encoded.
+
+        Raises:
+            JsonTextInvalid, JSONEncodeError: there is no JSON of it.
         """
+        if type(data) is bytes:
+            data = orjson.Fragment(json_text.checked(data))
         self._client.perform(self._connection.message(data))
 
     def unsubscribe(self, channel: str) -> None:

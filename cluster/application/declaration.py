@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar
+from typing import Any, Final, NamedTuple, Protocol, TypeAlias, TypeVar, overload
 
 from aiohttp import web
 
@@ -106,6 +106,7 @@ class Application:
             `/app/`. Middlewares, `on_startup`, `cleanup_ctx` and `on_cleanup` work as they do in aiohttp.
         handlers: by kind; those of rpc stand in `rpc_methods`, by method, those for backends in
             `server_rpc_methods`.
+        messages_are_raw: whether the handler of messages gets JSON text.
     """
 
     def __init__(
@@ -119,6 +120,7 @@ class Application:
         self.emulated_header_names = tuple(name.lower() for name in emulated_headers)
         self.http = web.Application() if http is None else http
         self.handlers: dict[str, Handler] = {}
+        self.messages_are_raw = False
         self.rpc_methods: dict[str, RpcMethod] = {}
         self.server_rpc_methods: dict[str, RpcMethod] = {}
         self._operations: WorkerOperations | None = None
@@ -185,9 +187,26 @@ class Application:
         """Call `handler(client, method, text)` for each method without a handler; `text` is the data as JSON."""
         return self._declare("any_rpc", handler)
 
-    def message(self, handler: D) -> D:
-        """Call `handler(client, data)` for each message that a client sends (`send`)."""
-        return self._declare("message", handler)
+    @overload
+    def message(self, handler: D) -> D: ...
+
+    @overload
+    def message(self, *, raw: bool = False) -> Callable[[D], D]: ...
+
+    def message(self, handler: D | None = None, *, raw: bool = False) -> D | Callable[[D], D]:
+        """Call `handler(client, data)` for each message that a client sends (`send`).
+
+        Args:
+            raw: the handler gets the data as JSON text, byte for byte. Without it, a message of which no
+                value can be made is counted as an error 107 of the client, and nobody gets it.
+        """
+
+        def declare(handler: D) -> D:
+            self._declare("message", handler)
+            self.messages_are_raw = raw
+            return handler
+
+        return declare if handler is None else declare(handler)
 
     def disconnecting(self, handler: E) -> E:
         """Call `handler(client, event)` when the connection of a client has ended.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import orjson
@@ -14,7 +15,7 @@ from cluster.application.handler_values import (
     RefreshAnswer,
     SubscribeAnswer,
 )
-from cluster.auth import SubscriptionClaims
+from cluster.auth import ServerSubscription, SubscriptionClaims
 from cluster.errors import PERMISSION_DENIED
 
 
@@ -27,15 +28,39 @@ def connect_answer(answer: Any) -> tuple[ConnectAnswer, bytes | None, dict[str, 
         return None
     if not isinstance(answer, ConnectAnswer):
         raise _wrong(answer, "a ConnectAnswer or None")
-    if answer.user is not None and not isinstance(answer.user, str):
-        raise TypeError(f"ConnectAnswer.user must be text, not {answer.user!r:.80}")
+    if answer.user is not None:
+        _demand_text("ConnectAnswer.user", answer.user)
     info = None if answer.info is None else json_text.of(answer.info)
     data: dict[str, Any] = {}
     for name, value in (answer.data or {}).items():
+        _demand_text("a member's name in ConnectAnswer.data", name)
         if name == "session":
             raise ValueError('ConnectAnswer.data has a member "session", which is the server\'s')
         data[name] = orjson.Fragment(json_text.of(value))
+    if answer.subs:
+        subs = {channel: _subscription(one) for channel, one in answer.subs.items()}
+        answer = replace(answer, subs=subs)
+    if answer.meta is not None:
+        answer = replace(answer, meta=_object(answer.meta))
     return answer, info, data
+
+
+def _demand_text(what: str, given: object) -> None:
+    if not isinstance(given, str):
+        raise TypeError(f"{what} must be text, not {given!r:.80}")
+    given.encode()  # A lone surrogate cannot be sent.
+
+
+def _subscription(given: ServerSubscription) -> ServerSubscription:
+    info, data = (one if one == b"" else json_text.of(one) for one in (given.info, given.data))
+    return given._replace(info=info, data=data)
+
+
+def _object(meta: Any) -> bytes:
+    text = meta if meta == b"" else json_text.of(meta)
+    if text and not text.startswith(b"{"):
+        raise TypeError(f"ConnectAnswer.meta must be an object, not {meta!r:.80}")
+    return text
 
 
 def refresh_answer(answer: Any) -> RefreshAnswer | None:

@@ -1,7 +1,9 @@
 """What the handlers of an application get and return, and the errors that they raise.
 
-Data of clients is JSON. A handler gets it as Python values; `raw` is its text, byte for byte. Where a
-handler gives data, `bytes` are JSON text that clients get as it is, and another value is encoded.
+Data of clients is JSON. A handler gets it as Python values; `raw`, and what begins with `raw_`, is its
+text, byte for byte, b"" for nothing. A value is made of the text each time that it is asked for: text that
+has none raises `ClientError` 107 then, and no sooner. Where a handler gives data, `bytes` are JSON text that
+clients get as it is, and another value is encoded.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ import orjson
 from cluster import json_text
 from cluster.auth import ChannelOverride, ServerSubscription
 from cluster.errors import BAD_REQUEST, ClientError, Disconnect
+from cluster.protocol import Publication
 
 #: RFC 6455 §5.5: a control frame has at most 125 bytes, of which the code takes two.
 _LONGEST_REASON_BYTES: Final = 123
@@ -31,7 +34,7 @@ class ApplicationError(ClientError):
         temporary: whether the SDK may try again by itself.
 
     Raises:
-        ValueError: for another code, or an empty message.
+        ValueError: for another code, or a message that is empty or cannot be sent (a lone surrogate).
     """
 
     def __init__(self, code: int, message: str, *, temporary: bool = False) -> None:
@@ -39,6 +42,7 @@ class ApplicationError(ClientError):
             raise ValueError(f"an application's errors have codes from 400 to 1999, not {code!r}")
         if not message:
             raise ValueError(f"the message of error {code} must be text that is not empty")
+        message.encode()
         super().__init__(code, message, temporary=temporary)
 
 
@@ -87,7 +91,7 @@ def decoded(text: bytes) -> Any:
     """Return JSON text as a Python value; b"" is None.
 
     Raises:
-        HandlerRefusal: 107, it is no JSON that Python can read.
+        HandlerRefusal: 107, it is no JSON that orjson can read: a lone surrogate, 1e999.
     """
     if not text:
         return None
@@ -107,7 +111,7 @@ class Connecting:
     Attributes:
         client: the id of the connection.
         user: as the token says, "" for an anonymous one; None without a token that was verified.
-        info: of the token, None if it has none.
+        raw_info: of the token, as JSON text.
         name: the kind of client that the SDK reports, such as `js`.
         raw: the data that the client sent, as JSON text.
         has_token: whether it has sent a token.
@@ -121,7 +125,7 @@ class Connecting:
 
     client: str
     user: str | None
-    info: Any
+    raw_info: bytes
     name: str
     raw: bytes
     has_token: bool = False
@@ -135,6 +139,11 @@ class Connecting:
     def data(self) -> Any:
         """The data that the client sent."""
         return decoded(self.raw)
+
+    @property
+    def info(self) -> Any:
+        """The info of the token; None if it has none."""
+        return decoded(self.raw_info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,8 +215,8 @@ class ConnectAnswer:
         refreshed_by_server: the client need not refresh it: at `expires_at` the handler `refreshing` is
             called with an empty token.
         channels: what the server subscribes the connection to; None keeps the token's.
-        subs: the same with options, by channel; then `channels` counts for nothing.
-        meta: JSON text of an object that no client sees; None keeps the token's.
+        subs: the same with options, data and infos, by channel; then `channels` counts for nothing.
+        meta: an object that no client sees; None keeps the token's.
     """
 
     user: str | None = None
@@ -217,7 +226,7 @@ class ConnectAnswer:
     refreshed_by_server: bool = False
     channels: Sequence[str] | None = None
     subs: Mapping[str, ServerSubscription] | None = None
-    meta: bytes | None = None
+    meta: Mapping[str, Any] | bytes | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -272,14 +281,24 @@ class ChannelMember:
 
     Attributes:
         client: its id.
-        info: of the connection, `conn_info`; None without it.
-        channel_info: of the subscription, `chan_info`; None without it.
+        raw_info: of the connection, `conn_info`, as JSON text.
+        raw_channel_info: of the subscription, `chan_info`, as JSON text.
     """
 
     user: str
     client: str
-    info: Any
-    channel_info: Any
+    raw_info: bytes
+    raw_channel_info: bytes
+
+    @property
+    def info(self) -> Any:
+        """What others see of the connection, `conn_info`; None without it."""
+        return decoded(self.raw_info)
+
+    @property
+    def channel_info(self) -> Any:
+        """What others see of the subscription, `chan_info`; None without it."""
+        return decoded(self.raw_channel_info)
 
 
 class _ClientInfo(TypedDict, total=False):
@@ -298,7 +317,7 @@ def channel_member(text: bytes) -> ChannelMember:
     """Read a ClientInfo, as presence keeps it."""
     found = _CLIENT_INFO.decode(text)
     info, channel_info = (bytes(found.get(name, b"")) for name in ("conn_info", "chan_info"))
-    return ChannelMember(found["user"], found["client"], decoded(info), decoded(channel_info))
+    return ChannelMember(found["user"], found["client"], info, channel_info)
 
 
 @dataclass(frozen=True, slots=True)
@@ -307,18 +326,46 @@ class StreamPublication:
 
     Attributes:
         raw: its data as JSON text.
-        info: of its publisher (`user`, `client`, `conn_info`); None if the server has published it.
+        raw_info: of its publisher, as JSON text: an object with `user`, `client`, `conn_info`, `chan_info`.
     """
 
     offset: int
     raw: bytes
-    info: Any
+    raw_info: bytes
     tags: dict[str, str]
 
     @property
     def data(self) -> Any:
         """What was published."""
         return decoded(self.raw)
+
+    @property
+    def info(self) -> Any:
+        """Its publisher, as an object; None if the server has published it."""
+        return decoded(self.raw_info)
+
+    @property
+    def publisher(self) -> ChannelMember | None:
+        """Its publisher, also if there is no value for what others see of it; None if it is the server."""
+        return channel_member(self.raw_info) if self.raw_info else None
+
+
+class _Body(TypedDict, total=False):
+    data: msgspec.Raw
+    info: msgspec.Raw
+    tags: dict[str, str]
+
+
+_BODY: Final[json_text.JsonDecoder[dict[str, Any]]] = json_text.JsonDecoder(
+    _Body, replaces_surrogates=True
+)
+
+
+def stream_publication(publication: Publication) -> StreamPublication:
+    """Read a publication, as the store keeps it."""
+    body = _BODY.decode(publication.body)
+    raw, info = bytes(body.get("data", b"null")), bytes(body.get("info", b""))
+    return StreamPublication(publication.offset, raw, info, body.get("tags", {}))
 
 
 @dataclass(frozen=True, slots=True)

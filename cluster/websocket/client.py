@@ -334,6 +334,7 @@ class WebSocketClient(ActionPerformer):
         except ClientError as error:
             # Nothing answers a message.
             self._counters.client_error(error.code)
+            log.debug("message_refused", client=self.connection.client, code=error.code)
 
     async def _do_call(
         self, number: int, method: str, call: Coroutine[Any, Any, dict[str, Any]]
