@@ -55,9 +55,7 @@ test-system:
 check: $(stamps)/test $(stamps)/package ## Lint, format, types, import layers, other Pythons: what CI checks
 	$(bin)/ruff check $(sources)
 	$(bin)/ruff format --check $(sources)
-	$(bin)/mypy
-	$(bin)/mypy --python-version 3.12
-	$(bin)/mypy --python-version 3.13
+	printf '%s\n' 3.11 3.12 3.13 | xargs -P 2 -n 1 $(bin)/mypy --python-version
 	$(bin)/lint-imports
 	$(bin)/python scripts/reference.py --check
 	scripts/check-versions.sh --fast
