@@ -2,19 +2,17 @@
 
 Rules
 - `collect` is called at each scrape and in a thread of its own; what it returns is not kept.
-- One request at a time, each with a time limit: a client that does not read costs no second thread.
+- One scrape is collected at a time. Silent clients delay none: see `bounded_http_server`.
 - If `collect` fails, the scrape is answered with 500, so that Prometheus shows the target as down, and the
   first failure of a row is written to standard error.
 """
 
 from __future__ import annotations
 
-import socket
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any, Final
+from typing import Final
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import (
@@ -26,9 +24,9 @@ from prometheus_client.core import (
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 from prometheus_client.registry import Collector
 
+from loadtest.bounded_http_server import BoundedHandler, BoundedHttpServer
 from loadtest.families import MetricFamily
 
-_REQUEST_SECONDS: Final = 5.0
 # Prometheus asks every fifteen seconds.
 _LAST_SCRAPE_SECONDS: Final = 20.0
 _PATH: Final = "/metrics"
@@ -78,30 +76,27 @@ class _Collected(Collector):
         yield from self._collect()
 
 
-class _Server(HTTPServer):
+class _Server(BoundedHttpServer):
     def __init__(self, address: tuple[str, int], registry: CollectorRegistry) -> None:
-        self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
         self.registry = registry
         self.scraped = threading.Event()
         self.is_failing = False
+        self.collecting = threading.Lock()
         super().__init__(address, _Handler)
 
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that went away or took too long is no fault of this process."""
 
-
-class _Handler(BaseHTTPRequestHandler):
+class _Handler(BoundedHandler):
     server: _Server
-    timeout = _REQUEST_SECONDS
 
-    def do_GET(self) -> None:
+    def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
         if self.path.partition("?")[0] != _PATH:
             self.send_error(404)
             return
         # Of before the values are collected: a scrape that is under way is not the one waited for.
         scraped = self.server.scraped
         try:
-            page = generate_latest(self.server.registry)
+            with self.server.collecting:
+                page = generate_latest(self.server.registry)
         except Exception as error:  # noqa: BLE001 - whatever it is, the target must be shown as down
             if not self.server.is_failing:
                 self.server.is_failing = True
@@ -115,9 +110,6 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(page)
         scraped.set()
-
-    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that it has there
-        """A line for each scrape tells nothing."""
 
 
 class MetricsServer:

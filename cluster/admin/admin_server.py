@@ -21,10 +21,13 @@ from typing import Any, Final
 from aiohttp import web
 
 from cluster import log
-from cluster.admin.connections import AdminConnections, Count
+from cluster.bounded_connections import BoundedConnections
 from cluster.console import Console, Denied, Guard, error_response, runbooks
 from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.metrics.supervisor_metrics import CONTENT_TYPE
+
+#: Counts one event of a counter: its name, and its labels by keyword.
+Count = Callable[..., None]
 
 _SHUTDOWN_SECONDS: Final = 1.0
 #: The longest body of a request; only the console reads bodies.
@@ -83,7 +86,7 @@ class AdminServer:
         self._log = log.get_logger()
         self._collecting = asyncio.Lock()
         self._runner: web.AppRunner | None = None
-        self._connections: AdminConnections | None = None
+        self._connections: BoundedConnections | None = None
 
     async def open(self) -> None:
         """Start the server."""
@@ -99,8 +102,12 @@ class AdminServer:
         )
         await self._runner.setup()
         assert self._runner.server is not None
-        self._connections = AdminConnections(
-            self._sock, self._runner.server, limit=self._limit, count=self._count
+        self._connections = BoundedConnections(
+            self._sock,
+            self._runner.server,
+            limit=self._limit,
+            refused=lambda why: self._count("app_admin_connections_rejected_total", reason=why),
+            failed=lambda: self._count("app_supervisor_errors_total", type="accept"),
         )
 
     async def close(self) -> None:

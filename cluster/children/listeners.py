@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import resource
 import socket
 from collections.abc import Callable
 from typing import Final
@@ -21,11 +20,10 @@ from typing import Final
 from cluster import log
 from cluster.config import Config
 from cluster.errors import ConfigError, Problem
+from cluster.kept_back_files import has_few_files_left
 
 #: Connections the kernel queues until they are accepted, for every listening socket.
 BACKLOG: Final = 4096
-#: Descriptors that no accepted connection takes: they are for logs, scrapes and starts of processes.
-KEPT_BACK_FILES: Final = 64
 #: What the kernel keeps of a connection until it is read (socket(7): doubled for its own bookkeeping). Without
 #: a limit it lets this grow to megabytes, and of packets of one byte each a single read takes milliseconds.
 RECEIVE_BUFFER_BYTES: Final = 65536
@@ -62,17 +60,6 @@ def bind(host: str, port: int) -> socket.socket:
         sock.close()
         raise
     return sock
-
-
-def has_few_files_left(sock: socket.socket) -> bool:
-    """Whether an accepted connection took one of the last `KEPT_BACK_FILES` descriptors.
-
-    The kernel gives the lowest free number, so a number says how many descriptors are open at least.
-    """
-    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
-    if limit == resource.RLIM_INFINITY:
-        return False
-    return sock.fileno() >= limit - min(KEPT_BACK_FILES, limit // 4)
 
 
 def address(sock: socket.socket, *, host: str = "") -> str:

@@ -8,7 +8,8 @@ import pytest
 from structlog.testing import capture_logs
 
 from cluster.metrics.catalogue import TRACKER_FAMILIES
-from cluster.monitor.incidents.incident_metrics import IncidentCollector, incident_metrics, serve
+from cluster.monitor.incidents.incident_metrics import IncidentCollector, incident_metrics
+from cluster.monitor.incidents.incident_server import serve
 from cluster.monitor.incidents.store import ALIVE_FACT, FILE_NAME, IncidentStore
 from tests.harness.cluster import http_get
 from tests.harness.processes import free_ports

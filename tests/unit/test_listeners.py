@@ -15,9 +15,9 @@ from cluster.children.listeners import (
     RECEIVE_BUFFER_BYTES,
     Listeners,
     bind,
-    has_few_files_left,
 )
 from cluster.config import Config
+from cluster.kept_back_files import has_few_files_left
 from tests.unit.local_worker import configured
 
 

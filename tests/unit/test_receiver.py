@@ -11,6 +11,10 @@ import pytest
 import pytest_asyncio
 from aiohttp.test_utils import TestClient, TestServer
 
+from cluster import bounded_connections
+from cluster.children.listeners import bind
+from cluster.monitor.bounded_server import served
+from cluster.monitor.stack import receiver
 from cluster.monitor.stack.dead_mans_switch import DeadMansSwitch
 from cluster.monitor.stack.receiver import Received, StandInReceiver
 
@@ -177,6 +181,33 @@ async def test_notifications_survive_a_restart(client: TestClient, tmp_path: Pat
 async def test_a_body_that_is_too_large_is_refused(client: TestClient):
     answer = await client.post("/slack", data=b"x" * (2 << 20))
     assert answer.status == 413
+
+
+async def test_a_body_that_does_not_come_is_answered_in_time(
+    client: TestClient, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(receiver, "BODY_SECONDS", 0.1)
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b"{"
+        await asyncio.Event().wait()
+
+    answer = await asyncio.wait_for(client.post("/slack", data=endless()), 30)
+    assert (answer.status, await answer.text()) == (408, "send the body within 0.1 s")
+
+
+async def test_a_connection_that_sends_no_further_request_is_closed(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    assert bounded_connections.IDLE_SECONDS == 75
+    monkeypatch.setattr(bounded_connections, "IDLE_SECONDS", 0.1)
+    sock = bind("127.0.0.1", 0)
+    port = sock.getsockname()[1]
+    async with served(StandInReceiver(Received(None)).app(), sock):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /health HTTP/1.1\r\nHost: localhost\r\n\r\n")
+        assert (await asyncio.wait_for(reader.read(), 30)).startswith(b"HTTP/1.1 200 ")
+        writer.close()
 
 
 # --- pages of other sites ----------------------------------------------------------------

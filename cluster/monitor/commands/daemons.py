@@ -115,6 +115,7 @@ def receive(arguments: Namespace) -> int:
 
     file = absolute_path(arguments.file, "--file") if arguments.file else None
     heartbeat = _seconds("--heartbeat", arguments.heartbeat)
+    log.configure(LogConfig(), instance="receiver")
     try:
         asyncio.run(receiver.serve(arguments.host, arguments.port, file, heartbeat))
     except OSError as error:
@@ -131,13 +132,13 @@ def _serve_metrics(arguments: Namespace, folder: Path) -> Callable[[], None]:
     Raises:
         BootFailed: the port is in use.
     """
-    from cluster.monitor.incidents import incident_metrics
+    from cluster.monitor.incidents import incident_server
 
     if not arguments.metrics_port:
         return lambda: None
     host, port = arguments.metrics_host, arguments.metrics_port
     try:
-        return incident_metrics.serve(host, port, folder)
+        return incident_server.serve(host, port, folder)
     except (OSError, OverflowError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise BootFailed(

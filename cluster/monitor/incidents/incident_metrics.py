@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Final
 
-from prometheus_client import CollectorRegistry, start_http_server
 from prometheus_client.core import GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
@@ -55,24 +54,6 @@ class IncidentCollector(Collector):
             return [_gauge(_READABLE, [((), 0)])]
         self._is_failing = False
         return [*found, _gauge(_READABLE, [((), 1)])]
-
-
-def serve(host: str, port: int, folder: Path) -> Callable[[], None]:
-    """Serve /metrics in threads until the function that is returned is called.
-
-    Raises:
-        OSError: it cannot listen there.
-    """
-    registry = CollectorRegistry()
-    registry.register(IncidentCollector(folder))
-    server, thread = start_http_server(port, host, registry)
-
-    def close() -> None:
-        server.shutdown()
-        server.server_close()
-        thread.join()
-
-    return close
 
 
 def _gauge(name: str, values: Iterable[tuple[tuple[str, ...], float]]) -> Metric:

@@ -24,7 +24,6 @@ from __future__ import annotations
 import asyncio
 import ipaddress
 import json
-import logging
 import math
 import socket
 import time
@@ -38,20 +37,26 @@ from urllib.parse import urlsplit
 import orjson
 from aiohttp import web
 
-from cluster.http_runner import HttpRunner, log_no_client_faults
+from cluster.children.listeners import bind
 from cluster.monitor import signals
+from cluster.monitor.bounded_server import served
 from cluster.monitor.stack.dead_mans_switch import DeadMansSwitch
+from cluster.monitor.stack.notification_faults import (
+    ACTIONS,
+    change_faults,
+    event_faults,
+    slack_fault,
+)
 from cluster.private_files import make_private, open_private
 
 _MOST_KEPT: Final = 10_000
 _MOST_FILE_BYTES: Final = 16 << 20
 _MOST_BODY_BYTES: Final = 1 << 20
 _LONGEST_WAIT_SECONDS: Final = 60.0
+BODY_SECONDS: Final = 10.0
 HEARTBEAT_SECONDS: Final = 300.0
 _KINDS: Final = ("slack", "pagerduty", "change")
-_ACTIONS: Final = ("trigger", "acknowledge", "resolve")
-_SEVERITIES: Final = ("critical", "error", "warning", "info")
-_STATES: Final = dict(zip(_ACTIONS, ("triggered", "acknowledged", "resolved"), strict=True))
+_STATES: Final = dict(zip(ACTIONS, ("triggered", "acknowledged", "resolved"), strict=True))
 
 Json = dict[str, Any]
 
@@ -183,55 +188,6 @@ def _alert_names(document: Json) -> set[str]:
     words = " ".join(str(text) for text in texts if text)
     names = (word.strip(".,:;()[]'\"*`") for word in words.split())
     return (found | {name for name in names if name[:1].isupper() and name.isalnum()}) - {""}
-
-
-# --- what Slack and PagerDuty refuse -----------------------------------------------------
-
-
-def slack_fault(document: object) -> str:
-    """Slack's error code for a message; empty if the message is valid."""
-    if not isinstance(document, dict):
-        return "invalid_payload"
-    attachments = document.get("attachments", [])
-    if not isinstance(attachments, list) or not all(isinstance(a, dict) for a in attachments):
-        return "invalid_attachments"
-    if not document.get("text") and not attachments and not document.get("blocks"):
-        return "no_text"
-    return ""
-
-
-def event_faults(document: object) -> list[str]:
-    """PagerDuty's error texts for an event."""
-    if not isinstance(document, dict):
-        return ["the body must be a JSON object"]
-    faults = [] if document.get("routing_key") else ["'routing_key' is missing or blank"]
-    if not isinstance(document.get("dedup_key", ""), str):
-        faults.append("'dedup_key' must be a text")
-    action = document.get("event_action")
-    if action not in _ACTIONS:
-        return [*faults, f"'event_action' must be one of {', '.join(_ACTIONS)}"]
-    if action == "trigger":
-        return faults + _payload_faults(document.get("payload"), ("summary", "source", "severity"))
-    return faults if document.get("dedup_key") else [*faults, "'dedup_key' is missing or blank"]
-
-
-def change_faults(document: object) -> list[str]:
-    """PagerDuty's error texts for a change event."""
-    if not isinstance(document, dict):
-        return ["the body must be a JSON object"]
-    faults = [] if document.get("routing_key") else ["'routing_key' is missing or blank"]
-    return faults + _payload_faults(document.get("payload"), ("summary",))
-
-
-def _payload_faults(payload: object, required: tuple[str, ...]) -> list[str]:
-    if not isinstance(payload, dict):
-        return ["'payload' is missing"]
-    faults = [f"'payload.{name}' is missing or blank" for name in required if not payload.get(name)]
-    if "severity" in required and payload.get("severity") not in _SEVERITIES:
-        faults.append(f"'payload.severity' must be one of {', '.join(_SEVERITIES)}")
-    if len(str(payload.get("summary", ""))) > 1024:
-        faults.append("'payload.summary' is longer than 1024 characters")
-    return faults
 
 
 # --- routes ------------------------------------------------------------------------------
@@ -401,12 +357,20 @@ def _is_own_name(host: str) -> bool:
 
 
 async def _document(request: web.Request) -> object:
-    """The JSON of a body; None if it is not JSON. Slack also accepts the form field `payload`."""
+    """The JSON of a body; None if it is not JSON. Slack also accepts the form field `payload`.
+
+    Raises:
+        web.HTTPRequestTimeout: it has not come within `BODY_SECONDS`.
+    """
     try:
-        if request.content_type == "application/x-www-form-urlencoded":
-            form: Mapping[str, Any] = await request.post()
-            return orjson.loads(str(form.get("payload", "")).encode("utf-8", "replace"))
-        return orjson.loads(await request.read())
+        async with asyncio.timeout(BODY_SECONDS):
+            if request.content_type == "application/x-www-form-urlencoded":
+                form: Mapping[str, Any] = await request.post()
+                return orjson.loads(str(form.get("payload", "")).encode("utf-8", "replace"))
+            return orjson.loads(await request.read())
+    except TimeoutError:
+        text = f"send the body within {BODY_SECONDS:g} s"
+        raise web.HTTPRequestTimeout(text=text, headers={"Connection": "close"}) from None
     except (ValueError, LookupError):
         # LookupError: a form in a character set that does not exist.
         return None
@@ -424,17 +388,6 @@ async def serve(host: str, port: int, file: Path | None, heartbeat_seconds: floa
         OSError: if it cannot listen on the port.
     """
     stop = signals.stop_event()
-    log_no_client_faults(logging.getLogger("aiohttp.server"))
-    runner = HttpRunner(
-        StandInReceiver(Received(file), heartbeat_seconds).app(),
-        access_log=None,
-        handle_signals=False,
-        shutdown_timeout=1.0,
-        handler_cancellation=True,
-    )
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, host, port).start()
+    app = StandInReceiver(Received(file), heartbeat_seconds).app()
+    async with served(app, bind(host, port)):
         await stop.wait()
-    finally:
-        await runner.cleanup()

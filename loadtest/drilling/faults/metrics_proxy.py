@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 import threading
 from collections.abc import Mapping
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from cluster.alerting.http import HttpService
 from cluster.errors import NotAnswering
+from loadtest.bounded_http_server import BoundedHandler, BoundedHttpServer
 
 
 class MetricsProxy:
@@ -31,8 +31,8 @@ class MetricsProxy:
         self._source = HttpService("the exporter", url)
         proxy = self
 
-        class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
+        class Handler(BoundedHandler):
+            def do_GET(self) -> None:  # noqa: N802 - the name that http.server calls
                 try:
                     page = proxy.rewritten(proxy._source.text("/metrics"))
                 except NotAnswering:
@@ -45,10 +45,7 @@ class MetricsProxy:
                 self.end_headers()
                 self.wfile.write(body)
 
-            def log_message(self, *_: object) -> None:
-                """Log nothing."""
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self._server = BoundedHttpServer(("127.0.0.1", 0), Handler)
         self.port = int(self._server.server_address[1])
         threading.Thread(target=self._server.serve_forever, daemon=True).start()
 

@@ -1,4 +1,6 @@
-"""Accepts the connections of the admin port, and bounds their number and how long each may be silent.
+"""Accepts the connections of an aiohttp server, and bounds their number and how long each may be silent.
+
+The admin port, the metrics of the incident tracker and the stand-in receiver are served so.
 
 Rules
 - At most `limit` connections are open, and the last `kept_places(limit)` are for this machine's own
@@ -24,8 +26,8 @@ from aiohttp import web
 
 from cluster import log
 from cluster.addresses import parse
-from cluster.children.listeners import has_few_files_left
 from cluster.http_runner import LingeringConnection
+from cluster.kept_back_files import has_few_files_left
 
 HEAD_SECONDS: Final = 10.0
 IDLE_SECONDS: Final = 75.0
@@ -42,8 +44,8 @@ _TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Le
 # aiohttp closes idle connections itself.
 _LIMITS: Final = {"head": HEAD_SECONDS, "closing": CLOSE_SECONDS}
 
-#: Counts one event of a counter: its name, and its labels by keyword.
-Count = Callable[..., None]
+#: Counts a connection that was closed early: limit, displaced, descriptors or timeout.
+Refused = Callable[[str], None]
 
 
 def kept_places(limit: int) -> int:
@@ -51,13 +53,13 @@ def kept_places(limit: int) -> int:
     return min(_MOST_KEPT_PLACES, limit // 4)
 
 
-class AdminConnection(LingeringConnection):
+class BoundedConnection(LingeringConnection):
     """One connection, which knows what it waits for."""
 
     __slots__ = ("_head_bytes", "ended", "is_local", "phase", "since", "wire")
 
     def __init__(
-        self, server: web.Server, *, is_local: bool, ended: Callable[[AdminConnection], None]
+        self, server: web.Server, *, is_local: bool, ended: Callable[[BoundedConnection], None]
     ) -> None:
         super().__init__(
             server,
@@ -128,25 +130,33 @@ class AdminConnection(LingeringConnection):
         return "head" if self._head_bytes or not self._request_count else "idle"
 
 
-class AdminConnections:
+class BoundedConnections:
     """Accepts connections for an aiohttp server.
 
     Args:
         sock: the listening socket, owned by the caller.
         server: handles the requests.
         limit: most open connections.
-        count: counts each refusal and fault.
+        refused: called with the reason of each connection that is closed early.
+        failed: called each time that accepting fails.
     """
 
     def __init__(
-        self, sock: socket.socket, server: web.Server, *, limit: int, count: Count
+        self,
+        sock: socket.socket,
+        server: web.Server,
+        *,
+        limit: int,
+        refused: Refused = lambda _: None,
+        failed: Callable[[], None] = lambda: None,
     ) -> None:
         self._sock = sock.dup()
         self._server = server
         self._limit: Final = limit
         self._limit_of_others: Final = limit - kept_places(limit)
-        self._count = count
-        self._open: dict[AdminConnection, None] = {}
+        self._refused = refused
+        self._failed = failed
+        self._open: dict[BoundedConnection, None] = {}
         self._loop = asyncio.get_running_loop()
         self._log = log.get_logger()
         self._is_closed = False
@@ -173,16 +183,16 @@ class AdminConnections:
                 return
             if has_few_files_left(sock):
                 sock.close()
-                self._count("app_admin_connections_rejected_total", reason="descriptors")
+                self._refused("descriptors")
             elif self._has_place(is_local := _is_local(peer[0])):
                 self._serve(sock, is_local=is_local)
             else:
                 sock.close()
-                self._count("app_admin_connections_rejected_total", reason="limit")
+                self._refused("limit")
 
     def _pause(self, error: OSError) -> None:
         """Accept again later: a socket with waiting connections stays readable."""
-        self._count("app_supervisor_errors_total", type="accept")
+        self._failed()
         self._log.error("accept_failed", error=str(error))
         self._loop.remove_reader(self._sock)
         self._loop.call_later(_PAUSE_SECONDS, self._resume)
@@ -193,18 +203,18 @@ class AdminConnections:
 
     def _serve(self, sock: socket.socket, *, is_local: bool) -> None:
         sock.setblocking(False)
-        connection = AdminConnection(self._server, is_local=is_local, ended=self._ended)
+        connection = BoundedConnection(self._server, is_local=is_local, ended=self._ended)
         self._open[connection] = None
         task = self._loop.create_task(self._loop.connect_accepted_socket(lambda: connection, sock))
         task.add_done_callback(lambda done: self._served(done, connection))
 
     def _served(
-        self, done: asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]], one: AdminConnection
+        self, done: asyncio.Task[tuple[asyncio.Transport, asyncio.Protocol]], one: BoundedConnection
     ) -> None:
         if done.cancelled() or done.exception() is not None:
             self._ended(one)
 
-    def _ended(self, connection: AdminConnection) -> None:
+    def _ended(self, connection: BoundedConnection) -> None:
         self._open.pop(connection, None)
 
     def _has_place(self, is_local: bool) -> bool:
@@ -214,13 +224,13 @@ class AdminConnections:
             return self._displace(others)
         return len(self._open) < self._limit or self._displace([*others, *self._open])
 
-    def _displace(self, candidates: list[AdminConnection]) -> bool:
+    def _displace(self, candidates: list[BoundedConnection]) -> bool:
         """Close the oldest candidate without a request; False if every one has a request."""
         for one in candidates:
             if one.is_waiting and one.wire is not None:
                 self._ended(one)
                 one.abort()
-                self._count("app_admin_connections_rejected_total", reason="displaced")
+                self._refused("displaced")
                 return True
         return False
 
@@ -231,7 +241,7 @@ class AdminConnections:
             for one in list(self._open):
                 if one.is_overdue(now):
                     one.abort()
-                    self._count("app_admin_connections_rejected_total", reason="timeout")
+                    self._refused("timeout")
 
 
 def _is_local(peer: str) -> bool:
