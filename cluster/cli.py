@@ -270,6 +270,7 @@ def _worker(arguments: argparse.Namespace) -> int:
         settings = config.from_json(document.read())
     log.configure(settings.log, instance=arguments.instance, worker=arguments.lane, is_final=True)
     log.write_inherited_file()
+    log.write_prints_without_blocking()
     return worker.run(
         settings,
         slot=arguments.slot,

@@ -1,4 +1,4 @@
-"""The clock of what expires while it is held: connections and subscriptions.
+"""The clock of what expires while it is held: connections, subscriptions, and the patience with a heartbeat.
 
 Tokens, applications and backends name a Unix time. It is taken as a time of this clock when it is learned,
 by what the machine's clock says then; a later step of the machine's clock, by hand or by an NTP client,

@@ -11,13 +11,17 @@ Guarantees
 
 from __future__ import annotations
 
+import io
 import os
 import select
 import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer as Buffer
 
 # A few hundred to a thousand lines, per process and output.
 MAX_WAITING_BYTES: Final = 256 << 10
@@ -204,6 +208,33 @@ class LineWriter:
                 os.close(fd)
         except OSError:
             return
+
+
+class PrintedBytes(io.RawIOBase):
+    """What is printed, as the bytes below a text stream: they go to a writer, and never block."""
+
+    def __init__(self, writer: LineWriter, fd: int) -> None:
+        super().__init__()
+        self._writer = writer
+        self._fd = fd
+
+    def writable(self) -> bool:
+        """Whether it can be written to."""
+        return True
+
+    def fileno(self) -> int:
+        """The descriptor that the writer writes to."""
+        return self._fd
+
+    def isatty(self) -> bool:
+        """Whether the descriptor is a terminal."""
+        return os.isatty(self._fd)
+
+    def write(self, data: Buffer) -> int:
+        """Take all of it; what does not fit into the writer's queue is dropped and counted."""
+        taken = bytes(data)
+        self._writer.write(taken)
+        return len(taken)
 
 
 def open_for_append(path: str) -> int:

@@ -30,7 +30,7 @@ import structlog
 from structlog.typing import ExcInfo, FilteringBoundLogger, Processor, WrappedLogger
 
 from cluster.config import LogConfig
-from cluster.line_writer import LineWriter, open_for_append
+from cluster.line_writer import LineWriter, PrintedBytes, open_for_append
 from cluster.terminal_text import escaped_lines
 
 LEVELS: Final = ("debug", "info", "warning", "error")
@@ -272,6 +272,31 @@ def write_text(stream: TextIO, text: str, *, is_counted: bool = True) -> None:
         stream.flush()
     except (OSError, ValueError):
         return
+
+
+def write_prints_without_blocking() -> None:
+    """Replace `sys.stdout` by a stream that puts its lines behind those of the log; for a worker.
+
+    What writes to descriptor 1 itself, as a subprocess does, may still block.
+    """
+    # None if it was closed when Python started; pytest's has no descriptor.
+    writer = _standard_writer(sys.stdout) if sys.stdout else None
+    if writer is None:
+        return
+    sys.stdout = io.TextIOWrapper(
+        cast(io.BufferedIOBase, PrintedBytes(writer, sys.stdout.fileno())),
+        encoding=sys.stdout.encoding,
+        errors="backslashreplace",
+        line_buffering=True,
+    )
+    # Before `flush`, which is called after it.
+    atexit.register(sys.stdout.flush)
+    # The thread that writes is not in a forked process.
+    os.register_at_fork(after_in_child=_print_directly)
+
+
+def _print_directly() -> None:
+    sys.stdout = cast(TextIO, sys.__stdout__)
 
 
 def flush() -> None:

@@ -72,6 +72,17 @@ def test_every_case_is_there_once():
     assert len({case.number for case in CASES}) == len(CASES) == sum(GROUPS.values()) == 247
 
 
+def test_the_greek_word_is_autobahns_and_is_whole_after_2_5_7_9_and_11_octets():
+    """It has U+1F79, of three octets, and not U+03CC, which looks the same."""
+    word = bytes.fromhex("cebae1bdb9cf83cebcceb5")
+    by_number = {case.number: case for case in CASES}
+    prefixes = [by_number[f"6.6.{size}"] for size in range(1, 12)]
+    for size, case in enumerate(prefixes, start=1):
+        assert case.pieces[0] == frame(TEXT, word[:size])
+    assert [n for n, case in enumerate(prefixes, start=1) if case.code == 1000] == [2, 5, 7, 9, 11]
+    assert by_number["6.3.1"].pieces == (frame(TEXT, word + b"\xed\xa0\x80edited"),)
+
+
 @pytest.mark.parametrize("case", CASES, ids=[case.number for case in CASES])
 async def test_the_frames_are_echoed_and_closed_as_autobahn_expects(case: Case):
     async with serving() as port, opened(port) as (reader, writer):

@@ -115,6 +115,16 @@ async def test_a_wrong_handshake_is_refused_and_counted(
         assert refused.value.status in statuses
 
 
+async def test_cookies_of_30_kib_pass_nginx_and_of_33_do_not(cluster: Cluster, neighbour: Client):
+    """As the browser of a user with the cookies of many applications of one domain sends them."""
+    cookies = {"Cookie": "a=" + "x" * (30 << 10)}
+    wire = await open_wire(cluster.port, headers=cookies)
+    wire.close()
+    with pytest.raises(HandshakeRefused) as refused:
+        await open_wire(cluster.port, headers={"Cookie": "a=" + "x" * (33 << 10)})
+    assert refused.value.status == 400
+
+
 async def test_an_empty_subprotocol_header_is_accepted(cluster: Cluster, neighbour: Client):
     wire = await open_wire(cluster.worker_port(0), headers={"Sec-WebSocket-Protocol": ""})
     wire.close()

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -45,8 +46,8 @@ def full_pipe() -> tuple[int, int]:
 class PipedCluster(Cluster):
     """A cluster whose standard output is a pipe that is full from the start."""
 
-    def __init__(self, directory: Path, **more) -> None:
-        super().__init__(directory, config={"log": {"level": "debug"}}, **more)
+    def __init__(self, directory: Path, *, options: dict[str, Any] | None = None, **more) -> None:
+        super().__init__(directory, config={"log": {"level": "debug"}, **(options or {})}, **more)
         self.reads, self.writes = full_pipe()
 
     def spawn(self) -> None:
@@ -56,7 +57,7 @@ class PipedCluster(Cluster):
             self.process = subprocess.Popen(
                 self.command(),
                 cwd=self.source,
-                env={**os.environ, "PYTHONPATH": str(self.source)},
+                env={**os.environ, "PYTHONPATH": f"{self.source}:{self.directory}"},
                 stdin=subprocess.DEVNULL,
                 stdout=self.writes,
                 stderr=errors,
@@ -115,6 +116,49 @@ async def test_lines_that_do_not_fit_are_counted_and_mentioned_when_it_flows_aga
     assert said["lines"] > 0
     assert said["output"] == "stream"
     assert await cluster.stop() == 0
+    os.close(cluster.reads)
+
+
+PRINTING = """
+import sys
+
+import cluster
+
+app = cluster.Application()
+
+
+@app.rpc("shout")
+async def shout(client: cluster.ApplicationClient, number: int) -> int:
+    print("x" * 70_000)
+    sys.stdout.buffer.write(b"shouted %d\\n" % number)
+    return number
+"""
+
+
+async def test_a_reader_that_stops_reading_does_not_stop_an_application_that_prints(tmp_path):
+    (tmp_path / "printing.py").write_text(PRINTING)
+    options = {"app": {"target": "printing:app"}}
+    cluster = PipedCluster(tmp_path, workers=1, has_nginx=False, options=options)
+    seen = []
+
+    async def drops_lines() -> bool:
+        metrics = await cluster.metrics()
+        return metrics.total("app_log_lines_dropped_total", output="stream") > 0
+
+    def is_printed() -> bool:
+        seen.append(cluster.read())
+        lines = "".join(seen).split("\n")
+        return "x" * 70_000 in lines and "shouted 0" in lines
+
+    async with cluster:
+        client = await Client(cluster.worker_port(0), name="calm").start()
+        for number in range(5):
+            request = {"method": "shout", "data": number}
+            assert await client.call("rpc", request, timeout=60) == {"data": number}
+        await until_async(drops_lines, 60, "what does not fit is counted")
+        assert (await cluster.metrics()).total("app_worker_exits_total") == 0
+        await client.close()
+        await until(is_printed, 60, "what was printed first is read")
     os.close(cluster.reads)
 
 

@@ -57,6 +57,16 @@ def test_every_container_is_read_only_without_capabilities_and_gains_none(compos
         assert name in OTHERS or service.get("user", "10001:10001") == "10001:10001", name
 
 
+@pytest.mark.parametrize("name", ["compose.yml", "stack.yml"])
+def test_no_container_waits_for_the_reader_of_its_log(name: str):
+    """By default a write to standard output waits when the engine does not read: nginx would serve nobody."""
+    document = yaml.safe_load((DOCKER / name).read_text(encoding="utf-8"))
+    for service, one in document["services"].items():
+        options = one["logging"]["options"]
+        assert options["mode"] == "non-blocking", service
+        assert options["max-buffer-size"] == "4m", service
+
+
 def test_only_nginx_is_reached_from_other_machines(compose: dict[str, Any]):
     ports = {name: one["ports"] for name, one in compose["services"].items() if "ports" in one}
     assert ports.pop("nginx") == ["${HTTP_PORT:-80}:8080"]

@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import json
 import logging
+import subprocess
+import sys
 from contextlib import suppress
 
 import pytest
@@ -171,3 +173,33 @@ def test_on_a_terminal_what_others_wrote_is_escaped():
     assert not {"\x1b", "\u202e", "\x9b"} & set(out.getvalue())
     assert "a\\x1b[2Jb" in out.getvalue()
     assert "ValueError: a\\x1b[1mc" in out.getvalue()
+
+
+PRINTS = """
+import os, sys
+from cluster import log
+
+log.write_prints_without_blocking()
+print("whole", "\\udce9", flush=True)
+log.flush()
+if not (child := os.fork()):
+    print("forked", flush=True)
+    os._exit(0)
+os.waitpid(child, 0)
+sys.stdout.buffer.write(b"bytes\\n")
+print("no end of line", end="")
+"""
+
+
+def test_what_a_worker_prints_is_written_also_without_an_end_of_line_and_after_a_fork():
+    done = subprocess.run(
+        [sys.executable, "-c", PRINTS], capture_output=True, timeout=60, check=True
+    )
+    assert done.stderr == b""
+    assert done.stdout == b"whole \\udce9\nforked\nbytes\nno end of line"
+
+
+def test_a_worker_whose_standard_output_is_closed_starts():
+    words = ["sh", "-c", 'exec "$0" -c "$1" >&-', sys.executable]
+    code = "from cluster import log; log.write_prints_without_blocking(); print(1)"
+    assert subprocess.run([*words, code], timeout=60, check=False).returncode == 0

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+import time
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -151,22 +152,83 @@ async def test_it_fails_for_one_kind_only(client: TestClient):
 
 async def test_the_switch_raises_one_alarm_for_a_silence_and_reports_its_end():
     sent: list[tuple[str, str]] = []
+    clock = [10_000.0]
 
     async def notify(kind: str, path: str, document: dict[str, Any]) -> None:
         sent.append((kind, document["state"]))
 
-    switch = DeadMansSwitch(300, notify)
-    await switch.check(10_000)
+    switch = DeadMansSwitch(300, notify, lambda: clock[-1])
+    await switch.check()
     assert sent == [], "there is no alarm before the first heartbeat"
-    await switch.beat(10_000)
-    await switch.check(10_300)
+    await switch.beat()
+    clock.append(10_300)
+    await switch.check()
     assert sent == []
-    await switch.check(10_301)
-    await switch.check(10_900)
+    clock.append(10_301)
+    await switch.check()
+    clock.append(10_900)
+    await switch.check()
     assert sent == [("deadman", "alarm")]
-    await switch.beat(11_000)
-    await switch.beat(11_060)
+    clock.append(11_000)
+    await switch.beat()
+    clock.append(11_060)
+    await switch.beat()
     assert sent == [("deadman", "alarm"), ("deadman", "ended")]
+
+
+@pytest.fixture
+def step(monkeypatch: pytest.MonkeyPatch) -> Callable[[float], None]:
+    """Step the machine's clock by so many seconds, from what it is without any step."""
+    unstepped = time.time
+
+    def by(seconds: float) -> None:
+        monkeypatch.setattr(time, "time", lambda: unstepped() + seconds)
+
+    return by
+
+
+@pytest.mark.parametrize("seconds", [-3600, 3600])
+async def test_a_step_of_the_clock_after_a_heartbeat_raises_no_alarm(
+    client: TestClient, step: Callable[[float], None], seconds: float
+):
+    await client.post("/watchdog", json={"alerts": []})
+    step(seconds)
+    shown = await (await client.get("/watchdog")).json()
+    assert shown["is_alive"]
+    assert 0 <= shown["age_seconds"] < 300
+    sent: list[dict[str, Any]] = []
+
+    async def notify(_: str, __: str, document: dict[str, Any]) -> None:
+        sent.append(document)
+
+    step(0)
+    switch = DeadMansSwitch(300, notify)
+    await switch.beat()
+    step(seconds)
+    await switch.check()
+    assert sent == []
+
+
+async def test_a_clock_that_was_set_back_keeps_no_alarm_back(step: Callable[[float], None]):
+    app = StandInReceiver(Received(None), heartbeat_seconds=0.1).app()
+    async with TestClient(TestServer(app)) as client:
+        await client.post("/watchdog", json={"alerts": []})
+        step(-3600)
+        [alarm] = await received(client, "?kind=deadman&wait=60")
+        assert alarm["document"]["state"] == "alarm"
+        assert not (await (await client.get("/watchdog")).json())["is_alive"]
+
+
+async def test_a_heartbeat_before_a_restart_counts_unless_it_is_in_the_future(
+    client: TestClient, tmp_path: Path, step: Callable[[float], None]
+):
+    await client.post("/watchdog", json={"alerts": []})
+    for seconds, is_alive in ((100, True), (400, False), (-3600, False)):
+        step(seconds)
+        again = StandInReceiver(Received(tmp_path / "received.jsonl")).app()
+        async with TestClient(TestServer(again)) as other:
+            shown = await (await other.get("/watchdog")).json()
+        assert shown["is_alive"] is is_alive, seconds
 
 
 async def test_notifications_survive_a_restart(client: TestClient, tmp_path: Path):

@@ -263,7 +263,7 @@ class StandInReceiver:
         if not isinstance(document, dict) or not isinstance(document.get("alerts"), list):
             return web.Response(status=400, text="not an Alertmanager webhook: no list of alerts")
         await self._received.add("watchdog", request.path, document)
-        await self._switch.beat(self._received.last_heartbeat_at)
+        await self._switch.beat()
         return web.Response(text="ok")
 
     async def _fail(self, request: web.Request) -> web.Response:
@@ -317,8 +317,11 @@ class StandInReceiver:
 
     async def _watchdog(self, request: web.Request) -> web.Response:
         last_at = self._received.last_heartbeat_at
-        age = time.time() - last_at if last_at else None
-        is_alive = age is not None and age < self._switch.limit_seconds
+        age = self._switch.silent_seconds()
+        if age is None and last_at:
+            # It was heard before a restart, over which only the machine's clock goes on.
+            age = time.time() - last_at
+        is_alive = age is not None and 0 <= age < self._switch.limit_seconds
         return web.json_response(
             {"is_alive": is_alive, "heard_at": last_at or None, "age_seconds": age}
         )
