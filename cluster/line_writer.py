@@ -18,10 +18,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Final
-
-if TYPE_CHECKING:
-    from _typeshed import ReadableBuffer as Buffer
+from typing import Final, cast
 
 # A few hundred to a thousand lines, per process and output.
 MAX_WAITING_BYTES: Final = 256 << 10
@@ -230,9 +227,9 @@ class PrintedBytes(io.RawIOBase):
         """Whether the descriptor is a terminal."""
         return os.isatty(self._fd)
 
-    def write(self, data: Buffer) -> int:
-        """Take all of it; what does not fit into the writer's queue is dropped and counted."""
-        taken = bytes(data)
+    def write(self, data: object) -> int:
+        """Take all of an object that holds bytes; what does not fit into the queue is dropped and counted."""
+        taken = memoryview(cast(bytes, data)).tobytes()
         self._writer.write(taken)
         return len(taken)
 

@@ -4,7 +4,7 @@
 # usage: check-versions.sh [--fast] [VERSION ...]   (default: 3.12 3.13)
 #        --fast  what `make check` runs: tests of the protocol, the parsers and the configuration, and a cluster
 #                that starts, serves a client and stops; all versions at once. A version that is not
-#                installed is named and left out.
+#                installed is named and left out; with CI=true it fails.
 # Each version has an environment of its own, .venv-VERSION (below $ENVIRONMENTS, if that is set), from the same
 # locks. An interpreter is looked for as pythonVERSION and among those of pyenv; without --fast, a version
 # that is not installed is named and fails.
@@ -85,7 +85,7 @@ trap cleanup EXIT
 for version in "${versions[@]}"; do
     if ! python="$(interpreter "$version")"; then
         echo "Python $version is not installed: pyenv install $version, or Debian's python$version-venv" >&2
-        if [ -n "$fast" ]; then
+        if [ -n "$fast" ] && [ "${CI:-}" != true ]; then
             echo "Nothing was tried under Python $version; its types were checked" >&2
         else
             failed+=("$version")

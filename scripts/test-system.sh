@@ -3,7 +3,7 @@
 # tested against it beside Valkey), node and npm (the official JavaScript SDK is a test client),
 # curl (the examples of the documentation use it), Prometheus, Alertmanager and node_exporter (the
 # alert rules are tested with the real ones), jq (the seed's commands use it), Chromium (the console is
-# tested in it), libfaketime (a test steps the clocks). With the argument `engine`, instead, what
+# tested in it), libfaketime (a test steps the clocks), iproute2 (tests cut the network). With the argument `engine`, instead, what
 # tests/compose/stand_in needs: Docker's engine, mmdebstrap, iptables.
 # Installs them through apt as root or with a sudo that needs no password; otherwise lists what is
 # missing. A newly installed service is neither started nor left enabled.
@@ -31,6 +31,7 @@ missing_for_the_tests() {
     command -v amtool >/dev/null || echo prometheus-alertmanager
     command -v prometheus-node-exporter >/dev/null || echo prometheus-node-exporter
     command -v jq >/dev/null || echo jq
+    command -v ip >/dev/null && command -v tc >/dev/null || echo iproute2
     command -v chromium >/dev/null || echo chromium
     compgen -G "/usr/lib/*/faketime/libfaketimeMT.so.1" >/dev/null || echo libfaketime
 }

@@ -15,6 +15,7 @@ import pytest
 
 from tests.harness.client import Client
 from tests.harness.cluster import BASE_CONFIG, Cluster
+from tests.harness.needs import needs
 from tests.harness.waiting import until
 from tests.unit.test_auth import token as signed
 
@@ -37,7 +38,7 @@ CONFIG = {
 LIBRARY = os.environ.get("LIBFAKETIME") or next(
     (str(path) for path in Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")), ""
 )
-pytestmark = pytest.mark.skipif(not LIBRARY, reason="apt-get install libfaketime")
+pytestmark = needs(LIBRARY, "apt-get install libfaketime")
 
 
 class FakedClock:

@@ -13,11 +13,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-import pytest
-
 from tests.contract.servers import binary
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster
+from tests.harness.needs import is_missing, is_not_permitted
 from tests.harness.waiting import until, until_async
 
 CLIENTS = 20
@@ -49,8 +48,10 @@ def namespace() -> Iterator[str]:
     link = f"{name}a"
     try:
         run("ip", "netns", "add", name)
+    except FileNotFoundError:
+        is_missing("a network namespace needs Debian's package iproute2")
     except (OSError, subprocess.CalledProcessError):
-        pytest.skip("a network namespace needs root and iproute2")
+        is_not_permitted("a network namespace needs root")
     try:
         run("ip", "link", "add", link, "type", "veth", "peer", "name", "b0", "netns", name)
         run("ip", "address", "add", f"{HERE}/30", "dev", link)

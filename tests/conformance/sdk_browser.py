@@ -13,10 +13,9 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING
 
-import pytest
-
 from tests.conformance.sdk_clients import HERE, Events, Json, Refused, Sdk
 from tests.console.browser import chromium, visit
+from tests.harness.needs import is_missing
 
 if TYPE_CHECKING:
     from playwright.async_api import Page
@@ -86,7 +85,7 @@ class BrowserSdk:
 async def browser_sdk(codec: str) -> AsyncIterator[Sdk]:
     """Open a page with the npm SDK in a browser, and close it."""
     if not _DIST.exists():
-        pytest.skip("needs the packages of tests/conformance: run 'make test'")
+        is_missing("needs the packages of tests/conformance: run 'make test'")
     with _site(codec) as address:
         async with chromium() as browser, visit(browser, "about:blank") as seen:
             sdk = BrowserSdk(seen.page)

@@ -23,6 +23,7 @@ import pytest
 from tests.conformance.go_sdk import go_program
 from tests.conformance.java_sdk import java_program
 from tests.conformance.protobuf_frames import BadFrame, replies_of
+from tests.harness.needs import is_missing
 
 HERE = Path(__file__).parent
 Json = dict[str, Any]
@@ -146,7 +147,7 @@ def javascript_sdk(codec: str = "json") -> contextlib.AbstractAsyncContextManage
     """The npm SDK in Node."""
     node = shutil.which("node")
     if node is None or not (HERE / "node_modules" / "centrifuge").exists():
-        pytest.skip("needs node and the packages of tests/conformance: run 'make test'")
+        is_missing("needs node and the packages of tests/conformance: run 'make test'")
     return remote_sdk(node, str(HERE / "sdk_client.mjs"), codec)
 
 

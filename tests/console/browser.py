@@ -7,13 +7,12 @@ where CI=true: there they fail.
 from __future__ import annotations
 
 import importlib.util
-import os
 import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
-import pytest
+from tests.harness.needs import needs
 
 if TYPE_CHECKING:
     from playwright.async_api import Browser, ConsoleMessage, Page
@@ -41,9 +40,7 @@ def missing() -> str:
     return " and ".join(found)
 
 
-needs_browser = pytest.mark.skipif(
-    bool(missing()) and os.environ.get("CI") != "true", reason=f"not installed: {missing()}"
-)
+needs_browser = needs(not missing(), f"not installed: {missing()}")
 
 
 @asynccontextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from tests.console.browser import chromium, needs_browser, visit
 from tests.console.console_cluster import ConsoleCluster
 from tests.console.fake_monitoring import FakeMonitoring
 from tests.harness.cluster import Cluster
+from tests.harness.needs import needs
 from tests.harness.waiting import until_async
 from tests.integration.monitoring import Monitoring
 
@@ -23,10 +23,7 @@ _MISSING = [program for program in PROGRAMS if shutil.which(program) is None]
 pytestmark = [
     needs_browser,
     pytest.mark.slow,
-    pytest.mark.skipif(
-        bool(_MISSING) and os.environ.get("CI") != "true",
-        reason=f"not installed: {', '.join(_MISSING)}",
-    ),
+    needs(not _MISSING, f"not installed: {', '.join(_MISSING)}"),
 ]
 
 

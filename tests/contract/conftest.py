@@ -12,6 +12,7 @@ import uvloop
 
 from tests.contract.servers import Cluster, Server, binary
 from tests.contract.stores import Bench, MemoryBench, RedisBench
+from tests.harness.needs import is_missing
 
 
 def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> Mapping[str, Any]:
@@ -22,7 +23,7 @@ def pytest_asyncio_loop_factories(config: pytest.Config, item: pytest.Item) -> M
 def program(kind: str) -> str:
     found = binary(kind)
     if found is None:
-        pytest.skip(f"no {kind}-server here: apt-get install redis-server")
+        is_missing(f"no {kind}-server here: apt-get install redis-server")
     return found
 
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.architecture.tree import ROOT
+from tests.harness.needs import needs
 from tests.harness.processes import end, family, free_ports, is_running
 from tests.harness.waiting import until
 
@@ -53,14 +54,16 @@ esac
 """
 
 
-def checked(folder: Path, *arguments: str, failing: str = "none") -> tuple[int, str, str]:
+def checked(
+    folder: Path, *arguments: str, failing: str = "none", ci: str = ""
+) -> tuple[int, str, str]:
     """Run it with an interpreter that only writes down what it is asked; its status, output, and that."""
     programs = folder / "bin"
     programs.mkdir()
     fake = programs / "python3.98"
     fake.write_text(FAKE.format(folder=folder, failing=failing))
     fake.chmod(0o755)
-    where = {"PATH": f"{programs}:{os.environ['PATH']}", "ENVIRONMENTS": str(folder)}
+    where = {"PATH": f"{programs}:{os.environ['PATH']}", "ENVIRONMENTS": str(folder), "CI": ci}
     done = subprocess.run(
         ["scripts/check-versions.sh", *arguments],
         cwd=ROOT,
@@ -81,6 +84,13 @@ def test_a_version_of_python_that_is_not_there_is_named_and_the_checks_go_on(tmp
     assert "test_a_client_is_served_through_nginx_and_ctrl_c_leaves_nothing" in said
 
 
+def test_in_ci_every_version_of_python_is_there(tmp_path: Path):
+    status, output, said = checked(tmp_path, "--fast", "3.99", "3.98", ci="true")
+    assert status == 1, output
+    assert "failed: 3.99" in output
+    assert "test_a_client_is_served_through_nginx_and_ctrl_c_leaves_nothing" in said
+
+
 def test_the_whole_matrix_needs_every_version(tmp_path: Path):
     status, output, _ = checked(tmp_path, "3.99")
     assert (status, "failed: 3.99" in output) == (1, True)
@@ -94,10 +104,7 @@ def test_what_fails_under_one_version_fails_the_checks(tmp_path: Path, failing: 
     assert failing == "pytest" or not (tmp_path / ".venv-3.98" / ".fast").exists()
 
 
-@pytest.mark.skipif(
-    not Path(sys.prefix, ".stamps", "package").exists(),
-    reason="this environment was not made by make",
-)
+@needs(Path(sys.prefix, ".stamps", "package").exists(), "this environment was not made by make")
 async def test_make_run_serves_until_ctrl_c_and_leaves_no_process(tmp_path: Path):
     port = free_ports(5)
     arguments = f"--workers 2 --port {port} --admin-port {port + 1} --worker-port-base {port + 2}"

@@ -22,6 +22,7 @@ from loadtest.drilling import drill_cli as drill_command
 from loadtest.drills import registered
 from tests.architecture.tree import ROOT
 from tests.docs.pages import Block, anchors, blocks, links, prose
+from tests.harness.needs import needs
 
 FOLDER = ROOT / "docs" / "runbooks"
 SECTIONS = [
@@ -246,7 +247,7 @@ def test_a_page_asks_for_labels_that_exist(alert: str):
     assert grouped - ours - TARGET_LABELS - foreign == set()
 
 
-@pytest.mark.skipif(not shutil.which("promtool"), reason="Debian's package prometheus brings it")
+@needs(shutil.which("promtool"), "Debian's package prometheus brings it")
 def test_promtool_can_parse_every_query(tmp_path: Path):
     found = [(path.stem, query) for path in runbooks() for query in queries(path)]
     names = [f"q{number}:{stem}" for number, (stem, _) in enumerate(found)]

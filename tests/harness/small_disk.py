@@ -8,16 +8,16 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
+from tests.harness.needs import is_not_permitted
 
 
 @contextlib.contextmanager
 def small_disk(path: Path, size_bytes: int) -> Iterator[Path]:
-    """Mount a tmpfs of this size at a new directory; skips the test where that is not allowed."""
+    """Mount a tmpfs of this size at a new directory; ends the test where that is not allowed."""
     path.mkdir()
     mount = ["mount", "-t", "tmpfs", "-o", f"size={size_bytes}", "tmpfs", str(path)]
     if os.geteuid() != 0 or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("a tmpfs can only be mounted as root")
+        is_not_permitted("a tmpfs can only be mounted as root")
     try:
         yield path
     finally:

@@ -15,6 +15,7 @@ import pytest
 import websockets.sync.client
 
 from tests.harness.cluster import REPOSITORY, Cluster, http_get
+from tests.harness.needs import needs_root
 from tests.harness.small_disk import fill
 from tests.harness.waiting import until, until_async
 
@@ -140,14 +141,14 @@ def with_shared_memory(size: str) -> str:
     return f"exec unshare --mount /bin/sh -c '{mount}' sh \"$@\""
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+@needs_root("a mount namespace needs root")
 async def test_the_cluster_starts_without_room_in_shared_memory(tmp_path):
     cluster = OddCluster(tmp_path, line=with_shared_memory("64k"))
     await serves_and_stops(cluster)
     assert "shared_memory_found_full" in (tmp_path / "cluster.log").read_text()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+@needs_root("a mount namespace needs root")
 async def test_shared_memory_that_fills_up_stops_neither_workers_nor_their_successors(tmp_path):
     async with OddCluster(tmp_path, line=with_shared_memory("4m")) as cluster:
         fill(Path(f"/proc/{cluster.pid}/root/dev/shm"))

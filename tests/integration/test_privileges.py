@@ -24,6 +24,7 @@ import psutil
 import pytest
 
 from tests.harness import processes
+from tests.harness.needs import needs_root
 from tests.integration.running import ROOT, eventually
 
 NOBODY = 65534
@@ -66,7 +67,7 @@ def public_python(folder: Path) -> str:
     return str(program) if done.returncode == 0 else ""
 
 
-pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
+pytestmark = needs_root("only root can become another user")
 
 
 @pytest.fixture(scope="module")

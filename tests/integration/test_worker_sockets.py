@@ -29,6 +29,7 @@ from cluster.children.nginx import (
 )
 from tests.harness.client import Client
 from tests.harness.cluster import Cluster, http_get
+from tests.harness.needs import needs_root
 from tests.harness.processes import accepted_connections
 from tests.harness.wire import HandshakeRefused, open_wire
 from tests.integration.running import Running, eventually, free_ports
@@ -163,7 +164,7 @@ def test_a_data_directory_whose_path_is_too_long_for_a_socket_has_them_elsewhere
     assert len(path) < len(str(cluster.data_dir))
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="a mount namespace needs root")
+@needs_root("a mount namespace needs root")
 def test_where_nginx_s_user_can_reach_no_socket_it_is_said_and_tcp_is_used(a_cluster):
     cluster = a_cluster(workers=2, nginx=True, environment={"TMPDIR": "/run"})
     # Root stays root, because no other user can enter the directories of tests.
