@@ -215,9 +215,6 @@ def _check_options(parts: SplitResult) -> None:
             )
         if not value or names.count(name) > 1:
             raise ValueError(f"give the option {name} once, with a value")
-        if name == "db" and not re.fullmatch("[0-9]+", value):
-            # redis-py takes more for a number, such as +3 and 1_0.
-            raise ValueError("give a database from 0 upwards as the option db, in digits")
         if name == "ssl_check_hostname" and value.lower() not in _BOOLEANS:
             # redis-py takes every other word for true.
             raise ValueError("give true or false for the option ssl_check_hostname")

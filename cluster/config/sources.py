@@ -14,7 +14,7 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import unquote_plus, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from cluster.config.checks import check
 from cluster.config.model import Config
@@ -43,8 +43,6 @@ _SERVICE_VARIABLES: Final = (
     (re.compile(r"(.+_)?PORT_\d+_(TCP|UDP|SCTP)_PORT"), re.compile(r"\d+")),
     (re.compile(r"(.+_)?PORT_\d+_(TCP|UDP|SCTP)_ADDR"), re.compile(r"[0-9A-Fa-f.:]*|None")),
 )
-
-_SECTIONS: Final = frozenset(one.name for one in dataclasses.fields(Config))
 
 _Tree = dict[str, Any]
 
@@ -117,21 +115,13 @@ def service_variables(env: Mapping[str, str]) -> list[str]:
         name
         for name, value in sorted(env.items())
         if name.startswith(ENV_PREFIX)
-        and not _names_a_section(name)
+        # Two underscores are between a section and its option.
+        and "__" not in name
         and any(
             of_name.fullmatch(name.removeprefix(ENV_PREFIX)) and of_value.fullmatch(value)
             for of_name, of_value in _SERVICE_VARIABLES
         )
     ]
-
-
-def _names_a_section(name: str) -> bool:
-    """Whether a variable is meant for an option: two underscores follow the name of a section.
-
-    They are in the variables of a Service with two hyphens in its name, too.
-    """
-    section, underscores, _ = name.removeprefix(ENV_PREFIX).partition("__")
-    return bool(underscores) and section.lower() in _SECTIONS
 
 
 def _env_options(env: Mapping[str, str]) -> list[tuple[str, object]]:
@@ -271,15 +261,11 @@ def printable(config: Config) -> dict[str, Any]:
 def without_password(url: str) -> str:
     """The URL of a store, whose password is stars; its user and options say which store is used."""
     parts = urlsplit(url)
-    parts = parts._replace(query="&".join(_without_value(one) for one in parts.query.split("&")))
+    if "sentinel_password=" in parts.query:
+        query = re.sub(r"(sentinel_password=)[^&]*", rf"\1{STARS}", parts.query)
+        parts = parts._replace(query=query)
     if "@" not in parts.netloc:
         return urlunsplit(parts)
     user = parts.netloc.rpartition("@")[0].partition(":")[0]
     host = parts.netloc.rpartition("@")[2]
     return urlunsplit(parts._replace(netloc=f"{user}:{STARS}@{host}"))
-
-
-def _without_value(option: str) -> str:
-    """An option of a URL, of a password only the name; its name may be percent-encoded."""
-    name = option.partition("=")[0]
-    return f"{name}={STARS}" if unquote_plus(name).endswith("password") else option

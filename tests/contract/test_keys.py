@@ -15,7 +15,6 @@ from redis.crc import key_slot
 from cluster.broker.redis_broker import RedisBroker
 from cluster.config import BrokerConfig, load
 from cluster.config.redis_url import Address, database_of
-from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import ConfigError, StoreRefused
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position
@@ -80,17 +79,6 @@ def test_a_prefix_with_other_characters_is_refused(prefix: str):
 )  # fmt: skip
 def test_the_database_is_the_one_that_is_selected(url: str):
     assert database_of(url) == Address.from_url(url).database
-
-
-@pytest.mark.parametrize(
-    "url",
-    ["redis://h?db=+3", "redis://h?db=%2B5", "redis://h?db=1_0", "unix:///v?db=%2B2", "redis://h?db=-1",
-     "redis://h?db=\u0663", "redis+sentinel://h/name?db=%2B3", "redis://h?db=%201"],
-)  # fmt: skip
-def test_a_number_of_a_database_that_could_be_read_in_two_ways_is_refused(url: str):
-    read = SentinelAddress.from_url if is_sentinel_url(url) else Address.from_url
-    with pytest.raises(ValueError, match="option db"):
-        read(url)
 
 
 async def test_clusters_in_two_databases_get_only_their_own_publications(real: RedisBench):

@@ -30,9 +30,6 @@ KUBERNETES = {
     "WS_CLUSTER_PORT_8000_TCP_ADDR": "10.96.7.1",
     "WS_CLUSTER_ADMIN_SERVICE_HOST": "fd00::1",
     "WS_CLUSTER_ADMIN_PORT": "tcp://[fd00::1]:8001",
-    # Of a Service named ws-cluster-a--b.
-    "WS_CLUSTER_A__B_PORT": "tcp://10.96.7.2:8000",
-    "WS_CLUSTER_A__B_SERVICE_HOST": "10.96.7.2",
 }
 
 
