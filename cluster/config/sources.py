@@ -18,7 +18,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cluster.config.checks import check
 from cluster.config.model import Config
-from cluster.config.reader import STARS, ConfigReader, options_of
+from cluster.config.reader import STARS, ConfigReader, known_keys, options_of
 from cluster.config.redis_url import with_password
 from cluster.errors import ConfigError, Problem
 from cluster.url_credentials import without_credentials
@@ -111,12 +111,13 @@ def _read_file(path: str | None, reader: ConfigReader) -> _Tree:
 
 def service_variables(env: Mapping[str, str]) -> list[str]:
     """The names with our prefix that describe a Service of Kubernetes, and are no options."""
+    options = known_keys()
     return [
         name
         for name, value in sorted(env.items())
         if name.startswith(ENV_PREFIX)
-        # Two underscores are between a section and its option.
-        and "__" not in name
+        # A Service may be called ws-cluster-a--b, but where there is an option its value is one.
+        and _key_of(name).removesuffix("_file") not in options
         and any(
             of_name.fullmatch(name.removeprefix(ENV_PREFIX)) and of_value.fullmatch(value)
             for of_name, of_value in _SERVICE_VARIABLES
@@ -124,10 +125,15 @@ def service_variables(env: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _key_of(name: str) -> str:
+    """The dotted key of a variable: two underscores are between a section and its option."""
+    return name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+
+
 def _env_options(env: Mapping[str, str]) -> list[tuple[str, object]]:
     ignored = set(service_variables(env))
     return [
-        (name.removeprefix(ENV_PREFIX).lower().replace("__", "."), value)
+        (_key_of(name), value)
         for name, value in sorted(env.items())
         if name.startswith(ENV_PREFIX) and name not in ignored
     ]
