@@ -20,6 +20,7 @@ from cluster.config.checks import check
 from cluster.config.model import Config
 from cluster.config.reader import STARS, ConfigReader, known_keys, options_of
 from cluster.config.redis_url import with_password
+from cluster.config.sentinel_url import with_sentinel_password, without_passwords
 from cluster.errors import ConfigError, Problem
 from cluster.url_credentials import without_credentials
 
@@ -81,11 +82,14 @@ def load(
 
 
 def _with_passwords(config: Config) -> Config:
-    """Put `broker.redis_password` into every URL of a store that names no password."""
-    password = config.broker.redis_password
-    if not password:
+    """Put the passwords that have options of their own into every URL of a store that names none."""
+    urls = config.broker.redis_urls
+    if password := config.broker.redis_password:
+        urls = tuple(with_password(url, password) for url in urls)
+    if password := config.broker.sentinel_password:
+        urls = tuple(with_sentinel_password(url, password) for url in urls)
+    if urls == config.broker.redis_urls:
         return config
-    urls = tuple(with_password(url, password) for url in config.broker.redis_urls)
     return dataclasses.replace(config, broker=dataclasses.replace(config.broker, redis_urls=urls))
 
 
@@ -267,9 +271,7 @@ def printable(config: Config) -> dict[str, Any]:
 def without_password(url: str) -> str:
     """The URL of a store, whose password is stars; its user and options say which store is used."""
     parts = urlsplit(url)
-    if "sentinel_password=" in parts.query:
-        query = re.sub(r"(sentinel_password=)[^&]*", rf"\1{STARS}", parts.query)
-        parts = parts._replace(query=query)
+    parts = parts._replace(query=without_passwords(parts.query, STARS))
     if "@" not in parts.netloc:
         return urlunsplit(parts)
     user = parts.netloc.rpartition("@")[0].partition(":")[0]
