@@ -5,7 +5,8 @@ each worker publishes a canary message per master about once a second on a shard
 If none has arrived for `deaf_after_seconds`, the subscription's connection is made anew.
 
 A replica passes messages on, too. So each canary message follows a write that changes nothing, and as
-long as a master refuses it the worker is deaf to it.
+long as a master refuses it the worker is deaf to it, and asks again which masters there are: another server
+may take the writes.
 """
 
 from __future__ import annotations
@@ -80,7 +81,7 @@ class Canary:
         for shard in self._router.shards:
             address = str(shard.address)
             key = self._keys[address]
-            shard.commands.submit(("PEXPIRE", key, 1000), partial(self._written, address))
+            shard.commands.submit(("PEXPIRE", key, 1000), partial(self._written, shard))
             shard.commands.submit(("SPUBLISH", key, b"canary"), _forget)
             silent = now - self._received_at[address]
             since_reset = now - self._reset_at.get(address, self._received_at[address])
@@ -116,7 +117,12 @@ class Canary:
                 return key
             number += 1
 
-    def _written(self, address: str, reply: Any) -> None:
+    def _written(self, shard: Shard, reply: Any) -> None:
+        address = str(shard.address)
+        if isinstance(reply, StoreRefused):
+            self._router.refresh()
+        elif not isinstance(reply, StoreError):
+            shard.is_cut_off = False
         if isinstance(reply, StoreRefused) and reply.kind not in _SLOT_MOVES:
             if address in self._keys and address not in self._refused:
                 self._refused.add(address)

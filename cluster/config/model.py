@@ -181,6 +181,7 @@ class BrokerConfig:
         text="shards, chosen by channel; if empty, a Valkey is started", is_secret=True
     )
     redis_password: str = secret(text="password of the servers whose URL names none")
+    sentinel_password: str = secret(text="password of the sentinels whose URL names none")
     prefix: str = string("ws", text="prefix of every key; letters, digits and -_.")
     timeout: float = seconds(4.0, minimum=0.05, text="time a request to the store may take")
     read_concurrency: int = integer(

@@ -32,6 +32,8 @@ _TLS: Final = frozenset(
 _USED: Final = frozenset({"client_name", "db", "protocol"}) | _TLS
 _BEFORE_HOST: Final = "write user name and password before the host: redis://user:password@host"
 _TIMEOUT: Final = "set broker.timeout instead of a timeout in the URL"
+# int() takes signs, spaces, underscores and digits of other alphabets, too.
+_DATABASE: Final = re.compile(r"[0-9]{1,9}")
 _BOOLEANS: Final = frozenset({"true", "false", "1", "0", "t", "f", "yes", "no", "y", "n"})
 _REFUSED: Final = {
     "username": _BEFORE_HOST,
@@ -135,7 +137,7 @@ def database_of(url: str) -> int:
         given = parts.path.strip("/").partition("/")[2]  # After the name of the master.
     elif not given and parts.scheme != "unix":
         given = parts.path.rstrip("/").rpartition("/")[2]
-    return int(given) if given.isdigit() else 0
+    return int(given) if _DATABASE.fullmatch(given) else 0
 
 
 def with_password(url: str, password: str) -> str:
@@ -177,7 +179,7 @@ def _check_place(parts: SplitResult) -> None:
         # Of unix://u:p@/path only the part after the @ would be a host.
         if parts.hostname or not parts.path.strip("/"):
             raise ValueError("give the path of the socket with three slashes: unix:///path")
-    elif not re.fullmatch(r"/?|/[0-9]+/?", parts.path):
+    elif not re.fullmatch(rf"/?|/{_DATABASE.pattern}/?", parts.path):
         raise ValueError("give the number of the database as the path, such as redis://host:6379/0")
     if not parts.username and not parts.password and "@" in parts.netloc:
         raise ValueError("give a user name or a password before the @")
@@ -196,8 +198,6 @@ def _parsed_by_redis_py(url: str, parts: SplitResult) -> dict[str, Any]:
         raise ValueError(
             f"give a valid value for the option {name[1]}" if name else _ENCODE
         ) from None
-    if options.get("db", 0) < 0:
-        raise ValueError("give a database from 0 upwards")
     if options.get("protocol", 2) != 2:
         raise ValueError("leave out the option protocol, or give 2: RESP3 is not spoken here")
     return options
@@ -215,6 +215,8 @@ def _check_options(parts: SplitResult) -> None:
             )
         if not value or names.count(name) > 1:
             raise ValueError(f"give the option {name} once, with a value")
+        if name == "db" and not _DATABASE.fullmatch(value):
+            raise ValueError("give the option db in digits alone, such as db=3")
         if name == "ssl_check_hostname" and value.lower() not in _BOOLEANS:
             # redis-py takes every other word for true.
             raise ValueError("give true or false for the option ssl_check_hostname")

@@ -13,7 +13,15 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from typing import Final
-from urllib.parse import SplitResult, parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import (
+    SplitResult,
+    parse_qsl,
+    quote,
+    unquote_plus,
+    urlencode,
+    urlsplit,
+    urlunsplit,
+)
 
 from cluster.config.redis_url import REDIS_SCHEMES, Address, check_host
 
@@ -80,6 +88,24 @@ class SentinelAddress:
 def is_sentinel_url(url: str) -> bool:
     """Whether the scheme of a URL is one of Sentinel's."""
     return url.partition("://")[0] in SENTINEL_SCHEMES
+
+
+def with_sentinel_password(url: str, password: str) -> str:
+    """The URL with this password for its sentinels, or as it is if it names one or has no sentinels."""
+    parts = urlsplit(url)
+    if not is_sentinel_url(url) or _CREDENTIALS[1] in dict(parse_qsl(parts.query)):
+        return url
+    added = f"{_CREDENTIALS[1]}={quote(password, safe='')}"
+    return urlunsplit(parts._replace(query=f"{parts.query}&{added}" if parts.query else added))
+
+
+def without_passwords(query: str, stars: str) -> str:
+    """The options of a URL with stars in place of every password, however its name is encoded."""
+    pairs = (pair.partition("=") for pair in query.split("&"))
+    return "&".join(
+        f"{name}={stars}" if "password" in unquote_plus(name) else f"{name}{equals}{value}"
+        for name, equals, value in pairs
+    )
 
 
 def _host(text: str) -> tuple[str, int]:

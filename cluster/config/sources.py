@@ -18,8 +18,9 @@ from urllib.parse import urlsplit, urlunsplit
 
 from cluster.config.checks import check
 from cluster.config.model import Config
-from cluster.config.reader import STARS, ConfigReader, options_of
+from cluster.config.reader import STARS, ConfigReader, known_keys, options_of
 from cluster.config.redis_url import with_password
+from cluster.config.sentinel_url import with_sentinel_password, without_passwords
 from cluster.errors import ConfigError, Problem
 from cluster.url_credentials import without_credentials
 
@@ -81,11 +82,14 @@ def load(
 
 
 def _with_passwords(config: Config) -> Config:
-    """Put `broker.redis_password` into every URL of a store that names no password."""
-    password = config.broker.redis_password
-    if not password:
+    """Put the passwords that have options of their own into every URL of a store that names none."""
+    urls = config.broker.redis_urls
+    if password := config.broker.redis_password:
+        urls = tuple(with_password(url, password) for url in urls)
+    if password := config.broker.sentinel_password:
+        urls = tuple(with_sentinel_password(url, password) for url in urls)
+    if urls == config.broker.redis_urls:
         return config
-    urls = tuple(with_password(url, password) for url in config.broker.redis_urls)
     return dataclasses.replace(config, broker=dataclasses.replace(config.broker, redis_urls=urls))
 
 
@@ -111,12 +115,13 @@ def _read_file(path: str | None, reader: ConfigReader) -> _Tree:
 
 def service_variables(env: Mapping[str, str]) -> list[str]:
     """The names with our prefix that describe a Service of Kubernetes, and are no options."""
+    options = known_keys()
     return [
         name
         for name, value in sorted(env.items())
         if name.startswith(ENV_PREFIX)
-        # Two underscores are between a section and its option.
-        and "__" not in name
+        # A Service may be called ws-cluster-a--b, but where there is an option its value is one.
+        and _key_of(name).removesuffix("_file") not in options
         and any(
             of_name.fullmatch(name.removeprefix(ENV_PREFIX)) and of_value.fullmatch(value)
             for of_name, of_value in _SERVICE_VARIABLES
@@ -124,10 +129,15 @@ def service_variables(env: Mapping[str, str]) -> list[str]:
     ]
 
 
+def _key_of(name: str) -> str:
+    """The dotted key of a variable: two underscores are between a section and its option."""
+    return name.removeprefix(ENV_PREFIX).lower().replace("__", ".")
+
+
 def _env_options(env: Mapping[str, str]) -> list[tuple[str, object]]:
     ignored = set(service_variables(env))
     return [
-        (name.removeprefix(ENV_PREFIX).lower().replace("__", "."), value)
+        (_key_of(name), value)
         for name, value in sorted(env.items())
         if name.startswith(ENV_PREFIX) and name not in ignored
     ]
@@ -261,9 +271,7 @@ def printable(config: Config) -> dict[str, Any]:
 def without_password(url: str) -> str:
     """The URL of a store, whose password is stars; its user and options say which store is used."""
     parts = urlsplit(url)
-    if "sentinel_password=" in parts.query:
-        query = re.sub(r"(sentinel_password=)[^&]*", rf"\1{STARS}", parts.query)
-        parts = parts._replace(query=query)
+    parts = parts._replace(query=without_passwords(parts.query, STARS))
     if "@" not in parts.netloc:
         return urlunsplit(parts)
     user = parts.netloc.rpartition("@")[0].partition(":")[0]

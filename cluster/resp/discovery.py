@@ -67,7 +67,10 @@ class StaticDiscovery:
 
 
 class ClusterDiscovery:
-    """The masters of a Redis Cluster, by CLUSTER SLOTS from any node that answers.
+    """The masters of a Redis Cluster, by CLUSTER SLOTS from a node that answers.
+
+    A master that only its clients still reach answers with the map that it had, in which it owns the slots of
+    its promoted replica. So nodes that say they are cut off are asked last.
 
     Args:
         seed: its credentials and options hold for every node.
@@ -82,7 +85,7 @@ class ClusterDiscovery:
 
     async def masters(self, shards: Sequence[Shard]) -> Sequence[Master]:
         reason = ""
-        for shard in shards:
+        for shard in sorted(shards, key=lambda shard: shard.is_cut_off):
             if not shard.commands.is_up:
                 continue
             try:

@@ -28,6 +28,7 @@ from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.ask_redirection import ask_before
+from cluster.resp.awaited_reply import Done, wait_for
 from cluster.resp.opening import connect, is_message, open_with, wait_any
 from cluster.resp.role import MasterIdentity
 from cluster.resp.scripts import Script
@@ -35,8 +36,6 @@ from cluster.resp.scripts import Script
 log = get_logger()
 
 Arg = bytes | str | int | float
-#: Gets the reply that hiredis parsed, or the error that came instead of it.
-Done = Callable[[Any], None]
 
 _HIGH_WATER_BYTES = 64 * 1024 * 1024
 _BACKOFF_FIRST_SECONDS = 0.05
@@ -216,6 +215,7 @@ class Link:
         on_down: called each time it has been lost.
         on_demoted: called when the server has answered that it takes no writes now; the connection
             ends, and there is no other until a master answers.
+        on_cut_off: called each time the server has answered that it is cut off from its Redis Cluster.
 
     Attributes:
         failure: why the last attempt to connect has failed, None if it has not.
@@ -230,6 +230,7 @@ class Link:
         on_up: Callable[[], None] = lambda: None,
         on_down: Callable[[], None] = lambda: None,
         on_demoted: Callable[[], None] = lambda: None,
+        on_cut_off: Callable[[], None] = lambda: None,
         on_messages: Callable[[list[Any]], None] | None = None,
     ) -> None:
         self.address = address
@@ -239,6 +240,7 @@ class Link:
         self._on_up = on_up
         self._on_down = on_down
         self._on_demoted = on_demoted
+        self._on_cut_off = on_cut_off
         self._on_messages = on_messages
         self._connection: RespConnection | None = None
         self._lost = asyncio.Event()
@@ -403,6 +405,8 @@ class Link:
         return connection
 
     def _refused(self, error: StoreRefused) -> None:
+        if error.kind == "CLUSTERDOWN":
+            self._on_cut_off()
         connection = self._connection
         if connection is None or not self._up.is_set() or error.kind not in _NOT_A_MASTER:
             return
@@ -432,19 +436,3 @@ class Link:
         self._lost.set()
         if was_up and not self._is_closing:
             self._on_down()
-
-
-async def wait_for(submit: Callable[[Done], None]) -> Any:
-    """Turn a callback into an awaitable; an error that comes as the reply is raised."""
-    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
-
-    def done(reply: Any) -> None:
-        if future.done():
-            return
-        if isinstance(reply, Exception):
-            future.set_exception(reply)
-        else:
-            future.set_result(reply)
-
-    submit(done)
-    return await future

@@ -22,7 +22,8 @@ from typing import Any, Final, Protocol
 
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused
-from cluster.resp.link import Done, Link, wait_for
+from cluster.resp.awaited_reply import Done, wait_for
+from cluster.resp.link import Link
 from cluster.resp.shard import Shard
 
 _HOPS: Final = 16
@@ -52,9 +53,13 @@ class Nodes(Protocol):
 
 
 class RoutedCommand:
-    """One command with its key, until its caller has the answer."""
+    """One command with its key, until its caller has the answer.
 
-    __slots__ = ("done", "keeps_order", "key", "number", "redirects", "reply", "send")
+    Attributes:
+        link: to the node that was asked last.
+    """
+
+    __slots__ = ("done", "keeps_order", "key", "link", "number", "redirects", "reply", "send")
 
     def __init__(
         self, redirects: Redirects, key: str, send: Send, done: Done, keeps_order: bool
@@ -65,6 +70,7 @@ class RoutedCommand:
         self.done = done
         self.keeps_order = keeps_order
         self.number = 0
+        self.link: Link | None = None
         self.reply: Any = None
 
     def __lt__(self, other: RoutedCommand) -> bool:
@@ -108,7 +114,8 @@ class Redirects:
             )
             self._enqueue(queue, command)
         else:
-            send(self._nodes.shard_of(key).commands, False, command.answered)
+            command.link = link = self._nodes.shard_of(key).commands
+            send(link, False, command.answered)
 
     def follow(self, command: RoutedCommand) -> None:
         """Go on with a command that a node did not do."""
@@ -179,7 +186,7 @@ class Redirects:
             if kind in _REDIRECTIONS and hops < _HOPS:
                 hops += 1
                 try:
-                    link = self._target(str(command.reply)).commands
+                    link = self._target(command).commands
                     await asyncio.wait_for(link.wait_up(), deadline - loop.time())
                 except (TimeoutError, LookupError, ValueError):
                     return  # Also if the redirection names no node.
@@ -191,13 +198,14 @@ class Redirects:
             else:
                 return
             # What has been sent may be done, so its own answer is waited for; the link bounds that.
+            command.link = link
             command.reply = await _answer(command, link, follows_ask=kind == "ASK")
 
-    def _target(self, text: str) -> Shard:
-        host, port = text.split()[2].rsplit(":", 1)
-        known = self._nodes.shard_of("").address
-        # A node that does not know its own name leaves it empty.
-        return self._nodes.shard_at(known.at(host or known.host, int(port)))
+    def _target(self, command: RoutedCommand) -> Shard:
+        """The node that a redirection names; without a host, at the one that answered."""
+        host, port = str(command.reply).split()[2].rsplit(":", 1)
+        asked = (command.link or self._nodes.shard_of(command.key).commands).address
+        return self._nodes.shard_at(asked.at(host or asked.host, int(port)))
 
 
 async def _answer(command: RoutedCommand, link: Link, *, follows_ask: bool) -> Any:

@@ -1,7 +1,7 @@
 """Commands go to the server that owns their key, wherever that is at the moment.
 
 Rules: `Discovery` says which masters there are and which slots each owns; one that can change is
-followed as soon as a server is lost or contradicts the map. The URLs of a Redis Cluster are its
+followed as soon as a server is lost, contradicts the map or says that it is cut off. The URLs of a Redis Cluster are its
 seeds. What its nodes redirect is followed by `Redirects`.
 """
 
@@ -18,6 +18,7 @@ from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import StoreDenied, StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.ask_redirection import ask_before
+from cluster.resp.awaited_reply import Done, wait_for
 from cluster.resp.discovery import (
     SLOTS,
     ClusterDiscovery,
@@ -25,7 +26,7 @@ from cluster.resp.discovery import (
     Master,
     StaticDiscovery,
 )
-from cluster.resp.link import Arg, Done, Link, wait_for
+from cluster.resp.link import Arg, Link
 from cluster.resp.redirects import Redirects
 from cluster.resp.scripts import Script
 from cluster.resp.shard import Shard
@@ -251,8 +252,11 @@ class Router:
         if self._discovery.can_change:
             self.refresh()
 
+    def cut_off(self, shard: Shard) -> None:
+        self.refresh()
+
     def refresh(self) -> None:
-        """Ask for the masters soon, after a failover or a moved slot."""
+        """Ask for the masters soon, after a failover or a moved slot; twice a second at most."""
         self._refresh_wanted.set()
 
     async def _keep_fresh(self) -> None:

@@ -23,18 +23,33 @@ class ShardListener(Protocol):
     def link_lost(self, shard: Shard) -> None:
         """One of the two links lost its connection, or its server takes no writes any more."""
 
+    def cut_off(self, shard: Shard) -> None:
+        """The server answered that it is cut off from its Redis Cluster; both links stay open."""
+
 
 class Shard:
-    """One server (a master) with its link for commands and its link for subscriptions."""
+    """One server (a master) with its link for commands and its link for subscriptions.
+
+    Attributes:
+        is_cut_off: whether it has answered CLUSTERDOWN, and done nothing since. Clients may still reach a
+            master that its cluster has replaced, and what it says of the cluster is old.
+    """
 
     def __init__(self, address: Address, listener: ShardListener, timeout_seconds: float) -> None:
         self.address = address
+        self.is_cut_off = False
+
+        def cut_off() -> None:
+            self.is_cut_off = True
+            listener.cut_off(self)
+
         self.commands = Link(
             address,
             timeout_seconds=timeout_seconds,
             on_up=lambda: self._commands_up(listener),
             on_down=lambda: listener.link_lost(self),
             on_demoted=self._reset_subscriptions,
+            on_cut_off=cut_off,
         )
         self.subscriptions = Link(
             address,
@@ -42,6 +57,7 @@ class Shard:
             on_up=lambda: self._subscriptions_up(listener),
             on_down=lambda: listener.link_lost(self),
             on_demoted=self.commands.reset,
+            on_cut_off=cut_off,
             on_messages=lambda messages: listener.messages_received(self, messages),
         )
 

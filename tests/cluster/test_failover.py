@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.harness.cluster import Cluster
+from tests.harness.cluster_bus import ClusterBus
 from tests.harness.crowd import Crowd, Size
 from tests.harness.proxy import FaultProxy
 from tests.harness.store import Store, StoreCluster, StoreSentinel, ask
@@ -36,7 +37,9 @@ async def assert_back(cluster: Cluster, crowd: Crowd) -> None:
     since = time.monotonic()
     await until_async(cluster.is_ready, BACK_SECONDS, "ready after the promotion")
     await crowd.traffic(BACK_SECONDS)
-    print(f"\nback {time.monotonic() - since:.1f} s after the promotion")
+    took = time.monotonic() - since
+    print(f"\nback {took:.1f} s after the promotion")
+    assert took <= BACK_SECONDS, f"back {took:.1f} s after the promotion"
 
 
 async def assert_told(crowd: Crowd, within: float = 30.0) -> None:
@@ -124,6 +127,26 @@ async def test_a_node_of_a_redis_cluster_fails_over_to_its_replica(tmp_path: Pat
             await until_async(replica.is_master, 30, "the replica is promoted")
             await assert_back(cluster, crowd)
             await assert_told(crowd)
+
+
+@failover_sizes
+async def test_a_node_of_a_redis_cluster_that_only_clients_still_reach_is_left(
+    tmp_path: Path, size: Size
+):
+    """Its connections live on, and it refuses commands for ever: no connection breaks."""
+    async with (
+        ClusterBus() as bus,
+        StoreCluster(tmp_path / "store", bus=bus) as nodes,
+        Store(tmp_path / "replica", is_cluster_node=True, bus=bus) as replica,
+    ):
+        victim = nodes.nodes[0]
+        await nodes.add_replica(replica, victim)
+        async with cluster_under_load(tmp_path, size, redis_urls=(nodes.url,)) as (cluster, crowd):
+            await nodes.cut_off(victim)
+            await until_async(replica.is_master, 30, "the replica is promoted")
+            await assert_back(cluster, crowd)
+            await assert_told(crowd)
+            assert "cluster_state:fail" in await ask(victim.port, "CLUSTER", "INFO")
 
 
 @failover_sizes

@@ -74,7 +74,7 @@ def test_a_prefix_with_other_characters_is_refused(prefix: str):
 
 @pytest.mark.parametrize(
     "url",
-    ["redis://h", "redis://h/", "redis://h/3", "redis://h/3/", "redis://h?db=4", "rediss://u:p%2F9@h/2",
+    ["redis://h", "redis://h/", "redis://h/3", "redis://h/3/", "redis://h?db=4", "redis://h?db=%34", "rediss://u:p%2F9@h/2",
      "unix:///run/7", "unix:///run/v.sock?db=5", "redis://[::1]:7000/1", "valkey://h/0"],
 )  # fmt: skip
 def test_the_database_is_the_one_that_is_selected(url: str):

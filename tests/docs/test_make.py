@@ -26,7 +26,7 @@ def test_ci_runs_the_checks_and_then_the_readmes_test_command():
     # Comments aside; a command may stand behind `nice` or `timeout`.
     targets = re.findall(r"^(?!\s*#).*\bmake ([a-z-]+)", script, re.MULTILINE)
     assert targets == [
-        "install", "compose-images", "check", "test", "drill-short", "test-compose", "test-swarm",
+        "install", "compose-images", "check", "test", "test-swarm", "drill-short", "test-compose",
     ]  # fmt: skip
     assert "$ make test" in (ROOT / "README.md").read_text()
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from tests.harness.cluster_bus import ClusterBus
 from tests.harness.processes import free_ports, held
 from tests.harness.waiting import until_async
 
@@ -56,8 +57,12 @@ class Store:
         port: int = 0,
         is_cluster_node: bool = False,
         master: Store | None = None,
+        bus: ClusterBus | None = None,
     ) -> None:
         self._master = master
+        self._bus = bus
+        self.bus_port = 0
+        self.announced_bus_port = 0
         self.directory = directory
         self.port = port or free_ports(1)
         self.is_cluster_node = is_cluster_node
@@ -77,15 +82,24 @@ class Store:
             *("--save", "", "--daemonize", "no"),
         ]
         if self.is_cluster_node:
-            # The bus port would be 10000 above and may be taken.
-            bus = str(free_ports(1))
-            arguments += ["--cluster-enabled", "yes", "--cluster-port", bus]
-            arguments += ["--cluster-node-timeout", "2000"]
+            arguments += await self._bus_options()
         if self._master is not None:
             arguments += ["--replicaof", f"127.0.0.1 {self._master.port}"]
         with (self.directory / "valkey.log").open("ab") as log:
             self.process = subprocess.Popen(arguments, stdout=log, stderr=log)
         await until_async(self._answers, 10, f"valkey answers on {self.port}")
+
+    async def _bus_options(self) -> list[str]:
+        if not self.bus_port:
+            # It would be 10000 above the other one and may be taken.
+            self.announced_bus_port = self.bus_port = free_ports(1)
+            if self._bus is not None:
+                self.announced_bus_port = await self._bus.port_to(self.bus_port)
+        return [
+            *("--cluster-enabled", "yes", "--cluster-port", str(self.bus_port)),
+            *("--cluster-announce-bus-port", str(self.announced_bus_port)),
+            *("--cluster-node-timeout", "2000"),
+        ]
 
     async def _answers(self) -> bool:
         with contextlib.suppress(OSError, TimeoutError):
@@ -167,13 +181,18 @@ class StoreSentinel(Store):
 
 
 class StoreCluster:
-    """Three masters that share the slots; an async context manager."""
+    """Three masters that share the slots; an async context manager.
 
-    def __init__(self, directory: Path, size: int = 3) -> None:
+    Args:
+        bus: lets a node be cut off from the others.
+    """
+
+    def __init__(self, directory: Path, size: int = 3, *, bus: ClusterBus | None = None) -> None:
         first = free_ports(size)
+        self._bus = bus
         self._moved: set[int] = set()
         self.nodes = [
-            Store(directory / f"node{number}", port=first + number, is_cluster_node=True)
+            Store(directory / f"node{number}", port=first + number, is_cluster_node=True, bus=bus)
             for number in range(size)
         ]
 
@@ -204,14 +223,14 @@ class StoreCluster:
 
     async def _meet(self) -> None:
         for node in self.nodes[1:]:
-            bus = (await ask(node.port, "CONFIG", "GET", "cluster-port")).split("\r\n")[-2]
+            bus = node.announced_bus_port
             seed = self.nodes[0].port
             answer = await ask(seed, "CLUSTER", "MEET", "127.0.0.1", node.port, bus)
             assert answer.startswith("+OK"), answer
 
     async def add_replica(self, replica: Store, master: Store) -> None:
         """Let one more node follow a master, and wait until it does."""
-        bus = (await ask(replica.port, "CONFIG", "GET", "cluster-port")).split("\r\n")[-2]
+        bus = replica.announced_bus_port
         answer = await ask(master.port, "CLUSTER", "MEET", "127.0.0.1", replica.port, bus)
         assert answer.startswith("+OK"), answer
         name = (await ask(master.port, "CLUSTER", "MYID")).split("\r\n")[1]
@@ -227,6 +246,17 @@ class StoreCluster:
             return all(f":{replica.port}\r\n" in text for text in maps)
 
         await until_async(is_known, 20, "every node knows the replica")
+
+    async def cut_off(self, node: Store) -> None:
+        """Cut a node off from the others, and return when it refuses commands; clients still reach it."""
+        assert self._bus is not None
+        name = (await ask(node.port, "CLUSTER", "MYID")).split("\r\n")[1]
+        self._bus.cut(name, node.bus_port)
+
+        async def is_down() -> bool:
+            return "cluster_state:fail" in await ask(node.port, "CLUSTER", "INFO")
+
+        await until_async(is_down, 30, "the node notices that it is cut off")
 
     async def migrate(self, tag: str) -> int:
         """Move the slot of a hash tag to another node, key by key; returns 1."""

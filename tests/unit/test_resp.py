@@ -113,7 +113,7 @@ def test_an_option_that_redis_py_knows_is_used(url: str, wanted: Address):
         ("redis://h/x", "number of the database"),
         ("redis://h/1/2", "number of the database"),
         ("redis://h?db=x", "option db"),
-        ("redis://h?db=-1", "database from 0"),
+        ("redis://h?db=-1", "option db"),
         ("redis://h/1?db=2", "not as both"),
         ("redis://h?db=1&db=2", "option db once"),
         ("redis://h?db=", "option db once"),
