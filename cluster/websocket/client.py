@@ -12,7 +12,7 @@ import asyncio
 import math
 import time
 from collections.abc import Coroutine
-from typing import Any, Final, Protocol, TypeVar
+from typing import Any, Final, Protocol
 
 from cluster import expiry_clock
 from cluster.connection import Connection, ExpiryDelays, actions
@@ -34,9 +34,6 @@ from cluster.websocket.command_rate import CommandRate
 from cluster.websocket.performer import ActionPerformer
 
 log = get_logger()
-
-T = TypeVar("T")
-
 
 #: How long after the application could not be asked it is asked again whether a connection may go on.
 _AGAIN_SECONDS: Final = 1.0
