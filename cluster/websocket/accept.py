@@ -60,6 +60,18 @@ class AcceptingServer(Protocol):
     ) -> None: ...
 
 
+class _NullProtocol(BaseProtocol):
+    """The parser's protocol. Bodies are not read here, and what is parsed of one is bounded by the head's limit."""
+
+    __slots__ = ()
+
+    def pause_reading(self) -> None:
+        """Called for a body of many bytes or chunks; aiohttp reads that body again after the handing over."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called at the end of a body."""
+
+
 class Acceptor:
     """Makes a `PendingConnection` for each accepted connection, as `loop.create_server` wants.
 
@@ -73,8 +85,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         # In the order in which they were refused; some have ended.
         self._lingering: deque[tuple[PendingConnection, asyncio.TimerHandle]] = deque()
-        # The parser asks this protocol to pause reading for a body; bodies are not read here.
-        self._null_protocol = BaseProtocol(self._loop)
+        self._null_protocol = _NullProtocol(self._loop)
 
     def __call__(self) -> PendingConnection:
         return PendingConnection(self)
