@@ -50,7 +50,7 @@ def assert_needs_32_bytes(key: str, given: dict[str, Any], short: dict[str, Any]
 @pytest.mark.parametrize("key", KEYS)
 def test_a_key_of_less_than_32_bytes_is_refused_outside_insecure_mode(key: str):
     section = key.rpartition(".")[0]
-    keys = {"client.token.hmac_secret_key": SECRET}
+    keys: dict[str, Any] = {"client.token.hmac_secret_key": SECRET}
     if section == "client.subscription_token":
         keys |= {f"{section}.enabled": True, f"{section}.hmac_secret_key": SECRET}
     assert_needs_32_bytes(key, {**keys, key: "a" * SHORTEST}, {**keys, key: "a" * (SHORTEST - 1)})
