@@ -35,12 +35,10 @@ WRITE_SECONDS: Final = 30.0
 CLOSE_SECONDS: Final = 5.0
 #: A header through the proxies of an organisation may hold large cookies.
 LONGEST_FIELD_BYTES: Final = 32768
-LONGEST_HEAD_BYTES: Final = 65536
 _MOST_KEPT_PLACES: Final = 16
 _ACCEPTED_PER_TURN: Final = 32
 _PAUSE_SECONDS: Final = 0.5
 _SWEEP_SECONDS: Final = 0.5
-_TOO_LARGE: Final = b"HTTP/1.1 431 Request Header Fields Too Large\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
 # aiohttp closes idle connections itself.
 _LIMITS: Final = {"head": HEAD_SECONDS, "closing": CLOSE_SECONDS}
 
@@ -56,7 +54,7 @@ def kept_places(limit: int) -> int:
 class BoundedConnection(LingeringConnection):
     """One connection, which knows what it waits for."""
 
-    __slots__ = ("_head_bytes", "ended", "is_local", "phase", "since", "wire")
+    __slots__ = ("ended", "is_local", "phase", "since", "wire")
 
     def __init__(
         self, server: web.Server, *, is_local: bool, ended: Callable[[BoundedConnection], None]
@@ -74,7 +72,6 @@ class BoundedConnection(LingeringConnection):
         self.wire: asyncio.Transport | None = None
         self.since = time.monotonic()
         self.phase = ("head", 0)
-        self._head_bytes = 0
 
     @property
     def is_waiting(self) -> bool:
@@ -88,16 +85,6 @@ class BoundedConnection(LingeringConnection):
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
         self.ended(self)
-
-    def data_received(self, data: bytes) -> None:
-        super().data_received(data)
-        if not self.is_waiting:
-            self._head_bytes = 0
-            return
-        self._head_bytes += len(data)
-        if self._head_bytes > LONGEST_HEAD_BYTES and self.wire is not None:
-            self.wire.write(_TOO_LARGE)
-            self.force_close()
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None

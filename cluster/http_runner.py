@@ -8,6 +8,9 @@ that text is not UTF-8. A server may also ignore such a header (RFC 9110, sectio
 After a response aiohttp reads what is left of the request's body for a while, so that the client reads the
 response before the connection is closed: as fast as the client sends. Here that is bounded in bytes too.
 
+aiohttp bounds each field of a head, not the head. Here one that is too long is refused with 431, in its turn,
+and nothing more is read.
+
 A client may send requests without waiting for answers. Those of all connections together are handled one
 by one, each in a turn of the event loop of its own, so that nothing else waits for many of them.
 """
@@ -17,19 +20,26 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from contextlib import suppress
+from http import HTTPStatus
 from typing import Any, Final
 from weakref import WeakKeyDictionary
 
-from aiohttp import hdrs, web
+from aiohttp import EMPTY_PAYLOAD, StreamReader, hdrs, web
 from aiohttp.http import HttpProcessingError, RawRequestMessage
+from aiohttp.web_protocol import _ErrInfo
 from multidict import CIMultiDict, CIMultiDictProxy
 
 from cluster import log
 from cluster.addresses import peer_address
 
 _KNOWN: Final = "100-continue"
+_TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
+
+#: A request head longer than this is refused with 431.
+HEAD_LIMIT_BYTES: Final = 65_536
+HEAD_TOO_LONG: Final = f"a head may have {HEAD_LIMIT_BYTES} bytes"
 
 #: How long a connection stays open after a response whose request has not ended, and what is read meanwhile.
 LINGERING_SECONDS: Final = 1.0
@@ -86,16 +96,60 @@ async def _turn() -> None:
 class LingeringConnection(web.RequestHandler):
     """A connection that is closed a second after the response if the request has not ended by then."""
 
-    __slots__ = ("_lingering",)
+    __slots__ = ("_body", "_head_bytes", "_is_refused", "_lingering")
 
     _lingering: asyncio.Timeout | None
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self._lingering = None
+        # Of the request that came last; what follows it is the head of another.
+        self._body: StreamReader = EMPTY_PAYLOAD
+        # What came of that head, but for what came in one piece with the end of the request before.
+        self._head_bytes = 0
+        self._is_refused = False
+
+    def data_received(self, data: bytes) -> None:
+        # A longer head is refused, so no more of it is parsed; aiohttp goes on with b"" where it has paused.
+        while not self._is_refused:
+            most = HEAD_LIMIT_BYTES + 1 - self._head_bytes
+            self._received(data[:most])
+            data = data[most:]
+            if not data:
+                return
+
+    def _received(self, piece: bytes) -> None:
+        requests, is_head = self._request_count, self._is_in_head()
+        super().data_received(piece)
+        if self._request_count != requests:
+            self._begin_body()
+        elif is_head:
+            self._head_bytes += len(piece)
+            if self._head_bytes > HEAD_LIMIT_BYTES:
+                self._refuse_head()
+
+    def _is_in_head(self) -> bool:
+        """Whether what comes is parsed at once, as the head of a request."""
+        is_parsed = not (self._close or self._force_close or self._upgraded or self._buffer_paused)
+        return is_parsed and self._body.is_eof()
+
+    def _begin_body(self) -> None:
+        self._body, self._head_bytes = self._messages[-1][1], 0
+
+    def _refuse_head(self) -> None:
+        """Answer 431 when the requests before it have their answers; nothing more is read."""
+        self._is_refused = True
+        error = HttpProcessingError(code=_TOO_LARGE, message=HEAD_TOO_LONG)
+        # As aiohttp answers what is no HTTP.
+        self._request_count += 1
+        self._messages.append((_ErrInfo(_TOO_LARGE, error, HEAD_TOO_LONG), EMPTY_PAYLOAD))
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+        self._pause_transport_reading()
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
+        self._body = EMPTY_PAYLOAD
         # aiohttp tells the handler, and that has returned.
         if self._lingering is not None and not self._lingering.expired():
             self._lingering.reschedule(0.0)
@@ -103,29 +157,46 @@ class LingeringConnection(web.RequestHandler):
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
     ) -> tuple[web.StreamResponse, bool]:
+        requests = self._request_count
         finished = await super().finish_response(request, resp, start_time)
-        if not request.content.is_eof() and self.transport is not None:
-            await self._linger(request)
-            if not request.content.is_eof():
-                self.force_close()
+        if self._request_count != requests:
+            # aiohttp may have found more behind an upgrade that was refused.
+            self._begin_body()
+        if self.transport is not None:
+            await self._linger(request.content, self.transport)
         if self._messages:
             await _turn()
         return finished
 
-    async def _linger(self, request: web.BaseRequest) -> None:
-        """Throw away the rest of a body; a long one is no longer read after `LINGERING_BYTES`."""
-        content, left = request.content, LINGERING_BYTES
+    async def _linger(self, content: StreamReader, transport: asyncio.Transport) -> None:
+        """Let the client read the response before the connection is closed, if it is to be closed."""
+        if self._is_refused and not self._messages:
+            with suppress(OSError, RuntimeError):
+                transport.write_eof()
+            await self._for_a_while(asyncio.sleep(LINGERING_SECONDS))
+        elif not content.is_eof():
+            await self._for_a_while(_throw_away(content))
+            if not content.is_eof():
+                self.force_close()
+
+    async def _for_a_while(self, lingering: Coroutine[Any, Any, None]) -> None:
         with suppress(TimeoutError, web.PayloadAccessError, ConnectionError):
             async with asyncio.timeout(LINGERING_SECONDS) as until:
                 self._lingering = until
                 try:
-                    while left > 0 and not content.is_eof():
-                        left -= len(await content.readany())
-                    if not content.is_eof():
-                        # aiohttp stops reading from the socket when its buffer is full.
-                        await asyncio.sleep(LINGERING_SECONDS)
+                    await lingering
                 finally:
                     self._lingering = None
+
+
+async def _throw_away(content: StreamReader) -> None:
+    """Read the rest of a body; a long one is no longer read after `LINGERING_BYTES`."""
+    left = LINGERING_BYTES
+    while left > 0 and not content.is_eof():
+        left -= len(await content.readany())
+    if not content.is_eof():
+        # aiohttp stops reading from the socket when its buffer is full.
+        await asyncio.sleep(LINGERING_SECONDS)
 
 
 class _Server(web.Server):

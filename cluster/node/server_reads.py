@@ -79,8 +79,11 @@ class ServerReads:
                     max_bytes=min(room, READ_MAX_BYTES),
                     leaves_epoch=False,
                 )
-            found += read.publications
             room -= sum(len(one.body) for one in read.publications)
+            if found and room < 0:
+                # One that alone is larger than what is left.
+                return StreamRead(read.top, found, is_cut=True)
+            found += read.publications
             is_done = not read.is_cut or not read.publications
             if is_done or room <= 0:
                 return StreamRead(read.top, found, is_cut=not is_done)

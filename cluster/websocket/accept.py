@@ -19,7 +19,7 @@ from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
 
-from cluster.http_runner import LINGERING_SECONDS
+from cluster.http_runner import HEAD_LIMIT_BYTES, HEAD_TOO_LONG, LINGERING_SECONDS
 from cluster.websocket import handshake
 from cluster.websocket.address_limits import Refusal
 from cluster.websocket.handshake import HandshakeRequest
@@ -27,9 +27,6 @@ from cluster.websocket.pacing import send_eof
 from cluster.websocket.server import Pending
 
 _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
-
-#: A request head longer than this is refused with 431.
-HEAD_LIMIT_BYTES = 65_536
 
 _MOST_REASON_CHARACTERS = 200
 
@@ -60,6 +57,18 @@ class AcceptingServer(Protocol):
     ) -> None: ...
 
 
+class _NullProtocol(BaseProtocol):
+    """The parser's protocol. Bodies are not read here, and what is parsed of one is bounded by the head's limit."""
+
+    __slots__ = ()
+
+    def pause_reading(self) -> None:
+        """Called for a body of many bytes or chunks; aiohttp reads that body again after the handing over."""
+
+    def resume_reading(self, resume_parser: bool = True) -> None:
+        """Called at the end of a body."""
+
+
 class Acceptor:
     """Makes a `PendingConnection` for each accepted connection, as `loop.create_server` wants.
 
@@ -73,8 +82,7 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         # In the order in which they were refused; some have ended.
         self._lingering: deque[tuple[PendingConnection, asyncio.TimerHandle]] = deque()
-        # The parser asks this protocol to pause reading for a body; bodies are not read here.
-        self._null_protocol = BaseProtocol(self._loop)
+        self._null_protocol = _NullProtocol(self._loop)
 
     def __call__(self) -> PendingConnection:
         return PendingConnection(self)
@@ -144,8 +152,7 @@ class PendingConnection(asyncio.Protocol):
         if messages:
             self._found(transport, messages[0][0], tail + data[most:], is_upgraded=is_upgraded)
         elif len(self._head) > HEAD_LIMIT_BYTES:
-            text = f"a head may have {HEAD_LIMIT_BYTES} bytes"
-            self._refuse_bad_http(transport, _TOO_LARGE, text)
+            self._refuse_bad_http(transport, _TOO_LARGE, HEAD_TOO_LONG)
 
     def _found(
         self,

@@ -222,11 +222,6 @@ async def test_a_head_that_never_ends_is_refused(cluster: Cluster):
     with socket.create_connection(("127.0.0.1", cluster.admin_port), 5) as sock:
         sock.settimeout(30)
         sock.sendall(b"GET /health HTTP/1.1\r\n")
-        answer = b""
-        try:
-            for number in range(20):
-                sock.sendall(b"X-%d: %b\r\n" % (number, b"x" * 8000))
-            answer = sock.recv(100)
-        except ConnectionError:
-            pass
-        assert not answer or answer.startswith(b"HTTP/1.1 4")
+        for number in range(20):
+            sock.sendall(b"X-%d: %b\r\n" % (number, b"x" * 8000))
+        assert sock.recv(100).startswith(b"HTTP/1.0 431 ")

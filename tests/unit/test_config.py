@@ -337,34 +337,6 @@ def test_a_missing_an_empty_and_a_second_secret_file_are_reported(a_file):
     assert "not both" in found["http_api.key_file"]
 
 
-@pytest.mark.parametrize(
-    "key",
-    [
-        "-----BEGIN PUBLIC KEY-----\nMCow\n-----END PUBLIC KEY-----\n",
-        "ssh-ed25519 AAAA ann",
-        '{"kty": "oct", "k": "AAAA"}',
-        '[\n{"k": "AAAA", "kty": "oct"}]',
-    ],
-)
-def test_a_published_key_is_refused_as_the_secret_of_an_hmac(key):
-    reported = mistakes(flags={"client.token.hmac_secret_key": key})
-    assert reported == {
-        "client.token.hmac_secret_key": "*** | give a random secret; "
-        "this is a public or private key, or a certificate"
-    }
-
-
-@pytest.mark.parametrize("key", ["client.token.hmac_secret_key", "admin.key", "http_api.key"])
-def test_a_key_of_less_than_32_bytes_is_refused_outside_insecure_mode(key):
-    keys = {"client.token.hmac_secret_key": SECRET, key: "a" * 31}
-    reported = mistakes(flags=keys)
-    assert set(reported) == {key}
-    assert "a random key of 32 bytes or more" in reported[key]
-    assert "a" * 31 not in reported[key]
-    config.load(flags={**keys, key: "a" * 32})
-    config.load(flags={**keys, **INSECURE, key: "a"})
-
-
 def test_trusted_proxies_are_addresses_or_networks_and_not_all():
     good = ["10.0.0.7", "10.1.0.0/16", "2001:db8::/32"]
     found = config.load(flags={**INSECURE, "server.trusted_proxies": good})

@@ -40,6 +40,15 @@ def test_the_image_says_what_it_is_and_the_last_user_is_not_root():
     assert instructions("STOPSIGNAL") == ["SIGTERM"]
 
 
+def test_the_admin_port_of_a_container_is_reached_from_outside_it():
+    environment = " ".join(instructions("ENV")).split()
+    assert "WS_CLUSTER_SERVER__ADMIN_HOST=0.0.0.0" in environment
+    # What would put it back on the loopback of the container.
+    for name in ("compose.yml", "stack.yml"):
+        text = (ROOT / "docker" / name).read_text(encoding="utf-8")
+        assert "ADMIN_HOST" not in text, name
+
+
 def test_health_is_asked_of_ready_by_a_program_that_is_not_python():
     [check] = instructions("HEALTHCHECK")
     assert check.endswith('CMD ["ws-cluster-healthcheck"]')

@@ -109,6 +109,14 @@ def test_secrets_are_files_of_one_secret(deployment: dict[str, Any]):
     assert all(Path(text).parent == Path(mounts["secrets"]) for text in files)
 
 
+def test_the_admin_port_of_a_pod_is_reached_from_outside_it():
+    [options] = documents(FOLDER / "base" / "options.yaml")
+    assert options["data"]["WS_CLUSTER_SERVER__ADMIN_HOST"] == "0.0.0.0"
+    for path in FOLDER.rglob("*.yaml"):
+        if path != FOLDER / "base" / "options.yaml":
+            assert "ADMIN_HOST" not in path.read_text(encoding="utf-8"), path
+
+
 def test_a_pod_has_time_to_drain_and_few_rights(deployment: dict[str, Any]):
     pod = deployment["spec"]["template"]["spec"]
     [app] = pod["containers"]

@@ -119,6 +119,20 @@ async def test_a_page_has_no_more_connections_than_one_may_ask_for(
         assert (len(page["connections"]), bool(page["cursor"])) == (2, True)
 
 
+async def test_a_page_of_history_has_8_mib_at_most_and_a_reader_goes_on_behind_it():
+    async with two_workers() as (one, two):
+        text = "x" * 900_000
+        for _ in range(10):
+            await call(one, "publish", channel="kept:a", data=text)
+        page = await call(two, "history", channel="kept:a", limit=-1)
+        assert [each["offset"] for each in page["publications"]] == [*range(1, 10)]
+        assert two.counters.stream_reads["cut"] == 1
+        since = {"offset": 9, "epoch": page["epoch"]}
+        rest = await call(two, "history", channel="kept:a", limit=-1, since=since)
+        assert [each["offset"] for each in rest["publications"]] == [10]
+        assert two.counters.stream_reads["cut"] == 1
+
+
 @pytest.mark.parametrize("is_too_many", [False, True])
 async def test_a_request_with_too_many_commands_or_channels_is_refused_and_nothing_is_done(
     monkeypatch: pytest.MonkeyPatch, is_too_many: bool
