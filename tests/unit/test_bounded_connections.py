@@ -1,4 +1,4 @@
-"""How long a connection of the admin port may wait for its next request."""
+"""How long a connection may wait for its next request."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from contextlib import asynccontextmanager
 import pytest
 from aiohttp import web
 
-from cluster.admin import connections
-from cluster.admin.connections import AdminConnections
+from cluster import bounded_connections
+from cluster.bounded_connections import BoundedConnections
 
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 
 @asynccontextmanager
 async def served() -> AsyncIterator[int]:
-    """The port of an admin port that answers everything."""
+    """The port of a server that answers everything."""
 
     async def answer(request: web.BaseRequest) -> web.Response:
         return web.Response(text="here")
@@ -26,7 +26,7 @@ async def served() -> AsyncIterator[int]:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         sock.setblocking(False)
         server = web.Server(answer)
-        accepting = AdminConnections(sock, server, limit=8, count=lambda *_, **__: None)
+        accepting = BoundedConnections(sock, server, limit=8)
         try:
             yield sock.getsockname()[1]
         finally:
@@ -37,8 +37,8 @@ async def served() -> AsyncIterator[int]:
 async def test_an_idle_connection_is_closed_after_its_time_and_not_before(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    assert connections.IDLE_SECONDS == 75.0
-    monkeypatch.setattr(connections, "IDLE_SECONDS", 1.0)
+    assert bounded_connections.IDLE_SECONDS == 75.0
+    monkeypatch.setattr(bounded_connections, "IDLE_SECONDS", 1.0)
     async with served() as port:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)
         for _ in range(2):
