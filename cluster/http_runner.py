@@ -41,6 +41,9 @@ _TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 HEAD_LIMIT_BYTES: Final = 65_536
 HEAD_TOO_LONG: Final = f"a head may have {HEAD_LIMIT_BYTES} bytes"
 
+#: aiohttp stops parsing a body at twice as many unread bytes, or at a sixteenth as many unread chunks.
+BODY_BUFFER_BYTES: Final = 16_384
+
 #: How long a connection stays open after a response whose request has not ended, and what is read meanwhile.
 LINGERING_SECONDS: Final = 1.0
 LINGERING_BYTES: Final = 1 << 20
@@ -101,7 +104,7 @@ class LingeringConnection(web.RequestHandler):
     _lingering: asyncio.Timeout | None
 
     def __init__(self, *args: Any, **options: Any) -> None:
-        super().__init__(*args, **options)
+        super().__init__(*args, read_bufsize=BODY_BUFFER_BYTES, **options)
         self._lingering = None
         # Of the request that came last; what follows it is the head of another.
         self._body: StreamReader = EMPTY_PAYLOAD
@@ -194,6 +197,8 @@ async def _throw_away(content: StreamReader) -> None:
     left = LINGERING_BYTES
     while left > 0 and not content.is_eof():
         left -= len(await content.readany())
+        # Reading what has come already awaits nothing, and lets more chunks be parsed.
+        await _turn()
     if not content.is_eof():
         # aiohttp stops reading from the socket when its buffer is full.
         await asyncio.sleep(LINGERING_SECONDS)

@@ -6,8 +6,11 @@ masking key 0 (see `benchmarks.load.wire`).
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
-from benchmarks.load.wire import text_frame, upgrade_request
+from benchmarks.load.wire import FIN_BINARY, client_frame, text_frame, upgrade_request
+from cluster.protobuf.decoding import MOST_COMMANDS
+from cluster.protobuf.schema import CLASSES
 
 PATH = "/connection/websocket"
 HANDSHAKE = upgrade_request("localhost", PATH)
@@ -52,7 +55,19 @@ def _fragments() -> bytes:
     return b"".join([*frames, _frame(0, middle[-1])])
 
 
+def _protobuf(*commands: Any) -> bytes:
+    """A frame of commands, each behind its length, of less than 128 bytes."""
+    texts = [one.SerializeToString() for one in commands]
+    return client_frame(FIN_BINARY, b"".join(bytes([len(text)]) + text for text in texts))
+
+
+_COMMAND: Any = CLASSES["Command"]
+
 _CONNECTED = HANDSHAKE + CONNECT
+_CONNECTED_PROTOBUF = upgrade_request("localhost", f"{PATH}?format=protobuf") + _protobuf(
+    _COMMAND(id=1, connect={})
+)
+_RPC = _COMMAND(id=2, rpc={})
 _PUBLISH = b'{"id":2,"publish":{"channel":"attacked","data":1}}'
 _TURNS = (
     b'{"id":2,"subscribe":{"channel":"attacked"}}\n{"id":3,"unsubscribe":{"channel":"attacked"}}'
@@ -63,6 +78,11 @@ _REQUEST = b"GET /nowhere HTTP/1.1\r\nHost: localhost\r\n\r\n"
 _ENDLESS_BODY = (
     b"POST /api/publish HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000000000\r\n\r\n"
 )
+_CHUNKED_BODY = (
+    b"POST /api/publish HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n"
+)
+#: Of a head with more fields than aiohttp takes the number is what is refused.
+_LONG_FIELD = b"X-Filler: " + b"x" * 1_000 + b"\r\n"
 
 ATTACKS: Mapping[str, Attack] = {
     "rpc": Attack(_CONNECTED, _commands(b'{"id":2,"rpc":{}}')),
@@ -71,6 +91,13 @@ ATTACKS: Mapping[str, Attack] = {
     "publish": Attack(_CONNECTED, _commands(_PUBLISH)),
     "subscribe and unsubscribe": Attack(_CONNECTED, _commands(_TURNS)),
     "history": Attack(_CONNECTED, _commands(_HISTORY)),
+    "Protobuf, frames of 4,096 empty commands": Attack(
+        _CONNECTED_PROTOBUF, client_frame(FIN_BINARY, b"\0" * MOST_COMMANDS)
+    ),
+    "Protobuf, frames of 4,096 rpcs": Attack(
+        _CONNECTED_PROTOBUF, _protobuf(*[_RPC] * MOST_COMMANDS)
+    ),
+    "Protobuf, frames of one rpc": Attack(_CONNECTED_PROTOBUF, _protobuf(_RPC) * 4_000),
     "ping frames": Attack(_CONNECTED, _frame(9) * 10_000),
     "pong frames, not connected": Attack(HANDSHAKE, _frame(10) * 10_000),
     "empty continuations, not connected": Attack(
@@ -82,5 +109,7 @@ ATTACKS: Mapping[str, Attack] = {
     "no HTTP": Attack(b"GARBAGE\r\n\r\n", b"x" * _LARGE_FRAME),
     "requests without waiting for answers": Attack(b"", _REQUEST * 1_000),
     "a body without end": Attack(_ENDLESS_BODY, b"x" * _LARGE_FRAME),
+    "a body of chunks of one byte": Attack(_CHUNKED_BODY, b"1\r\nx\r\n" * 10_000),
+    "the head of a second request without end": Attack(_REQUEST + _REQUEST[:-2], _LONG_FIELD),
     "one byte at a time": Attack(_CONNECTED, text_frame(b'{"id":2,"rpc":{}}'), piece=1),
 }

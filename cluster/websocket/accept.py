@@ -28,6 +28,9 @@ from cluster.websocket.server import Pending
 
 _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
+#: So much is parsed before it is asked whether the head has ended; of a body hardly more than nothing is.
+_PIECE_BYTES = 4096
+
 _MOST_REASON_CHARACTERS = 200
 
 #: So many connections may stay open at a time, not read, until their client has read why it was refused.
@@ -57,18 +60,6 @@ class AcceptingServer(Protocol):
     ) -> None: ...
 
 
-class _NullProtocol(BaseProtocol):
-    """The parser's protocol. Bodies are not read here, and what is parsed of one is bounded by the head's limit."""
-
-    __slots__ = ()
-
-    def pause_reading(self) -> None:
-        """Called for a body of many bytes or chunks; aiohttp reads that body again after the handing over."""
-
-    def resume_reading(self, resume_parser: bool = True) -> None:
-        """Called at the end of a body."""
-
-
 class Acceptor:
     """Makes a `PendingConnection` for each accepted connection, as `loop.create_server` wants.
 
@@ -82,7 +73,8 @@ class Acceptor:
         self._loop = asyncio.get_running_loop()
         # In the order in which they were refused; some have ended.
         self._lingering: deque[tuple[PendingConnection, asyncio.TimerHandle]] = deque()
-        self._null_protocol = _NullProtocol(self._loop)
+        # The parser asks this protocol to pause reading for a long body; bodies are not read here.
+        self._null_protocol = BaseProtocol(self._loop)
 
     def __call__(self) -> PendingConnection:
         return PendingConnection(self)
@@ -140,18 +132,23 @@ class PendingConnection(asyncio.Protocol):
             self._discard(data)
             return
         # A longer head is refused, so no more of it is parsed.
-        most = HEAD_LIMIT_BYTES + 1 - len(self._head)
+        most, taken = min(len(data), HEAD_LIMIT_BYTES + 1 - len(self._head)), 0
         self._head += data
-        try:
-            messages, is_upgraded, tail = parser.feed_data(data[:most])
-        except HttpProcessingError as error:
-            # Not aiohttp's to answer: it would read all that such a client goes on to send.
-            text = f"no valid HTTP: {_first_line(error)}"
-            self._refuse_bad_http(transport, HTTPStatus.BAD_REQUEST, text)
-            return
-        if messages:
-            self._found(transport, messages[0][0], tail + data[most:], is_upgraded=is_upgraded)
-        elif len(self._head) > HEAD_LIMIT_BYTES:
+        while taken < most:
+            piece = data[taken : min(taken + _PIECE_BYTES, most)]
+            taken += len(piece)
+            try:
+                messages, is_upgraded, tail = parser.feed_data(piece)
+            except HttpProcessingError as error:
+                # Not aiohttp's to answer: it would read all that such a client goes on to send.
+                text = f"no valid HTTP: {_first_line(error)}"
+                self._refuse_bad_http(transport, HTTPStatus.BAD_REQUEST, text)
+                return
+            if messages:
+                rest = tail + data[taken:]
+                self._found(transport, messages[0][0], rest, is_upgraded=is_upgraded)
+                return
+        if len(self._head) > HEAD_LIMIT_BYTES:
             self._refuse_bad_http(transport, _TOO_LARGE, HEAD_TOO_LONG)
 
     def _found(

@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+from collections import Counter
 
+import aiohttp
 import pytest
 from aiohttp import web
 
@@ -155,3 +157,34 @@ async def test_a_large_body_is_no_long_head():
             writer.write(one + b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
             assert [await status(reader) for _ in range(2)] == [b"200", b"200"]
         writer.close()
+
+
+async def test_of_a_body_in_tiny_chunks_that_nobody_reads_few_are_parsed_in_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    turn, parsed = 0, Counter[int]()
+    end_of_chunk = aiohttp.StreamReader.end_http_chunk_receiving
+
+    def counted(self: aiohttp.StreamReader) -> None:
+        parsed[turn] += 1
+        end_of_chunk(self)
+
+    async with LocalWorker(configured()).open() as worker:
+        loop = asyncio.get_running_loop()
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if parsed.total() < 100_000:
+                loop.call_soon(count)
+
+        reader, writer = await raw(worker)
+        writer.write(chunked("/nowhere", b""))
+        assert await status(reader) == b"404"
+        monkeypatch.setattr(aiohttp.StreamReader, "end_http_chunk_receiving", counted)
+        loop.call_soon(count)
+        writer.write(chunked("/nowhere", b"x" * 100_000))
+        assert await status(reader) == b"404"
+        await until(lambda: parsed.total() >= 100_000, 10, "all are thrown away")
+        writer.close()
+    assert max(parsed.values()) <= 4 * 1024
