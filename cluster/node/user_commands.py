@@ -32,10 +32,11 @@ from cluster.node.node import Node
 from cluster.node.server_side import ServerSide
 from cluster.protocol import Position, publication_push
 from cluster.sessions import Session, SessionConflict, SessionGone
+from cluster.turn_budget import TurnBudget
 
 log = get_logger()
 
-#: Connections that are changed before the event loop gets its turn.
+#: Connections that are looked at before the event loop gets its turn; fewer of those that are changed.
 PER_TURN: Final = 100
 _UPDATES: Final = 5
 _CONFLICT_SECONDS: Final = 0.05
@@ -136,9 +137,11 @@ class UserCommands:
 
     async def _meant(self, command: UserCommand) -> AsyncIterator[Client]:
         """The connections that are meant and are open, with a pause after some of them."""
+        budget = TurnBudget()
         for number, client in enumerate(self._node.clients.of(command.user), 1):
             if client.connection.state is State.CONNECTED and command.means(client):
                 yield client
+                await budget.spend()
             if number % PER_TURN == 0:
                 await asyncio.sleep(0)
 
@@ -158,9 +161,11 @@ class UserCommands:
     async def disconnect_token(self, command: DisconnectToken) -> None:
         self._node.refreshes.told += 1
         why = Disconnect(command.code, command.reason)
+        budget = TurnBudget()
         for number, client in enumerate(self._node.clients, 1):
             if client.connection.claims.token_id == command.token_id:
                 client.perform(client.connection.disconnect(why))
+                await budget.spend()
             if number % PER_TURN == 0:
                 await asyncio.sleep(0)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import dataclasses
 import json
@@ -12,6 +13,7 @@ import aiohttp
 import pytest
 
 from cluster.config import ChannelConfig, ChannelOptions, Namespace
+from cluster.turn_budget import ITEMS_PER_TURN
 from tests.harness.waiting import until, until_async
 from tests.unit.api_workers import (
     api_config,
@@ -26,6 +28,7 @@ from tests.unit.local_worker import (
     changed,
 )
 from tests.unit.test_server_api import KEY, post
+from tests.unit.test_websocket_drain import CALLERS, Leaves
 
 # --- users ---------------------------------------------------------------------------------------
 
@@ -55,12 +58,24 @@ async def test_a_disconnect_may_be_for_one_connection_one_session_or_all_but_som
         assert "publish" in await ask(third, "publish", channel="news", data=1)
 
 
-async def test_a_user_with_many_connections_is_disconnected_some_at_a_time():
+async def test_a_user_with_many_connections_is_disconnected_some_at_a_time(
+    monkeypatch: pytest.MonkeyPatch,
+):
     async with two_workers() as (one, two):
-        callers = [await connected(two) for _ in range(250)]
+        callers = [await connected(two) for _ in range(CALLERS)]
+        disconnected, leaves = two.node.disconnected, Leaves()
+
+        def counted(*args: Any, **options: Any) -> None:
+            leaves.add()
+            disconnected(*args, **options)
+
+        monkeypatch.setattr(two.node, "disconnected", counted)
+        turns = asyncio.create_task(leaves.count_turns())
         await call(one, "disconnect", user="")
         for caller, _, _ in callers:
             assert (await caller.closed())[0] == 3503
+        turns.cancel()
+        assert leaves.most_in_a_turn <= ITEMS_PER_TURN
 
 
 async def test_another_users_connections_stay():
