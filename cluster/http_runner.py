@@ -149,6 +149,8 @@ class LingeringConnection(web.RequestHandler):
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
         self._pause_transport_reading()
+        # It holds the head; the socket stays open for a while.
+        self._parser = None
 
     def connection_lost(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
