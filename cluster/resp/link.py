@@ -8,9 +8,7 @@ in the order of the commands; when it ends, every command in flight is called ba
 Guarantees of a link: while it is down it refuses at once (`StoreUnavailable`), so that callers can answer
 "temporary" instead of waiting; a server that is a replica, or answers as one or as one that is
 loading, is down; if a reply is late by more than `timeout_seconds`, the connection is closed and made
-anew; no error ends the attempts; a command is never repeated, except after NOSCRIPT, where the server has
-said that nothing was done, and then only if its order does not matter: a later command of the same key
-may have been done meanwhile, if another process has loaded the script.
+anew; no error ends the attempts; a command is never repeated, except a script that the server did not know.
 """
 
 from __future__ import annotations
@@ -28,7 +26,6 @@ from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.ask_redirection import ask_before
-from cluster.resp.awaited_reply import Done, wait_for
 from cluster.resp.opening import connect, is_message, open_with, wait_any
 from cluster.resp.role import MasterIdentity
 from cluster.resp.scripts import Script
@@ -36,6 +33,8 @@ from cluster.resp.scripts import Script
 log = get_logger()
 
 Arg = bytes | str | int | float
+#: Gets the reply that hiredis parsed, or the error that came instead of it.
+Done = Callable[[Any], None]
 
 _HIGH_WATER_BYTES = 64 * 1024 * 1024
 _BACKOFF_FIRST_SECONDS = 0.05
@@ -121,8 +120,7 @@ class RespConnection(asyncio.Protocol):
 
     def _flush(self) -> None:
         out, self._out = self._out, []
-        transport = self._transport
-        if transport is None or not self.is_open:
+        if (transport := self._transport) is None or not self.is_open:
             return
         transport.write(b"".join(out))
         if transport.get_write_buffer_size() > _HIGH_WATER_BYTES:
@@ -254,16 +252,14 @@ class Link:
 
     def start(self) -> None:
         """Begin to connect; `wait_up` returns when that has worked."""
-        self._task = asyncio.get_running_loop().create_task(
-            self._run(), name=f"link {self.address}"
-        )
+        self._task = asyncio.create_task(self._run(), name=f"link {self.address}")
 
     @property
     def is_up(self) -> bool:
         return self._up.is_set()
 
     async def wait_up(self) -> None:
-        """Wait until the server is reachable; cancel or bound it from outside."""
+        """Wait until the server is reachable; bound it from outside."""
         await self._up.wait()
 
     async def wait_up_or_denied(self) -> None:
@@ -318,8 +314,8 @@ class Link:
     ) -> None:
         """Run a script by its hash.
 
-        If the server does not know the script, it is run again by its text. A script that keeps its
-        order is refused instead, and loaded for the commands that follow.
+        If the server does not know the script, it is run again by its text. A script that keeps its order is
+        refused instead, and loaded for the commands that follow: a later one may have been done meanwhile.
 
         Args:
             follows_ask: see `ask_before`.
@@ -436,3 +432,19 @@ class Link:
         self._lost.set()
         if was_up and not self._is_closing:
             self._on_down()
+
+
+async def wait_for(submit: Callable[[Done], None]) -> Any:
+    """Turn a callback into an awaitable; an error that comes as the reply is raised."""
+    future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+    def done(reply: Any) -> None:
+        if future.done():
+            return
+        if isinstance(reply, Exception):
+            future.set_exception(reply)
+        else:
+            future.set_result(reply)
+
+    submit(done)
+    return await future

@@ -22,8 +22,7 @@ from typing import Any, Final, Protocol
 
 from cluster.config.redis_url import Address
 from cluster.errors import StoreError, StoreRefused
-from cluster.resp.awaited_reply import Done, wait_for
-from cluster.resp.link import Link
+from cluster.resp.link import Done, Link, wait_for
 from cluster.resp.shard import Shard
 
 _HOPS: Final = 16

@@ -18,7 +18,6 @@ from cluster.config.sentinel_url import SentinelAddress, is_sentinel_url
 from cluster.errors import StoreDenied, StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.ask_redirection import ask_before
-from cluster.resp.awaited_reply import Done, wait_for
 from cluster.resp.discovery import (
     SLOTS,
     ClusterDiscovery,
@@ -26,7 +25,7 @@ from cluster.resp.discovery import (
     Master,
     StaticDiscovery,
 )
-from cluster.resp.link import Arg, Link
+from cluster.resp.link import Arg, Done, Link, wait_for
 from cluster.resp.redirects import Redirects
 from cluster.resp.scripts import Script
 from cluster.resp.shard import Shard

@@ -127,9 +127,10 @@ def test_ci_asks_for_the_second_run():
 def test_ci_runs_the_stories_of_the_containers():
     text = (REPOSITORY / ".ci" / "run").read_text()
     assert "make test-compose\n" in text
-    assert "make test-swarm\n" in text
+    assert "make test-swarm " in text
     assert (
         text.index("make compose-images") < text.index("make check") < text.index("\nmake test\n")
     )
     # Images are made before the first test that measures time.
-    assert text.index('wait "$images" || status=$?') < text.index("\nmake test\n")
+    assert text.index("make check\nfinish\n") < text.index("\nmake test\n")
+    assert text.index("make test-swarm ") < text.rindex("\nfinish\n")

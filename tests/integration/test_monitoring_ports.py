@@ -141,7 +141,7 @@ async def test_a_head_that_never_ends_is_closed(service: Service):
             long.sendall(b"GET / HTTP/1.1\r\n")
             for number in range(20):
                 long.sendall(b"X-%d: %b\r\n" % (number, b"x" * 8000))
-            assert long.recv(100).startswith(b"HTTP/1.1 4")
+            assert long.recv(100).split()[1] == b"431"
         assert ended(slow)
 
 

@@ -22,6 +22,7 @@ class Node:
     """Both the shard and its link for commands."""
 
     is_up = True
+    is_cut_off = False
 
     def __init__(self, answer: Any) -> None:
         self.address = Address("10.0.0.9", 7000)

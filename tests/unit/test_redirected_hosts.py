@@ -8,8 +8,7 @@ import pytest
 
 from cluster.config.redis_url import Address
 from cluster.errors import StoreRefused
-from cluster.resp.awaited_reply import Done, wait_for
-from cluster.resp.link import Link
+from cluster.resp.link import Done, Link, wait_for
 from cluster.resp.redirects import Redirects
 from cluster.resp.shard import Shard
 
