@@ -29,9 +29,6 @@ class LostClients:
         self._ends_at = 0.0
         self._is_scheduled = False
 
-    def __len__(self) -> int:
-        return len(self._waiting)
-
     def add(self, client: LostClient) -> None:
         """Let a client leave, now or soon."""
         if not self._is_scheduled:
