@@ -279,16 +279,6 @@ class _Server(web.Server):
     def __call__(self) -> LingeringConnection:
         return LingeringConnection(self, loop=self._loop, **self._kwargs)
 
-    @property
-    def open_connections(self) -> int:
-        # `connections` copies them.
-        return len(self._connections)
-
-
-def open_connections(server: web.Server) -> int:
-    """How many connections a server has, but for sockets that linger."""
-    return server.open_connections if isinstance(server, _Server) else len(server.connections)
-
 
 class HttpRunner(web.AppRunner):
     """A `web.AppRunner` whose requests have no unknown expectation, and no body without end."""

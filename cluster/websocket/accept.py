@@ -23,7 +23,6 @@ from cluster.http_runner import (
     HEAD_PIECE_BYTES,
     HEAD_TOO_LONG,
     LingeringConnection,
-    open_connections,
 )
 from cluster.lingering import lingering_of, send_eof
 from cluster.turns import turns_of
@@ -121,7 +120,7 @@ class PendingConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports only look like asyncio.Transport.
         self.transport = cast(asyncio.Transport, transport)
-        others = open_connections(self._acceptor.http)
+        others = len(self._acceptor.http.connections)
         self._is_admitted = self._acceptor.server.watch(self, self.transport, others)
 
     def data_received(self, data: bytes) -> None:

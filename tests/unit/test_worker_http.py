@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cluster.http_runner import HEAD_PIECE_BYTES, LingeringConnection, open_connections
+from cluster.http_runner import HEAD_PIECE_BYTES, LingeringConnection
 from cluster.lingering import lingering_of
 from cluster.websocket.accept import PendingConnection
 from tests.harness.waiting import until
@@ -308,6 +308,6 @@ async def test_what_is_handed_to_aiohttp_no_longer_waits_for_its_request():
         writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
         assert await status(reader) == b"200"
         assert not len(worker.server._pending)
-        assert open_connections(worker.acceptor.http) == 1
+        assert len(worker.acceptor.http.connections) == 1
         writer.close()
-        await until(lambda: not open_connections(worker.acceptor.http), 10, "it has ended")
+        await until(lambda: not worker.acceptor.http.connections, 10, "it has ended")
