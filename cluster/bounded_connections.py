@@ -75,15 +75,16 @@ class BoundedConnection(LingeringConnection):
 
     @property
     def is_waiting(self) -> bool:
-        """Whether no request is in progress."""
+        """Whether no request is in progress: one may come, or has been refused."""
+        if self.transport is None:
+            return True
         return self._waiter is not None and not self._waiter.done()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.wire = cast(asyncio.Transport, transport)
         super().connection_made(transport)
 
-    def connection_lost(self, exc: BaseException | None) -> None:
-        super().connection_lost(exc)
+    def socket_closed(self) -> None:
         self.ended(self)
 
     async def finish_response(

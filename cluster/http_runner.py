@@ -9,7 +9,7 @@ After a response aiohttp reads what is left of the request's body for a while, s
 response before the connection is closed: as fast as the client sends. Here that is bounded in bytes too.
 
 aiohttp bounds each field of a head, not the head. Here one that is too long is refused with 431, in its turn,
-and nothing more is read.
+and nothing more is read. A long head is parsed in parts, in turns of the event loop that all connections share.
 
 A client may send requests without waiting for answers. Those of all connections together are handled one
 by one, each in a turn of the event loop of its own, so that nothing else waits for many of them.
@@ -33,6 +33,8 @@ from multidict import CIMultiDict, CIMultiDictProxy
 
 from cluster import log
 from cluster.addresses import peer_address
+from cluster.lingering import LINGERING_SECONDS, lingering_of
+from cluster.turns import turns_of
 
 _KNOWN: Final = "100-continue"
 _TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
@@ -41,11 +43,13 @@ _TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 HEAD_LIMIT_BYTES: Final = 65_536
 HEAD_TOO_LONG: Final = f"a head may have {HEAD_LIMIT_BYTES} bytes"
 
+#: So much of a head is parsed in one turn of the event loop.
+HEAD_PIECE_BYTES: Final = 4096
+
 #: aiohttp stops parsing a body at twice as many unread bytes, or at a sixteenth as many unread chunks.
 BODY_BUFFER_BYTES: Final = 16_384
 
-#: How long a connection stays open after a response whose request has not ended, and what is read meanwhile.
-LINGERING_SECONDS: Final = 1.0
+#: What is read at most, within `LINGERING_SECONDS`, after a response whose request has not ended.
 LINGERING_BYTES: Final = 1 << 20
 
 
@@ -96,10 +100,20 @@ async def _turn() -> None:
     await _turns.setdefault(loop, _RequestTurns(loop)).wait()
 
 
+class _RefusedSocket(asyncio.Protocol):
+    """A socket that lingers; nothing of its connection is left."""
+
+    def __init__(self, closed: Callable[[], None]) -> None:
+        self._closed = closed
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._closed()
+
+
 class LingeringConnection(web.RequestHandler):
     """A connection that is closed a second after the response if the request has not ended by then."""
 
-    __slots__ = ("_body", "_head_bytes", "_is_refused", "_lingering")
+    __slots__ = ("_body", "_head_bytes", "_is_refused", "_lingering", "_unparsed")
 
     _lingering: asyncio.Timeout | None
 
@@ -110,16 +124,47 @@ class LingeringConnection(web.RequestHandler):
         self._body: StreamReader = EMPTY_PAYLOAD
         # What came of that head, but for what came in one piece with the end of the request before.
         self._head_bytes = 0
+        # What waits for a turn; nothing is read meanwhile.
+        self._unparsed = b""
         self._is_refused = False
 
+    # --- reading a head in turns ---------------------------------------------------------------
+
     def data_received(self, data: bytes) -> None:
-        # A longer head is refused, so no more of it is parsed; aiohttp goes on with b"" where it has paused.
-        while not self._is_refused:
-            most = HEAD_LIMIT_BYTES + 1 - self._head_bytes
+        if self._unparsed:
+            self._unparsed += data
+        elif not self._is_refused:
+            self._parse(data)
+
+    def begin_turn(self) -> None:
+        """Go on with what the last turn has left over, and read again if nothing is."""
+        data, self._unparsed = self._unparsed, b""
+        if self.transport is None or self._is_refused:
+            return
+        self._parse(data)
+        if not (self._unparsed or self._reading_paused or self._buffer_paused):
+            self._resume_transport_reading()
+
+    def _parse(self, data: bytes) -> None:
+        """Parse a body, or a piece of a head; if more of the head has come, go on in another turn."""
+        while True:
+            # Of a longer head no more is parsed; aiohttp goes on with b"" where it has paused.
+            most = HEAD_LIMIT_BYTES
+            if self._is_in_head():
+                most = min(HEAD_PIECE_BYTES, HEAD_LIMIT_BYTES + 1 - self._head_bytes)
             self._received(data[:most])
             data = data[most:]
-            if not data:
+            if not data or self._is_refused or self.transport is None:
                 return
+            if self._is_in_head():
+                self._unparsed = data
+                self._pause_transport_reading()
+                turns_of(self._loop).add(self)
+                return
+
+    def _resume_transport_reading(self) -> None:
+        if not (self._unparsed or self._is_refused):
+            super()._resume_transport_reading()
 
     def _received(self, piece: bytes) -> None:
         requests, is_head = self._request_count, self._is_in_head()
@@ -152,12 +197,31 @@ class LingeringConnection(web.RequestHandler):
         # It holds the head; the socket stays open for a while.
         self._parser = None
 
+    # --- the end of a response, and of the connection -------------------------------------------
+
     def connection_lost(self, exc: BaseException | None) -> None:
+        self._end(exc)
+        self.socket_closed()
+
+    def socket_closed(self) -> None:
+        """Called when the socket has been closed; a subclass may count sockets."""
+
+    def _end(self, exc: BaseException | None) -> None:
         super().connection_lost(exc)
-        self._body = EMPTY_PAYLOAD
+        self._body, self._unparsed = EMPTY_PAYLOAD, b""
         # aiohttp tells the handler, and that has returned.
         if self._lingering is not None and not self._lingering.expired():
             self._lingering.reschedule(0.0)
+
+    def release(self) -> asyncio.Transport | None:
+        """Take the socket away from aiohttp without closing it.
+
+        Returns:
+            The transport, which needs another protocol; None if it has been closed.
+        """
+        transport, self.transport = self.transport, None
+        self._end(None)
+        return transport
 
     async def finish_response(
         self, request: web.BaseRequest, resp: web.StreamResponse, start_time: float | None
@@ -167,19 +231,24 @@ class LingeringConnection(web.RequestHandler):
         if self._request_count != requests:
             # aiohttp may have found more behind an upgrade that was refused.
             self._begin_body()
-        if self.transport is not None:
-            await self._linger(request.content, self.transport)
+        if self._is_refused and not self._messages:
+            self._linger_refused()
+        elif self.transport is not None:
+            await self._linger(request.content)
         if self._messages:
             await _turn()
         return finished
 
-    async def _linger(self, content: StreamReader, transport: asyncio.Transport) -> None:
+    def _linger_refused(self) -> None:
+        """Let the client read the response; aiohttp finds its connection lost and is done with it."""
+        transport = self.release()
+        if transport is not None:
+            transport.set_protocol(_RefusedSocket(self.socket_closed))
+            lingering_of(self._loop).add(transport)
+
+    async def _linger(self, content: StreamReader) -> None:
         """Let the client read the response before the connection is closed, if it is to be closed."""
-        if self._is_refused and not self._messages:
-            with suppress(OSError, RuntimeError):
-                transport.write_eof()
-            await self._for_a_while(asyncio.sleep(LINGERING_SECONDS))
-        elif not content.is_eof():
+        if not content.is_eof():
             await self._for_a_while(_throw_away(content))
             if not content.is_eof():
                 self.force_close()
@@ -207,7 +276,7 @@ async def _throw_away(content: StreamReader) -> None:
 
 
 class _Server(web.Server):
-    def __call__(self) -> web.RequestHandler:
+    def __call__(self) -> LingeringConnection:
         return LingeringConnection(self, loop=self._loop, **self._kwargs)
 
 

@@ -10,7 +10,6 @@ what has arrived. A handshake that follows another request on a kept-alive conne
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from collections.abc import Awaitable, Callable
 from http import HTTPStatus
 from typing import Protocol, cast
@@ -19,28 +18,28 @@ from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
 
-from cluster.http_runner import HEAD_LIMIT_BYTES, HEAD_TOO_LONG, LINGERING_SECONDS
+from cluster.http_runner import (
+    HEAD_LIMIT_BYTES,
+    HEAD_PIECE_BYTES,
+    HEAD_TOO_LONG,
+    LingeringConnection,
+)
+from cluster.lingering import lingering_of, send_eof
+from cluster.turns import turns_of
 from cluster.websocket import handshake
 from cluster.websocket.address_limits import Refusal
 from cluster.websocket.handshake import HandshakeRequest
-from cluster.websocket.pacing import send_eof
 from cluster.websocket.server import Pending
 
 _TOO_LARGE = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 
-#: So much is parsed before it is asked whether the head has ended; of a body hardly more than nothing is.
-_PIECE_BYTES = 4096
-
 _MOST_REASON_CHARACTERS = 200
-
-#: So many connections may stay open at a time, not read, until their client has read why it was refused.
-MOST_LINGERING = 256
 
 
 class AcceptingServer(Protocol):
     """What an acceptor needs of the server whose connections it accepts; see `WebSocketServer`."""
 
-    def watch(self, pending: Pending, transport: asyncio.Transport) -> bool: ...
+    def watch(self, pending: Pending, transport: asyncio.Transport, others: int) -> bool: ...
 
     def ended(self, pending: Pending) -> None: ...
 
@@ -70,11 +69,9 @@ class Acceptor:
     def __init__(self, server: AcceptingServer, http: web.Server) -> None:
         self.server = server
         self.http = http
-        self._loop = asyncio.get_running_loop()
-        # In the order in which they were refused; some have ended.
-        self._lingering: deque[tuple[PendingConnection, asyncio.TimerHandle]] = deque()
+        self.loop = asyncio.get_running_loop()
         # The parser asks this protocol to pause reading for a long body; bodies are not read here.
-        self._null_protocol = BaseProtocol(self._loop)
+        self._null_protocol = BaseProtocol(self.loop)
 
     def __call__(self) -> PendingConnection:
         return PendingConnection(self)
@@ -83,7 +80,7 @@ class Acceptor:
         # Only one request is parsed. With a queue of one the parser would lose what follows an upgrade.
         return HttpRequestParser(
             self._null_protocol,
-            self._loop,
+            self.loop,
             HEAD_LIMIT_BYTES,
             auto_decompress=False,
             # The head's limit is checked as a whole; one field may be nearly all of it.
@@ -92,25 +89,24 @@ class Acceptor:
             max_msg_queue_size=2,
         )
 
-    def linger(self, refused: PendingConnection) -> None:
-        """Close a connection in a while: earlier if many others come after it."""
-        if len(self._lingering) == MOST_LINGERING:
-            first, timer = self._lingering.popleft()
-            # Until its time a timer would keep what it closes.
-            timer.cancel()
-            first.expire()
-        timer = self._loop.call_later(LINGERING_SECONDS, refused.expire)
-        self._lingering.append((refused, timer))
-
 
 class PendingConnection(asyncio.Protocol):
     """One accepted connection until its first request has arrived."""
 
-    __slots__ = ("_acceptor", "_discarded", "_head", "_is_admitted", "_parser", "transport")
+    __slots__ = (
+        "_acceptor",
+        "_discarded",
+        "_head",
+        "_is_admitted",
+        "_parsed",
+        "_parser",
+        "transport",
+    )
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._acceptor = acceptor
         self._head = b""
+        self._parsed = 0
         self._discarded = 0
         self._is_admitted = True
         self._parser: HttpRequestParser | None = acceptor.parser()
@@ -124,32 +120,44 @@ class PendingConnection(asyncio.Protocol):
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         # uvloop's transports only look like asyncio.Transport.
         self.transport = cast(asyncio.Transport, transport)
-        self._is_admitted = self._acceptor.server.watch(self, self.transport)
+        others = len(self._acceptor.http.connections)
+        self._is_admitted = self._acceptor.server.watch(self, self.transport, others)
 
     def data_received(self, data: bytes) -> None:
         parser, transport = self._parser, self.transport
         if parser is None or transport is None or transport.is_closing():
             self._discard(data)
             return
-        # A longer head is refused, so no more of it is parsed.
-        most, taken = min(len(data), HEAD_LIMIT_BYTES + 1 - len(self._head)), 0
         self._head += data
-        while taken < most:
-            piece = data[taken : min(taken + _PIECE_BYTES, most)]
-            taken += len(piece)
-            try:
-                messages, is_upgraded, tail = parser.feed_data(piece)
-            except HttpProcessingError as error:
-                # Not aiohttp's to answer: it would read all that such a client goes on to send.
-                text = f"no valid HTTP: {_first_line(error)}"
-                self._refuse_bad_http(transport, HTTPStatus.BAD_REQUEST, text)
-                return
-            if messages:
-                rest = tail + data[taken:]
-                self._found(transport, messages[0][0], rest, is_upgraded=is_upgraded)
-                return
-        if len(self._head) > HEAD_LIMIT_BYTES:
+        self._parse(parser, transport)
+
+    def begin_turn(self) -> None:
+        """Parse the next piece of a long head, and read again if nothing is left."""
+        parser, transport = self._parser, self.transport
+        if parser is None or transport is None or transport.is_closing():
+            return
+        transport.resume_reading()
+        self._parse(parser, transport)
+
+    def _parse(self, parser: HttpRequestParser, transport: asyncio.Transport) -> None:
+        """Parse a piece of the head, of a body hardly more than nothing; the rest waits for its turn."""
+        # A longer head is refused, so no more of it is parsed.
+        end = min(len(self._head), self._parsed + HEAD_PIECE_BYTES, HEAD_LIMIT_BYTES + 1)
+        try:
+            messages, is_upgraded, tail = parser.feed_data(self._head[self._parsed : end])
+        except HttpProcessingError as error:
+            # Not aiohttp's to answer: it would read all that such a client goes on to send.
+            text = f"no valid HTTP: {_first_line(error)}"
+            self._refuse_bad_http(transport, HTTPStatus.BAD_REQUEST, text)
+            return
+        self._parsed = end
+        if messages:
+            self._found(transport, messages[0][0], tail + self._head[end:], is_upgraded=is_upgraded)
+        elif end > HEAD_LIMIT_BYTES:
             self._refuse_bad_http(transport, _TOO_LARGE, HEAD_TOO_LONG)
+        elif end < len(self._head):
+            transport.pause_reading()
+            turns_of(self._acceptor.loop).add(self)
 
     def _found(
         self,
@@ -173,15 +181,10 @@ class PendingConnection(asyncio.Protocol):
             server.accept(transport, message, tail)
 
     def _refuse_bad_http(self, transport: asyncio.Transport, status: HTTPStatus, text: str) -> None:
-        """Answer, read nothing more, and close when the client has had time to read the answer.
-
-        A client that floods is not read, and does not soon have a connection in place of this one.
-        """
+        """Answer, read nothing more, and close when the client has had time to read the answer."""
         self._acceptor.server.bad_http()
-        self._refuse(transport, status, text)
-        if not transport.is_closing():
-            transport.pause_reading()
-            self._acceptor.linger(self)
+        self._answer(transport, status, text)
+        lingering_of(self._acceptor.loop).add(transport)
 
     def _refuse(
         self, transport: asyncio.Transport, status: HTTPStatus, text: str, *, has_body: bool = True
@@ -191,9 +194,14 @@ class PendingConnection(asyncio.Protocol):
         Closing a socket with unread data would discard the response. `expire` bounds the wait, and
         `HEAD_LIMIT_BYTES` what is read meanwhile.
         """
+        self._answer(transport, status, text, has_body=has_body)
+        send_eof(transport)
+
+    def _answer(
+        self, transport: asyncio.Transport, status: HTTPStatus, text: str, *, has_body: bool = True
+    ) -> None:
         self._head, self._parser, self._discarded = b"", None, 0
         transport.write(handshake.refused(status, text, has_body=has_body))
-        send_eof(transport)
 
     def _discard(self, data: bytes) -> None:
         self._discarded += len(data)
@@ -205,6 +213,7 @@ class PendingConnection(asyncio.Protocol):
         handler = self._acceptor.http()
         head = self._head
         self._release()
+        self._acceptor.server.ended(self)
         transport.set_protocol(handler)
         handler.connection_made(transport)
         handler.data_received(head)
@@ -268,9 +277,7 @@ def upgrade_kept_alive(
 
 def _detach(request: web.Request) -> bytes:
     """Take the connection away from aiohttp without closing it; returns what came after the request."""
-    handler, tail = request.protocol, _Tail()
+    handler, tail = cast(LingeringConnection, request.protocol), _Tail()
     handler.set_parser(tail)  # type: ignore[arg-type]
-    # Its own transport it would close.
-    handler.transport = None
-    handler.connection_lost(None)
+    handler.release()
     return tail.data

@@ -8,10 +8,10 @@ does not read is not read either; above the limit of unsent bytes it counts as s
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 
-from cluster.websocket.turns import turns_of
+from cluster.lingering import send_eof
+from cluster.turns import turns_of
 
 #: Most bytes of one connection that are parsed in one turn of the event loop.
 READ_BYTES = 16_384
@@ -225,13 +225,6 @@ class PacedProtocol(asyncio.Protocol):
         self._transport = None
         self._unread = b""
         self.write = _write_nowhere
-
-
-def send_eof(transport: asyncio.Transport) -> None:
-    """Send nothing more; if the peer has reset the connection, `connection_lost` follows."""
-    # uvloop raises that there is no connection any more, after it has closed the socket.
-    with contextlib.suppress(OSError):
-        transport.write_eof()
 
 
 def _write_nowhere(data: bytes) -> None:

@@ -31,9 +31,9 @@ from cluster.metrics.counters import Counters
 from cluster.node.node import Connected, Node
 from cluster.node.subscribe import Subscribed
 from cluster.sessions import Session
+from cluster.turns import turns_of
 from cluster.websocket.command_rate import MOST_REFUSALS, CommandRate
 from cluster.websocket.frames import FrameProtocol
-from cluster.websocket.turns import turns_of
 
 log = get_logger()
 

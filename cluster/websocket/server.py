@@ -259,8 +259,11 @@ class WebSocketServer:
         """Count a request that could not be parsed."""
         self.counters.rejected["bad_handshake"] += 1
 
-    def watch(self, pending: Pending, transport: asyncio.Transport) -> bool:
+    def watch(self, pending: Pending, transport: asyncio.Transport, others: int) -> bool:
         """Close a connection whose request does not arrive in time.
+
+        Args:
+            others: how many connections are open that are no WebSockets and do not wait for a request.
 
         Returns:
             Whether there is a file descriptor for it; if not, a handshake must be refused.
@@ -268,7 +271,7 @@ class WebSocketServer:
         self._pending.add(pending)
         self.accepted_connections += 1
         # More files than are open: connections, others that may have ended, and all twice over.
-        most_files = 2 * (len(self.clients) + len(self._pending)) + 4 * RESERVED_FILES
+        most_files = 2 * (len(self.clients) + len(self._pending) + others) + 4 * RESERVED_FILES
         # Asking for the descriptor costs memory per connection, so only where it matters.
         if self.listener is None or most_files < self._file_limit:
             return True

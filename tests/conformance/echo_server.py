@@ -83,7 +83,7 @@ class EchoClient(FrameProtocol):
 class EchoServer:
     """What an `Acceptor` needs of a server: it accepts every good handshake."""
 
-    def watch(self, pending: Pending, transport: asyncio.Transport) -> bool:
+    def watch(self, pending: Pending, transport: asyncio.Transport, others: int) -> bool:
         """Requests may take any time, and any descriptor."""
         return True
 

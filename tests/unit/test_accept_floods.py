@@ -8,7 +8,7 @@ from collections import Counter
 import pytest
 from aiohttp import web
 
-from cluster.http_runner import LINGERING_SECONDS
+from cluster.lingering import LINGERING_SECONDS
 from cluster.websocket.accept import PendingConnection
 from tests.harness.waiting import until
 from tests.unit.local_worker import LocalWorker, configured
@@ -47,8 +47,8 @@ async def test_a_connection_that_is_no_http_is_gone_when_its_time_is_up():
 async def test_of_many_connections_that_are_no_http_only_the_last_ones_stay_open(
     monkeypatch: pytest.MonkeyPatch,
 ):
-    monkeypatch.setattr("cluster.websocket.accept.MOST_LINGERING", 8)
-    monkeypatch.setattr("cluster.websocket.accept.LINGERING_SECONDS", 600.0)
+    monkeypatch.setattr("cluster.lingering.MOST_LINGERING", 8)
+    monkeypatch.setattr("cluster.lingering.LINGERING_SECONDS", 600.0)
     async with LocalWorker(configured(stale_close_delay=600)).open() as worker:
         connections = []
         for _ in range(24):

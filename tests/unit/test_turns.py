@@ -7,8 +7,8 @@ import time
 
 import pytest
 
-from cluster.websocket import turns
-from cluster.websocket.turns import Turns, turns_of
+from cluster import turns
+from cluster.turns import Turns, turns_of
 from tests.harness.waiting import until
 
 

@@ -15,9 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cluster.connection import COMMANDS_PER_TURN
+from cluster.turns import Turns, WaitingConnection
 from cluster.websocket import command_rate
 from cluster.websocket.command_rate import CommandRate
-from cluster.websocket.turns import Turns, WaitingConnection
 from tests.harness import wire
 from tests.harness.waiting import until
 from tests.harness.wire import frame, upgrade_request

@@ -6,12 +6,18 @@ import asyncio
 import json
 import logging
 from collections import Counter
+from functools import partial
+from typing import Any
 
 import aiohttp
 import pytest
 from aiohttp import web
 
+from cluster.http_runner import HEAD_PIECE_BYTES, LingeringConnection
+from cluster.lingering import lingering_of
+from cluster.websocket.accept import PendingConnection
 from tests.harness.waiting import until
+from tests.harness.wire import upgrade_request
 from tests.unit.local_worker import LocalWorker, configured
 from tests.unit.raw_socket import ended, raw
 from tests.unit.test_server_api import KEY, post
@@ -188,3 +194,120 @@ async def test_of_a_body_in_tiny_chunks_that_nobody_reads_few_are_parsed_in_a_tu
         await until(lambda: parsed.total() >= 100_000, 10, "all are thrown away")
         writer.close()
     assert max(parsed.values()) <= 4 * 1024
+
+
+async def test_a_connection_whose_head_was_refused_is_nothing_but_a_socket_and_few_of_them_stay(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("cluster.lingering.MOST_LINGERING", 4)
+    monkeypatch.setattr("cluster.lingering.LINGERING_SECONDS", 600.0)
+    async with with_hello().open() as worker:
+        refused = []
+        for _ in range(6):
+            reader, writer = await raw(worker)
+            writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await status(reader) == b"200"
+            writer.write(ENDLESS + b"".join(FIELD % number for number in range(20)))
+            assert await status(reader) == b"431"
+            assert await ended(reader) == b""
+            refused.append(writer)
+        await until(lambda: not worker.acceptor.http.connections, 10, "aiohttp knows none of them")
+        assert len(lingering_of(asyncio.get_running_loop())) == 4
+        for writer in refused[:2]:
+            await until(partial(is_closed, writer), 10, "the first ones are closed")
+        assert not any(is_closed(writer) for writer in refused[2:])
+        for writer in refused:
+            writer.close()
+
+
+def is_closed(writer: asyncio.StreamWriter) -> bool:
+    writer.write(b"x")
+    return writer.transport.is_closing()
+
+
+async def test_long_heads_are_parsed_in_turns_that_all_connections_share(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    # One waiting connection in a turn.
+    monkeypatch.setattr("cluster.turns.SECONDS_PER_TURN", 0.0)
+    turn, parsed = 0, Counter[int]()
+    received = LingeringConnection._received
+
+    def counted(self: LingeringConnection, piece: bytes) -> None:
+        parsed[turn] += len(piece)
+        received(self, piece)
+
+    monkeypatch.setattr(LingeringConnection, "_received", counted)
+    async with with_hello().open() as worker:
+        loop = asyncio.get_running_loop()
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if worker.acceptor.http.connections:
+                loop.call_soon(count)
+
+        connections = [await raw(worker) for _ in range(8)]
+        for reader, writer in connections:
+            writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+            assert await status(reader) == b"200"
+        parsed.clear()
+        loop.call_soon(count)
+        head = ENDLESS + b"".join(FIELD % number for number in range(15)) + b"\r\n"
+        for _, writer in connections:
+            writer.write(head)
+        for reader, writer in connections:
+            assert await status(reader) == b"404"
+            writer.close()
+    assert parsed.total() == 8 * len(head)
+    # The first piece of each does not wait.
+    assert max(parsed.values()) <= 9 * HEAD_PIECE_BYTES
+    assert sum(size > 0 for size in parsed.values()) > 8 * (len(head) // HEAD_PIECE_BYTES - 1)
+
+
+async def test_long_first_heads_are_parsed_in_turns_that_all_connections_share(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr("cluster.turns.SECONDS_PER_TURN", 0.0)
+    turn, parsed = 0, Counter[int]()
+    parse = PendingConnection._parse
+
+    def counted(self: PendingConnection, *given: Any) -> None:
+        before = self._parsed
+        parse(self, *given)
+        parsed[turn] += max(self._parsed - before, 0)
+
+    monkeypatch.setattr(PendingConnection, "_parse", counted)
+    async with with_hello().open() as worker:
+        loop = asyncio.get_running_loop()
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if len(worker.server._pending):
+                loop.call_soon(count)
+
+        connections = [await raw(worker) for _ in range(8)]
+        await until(lambda: len(worker.server._pending) == 8, 10, "all are accepted")
+        loop.call_soon(count)
+        fields = b"".join(FIELD % number for number in range(15))
+        head = upgrade_request("x", "/connection/websocket")[:-2] + fields + b"\r\n"
+        for _, writer in connections:
+            writer.write(head)
+        for reader, writer in connections:
+            answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
+            assert answer.startswith(b"HTTP/1.1 101 ")
+            writer.close()
+    assert max(parsed.values()) <= 9 * HEAD_PIECE_BYTES
+    assert sum(size > 0 for size in parsed.values()) > 8 * (len(head) // HEAD_PIECE_BYTES - 1)
+
+
+async def test_what_is_handed_to_aiohttp_no_longer_waits_for_its_request():
+    async with with_hello().open() as worker:
+        reader, writer = await raw(worker)
+        writer.write(b"GET /hello HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert await status(reader) == b"200"
+        assert not len(worker.server._pending)
+        assert len(worker.acceptor.http.connections) == 1
+        writer.close()
+        await until(lambda: not worker.acceptor.http.connections, 10, "it has ended")
