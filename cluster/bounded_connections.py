@@ -11,7 +11,8 @@ Rules
   asyncio's own accept logs EMFILE once per place of the backlog and turn of the loop, and libuv's closes
   everything that waits; here accepting pauses.
 - The head of a request, the time between two requests, and the writing of a response have a limit
-  each. Handlers bound what they wait for themselves.
+  each. A head that began in one piece with the request before has the limit of the time between two. Handlers
+  bound what they wait for themselves.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from aiohttp import web
 
 from cluster import log
 from cluster.addresses import parse
-from cluster.http_runner import LingeringConnection
+from cluster.http_connection import LingeringConnection
 from cluster.kept_back_files import has_few_files_left
 
 HEAD_SECONDS: Final = 10.0

@@ -18,10 +18,10 @@ from aiohttp import hdrs, web
 from aiohttp.base_protocol import BaseProtocol
 from aiohttp.http import HttpProcessingError, HttpRequestParser, RawRequestMessage
 
-from cluster.http_runner import (
+from cluster.http_connection import (
     HEAD_LIMIT_BYTES,
-    HEAD_PIECE_BYTES,
     HEAD_TOO_LONG,
+    PIECE_BYTES,
     LingeringConnection,
 )
 from cluster.lingering import lingering_of, send_eof
@@ -142,7 +142,7 @@ class PendingConnection(asyncio.Protocol):
     def _parse(self, parser: HttpRequestParser, transport: asyncio.Transport) -> None:
         """Parse a piece of the head, of a body hardly more than nothing; the rest waits for its turn."""
         # A longer head is refused, so no more of it is parsed.
-        end = min(len(self._head), self._parsed + HEAD_PIECE_BYTES, HEAD_LIMIT_BYTES + 1)
+        end = min(len(self._head), self._parsed + PIECE_BYTES, HEAD_LIMIT_BYTES + 1)
         try:
             messages, is_upgraded, tail = parser.feed_data(self._head[self._parsed : end])
         except HttpProcessingError as error:

@@ -17,7 +17,8 @@ from cluster import log
 from cluster.application import Application
 from cluster.application.handler_calls import HandlerCalls
 from cluster.application.http_errors import answer_failures
-from cluster.http_runner import HEAD_LIMIT_BYTES, HttpRunner, log_no_client_faults
+from cluster.http_connection import HEAD_LIMIT_BYTES
+from cluster.http_runner import HttpRunner, log_no_client_faults
 from cluster.websocket import handshake
 from cluster.websocket.accept import upgrade_kept_alive
 from cluster.websocket.server import WebSocketServer

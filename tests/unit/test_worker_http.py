@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from cluster.http_runner import HEAD_PIECE_BYTES, LingeringConnection
+from cluster.http_connection import PIECE_BYTES, LingeringConnection
 from cluster.lingering import lingering_of
 from cluster.websocket.accept import PendingConnection
 from tests.harness.waiting import until
@@ -261,8 +261,8 @@ async def test_long_heads_are_parsed_in_turns_that_all_connections_share(
             writer.close()
     assert parsed.total() == 8 * len(head)
     # The first piece of each does not wait.
-    assert max(parsed.values()) <= 9 * HEAD_PIECE_BYTES
-    assert sum(size > 0 for size in parsed.values()) > 8 * (len(head) // HEAD_PIECE_BYTES - 1)
+    assert max(parsed.values()) <= 9 * PIECE_BYTES
+    assert sum(size > 0 for size in parsed.values()) > 8 * (len(head) // PIECE_BYTES - 1)
 
 
 async def test_long_first_heads_are_parsed_in_turns_that_all_connections_share(
@@ -298,8 +298,8 @@ async def test_long_first_heads_are_parsed_in_turns_that_all_connections_share(
             answer = await asyncio.wait_for(reader.readuntil(b"\r\n\r\n"), 10)
             assert answer.startswith(b"HTTP/1.1 101 ")
             writer.close()
-    assert max(parsed.values()) <= 9 * HEAD_PIECE_BYTES
-    assert sum(size > 0 for size in parsed.values()) > 8 * (len(head) // HEAD_PIECE_BYTES - 1)
+    assert max(parsed.values()) <= 9 * PIECE_BYTES
+    assert sum(size > 0 for size in parsed.values()) > 8 * (len(head) // PIECE_BYTES - 1)
 
 
 async def test_what_is_handed_to_aiohttp_no_longer_waits_for_its_request():
@@ -311,3 +311,33 @@ async def test_what_is_handed_to_aiohttp_no_longer_waits_for_its_request():
         assert len(worker.acceptor.http.connections) == 1
         writer.close()
         await until(lambda: not worker.acceptor.http.connections, 10, "it has ended")
+
+
+async def test_of_a_body_in_tiny_chunks_that_a_handler_reads_few_are_parsed_in_a_turn(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    turn, parsed, size = 0, Counter[int](), 100_000
+    end_of_chunk = aiohttp.StreamReader.end_http_chunk_receiving
+
+    def counted(self: aiohttp.StreamReader) -> None:
+        parsed[turn] += 1
+        end_of_chunk(self)
+
+    monkeypatch.setattr(aiohttp.StreamReader, "end_http_chunk_receiving", counted)
+    async with with_hello().open() as worker:
+        loop = asyncio.get_running_loop()
+
+        def count() -> None:
+            nonlocal turn
+            turn += 1
+            if parsed.total() < size:
+                loop.call_soon(count)
+
+        reader, writer = await raw(worker)
+        loop.call_soon(count)
+        writer.write(chunked("/hello", b"x" * size))
+        assert await status(reader) == b"200"
+        writer.close()
+    assert parsed.total() >= size
+    # Six bytes are one chunk; a second piece may be what one turn of the connections has left over.
+    assert max(parsed.values()) <= 3 * PIECE_BYTES // 6
