@@ -36,6 +36,8 @@ _TOO_LARGE: Final = HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE
 HEAD_LIMIT_BYTES: Final = 65_536
 HEAD_TOO_LONG: Final = f"a head may have {HEAD_LIMIT_BYTES} bytes"
 
+BODY_UNREADABLE: Final = "the body is not what Content-Encoding or Transfer-Encoding say"
+
 #: So much of a head, or of a body in chunks, is parsed in one turn of the event loop.
 PIECE_BYTES: Final = 4096
 
@@ -257,6 +259,20 @@ class LingeringConnection(web.RequestHandler):
             # aiohttp closes the connection, and waits until all has been sent.
             if self._socket is not None and self._socket.get_write_buffer_size():
                 self._loop.call_later(CLOSING_SECONDS, self._socket.abort)
+
+    # --- answers ------------------------------------------------------------------------------------
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what a handler raised; 400 if the body was not what its headers say."""
+        if isinstance(exc, web.RequestPayloadError):
+            status, message = HTTPStatus.BAD_REQUEST, BODY_UNREADABLE
+        return super().handle_error(request, status, exc, message)
 
     # --- the end of a response, and of the connection -------------------------------------------
 

@@ -127,7 +127,12 @@ class AdminServer:
         """Count what would be answered with 500; aiohttp logs it."""
         try:
             return await handler(request)
-        except (web.HTTPException, ConnectionError, asyncio.CancelledError):
+        except (
+            web.HTTPException,
+            web.RequestPayloadError,
+            ConnectionError,
+            asyncio.CancelledError,
+        ):
             raise
         except Exception:
             self._count("app_supervisor_errors_total", type="http")

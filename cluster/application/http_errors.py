@@ -31,7 +31,8 @@ def answer_failures(http: web.Application, calls: HandlerCalls) -> None:
         since = time.monotonic()
         try:
             return await handler(request)
-        except (web.HTTPException, ConnectionError):
+        except (web.HTTPException, web.RequestPayloadError, ConnectionError):
+            # The second is a client's fault: a body that is not what its headers say.
             raise
         except Exception as error:  # noqa: BLE001 - an application may raise anything
             calls.failed("http", request.match_info.handler, "exception", error)

@@ -92,7 +92,7 @@ TOKEN_REFUSALS: Final = (
 REFRESH_FAILURES: Final = ("connection", "subscription")
 KEY_SET_RESULTS: Final = ("read", "failed")
 PERMISSION_OPERATIONS: Final = ("subscribe", "publish", "history", "presence")
-THROTTLE_REASONS: Final = ("command_rate", "output")
+THROTTLE_REASONS: Final = ("command_rate", "commands", "output")
 READ_RESULTS: Final = ("immediate", "queued", "paced", "dropped", "cut")
 SUPPRESSION_REASONS: Final = ("idempotency_key", "version")
 RECOVERY_RESULTS: Final = ("recovered", "unrecovered")
@@ -194,7 +194,7 @@ WORKER_FAMILIES: Final = (
            " answer of a worker, missed, dropped because too many waited.", {"result": CONTROL_RESULTS}),
     Family("app_throttles_total", "counter", "worker",
            "Times a connection was not read for a while: more commands than client.command_rate_limit,"
-           " or output that the client does not read.", {"reason": THROTTLE_REASONS}),
+           " more commands that wait for an answer than may wait, or output that the client does not read.", {"reason": THROTTLE_REASONS}),
     Family("app_log_events_total", "counter", "worker", "Log events written.",
            {"level": LOG_LEVELS}),
     Family("app_log_lines_dropped_total", "counter", "worker",

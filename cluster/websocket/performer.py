@@ -96,6 +96,9 @@ class ActionPerformer(FrameProtocol):
         self.perform(connection.receive(data))
         self._count()
         if connection.is_congested:
+            # Without a budget it waits for its turn only.
+            if connection.budget > 0 and not self._is_paused:
+                self._counters.throttled["commands"] += 1
             self.pause()
 
     def receive_binary(self, data: bytes) -> None:

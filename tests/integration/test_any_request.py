@@ -39,7 +39,7 @@ STRANGE_VALUES = (
     "*", "%", "%zz", "%00", "http://\u00e9", "null", "-1", "1e9", "9" * 400, "bytes=0-,", ",,,", ";=;",
     "chunked, x", "text/plain; charset=nonsense", "application/json; charset=utf-7", "Bearer",
     "Bearer \u00ff", "Basic Og==", "100-continue", 'W/"x"', 'x="', "2001:db8::1%", "1.2.3.4, [",
-    "websocket", "application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data",
+    "websocket", "application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data", "gzip", "deflate",
 )  # fmt: skip
 STRANGE = st.sampled_from(STRANGE_VALUES)
 VALUES = TEXTS | STRANGE

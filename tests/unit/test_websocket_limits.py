@@ -174,6 +174,7 @@ async def test_a_client_whose_connect_waits_for_a_backend_is_not_read_while_larg
         # What is congested, one read of uvloop, and the message that was too many.
         assert read < 600_000
         assert client.connection.has_waiting
+        assert worker.counters.throttled["commands"] == 1
         decided.set()
         await until(lambda: worker.counters.commands["publish"] == 200, 20, "all are handled")
         await asyncio.wait_for(process.wait(), 30)
