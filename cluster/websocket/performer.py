@@ -53,7 +53,7 @@ class ActionPerformer(FrameProtocol):
     """
 
     __slots__ = (
-        "_counted", "_counters", "_full_at", "_node", "_rate", "_refusals", "_refused_until", "_url_session",
+        "_counted", "_counters", "_full_at", "_is_congested", "_node", "_rate", "_refusals", "_refused_until", "_url_session",
         "connection", "emulated_headers", "headers", "session",
     )  # fmt: skip
 
@@ -74,6 +74,7 @@ class ActionPerformer(FrameProtocol):
         self._rate = rate
         self._full_at = self._refused_until = 0.0
         self._refusals = 0
+        self._is_congested = False
         connection.budget = rate.slice
         self.connection = connection
         self.headers: Mapping[str, str] = NO_HEADERS
@@ -97,7 +98,8 @@ class ActionPerformer(FrameProtocol):
         self._count()
         if connection.is_congested:
             # Without a budget it waits for its turn only.
-            if connection.budget > 0 and not self._is_paused:
+            if connection.budget > 0 and not self._is_congested:
+                self._is_congested = True
                 self._counters.throttled["commands"] += 1
             self.pause()
 
@@ -181,6 +183,7 @@ class ActionPerformer(FrameProtocol):
         if connection.budget <= 0 and connection.has_waiting:
             self.schedule_turn()
         elif self._is_paused and not self._is_turn_scheduled and not connection.is_congested:
+            self._is_congested = False
             self.resume()
 
     def _frame(self, action: actions.Send) -> bytes:
