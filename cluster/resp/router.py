@@ -321,6 +321,7 @@ class Router:
         self._slots = settled
         self._close_soon(left)
         if has_moved:
+            self._redirects.order.disturbed()
             self.subscriptions.slots_moved()
 
     def _close_soon(self, shards: Sequence[Shard]) -> None:
