@@ -129,9 +129,19 @@ def check_host(host: str) -> None:
         raise ValueError("give a host of which each part between dots has 1 to 63 characters")
 
 
+def split_url(url: str) -> SplitResult:
+    """Split a store's URL, whose `netloc` may name several hosts; neither is checked.
+
+    urlsplit takes a list in which a host has brackets or refuses it, depending on the version of Python.
+    """
+    scheme, _, rest = url.partition("://")
+    netloc = re.split("[/?#]", rest, maxsplit=1)[0]
+    return urlsplit(f"{scheme}://{rest[len(netloc) :]}")._replace(netloc=netloc)
+
+
 def database_of(url: str) -> int:
     """The number of the database that a store's URL names, 0 if it names none; the URL must be valid."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     given = dict(parse_qsl(parts.query)).get("db", "")
     if not given and parts.scheme.endswith("+sentinel"):
         given = parts.path.strip("/").partition("/")[2]  # After the name of the master.
@@ -142,7 +152,7 @@ def database_of(url: str) -> int:
 
 def with_password(url: str, password: str) -> str:
     """The URL with this password, or as it is if it names one."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     user, _, host = parts.netloc.rpartition("@")
     if ":" in user:
         return url

@@ -19,11 +19,10 @@ from urllib.parse import (
     quote,
     unquote_plus,
     urlencode,
-    urlsplit,
     urlunsplit,
 )
 
-from cluster.config.redis_url import REDIS_SCHEMES, Address, check_host
+from cluster.config.redis_url import REDIS_SCHEMES, Address, check_host, split_url
 
 SENTINEL_SCHEMES: Final = tuple(f"{one}+sentinel" for one in REDIS_SCHEMES if one != "unix")
 
@@ -59,10 +58,7 @@ class SentinelAddress:
             ValueError: with one sentence that says what to change.
         """
         scheme, _, rest = url.partition("+sentinel://")
-        try:
-            parts = urlsplit(f"{scheme}://{rest}")
-        except ValueError:
-            raise ValueError(_FORM) from None
+        parts = split_url(f"{scheme}://{rest}")
         user, at, hosts = parts.netloc.rpartition("@")
         sentinels = tuple(_host(one) for one in hosts.split(","))
         path = parts.path.strip("/").split("/")
@@ -92,7 +88,7 @@ def is_sentinel_url(url: str) -> bool:
 
 def with_sentinel_password(url: str, password: str) -> str:
     """The URL with this password for its sentinels, or as it is if it names one or has no sentinels."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     if not is_sentinel_url(url) or _CREDENTIALS[1] in dict(parse_qsl(parts.query)):
         return url
     added = f"{_CREDENTIALS[1]}={quote(password, safe='')}"

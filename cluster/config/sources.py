@@ -14,12 +14,12 @@ import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final, cast
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import urlunsplit
 
 from cluster.config.checks import check
 from cluster.config.model import Config
 from cluster.config.reader import STARS, ConfigReader, known_keys, options_of
-from cluster.config.redis_url import with_password
+from cluster.config.redis_url import split_url, with_password
 from cluster.config.sentinel_url import with_sentinel_password, without_passwords
 from cluster.errors import ConfigError, Problem
 from cluster.url_credentials import without_credentials
@@ -270,7 +270,7 @@ def printable(config: Config) -> dict[str, Any]:
 
 def without_password(url: str) -> str:
     """The URL of a store, whose password is stars; its user and options say which store is used."""
-    parts = urlsplit(url)
+    parts = split_url(url)
     parts = parts._replace(query=without_passwords(parts.query, STARS))
     if "@" not in parts.netloc:
         return urlunsplit(parts)

@@ -1,7 +1,7 @@
 """The store: `engine`, `broker` and `presence_manager` of Centrifugo as our `broker` options.
 
-Centrifugo gives addresses, credentials and TLS in separate options; ours are one URL per shard, and a
-password. Source: https://centrifugal.dev/docs/server/engines.
+Centrifugo gives addresses, credentials and TLS in separate options; ours are one URL per shard, and
+passwords. Source: https://centrifugal.dev/docs/server/engines.
 """
 
 from __future__ import annotations
@@ -83,6 +83,8 @@ def _redis(redis: Document, path: str, store: Store) -> None:
     store.options["broker.redis_urls"] = urls
     if redis.get("password") and not redis.get("user"):
         store.options["broker.redis_password"] = redis["password"]
+    if redis.get("sentinel_password") and urls[0].partition("://")[0].endswith("+sentinel"):
+        store.options["broker.sentinel_password"] = redis["sentinel_password"]
     if redis.get("prefix"):
         store.options["broker.prefix"] = redis["prefix"]
     if redis.get("io_timeout"):
@@ -165,8 +167,8 @@ def _url_options(redis: Document, path: str, store: Store) -> str:
     if redis.get("client_name"):
         pairs.append(("client_name", str(redis["client_name"])))
     if _strings(redis.get("sentinel_address")):
-        names = {"sentinel_user": "sentinel_username", "sentinel_password": "sentinel_password"}
-        pairs += [(ours, str(redis[name])) for name, ours in names.items() if redis.get(name)]
+        if redis.get("sentinel_user"):
+            pairs.append(("sentinel_username", str(redis["sentinel_user"])))
         if _is_on(redis.get("tls")) != _is_on(redis.get("sentinel_tls")):
             store.lost[f"{path}.sentinel_tls"] = (
                 "sentinels and master are both reached by TLS, or none is"

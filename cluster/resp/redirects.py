@@ -9,8 +9,10 @@ Guarantees
 - A command is followed for `timeout_seconds` and `_HOPS` redirections at most; then its caller gets the
   last answer, which is a temporary error.
 - Commands of one key that must keep their order are followed one at a time, in the order in which they
-  were sent, and later ones wait behind them. One that another has overtaken is refused.
+  were sent, and later ones wait behind them. One that another has overtaken is refused, also if the other
+  was sent to its node at once; see `SendingOrder`.
 - At most `_WAITING` commands are followed; one more gets the answer it has.
+- Every command is called back once, also one that is redirected while this ends.
 """
 
 from __future__ import annotations
@@ -21,8 +23,9 @@ from collections.abc import Callable
 from typing import Any, Final, Protocol
 
 from cluster.config.redis_url import Address
-from cluster.errors import StoreError, StoreRefused
+from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.resp.link import Done, Link, wait_for
+from cluster.resp.sending_order import Lot, SendingOrder
 from cluster.resp.shard import Shard
 
 _HOPS: Final = 16
@@ -56,9 +59,12 @@ class RoutedCommand:
 
     Attributes:
         link: to the node that was asked last.
+        lot: of commands that are not answered, to which this one belongs; None if it is in none.
     """
 
-    __slots__ = ("done", "keeps_order", "key", "link", "number", "redirects", "reply", "send")
+    __slots__ = (
+        "done", "keeps_order", "key", "link", "lot", "number", "redirects", "reply", "send",
+    )  # fmt: skip
 
     def __init__(
         self, redirects: Redirects, key: str, send: Send, done: Done, keeps_order: bool
@@ -70,6 +76,7 @@ class RoutedCommand:
         self.keeps_order = keeps_order
         self.number = 0
         self.link: Link | None = None
+        self.lot: Lot | None = None
         self.reply: Any = None
 
     def __lt__(self, other: RoutedCommand) -> bool:
@@ -77,10 +84,16 @@ class RoutedCommand:
 
     def answered(self, reply: Any) -> None:
         """Pass the answer on, or follow it."""
-        if isinstance(reply, StoreRefused) and reply.kind in _REDIRECTIONS | _SOON:
+        is_redirected = isinstance(reply, StoreRefused) and reply.kind in _REDIRECTIONS | _SOON
+        if is_redirected:
             self.reply = reply
             self.redirects.follow(self)
-        else:
+        if (lot := self.lot) is not None:
+            # Not before `follow`: what has overtaken this one may be forgotten now.
+            lot.unanswered -= 1
+            if lot.is_awaited and not lot.unanswered:
+                self.redirects.order.settled()
+        if not is_redirected:
             self.done(reply)
 
 
@@ -93,15 +106,21 @@ class _Queue:
 
 
 class Redirects:
-    """Sends the commands of a Redis Cluster and follows where the nodes direct them."""
+    """Sends the commands of a Redis Cluster and follows where the nodes direct them.
+
+    Attributes:
+        order: must be told that it is disturbed when the map has changed.
+    """
 
     def __init__(self, nodes: Nodes, *, timeout_seconds: float) -> None:
         self._nodes = nodes
         self._timeout_seconds = timeout_seconds
         self._queues: dict[str, _Queue] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._followed = 0
+        self._followed: set[RoutedCommand] = set()
         self._numbers = 0
+        self._is_closed = False
+        self.order = SendingOrder()
 
     def submit(self, key: str, send: Send, done: Done, *, keeps_order: bool) -> None:
         """Send a command to the owner of `key`; `done` as in `RespConnection.submit`."""
@@ -112,41 +131,68 @@ class Redirects:
                 "TRYAGAIN earlier commands of the key are being redirected"
             )
             self._enqueue(queue, command)
-        else:
-            command.link = link = self._nodes.shard_of(key).commands
-            send(link, False, command.answered)
+            return
+        command.link = link = self._nodes.shard_of(key).commands
+        if keeps_order:
+            order = self.order
+            if order.is_watched:
+                order.sent(key, command.number, link)
+            command.lot = lot = order.lot
+            lot.unanswered += 1
+        send(link, False, command.answered)
 
     def follow(self, command: RoutedCommand) -> None:
         """Go on with a command that a node did not do."""
+        if self._is_closed:
+            command.done(StoreUnavailable("the store's connection is closed"))
+            return
         if command.reply.kind == "MOVED":
             self._nodes.refresh()
+        self.order.disturbed()
         if not command.keeps_order:
-            if self._followed >= _WAITING:
-                command.done(command.reply)
-                return
-            self._followed += 1
-            self._start(self._follow_one(command))
+            if self._may_follow(command):
+                self._start(self._follow_one(command))
             return
-        queue = self._queues.get(command.key)
-        if queue is None:
-            queue = self._queues[command.key] = _Queue()
-            self._enqueue(queue, command)
+        queue = self._queues.get(command.key) or _Queue()
+        if self._enqueue(queue, command) and command.key not in self._queues:
+            self._queues[command.key] = queue
             self._start(self._drain(command.key, queue))
-        else:
-            self._enqueue(queue, command)
 
     async def aclose(self) -> None:
         """End; commands that are still followed are called back with their last answer."""
+        self._is_closed = True
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        # Of a task that was cancelled before its first step nothing has run.
+        self._queues.clear()
+        for command in list(self._followed):
+            self._end(command)
 
-    def _enqueue(self, queue: _Queue, command: RoutedCommand) -> None:
-        if command.number < queue.last or self._followed >= _WAITING:
+    def _enqueue(self, queue: _Queue, command: RoutedCommand) -> bool:
+        """Let a command wait for its turn; returns False if it is refused."""
+        is_late = command.number < queue.last or self.order.is_overtaken(
+            command.key, command.number, command.link
+        )
+        if is_late:
             command.done(command.reply)
-            return
-        self._followed += 1
+            return False
+        if not self._may_follow(command):
+            return False
         heapq.heappush(queue.waiting, command)
+        return True
+
+    def _may_follow(self, command: RoutedCommand) -> bool:
+        if len(self._followed) >= _WAITING:
+            command.done(command.reply)
+            return False
+        self._followed.add(command)
+        return True
+
+    def _end(self, command: RoutedCommand) -> None:
+        """Call a command back that is followed no longer."""
+        self._followed.discard(command)
+        command.done(command.reply)
 
     def _start(self, coroutine: Any) -> None:
         task = asyncio.get_running_loop().create_task(coroutine, name="redirect")
@@ -157,8 +203,7 @@ class Redirects:
         try:
             await self._settle(command)
         finally:
-            self._followed -= 1
-            command.done(command.reply)
+            self._end(command)
 
     async def _drain(self, key: str, queue: _Queue) -> None:
         try:
@@ -168,9 +213,8 @@ class Redirects:
                 await self._follow_one(command)
         finally:
             del self._queues[key]
-            self._followed -= len(queue.waiting)
             for command in queue.waiting:
-                command.done(command.reply)
+                self._end(command)
 
     async def _settle(self, command: RoutedCommand) -> None:
         """Follow until there is another answer than a redirection, or the time is over."""
@@ -198,6 +242,8 @@ class Redirects:
                 return
             # What has been sent may be done, so its own answer is waited for; the link bounds that.
             command.link = link
+            if command.keeps_order and self.order.is_watched:
+                self.order.sent(command.key, command.number, link)
             command.reply = await _answer(command, link, follows_ask=kind == "ASK")
 
     def _target(self, command: RoutedCommand) -> Shard:

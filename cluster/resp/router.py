@@ -87,7 +87,7 @@ class Router:
             StoreDenied: at once, if one refuses the password and no other can be the store.
         """
         if not self.shards:
-            self._use(await self._discovery.masters(()))
+            self._use(await self._first_masters())
         if not self._discovery.can_change:
             seed = await self._first_up()
             if await _is_cluster(seed.commands):
@@ -98,6 +98,20 @@ class Router:
             )
         # What can change is followed from here on, also while a master is away.
         await self._wait_all_up()
+
+    async def _first_masters(self) -> Sequence[Master]:
+        """The masters, which may be named a moment later: as long as a single server may take."""
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._timeout_seconds
+        while True:
+            try:
+                return await self._discovery.masters(())
+            except StoreDenied:
+                raise
+            except StoreUnavailable:
+                if loop.time() + _REFRESH_SECONDS > deadline:
+                    raise
+            await asyncio.sleep(_REFRESH_SECONDS)
 
     async def _first_up(self) -> Shard:
         """Return the server that is reachable first."""
@@ -307,6 +321,7 @@ class Router:
         self._slots = settled
         self._close_soon(left)
         if has_moved:
+            self._redirects.order.disturbed()
             self.subscriptions.slots_moved()
 
     def _close_soon(self, shards: Sequence[Shard]) -> None:

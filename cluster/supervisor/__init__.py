@@ -16,7 +16,7 @@ import sys
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from cluster import log
 from cluster.children.backoff import RestartPolicy
@@ -27,6 +27,7 @@ from cluster.children.local_sockets import LocalSockets
 from cluster.children.nginx import unprivileged_group
 from cluster.children.worker_child import COMMAND
 from cluster.config import Config, service_variables
+from cluster.config.redis_url import split_url
 from cluster.private_files import make_new_files_private
 from cluster.supervisor.fleet import Resources
 from cluster.supervisor.instance import instance_name
@@ -173,7 +174,7 @@ def _as_root(reload: Callable[[], Config] | None) -> Callable[[], Config] | None
 def _needed_files(config: Config, *programs: str) -> list[Path]:
     """The programs, and the files that the store's URLs name (certificates, keys, passwords)."""
     named = [
-        value for url in config.broker.redis_urls for _, value in parse_qsl(urlsplit(url).query)
+        value for url in config.broker.redis_urls for _, value in parse_qsl(split_url(url).query)
     ]
     return [
         path for name in (*programs, *named) if (path := Path(name)).is_absolute() and path.exists()

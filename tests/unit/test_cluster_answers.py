@@ -82,7 +82,7 @@ async def test_a_redirection_that_names_no_node_is_the_answer(text: str):
         keeps_order=False,
     )
     assert str(await asyncio.wait_for(answers.get(), 10)) == text
-    assert redirects._followed == 0
+    assert not redirects._followed
     await redirects.aclose()
     gc.collect()  # An error that no task has retrieved is reported when the task is freed.
     assert reported == []

@@ -144,8 +144,9 @@ def test_yaml_and_toml_give_the_same(tmp_path: Path, capsys: pytest.CaptureFixtu
         outputs.append(tomllib.loads(capsys.readouterr().out))
     assert outputs[0] == outputs[1]
     assert outputs[0]["broker"] == {
-        "redis_urls": ["redis+sentinel://one:26379,two:26379/mymaster/3?sentinel_password=watch"],
+        "redis_urls": ["redis+sentinel://one:26379,two:26379/mymaster/3"],
         "redis_password": "s/cret",
+        "sentinel_password": "watch",
     }
 
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import SplitResult, urlsplit
 
 import pytest
 
-from cluster import config
-from cluster.config import without_password
+from cluster import config, supervisor
+from cluster.config import redis_url, sentinel_url, sources, without_password
 from cluster.config.redis_url import Address, database_of
 from cluster.config.sentinel_url import SentinelAddress
 from cluster.errors import ConfigError
@@ -78,3 +79,40 @@ def test_a_password_of_the_sentinels_in_the_url_is_kept():
 def test_the_sentinels_password_is_not_sent_to_a_server_that_is_no_sentinel():
     found = loaded("redis://h", **{"broker.sentinel_password": "watch"})
     assert found.broker.redis_urls == ("redis://h",)
+
+
+def strict_urlsplit(url: str) -> SplitResult:
+    """As CPython 3.12.10 has it, which takes brackets around the only host alone."""
+    parts = urlsplit(url)
+    before, is_bracketed, rest = parts.netloc.rpartition("@")[2].partition("[")
+    port = rest.partition("]")[2]
+    if is_bracketed and (before or (port and not port.startswith(":"))):
+        raise ValueError("Invalid IPv6 URL")
+    return parts
+
+
+@pytest.mark.parametrize(
+    ("hosts", "wanted"),
+    [
+        ("h1:7,[::1]:26379", (("h1", 7), ("::1", 26379))),
+        ("[::1]:26379,h", (("::1", 26379), ("h", 26379))),
+        ("[::1],[::2]", (("::1", 26379), ("::2", 26379))),
+    ],
+)
+def test_sentinels_may_have_addresses_of_ipv6_whatever_urlsplit_takes(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, hosts: str, wanted: tuple[tuple[str, int], ...]
+):
+    for module in (redis_url, sentinel_url, sources, supervisor):
+        monkeypatch.setattr(module, "urlsplit", strict_urlsplit, raising=False)
+    authority = tmp_path / "authority.pem"
+    authority.touch()
+    given = f"redis+sentinel://ann@{hosts}/m/3?client_name=/{authority}"
+    passwords = {"broker.redis_password": "p@[", "broker.sentinel_password": "watch"}
+    found = loaded(given, **passwords)
+    [url] = found.broker.redis_urls
+    address = SentinelAddress.from_url(url)
+    assert address.sentinels == wanted
+    assert (address.master.username, address.master.password) == ("ann", "p@[")
+    assert (address.password, database_of(url)) == ("watch", 3)
+    assert without_password(url).startswith(f"redis+sentinel://ann:***@{hosts}/m/3?")
+    assert supervisor._needed_files(found) == [Path(f"/{authority}")]
