@@ -111,7 +111,7 @@ class Canary:
             if tag is not None:
                 self._keys[address] = key = f"{tag}.pub"
                 self._received_at[address] = now
-                self._subscriptions.subscribe(key, address, self._received)
+                self._subscriptions.subscribe(key, address, self._received, goes_first=True)
 
     def _leave(self, address: str) -> None:
         self._subscriptions.unsubscribe(self._keys.pop(address))

@@ -74,7 +74,7 @@ class Masters:
 
 def canary_of(masters: Masters) -> Canary:
     silent = SimpleNamespace(
-        subscribe=lambda *_: None, unsubscribe=lambda *_: None, retry_unconfirmed=lambda: None
+        subscribe=lambda *_, **__: None, unsubscribe=lambda *_: None, retry_unconfirmed=lambda: None
     )
     return Canary(
         cast(Router, masters),
