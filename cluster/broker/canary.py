@@ -18,7 +18,7 @@ from typing import Any, Final
 
 from cluster.errors import StoreError, StoreRefused
 from cluster.log import get_logger
-from cluster.resp.keys import KIND_INTERNAL
+from cluster.resp.keys import KIND_INTERNAL, tag_on
 from cluster.resp.router import Router
 from cluster.resp.shard import Shard
 from cluster.resp.subscriptions import Subscriptions
@@ -48,8 +48,9 @@ class Canary:
     ) -> None:
         self._router = router
         self._subscriptions = subscriptions
-        self._prefix = prefix
-        self._name = name
+        # In a hash tag a brace would end it.
+        inner = name.replace("{", "(").replace("}", ")")
+        self._start = f"{prefix}:{KIND_INTERNAL}:canary:{inner}:"
         self._interval_seconds = interval_seconds
         self._deaf_after_seconds = deaf_after_seconds
         self._keys: dict[str, str] = {}
@@ -80,7 +81,8 @@ class Canary:
         self._follow_masters(now)
         for shard in self._router.shards:
             address = str(shard.address)
-            key = self._keys[address]
+            if (key := self._keys.get(address)) is None:
+                continue
             shard.commands.submit(("PEXPIRE", key, 1000), partial(self._written, shard))
             shard.commands.submit(("SPUBLISH", key, b"canary"), _forget)
             silent = now - self._received_at[address]
@@ -96,26 +98,25 @@ class Canary:
     def _follow_masters(self, now: float) -> None:
         present = {str(shard.address): shard for shard in self._router.shards}
         for address in [address for address in self._keys if address not in present]:
-            self._subscriptions.unsubscribe(self._keys.pop(address))
-            self._received_at.pop(address, None)
-            self._refused.discard(address)
+            self._leave(address)
         for address, shard in present.items():
             key = self._keys.get(address)
             if key is not None and self._router.shard_of(key) is shard:
                 continue
-            if key is not None:
+            tag = tag_on(self._router, shard, self._start)
+            if key is not None and tag is None:
+                self._leave(address)
+            elif key is not None:
                 self._subscriptions.unsubscribe(key)
-            self._keys[address] = key = self._key_on(shard)
-            self._received_at[address] = now
-            self._subscriptions.subscribe(key, address, self._received)
+            if tag is not None:
+                self._keys[address] = key = f"{tag}.pub"
+                self._received_at[address] = now
+                self._subscriptions.subscribe(key, address, self._received, goes_first=True)
 
-    def _key_on(self, shard: Shard) -> str:
-        number = 0
-        while True:
-            key = f"{{{self._prefix}:{KIND_INTERNAL}:canary:{self._name}:{number}}}.pub"
-            if self._router.shard_of(key) is shard:
-                return key
-            number += 1
+    def _leave(self, address: str) -> None:
+        self._subscriptions.unsubscribe(self._keys.pop(address))
+        self._received_at.pop(address, None)
+        self._refused.discard(address)
 
     def _written(self, shard: Shard, reply: Any) -> None:
         address = str(shard.address)

@@ -18,13 +18,16 @@ database is named because pub/sub is not scoped by it.
 from __future__ import annotations
 
 import asyncio
+from binascii import crc_hqx
 from collections.abc import Sequence
-from itertools import count
+from itertools import product
+from string import ascii_lowercase
 from typing import Final
 
 from cluster.config import BrokerConfig
 from cluster.config.redis_url import database_of
 from cluster.errors import StoreRefused
+from cluster.resp.discovery import SLOTS
 from cluster.resp.router import Router
 from cluster.resp.scripts import CHECK_ACCESS
 from cluster.resp.shard import Shard
@@ -65,7 +68,8 @@ async def check_access(router: Router, prefix: str) -> None:
         StoreRefused: with what the server says if the user lacks a permission, or it is a replica.
     """
     for shard in router.shards:
-        tag = _tag_on(router, shard, prefix)
+        if (tag := tag_on(router, shard, f"{prefix}:{KIND_INTERNAL}:access:")) is None:
+            continue
         keys = [f"{tag}.{part}" for part in ("meta", "stream", "sessions")]
         try:
             await router.call_script(CHECK_ACCESS, keys, (f"{tag}.pub",))
@@ -78,6 +82,21 @@ async def check_access(router: Router, prefix: str) -> None:
                 raise StoreRefused(f"the store at {shard.address} refuses: {refused}") from None
 
 
-def _tag_on(router: Router, shard: Shard, prefix: str) -> str:
-    tags = (f"{{{prefix}:{KIND_INTERNAL}:access:{number}}}" for number in count())
-    return next(tag for tag in tags if router.shard_of(tag) is shard)
+_PAIRS: Final = [f"{one}{other}".encode() for one, other in product(ascii_lowercase, repeat=2)]
+
+
+def tag_on(router: Router, shard: Shard, start: str) -> str | None:
+    """A hash tag in a slot of a server, None if it owns none: in braces `start`, which has none, and four letters."""
+    slot = router.slot_of(shard)
+    return None if slot is None else f"{{{start}{_ending(start.encode(), slot)}}}"
+
+
+def _ending(start: bytes, slot: int) -> str:
+    """The letters that put `start` in a slot; there are some for every slot.
+
+    CRC16 is linear: the one of a whole is that of its first part, with zeros after it, XOR that of the rest.
+    So two letters are looked for, and those that must follow are looked up.
+    """
+    last = {crc_hqx(pair, 0) % SLOTS: pair for pair in _PAIRS}
+    sums = ((pair, crc_hqx(start + pair + bytes(2), 0) % SLOTS) for pair in _PAIRS)
+    return next((pair + last[crc ^ slot]).decode() for pair, crc in sums if crc ^ slot in last)

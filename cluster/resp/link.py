@@ -8,14 +8,13 @@ in the order of the commands; when it ends, every command in flight is called ba
 Guarantees of a link: while it is down it refuses at once (`StoreUnavailable`), so that callers can answer
 "temporary" instead of waiting; a server that is a replica, or answers as one or as one that is
 loading, is down; if a reply is late by more than `timeout_seconds`, the connection is closed and made
-anew; no error ends the attempts; a command is never repeated, except a script that the server did not know.
+anew; no error ends the attempts, and a connection that does not last is followed by a pause (`ReconnectDelay`); a command is never repeated, except a script that the server did not know.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import random
 from collections import deque
 from collections.abc import Callable, Sequence
 from typing import Any, cast
@@ -27,6 +26,7 @@ from cluster.errors import StoreError, StoreRefused, StoreUnavailable
 from cluster.log import get_logger
 from cluster.resp.ask_redirection import ask_before
 from cluster.resp.opening import connect, is_message, open_with, wait_any
+from cluster.resp.reconnect_delay import ReconnectDelay
 from cluster.resp.role import MasterIdentity
 from cluster.resp.scripts import Script
 
@@ -37,8 +37,6 @@ Arg = bytes | str | int | float
 Done = Callable[[Any], None]
 
 _HIGH_WATER_BYTES = 64 * 1024 * 1024
-_BACKOFF_FIRST_SECONDS = 0.05
-_BACKOFF_LIMIT_SECONDS = 1.0
 #: Errors of a server that another one has replaced, or that has no data yet.
 _NOT_A_MASTER = frozenset({"READONLY", "LOADING", "MASTERDOWN"})
 #: Of an attempt to connect; ValueError is about a host that is no name.
@@ -346,7 +344,8 @@ class Link:
     # --- connecting ----------------------------------------------------------------------
 
     async def _run(self) -> None:
-        backoff = _BACKOFF_FIRST_SECONDS
+        delay = ReconnectDelay()
+        loop = asyncio.get_running_loop()
         has_warned = has_traced = False
         while True:
             try:
@@ -364,10 +363,9 @@ class Link:
                 if not has_warned:
                     log.warning("store_unreachable", server=str(self.address), reason=str(error))
                     has_warned = True
-                await asyncio.sleep(backoff * random.uniform(0.5, 1.0))
-                backoff = min(backoff * 2, _BACKOFF_LIMIT_SECONDS)
+                await asyncio.sleep(delay.after_failure())
                 continue
-            backoff = _BACKOFF_FIRST_SECONDS
+            connected_at = loop.time()
             if has_warned:
                 log.info("store_reachable", server=str(self.address))
             await self._watch(connection)
@@ -375,6 +373,7 @@ class Link:
             if not self._is_closing:
                 why = str(connection.failure or "the connection broke")
                 log.warning("store_lost", server=str(self.address), reason=why)
+            await asyncio.sleep(delay.after(loop.time() - connected_at))
 
     async def _connect(self) -> RespConnection:
         self._lost.clear()

@@ -195,6 +195,10 @@ class Router:
             return self.shards[0]
         return self._slots[self._slot_of(key.encode())]
 
+    def slot_of(self, shard: Shard) -> int | None:
+        """A slot that a shard owns, None if it owns none."""
+        return self._slots.index(shard) if shard in self._slots else None
+
     def run_script(
         self, script: Script, keys: Sequence[Arg], args: Sequence[Arg], done: Done
     ) -> None:

@@ -6,6 +6,7 @@ from typing import Any, Protocol
 
 from cluster.config.redis_url import Address
 from cluster.resp.link import Link
+from cluster.resp.portions import Portions
 
 
 class ShardListener(Protocol):
@@ -31,6 +32,7 @@ class Shard:
     """One server (a master) with its link for commands and its link for subscriptions.
 
     Attributes:
+        portions: what its link for subscriptions subscribes to.
         is_cut_off: whether it has answered CLUSTERDOWN, and done nothing since. Clients may still reach a
             master that its cluster has replaced, and what it says of the cluster is old.
     """
@@ -60,6 +62,7 @@ class Shard:
             on_cut_off=cut_off,
             on_messages=lambda messages: listener.messages_received(self, messages),
         )
+        self.portions = Portions(self.subscriptions)
 
     def _subscriptions_up(self, listener: ShardListener) -> None:
         listener.subscriptions_up(self)

@@ -20,6 +20,7 @@ from structlog.testing import capture_logs
 from cluster.config.redis_url import Address
 from cluster.errors import StoreRefused, StoreUnavailable
 from cluster.resp.link import Link
+from cluster.resp.reconnect_delay import ReconnectDelay
 from cluster.resp.scripts import PUBLISH, SESSION_ATTACH, Script
 from tests.contract.servers import Server, binary
 from tests.harness.waiting import until
@@ -277,6 +278,50 @@ async def test_commands_in_flight_get_the_reason_too():
         with pytest.raises(StoreUnavailable, match="no Redis or Valkey"):
             await link.call("PING")
         del server.answer
+
+
+class HangsUp(Forgetful):
+    """A server that ends each connection as soon as it is open."""
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        parser = hiredis.Reader()
+        while not self.sent(b"INFO") and (data := await reader.read(65536)):
+            parser.feed(data)
+            while (command := parser.gets()) is not False:
+                writer.write(self.answer(command))
+        self.heard.clear()
+        await writer.drain()
+        writer.close()
+
+
+async def test_between_connections_that_do_not_last_there_is_a_longer_and_longer_pause():
+    server = HangsUp()
+    ups: list[float] = []
+    loop = asyncio.get_running_loop()
+    listener = await asyncio.start_server(server.serve, "127.0.0.1", 0)
+    link = Link(
+        Address(port=listener.sockets[0].getsockname()[1]),
+        timeout_seconds=2.0,
+        on_up=lambda: ups.append(loop.time()),
+        on_messages=lambda messages: None,
+    )
+    link.start()
+    try:
+        await until(lambda: len(ups) == 5, WITHIN_SECONDS, "it connects again and again")
+    finally:
+        await link.aclose()
+        listener.close()
+    # Half of 50, 100, 200 and 400 ms at least.
+    assert ups[-1] - ups[0] >= 0.375
+
+
+def test_after_a_connection_that_has_lasted_there_is_no_pause_and_the_next_is_short():
+    delay = ReconnectDelay()
+    for _ in range(10):
+        assert 0.025 <= delay.after(1.0) <= 1.0
+    assert delay.after_failure() >= 0.5
+    assert delay.after(3600.0) == 0.0
+    assert delay.after_failure() <= 0.05
 
 
 @pytest.mark.parametrize("host", ["a..b", "a" * 70 + ".example", ".example", "a\0b"])

@@ -65,13 +65,16 @@ class Masters:
     def shard_of(self, key: str) -> Node:
         return self.shards[0]
 
+    def slot_of(self, shard: Node) -> int:
+        return 0
+
     def refresh(self) -> None:
         self.refreshed += 1
 
 
 def canary_of(masters: Masters) -> Canary:
     silent = SimpleNamespace(
-        subscribe=lambda *_: None, unsubscribe=lambda *_: None, retry_unconfirmed=lambda: None
+        subscribe=lambda *_, **__: None, unsubscribe=lambda *_: None, retry_unconfirmed=lambda: None
     )
     return Canary(
         cast(Router, masters),
