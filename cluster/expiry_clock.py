@@ -37,6 +37,11 @@ def bounded(expires_at: float, now: float) -> int:
     return int(min(max(expires_at, 1), now + MAXIMUM_SECONDS))
 
 
+def has_passed(expires_at: int) -> bool:
+    """Whether a Unix time is now or was before; 0, which is never, is not passed."""
+    return expires_at != 0 and expires_at <= time.time()
+
+
 def from_unix(expires_at: int) -> int:
     """The time of this clock that is as far away as a Unix time, a year at most; 0, which is never, is 0."""
     return max(1, bounded(expires_at, time.time()) + _ahead()) if expires_at else 0

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import time
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
@@ -290,7 +289,7 @@ class UserCommands:
         return actions + [Send(one) for one in later]
 
     async def refresh(self, command: RefreshUser) -> None:
-        has_expired = command.expired or 0 < command.expire_at <= time.time()
+        has_expired = command.expired or expiry_clock.has_passed(command.expire_at)
         expires_at = expiry_clock.from_unix(command.expire_at)
 
         def refresh(client: Client) -> None:

@@ -154,6 +154,34 @@ async def test_a_subscription_that_has_ended_before_1970_ends_at_once(expires_at
         assert (await pushed(json, "unsubscribe"))["code"] == 2501
 
 
+@pytest.mark.parametrize("kind", ["connection", "subscription"])
+async def test_what_the_server_refreshes_with_a_time_before_1970_ends(kind: str):
+    """It is not asked for again and again."""
+    app, soon = application(0), int(time.time()) + 1
+    asked: list[int] = []
+
+    def ended(client: Any, event: Any) -> cluster.RefreshAnswer:
+        asked.append(1)
+        return cluster.RefreshAnswer(-3)
+
+    ends: dict[str, Any] = {"expires_at": soon, "refreshed_by_server": True}
+    if kind == "connection":
+        app.handlers["connecting"] = lambda event: cluster.ConnectAnswer("ann", **ends)
+        app.handlers["refreshing"] = ended
+    else:
+        app.handlers["subscribing"] = lambda client, event: cluster.SubscribeAnswer(**ends)
+        app.sub_refreshing(ended)
+    async with worker_of(app).open() as worker:
+        caller = await worker.caller()
+        await caller.connect()
+        if kind == "connection":
+            assert (await caller.closed())[0] == 3005
+        else:
+            await ask(caller, "subscribe", channel="a")
+            assert (await pushed(caller, "unsubscribe"))["code"] == 2501
+        assert asked == [1]
+
+
 @pytest.mark.parametrize("step", [0, 3600, -3600])
 def test_a_time_that_is_held_is_never_that_of_no_expiry(step: int, monkeypatch: pytest.MonkeyPatch):
     real = time.time
