@@ -7,11 +7,17 @@ neither ends nor extends what is held. Whether a token that comes has expired is
 Rules
 - `now` counts the time for which the machine was suspended: CLOCK_BOOTTIME.
 - Without a step it is Unix time.
+- What is learned is bounded here, and nowhere else: tokens, handlers, backends and the server API come through.
 """
 
 from __future__ import annotations
 
 import time
+from typing import Final
+
+#: A connection or subscription expires after a year at the latest, as with Centrifugo, whoever says when: SDKs
+#: and Protobuf read its remaining seconds as a number of 32 bits, and it is only asked for again then.
+MAXIMUM_SECONDS: Final = 365 * 24 * 3600
 
 
 def _since_boot() -> float:
@@ -26,9 +32,25 @@ def now() -> float:
     return _AT_BOOT + _since_boot()
 
 
+def bounded(expires_at: float, now: float) -> int:
+    """A Unix time, in whole seconds, within a year of `now`; one that has passed is not before 1970."""
+    return int(min(max(expires_at, 1), now + MAXIMUM_SECONDS))
+
+
+def has_passed(expires_at: int) -> bool:
+    """Whether a Unix time is now or was before; 0, which is never, is not passed."""
+    return expires_at != 0 and expires_at <= time.time()
+
+
 def from_unix(expires_at: int) -> int:
-    """The time of this clock that is as far away as a Unix time; 0, which is never, is 0."""
-    return expires_at + _ahead() if expires_at else 0
+    """The time of this clock that is as far away as a Unix time, a year at most; 0, which is never, is 0."""
+    return max(1, bounded(expires_at, time.time()) + _ahead()) if expires_at else 0
+
+
+def seconds_left(expires_at: int) -> int:
+    """The seconds until a Unix time, as clients are told them: from 1 to those of a year."""
+    now = time.time()
+    return max(1, int(bounded(expires_at, now) - now))
 
 
 def to_unix(expires_at: int) -> int:

@@ -7,6 +7,9 @@ Guarantees
 - A line is written with one system call if it fits into PIPE_BUF, so lines of several processes
   that share a pipe do not mix.
 - Lines that are waiting at the exit of the process are written within a bounded time.
+- A forked process, whose end runs no exit handlers (`os._exit`, multiprocessing), begins with an empty queue
+  and a thread of its own. A line of it is written when `write` returns; if the output is stuck it waits half a
+  second for the first one, and for no other.
 """
 
 from __future__ import annotations
@@ -16,6 +19,7 @@ import os
 import select
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Callable
 from typing import Final, cast
@@ -63,9 +67,11 @@ class LineWriter:
         self._is_closed = False
         self._is_torn = False
         self._looked_at = time.monotonic()
+        self._is_forked = False
         # Reentrant, as a finalizer may log while this thread holds it.
         self._changed = threading.Condition(threading.RLock())
         self._thread: threading.Thread | None = None
+        _writers.add(self)
 
     # --- any thread ----------------------------------------------------------------------
 
@@ -78,13 +84,17 @@ class LineWriter:
         """
         with self._changed:
             fits = not self._is_closed and self._bytes + len(line) <= self._max_bytes
-            if fits and self._has_thread():
+            is_taken = fits and self._has_thread()
+            if is_taken:
+                is_first = not self._bytes
                 self._lines.append(line)
                 self._bytes += len(line)
                 self._changed.notify_all()
-                return
-        if is_counted:
-            self._drop(1)
+        if not is_taken:
+            if is_counted:
+                self._drop(1)
+        elif self._is_forked and is_first and threading.current_thread() is not self._thread:
+            self.flush()
 
     def reopen(self) -> None:
         """Open the file of the path anew before the next line."""
@@ -115,7 +125,7 @@ class LineWriter:
             os.close(self._fd)
 
     def _has_thread(self) -> bool:
-        """Whether the thread runs; it is started with the first line, after all forks."""
+        """Whether the thread runs; it is started with the first line, in a forked process too."""
         if self._thread is None:
             thread = threading.Thread(target=self._run, name="log", daemon=True)
             try:
@@ -131,6 +141,14 @@ class LineWriter:
             self._dropped += lines
         for _ in range(lines):
             self._on_drop()
+
+    def begin_anew(self) -> None:
+        """Forget what the parent process left: its thread is not here, and whoever held the lock is not."""
+        self._is_forked = True
+        self._changed = threading.Condition(threading.RLock())
+        self._lines.clear()
+        self._bytes = self._dropped = 0
+        self._thread = None
 
     # --- the thread ----------------------------------------------------------------------
 
@@ -205,6 +223,17 @@ class LineWriter:
                 os.close(fd)
         except OSError:
             return
+
+
+_writers: Final[weakref.WeakSet[LineWriter]] = weakref.WeakSet()
+
+
+def _begin_anew() -> None:
+    for writer in list(_writers):
+        writer.begin_anew()
+
+
+os.register_at_fork(after_in_child=_begin_anew)
 
 
 class PrintedBytes(io.RawIOBase):

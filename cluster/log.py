@@ -291,7 +291,7 @@ def write_prints_without_blocking() -> None:
     )
     # Before `flush`, which is called after it.
     atexit.register(sys.stdout.flush)
-    # The thread that writes is not in a forked process.
+    # What a forked process prints would wait in its stream when it ends with `os._exit`.
     os.register_at_fork(after_in_child=_print_directly)
 
 
@@ -316,18 +316,20 @@ def print_exception(
 
 
 class _Output:
-    """A stream that may be closed at any time; on a terminal each write clears the status line."""
+    """A stream that may be closed at any time; on a terminal each line clears the status line.
+
+    structlog's own logger holds a lock in each line: a finalizer that logs, or a forked process, would wait
+    for it for ever.
+    """
 
     def __init__(self, stream: TextIO, *, is_console: bool) -> None:
         self._stream = stream
         self._prefix = CLEAR_LINE if is_console and is_terminal(stream) else ""
 
-    def write(self, line: str) -> int:
-        write_text(self._stream, self._prefix + line)
-        return len(line)
+    def msg(self, line: str) -> None:
+        write_text(self._stream, f"{self._prefix}{line}\n")
 
-    def flush(self) -> None:
-        """Nothing waits in the stream."""
+    debug = info = warning = error = critical = exception = msg
 
 
 def is_terminal(stream: TextIO) -> bool:
@@ -364,6 +366,7 @@ def configure(
     _levels.has_debug = config.level == "debug"
     out = stream or sys.stdout
     as_json = is_json(config, out)
+    output = _Output(out, is_console=not as_json)
     context = {k: v for k, v in (("instance", instance), ("worker", worker)) if v}
     structlog.configure(
         processors=[
@@ -377,9 +380,7 @@ def configure(
             *_renderers(as_json, out),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(config.level),
-        logger_factory=structlog.WriteLoggerFactory(
-            file=cast(TextIO, _Output(out, is_console=not as_json))
-        ),
+        logger_factory=lambda *_: output,
         cache_logger_on_first_use=is_final,
     )
     _redirect_standard_logging(config.level)

@@ -1,7 +1,12 @@
-"""What handlers have returned: checked, with data as JSON text."""
+"""What handlers have returned: checked, with data as JSON text, and times in whole seconds.
+
+What passes here is used when a session, a place of the user and subscriptions are taken already.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -15,7 +20,7 @@ from cluster.application.handler_values import (
     RefreshAnswer,
     SubscribeAnswer,
 )
-from cluster.auth import ServerSubscription, SubscriptionClaims
+from cluster.auth import ChannelOverride, ServerSubscription, SubscriptionClaims
 from cluster.errors import PERMISSION_DENIED
 
 
@@ -37,18 +42,55 @@ def connect_answer(answer: Any) -> tuple[ConnectAnswer, bytes | None, dict[str, 
         if name == "session":
             raise ValueError('ConnectAnswer.data has a member "session", which is the server\'s')
         data[name] = orjson.Fragment(json_text.of(value))
+    if answer.expires_at is not None:
+        expires_at = _seconds("ConnectAnswer.expires_at", answer.expires_at)
+        answer = replace(answer, expires_at=expires_at)
+    if answer.channels is not None:
+        answer = replace(answer, channels=_channels(answer.channels))
     if answer.subs:
-        subs = {channel: _subscription(one) for channel, one in answer.subs.items()}
-        answer = replace(answer, subs=subs)
+        answer = replace(answer, subs=_subscriptions(answer.subs))
     if answer.meta is not None:
         answer = replace(answer, meta=_object(answer.meta))
     return answer, info, data
+
+
+def _seconds(what: str, given: object) -> int:
+    """A Unix time in whole seconds; only 0 itself is 0, which is never."""
+    if type(given) is int or (isinstance(given, float) and math.isfinite(given)):
+        return int(given) or int(given != 0)
+    raise TypeError(f"{what} must be a finite number of Unix seconds, not {given!r:.80}")
 
 
 def _demand_text(what: str, given: object) -> None:
     if not isinstance(given, str):
         raise TypeError(f"{what} must be text, not {given!r:.80}")
     given.encode()  # A lone surrogate cannot be sent.
+
+
+def _channels(given: object) -> tuple[str, ...]:
+    # The letters of a text would be channels, too.
+    if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
+        raise TypeError(f"ConnectAnswer.channels must be a list of names, not {given!r:.80}")
+    channels = tuple(given)
+    for channel in channels:
+        _demand_text("each name in ConnectAnswer.channels", channel)
+    return channels
+
+
+def _subscriptions(given: object) -> dict[str, ServerSubscription]:
+    if not isinstance(given, Mapping):
+        raise TypeError(f"ConnectAnswer.subs must be subscriptions by name, not {given!r:.80}")
+    for channel, one in given.items():
+        _demand_text("each name in ConnectAnswer.subs", channel)
+        if not isinstance(one, ServerSubscription):
+            raise TypeError(f"ConnectAnswer.subs must be ServerSubscriptions, not {one!r:.80}")
+        _demand_override("ServerSubscription.override", one.override)
+    return {channel: _subscription(one) for channel, one in given.items()}
+
+
+def _demand_override(what: str, given: object) -> None:
+    if given is not None and not isinstance(given, ChannelOverride):
+        raise TypeError(f"{what} must be a ChannelOverride or None, not {given!r:.80}")
 
 
 def _subscription(given: ServerSubscription) -> ServerSubscription:
@@ -69,7 +111,7 @@ def refresh_answer(answer: Any) -> RefreshAnswer | None:
     if not isinstance(answer, RefreshAnswer):
         raise _wrong(answer, "a RefreshAnswer or None")
     info = None if answer.info is None else json_text.of(answer.info)
-    return RefreshAnswer(answer.expires_at, info)
+    return RefreshAnswer(_seconds("RefreshAnswer.expires_at", answer.expires_at), info)
 
 
 def subscribe_answer(answer: Any, channel: str, user: str) -> SubscriptionClaims | None:
@@ -77,8 +119,10 @@ def subscribe_answer(answer: Any, channel: str, user: str) -> SubscriptionClaims
         info, data = (
             b"" if one is None else json_text.of(one) for one in (answer.info, answer.data)
         )
+        expires_at = _seconds("SubscribeAnswer.expires_at", answer.expires_at)
+        _demand_override("SubscribeAnswer.override", answer.override)
         return SubscriptionClaims(
-            channel, user, "", info, data, answer.override, answer.expires_at,
+            channel, user, "", info, data, answer.override, expires_at,
             is_refreshed_by_server=answer.refreshed_by_server,
         )  # fmt: skip
     if answer is False:

@@ -12,15 +12,11 @@ from typing import Any, Final, NamedTuple, TypedDict
 
 import msgspec
 
-from cluster import data_url, json_text
+from cluster import data_url, expiry_clock, json_text
 from cluster.errors import ClusterError
 
 #: Times beyond this many seconds are refused: JSON's numbers are exact up to here (RFC 8259 §6).
 _MAXIMUM_TIME: Final = 2**53
-
-#: A connection or subscription expires after a year at the latest, as with Centrifugo: SDKs read its
-#: remaining seconds as a number of 32 bits, and it is only asked for a new token then.
-_MAXIMUM_SECONDS: Final = 365 * 24 * 3600
 
 
 class TokenRefused(ClusterError):
@@ -293,7 +289,7 @@ def _expiry(claims: Mapping[str, Any], now: float) -> int:
         ends = _time(claims, "expire_at") or None
         if ends is not None and ends <= now:
             raise TokenRefused("ended")
-    return int(min(ends, now + _MAXIMUM_SECONDS)) if ends is not None else 0
+    return expiry_clock.bounded(ends, now) if ends is not None else 0
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:

@@ -51,5 +51,11 @@ async def add_server_side(
     if not actions:
         channels.abort(subscribed.joining.channel)
         return
-    client.perform(actions)
+    try:
+        client.perform(actions)
+    except BaseException:
+        channels.abort(subscribed.joining.channel)
+        # It has the subscription, and would get nothing of it.
+        client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
+        raise
     channels.join(subscribed.joining, client, client.write)

@@ -276,12 +276,14 @@ class Node:
                 subscribed = await self.subscriptions.prepare_server_side(
                     wanted, request.subs, claims.user, client, client.connection.codec
                 )
+            result = self._connect_result(client, claims, session, subscribed, data)
         except BaseException:
+            for one in subscribed:
+                self.channels.abort(one.joining.channel)
             self._leave(session, client, may_end=not session.is_resumed)
             raise
         if told != self.refreshes.told:
             self.run(self.refreshes.look_again(client, claims))
-        result = self._connect_result(client, claims, session, subscribed, data)
         return Connected(result, claims, session, subscribed)
 
     def _admit(

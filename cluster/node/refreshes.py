@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
@@ -136,7 +135,7 @@ class Refreshes:
             if expiry_clock.now() < connection.expires_at + delay_seconds:
                 return None
             answer = None
-        if answer is None or 0 < answer.expires_at <= time.time():
+        if answer is None or expiry_clock.has_passed(answer.expires_at):
             self._counters.refresh_failures["connection"] += 1
             return CONNECTION_EXPIRED.fresh()
         connection.expires_at = expiry_clock.from_unix(answer.expires_at)
@@ -172,7 +171,7 @@ class Refreshes:
         # It may have ended meanwhile, and be another one.
         if connection.channels.get(channel) is not asked_for:
             return []
-        if answer is None or 0 < answer.expires_at <= time.time():
+        if answer is None or expiry_clock.has_passed(answer.expires_at):
             ends: list[Action] = connection.subscription_expired(channel) if is_decided else []
             return ends
         info = json_text.of(answer.info) if answer.info is not None else b""

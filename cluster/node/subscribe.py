@@ -226,6 +226,19 @@ class SubscriptionBuilder:
         joining: Joining,
         claims: SubscriptionClaims | None,
     ) -> Subscribed:
+        try:
+            return self._described(request, plan, joining, claims)
+        except BaseException:
+            self._channels.abort(joining.channel)
+            raise
+
+    def _described(
+        self,
+        request: SubscribeRequest,
+        plan: SubscribePlan,
+        joining: Joining,
+        claims: SubscriptionClaims | None,
+    ) -> Subscribed:
         result: dict[str, Any] = {}
         if plan.is_positioned and joining.read is not None:
             result = {"positioned": True, "epoch": joining.read.top.epoch}
@@ -240,7 +253,6 @@ class SubscriptionBuilder:
                 if self._recover(request, plan, joining, result):
                     offset = request.position.offset
                 elif request.recover and request.rejects_unrecovered:
-                    self._channels.abort(joining.channel)
                     raise UNRECOVERABLE_POSITION.fresh()
             if offset:
                 result["offset"] = offset

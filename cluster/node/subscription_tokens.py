@@ -5,7 +5,6 @@ A presented token alone decides: no other permission is consulted. Private chann
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import orjson
@@ -61,7 +60,7 @@ def add_token(
 
 
 def add_expiry(result: dict[str, Any], expires_at: int) -> None:
-    """Add `expires` and `ttl`, in seconds and at least 1; nothing for 0, which is never."""
+    """Add `expires` and `ttl`, in seconds, from 1 to those of a year; nothing for 0, which is never."""
     if expires_at:
         result["expires"] = True
-        result["ttl"] = max(1, int(expires_at - time.time()))
+        result["ttl"] = expiry_clock.seconds_left(expires_at)

@@ -8,18 +8,19 @@ a backend makes belongs to the user's sessions, unless it is for one connection 
 from __future__ import annotations
 
 import asyncio
-import time
-from collections.abc import AsyncIterator
+import contextlib
+from collections.abc import Awaitable, Callable, Iterable
 from typing import Final
 
 import msgspec
 
 from cluster import expiry_clock
 from cluster.auth import ChannelOverride, ServerSubscription
-from cluster.connection import Send, State, SubscriptionDetails, SubscriptionSource
+from cluster.connection import Action, Send, State, SubscriptionDetails, SubscriptionSource
 from cluster.errors import (
     CONNECTION_EXPIRED,
     FORCE_DISCONNECT,
+    SERVER_ERROR,
     SERVER_UNSUBSCRIBE,
     ClusterError,
     Disconnect,
@@ -30,6 +31,7 @@ from cluster.node.client_protocol import Client
 from cluster.node.control import Control
 from cluster.node.node import Node
 from cluster.node.server_side import ServerSide
+from cluster.node.subscribe import Subscribed
 from cluster.protocol import Position, publication_push
 from cluster.sessions import Session, SessionConflict, SessionGone
 from cluster.turn_budget import TurnBudget
@@ -135,58 +137,94 @@ class UserCommands:
         control.on_command("subscribe", SubscribeUser, self.subscribe)
         control.on_command("refresh", RefreshUser, self.refresh)
 
-    async def _meant(self, command: UserCommand) -> AsyncIterator[Client]:
-        """The connections that are meant and are open, with a pause after some of them."""
-        budget = TurnBudget()
-        for number, client in enumerate(self._node.clients.of(command.user), 1):
-            if client.connection.state is State.CONNECTED and command.means(client):
-                yield client
+    async def _each(
+        self,
+        command: msgspec.Struct,
+        clients: Iterable[Client],
+        means: Callable[[Client], bool],
+        work: Callable[[Client], Awaitable[None] | None],
+    ) -> None:
+        """Do something to the connections that are open and meant, with a pause after some of them.
+
+        Where it fails the connection is closed with 3004, so that nothing is half done, and the others follow.
+        """
+        budget, failed = TurnBudget(), 0
+        for number, client in enumerate(clients, 1):
+            if client.connection.state is State.CONNECTED and means(client):
+                try:
+                    working = work(client)
+                    if working is not None:
+                        await working
+                except Exception:
+                    failed += 1
+                    if failed == 1:
+                        log.exception("user_command_failed", command=type(command).__name__)
+                    self._failed_at(client)
                 await budget.spend()
             if number % PER_TURN == 0:
                 await asyncio.sleep(0)
+
+    def _failed_at(self, client: Client) -> None:
+        self._counters.errors["internal"] += 1
+        with contextlib.suppress(Exception):
+            client.perform(client.connection.disconnect(SERVER_ERROR))
+
+    async def _each_of_user(
+        self, command: UserCommand, work: Callable[[Client], Awaitable[None] | None]
+    ) -> None:
+        await self._each(command, self._node.clients.of(command.user), command.means, work)
 
     async def disconnect(self, command: DisconnectUser) -> None:
         self._node.refreshes.told += 1
         why = Disconnect(command.code, command.reason)
         spared = set(command.whitelist)
         until = command.issued_until
-        async for client in self._meant(command):
+
+        def disconnect(client: Client) -> None:
             claims = client.connection.claims
             # Without a token there is none to refuse.
-            if until is not None and (not claims.has_token or claims.issued_at > until):
-                continue
-            if client.connection.client not in spared:
+            is_other = until is not None and (not claims.has_token or claims.issued_at > until)
+            if not is_other and client.connection.client not in spared:
                 client.perform(client.connection.disconnect(why))
+
+        await self._each_of_user(command, disconnect)
 
     async def disconnect_token(self, command: DisconnectToken) -> None:
         self._node.refreshes.told += 1
         why = Disconnect(command.code, command.reason)
-        budget = TurnBudget()
-        for number, client in enumerate(self._node.clients, 1):
-            if client.connection.claims.token_id == command.token_id:
-                client.perform(client.connection.disconnect(why))
-                await budget.spend()
-            if number % PER_TURN == 0:
-                await asyncio.sleep(0)
+
+        def has_token(client: Client) -> bool:
+            return client.connection.claims.token_id == command.token_id
+
+        def disconnect(client: Client) -> None:
+            client.perform(client.connection.disconnect(why))
+
+        await self._each(command, self._node.clients, has_token, disconnect)
 
     async def unsubscribe(self, command: UnsubscribeUser) -> None:
         channel = command.channel
         sessions: dict[str, Session] = {}
-        async for client in self._meant(command):
+
+        def unsubscribe(client: Client) -> None:
             session = client.session
             if session is not None and channel in session.channels:
                 sessions[session.id] = session
             client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
+
+        await self._each_of_user(command, unsubscribe)
         self._keep(sessions, channel, has_it=False)
 
     async def subscribe(self, command: SubscribeUser) -> None:
         sessions: dict[str, Session] = {}
         is_kept = not (command.client or command.info or command.expire_at or command.override)
         source = SubscriptionSource.SESSION if is_kept else SubscriptionSource.API
-        async for client in self._meant(command):
+
+        def subscribe(client: Client) -> Awaitable[None]:
             if client.session is not None and is_kept:
                 sessions[client.session.id] = client.session
-            await self._subscribe(client, command, source)
+            return self._subscribe(client, command, source)
+
+        await self._each_of_user(command, subscribe)
         self._keep(sessions, command.channel, has_it=True)
 
     async def _subscribe(
@@ -214,43 +252,57 @@ class UserCommands:
             self._counters.errors["store"] += 1
             log.error("server_side_subscribe_failed", reason=str(error))
             return
+        try:
+            actions = self._added(client, command, subscribed)
+            client.perform(actions)
+        except BaseException:
+            self._node.channels.abort(subscribed.joining.channel)
+            raise
+        if not actions:
+            self._node.channels.abort(subscribed.joining.channel)
+            return
+        self._node.channels.join(subscribed.joining, client, client.write)
+        client.watch_expiry()
+
+    def _added(
+        self, client: Client, command: SubscribeUser, subscribed: Subscribed
+    ) -> list[Action]:
+        """What a connection is sent that has got the subscription; nothing if it has it already, or has ended."""
         result = subscribed.result
         details = subscribed.details
         if command.expire_at:
-            options = self._node.permissions.options(channel)
+            options = self._node.permissions.options(command.channel)
             expires_at = expiry_clock.from_unix(command.expire_at)
             details = SubscriptionDetails(
                 command.info.encode(), expires_at, options.sub_refresh_proxy_enabled
             )
         missed = result.pop("publications", [])
         actions = client.connection.subscribe_added(
-            channel,
+            command.channel,
             result,
             is_positioned=subscribed.is_positioned,
-            source=source,
+            source=subscribed.source,
             details=details,
         )
-        if not actions:
-            self._node.channels.abort(subscribed.joining.channel)
-            return
         # The push has no place for them, unlike a reply.
-        actions += [Send(publication_push(channel, one)) for one in missed]
-        client.perform(actions)
-        self._node.channels.join(subscribed.joining, client, client.write)
-        client.watch_expiry()
+        later = [publication_push(command.channel, one) for one in missed] if actions else []
+        return actions + [Send(one) for one in later]
 
     async def refresh(self, command: RefreshUser) -> None:
-        has_expired = command.expired or 0 < command.expire_at <= time.time()
+        has_expired = command.expired or expiry_clock.has_passed(command.expire_at)
         expires_at = expiry_clock.from_unix(command.expire_at)
-        async for client in self._meant(command):
+
+        def refresh(client: Client) -> None:
             if has_expired:
                 client.perform(client.connection.disconnect(CONNECTION_EXPIRED))
-                continue
+                return
             if command.info:
                 client.connection.info = command.info.encode()
                 self._node.info_changed(client)
             client.perform(client.connection.expiry_set(expires_at, expiry_clock.now()))
             client.watch_expiry()
+
+        await self._each_of_user(command, refresh)
 
     # --- sessions ----------------------------------------------------------------------------
 

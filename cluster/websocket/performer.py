@@ -240,9 +240,38 @@ class ActionPerformer(FrameProtocol):
             self.perform(self.connection.connect_refused(action.id, outcome))
 
     def _enter(self, number: int, connected: Connected) -> None:
-        claims = connected.claims
         self.session = connected.session
-        wanted = self.connection.connected(
+        try:
+            wanted = self._accepted(number, connected)
+            is_open = bool(wanted)
+            if connected.subscribed:
+                # They are joined after the reply, and before anything else is sent.
+                self.perform(wanted[:1])
+                del wanted[:1]
+        except BaseException:
+            self._abort_all(connected.subscribed)
+            raise
+        if not is_open:
+            # The connection was closed in the meantime.
+            self._abort_all(connected.subscribed)
+            self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
+            return
+        if connected.subscribed:
+            self._join(connected.subscribed)
+            if self._is_closing:
+                return
+        # All but the connect itself.
+        self._counted = 1
+        self._count()
+        self.perform(wanted)
+        if connected.claims.expires_at:
+            self.watch_expiry()
+        self._node.entered(self)
+
+    def _accepted(self, number: int, connected: Connected) -> list[Action]:
+        """The reply to the connect first, and what waited for it; nothing if the connection was closed."""
+        claims = connected.claims
+        return self.connection.connected(
             number,
             connected.result,
             user=claims.user,
@@ -259,25 +288,6 @@ class ActionPerformer(FrameProtocol):
                 for one in connected.subscribed
             },
         )
-        if not wanted:
-            # The connection was closed in the meantime.
-            for one in connected.subscribed:
-                self._abort(one)
-            self._node.disconnected(self, may_end_session=not connected.session.is_resumed)
-            return
-        if connected.subscribed:
-            self.perform(wanted[:1])
-            del wanted[:1]
-            self._join(connected.subscribed)
-            if self._is_closing:
-                return
-        # All but the connect itself.
-        self._counted = 1
-        self._count()
-        self.perform(wanted)
-        if claims.expires_at:
-            self.watch_expiry()
-        self._node.entered(self)
 
     def _join(self, subscribed: list[Subscribed]) -> None:
         for one in subscribed:
@@ -286,6 +296,10 @@ class ActionPerformer(FrameProtocol):
                 self._abort(one)
             else:
                 self._node.channels.join(one.joining, self, self.write)
+
+    def _abort_all(self, subscribed: list[Subscribed]) -> None:
+        for one in subscribed:
+            self._abort(one)
 
     def _abort(self, subscribed: Subscribed) -> None:
         """Give a prepared subscription up: the connection was closed before it could join."""
