@@ -129,9 +129,11 @@ class Subscriptions:
         """Pass on the payloads, one batch for each channel, and note what is confirmed."""
         channels = self._channels
         touched = self._touched
+        has_answer = False
         for message in messages:
             if isinstance(message, StoreRefused):
                 self._refused(message, shard)
+                has_answer = True
                 continue
             kind = message[0]
             channel = channels.get(message[1])
@@ -144,9 +146,11 @@ class Subscriptions:
             elif kind == b"ssubscribe":
                 shard.portions.answered()
                 self._confirmed(channel, shard)
+                has_answer = True
             elif kind == b"sunsubscribe":
                 self._unsubscribed(channel, shard)
-        shard.portions.send_next()
+        if has_answer:
+            shard.portions.send_next()
         self._pass_on()
 
     def link_up(self, shard: Shard) -> None:
