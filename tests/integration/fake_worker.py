@@ -2,7 +2,8 @@
 
 The file `mode` in the directory FAKE_WORKER_DIR selects a fault: `boot` fails to boot, `final` too and says
 that it would again, `away` unless the worker is told to wait for the store, `mute` never reports ready, `stubborn` ignores SIGTERM, `slow` takes a second to drain. While a file `not_ready`
-exists, the worker reports not_ready. With FAKE_WORKER_METRICS it writes real multiprocess files.
+exists, the worker reports not_ready. With FAKE_WORKER_METRICS it writes real multiprocess files. Its exit
+code after a drain is the number of further stop signals, which hurry a real worker.
 """
 
 from __future__ import annotations
@@ -109,7 +110,7 @@ class FakeWorker:
             time.sleep(1.0)
         self.report("draining", phase="broker")
         self.report("draining", phase="sessions")
-        return 0
+        return max(0, len(self.stop_signals) - 1)
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 
+from cluster.supervisor.shutdown_log import ShutdownLog
 from tests.integration.running import eventually
 
 
@@ -107,6 +108,46 @@ def test_a_stop_during_a_roll_leaves_no_process(a_cluster):
     cluster.signal(signal.SIGHUP)
     eventually(lambda: len(cluster.events("child_started")) == 3, "the new worker is started")
     assert cluster.stop() == 0
+    assert not cluster.survivors()
+
+
+def test_a_stop_waits_for_a_worker_that_is_being_removed_and_does_not_hurry_it(a_cluster):
+    cluster = a_cluster(workers=1, embedded=True).ready()
+    cluster.mode.write_text("slow")
+    cluster.signal(signal.SIGTTIN)
+    eventually(lambda: cluster.events("operation_finished"), "a slow one is added")
+    cluster.signal(signal.SIGTTOU)
+    eventually(lambda: "w1a" in _draining(cluster), "it is being removed")
+    assert cluster.metric("app_workers_alive") == 1
+    assert "w1a" in cluster.get("/ready")[1]
+    assert cluster.stop() == 0
+    _assert_each_drained_before_the_store(cluster, ["w0a", "w1a"])
+
+
+def test_a_stop_during_a_roll_does_not_hurry_the_old_worker(a_cluster):
+    cluster = a_cluster(workers=1, embedded=True)
+    cluster.mode.write_text("slow")
+    cluster.ready()
+    cluster.mode.write_text("")
+    cluster.signal(signal.SIGHUP)
+    eventually(lambda: "w0a" in _draining(cluster), "the old one drains")
+    assert cluster.stop() == 0
+    _assert_each_drained_before_the_store(cluster, ["w0a", "w0b"])
+
+
+def _draining(cluster) -> set[str]:
+    reports = cluster.events("child_reported")
+    return {event["lane"] for event in reports if event["state"] == "draining"}
+
+
+def _assert_each_drained_before_the_store(cluster, lanes: list[str]) -> None:
+    """Each got one stop signal (code 0) and is in the shutdown log; one that is lost has no exit."""
+    exits = {event["lane"]: event for event in cluster.events("child_exited")}
+    assert {lane: exits[lane]["code"] for lane in exits} == dict.fromkeys([*lanes, "valkey"], 0)
+    assert max(exits, key=lambda lane: exits[lane]["ts"]) == "valkey"
+    found = ShutdownLog(cluster.data_dir / "shutdowns.jsonl").read()
+    assert [one.outcome for one in found] == ["clean"] * len(lanes)
+    assert max(one.seconds or 0.0 for one in found) >= 1.0
     assert not cluster.survivors()
 
 
