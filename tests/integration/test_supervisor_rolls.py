@@ -102,6 +102,31 @@ def test_a_worker_that_dies_during_a_roll_is_still_replaced(a_cluster):
     eventually(lambda: len(_running(cluster)) == 2, "no extra worker runs")
 
 
+def test_a_new_worker_that_crashes_is_restarted_while_the_old_one_drains(a_cluster):
+    cluster = a_cluster(workers=1)
+    cluster.mode.write_text("held")
+    cluster.ready()
+    cluster.mode.write_text("")
+    cluster.signal(signal.SIGHUP)
+    eventually(lambda: "w0a" in _draining(cluster), "the old one drains")
+    pid = cluster.worker_pid(0)
+    for _ in range(2):
+        os.kill(pid, signal.SIGKILL)
+        pid = eventually(lambda: cluster.new_pid(0, pid), "the slot serves again")  # noqa: B023
+        assert cluster.lane(0) == "w0b"
+        assert "w0a" not in {event["lane"] for event in cluster.events("child_exited")}
+    (cluster.folder / "release").touch()
+    event = eventually(lambda: cluster.events("operation_finished"), "the roll is done")[0]
+    assert event["done"] is True
+    assert cluster.worker_pid(0) == pid
+    assert len(_running(cluster)) == 1
+    assert cluster.metric('app_worker_restarts_total{reason="roll"}') == 1
+    assert cluster.metric('app_worker_restarts_total{reason="crash"}') == 2
+    # Who is watched now: the one that was restarted.
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: cluster.new_pid(0, pid), "the slot serves again")
+
+
 def test_a_stop_during_a_roll_leaves_no_process(a_cluster):
     cluster = a_cluster(workers=2).ready()
     cluster.mode.write_text("mute")
