@@ -239,10 +239,12 @@ class Child:
     async def stop(self, grace: Grace) -> Exit:
         """Send the stop signal, wait for the exit, and kill it when the grace is over.
 
-        After a cancellation the child still stops, but it is not killed.
+        After a cancellation the child still stops, but it is not killed. Another call only waits for it: a
+        second signal, which a shortened grace sends, would hurry it.
         """
-        self.stop_requested_at = self.stop_requested_at or time.monotonic()
-        self.signal(self.spec.stop_signal)
+        if self.stop_requested_at is None:
+            self.stop_requested_at = time.monotonic()
+            self.signal(self.spec.stop_signal)
         await self._wait_for_exit(grace.remaining(), grace.shortened)
         if self.is_running and grace.shortened.is_set():
             self.signal(self.spec.stop_signal)

@@ -79,7 +79,11 @@ class _Proxies:
 
     async def session(self, _: web.Application) -> AsyncIterator[None]:
         """Open the connections to the backends, and close them when the worker ends."""
-        async with aiohttp.ClientSession(cookie_jar=aiohttp.DummyCookieJar()) as session:
+        # Each event holds one of the `app.handler_concurrency` places; a wait for a connection would look
+        # like a slow backend, and one backend's events would hold up the others'.
+        connector = aiohttp.TCPConnector(limit=0)
+        jar = aiohttp.DummyCookieJar()
+        async with aiohttp.ClientSession(connector=connector, cookie_jar=jar) as session:
             self._backends = {
                 path: Backend(options, session) for path, options in self._options.items()
             }

@@ -33,7 +33,11 @@ def cluster_state(
     return ClusterState(
         is_ready=readiness.is_ready,
         reason=readiness.reason,
-        workers=[w for number, slot in enumerate(fleet.slots) for w in _workers(number, slot, now)],
+        workers=[
+            worker
+            for number, slot in enumerate(fleet.all_slots())
+            for worker in _workers(number, slot, now)
+        ],
         sessions=sessions,
         capacity=fleet.capacity(),
         up_seconds=up_seconds,

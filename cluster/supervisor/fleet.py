@@ -4,7 +4,8 @@ Rules
 - If a slot has no serving worker, or nginx does not run, the supervisor answers the connections
   of that listener with 503.
 - nginx's upstreams are the slots. A new slot is added when its worker is ready, and a slot is
-  removed before its worker drains.
+  removed before its worker drains. Until that worker has ended the slot is `leaving`: a stop, which
+  cancels the removal, waits for it like for the others.
 - nginx reaches a slot over its unix socket; over its port if it has none.
 - No worker is started while the embedded Valkey is not ready.
 """
@@ -102,6 +103,7 @@ class Fleet:
     ) -> None:
         self.config = config
         self.slots: list[Slot] = []
+        self.leaving: list[Slot] = []
         self._resources = resources
         self._reaper = reaper
         self._listener = listener
@@ -240,7 +242,11 @@ class Fleet:
 
     def _services(self) -> list[Service]:
         others = [service for service in (self._valkey, self._nginx) if service]
-        return [*others, *(slot.service for slot in self.slots)]
+        return [*others, *(slot.service for slot in self.all_slots())]
+
+    def all_slots(self) -> list[Slot]:
+        """Return the slots, and then those that are being removed."""
+        return [*self.slots, *self.leaving]
 
     # --- state ---------------------------------------------------------------------------
 
@@ -258,7 +264,7 @@ class Fleet:
 
     def update_responders(self) -> None:
         """Answer with 503 on exactly the listeners that have no serving process."""
-        for slot in self.slots:
+        for slot in self.all_slots():
             slot.responder.set_active(not slot.service.is_serving)
         if self._public_responder is not None and self._nginx is not None:
             self._public_responder.set_active(not self._nginx.is_serving)
@@ -269,7 +275,7 @@ class Fleet:
 
     def running(self) -> dict[str, int]:
         """Return the process ids of the running workers, by lane."""
-        children = (c for slot in list(self.slots) for c in list(slot.service.children.values()))
+        children = (c for slot in self.all_slots() for c in list(slot.service.children.values()))
         return {child.lane: child.pid for child in children if child.is_running}
 
     def children(self) -> list[Child]:
@@ -369,10 +375,12 @@ class Fleet:
         if len(self.slots) < 2:
             return False
         slot = self.slots.pop()
+        self.leaving.append(slot)
         slot.responder.set_active(False)
         self._reload_nginx()
         slot.responder.set_active(True)
         await slot.service.stop(self._new_grace())
+        self.leaving.remove(slot)
         slot.responder.close()
         self._resources.listeners.remove_slot()
         if self._resources.local_sockets:
@@ -388,7 +396,7 @@ class Fleet:
 
     def reopen_logs(self) -> None:
         """Have workers and nginx open their log files again."""
-        for slot in self.slots:
+        for slot in self.all_slots():
             for child in slot.service.children.values():
                 # Until it has booted, the signal would kill it.
                 if child.booted_at is not None:
@@ -402,12 +410,13 @@ class Fleet:
     # --- stopping ------------------------------------------------------------------------
 
     async def stop(self, grace: Grace) -> None:
-        """Stop the workers, then nginx, then Valkey."""
-        await asyncio.gather(*(slot.service.stop(grace) for slot in self.slots))
+        """Stop the workers, those of slots that are leaving too, then nginx, then Valkey."""
+        slots = self.all_slots()
+        await asyncio.gather(*(slot.service.stop(grace) for slot in slots))
         for service in (self._nginx, self._valkey):
             if service:
                 await service.stop(Grace(_SERVICE_GRACE_SECONDS))
-        for responder in (self._public_responder, *(slot.responder for slot in self.slots)):
+        for responder in (self._public_responder, *(slot.responder for slot in slots)):
             if responder:
                 responder.close()
         if self._resources.local_sockets:

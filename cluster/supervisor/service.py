@@ -4,7 +4,8 @@ Rules
 - A lane is one of the identities in `ChildSpec.lanes`. It is free again only after its process
   has been waited for.
 - `current` is the child that serves. A roll starts a new child on a free lane, waits until it is
-  ready, then stops the old one, so at least one child always serves.
+  ready, then stops the old one, so at least one child always serves. If the new one ends while the old one
+  drains, it is restarted like any other.
 - If the new child of a roll does not become ready, the roll fails and the old child keeps serving.
 - If a child fails to boot three times in a row, or once in a way in which it would again, the whole program
   ends, not only the service. It is tried until it works if another service does the same work (`is_replaceable`), or if the machine lacks what a
@@ -81,6 +82,7 @@ class Service:
         self._has_served = False
         self._is_short = False
         self._closed = asyncio.Event()
+        self._replaced: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._end_tasks: dict[Child, asyncio.Task[None]] = {}
         self._log = log.get_logger(child=spec.name, service=spec.lanes[0])
 
@@ -135,13 +137,24 @@ class Service:
         return self._backoff.record_boot_failure() or is_final
 
     async def _wait_until_lost(self, child: Child | None) -> tuple[Child | None, str]:
-        """Wait until the child that serves has ended; after a roll, wait for the new one."""
+        """Wait until the child that serves has ended; once a roll has replaced it, that is the new one."""
         while child is not None:
-            await self._wait_until_ended(child)
-            if child is self.current or self._closed.is_set():
+            has_ended = await self._has_ended_or_is_replaced(child)
+            if has_ended and (child is self.current or self._closed.is_set()):
                 return child, _restart_reason(child)
             child = self.current
         return None, "boot"
+
+    async def _has_ended_or_is_replaced(self, child: Child) -> bool:
+        """Wait until a child has ended, or a roll makes another one `current`; returns whether it has ended."""
+        end = self._end_tasks.get(child)
+        if end is None:
+            return True
+        await asyncio.wait({end, self._replaced}, return_when=asyncio.FIRST_COMPLETED)
+        if not end.done():
+            return False
+        await end
+        return True
 
     def _boot_failure_text(self, reason: str) -> str:
         lane = self.spec.lanes[0]
@@ -223,6 +236,8 @@ class Service:
             self._log.error("roll_failed", reason=new.reason if new else self._start_error)
             return False
         old, self.current = self.current, new
+        replaced, self._replaced = self._replaced, asyncio.get_running_loop().create_future()
+        replaced.set_result(None)
         if old is not None and old is not new and old.is_running:
             await self._stop_child(old, self._grace())
         return True

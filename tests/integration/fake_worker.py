@@ -1,8 +1,10 @@
 """A worker without clients: it boots, accepts, sends heartbeats and drains like a real one.
 
 The file `mode` in the directory FAKE_WORKER_DIR selects a fault: `boot` fails to boot, `final` too and says
-that it would again, `away` unless the worker is told to wait for the store, `mute` never reports ready, `stubborn` ignores SIGTERM, `slow` takes a second to drain. While a file `not_ready`
-exists, the worker reports not_ready. With FAKE_WORKER_METRICS it writes real multiprocess files.
+that it would again, `away` unless the worker is told to wait for the store, `mute` never reports ready,
+`stubborn` ignores SIGTERM, `slow` takes a second to drain, `held` until a file `release` exists. While a file
+`not_ready` exists, the worker reports not_ready. With FAKE_WORKER_METRICS it writes real multiprocess files.
+Its exit code after a drain is the number of further stop signals, which hurry a real worker.
 """
 
 from __future__ import annotations
@@ -107,9 +109,12 @@ class FakeWorker:
         self.report("draining", phase="clients")
         if self.mode == "slow":
             time.sleep(1.0)
+        while self.mode == "held" and not (self.folder / "release").exists():
+            self.report("draining", phase="clients")
+            time.sleep(HEARTBEAT_SECONDS)
         self.report("draining", phase="broker")
         self.report("draining", phase="sessions")
-        return 0
+        return max(0, len(self.stop_signals) - 1)
 
 
 if __name__ == "__main__":

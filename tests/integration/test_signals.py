@@ -51,6 +51,23 @@ async def test_it_drains_as_with_term(tmp_path, number):
     await cluster.stop()
 
 
+async def test_term_while_a_worker_is_removed_drains_that_one_too(tmp_path):
+    async with Cluster(tmp_path, workers=2, has_nginx=False) as cluster:
+        clients = [Client(cluster.worker_port(1), name=f"calm{n}") for n in range(20)]
+        for client in clients:
+            client.reconnect_min = 60.0
+            await client.start()
+        cluster.signal(signal.SIGTTOU)
+        ended = [asyncio.create_task(client.disconnected()) for client in clients]
+        await asyncio.wait(ended, timeout=30, return_when=asyncio.FIRST_COMPLETED)
+        cluster.signal(signal.SIGTERM)
+        assert await asyncio.gather(*ended) == [3001] * len(clients)
+        assert cluster.process is not None
+        assert await asyncio.to_thread(cluster.process.wait, 30) == 0
+        for client in clients:
+            await client.close()
+
+
 async def test_usr1_opens_the_logs_of_all_processes_again_and_usr2_is_only_mentioned(tmp_path):
     async with Cluster(tmp_path, workers=1, config={"log": {"level": "debug"}}) as cluster:
         family = {worker.pid for worker in cluster.workers()}

@@ -7,6 +7,7 @@ import signal
 import socket
 import threading
 
+from cluster.supervisor.shutdown_log import ShutdownLog
 from tests.integration.running import eventually
 
 
@@ -101,12 +102,77 @@ def test_a_worker_that_dies_during_a_roll_is_still_replaced(a_cluster):
     eventually(lambda: len(_running(cluster)) == 2, "no extra worker runs")
 
 
+def test_a_new_worker_that_crashes_is_restarted_while_the_old_one_drains(a_cluster):
+    cluster = a_cluster(workers=1)
+    cluster.mode.write_text("held")
+    cluster.ready()
+    cluster.mode.write_text("")
+    cluster.signal(signal.SIGHUP)
+    eventually(lambda: "w0a" in _draining(cluster), "the old one drains")
+    pid = cluster.worker_pid(0)
+    for _ in range(2):
+        os.kill(pid, signal.SIGKILL)
+        pid = eventually(lambda: cluster.new_pid(0, pid), "the slot serves again")  # noqa: B023
+        assert cluster.lane(0) == "w0b"
+        assert "w0a" not in {event["lane"] for event in cluster.events("child_exited")}
+    (cluster.folder / "release").touch()
+    event = eventually(lambda: cluster.events("operation_finished"), "the roll is done")[0]
+    assert event["done"] is True
+    assert cluster.worker_pid(0) == pid
+    assert len(_running(cluster)) == 1
+    assert cluster.metric('app_worker_restarts_total{reason="roll"}') == 1
+    assert cluster.metric('app_worker_restarts_total{reason="crash"}') == 2
+    # Who is watched now: the one that was restarted.
+    os.kill(pid, signal.SIGKILL)
+    eventually(lambda: cluster.new_pid(0, pid), "the slot serves again")
+
+
 def test_a_stop_during_a_roll_leaves_no_process(a_cluster):
     cluster = a_cluster(workers=2).ready()
     cluster.mode.write_text("mute")
     cluster.signal(signal.SIGHUP)
     eventually(lambda: len(cluster.events("child_started")) == 3, "the new worker is started")
     assert cluster.stop() == 0
+    assert not cluster.survivors()
+
+
+def test_a_stop_waits_for_a_worker_that_is_being_removed_and_does_not_hurry_it(a_cluster):
+    cluster = a_cluster(workers=1, embedded=True).ready()
+    cluster.mode.write_text("slow")
+    cluster.signal(signal.SIGTTIN)
+    eventually(lambda: cluster.events("operation_finished"), "a slow one is added")
+    cluster.signal(signal.SIGTTOU)
+    eventually(lambda: "w1a" in _draining(cluster), "it is being removed")
+    assert cluster.metric("app_workers_alive") == 1
+    assert "w1a" in cluster.get("/ready")[1]
+    assert cluster.stop() == 0
+    _assert_each_drained_before_the_store(cluster, ["w0a", "w1a"])
+
+
+def test_a_stop_during_a_roll_does_not_hurry_the_old_worker(a_cluster):
+    cluster = a_cluster(workers=1, embedded=True)
+    cluster.mode.write_text("slow")
+    cluster.ready()
+    cluster.mode.write_text("")
+    cluster.signal(signal.SIGHUP)
+    eventually(lambda: "w0a" in _draining(cluster), "the old one drains")
+    assert cluster.stop() == 0
+    _assert_each_drained_before_the_store(cluster, ["w0a", "w0b"])
+
+
+def _draining(cluster) -> set[str]:
+    reports = cluster.events("child_reported")
+    return {event["lane"] for event in reports if event["state"] == "draining"}
+
+
+def _assert_each_drained_before_the_store(cluster, lanes: list[str]) -> None:
+    """Each got one stop signal (code 0) and is in the shutdown log; one that is lost has no exit."""
+    exits = {event["lane"]: event for event in cluster.events("child_exited")}
+    assert {lane: exits[lane]["code"] for lane in exits} == dict.fromkeys([*lanes, "valkey"], 0)
+    assert max(exits, key=lambda lane: exits[lane]["ts"]) == "valkey"
+    found = ShutdownLog(cluster.data_dir / "shutdowns.jsonl").read()
+    assert [one.outcome for one in found] == ["clean"] * len(lanes)
+    assert max(one.seconds or 0.0 for one in found) >= 1.0
     assert not cluster.survivors()
 
 
