@@ -149,6 +149,7 @@ class Channels:
 
         Raises:
             ClientError: 100 when the store is unavailable or too slow.
+            Disconnect: 3000 when the reader has gone meanwhile.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
         if not newest and self._is_caught_up(channel, recover_from):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cluster.connection import Action, Connection, SubscriptionSource
-from cluster.errors import INSUFFICIENT_STATE, ClusterError
+from cluster.errors import INSUFFICIENT_STATE, ClusterError, Disconnect
 from cluster.log import get_logger
 from cluster.node.channels import Channels
 from cluster.node.server_side import ServerSide
@@ -35,6 +35,8 @@ async def add_server_side(
         [subscribed] = await subscriptions.prepare_server_side(
             (wanted,), {}, client.connection.user, client, client.connection.codec
         )
+    except Disconnect:
+        return  # The client has gone.
     except ClusterError as error:
         # When it connects again it gets the channels of its session.
         log.error("server_side_subscribe_failed", reason=str(error))

@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from cluster.errors import CONNECTION_CLOSED
 from cluster.metrics.counters import Counters
 from cluster.protocol import Publication
 
@@ -84,7 +85,8 @@ class StreamReads:
         """Wait until a read may be sent, and count it as in flight meanwhile.
 
         Raises:
-            CancelledError: when `forget` was called for the reader.
+            Disconnect: 3000 when `forget` was called for the reader. No cancellation: a group of tasks takes
+                one of a single task for its end, and goes on without its result.
         """
         one = self._readers.get(reader)
         if one is None:
@@ -126,7 +128,7 @@ class StreamReads:
                 with contextlib.suppress(ValueError):
                     one.waiting.remove(future)
                 self._forget_idle(reader, one)
-            else:
+            elif future.exception() is None:
                 self._end(reader, one)
             raise
 
@@ -144,7 +146,7 @@ class StreamReads:
             self._grant()
 
     def forget(self, reader: object) -> None:
-        """Cancel what waits for a reader that has gone: nothing is read for it any more."""
+        """Refuse what waits for a reader that has gone: nothing is read for it any more."""
         one = self._readers.get(reader)
         if one is None:
             return
@@ -156,7 +158,8 @@ class StreamReads:
         one.waiting.clear()
         self._counters.stream_reads["dropped"] += len(waiting)
         for future in waiting:
-            future.cancel()
+            if not future.done():
+                future.set_exception(CONNECTION_CLOSED.fresh())
         self._forget_idle(reader, one)
 
     def _pace(self, reader: object, one: _Reader, cost: int) -> None:

@@ -6,7 +6,7 @@ A prepared subscription ends in `Channels.join` or `Channels.abort`, with nothin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -20,7 +20,7 @@ from cluster.codec import Codec
 from cluster.config import ChannelOptions, Config
 from cluster.connection import Connection, SubscriptionDetails, SubscriptionSource
 from cluster.delta_groups import DeltaDelivery
-from cluster.errors import BAD_REQUEST, UNRECOVERABLE_POSITION
+from cluster.errors import BAD_REQUEST, CONNECTION_CLOSED, UNRECOVERABLE_POSITION
 from cluster.metrics.counters import Counters
 from cluster.node import recovery
 from cluster.node.channels import Channels, Joining, RecoveryLimits
@@ -114,7 +114,8 @@ class SubscriptionBuilder:
             ClientError: 102, 103, 107 as the channel's namespace says; 112 when recovery is impossible and
                 the client wants to know; 100 when the store is away; 103, 109, 110 for its token; what the
                 application's handler raises.
-            Disconnect: 3500 for a token for another channel, user or client; what that handler raises.
+            Disconnect: 3500 for a token for another channel, user or client; what that handler raises; 3000
+                when the client has gone meanwhile.
         """
         access = self._permissions.access(request.channel)
         claims: SubscriptionClaims | None = None
@@ -307,6 +308,7 @@ class SubscriptionBuilder:
 
         Raises:
             ClientError: as `prepare` does.
+            Disconnect: 3000 when the client has gone meanwhile.
         """
         done: dict[str, Subscribed] = {}
 
@@ -321,17 +323,30 @@ class SubscriptionBuilder:
             done[one.channel] = subscribed._replace(source=one.source, details=details)
 
         try:
-            for first in range(0, len(wanted), _AT_A_TIME):
-                async with asyncio.TaskGroup() as group:
-                    for one in wanted[first : first + _AT_A_TIME]:
-                        group.create_task(prepare(one))
+            await _some_at_a_time(wanted, prepare)
+            return _all_of(wanted, done)
         except BaseException as error:
             for subscribed in done.values():
                 self._channels.abort(subscribed.joining.channel)
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from None
             raise
-        return [done[one.channel] for one in wanted]
+
+
+async def _some_at_a_time(
+    wanted: Sequence[ServerSide], prepare: Callable[[ServerSide], Coroutine[Any, Any, None]]
+) -> None:
+    for first in range(0, len(wanted), _AT_A_TIME):
+        async with asyncio.TaskGroup() as group:
+            for one in wanted[first : first + _AT_A_TIME]:
+                group.create_task(prepare(one))
+
+
+def _all_of(wanted: Sequence[ServerSide], done: Mapping[str, Subscribed]) -> list[Subscribed]:
+    if len(done) < len(wanted):
+        # A group of tasks takes no notice of one that was cancelled alone.
+        raise CONNECTION_CLOSED.fresh()
+    return [done[one.channel] for one in wanted]
 
 
 def _membership(its_modes: SubscriptionModes, chan_info: bytes) -> Membership | None:

@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from cluster.errors import CONNECTION_CLOSED
 from cluster.metrics.counters import Counters
 from cluster.node.reads import (
     PUBLICATION_COST_BYTES,
@@ -89,7 +90,8 @@ async def test_a_reader_that_has_gone_waits_for_nothing():
     reading.ask("a0", "b0", "b1", "c0")
     await settled(lambda: reading.begun == ["a0"])
     reading.reads.forget("b")
-    await settled(lambda: reading.tasks["b0"].cancelled() and reading.tasks["b1"].cancelled())
+    await settled(lambda: reading.tasks["b0"].done() and reading.tasks["b1"].done())
+    assert [reading.tasks[name].exception() for name in ("b0", "b1")] == [CONNECTION_CLOSED] * 2
     reading.ends["a0"].set()
     assert await reading.until_begun(2) == ["a0", "c0"]
     assert counters.stream_reads["dropped"] == 2
@@ -183,7 +185,8 @@ async def test_a_paced_reader_that_goes_leaves_nothing_behind():
     waits = asyncio.create_task(read_large(reads, "a"))
     await settled(lambda: counters.stream_reads["queued"] == 1)
     reads.forget("a")
-    await settled(waits.cancelled)
+    await settled(waits.done)
+    assert waits.exception() == CONNECTION_CLOSED
     assert reads._readers == {}
 
 
