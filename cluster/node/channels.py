@@ -50,12 +50,14 @@ class Joining(NamedTuple):
         read: the stream's top and the publications asked for; None in a channel without history.
         membership: None in a channel without presence, joins and leaves.
         delivery: how its publications will be prepared, None if it gets them as they are.
+        start: where it has begun; with it `abort` and `join` free what is kept for it alone.
     """
 
     channel: Channel
     read: StreamRead | None
     membership: Membership | None = None
     delivery: Delivery | None = None
+    start: int | None = None
 
 
 class Channels:
@@ -117,7 +119,7 @@ class Channels:
         elif not self.broker.is_subscribed(name):
             return None
         self._hub.join_begin(name, is_positioned=policy.size > 0)
-        return Joining(channel, read)
+        return Joining(channel, read, start=channel.newest_start)
 
     def _is_caught_up(self, channel: Channel, recover_from: Position | None) -> bool:
         """Whether a joiner has the channel's position, so that nothing need be read for it.
@@ -152,8 +154,9 @@ class Channels:
             Disconnect: 3000 when the reader has gone meanwhile.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
+        start = channel.newest_start
         if not newest and self._is_caught_up(channel, recover_from):
-            return Joining(channel, StreamRead(channel.position, []))
+            return Joining(channel, StreamRead(channel.position, []), start=start)
         if is_new:
             # Spread, so that channels that were subscribed together are not checked together.
             channel.active_at = self._loop.time() - random.uniform(0, self._check_seconds / 2)
@@ -162,14 +165,14 @@ class Channels:
                 await self.broker.subscribe(name)
             read = await self._read_for(channel, policy, recover_from, limits, reader, newest)
         except (StoreError, TimeoutError) as error:
-            self.abort(channel)
+            self.abort(channel, start)
             self._counters.errors["broker"] += 1
             log.error("subscribe_failed", reason=str(error) or "the store is too slow")
             raise INTERNAL.fresh() from None
         except BaseException:
-            self.abort(channel)
+            self.abort(channel, start)
             raise
-        return Joining(channel, read)
+        return Joining(channel, read, start=start)
 
     async def _read_for(
         self,
@@ -205,7 +208,7 @@ class Channels:
         """Make the joiner a subscriber; call right after its reply has been written."""
         channel = joining.channel
         top = joining.read.top if joining.read is not None else Position(0, "")
-        is_whole = self._hub.join(channel, subscriber, write, top, joining.delivery)
+        is_whole = self._hub.join(channel, subscriber, write, top, joining.delivery, joining.start)
         if joining.membership is not None and self._members is not None:
             self._members.enter(channel.name, cast(MemberClient, subscriber), joining.membership)
         if channel.name in self._rechecks or (top.epoch and top.epoch != channel.epoch):
@@ -216,9 +219,9 @@ class Channels:
         if not is_whole:
             self._on_insufficient(subscriber, channel.name)
 
-    def abort(self, channel: Channel) -> None:
-        """Give a prepared join up."""
-        if self._hub.join_abort(channel):
+    def abort(self, channel: Channel, start: int | None = None) -> None:
+        """Give a prepared join up; `start` as in `Joining`."""
+        if self._hub.join_abort(channel, start):
             self._forget(channel)
 
     def leave(self, name: str, subscriber: object) -> None:

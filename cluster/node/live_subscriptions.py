@@ -43,6 +43,7 @@ async def add_server_side(
         client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
         return
     actions: list[Action] = []
+    joining = subscribed.joining
     if client.session is not None and channel in client.session.channels:
         actions = client.connection.subscribe_added(
             channel,
@@ -51,13 +52,13 @@ async def add_server_side(
             source=subscribed.source,
         )
     if not actions:
-        channels.abort(subscribed.joining.channel)
+        channels.abort(joining.channel, joining.start)
         return
     try:
         client.perform(actions)
     except BaseException:
-        channels.abort(subscribed.joining.channel)
+        channels.abort(joining.channel, joining.start)
         # It has the subscription, and would get nothing of it.
         client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
         raise
-    channels.join(subscribed.joining, client, client.write)
+    channels.join(joining, client, client.write)

@@ -230,7 +230,7 @@ class SubscriptionBuilder:
         try:
             return self._described(request, plan, joining, claims)
         except BaseException:
-            self._channels.abort(joining.channel)
+            self._channels.abort(joining.channel, joining.start)
             raise
 
     def _described(
@@ -260,7 +260,7 @@ class SubscriptionBuilder:
         elif request.recover:
             result = {"was_recovering": True}
         if plan.delivery is not None or plan.membership is not None:
-            joining = Joining(joining.channel, joining.read, plan.membership, plan.delivery)
+            joining = joining._replace(membership=plan.membership, delivery=plan.delivery)
         details = None
         if claims is not None:
             asks_proxy = self._permissions.options(request.channel).sub_refresh_proxy_enabled
@@ -327,7 +327,7 @@ class SubscriptionBuilder:
             return _all_of(wanted, done)
         except BaseException as error:
             for subscribed in done.values():
-                self._channels.abort(subscribed.joining.channel)
+                self._channels.abort(subscribed.joining.channel, subscribed.joining.start)
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from None
             raise
