@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from cluster.broker import Acknowledged, Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError, StoreRefused
@@ -34,6 +34,10 @@ _FILL_BACKOFF_LIMIT_SECONDS = 1.0
 _FILL_REFUSALS = 5
 _REFILL_SECONDS = 0.01
 _CHECK_BATCH = 500
+
+#: How long a client may wait for its turn to recover, and all channels of a connect together: it may have read
+#: much before, or take nothing, and the channel keeps what it may miss. SDKs give up after 5 to 10 seconds.
+JOIN_SECONDS: Final = 30.0
 
 
 class RecoveryLimits(NamedTuple):
@@ -150,7 +154,8 @@ class Channels:
             newest: how many of the newest publications are read instead, newest first; 0 for none.
 
         Raises:
-            ClientError: 100 when the store is unavailable or too slow.
+            ClientError: 100 when the store is unavailable or too slow, 111 when the reader has no turn within
+                `JOIN_SECONDS`.
             Disconnect: 3000 when the reader has gone meanwhile.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
@@ -188,7 +193,8 @@ class Channels:
         if recover_from is None:
             with self._join_timeout():
                 return await self.broker.read(channel.name, policy)
-        async with self._reads.turn(reader), asyncio.timeout(self._timeout_seconds):
+        turn = self._reads.turn(reader, within=JOIN_SECONDS)
+        async with turn, asyncio.timeout(self._timeout_seconds):
             if newest:
                 return await self.broker.read(
                     channel.name, policy, limit=newest, reverse=True, max_bytes=limits.bytes

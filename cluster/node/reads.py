@@ -15,7 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
-from cluster.errors import CONNECTION_CLOSED
+from cluster.errors import CONNECTION_CLOSED, TOO_MANY_REQUESTS
 from cluster.metrics.counters import Counters
 from cluster.protocol import Publication
 
@@ -81,10 +81,14 @@ class StreamReads:
         self._large = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def turn(self, reader: object) -> AsyncIterator[None]:
+    async def turn(self, reader: object, *, within: float | None = None) -> AsyncIterator[None]:
         """Wait until a read may be sent, and count it as in flight meanwhile.
 
+        Args:
+            within: longest wait, in seconds; None for as long as it takes. What is read has no limit here.
+
         Raises:
+            ClientError: 111 when no turn has come within that time.
             Disconnect: 3000 when `forget` was called for the reader. No cancellation: a group of tasks takes
                 one of a single task for its end, and goes on without its result.
         """
@@ -96,7 +100,11 @@ class StreamReads:
             self._begin(one)
         else:
             self._counters.stream_reads["queued"] += 1
-            await self._wait(reader, one)
+            try:
+                async with asyncio.timeout(within):
+                    await self._wait(reader, one)
+            except TimeoutError:
+                raise TOO_MANY_REQUESTS.fresh() from None
         try:
             yield
         finally:

@@ -20,10 +20,15 @@ from cluster.codec import Codec
 from cluster.config import ChannelOptions, Config
 from cluster.connection import Connection, SubscriptionDetails, SubscriptionSource
 from cluster.delta_groups import DeltaDelivery
-from cluster.errors import BAD_REQUEST, CONNECTION_CLOSED, UNRECOVERABLE_POSITION
+from cluster.errors import (
+    BAD_REQUEST,
+    CONNECTION_CLOSED,
+    TOO_MANY_REQUESTS,
+    UNRECOVERABLE_POSITION,
+)
 from cluster.metrics.counters import Counters
 from cluster.node import recovery
-from cluster.node.channels import Channels, Joining, RecoveryLimits
+from cluster.node.channels import JOIN_SECONDS, Channels, Joining, RecoveryLimits
 from cluster.node.members import Membership, membership_of
 from cluster.node.modes import SubscriptionModes, modes
 from cluster.node.permissions import ChannelAccess, ChannelPermissions, Operation, Verdict
@@ -112,8 +117,8 @@ class SubscriptionBuilder:
 
         Raises:
             ClientError: 102, 103, 107 as the channel's namespace says; 112 when recovery is impossible and
-                the client wants to know; 100 when the store is away; 103, 109, 110 for its token; what the
-                application's handler raises.
+                the client wants to know; 100 when the store is away; 111 when its turn to recover does not
+                come; 103, 109, 110 for its token; what the application's handler raises.
             Disconnect: 3500 for a token for another channel, user or client; what that handler raises; 3000
                 when the client has gone meanwhile.
         """
@@ -307,7 +312,7 @@ class SubscriptionBuilder:
             codec: what it speaks.
 
         Raises:
-            ClientError: as `prepare` does.
+            ClientError: as `prepare` does; 111 when it takes longer than `JOIN_SECONDS`.
             Disconnect: 3000 when the client has gone meanwhile.
         """
         done: dict[str, Subscribed] = {}
@@ -323,13 +328,16 @@ class SubscriptionBuilder:
             done[one.channel] = subscribed._replace(source=one.source, details=details)
 
         try:
-            await _some_at_a_time(wanted, prepare)
+            async with asyncio.timeout(JOIN_SECONDS):
+                await _some_at_a_time(wanted, prepare)
             return _all_of(wanted, done)
         except BaseException as error:
             for subscribed in done.values():
                 self._channels.abort(subscribed.joining.channel, subscribed.joining.start)
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from None
+            if isinstance(error, TimeoutError):
+                raise TOO_MANY_REQUESTS.fresh() from None
             raise
 
 

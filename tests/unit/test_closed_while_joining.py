@@ -1,4 +1,4 @@
-"""Clients that close while what they recover waits for its turn: nothing of their joins stays behind."""
+"""Clients that close, or read nothing, while what they recover waits for its turn: no join stays behind."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import pytest
+
+from cluster.node import channels, subscribe
 from cluster.node.user_commands import SubscribeUser
 from tests.harness.waiting import until
 from tests.unit.local_worker import (
@@ -150,4 +153,36 @@ async def test_a_read_of_a_connect_that_is_cancelled_alone_closes_it_and_gives_t
         subs = {one: from_start(worker, one) for one in ("a", "b")}
         caller.say({"id": 1, "connect": {"subs": subs}})
         assert (await caller.closed())[0] == 3000
+        assert (worker.node.hub.channels, worker.broker.wanted) == ({}, {})
+
+
+async def test_a_client_that_takes_nothing_does_not_prolong_its_join_without_an_end(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    monkeypatch.setattr(channels, "JOIN_SECONDS", 0.05)
+    async with opened() as worker:
+        caller = await entered(worker)
+        await published(caller, 1, channel="a")
+        [client] = worker.server.clients
+        # As when its socket takes nothing.
+        worker.node.reads.hold(client)
+        answer = await ask(caller, "subscribe", channel="a", **from_start(worker, "a"))
+        assert (answer["error"]["code"], answer["error"]["temporary"]) == (111, True)
+        assert (worker.node.hub.channels, worker.broker.wanted) == ({}, {})
+        assert worker.counters.errors["broker"] == 0
+        worker.node.reads.resume(client)
+        assert "subscribe" in await ask(caller, "subscribe", channel="a")
+
+
+async def test_the_channels_of_a_connect_have_one_limit_together(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(subscribe, "JOIN_SECONDS", 0.05)
+    async with opened() as worker:
+        publisher = await entered(worker)
+        for name in ("a", "b"):
+            await published(publisher, 1, channel=name)
+        StoppedReads(worker)
+        caller = await worker.caller()
+        subs = {one: from_start(worker, one) for one in ("a", "b")}
+        caller.say({"id": 1, "connect": {"subs": subs}})
+        assert (await caller.reply(1))["error"]["code"] == 111
         assert (worker.node.hub.channels, worker.broker.wanted) == ({}, {})

@@ -6,7 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from cluster.errors import CONNECTION_CLOSED
+import pytest
+
+from cluster.errors import CONNECTION_CLOSED, ClientError
 from cluster.metrics.counters import Counters
 from cluster.node.reads import (
     PUBLICATION_COST_BYTES,
@@ -17,6 +19,8 @@ from cluster.node.reads import (
 )
 from cluster.protocol import Publication
 from tests.harness.waiting import until
+
+WITHIN_SECONDS = 10.0
 
 
 @dataclass
@@ -226,3 +230,28 @@ async def test_after_a_large_reply_a_reader_has_one_read_in_flight():
     await read_until_paced(reads, counters, "a")
     await asyncio.gather(*(read() for _ in range(READS_PER_READER)))
     assert in_flight == [1] * READS_PER_READER * 2, "nor when a pause ends"
+
+
+async def test_a_wait_for_a_turn_may_have_a_limit_and_leaves_nothing_behind():
+    counters = Counters()
+    reading = Reading(StreamReads(1, counters))
+    reading.ask("a0")
+    await settled(lambda: reading.begun == ["a0"])
+    reading.reads.hold("c")
+    for reader in ("b", "c"):
+        with pytest.raises(ClientError, match="111"):
+            async with reading.reads.turn(reader, within=0.01):
+                raise AssertionError("it has no turn")
+    assert set(reading.reads._readers) == {"a", "c"}
+    reading.reads.resume("c")
+    # The next one gets its turn, and what it does in it has no limit.
+    waits = asyncio.create_task(read_slowly(reading.reads, "b"))
+    await settled(lambda: counters.stream_reads["queued"] == 3)
+    reading.ends["a0"].set()
+    await waits
+    await reading.end_all()
+
+
+async def read_slowly(reads: StreamReads, reader: str) -> None:
+    async with reads.turn(reader, within=WITHIN_SECONDS):
+        await asyncio.sleep(0)
