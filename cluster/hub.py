@@ -24,6 +24,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Final
 
+from cluster.joiners_tail import Tail
 from cluster.metrics.counters import Counters
 from cluster.protocol import Position, Publication, push_frame, push_prefix
 from cluster.subscriber_groups import (
@@ -56,7 +57,8 @@ class Channel:
         self.ahead: dict[object, tuple[Write, int]] = {}
         self.groups: SubscriberGroups | None = None
         self.joining = 0
-        self.tail: list[Framed] = []
+        #: What the joiners may miss; None without any, and in a channel without positions.
+        self.tail: Tail | None = None
         # A positioned channel is held until the first read of its stream gives it a position.
         self.is_held = is_positioned
         self.held: list[Publication] = []
@@ -69,6 +71,11 @@ class Channel:
     def has_position(self) -> bool:
         """Whether the channel has a position yet."""
         return bool(self.epoch)
+
+    @property
+    def newest_start(self) -> int:
+        """The start of the joiner that has just begun; `join` and `join_abort` take it."""
+        return self.tail.next if self.tail is not None else 0
 
     @property
     def position(self) -> Position:
@@ -120,18 +127,27 @@ class Hub:
         """Announce a joiner before it reads the stream.
 
         Returns:
-            The channel, and whether it is new; the caller then subscribes to it at the broker.
+            The channel, and whether it is new; the caller then subscribes to it at the broker. The
+            channel's `newest_start` is the joiner's, until something is delivered.
         """
         channel = self.channels.get(name)
         is_new = channel is None
         if channel is None:
             channel = self.channels[name] = Channel(name, is_positioned=is_positioned)
         channel.joining += 1
+        if channel.is_positioned:
+            if channel.tail is None:
+                channel.tail = Tail()
+            channel.tail.begin()
         return channel, is_new
 
-    def join_abort(self, channel: Channel) -> bool:
-        """Remove a joiner that failed. Returns whether the channel became empty and was removed."""
-        self._end_join(channel)
+    def join_abort(self, channel: Channel, start: int | None = None) -> bool:
+        """Remove a joiner that failed. Returns whether the channel became empty and was removed.
+
+        Args:
+            start: the joiner's; if it is not known, what is kept for it stays until no joiner is left.
+        """
+        self._end_join(channel, start)
         return self._remove_if_empty(channel)
 
     def join(
@@ -141,6 +157,7 @@ class Hub:
         write: Write,
         top: Position,
         delivery: Delivery | None = None,
+        start: int | None = None,
     ) -> bool:
         """Turn a joiner into a subscriber and write what was published since its read.
 
@@ -149,6 +166,7 @@ class Hub:
         Args:
             top: the position of its read of the stream; ignored in a channel without positions.
             delivery: how its publications are prepared, None if it gets them as they are.
+            start: as in `join_abort`.
 
         Returns:
             True if it misses nothing. False if publications since its read are unknown: it is a
@@ -170,23 +188,26 @@ class Hub:
             place.ahead[subscriber] = (write, top.offset)
         else:
             is_same = top.epoch == channel.epoch
-            missed = [one for one in channel.tail if is_same and one[0].offset > top.offset]
+            tail = channel.tail
+            missed = tail.after(top.offset) if is_same and tail is not None else []
             is_whole = is_same and len(missed) == channel.offset - top.offset
             if is_whole and (frames := place.missed(missed)):
                 self._write((write,), b"".join(frames), len(frames))
             place.add(subscriber, write)
-        self._end_join(channel)
+        self._end_join(channel, start)
         return is_whole
 
     def _set_first_position(self, channel: Channel, top: Position) -> None:
         """Set the first position; keep what is before it for joiners with an earlier read."""
         channel.offset, channel.epoch = top
         channel.last = b""
-        if channel.joining > 1:
-            channel.tail.extend(
-                (held, push_frame(channel.prefix, held))
-                for held in channel.held
-                if held.epoch == top.epoch and 0 < held.offset <= top.offset
+        if channel.joining > 1 and channel.tail is not None:
+            channel.tail.add(
+                [
+                    (held, push_frame(channel.prefix, held))
+                    for held in channel.held
+                    if held.epoch == top.epoch and 0 < held.offset <= top.offset
+                ]
             )
 
     def subscribers(self, name: str) -> list[object]:
@@ -209,10 +230,12 @@ class Hub:
                 channel.groups = None
         return self._remove_if_empty(channel)
 
-    def _end_join(self, channel: Channel) -> None:
+    def _end_join(self, channel: Channel, start: int | None) -> None:
         channel.joining -= 1
         if not channel.joining:
-            channel.tail.clear()
+            channel.tail = None
+        elif start is not None and channel.tail is not None:
+            channel.tail.end(start)
 
     def _remove_if_empty(self, channel: Channel) -> bool:
         if not channel.is_empty:
@@ -277,8 +300,8 @@ class Hub:
     def _fan_out(self, channel: Channel, frames: list[Framed]) -> None:
         data = frames[0][1] if len(frames) == 1 else b"".join([frame for _, frame in frames])
         self._write(channel.writes.values(), data, len(frames))
-        if channel.joining and channel.is_positioned:
-            channel.tail.extend(frames)
+        if channel.tail is not None:
+            channel.tail.add(frames)
         if channel.ahead:
             self._catch_up(channel, frames)
         if channel.groups is not None:
@@ -356,6 +379,8 @@ class Hub:
         else:
             channel.offset, channel.epoch = top
             channel.last = b""
+            if channel.tail is not None:
+                channel.tail.forget()
             self._join_all_ahead(channel)
         channel.has_overflown = False
         if is_whole:

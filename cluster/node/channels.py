@@ -13,7 +13,7 @@ import asyncio
 import random
 import time
 from collections.abc import Callable
-from typing import NamedTuple, cast
+from typing import Final, NamedTuple, cast
 
 from cluster.broker import Acknowledged, Broker, BrokerListener, HistoryPolicy, StreamRead
 from cluster.errors import INTERNAL, StoreError, StoreRefused
@@ -35,6 +35,10 @@ _FILL_REFUSALS = 5
 _REFILL_SECONDS = 0.01
 _CHECK_BATCH = 500
 
+#: How long a client may wait for its turn to recover, and all channels of a connect together: it may have read
+#: much before, or take nothing, and the channel keeps what it may miss. SDKs give up after 5 to 10 seconds.
+JOIN_SECONDS: Final = 30.0
+
 
 class RecoveryLimits(NamedTuple):
     """What a joiner may recover at most; more is not read."""
@@ -50,12 +54,14 @@ class Joining(NamedTuple):
         read: the stream's top and the publications asked for; None in a channel without history.
         membership: None in a channel without presence, joins and leaves.
         delivery: how its publications will be prepared, None if it gets them as they are.
+        start: where it has begun; with it `abort` and `join` free what is kept for it alone.
     """
 
     channel: Channel
     read: StreamRead | None
     membership: Membership | None = None
     delivery: Delivery | None = None
+    start: int | None = None
 
 
 class Channels:
@@ -117,7 +123,7 @@ class Channels:
         elif not self.broker.is_subscribed(name):
             return None
         self._hub.join_begin(name, is_positioned=policy.size > 0)
-        return Joining(channel, read)
+        return Joining(channel, read, start=channel.newest_start)
 
     def _is_caught_up(self, channel: Channel, recover_from: Position | None) -> bool:
         """Whether a joiner has the channel's position, so that nothing need be read for it.
@@ -148,11 +154,14 @@ class Channels:
             newest: how many of the newest publications are read instead, newest first; 0 for none.
 
         Raises:
-            ClientError: 100 when the store is unavailable or too slow.
+            ClientError: 100 when the store is unavailable or too slow, 111 when the reader has no turn within
+                `JOIN_SECONDS`.
+            Disconnect: 3000 when the reader has gone meanwhile.
         """
         channel, is_new = self._hub.join_begin(name, is_positioned=policy.size > 0)
+        start = channel.newest_start
         if not newest and self._is_caught_up(channel, recover_from):
-            return Joining(channel, StreamRead(channel.position, []))
+            return Joining(channel, StreamRead(channel.position, []), start=start)
         if is_new:
             # Spread, so that channels that were subscribed together are not checked together.
             channel.active_at = self._loop.time() - random.uniform(0, self._check_seconds / 2)
@@ -161,14 +170,14 @@ class Channels:
                 await self.broker.subscribe(name)
             read = await self._read_for(channel, policy, recover_from, limits, reader, newest)
         except (StoreError, TimeoutError) as error:
-            self.abort(channel)
+            self.abort(channel, start)
             self._counters.errors["broker"] += 1
             log.error("subscribe_failed", reason=str(error) or "the store is too slow")
             raise INTERNAL.fresh() from None
         except BaseException:
-            self.abort(channel)
+            self.abort(channel, start)
             raise
-        return Joining(channel, read)
+        return Joining(channel, read, start=start)
 
     async def _read_for(
         self,
@@ -184,7 +193,8 @@ class Channels:
         if recover_from is None:
             with self._join_timeout():
                 return await self.broker.read(channel.name, policy)
-        async with self._reads.turn(reader), asyncio.timeout(self._timeout_seconds):
+        turn = self._reads.turn(reader, within=JOIN_SECONDS)
+        async with turn, asyncio.timeout(self._timeout_seconds):
             if newest:
                 return await self.broker.read(
                     channel.name, policy, limit=newest, reverse=True, max_bytes=limits.bytes
@@ -204,7 +214,7 @@ class Channels:
         """Make the joiner a subscriber; call right after its reply has been written."""
         channel = joining.channel
         top = joining.read.top if joining.read is not None else Position(0, "")
-        is_whole = self._hub.join(channel, subscriber, write, top, joining.delivery)
+        is_whole = self._hub.join(channel, subscriber, write, top, joining.delivery, joining.start)
         if joining.membership is not None and self._members is not None:
             self._members.enter(channel.name, cast(MemberClient, subscriber), joining.membership)
         if channel.name in self._rechecks or (top.epoch and top.epoch != channel.epoch):
@@ -215,9 +225,9 @@ class Channels:
         if not is_whole:
             self._on_insufficient(subscriber, channel.name)
 
-    def abort(self, channel: Channel) -> None:
-        """Give a prepared join up."""
-        if self._hub.join_abort(channel):
+    def abort(self, channel: Channel, start: int | None = None) -> None:
+        """Give a prepared join up; `start` as in `Joining`."""
+        if self._hub.join_abort(channel, start):
             self._forget(channel)
 
     def leave(self, name: str, subscriber: object) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Protocol
 
 from cluster.connection import Action, Connection, SubscriptionSource
-from cluster.errors import INSUFFICIENT_STATE, ClusterError
+from cluster.errors import INSUFFICIENT_STATE, ClusterError, Disconnect
 from cluster.log import get_logger
 from cluster.node.channels import Channels
 from cluster.node.server_side import ServerSide
@@ -35,12 +35,15 @@ async def add_server_side(
         [subscribed] = await subscriptions.prepare_server_side(
             (wanted,), {}, client.connection.user, client, client.connection.codec
         )
+    except Disconnect:
+        return  # The client has gone.
     except ClusterError as error:
         # When it connects again it gets the channels of its session.
         log.error("server_side_subscribe_failed", reason=str(error))
         client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
         return
     actions: list[Action] = []
+    joining = subscribed.joining
     if client.session is not None and channel in client.session.channels:
         actions = client.connection.subscribe_added(
             channel,
@@ -49,13 +52,13 @@ async def add_server_side(
             source=subscribed.source,
         )
     if not actions:
-        channels.abort(subscribed.joining.channel)
+        channels.abort(joining.channel, joining.start)
         return
     try:
         client.perform(actions)
     except BaseException:
-        channels.abort(subscribed.joining.channel)
+        channels.abort(joining.channel, joining.start)
         # It has the subscription, and would get nothing of it.
         client.perform(client.connection.disconnect(INSUFFICIENT_STATE))
         raise
-    channels.join(subscribed.joining, client, client.write)
+    channels.join(joining, client, client.write)

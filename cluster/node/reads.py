@@ -15,6 +15,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from typing import Final
 
+from cluster.errors import CONNECTION_CLOSED, TOO_MANY_REQUESTS
 from cluster.metrics.counters import Counters
 from cluster.protocol import Publication
 
@@ -80,11 +81,16 @@ class StreamReads:
         self._large = asyncio.Lock()
 
     @contextlib.asynccontextmanager
-    async def turn(self, reader: object) -> AsyncIterator[None]:
+    async def turn(self, reader: object, *, within: float | None = None) -> AsyncIterator[None]:
         """Wait until a read may be sent, and count it as in flight meanwhile.
 
+        Args:
+            within: longest wait, in seconds; None for as long as it takes. What is read has no limit here.
+
         Raises:
-            CancelledError: when `forget` was called for the reader.
+            ClientError: 111 when no turn has come within that time.
+            Disconnect: 3000 when `forget` was called for the reader. No cancellation: a group of tasks takes
+                one of a single task for its end, and goes on without its result.
         """
         one = self._readers.get(reader)
         if one is None:
@@ -94,7 +100,11 @@ class StreamReads:
             self._begin(one)
         else:
             self._counters.stream_reads["queued"] += 1
-            await self._wait(reader, one)
+            try:
+                async with asyncio.timeout(within):
+                    await self._wait(reader, one)
+            except TimeoutError:
+                raise TOO_MANY_REQUESTS.fresh() from None
         try:
             yield
         finally:
@@ -126,7 +136,7 @@ class StreamReads:
                 with contextlib.suppress(ValueError):
                     one.waiting.remove(future)
                 self._forget_idle(reader, one)
-            else:
+            elif future.exception() is None:
                 self._end(reader, one)
             raise
 
@@ -144,7 +154,7 @@ class StreamReads:
             self._grant()
 
     def forget(self, reader: object) -> None:
-        """Cancel what waits for a reader that has gone: nothing is read for it any more."""
+        """Refuse what waits for a reader that has gone: nothing is read for it any more."""
         one = self._readers.get(reader)
         if one is None:
             return
@@ -156,7 +166,8 @@ class StreamReads:
         one.waiting.clear()
         self._counters.stream_reads["dropped"] += len(waiting)
         for future in waiting:
-            future.cancel()
+            if not future.done():
+                future.set_exception(CONNECTION_CLOSED.fresh())
         self._forget_idle(reader, one)
 
     def _pace(self, reader: object, one: _Reader, cost: int) -> None:

@@ -6,7 +6,7 @@ A prepared subscription ends in `Channels.join` or `Channels.abort`, with nothin
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
 import orjson
@@ -20,10 +20,15 @@ from cluster.codec import Codec
 from cluster.config import ChannelOptions, Config
 from cluster.connection import Connection, SubscriptionDetails, SubscriptionSource
 from cluster.delta_groups import DeltaDelivery
-from cluster.errors import BAD_REQUEST, UNRECOVERABLE_POSITION
+from cluster.errors import (
+    BAD_REQUEST,
+    CONNECTION_CLOSED,
+    TOO_MANY_REQUESTS,
+    UNRECOVERABLE_POSITION,
+)
 from cluster.metrics.counters import Counters
 from cluster.node import recovery
-from cluster.node.channels import Channels, Joining, RecoveryLimits
+from cluster.node.channels import JOIN_SECONDS, Channels, Joining, RecoveryLimits
 from cluster.node.members import Membership, membership_of
 from cluster.node.modes import SubscriptionModes, modes
 from cluster.node.permissions import ChannelAccess, ChannelPermissions, Operation, Verdict
@@ -112,9 +117,10 @@ class SubscriptionBuilder:
 
         Raises:
             ClientError: 102, 103, 107 as the channel's namespace says; 112 when recovery is impossible and
-                the client wants to know; 100 when the store is away; 103, 109, 110 for its token; what the
-                application's handler raises.
-            Disconnect: 3500 for a token for another channel, user or client; what that handler raises.
+                the client wants to know; 100 when the store is away; 111 when its turn to recover does not
+                come; 103, 109, 110 for its token; what the application's handler raises.
+            Disconnect: 3500 for a token for another channel, user or client; what that handler raises; 3000
+                when the client has gone meanwhile.
         """
         access = self._permissions.access(request.channel)
         claims: SubscriptionClaims | None = None
@@ -229,7 +235,7 @@ class SubscriptionBuilder:
         try:
             return self._described(request, plan, joining, claims)
         except BaseException:
-            self._channels.abort(joining.channel)
+            self._channels.abort(joining.channel, joining.start)
             raise
 
     def _described(
@@ -259,7 +265,7 @@ class SubscriptionBuilder:
         elif request.recover:
             result = {"was_recovering": True}
         if plan.delivery is not None or plan.membership is not None:
-            joining = Joining(joining.channel, joining.read, plan.membership, plan.delivery)
+            joining = joining._replace(membership=plan.membership, delivery=plan.delivery)
         details = None
         if claims is not None:
             asks_proxy = self._permissions.options(request.channel).sub_refresh_proxy_enabled
@@ -306,7 +312,8 @@ class SubscriptionBuilder:
             codec: what it speaks.
 
         Raises:
-            ClientError: as `prepare` does.
+            ClientError: as `prepare` does; 111 when it takes longer than `JOIN_SECONDS`.
+            Disconnect: 3000 when the client has gone meanwhile.
         """
         done: dict[str, Subscribed] = {}
 
@@ -321,17 +328,33 @@ class SubscriptionBuilder:
             done[one.channel] = subscribed._replace(source=one.source, details=details)
 
         try:
-            for first in range(0, len(wanted), _AT_A_TIME):
-                async with asyncio.TaskGroup() as group:
-                    for one in wanted[first : first + _AT_A_TIME]:
-                        group.create_task(prepare(one))
+            async with asyncio.timeout(JOIN_SECONDS):
+                await _some_at_a_time(wanted, prepare)
+            return _all_of(wanted, done)
         except BaseException as error:
             for subscribed in done.values():
-                self._channels.abort(subscribed.joining.channel)
+                self._channels.abort(subscribed.joining.channel, subscribed.joining.start)
             if isinstance(error, BaseExceptionGroup):
                 raise error.exceptions[0] from None
+            if isinstance(error, TimeoutError):
+                raise TOO_MANY_REQUESTS.fresh() from None
             raise
-        return [done[one.channel] for one in wanted]
+
+
+async def _some_at_a_time(
+    wanted: Sequence[ServerSide], prepare: Callable[[ServerSide], Coroutine[Any, Any, None]]
+) -> None:
+    for first in range(0, len(wanted), _AT_A_TIME):
+        async with asyncio.TaskGroup() as group:
+            for one in wanted[first : first + _AT_A_TIME]:
+                group.create_task(prepare(one))
+
+
+def _all_of(wanted: Sequence[ServerSide], done: Mapping[str, Subscribed]) -> list[Subscribed]:
+    if len(done) < len(wanted):
+        # A group of tasks takes no notice of one that was cancelled alone.
+        raise CONNECTION_CLOSED.fresh()
+    return [done[one.channel] for one in wanted]
 
 
 def _membership(its_modes: SubscriptionModes, chan_info: bytes) -> Membership | None:

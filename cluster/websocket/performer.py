@@ -303,7 +303,8 @@ class ActionPerformer(FrameProtocol):
 
     def _abort(self, subscribed: Subscribed) -> None:
         """Give a prepared subscription up: the connection was closed before it could join."""
-        self._node.channels.abort(subscribed.joining.channel)
+        joining = subscribed.joining
+        self._node.channels.abort(joining.channel, joining.start)
 
     def watch_expiry(self) -> None:
         """Look again when the connection or a subscription expires."""

@@ -172,7 +172,7 @@ def test_a_joiner_behind_gets_the_publications_since_its_read(hub: Hub):
     assert behind.got == [3, 4]
     hub.deliver("c", pubs(5, 5))
     assert behind.got == [3, 4, 5]
-    assert channel.tail == []
+    assert channel.tail is None
 
 
 def test_the_tail_is_kept_while_there_is_a_joiner(hub: Hub):
@@ -185,7 +185,7 @@ def test_the_tail_is_kept_while_there_is_a_joiner(hub: Hub):
     hub.deliver("c", pubs(3, 3))
     hub.join(channel, readers[2], readers[2].write, Position(1, E))
     assert (readers[1].got, readers[2].got) == ([1, 2, 3], [2, 3])
-    assert channel.tail == []
+    assert channel.tail is None
 
 
 # --- gaps ----------------------------------------------------------------------------------

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import pytest
+
+from cluster.errors import CONNECTION_CLOSED, ClientError
 from cluster.metrics.counters import Counters
 from cluster.node.reads import (
     PUBLICATION_COST_BYTES,
@@ -16,6 +19,8 @@ from cluster.node.reads import (
 )
 from cluster.protocol import Publication
 from tests.harness.waiting import until
+
+WITHIN_SECONDS = 10.0
 
 
 @dataclass
@@ -89,7 +94,8 @@ async def test_a_reader_that_has_gone_waits_for_nothing():
     reading.ask("a0", "b0", "b1", "c0")
     await settled(lambda: reading.begun == ["a0"])
     reading.reads.forget("b")
-    await settled(lambda: reading.tasks["b0"].cancelled() and reading.tasks["b1"].cancelled())
+    await settled(lambda: reading.tasks["b0"].done() and reading.tasks["b1"].done())
+    assert [reading.tasks[name].exception() for name in ("b0", "b1")] == [CONNECTION_CLOSED] * 2
     reading.ends["a0"].set()
     assert await reading.until_begun(2) == ["a0", "c0"]
     assert counters.stream_reads["dropped"] == 2
@@ -183,7 +189,8 @@ async def test_a_paced_reader_that_goes_leaves_nothing_behind():
     waits = asyncio.create_task(read_large(reads, "a"))
     await settled(lambda: counters.stream_reads["queued"] == 1)
     reads.forget("a")
-    await settled(waits.cancelled)
+    await settled(waits.done)
+    assert waits.exception() == CONNECTION_CLOSED
     assert reads._readers == {}
 
 
@@ -223,3 +230,28 @@ async def test_after_a_large_reply_a_reader_has_one_read_in_flight():
     await read_until_paced(reads, counters, "a")
     await asyncio.gather(*(read() for _ in range(READS_PER_READER)))
     assert in_flight == [1] * READS_PER_READER * 2, "nor when a pause ends"
+
+
+async def test_a_wait_for_a_turn_may_have_a_limit_and_leaves_nothing_behind():
+    counters = Counters()
+    reading = Reading(StreamReads(1, counters))
+    reading.ask("a0")
+    await settled(lambda: reading.begun == ["a0"])
+    reading.reads.hold("c")
+    for reader in ("b", "c"):
+        with pytest.raises(ClientError, match="111"):
+            async with reading.reads.turn(reader, within=0.01):
+                raise AssertionError("it has no turn")
+    assert set(reading.reads._readers) == {"a", "c"}
+    reading.reads.resume("c")
+    # The next one gets its turn, and what it does in it has no limit.
+    waits = asyncio.create_task(read_slowly(reading.reads, "b"))
+    await settled(lambda: counters.stream_reads["queued"] == 3)
+    reading.ends["a0"].set()
+    await waits
+    await reading.end_all()
+
+
+async def read_slowly(reads: StreamReads, reader: str) -> None:
+    async with reads.turn(reader, within=WITHIN_SECONDS):
+        await asyncio.sleep(0)
