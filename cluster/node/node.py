@@ -186,7 +186,7 @@ class Node:
         self.sessions = open_sessions(self)
         self._users = users if users is not None and users.is_on else None
         self._revocations = revocations
-        self._server_side = ServerSideChannels(config, permissions)
+        self._server_side = ServerSideChannels(config, permissions, counters)
         self.subscriptions = SubscriptionBuilder(
             config,
             permissions,
@@ -425,5 +425,5 @@ class Node:
             if channel not in session.channels:
                 client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
         for channel in session.channels:
-            if channel not in has:
+            if channel not in has and self._server_side.is_possible(channel):
                 self.run(add_server_side(self.subscriptions, self.channels, client, channel))
