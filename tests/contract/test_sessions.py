@@ -10,7 +10,7 @@ import pytest
 
 from cluster.sessions import BUCKETS, SessionConflict, SessionGone, StateInvalid, StateTooLarge
 from tests.contract.stores import Bench, RedisBench, Worker
-from tests.harness.waiting import until_async
+from tests.harness.waiting import until
 
 
 async def flushed(worker: Worker) -> None:
@@ -316,10 +316,14 @@ async def test_an_attach_that_is_given_up_while_its_answer_is_on_the_way_is_undo
     attaching.cancel()
     with pytest.raises(asyncio.CancelledError):
         await attaching
+
+    def attached() -> dict[str, int]:
+        """How many connections each record has, by the session's id."""
+        with real.servers[0].client() as client:
+            keys = list(client.scan_iter(f"{{{real.prefix}:*.session.*"))
+            return {key.decode()[-32:]: int(client.hget(key, "attached")) for key in keys}
+
+    await until(lambda: attached() == {made.id: 1}, 10, "only the first is attached")
+    assert set(worker.sessions._held) == {made.id}
     await left(worker, made, "h", may_end=True)
-
-    async def is_none_left() -> bool:
-        return (await real.statistics())["tracked"] == 0
-
-    await until_async(is_none_left, 10, "no record is left")
-    assert worker.sessions._held == {}
+    assert attached() == {}
