@@ -191,7 +191,7 @@ async def stats_cost(worker: Worker) -> tuple[float, float]:
     for _ in range(READS):
         for size in SIZES:
             began = time.perf_counter()
-            found = await worker.store.stats(f"room {size}", MODE, sweeps=True)
+            found = await worker.store.stats(f"room {size}", sweeps=True)
             took[size].append((time.perf_counter() - began) * 1e6)
             assert found == (size, size // 2), found
     few, many = (median(took[size]) for size in SIZES)
@@ -200,7 +200,7 @@ async def stats_cost(worker: Worker) -> tuple[float, float]:
 
 async def read_cost(worker: Worker) -> Work:
     began, turns = time.perf_counter(), Turns()
-    found = await worker.store.entries(f"room {SIZES[1]}", MODE, max_bytes=16 << 20, sweeps=True)
+    found = await worker.store.entries(f"room {SIZES[1]}", max_bytes=16 << 20, sweeps=True)
     assert len(found) == SIZES[1]
     return Work((time.perf_counter() - began) * 1000, *turns.stop())
 

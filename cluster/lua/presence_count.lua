@@ -1,5 +1,5 @@
 -- Counts the members and users of a channel; its cost does not depend on the numbers.
--- ARGV  1 shard channel ('' = no client is told)  2 most expired entries to remove (0 = none)
+-- ARGV  1 shard channel  2 most expired entries to remove (0 = none)
 -- Returns {clients, users, 1 if there may be more that have expired, else 0}.
 local most = tonumber(ARGV[2])
 local is_full = most > 0 and remove_expired(most) == most

@@ -1,5 +1,5 @@
 -- Renews a worker's entries of a channel, then removes entries that have expired and tells the subscribers.
--- ARGV  1 ttl ms  2 shard channel ('' = no client is told)  3 most to remove (0 = none)  4.. clients
+-- ARGV  1 ttl ms  2 shard channel  3 most to remove (0 = none)  4.. clients
 -- Returns {clients without an entry, ms until the first entry expires or -1 without entries}.
 local ttl, missing = tonumber(ARGV[1]), {}
 local expiry = string.format('%.0f', now + ttl)

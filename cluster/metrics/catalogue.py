@@ -143,6 +143,8 @@ WORKER_FAMILIES: Final = (
            "Connections closed, by close code.", {"code": _CLOSE_CODES}),
     Family("app_connections_shed_total", "counter", "worker",
            "Connections closed to balance the workers, with 3011."),
+    Family("app_session_channels_left_out_total", "counter", "worker",
+           "Channels of sessions that a connect has left out, as the configuration has them no longer."),
     Family("app_messages_total", "counter", "worker",
            "Commands received (in); replies and pushes written, one per recipient (out).",
            {"direction": DIRECTIONS}),

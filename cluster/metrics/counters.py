@@ -40,6 +40,7 @@ class Counters:
         self.connections_opened = 0
         self.connections_closed = dict.fromkeys(_values("app_connections_closed_total", "code"), 0)
         self.connections_shed = 0
+        self.session_channels_left_out = 0
         self.messages_in = 0
         self.messages_out = 0
         self.bytes_in = 0

@@ -101,6 +101,7 @@ def _make(family: Family, registry: CollectorRegistry) -> Counter | Gauge | Hist
 def _counts(counters: Counters) -> Iterator[tuple[str, str, float]]:
     yield "app_connections_opened_total", "", counters.connections_opened
     yield "app_connections_shed_total", "", counters.connections_shed
+    yield "app_session_channels_left_out_total", "", counters.session_channels_left_out
     yield "app_messages_total", "in", counters.messages_in
     yield "app_messages_total", "out", counters.messages_out
     yield "app_message_bytes_total", "in", counters.bytes_in

@@ -1,8 +1,8 @@
 """The members of one worker's channels: their presence, and the joins and leaves that they cause.
 
-A subscription of a channel with presence, or that publishes joins and leaves, is a member. The changes of
-one turn of the event loop go to the store together, one command per channel, in order. Entries are renewed
-every `client.presence_update_interval`, all of a channel together, and the first time at a random point in the
+A subscription that has presence, or publishes joins and leaves, is a member: tokens, handlers and the server
+API may give each of a channel another mode. The changes of one turn of the event loop go to the store in order,
+one command per channel for those that follow each other with one mode. Entries are renewed every `client.presence_update_interval`, all of a channel together, and the first time at a random point in the
 second half of it.
 
 A worker that was killed leaves its entries behind. A renewal says when the first entry of its channel
@@ -14,6 +14,7 @@ the entries of live workers have become old, and are renewed first.
 from __future__ import annotations
 
 import asyncio
+import functools
 import heapq
 import itertools
 import random
@@ -84,20 +85,27 @@ class Membership(NamedTuple):
 
 def membership_of(mode: PresenceMode, *, gets_pushes: bool, chan_info: bytes = b"") -> Membership:
     """What a subscription of a channel is; without joins and leaves there is nothing to push."""
-    return Membership(mode, gets_pushes and mode.is_published, chan_info)
+    # Each member keeps its own, so those without info share the few there are; the others their modes.
+    shared = _without_info(mode, gets_pushes=gets_pushes and mode.is_published)
+    return Membership(*shared[:2], chan_info) if chan_info else shared
+
+
+@functools.cache
+def _without_info(mode: PresenceMode, *, gets_pushes: bool) -> Membership:
+    return Membership(mode, gets_pushes)
 
 
 class _Channel:
-    """The members of one channel at this worker, by subscriber, each with its `chan_info`."""
+    """The members of one channel at this worker, by subscriber; `entries` of them have one in the store."""
 
-    __slots__ = ("changes", "members", "mode", "name", "renew_at", "renewed_at", "sweep_at")
+    __slots__ = ("changes", "entries", "members", "name", "renew_at", "renewed_at", "sweep_at")
 
-    def __init__(self, name: str, mode: PresenceMode, now: float) -> None:
+    def __init__(self, name: str) -> None:
         self.name = name
-        self.mode = mode
-        self.members: dict[MemberClient, bytes] = {}
-        self.changes: deque[tuple[bytes, MemberClient, bytes]] = deque()
-        self.renewed_at = now
+        self.entries = 0
+        self.members: dict[MemberClient, Membership] = {}
+        self.changes: deque[tuple[bytes, MemberClient, Membership]] = deque()
+        self.renewed_at = 0.0
         self.renew_at = 0.0
         self.sweep_at = 0.0
 
@@ -146,27 +154,30 @@ class Members:
         """A client has subscribed; its join follows in this turn of the loop."""
         channel = self._channels.get(name)
         if channel is None:
-            channel = _Channel(name, membership.mode, self._loop.time())
-            self._channels[name] = channel
-        if not channel.members and channel.mode.has_entries:
-            self._renew_at(channel, self._loop.time() + self._interval * random.uniform(0.5, 1.0))
-        channel.members[subscriber] = membership.chan_info
-        self.entries += channel.mode.has_entries
+            channel = self._channels[name] = _Channel(name)
+        channel.members[subscriber] = membership
+        if membership.mode.has_entries:
+            if not channel.entries:
+                now = channel.renewed_at = self._loop.time()
+                self._renew_at(channel, now + self._interval * random.uniform(0.5, 1.0))
+            channel.entries += 1
+            self.entries += 1
         if membership.gets_pushes:
             self._pushes.watch(name, subscriber, subscriber.connection.codec)
-        self._change(channel, JOIN, subscriber, membership.chan_info)
+        self._change(channel, JOIN, subscriber, membership)
 
     def leave(self, name: str, subscriber: MemberClient) -> None:
         """A client has left a channel; its leave follows in this turn of the loop."""
         channel = self._channels.get(name)
         if channel is None:
             return
-        chan_info = channel.members.pop(subscriber, None)
-        if chan_info is None:
+        membership = channel.members.pop(subscriber, None)
+        if membership is None:
             return
-        self.entries -= channel.mode.has_entries
+        channel.entries -= membership.mode.has_entries
+        self.entries -= membership.mode.has_entries
         self._pushes.unwatch(name, subscriber)
-        self._change(channel, LEAVE, subscriber, chan_info)
+        self._change(channel, LEAVE, subscriber, membership)
 
     def update(self, subscriber: MemberClient, chan_infos: Mapping[str, bytes]) -> None:
         """The info of a client has changed: its entries follow in this turn of the loop.
@@ -176,21 +187,24 @@ class Members:
         """
         for name, chan_info in chan_infos.items():
             channel = self._channels.get(name)
-            if channel is not None and subscriber in channel.members:
-                channel.members[subscriber] = chan_info
-                if channel.mode.has_entries:
-                    self._change(channel, ADD, subscriber, chan_info)
+            before = channel.members.get(subscriber) if channel is not None else None
+            if channel is None or before is None:
+                continue
+            now = membership_of(before.mode, gets_pushes=before.gets_pushes, chan_info=chan_info)
+            channel.members[subscriber] = now
+            if now.mode.has_entries:
+                self._change(channel, ADD, subscriber, now)
 
     def receive(self, name: str, events: list[bytes]) -> None:
         """Joins and leaves of a channel have arrived; see `BrokerListener`."""
         self._pushes.receive(name, events)
 
     def _change(
-        self, channel: _Channel, kind: bytes, subscriber: MemberClient, chan_info: bytes
+        self, channel: _Channel, kind: bytes, subscriber: MemberClient, membership: Membership
     ) -> None:
         if not channel.changes:
             self._changed.append(channel)
-        channel.changes.append((kind, subscriber, chan_info))
+        channel.changes.append((kind, subscriber, membership))
         if not self._is_flush_due:
             self._is_flush_due = True
             self._loop.call_soon(self._flush)
@@ -218,15 +232,20 @@ class Members:
                     del self._channels[channel.name]
 
     def _send(self, channel: _Channel) -> int:
-        """Send the first changes of a channel; returns how many."""
+        """Send the first changes of a channel, as far as they have one mode; returns how many."""
         batch: list[Change] = []
         size = 0
+        mode = channel.changes[0][2].mode
         while channel.changes and len(batch) < _CHANGES_AT_A_TIME and size < _BYTES_AT_A_TIME:
-            one = _encoded(*channel.changes.popleft())
+            kind, subscriber, membership = channel.changes[0]
+            if membership.mode != mode:
+                break
+            channel.changes.popleft()
+            one = _encoded(kind, subscriber, membership.chan_info)
             batch.append(one)
             size += len(one.info)
         self._in_flight += 1
-        self._store.change(channel.name, batch, channel.mode, partial(self._sent, channel))
+        self._store.change(channel.name, batch, mode, partial(self._sent, channel))
         return len(batch)
 
     def _sent(self, channel: _Channel, error: StoreError | None) -> None:
@@ -235,7 +254,7 @@ class Members:
             self._worked()
             return
         self._failed("presence_change_failed", error)
-        if channel.members and channel.mode.has_entries:
+        if channel.entries:
             self._retry(channel)
 
     def _answered(self) -> None:
@@ -258,7 +277,7 @@ class Members:
             now = self._loop.time()
             while self._due and self._due[0][0] <= now:
                 at, _, channel = heapq.heappop(self._due)
-                if self._channels.get(channel.name) is not channel or not channel.members:
+                if self._channels.get(channel.name) is not channel or not channel.entries:
                     continue
                 if at == channel.renew_at:
                     await self._renew(channel)
@@ -283,7 +302,11 @@ class Members:
 
     async def _renew(self, channel: _Channel) -> None:
         self._renew_at(channel, self._loop.time() + self._interval)
-        clients = [subscriber.connection.client for subscriber in channel.members]
+        clients = [
+            subscriber.connection.client
+            for subscriber, membership in channel.members.items()
+            if membership.mode.has_entries
+        ]
         for first in range(0, len(clients), _RENEWED_AT_A_TIME):
             batch = clients[first : first + _RENEWED_AT_A_TIME]
             is_last = first + len(batch) == len(clients)
@@ -303,7 +326,6 @@ class Members:
         self._store.renew(
             channel.name,
             clients,
-            channel.mode,
             partial(self._renewed, channel, len(clients), is_last, JOIN if is_late else ADD),
             sweeps=sweeps,
         )
@@ -316,7 +338,7 @@ class Members:
         if isinstance(reply, StoreError):
             self._counters.presence_renewals["failed"] += count
             self._failed("presence_renew_failed", reply)
-            if channel.members:
+            if channel.entries:
                 self._retry(channel)
             return
         self._worked()
@@ -325,15 +347,15 @@ class Members:
             channel.renewed_at = self._loop.time()
         if reply.missing:
             self._restore(channel, set(reply.missing), kind)
-        if is_last and reply.expires_in_seconds is not None and channel.members:
+        if is_last and reply.expires_in_seconds is not None and channel.entries:
             self._sweep_at(channel, self._loop.time() + reply.expires_in_seconds)
 
     def _restore(self, channel: _Channel, missing: set[str], kind: bytes) -> None:
         """Add entries that the store has lost, or that others have swept."""
-        for subscriber, chan_info in channel.members.items():
-            if subscriber.connection.client in missing:
+        for subscriber, membership in channel.members.items():
+            if membership.mode.has_entries and subscriber.connection.client in missing:
                 self._counters.presence_renewals["restored"] += 1
-                self._change(channel, kind, subscriber, chan_info)
+                self._change(channel, kind, subscriber, membership)
 
     def _sweep_at(self, channel: _Channel, at: float) -> None:
         """Sweep a channel when its first entry expires, unless it is renewed before."""

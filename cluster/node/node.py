@@ -32,6 +32,7 @@ from cluster.metrics.counters import Counters
 from cluster.node.channels import Channels
 from cluster.node.client_protocol import Client, ConnectionsOfUsers
 from cluster.node.commands import Commands, RpcHandler, store_failed
+from cluster.node.counted_sessions import attach_counted
 from cluster.node.live_subscriptions import add_server_side
 from cluster.node.members import members_of
 from cluster.node.permissions import ChannelPermissions
@@ -185,7 +186,7 @@ class Node:
         self.sessions = open_sessions(self)
         self._users = users if users is not None and users.is_on else None
         self._revocations = revocations
-        self._server_side = ServerSideChannels(config, permissions)
+        self._server_side = ServerSideChannels(config, permissions, counters)
         self.subscriptions = SubscriptionBuilder(
             config,
             permissions,
@@ -318,31 +319,9 @@ class Node:
         """Attach a session, and count the connection for its user; both commands are sent together."""
         if self._users is None or not user:
             return self.sessions.attach(user, wanted, client)
-        return self._enter_counted(self._users, user, wanted, client)
-
-    async def _enter_counted(
-        self, users: ConnectionsOfUsers, user: str, wanted: str | None, client: Client
-    ) -> Session:
-        try:
-            session, entered = await asyncio.gather(
-                self.sessions.attach(user, wanted, client),
-                users.enter(user, client.connection.client),
-                return_exceptions=True,
-            )
-        except asyncio.CancelledError:
-            users.leave(user, client.connection.client)
-            raise
-        if isinstance(session, Session) and entered is True:
-            return session
-        if isinstance(session, Session):
-            self.sessions.detach(session, client, may_end=not session.is_resumed)
-        if entered is not False:
-            users.leave(user, client.connection.client)
-        for outcome in (session, entered):
-            if isinstance(outcome, BaseException):
-                raise outcome
-        self._counters.rejected["user_connection_limit"] += 1
-        raise CONNECTION_LIMIT.fresh()
+        return attach_counted(
+            self.sessions, self._users, self._counters, user=user, wanted=wanted, client=client
+        )
 
     def _leave(self, session: Session, client: Client, *, may_end: bool) -> None:
         self.sessions.detach(session, client, may_end=may_end)
@@ -446,5 +425,5 @@ class Node:
             if channel not in session.channels:
                 client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
         for channel in session.channels:
-            if channel not in has:
+            if channel not in has and self._server_side.is_possible(channel):
                 self.run(add_server_side(self.subscriptions, self.channels, client, channel))

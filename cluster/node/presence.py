@@ -16,7 +16,7 @@ from cluster.node.commands import store_failed
 from cluster.node.members import Members
 from cluster.node.permissions import ChannelPermissions, Operation
 from cluster.node.reads import StreamReads
-from cluster.presence import PresenceMode, PresenceStats, PresenceStore, PresenceTooLarge
+from cluster.presence import PresenceStats, PresenceStore, PresenceTooLarge
 
 T = TypeVar("T")
 
@@ -59,14 +59,14 @@ class Presence:
             ClientError: 108 without presence, 106 for a channel with too many members, 102, 103, 107 as the
                 permissions say, 100 when the store is unavailable.
         """
-        mode = self._allowed(connection, channel)
+        self._allow(connection, channel)
         async with self._reads.turn(reader):
             most = self._config.client.queue_max_size // 2
-            return _result(await self._read(channel, mode, most))
+            return _result(await self._read(channel, most))
 
     async def stats_for(self, connection: Connection, channel: str) -> dict[str, int]:
         """Answer a client's `presence_stats`; raises as `read_for` does."""
-        self._allowed(connection, channel)
+        self._allow(connection, channel)
         return await self.stats(channel)
 
     async def read(self, channel: str) -> dict[str, Any]:
@@ -79,9 +79,9 @@ class Presence:
 
     async def entries(self, channel: str) -> Mapping[str, bytes]:
         """The ClientInfo of each member by client id, as JSON text; raises as `read` does."""
-        mode = self._mode(channel)
+        self._check(channel)
         async with self._reads.turn(self):
-            return await self._read(channel, mode, API_MAX_BYTES)
+            return await self._read(channel, API_MAX_BYTES)
 
     async def stats(self, channel: str) -> dict[str, int]:
         """The numbers of a channel for the server API; raises as `read` does."""
@@ -90,32 +90,29 @@ class Presence:
 
     async def numbers(self, channel: str) -> PresenceStats:
         """The numbers of a channel; raises as `read` does."""
-        mode = self._mode(channel)
+        self._check(channel)
         store, members = self._parts()
-        return await self._answer(store.stats(channel, mode, sweeps=members.may_sweep))
+        return await self._answer(store.stats(channel, sweeps=members.may_sweep))
 
-    def _allowed(self, connection: Connection, channel: str) -> PresenceMode:
+    def _allow(self, connection: Connection, channel: str) -> None:
         """Allow a client to read the presence of a channel."""
-        mode = self._mode(channel)
+        self._check(channel)
         self._permissions.allow(Operation.PRESENCE, channel, connection)
-        return mode
 
-    def _mode(self, channel: str) -> PresenceMode:
-        mode = self._permissions.presence_mode(channel)
-        if not mode.has_entries or self._store is None:
+    def _check(self, channel: str) -> None:
+        if not self._permissions.presence_mode(channel).has_entries or self._store is None:
             raise NOT_AVAILABLE.fresh()
-        return mode
 
     def _parts(self) -> tuple[PresenceStore, Members]:
         """The store and the members, whose changes of this turn are sent first."""
-        assert self._store is not None, "_mode has refused"
+        assert self._store is not None, "_check has refused"
         assert self._members is not None, "a node with a store has members"
         self._members.send_changes()
         return self._store, self._members
 
-    async def _read(self, channel: str, mode: PresenceMode, max_bytes: int) -> Mapping[str, bytes]:
+    async def _read(self, channel: str, max_bytes: int) -> Mapping[str, bytes]:
         store, members = self._parts()
-        read = store.entries(channel, mode, max_bytes=max_bytes, sweeps=members.may_sweep)
+        read = store.entries(channel, max_bytes=max_bytes, sweeps=members.may_sweep)
         try:
             return await self._answer(read)
         except PresenceTooLarge:

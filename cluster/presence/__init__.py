@@ -35,11 +35,11 @@ class Change(NamedTuple):
 
 
 class PresenceMode(NamedTuple):
-    """What a channel does with its members.
+    """What a channel does with a member.
 
     Attributes:
-        has_entries: they have entries, so that they can be asked for.
-        is_published: their joins and leaves are sent to the subscribers.
+        has_entries: it has an entry, so that it can be asked for.
+        is_published: its join and leave are sent to the subscribers.
     """
 
     has_entries: bool
@@ -73,8 +73,9 @@ class PresenceStore(Protocol):
     Guarantees:
         * One caller's changes of a channel are done in order. A change is never repeated: after
           `StoreUnavailable` it may or may not have happened.
-        * A LEAVE is sent only if the entry was there, and once. Without entries every
-          LEAVE is sent, and none for a worker that was killed.
+        * A LEAVE is sent only if the entry was there, and once; none for an entry that was added without
+          `is_published`, whoever removes it. Without entries every LEAVE is sent, and none for a worker that was
+          killed.
         * Numbers and entries are those of one moment, but for what changes while a large channel is read.
     """
 
@@ -85,20 +86,19 @@ class PresenceStore(Protocol):
         mode: PresenceMode,
         done: Callable[[StoreError | None], None],
     ) -> None:
-        """Change the members, in order; `done` is called with None or the error."""
+        """Change members of one mode, in order; `done` is called with None or the error."""
 
     def renew(
         self,
         channel: str,
         clients: Sequence[str],
-        mode: PresenceMode,
         done: Callable[[Renewed | StoreError], None],
         *,
         sweeps: bool,
     ) -> None:
         """Renew the entries of clients, then remove what has expired if `sweeps`."""
 
-    async def stats(self, channel: str, mode: PresenceMode, *, sweeps: bool) -> PresenceStats:
+    async def stats(self, channel: str, *, sweeps: bool) -> PresenceStats:
         """The numbers of a channel, whose cost does not depend on them.
 
         Args:
@@ -108,9 +108,7 @@ class PresenceStore(Protocol):
             StoreError: when the store is unavailable, or refuses.
         """
 
-    async def entries(
-        self, channel: str, mode: PresenceMode, *, max_bytes: int, sweeps: bool
-    ) -> dict[str, bytes]:
+    async def entries(self, channel: str, *, max_bytes: int, sweeps: bool) -> dict[str, bytes]:
         """The ClientInfo of every entry, by client id.
 
         Raises:

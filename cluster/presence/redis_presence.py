@@ -1,7 +1,8 @@
 """Presence over Redis or Valkey: three keys per channel, changed and counted by scripts.
 
 Of a channel there are `.members` (hash: client -> entry), `.member_ends` (zset: client -> when it ends) and
-`.member_users` (hash: user -> number of entries); `cluster.resp.keys` has their names. Joins and leaves are
+`.member_users` (hash: user -> number of entries); `cluster.resp.keys` has their names. An entry is
+`<bytes of the user>:<user><ClientInfo as JSON>`; a zero before it says that its leave is not told. Joins and leaves are
 sent to the channel's own shard channel as `2:` and one line each: the kind and the ClientInfo;
 `redis_broker` receives them. All of them share the channel's hash tag.
 """
@@ -42,9 +43,9 @@ class RedisPresence:
         tag = f"{{{self._prefix}:{channel}}}"
         return f"{tag}.members", f"{tag}.member_ends", f"{tag}.member_users"
 
-    def _told(self, channel: str, mode: PresenceMode) -> str:
-        """The shard channel of a channel's joins and leaves, "" if it publishes none."""
-        return f"{{{self._prefix}:{channel}}}.pub" if mode.is_published else ""
+    def _told(self, channel: str) -> str:
+        """The shard channel of a channel's joins and leaves."""
+        return f"{{{self._prefix}:{channel}}}.pub"
 
     def change(
         self,
@@ -56,13 +57,13 @@ class RedisPresence:
         def answered(reply: Any) -> None:
             done(reply if isinstance(reply, StoreError) else None)
 
-        told = self._told(channel, mode)
+        told = self._told(channel)
         if mode.has_entries:
             args: list[bytes | str | int] = [self._ttl_ms, told]
             for one in changes:
-                args += (one.kind, one.client, _entry(one))
+                args += (one.kind, one.client, _entry(one, is_told=mode.is_published))
             self._router.run_script(PRESENCE_CHANGE, self._keys(channel), args, answered)
-        elif told:
+        elif mode.is_published:
             payload = b"2:" + b"\n".join(one.kind + one.info for one in changes)
             self._router.submit(told, ("SPUBLISH", told, payload), answered, keeps_order=True)
         else:
@@ -72,7 +73,6 @@ class RedisPresence:
         self,
         channel: str,
         clients: Sequence[str],
-        mode: PresenceMode,
         done: Callable[[Renewed | StoreError], None],
         *,
         sweeps: bool,
@@ -86,11 +86,11 @@ class RedisPresence:
                 done(Renewed([one.decode() for one in missing], expires_in))
 
         most = _REMOVED_AT_A_TIME if sweeps else 0
-        args: list[str | int] = [self._ttl_ms, self._told(channel, mode), most, *clients]
+        args: list[str | int] = [self._ttl_ms, self._told(channel), most, *clients]
         self._router.run_script(PRESENCE_RENEW, self._keys(channel), args, answered)
 
-    async def stats(self, channel: str, mode: PresenceMode, *, sweeps: bool) -> PresenceStats:
-        args = (self._told(channel, mode), _REMOVED_AT_A_TIME if sweeps else 0)
+    async def stats(self, channel: str, *, sweeps: bool) -> PresenceStats:
+        args = (self._told(channel), _REMOVED_AT_A_TIME if sweeps else 0)
         while True:
             clients, users, has_more = await self._router.call_script(
                 PRESENCE_COUNT, self._keys(channel), args
@@ -98,10 +98,8 @@ class RedisPresence:
             if not has_more:
                 return PresenceStats(clients, users)
 
-    async def entries(
-        self, channel: str, mode: PresenceMode, *, max_bytes: int, sweeps: bool
-    ) -> dict[str, bytes]:
-        count = (await self.stats(channel, mode, sweeps=sweeps)).clients
+    async def entries(self, channel: str, *, max_bytes: int, sweeps: bool) -> dict[str, bytes]:
+        count = (await self.stats(channel, sweeps=sweeps)).clients
         found: dict[str, bytes] = {}
         cursor, size, key = b"0", 0, self._keys(channel)[0]
         if count * _LEAST_ENTRY_BYTES > max_bytes:
@@ -122,9 +120,10 @@ class RedisPresence:
         return found
 
 
-def _entry(change: Change) -> bytes:
+def _entry(change: Change, *, is_told: bool) -> bytes:
     user = change.user.encode()
-    return b"%d:%b%b" % (len(user), user, change.info)
+    # Versions that do not know the zero read the same number.
+    return b"%b%d:%b%b" % (b"" if is_told else b"0", len(user), user, change.info)
 
 
 def _info(entry: bytes) -> bytes:

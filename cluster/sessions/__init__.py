@@ -68,7 +68,7 @@ class Sessions(Protocol):
     """The sessions of one worker, in front of the store that all workers share."""
 
     async def attach(self, user: str, session_id: str | None, holder: object) -> Session:
-        """Resume the session if it exists and is the user's, else create one."""
+        """Resume the session if it exists and is the user's, else create one; nothing is left if cancelled."""
 
     def detach(self, session: Session, holder: object, *, may_end: bool) -> None:
         """Remove a holder; the record is kept for its ttl, or deleted if it is empty."""

@@ -158,12 +158,7 @@ class RedisSessions:
                 self._early.pop(session_id, None)
 
     async def _attached(self, user: str, session_id: str, *, resume: bool) -> Session | None:
-        tag = _bucket_tag(self._prefix, session_id)
-        reply = await self._router.call_script(
-            SESSION_ATTACH,
-            (f"{tag}.session.{session_id}", f"{tag}.sessions", f"{tag}.counters"),
-            (session_id, user, self._ttl_ms, int(resume)),
-        )
+        reply = await self._asked(user, session_id, resume=resume)
         if not reply:
             return None
         created, messages, version, state, channels = reply
@@ -177,6 +172,37 @@ class RedisSessions:
             channels=tuple(orjson.loads(channels)) if channels else (),
             is_resumed=resume,
         )
+
+    async def _asked(self, user: str, session_id: str, *, resume: bool) -> Any:
+        """Ask the store to attach; if that is given up, what the store has attached is detached."""
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+
+        def done(reply: Any) -> None:
+            if answer.cancelled():
+                undo(reply)
+            elif isinstance(reply, StoreError):
+                answer.set_exception(reply)
+            else:
+                answer.set_result(reply)
+
+        def undo(reply: Any) -> None:
+            if reply and not isinstance(reply, StoreError):
+                self._send_detach(session_id, 0, may_end=not resume)
+
+        tag = _bucket_tag(self._prefix, session_id)
+        self._router.run_script(
+            SESSION_ATTACH,
+            (f"{tag}.session.{session_id}", f"{tag}.sessions", f"{tag}.counters"),
+            (session_id, user, self._ttl_ms, int(resume)),
+            done,
+        )
+        try:
+            return await answer
+        except asyncio.CancelledError:
+            if not answer.cancelled() and answer.exception() is None:
+                # Both in one turn: the answer had come when this was cancelled.
+                undo(answer.result())
+            raise
 
     def _hold(self, session: Session, holder: object) -> Session:
         held = self._held.get(session.id)
@@ -198,7 +224,10 @@ class RedisSessions:
         received, session.received = session.received, 0
         if not session.holders:
             self._held.pop(session.id, None)
-        tag = _bucket_tag(self._prefix, session.id)
+        self._send_detach(session.id, received, may_end=may_end)
+
+    def _send_detach(self, session_id: str, received: int, *, may_end: bool) -> None:
+        tag = _bucket_tag(self._prefix, session_id)
         future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._detaching.add(future)
 
@@ -212,8 +241,8 @@ class RedisSessions:
 
         self._router.run_script(
             SESSION_DETACH,
-            (f"{tag}.session.{session.id}", f"{tag}.sessions", f"{tag}.counters"),
-            (session.id, self._ttl_ms, received, int(may_end)),
+            (f"{tag}.session.{session_id}", f"{tag}.sessions", f"{tag}.counters"),
+            (session_id, self._ttl_ms, received, int(may_end)),
             done,
         )
 

@@ -42,26 +42,35 @@ class MemoryPresence:
                 done(StoreUnavailable("the store is away"))
                 return
             events = [event for one in wanted for event in self._changed(channel, one, mode)]
-            self.store.tell(channel, events if mode.is_published else [])
+            self.store.tell(channel, events)
             done(None)
 
         self._loop.call_soon(work)
 
     def _changed(self, channel: str, one: Change, mode: PresenceMode) -> list[bytes]:
-        event = [one.kind + one.info] if one.kind in {JOIN, LEAVE} else []
+        is_told = mode.is_published
+        event = [one.kind + one.info] if one.kind in {JOIN, LEAVE} and is_told else []
         if not mode.has_entries:
             return event
         members = self.store.members.setdefault(channel, {})
         if one.kind == LEAVE:
-            return event if members.pop(one.client, None) else []
+            return self._removed(channel, one.client)
+        untold = self.store.untold_members
+        (untold.discard if is_told else untold.add)((channel, one.client))
         members[one.client] = (time.monotonic() + self.ttl_seconds, one.user, one.info)
         return event
+
+    def _removed(self, channel: str, client: str) -> list[bytes]:
+        """Remove an entry; returns its leave, if others are told of it."""
+        removed = self.store.members[channel].pop(client, None)
+        is_told = (channel, client) not in self.store.untold_members
+        self.store.untold_members.discard((channel, client))
+        return [LEAVE + removed[2]] if removed and is_told else []
 
     def renew(
         self,
         channel: str,
         clients: Sequence[str],
-        mode: PresenceMode,
         done: Callable[[Renewed | StoreError], None],
         *,
         sweeps: bool,
@@ -79,32 +88,31 @@ class MemoryPresence:
                     members[client] = (now + self.ttl_seconds, *members[client][1:])
             missing = [client for client in wanted if client not in members]
             if sweeps:
-                self._sweep(channel, mode)
+                self._sweep(channel)
             ends = [one[0] for one in members.values()]
             done(Renewed(missing, max(0.0, min(ends) - now) if ends else None))
 
         self._loop.call_soon(work)
 
-    def _sweep(self, channel: str, mode: PresenceMode) -> None:
+    def _sweep(self, channel: str) -> None:
         members = self.store.members.setdefault(channel, {})
         now = time.monotonic()
         gone = [client for client, (end, _, _) in members.items() if end < now]
-        events = [LEAVE + members.pop(client)[2] for client in gone]
-        self.store.tell(channel, events if mode.is_published else [])
+        self.store.tell(
+            channel, [event for client in gone for event in self._removed(channel, client)]
+        )
 
-    async def stats(self, channel: str, mode: PresenceMode, *, sweeps: bool) -> PresenceStats:
+    async def stats(self, channel: str, *, sweeps: bool) -> PresenceStats:
         await asyncio.sleep(0)
         if not self.store.is_up:
             raise StoreUnavailable("the store is away")
         if sweeps:
-            self._sweep(channel, mode)
+            self._sweep(channel)
         members = self.store.members.get(channel, {})
         return PresenceStats(len(members), len({user for _, user, _ in members.values()}))
 
-    async def entries(
-        self, channel: str, mode: PresenceMode, *, max_bytes: int, sweeps: bool
-    ) -> dict[str, bytes]:
-        await self.stats(channel, mode, sweeps=sweeps)
+    async def entries(self, channel: str, *, max_bytes: int, sweeps: bool) -> dict[str, bytes]:
+        await self.stats(channel, sweeps=sweeps)
         members = self.store.members.get(channel, {})
         if sum(len(client) + len(info) for client, (_, _, info) in members.items()) > max_bytes:
             raise PresenceTooLarge("the entries have too many bytes")

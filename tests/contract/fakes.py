@@ -72,6 +72,7 @@ class MemoryStore:
         self.holders: list[Any] = []
         #: By channel and client: when the entry ends, the user, the ClientInfo.
         self.members: dict[str, dict[str, tuple[float, str, bytes]]] = {}
+        self.untold_members: set[tuple[str, str]] = set()
         self.counters = {"created": 0, "resumed": 0, "expired": 0}
 
     @cached_property

@@ -45,22 +45,20 @@ async def change(
         raise error
 
 
-async def renew(
-    worker: Worker, *clients: str, mode: PresenceMode = FULL, sweeps: bool = True
-) -> Renewed:
+async def renew(worker: Worker, *clients: str, sweeps: bool = True) -> Renewed:
     answer: asyncio.Future[Renewed | StoreError] = asyncio.get_running_loop().create_future()
-    worker.presence.renew("c", clients, mode, answer.set_result, sweeps=sweeps)
+    worker.presence.renew("c", clients, answer.set_result, sweeps=sweeps)
     reply = await asyncio.wait_for(answer, WAIT_SECONDS)
     assert isinstance(reply, Renewed), reply
     return reply
 
 
 async def stats(worker: Worker, channel: str = "c", *, sweeps: bool = True) -> PresenceStats:
-    return await worker.presence.stats(channel, FULL, sweeps=sweeps)
+    return await worker.presence.stats(channel, sweeps=sweeps)
 
 
 async def entries(worker: Worker, max_bytes: int = 1 << 20) -> dict[str, bytes]:
-    return await worker.presence.entries("c", FULL, max_bytes=max_bytes, sweeps=True)
+    return await worker.presence.entries("c", max_bytes=max_bytes, sweeps=True)
 
 
 async def test_members_are_seen_by_every_worker_and_gone_when_they_leave(bench: Bench):
@@ -163,6 +161,31 @@ async def test_an_expired_entry_gives_one_leave_whoever_removes_it(bench: Bench)
     )
 
 
+@pytest.mark.parametrize("user", ["", "ann", "a name of 23 characters"])
+async def test_of_an_entry_that_nobody_is_told_of_nobody_is_told_whoever_removes_it(
+    bench: Bench, user: str
+):
+    dead, survivor = await bench.worker(presence_ttl=0.3), await bench.worker()
+    await survivor.subscribe()
+    await change(dead, one(JOIN, user, "1"), one(ADD, user, "1"), mode=SILENT)
+    await change(dead, one(JOIN, user, "2"))
+    await change(survivor, one(JOIN, user, "3"), mode=SILENT)
+    assert await stats(survivor, sweeps=False) == (3, 1)
+    assert (await entries(survivor))["3"] == info(user, "3")
+
+    async def is_swept() -> bool:
+        await renew(survivor, "3")
+        return await stats(survivor, sweeps=False) == (1, 1)
+
+    await until_async(is_swept, WAIT_SECONDS, "the dead entries are gone")
+    await change(survivor, one(LEAVE, user, "3"), mode=SILENT)
+    await change(survivor, one(JOIN, user, "4"))
+    last = ("c", b"j" + info(user, "4"))
+    await survivor.recorder.until(lambda: last in survivor.recorder.events)
+    told = [(b"j", "2"), (b"l", "2"), (b"j", "4")]
+    assert survivor.recorder.events == [("c", kind + info(user, name)) for kind, name in told]
+
+
 async def test_a_read_does_not_show_what_has_expired(bench: Bench):
     dead, reader = await bench.worker(presence_ttl=0.2), await bench.worker()
     await change(dead, *(one(JOIN, "ann", str(n)) for n in range(3)))
@@ -252,7 +275,7 @@ async def test_presence_works_in_a_redis_cluster(clustered: RedisBench):
         await change(here, one(JOIN, "ann", "1"), one(JOIN, "bob", "2"), channel=channel)
         await change(here, one(LEAVE, "ann", "1"), channel=channel)
         assert await stats(there, channel) == (1, 1)
-        read = await there.presence.entries(channel, FULL, max_bytes=1000, sweeps=True)
+        read = await there.presence.entries(channel, max_bytes=1000, sweeps=True)
         assert read == {"2": info("bob", "2")}
     await there.recorder.until(lambda: len(there.recorder.events) == 18)
 

@@ -10,6 +10,7 @@ import pytest
 
 from cluster.sessions import BUCKETS, SessionConflict, SessionGone, StateInvalid, StateTooLarge
 from tests.contract.stores import Bench, RedisBench, Worker
+from tests.harness.waiting import until
 
 
 async def flushed(worker: Worker) -> None:
@@ -300,3 +301,29 @@ async def test_a_change_of_another_layout_is_left_alone_and_breaks_nothing(real:
     await worker.recorder.until(lambda: bool(worker.recorder.changes))
     assert worker.recorder.changes[0][2] == "after"
     assert worker.recorder.resumptions == []
+
+
+@pytest.mark.parametrize("resumes", [False, True])
+async def test_an_attach_that_is_given_up_while_its_answer_is_on_the_way_is_undone(
+    real: RedisBench, resumes: bool
+):
+    worker = await real.worker()
+    made = await worker.sessions.attach("ann", None, "h")
+    attaching = asyncio.ensure_future(
+        worker.sessions.attach("ann", made.id if resumes else None, "g")
+    )
+    await asyncio.sleep(0)
+    attaching.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await attaching
+
+    def attached() -> dict[str, int]:
+        """How many connections each record has, by the session's id."""
+        with real.servers[0].client() as client:
+            keys = list(client.scan_iter(f"{{{real.prefix}:*.session.*"))
+            return {key.decode()[-32:]: int(client.hget(key, "attached")) for key in keys}
+
+    await until(lambda: attached() == {made.id: 1}, 10, "only the first is attached")
+    assert set(worker.sessions._held) == {made.id}
+    await left(worker, made, "h", may_end=True)
+    assert attached() == {}
