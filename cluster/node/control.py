@@ -11,7 +11,8 @@ Guarantees
 - Messages have a version and a kind. One that this version does not know is counted and ignored, because
   two versions share the store during a roll. Members that it does not know are ignored.
 - What a message may hold, what may wait and what runs at a time is bounded by the constants below.
-- If a worker cannot read what it missed, because it was away for too long, that is counted and logged.
+- If a worker cannot read what it missed, because it was away for too long or the store has lost it, that is
+  counted and logged. After a failover it runs what the new master has and it has not run (`command_stream`).
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from cluster.broker import Broker, BrokerListener, HistoryPolicy
 from cluster.errors import BAD_REQUEST, INTERNAL, StoreError
 from cluster.log import get_logger
 from cluster.metrics.counters import Counters
+from cluster.node.command_stream import CommandStream
 from cluster.protocol import Position, Publication
 
 log = get_logger()
@@ -80,7 +82,7 @@ class Gathered(NamedTuple):
 
 
 class _Envelope(msgspec.Struct, gc=False):
-    """What every message has; `id` is 0 for a command."""
+    """What every message has; the `id` of a command is one that its sender gives to no other."""
 
     v: int
     kind: str
@@ -137,13 +139,13 @@ class Control:
         self._errors = counters.errors
         self._timeout_seconds = timeout_seconds
         self._kinds: dict[str, _Kind] = {}
-        self._position = Position(0, "")
+        self._stream = CommandStream()
         self._is_behind = False
         self._commands: deque[tuple[_Kind, Any]] = deque()
         self._questions = asyncio.Semaphore(MOST_ASKED)
         self._answering = 0
         self._waiting: dict[int, _Waiting] = {}
-        self._asked = 0
+        self._asked = self._told = 0
         self._tasks: set[asyncio.Task[None]] = set()
         self._runner: asyncio.Task[None] | None = None
         self._reader: asyncio.Task[None] | None = None
@@ -175,8 +177,10 @@ class Control:
         """
         async with asyncio.timeout(self._timeout_seconds):
             await asyncio.gather(self._broker.subscribe(ALL), self._broker.subscribe(self.uid))
-            read = await self._broker.read(ALL, _KEPT)
-        self._position = read.top
+            read = await self._broker.read(ALL, _KEPT, limit=-1, reverse=True)
+        self._stream.begin(read)
+        if self._is_behind:
+            self._read_soon()
 
     async def aclose(self) -> None:
         """Stop what is running."""
@@ -204,12 +208,15 @@ class Control:
         await self._tell(kind, message, _NOT_KEPT)
 
     async def _tell(self, kind: str, message: Any, history: HistoryPolicy) -> None:
-        body = self._encoded(kind, message, 0)
+        self._told += 1
+        body = self._encoded(kind, message, self._told)
         try:
             async with asyncio.timeout(self._timeout_seconds):
-                await self._send(ALL, body, history)
+                position = await self._send(ALL, body, history)
         except (StoreError, TimeoutError) as error:
             raise self._failed("control_command_failed", error) from None
+        if position.offset:
+            self._stream.expect(Publication(position.offset, position.epoch, body))
 
     async def ask(self, kind: str, message: Any, within: float = ANSWER_SECONDS) -> Gathered:
         """Ask all workers, this one included, and wait for their answers.
@@ -253,8 +260,8 @@ class Control:
             raise BAD_REQUEST.fresh()
         return body
 
-    async def _send(self, channel: str, body: bytes, history: HistoryPolicy) -> None:
-        sent: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    async def _send(self, channel: str, body: bytes, history: HistoryPolicy) -> Position:
+        sent: asyncio.Future[Position] = asyncio.get_running_loop().create_future()
 
         def done(reply: Position | StoreError) -> None:
             if sent.done():
@@ -262,11 +269,11 @@ class Control:
             if isinstance(reply, StoreError):
                 sent.set_exception(reply)
             else:
-                sent.set_result(None)
+                sent.set_result(reply)
 
         self._broker.publish(channel, body, history, int(time.time() * 1000), done)
         self._counters["sent"] += 1
-        await sent
+        return await sent
 
     def _failed(self, event: str, error: Exception) -> Exception:
         self._errors["store"] += 1
@@ -278,19 +285,16 @@ class Control:
     def publications(self, channel: str, publications: list[Publication]) -> None:
         """Take messages; see `BrokerListener`."""
         for one in publications:
-            if not one.offset:
-                self._received(one.body)
-            elif self._follows(one):
-                self._position = Position(one.offset, one.epoch)
+            if not one.offset or self._follows(one):
                 self._received(one.body)
 
     def _follows(self, one: Publication) -> bool:
         """Whether a command is the next one; if some are missing they are read, and this one with them."""
-        is_same = one.epoch == self._position.epoch
-        if is_same and one.offset <= self._position.offset:
+        if self._stream.is_known(one):
             return False
-        if self._reader is None and is_same and one.offset == self._position.offset + 1:
+        if self._reader is None and self._stream.follows(one):
             return True
+        self._stream.expect(one)
         self._read_soon()
         return False
 
@@ -304,7 +308,7 @@ class Control:
 
     def _read_soon(self) -> None:
         self._is_behind = True
-        if self._reader is None:
+        if self._reader is None and self._stream.has_begun:
             self._reader = self._start(self._catch_up())
 
     async def _catch_up(self) -> None:
@@ -312,36 +316,30 @@ class Control:
             while self._is_behind:
                 self._is_behind = False
                 try:
-                    await self._read_missing()
+                    waits = await self._read_missing()
                 except (StoreError, TimeoutError):
                     # The link reports it.
+                    waits = True
+                if waits:
                     self._is_behind = True
                     await asyncio.sleep(_REREAD_SECONDS)
         finally:
             # Nothing was awaited since `_is_behind` was checked.
             self._reader = None
 
-    async def _read_missing(self) -> None:
+    async def _read_missing(self) -> bool:
+        """Run what is missing; returns whether to read again later."""
+        stream, awaited = self._stream, self._stream.awaited
         async with asyncio.timeout(self._timeout_seconds):
-            read = await self._broker.read(ALL, _KEPT, since=self._position.offset, limit=-1)
-        if read.top.epoch != self._position.epoch:
-            # The store was emptied or replaced: all that its new stream has is new.
-            self._position = Position(0, read.top.epoch)
-            self._is_behind = read.top.offset > 0
-            return
-        lost = 0
-        for one in read.publications:
-            lost += one.offset - self._position.offset - 1
-            self._position = Position(one.offset, one.epoch)
-            self._received(one.body)
-        if read.is_cut:
-            self._is_behind = True
-        else:
-            lost += read.top.offset - self._position.offset
-            self._position = read.top
-        if lost > 0:
-            self._counters["lost"] += lost
-            log.error("control_commands_lost", commands=lost)
+            read = await self._broker.read(ALL, _KEPT, since=stream.since, limit=-1)
+        missed = stream.take(read, awaited)
+        self._is_behind = self._is_behind or missed.is_behind
+        for body in missed.bodies:
+            self._received(body)
+        if missed.lost > 0:
+            self._counters["lost"] += missed.lost
+            log.error("control_commands_lost", commands=missed.lost)
+        return missed.waits
 
     def _received(self, body: bytes) -> None:
         try:

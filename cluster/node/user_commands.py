@@ -31,17 +31,16 @@ from cluster.node.client_protocol import Client
 from cluster.node.control import Control
 from cluster.node.node import Node
 from cluster.node.server_side import ServerSide
+from cluster.node.session_channels import Change, SessionChannels
 from cluster.node.subscribe import Subscribed
 from cluster.protocol import Position, publication_push
-from cluster.sessions import Session, SessionConflict, SessionGone
+from cluster.sessions import Session
 from cluster.turn_budget import TurnBudget
 
 log = get_logger()
 
 #: Connections that are looked at before the event loop gets its turn; fewer of those that are changed.
 PER_TURN: Final = 100
-_UPDATES: Final = 5
-_CONFLICT_SECONDS: Final = 0.05
 
 
 class UserCommand(msgspec.Struct, kw_only=True):
@@ -131,6 +130,9 @@ class UserCommands:
         self._node = node
         self._counters = counters
         self._channel_limit = channel_limit
+        self._session_channels = SessionChannels(
+            node.sessions, node.run, counters, channel_limit=channel_limit
+        )
         control.on_command("disconnect", DisconnectUser, self.disconnect)
         control.on_command("disconnect_token", DisconnectToken, self.disconnect_token)
         control.on_command("unsubscribe", UnsubscribeUser, self.unsubscribe)
@@ -206,13 +208,12 @@ class UserCommands:
         sessions: dict[str, Session] = {}
 
         def unsubscribe(client: Client) -> None:
-            session = client.session
-            if session is not None and channel in session.channels:
-                sessions[session.id] = session
+            if client.session is not None:
+                sessions[client.session.id] = client.session
             client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
 
         await self._each_of_user(command, unsubscribe)
-        self._keep(sessions, channel, has_it=False)
+        await self._keep(sessions, Change(channel, has_it=False))
 
     async def subscribe(self, command: SubscribeUser) -> None:
         sessions: dict[str, Session] = {}
@@ -225,7 +226,7 @@ class UserCommands:
             return self._subscribe(client, command, source)
 
         await self._each_of_user(command, subscribe)
-        self._keep(sessions, command.channel, has_it=True)
+        await self._keep(sessions, Change(command.channel, has_it=True))
 
     async def _subscribe(
         self, client: Client, command: SubscribeUser, source: SubscriptionSource
@@ -304,41 +305,9 @@ class UserCommands:
 
         await self._each_of_user(command, refresh)
 
-    # --- sessions ----------------------------------------------------------------------------
-
-    def _keep(self, sessions: dict[str, Session], channel: str, *, has_it: bool) -> None:
-        """Add a channel to sessions, or remove it: their other and later connections follow."""
-        if sessions:
-            self._node.run(self._update_all(list(sessions.values()), channel, has_it=has_it))
-
-    async def _update_all(self, sessions: list[Session], channel: str, *, has_it: bool) -> None:
-        for first in range(0, len(sessions), PER_TURN):
-            await asyncio.gather(
-                *(self._update(one, channel, has_it) for one in sessions[first : first + PER_TURN])
-            )
-
-    async def _update(self, session: Session, channel: str, has_it: bool) -> None:
-        """Change one session; another worker with connections of it does the same, and one of them is first."""
-        for _ in range(_UPDATES):
-            channels = session.channels
-            if (channel in channels) is has_it or len(channels) >= self._channel_limit:
-                return
-            changed = (
-                (*channels, channel) if has_it else tuple(one for one in channels if one != channel)
-            )
-            try:
-                await self._node.sessions.update(
-                    session.id, channels=changed, expected_version=session.version
-                )
-                return
-            except SessionGone:
-                return
-            except SessionConflict:
-                # The change is on its way to this worker.
-                await asyncio.sleep(_CONFLICT_SECONDS)
-            except ClusterError as error:
-                self._counters.errors["store"] += 1
-                log.error("session_update_failed", reason=str(error))
-                return
-        self._counters.errors["internal"] += 1
-        log.error("session_update_failed", reason="it changes all the time")
+    async def _keep(self, sessions: dict[str, Session], change: Change) -> None:
+        """Change sessions, whose other and later connections follow; the next command comes after it."""
+        each = list(sessions.values())
+        for first in range(0, len(each), PER_TURN):
+            self._session_channels.change(each[first : first + PER_TURN], change)
+            await asyncio.sleep(0)

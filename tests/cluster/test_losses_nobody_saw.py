@@ -49,7 +49,7 @@ class Pair:
 
 
 @contextlib.asynccontextmanager
-async def pair(directory: Path) -> AsyncIterator[Pair]:
+async def pair(directory: Path, config: dict[str, Any] | None = None) -> AsyncIterator[Pair]:
     async with (
         Store(directory / "master") as master,
         Store(directory / "replica", master=master) as replica,
@@ -57,7 +57,7 @@ async def pair(directory: Path) -> AsyncIterator[Pair]:
     ):
         await until_async(replica.is_in_step, 20, "the replica is in step")
         urls = (f"redis://127.0.0.1:{proxy.port}",)
-        async with Cluster(directory / "run", workers=2, redis_urls=urls) as cluster:
+        async with Cluster(directory / "run", workers=2, config=config, redis_urls=urls) as cluster:
             yield Pair(master, replica, proxy, cluster)
 
 
