@@ -280,7 +280,7 @@ class Node:
             result = self._connect_result(client, claims, session, subscribed, data)
         except BaseException:
             for one in subscribed:
-                self.channels.abort(one.joining.channel)
+                self.channels.abort(one.joining.channel, one.joining.start)
             self._leave(session, client, may_end=not session.is_resumed)
             raise
         if told != self.refreshes.told:

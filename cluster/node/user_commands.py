@@ -249,6 +249,10 @@ class UserCommands:
                 client,
                 client.connection.codec,
             )
+        except Disconnect as why:
+            # Mostly it has closed meanwhile, and is told nothing.
+            client.perform(client.connection.disconnect(why))
+            return
         except ClusterError as error:
             self._counters.errors["store"] += 1
             log.error("server_side_subscribe_failed", reason=str(error))
@@ -257,10 +261,10 @@ class UserCommands:
             actions = self._added(client, command, subscribed)
             client.perform(actions)
         except BaseException:
-            self._node.channels.abort(subscribed.joining.channel)
+            self._node.channels.abort(subscribed.joining.channel, subscribed.joining.start)
             raise
         if not actions:
-            self._node.channels.abort(subscribed.joining.channel)
+            self._node.channels.abort(subscribed.joining.channel, subscribed.joining.start)
             return
         self._node.channels.join(subscribed.joining, client, client.write)
         client.watch_expiry()

@@ -106,6 +106,7 @@ async def test_a_user_s_connection_that_closes_does_not_end_a_subscribe_of_the_o
             )
             assert pushed[0]["push"]["channel"] == "a"
         assert worker.node.hub.channels["a"].joining == 0
+        assert worker.counters.errors["store"] == 0
         # And the next command is carried out.
         await worker.control.tell("subscribe", SubscribeUser(user="", channel="c"))
         for caller in callers[1:]:
