@@ -28,7 +28,7 @@ _UPDATES: Final = 5
 _CONFLICT_SECONDS: Final = 0.05
 
 
-class Change(NamedTuple):
+class ChannelChange(NamedTuple):
     """A session gets a channel, or loses it."""
 
     channel: str
@@ -46,7 +46,7 @@ class _Written:
 
     def __init__(self, session: Session) -> None:
         self.session = session
-        self.waiting: list[Change] = []
+        self.waiting: list[ChannelChange] = []
         self.is_busy = False
         self.version = -1
         self.channels: tuple[str, ...] = ()
@@ -90,7 +90,7 @@ class SessionChannels:
         self._writers = 0
         self._forgetting: asyncio.TimerHandle | None = None
 
-    def change(self, sessions: Iterable[Session], change: Change) -> None:
+    def change(self, sessions: Iterable[Session], change: ChannelChange) -> None:
         """Add a channel to sessions, or remove it, after what they were told before."""
         refused = sum(not self._takes(session, change) for session in sessions)
         if refused:
@@ -100,7 +100,7 @@ class SessionChannels:
             self._writers += 1
             self._run(self._write_all())
 
-    def _takes(self, session: Session, change: Change) -> bool:
+    def _takes(self, session: Session, change: ChannelChange) -> bool:
         written = self._written.get(session.id)
         if written is None:
             if (change.channel in session.channels) is change.has_it:
@@ -145,7 +145,7 @@ class SessionChannels:
         finally:
             self._writers -= 1
 
-    async def _write(self, one: _Written, changes: list[Change]) -> None:
+    async def _write(self, one: _Written, changes: list[ChannelChange]) -> None:
         """Change one session; another worker with connections of it does the same, and one of them is first."""
         for _ in range(_UPDATES):
             version, channels = one.newest
@@ -174,7 +174,7 @@ class SessionChannels:
         log.error("session_update_failed", reason=reason)
 
     def _changed(
-        self, channels: tuple[str, ...], changes: list[Change]
+        self, channels: tuple[str, ...], changes: list[ChannelChange]
     ) -> tuple[tuple[str, ...], int]:
         """The channels after the changes, and how many additions the limit refuses."""
         kept, refused = dict.fromkeys(channels), 0

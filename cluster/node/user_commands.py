@@ -31,7 +31,7 @@ from cluster.node.client_protocol import Client
 from cluster.node.control import Control
 from cluster.node.node import Node
 from cluster.node.server_side import ServerSide
-from cluster.node.session_channels import Change, SessionChannels
+from cluster.node.session_channels import ChannelChange, SessionChannels
 from cluster.node.subscribe import Subscribed
 from cluster.protocol import Position, publication_push
 from cluster.sessions import Session
@@ -213,7 +213,7 @@ class UserCommands:
             client.perform(client.connection.unsubscribe(channel, SERVER_UNSUBSCRIBE))
 
         await self._each_of_user(command, unsubscribe)
-        await self._keep(sessions, Change(channel, has_it=False))
+        await self._keep(sessions, ChannelChange(channel, has_it=False))
 
     async def subscribe(self, command: SubscribeUser) -> None:
         sessions: dict[str, Session] = {}
@@ -226,7 +226,7 @@ class UserCommands:
             return self._subscribe(client, command, source)
 
         await self._each_of_user(command, subscribe)
-        await self._keep(sessions, Change(command.channel, has_it=True))
+        await self._keep(sessions, ChannelChange(command.channel, has_it=True))
 
     async def _subscribe(
         self, client: Client, command: SubscribeUser, source: SubscriptionSource
@@ -309,8 +309,8 @@ class UserCommands:
 
         await self._each_of_user(command, refresh)
 
-    async def _keep(self, sessions: dict[str, Session], change: Change) -> None:
-        """Change sessions, whose other and later connections follow; the next command comes after it."""
+    async def _keep(self, sessions: dict[str, Session], change: ChannelChange) -> None:
+        """ChannelChange sessions, whose other and later connections follow; the next command comes after it."""
         each = list(sessions.values())
         for first in range(0, len(each), PER_TURN):
             self._session_channels.change(each[first : first + PER_TURN], change)

@@ -12,7 +12,7 @@ import pytest
 from cluster.config import Config
 from cluster.errors import StoreUnavailable
 from cluster.node import session_channels
-from cluster.node.session_channels import Change, SessionChannels
+from cluster.node.session_channels import ChannelChange, SessionChannels
 from cluster.node.user_commands import SubscribeUser, UnsubscribeUser
 from cluster.sessions import Session
 from tests.harness.waiting import until
@@ -192,11 +192,11 @@ async def test_changes_that_wait_for_the_store_are_bounded_and_the_rest_is_count
     async with LocalWorker(configured()).open() as worker:
         alone = Alone(worker, update)
         session = Session("s", "", 0)
-        alone.channels.change([session], Change("first", True))
+        alone.channels.change([session], ChannelChange("first", True))
         await until(lambda: not alone.channels._busy, WITHIN, "the first is being written")
         await until(lambda: not alone.channels._written["s"].waiting, WITHIN, "it is taken")
         for number in range(12):
-            alone.channels.change([session], Change(str(number), True))
+            alone.channels.change([session], ChannelChange(str(number), True))
         assert worker.counters.errors["internal"] == 2
         goes_on.set()
         await until(lambda: len(written) == 2, WITHIN, "all are written")
@@ -215,6 +215,6 @@ async def test_changes_that_the_store_does_not_take_are_counted_each():
     async with LocalWorker(configured()).open() as worker:
         alone = Alone(worker, update)
         sessions = [Session(str(number), "", 0) for number in range(250)]
-        alone.channels.change(sessions, Change("a", True))
+        alone.channels.change(sessions, ChannelChange("a", True))
         await until(lambda: worker.counters.errors["store"] == 250, WITHIN, "each is counted")
         assert alone.channels._writers == 0
