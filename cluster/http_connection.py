@@ -9,7 +9,7 @@ Rules
   one, each in a turn of the event loop of its own.
 - After a response aiohttp reads what is left of the request's body for a while, so that the client reads the
   response before the connection is closed: as fast as the client sends. Here that is bounded in bytes too.
-- A client that reads nothing of its responses for `STALLED_SECONDS` is closed; after the last response it has
+- A client that reads nothing of its responses for `STALLED_SECONDS` is closed, and after the last one for
   `CLOSING_SECONDS`.
 """
 
@@ -47,7 +47,7 @@ BODY_BUFFER_BYTES: Final = 16_384
 #: What is read at most, within `LINGERING_SECONDS`, after a response whose request has not ended.
 LINGERING_BYTES: Final = 1 << 20
 
-#: How long a client may read nothing while responses wait for it, and how long after the last one.
+#: How long a client may read nothing while a response waits for it, and after the last one has been written.
 STALLED_SECONDS: Final = 30.0
 CLOSING_SECONDS: Final = 5.0
 
@@ -110,7 +110,6 @@ class LingeringConnection(web.RequestHandler):
         "_socket",
         "_stalled",
         "_unparsed",
-        "_unsent_bytes",
     )
 
     _lingering: asyncio.Timeout | None
@@ -120,7 +119,6 @@ class LingeringConnection(web.RequestHandler):
         self._lingering = None
         # Until it is closed, or another protocol's; aiohttp lets go of its transport before.
         self._socket: asyncio.Transport | None = None
-        self._unsent_bytes = 0
         self._stalled: asyncio.TimerHandle | None = None
         # Of the request that came last; what follows it is the head of another.
         self._body: StreamReader = EMPTY_PAYLOAD
@@ -232,33 +230,33 @@ class LingeringConnection(web.RequestHandler):
 
     def pause_writing(self) -> None:
         super().pause_writing()
-        self._watch_writing()
+        self._watch_writing(STALLED_SECONDS)
 
     def resume_writing(self) -> None:
         super().resume_writing()
         if self._stalled is not None:
             self._stalled.cancel()
 
-    def _watch_writing(self) -> None:
-        if self._socket is not None:
-            self._unsent_bytes = self._socket.get_write_buffer_size()
-            self._stalled = self._loop.call_later(STALLED_SECONDS, self._close_if_stalled)
+    def _watch_writing(self, seconds: float) -> None:
+        """Close the connection when nothing of what is unsent has been read for so long."""
+        if self._socket is not None and (unsent := self._socket.get_write_buffer_size()):
+            self._stalled = self._loop.call_later(seconds, self._close_if_stalled, unsent, seconds)
 
-    def _close_if_stalled(self) -> None:
+    def _close_if_stalled(self, unsent: int, seconds: float) -> None:
         if self._socket is None:
             return
-        if self._socket.get_write_buffer_size() >= self._unsent_bytes:
+        left = self._socket.get_write_buffer_size()
+        if left >= unsent:
             self._socket.abort()
         else:
-            self._watch_writing()
+            self._stalled = self._loop.call_later(seconds, self._close_if_stalled, left, seconds)
 
     async def start(self) -> None:
         try:
             await super().start()
         finally:
             # aiohttp closes the connection, and waits until all has been sent.
-            if self._socket is not None and self._socket.get_write_buffer_size():
-                self._loop.call_later(CLOSING_SECONDS, self._socket.abort)
+            self._watch_writing(CLOSING_SECONDS)
 
     # --- answers ------------------------------------------------------------------------------------
 

@@ -310,7 +310,7 @@ class UserCommands:
         await self._each_of_user(command, refresh)
 
     async def _keep(self, sessions: dict[str, Session], change: ChannelChange) -> None:
-        """ChannelChange sessions, whose other and later connections follow; the next command comes after it."""
+        """Change sessions, whose other and later connections follow; the next command comes after it."""
         each = list(sessions.values())
         for first in range(0, len(each), PER_TURN):
             self._session_channels.change(each[first : first + PER_TURN], change)

@@ -147,12 +147,13 @@ async def test_a_client_that_does_not_read_the_last_response_is_closed(
     monkeypatch.setattr(http_connection, "CLOSING_SECONDS", 0.01)
     async with LocalWorker(configured()).open() as worker:
         connection, reader, writer = await kept_alive(worker)
-        unsent = Unsent(connection._socket, 5)
+        unsent = Unsent(connection._socket, 5, 4, 3)
         connection._socket = unsent
         # aiohttp would close the transport, which then waits for the client.
         connection.transport = None
         connection.close()
         assert await asyncio.wait_for(reader.read(), 10) == b""
+        assert unsent._sizes == [3], "it was waited for as long as it read"
         writer.close()
 
 
