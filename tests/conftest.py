@@ -39,6 +39,7 @@ LONG_FIRST: Final = (
     "integration/test_monitoring_end_to_end.py",
     "conformance",
     "cluster",
+    "unit/test_websocket_rate.py",
     "rules",
     "integration",
     "console",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import tracemalloc
 from typing import Any
 
 import orjson
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 
 from cluster import protocol
 from cluster.connection import pushes
+from cluster.decoding_in_parts import DECODED_AT_ONCE
 from cluster.errors import CLIENT_ERRORS, UNSUBSCRIBES, ClientError, Disconnect
 from cluster.methods import METHODS
 from cluster.protocol import (
@@ -92,6 +94,28 @@ def test_a_frame_of_several_lines_is_read_in_order(wanted: list[tuple[int, str]]
 @pytest.mark.parametrize("payload", [b"", b"\n", b"{}\n\n", b"\n{}", b"{}\n\n{}"])
 def test_an_empty_line_is_malformed(payload: bytes):
     assert closes_with(3501, payload)
+
+
+@pytest.mark.parametrize("line", [b"{}", b'{"id":2,"rpc":{}}', b""])
+def test_the_lines_of_a_large_message_are_not_cut_off_before_they_are_decoded(line: bytes):
+    payload = b"{}\n" * DECODED_AT_ONCE + b"\n".join([line] * (65_000 // (len(line) + 1)))
+    tracemalloc.start()
+    try:
+        commands = decode(payload)
+        taken = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert not isinstance(commands, list)
+    assert taken < 1.5 * len(payload)
+
+
+@given(
+    st.lists(st.sampled_from([b"", b"\r", b"{}", b'{"id":1}\r', b"[", b" ", b"\x00"]), max_size=70)
+)
+def test_every_line_is_decoded_and_nothing_but_its_newline_is_added(parts: list[bytes]):
+    payload = b"\n".join(parts)
+    lines = [line.removesuffix(b"\n") for line in protocol._lines(payload)]
+    assert lines == (parts if payload else [])
 
 
 @pytest.mark.parametrize(
