@@ -1,7 +1,7 @@
 """`python -m benchmarks.attacks.attacker KIND --port N`: some connections that attack for a while.
 
 A connection that the server closes is opened again at once. What the server sends is read and
-thrown away. At the end, or at SIGTERM, one JSON object says what was sent. It stops by itself.
+thrown away. At the end, or at SIGTERM, one JSON object says what was sent and how much came back. It stops by itself.
 
 The attackers share a core with the store and with the clients whose latency is measured. What those wait for
 there says nothing about the server, so the attackers give the core away after each turn of a socket: the
@@ -34,6 +34,7 @@ class Totals:
 
     connections: int = 0
     bytes_sent: int = 0
+    bytes_read: int = 0
     statuses: Counter[str] = field(default_factory=Counter)
 
 
@@ -81,6 +82,7 @@ class Attacker:
 
     def _read(self) -> bool:
         data = self._socket.recv(_READ_BYTES)
+        self._totals.bytes_read += len(data)
         if data and not self._is_answered:
             self._is_answered = True
             self._totals.statuses[data[9:12].decode("latin-1")] += 1
@@ -130,6 +132,7 @@ def main() -> int:
             {
                 "connections": totals.connections,
                 "bytes_sent": totals.bytes_sent,
+                "bytes_read": totals.bytes_read,
                 "statuses": dict(totals.statuses),
             }
         )

@@ -6,12 +6,14 @@ import asyncio
 import json
 import sys
 import time
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.attacks.kinds import ATTACKS
+from benchmarks.attacks.kinds import ATTACKS, KEPT_CHANNEL
+from tests.harness.client import Client
 from tests.harness.cluster import REPOSITORY, Cluster
 from tests.harness.crowd import Crowd, Size
 from tests.harness.processes import resident_bytes
@@ -21,6 +23,37 @@ ATTACKERS = 8
 SIZE = Size(subscribers=100, channels=10, workers=1, publishes_per_second=40)
 #: How much of its memory a worker may have grown by after ten rounds of all attacks.
 GROWTH = 0.05
+#: The history that is attacked; channels without a namespace have one as well.
+CONFIG = {
+    "channel": {
+        "namespaces": [{"name": "kept", "history_size": 300, "history_ttl": "3600s"}],
+    },
+}
+#: What every attack must have met, or it attacks nothing: the status of all first answers, and the least
+#: number of bytes that came back in a second: one answer to each connection, or those to many commands.
+ANSWER, ANSWERS, HISTORIES = 100, 20_000, 1_000_000
+MET: Mapping[str, tuple[str, int]] = {
+    "rpc": ("101", ANSWERS),
+    "ping": ("101", ANSWERS),
+    "publish": ("101", ANSWERS),
+    "subscribe and unsubscribe": ("101", ANSWERS),
+    "history": ("101", HISTORIES),
+    "Protobuf, frames of 4,096 empty commands": ("101", ATTACKERS * ANSWER),
+    "Protobuf, frames of 4,096 rpcs": ("101", ANSWERS),
+    "Protobuf, frames of one rpc": ("101", ANSWERS),
+    "ping frames": ("101", ANSWERS),
+    "pong frames, not connected": ("101", ATTACKERS * ANSWER),
+    "empty continuations, not connected": ("101", ATTACKERS * ANSWER),
+    "fragments of one byte": ("101", ANSWERS),
+    "half a handshake": ("400", ATTACKERS * ANSWER),
+    "handshake after handshake": ("101", ANSWERS),
+    "no HTTP": ("400", ANSWERS),
+    "requests without waiting for answers": ("404", ANSWERS),
+    "a body without end": ("404", ATTACKERS * ANSWER),
+    "a body of chunks of one byte": ("404", ATTACKERS * ANSWER),
+    "the head of a second request without end": ("404", ATTACKERS * ANSWER),
+    "one byte at a time": ("101", ANSWERS),
+}
 
 
 async def attack(kind: str, port: int, seconds: float) -> dict[str, Any]:
@@ -39,23 +72,38 @@ async def attack_in_every_way(cluster: Cluster, crowd: Crowd, seconds: float) ->
     started, pids = time.monotonic(), [worker.pid for worker in cluster.workers()]
     for kind in ATTACKS:
         sent = await attack(kind, cluster.worker_port(0), seconds)
-        assert sent["bytes_sent"] > 0, kind
+        print(f"{kind}: {sent}, {resident_bytes(pids[0]) / 2**20:.1f} MiB resident")
+        status, least = MET[kind]
+        assert sent["statuses"].keys() == {status}, kind
+        assert sent["bytes_read"] >= least, kind
         assert [worker.pid for worker in cluster.workers()] == pids, kind
         assert not crowd.moves(started).keys() - {0}, (kind, crowd.moves(started))
-        resident = resident_bytes(pids[0]) / 2**20
-        print(f"{kind}: {sent}, {resident:.1f} MiB resident")
+
+
+async def fill_history(cluster: Cluster) -> None:
+    """Publish what the attack "history" asks for."""
+    publisher = Client(cluster.worker_port(0))
+    await publisher.start()
+    await publisher.connected()
+    for _ in range(300):
+        await publisher.publish(KEPT_CHANNEL, "x" * 1_000)
+    await publisher.close()
 
 
 @pytest.mark.timeout(240)
 async def test_attacks_close_no_other_client_and_lose_nothing(tmp_path: Path):
-    async with Cluster(tmp_path / "run", workers=SIZE.workers) as cluster:
+    async with Cluster(tmp_path / "run", workers=SIZE.workers, config=CONFIG) as cluster:
+        await fill_history(cluster)
         crowd = Crowd(cluster.client_port, SIZE)
         await crowd.gather()
         crowd.begin_publishing()
         await crowd.traffic()
         await attack_in_every_way(cluster, crowd, 1.0)
         await assert_nothing_lost(crowd)
-        assert (await cluster.metrics()).total("app_worker_restarts_total") == 0
+        metrics = await cluster.metrics()
+        assert metrics.total("app_worker_restarts_total") == 0
+        assert metrics.total("app_client_errors_total", code="102") == 0
+        assert metrics.total("app_stream_reads_total", result="cut") > 0
         await crowd.close()
     assert_no_traceback(cluster)
 
@@ -63,7 +111,8 @@ async def test_attacks_close_no_other_client_and_lose_nothing(tmp_path: Path):
 @pytest.mark.full
 @pytest.mark.timeout(900)
 async def test_ten_rounds_of_attacks_leave_the_memory_as_it_was(tmp_path: Path):
-    async with Cluster(tmp_path / "run", workers=SIZE.workers) as cluster:
+    async with Cluster(tmp_path / "run", workers=SIZE.workers, config=CONFIG) as cluster:
+        await fill_history(cluster)
         crowd = Crowd(cluster.client_port, SIZE)
         await crowd.gather()
         crowd.begin_publishing()
