@@ -38,8 +38,9 @@ from cluster.protocol import (
     reply,
 )
 
-#: With more commands than this waiting or in progress, the owner should stop reading.
-CONGESTED_COMMANDS = 256
+#: With more commands than this waiting or in progress, the owner should stop reading. One in progress takes
+#: 2 to 3 KiB until it is answered.
+CONGESTED_COMMANDS = 64
 
 #: With more bytes than this in messages with waiting commands, or in publishes in progress, too: twice the longest
 #: message, by default. A client that has no token yet may wait for a backend with 256 commands of 64 KiB.
@@ -100,6 +101,11 @@ class CommandIntake:
             or len(waiting) + self._pending > CONGESTED_COMMANDS
             or self._waiting_bytes + self._pending_bytes > CONGESTED_BYTES
         )
+
+    @property
+    def awaits_answers(self) -> bool:
+        """Whether so many commands are in progress that the owner should begin no other."""
+        return self._pending > CONGESTED_COMMANDS and self.state is CONNECTED
 
     @property
     def has_waiting(self) -> bool:

@@ -53,7 +53,7 @@ class ActionPerformer(FrameProtocol):
     """
 
     __slots__ = (
-        "_counted", "_counters", "_full_at", "_is_congested", "_node", "_rate", "_refusals", "_refused_until", "_url_session",
+        "_awaits_answers", "_counted", "_counters", "_full_at", "_is_congested", "_node", "_rate", "_refusals", "_refused_until", "_url_session",
         "connection", "emulated_headers", "headers", "session",
     )  # fmt: skip
 
@@ -74,7 +74,7 @@ class ActionPerformer(FrameProtocol):
         self._rate = rate
         self._full_at = self._refused_until = 0.0
         self._refusals = 0
-        self._is_congested = False
+        self._is_congested = self._awaits_answers = False
         connection.budget = rate.slice
         self.connection = connection
         self.headers: Mapping[str, str] = NO_HEADERS
@@ -98,9 +98,8 @@ class ActionPerformer(FrameProtocol):
         self._count()
         if connection.is_congested:
             # Without a budget it waits for its turn only.
-            if connection.budget > 0 and not self._is_congested:
-                self._is_congested = True
-                self._counters.throttled["commands"] += 1
+            if connection.budget > 0:
+                self._note_congestion()
             self.pause()
 
     def receive_binary(self, data: bytes) -> None:
@@ -119,11 +118,25 @@ class ActionPerformer(FrameProtocol):
 
     def next_turn(self) -> None:
         connection = self.connection
+        if connection.awaits_answers:
+            self._wait_for_answers()
+            return
         if connection.budget > 0:
             self.perform(connection.resume())
         elif self._take_slice_or_refuse():
             self.perform(connection.next_turn(self._rate.slice))
         self._count()
+
+    def _wait_for_answers(self) -> None:
+        """Handle and read nothing more until commands in progress are answered: `perform` then goes on."""
+        self.pause()
+        self._awaits_answers = self._is_turn_scheduled = True
+        self._note_congestion()
+
+    def _note_congestion(self) -> None:
+        if not self._is_congested:
+            self._is_congested = True
+            self._counters.throttled["commands"] += 1
 
     def _take_slice_or_refuse(self) -> bool:
         """Take the tokens of the next slice; without them the connection is delayed or closed."""
@@ -180,7 +193,11 @@ class ActionPerformer(FrameProtocol):
         if frames:
             self._write_all(frames)
         connection = self.connection
-        if connection.budget <= 0 and connection.has_waiting:
+        if self._awaits_answers:
+            if not connection.awaits_answers:
+                self._awaits_answers = self._is_turn_scheduled = False
+                self.schedule_turn()
+        elif connection.budget <= 0 and connection.has_waiting:
             self.schedule_turn()
         elif self._is_paused and not self._is_turn_scheduled and not connection.is_congested:
             self._is_congested = False
