@@ -4,7 +4,7 @@ For each attack a worker is started on the first core. 500 clients listen to a c
 publications per second: for some seconds alone, then for as long with 8 attackers, which share
 the last core with the clients and the store and yield to both. Writes benchmarks/results/attacks.md. Exit code 1
 when an attack breaks a bound: the longest turn of the loop, how many times longer deliveries take, good
-clients closed, deliveries lost.
+clients closed, deliveries lost, or not known to have come.
 """
 
 import argparse
@@ -106,7 +106,9 @@ class Outcome:
         if self.closed:
             reasons = [one.under.reasons for one in self.rounds]
             found.append(f"{self.closed} good clients were closed: {reasons}")
-        if self.lost:
+        if self.lost is None:
+            found.append("it is not known whether deliveries were lost: they kept coming")
+        elif self.lost:
             found.append(f"{self.lost} deliveries were lost")
         return found
 

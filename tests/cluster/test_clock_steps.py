@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import time
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from tests.harness.client import Client
 from tests.harness.cluster import BASE_CONFIG, Cluster
 from tests.harness.needs import needs
 from tests.harness.waiting import until
+from tests.harness.wire import open_wire
 from tests.unit.test_auth import token as signed
 
 KEY = "k" * 32
@@ -113,3 +115,27 @@ async def test_a_step_of_the_clock_drops_no_client_and_no_publication(tmp_path, 
     assert await cluster.stop(within=60) == 0
     assert time.monotonic() - began < 30
     await client.close()
+
+
+async def test_steps_of_the_clock_in_a_drain_neither_hurry_nor_delay_it(tmp_path, monkeypatch):
+    clock = FakedClock(tmp_path / "offset", monkeypatch)
+    # The limits that end a drain that is late are further away than the test may take, and nearer than an hour.
+    config = {"shutdown": {"drain_window": "2s", "timeout": "500s", "stop_grace_period": "600s"}}
+    async with Cluster(tmp_path / "run", workers=1, config=config, has_nginx=False) as cluster:
+        ends: list[float] = []
+        wires = [
+            await open_wire(cluster.client_port, on_end=lambda *_: ends.append(time.monotonic()))
+            for _ in range(200)
+        ]
+        for wire in wires:
+            wire.send_text(b'{"id":1,"connect":{}}')
+        await cluster.shows("app_commands_total", len(wires), method="connect")
+        cluster.signal(signal.SIGTERM)
+        await until(lambda: bool(ends), 30, "the first is closed")
+        clock.set(3600)
+        await until(lambda: len(ends) > len(wires) / 4, 30, "the drain goes on")
+        clock.set(-3600)
+        await until(lambda: len(ends) == len(wires), 30, "all are closed")
+        assert {wire.close_code for wire in wires} == {3001}
+        assert ends[-1] - ends[0] > 0.5, "closing is spread over the drain window"
+        assert await cluster.stop(within=30) == 0

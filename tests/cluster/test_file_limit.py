@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections import Counter
 from collections.abc import AsyncIterator
@@ -21,6 +22,7 @@ FILES = 128
 CLIENTS = 160
 #: A client that has no answer after so long is waiting.
 PATIENCE_SECONDS = 3.0
+RETRY_AFTER = re.compile(r"(?im)^retry-after: (.*?)\r$")
 
 
 class FewFiles(Cluster):
@@ -32,13 +34,16 @@ class FewFiles(Cluster):
 
 
 async def answer(sock: socket.socket) -> str:
-    """The status of the answer to a handshake, "waits" for none yet, or why there is none."""
+    """The status of the answer to a handshake, "waits" for none yet, or why there is none.
+
+    Behind a status other than 101 is the value of Retry-After, as in "503 1".
+    """
     loop = asyncio.get_running_loop()
     try:
         async with asyncio.timeout(PATIENCE_SECONDS):
             await loop.sock_sendall(sock, upgrade_request("x", "/connection/websocket"))
             head = b""
-            while b"\r\n" not in head:
+            while b"\r\n\r\n" not in head:
                 received = await loop.sock_recv(sock, 4096)
                 if not received:
                     return "closed without an answer"
@@ -47,7 +52,7 @@ async def answer(sock: socket.socket) -> str:
         return "waits"
     except OSError as error:
         return type(error).__name__
-    return head.split(b" ", 2)[1].decode()
+    return " ".join([head.split(b" ", 2)[1].decode(), *RETRY_AFTER.findall(head.decode())])
 
 
 @contextlib.asynccontextmanager
@@ -73,7 +78,10 @@ async def test_clients_above_the_file_limit_get_503_or_wait(tmp_path: Path, has_
             async with many_clients(port) as answers:
                 print(answers)
                 assert answers["101"] >= 16
-                assert answers["101"] + answers["503"] + answers["waits"] == CLIENTS, answers
+                refused = answers["503 1"]
+                assert answers["101"] + refused + answers["waits"] == CLIENTS, answers
+                # Clients may wait in the queue of a worker; nginx accepts more than it passes on, and answers the rest.
+                assert refused > 0 or not has_nginx
                 assert (await cluster.get("/ready")).status == 200
         await serves(cluster, port)
         metrics = await cluster.metrics()

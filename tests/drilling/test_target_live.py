@@ -15,6 +15,7 @@ from loadtest.drilling.undo import UndoLog
 from tests.architecture.tree import ROOT
 from tests.drilling.conftest import COMPRESS
 from tests.drilling.test_undo import until
+from tests.harness.needs import is_not_permitted
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]
 
@@ -30,7 +31,9 @@ def environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Environmen
         try:
             one.start()
             if one.disk.path is None:
-                pytest.skip(f"only what is real can be broken by a command: {one.disk.why_not}")
+                is_not_permitted(
+                    f"only what is real can be broken by a command: {one.disk.why_not}"
+                )
             yield one
         finally:
             one.close()

@@ -17,12 +17,11 @@ from tests.harness.small_disk import small_disk
 
 SKIPPED, FAILED = pytest.skip.Exception, pytest.fail.Exception
 #: They skip themselves for what no package brings: another C library, an engine, Go and Java with a
-#: network, a log server, what a drill cannot break, a checkout that only its owner can enter.
+#: network, a log server.
 OTHERS = {
     "harness/needs.py", "harness/test_needs.py", "unit/test_heap.py", "compose/conftest.py",
     "compose/test_swarm.py", "conformance/test_go_program.py", "conformance/test_go_library.py",
     "conformance/test_java_program.py", "conformance/sdk_clients.py", "integration/test_log_path.py",
-    "drilling/test_target_live.py", "integration/test_privileges.py",
 }  # fmt: skip
 
 

@@ -1,6 +1,6 @@
 """A cluster that root starts: who its processes are, and what becomes of its files.
 
-These need root, and a Python that other users can read; otherwise they are skipped.
+These need root, and a Python that other users can read: a copy, where they cannot read this one.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import psutil
 import pytest
 
 from tests.harness import processes
-from tests.harness.needs import needs_root
+from tests.harness.needs import is_not_permitted, needs_root
 from tests.integration.running import ROOT, eventually
 
 NOBODY = 65534
@@ -32,39 +32,55 @@ SITE = next(path for path in sys.path if path.endswith("site-packages"))
 INSECURE = "[client]\ninsecure = true\n"
 
 
+def places(program: str | Path) -> tuple[Path, Path]:
+    """The checkout and the packages of a program: copies beside it, if others cannot read their own."""
+    base = Path(program).parents[1]
+    copies = base / "checkout", base / "packages"
+    return copies if all(copy.exists() for copy in copies) else (ROOT, Path(SITE))
+
+
 def import_paths(program: str | Path) -> dict[str, str]:
     return {
-        "PYTHONPATH": f"{ROOT}:{SITE}",
+        "PYTHONPATH": ":".join(map(str, places(program))),
         "LD_LIBRARY_PATH": str(Path(program).parents[1] / "lib"),
     }
 
 
+def link(source: str, target: str) -> None:
+    """A second name of a file, or a copy on another file system."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy(source, target)
+
+
 def public_python(folder: Path) -> str:
-    """This Python at a place that other users can read: hard links to its files; empty if impossible."""
+    """This Python at a place that other users can read, with its packages; empty if impossible."""
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     base = Path(sys.base_prefix)
     program = folder / "bin" / version
     program.parent.mkdir(parents=True)
     ignored = shutil.ignore_patterns("site-packages", "test", "tests", "idlelib", "config-*")
-    try:
-        os.link((base / "bin" / version).resolve(), program)
-        library = f"lib/{version}"
-        shutil.copytree(base / library, folder / library, ignore=ignored, copy_function=os.link)
-        for shared in (base / "lib").glob("libpython*.so.*"):
-            os.link(shared, folder / "lib" / shared.name)
-    except OSError:
-        return ""
+    link(str((base / "bin" / version).resolve()), str(program))
+    library = f"lib/{version}"
+    shutil.copytree(base / library, folder / library, ignore=ignored, copy_function=link)
+    for shared in (base / "lib").glob("libpython*.so.*"):
+        link(str(shared), str(folder / "lib" / shared.name))
+    if not runs_as_nobody(program):
+        # The checkout, or a folder above it, can be entered by its owner only.
+        shutil.copytree(SITE, folder / "packages", copy_function=link)
+        for part in ("cluster", "nginx", "docker"):
+            shutil.copytree(ROOT / part, folder / "checkout" / part)
+    return str(program) if runs_as_nobody(program) else ""
+
+
+def runs_as_nobody(program: Path) -> bool:
     done = subprocess.run(
         [program, "-c", "import aiohttp, cluster"],
-        user=NOBODY,
-        group=NOBODY,
-        extra_groups=[],
+        user=NOBODY, group=NOBODY, extra_groups=[], cwd="/", capture_output=True, check=False,
         env={"PATH": os.environ["PATH"]} | import_paths(program),
-        cwd="/",
-        capture_output=True,
-        check=False,
-    )
-    return str(program) if done.returncode == 0 else ""
+    )  # fmt: skip
+    return done.returncode == 0
 
 
 pytestmark = needs_root("only root can become another user")
@@ -74,10 +90,12 @@ pytestmark = needs_root("only root can become another user")
 def python() -> Iterator[str]:
     folder = Path(tempfile.mkdtemp(prefix="ws-cluster-python-"))
     folder.chmod(0o755)
-    found = public_python(folder)
+    found = ""
+    with suppress(OSError):
+        found = public_python(folder)
     if not found:
         shutil.rmtree(folder, ignore_errors=True)
-        pytest.skip("this Python, its packages or this checkout cannot be read by nobody")
+        is_not_permitted("this Python, its packages or this checkout cannot be read by nobody")
     yield found
     shutil.rmtree(folder, ignore_errors=True)
 
@@ -108,7 +126,7 @@ class Up:
         environment["WS_CLUSTER_SERVER__WORKER_PORT_BASE"] = str(first + 2)
         with self.out.open("ab") as out:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=out, env=environment, cwd=ROOT
+                command, stdout=out, stderr=out, env=environment, cwd=places(python)[0]
             )
 
     def ready(self) -> Up:
@@ -359,9 +377,10 @@ class MonitoringUp:
         for number, name in enumerate(ports, first):
             command += [f"--{name}-port", str(number)]
         command += ["--app", f"127.0.0.1:{first + 5}", *flags]
+        environment = os.environ | import_paths(python)
         with self.out.open("wb") as out:
             self.process = subprocess.Popen(
-                command, stdout=out, stderr=out, env=os.environ | import_paths(python), cwd=ROOT
+                command, stdout=out, stderr=out, env=environment, cwd=places(python)[0]
             )
 
     def text(self) -> str:

@@ -8,12 +8,14 @@ import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from tests.contract.conftest import program
 from tests.contract.servers import Server
+from tests.harness.certificates import write_certificate
 from tests.harness.processes import free_ports
 
 PASSWORD = "hunter-s3cret"
@@ -27,9 +29,9 @@ def server(tmp_path: Path) -> Iterator[Server]:
         yield running
 
 
-def up(url: str, directory: Path, *, store_timeout: int = 1) -> tuple[int, str]:
-    """Start a cluster of one worker; returns its exit code and all it has written."""
-    first = free_ports(3)
+def up(url: str, directory: Path, first: int = 0, *, store_timeout: int = 1) -> tuple[int, str]:
+    """Start a cluster of one worker, on three ports; returns its exit code and all it has written."""
+    first = first or free_ports(3)
     options = {
         "CLIENT__INSECURE": "true",
         "BROKER__TIMEOUT": str(store_timeout),
@@ -65,6 +67,30 @@ def test_the_last_line_has_the_servers_reason_and_no_password(
     assert code == 3
     assert reason in text.strip().splitlines()[-1]
     assert password not in text
+
+
+def test_a_certificate_that_is_not_trusted_is_the_reason_in_the_last_line(tmp_path: Path):
+    certificate, key, port = tmp_path / "store.crt", tmp_path / "store.key", free_ports(8)
+    # For localhost and 127.0.0.1.
+    write_certificate(certificate, key)
+    options: tuple[str, ...] = ("--bind", "127.0.0.1", "127.0.0.2", "--tls-port", str(port))
+    options += ("--tls-auth-clients", "no", "--tls-cert-file", str(certificate))
+    options += ("--tls-key-file", str(key))
+    folders = [tmp_path / "unknown authority", tmp_path / "another name"]
+    reasons = {
+        f"rediss://localhost:{port}": "certificate verify failed: self-signed certificate",
+        f"rediss://127.0.0.2:{port}?ssl_ca_certs={certificate}": "not valid for '127.0.0.2'",
+    }
+    with (
+        Server(program("redis"), tmp_path / "tls", port=port + 1, options=options),
+        ThreadPoolExecutor() as beside,
+    ):
+        # They wait most of the time.
+        ends = list(beside.map(up, reasons, folders, (port + 2, port + 5)))
+    for (code, text), reason in zip(ends, reasons.values(), strict=True):
+        assert code == 3
+        assert reason in text.strip().splitlines()[-1]
+        assert "Traceback" not in text
 
 
 def test_a_password_that_is_not_encoded_is_refused_and_not_written(server: Server, tmp_path: Path):

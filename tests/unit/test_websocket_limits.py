@@ -8,6 +8,7 @@ import gc
 import sys
 import time
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import uvloop
@@ -190,27 +191,48 @@ async def test_a_frame_of_many_commands_is_answered_whole_and_in_order():
         assert numbers == list(range(2, 2502))
 
 
+def data_of(heard: list[dict[str, Any]], channel: str) -> list[Any]:
+    """The data of the publications pushed in a channel."""
+    pushes = [one["push"] for one in heard if "push" in one]
+    return [push["pub"]["data"] for push in pushes if push["channel"] == channel]
+
+
 async def test_commands_of_all_kinds_in_one_frame_keep_their_order():
     async with LocalWorker(configured(), rpc_handlers={"": echo_at_once}).open() as worker:
         caller = await entered(worker)
-        lines, number = [], 2
-        for channel in range(100):
-            for method, params in (
-                ("subscribe", f'{{"channel":"c{channel}"}}'),
-                ("publish", f'{{"channel":"c{channel}","data":{channel}}}'),
-                ("rpc", "{}"),
-                ("unsubscribe", f'{{"channel":"c{channel}"}}'),
-            ):
-                lines.append(f'{{"id":{number},"{method}":{params}}}')
-                number += 1
-        caller.wire.send_text("\n".join(lines).encode())
-        for one in range(2, number):
-            await caller.reply(one)
-        replies = [one for one in caller.heard if one.get("id", 0) > 1]
-        assert all("error" not in one for one in replies)
-        assert {one["id"] for one in replies} == set(range(2, number))
-        heard = [next(iter(one)) for one in caller.heard if "push" in one]
-        assert len(heard) <= 100
+        await ask(caller, "subscribe", channel="kept")
+        caller.heard.clear()
+        commands: list[dict[str, Any]] = []
+        for place in range(100):
+            channel = f"c{place}"
+            commands += [
+                {"subscribe": {"channel": channel}},
+                {"publish": {"channel": channel, "data": place}},
+                {"publish": {"channel": "kept", "data": place}},
+                {"rpc": {"data": place}},
+                {"unsubscribe": {"channel": channel}},
+            ]
+        caller.say(*({"id": number} | one for number, one in enumerate(commands, 3)))
+        for number in range(3, 3 + len(commands)):
+            await caller.reply(number)
+        await caller.until(lambda: len(data_of(caller.heard, "kept")) == 100)
+        heard = caller.heard
+    replies = [one for one in heard if "push" not in one]
+    assert not any("error" in one for one in replies)
+    # A publish delays nothing that follows; all others are answered as they were sent.
+    published = [one["id"] for one in replies if "publish" in one]
+    others = [one["id"] for one in replies if "publish" not in one]
+    assert published == sorted(published)
+    assert others == sorted(others)
+    assert len(published) + len(others) == len(commands)
+    assert [one["rpc"]["data"] for one in replies if "rpc" in one] == list(range(100))
+    assert data_of(heard, "kept") == list(range(100))
+    at = {one.get("id"): index for index, one in enumerate(heard)}
+    for place in range(100):
+        # Whether it is still there when the publication comes is not promised.
+        pushed = data_of(heard, f"c{place}")
+        assert pushed in ([], [place])
+        assert pushed == data_of(heard[at[3 + 5 * place] : at[7 + 5 * place]], f"c{place}")
 
 
 async def test_several_pings_are_answered_in_order():
