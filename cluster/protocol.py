@@ -34,12 +34,7 @@ from cluster.command_params import (
     SubscribeParams,
 )
 from cluster.decoding_in_parts import in_parts
-from cluster.errors import (
-    BAD_REQUEST,
-    BAD_REQUEST_CLOSE,
-    BAD_TEXT,
-    ClientError,
-)
+from cluster.errors import BAD_REQUEST, BAD_REQUEST_CLOSE, BAD_TEXT, ClientError
 from cluster.methods import METHODS
 
 _ID_LIMIT = 2**32

@@ -19,7 +19,7 @@ from cluster.log import get_logger
 log = get_logger()
 
 #: How many connections must have ended since the last time, at least and as a share of the open ones.
-LEAST_ENDED: Final = 500
+LEAST_ENDED: Final = 16
 LEAST_ENDED_SHARE: Final = 1 / 8
 
 _CHECK_SECONDS = 1.0
