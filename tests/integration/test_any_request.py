@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Self
 from urllib.parse import quote
@@ -17,8 +18,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from cluster.http_runner import HttpRunner
+from cluster.monitor.incidents import incident_server
+from cluster.monitor.incidents.store import IncidentStore
 from cluster.monitor.stack.receiver import Received, StandInReceiver
 from tests.harness.cluster import Cluster
+from tests.harness.processes import free_ports
 from tests.harness.raw_client import STRICT_CONFIG
 from tests.harness.under_load import assert_no_traceback
 
@@ -40,6 +44,7 @@ STRANGE_VALUES = (
     "chunked, x", "text/plain; charset=nonsense", "application/json; charset=utf-7", "Bearer",
     "Bearer \u00ff", "Basic Og==", "100-continue", 'W/"x"', 'x="', "2001:db8::1%", "1.2.3.4, [",
     "websocket", "application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data", "gzip", "deflate",
+    "text/plain;version=x.y", "application/openmetrics-text;version=1e9;escaping=dots",
 )  # fmt: skip
 STRANGE = st.sampled_from(STRANGE_VALUES)
 VALUES = TEXTS | STRANGE
@@ -176,6 +181,17 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     assert_no_traceback(cluster)
 
 
+@pytest.fixture(scope="module")
+def tracker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an incident tracker's metrics."""
+    folder = tmp_path_factory.mktemp("incidents")
+    IncidentStore(folder).close()
+    port = free_ports(1)
+    end = incident_server.serve("127.0.0.1", port, folder)
+    yield port
+    end()
+
+
 @pytest.mark.slow
 @EXAMPLES
 @given(request=requests())
@@ -214,8 +230,19 @@ def test_the_public_port_answers_no_request_with_500(
 
 
 @pytest.mark.slow
+@EXAMPLES
+@given(request=requests())
+def test_the_tracker_answers_no_request_with_500(
+    tracker_port: int, request: tuple[bytes, dict[str, str]]
+):
+    check(tracker_port, request)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADER_NAMES)
-def test_no_strange_value_of_a_header_is_answered_with_500(strict: Cluster, name: str):
+def test_no_strange_value_of_a_header_is_answered_with_500(
+    strict: Cluster, tracker_port: int, name: str
+):
     key = (strict.directory / "data" / "admin.key").read_text().strip()
     keyed = {"Host": "127.0.0.1", "Authorization": f"Bearer {key}"}
     body = {"Content-Type": "application/json", "Content-Length": "2"}
@@ -223,7 +250,8 @@ def test_no_strange_value_of_a_header_is_answered_with_500(strict: Cluster, name
         "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }  # fmt: skip
-    for value in STRANGE_VALUES:
+
+    def check_everywhere(value: str) -> None:
         strange = {name: value}
         post = (b"POST /console/key HTTP/1.1\r\n%b\r\n{}", {**keyed, **body, **strange})
         check(strict.admin_port, post)
@@ -233,6 +261,12 @@ def test_no_strange_value_of_a_header_is_answered_with_500(strict: Cluster, name
         handshake = b"GET /connection/websocket HTTP/1.1\r\n%b\r\n"
         for port in (strict.port, strict.worker_port(0)):
             check(port, (handshake, {"Host": "127.0.0.1", **upgrade, **strange}))
+        scrape = (b"GET /metrics HTTP/1.1\r\n%b\r\n", {"Host": "127.0.0.1", **strange})
+        check(tracker_port, scrape)
+
+    # A refusal of a request with a key is late on purpose.
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(check_everywhere, STRANGE_VALUES))
 
 
 def document_request(path: str, kind: str, body: bytes) -> tuple[bytes, dict[str, str]]:

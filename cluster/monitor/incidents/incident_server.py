@@ -1,6 +1,8 @@
 """Serves the metrics of the incident tracker, from a thread with an event loop of its own.
 
 Rules
+- One format, whatever a scrape accepts: that of the admin port. prometheus_client's choice by the Accept
+  header raises for a version that is no number.
 - The store is read in one more thread, for one scrape at a time.
 - The connections have the bounds of the admin port: they take neither the CPU time nor the descriptors that
   the tracker needs for its store and its notifications.
@@ -16,7 +18,7 @@ from pathlib import Path
 
 from aiohttp import web
 from prometheus_client import CollectorRegistry
-from prometheus_client.exposition import choose_encoder
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
 
 from cluster.children.listeners import bind
 from cluster.monitor.bounded_server import served
@@ -54,10 +56,9 @@ async def _serve(sock: socket.socket, folder: Path, stop: asyncio.Event) -> None
     collecting = asyncio.Lock()
 
     async def metrics(request: web.Request) -> web.Response:
-        encode, content_type = choose_encoder(request.headers.get("Accept", ""))
         async with collecting:
-            page = await asyncio.to_thread(encode, registry)
-        return web.Response(body=page, headers={"Content-Type": content_type})
+            page = await asyncio.to_thread(generate_latest, registry)
+        return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
     app = web.Application()
     app.router.add_get("/metrics", metrics)
