@@ -113,6 +113,8 @@ async def test_a_supervisor_without_a_free_descriptor_goes_on_and_recovers(tmp_p
         for path in ("/runbooks/", "/runbooks/ServiceDown"):
             status, _, body = ask_again(kept, path)
             assert (status, b"ServiceDown" in body) == (200, True)
+        status, headers, _ = ask_again(kept, "/metrics")
+        assert (status, headers["Retry-After"]) == (503, "1")
         kept.close()
         # Several rounds of the status line, and more starts of the worker than may fail at a boot.
         await until(lambda: cluster.log().count("child_start_failed") >= 4, 60, "4 failed starts")
@@ -124,6 +126,7 @@ async def test_a_supervisor_without_a_free_descriptor_goes_on_and_recovers(tmp_p
         assert after.total("app_supervisor_errors_total", type="spawn") >= 4
         assert after.total("app_supervisor_errors_total", type="accept") >= 1
         assert after.total("app_supervisor_errors_total", type="background") >= 1
+        assert after.total("app_supervisor_errors_total", type="collect") == 1
         assert after.total("app_supervisor_errors_total", type="http") == 0
         # Two a second at most, of which five in 30 s are logged.
         assert cluster.log().count("accept_failed") <= 15
