@@ -22,6 +22,7 @@ from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_late
 
 from cluster.children.listeners import bind
 from cluster.monitor.bounded_server import served
+from cluster.monitor.foreign_pages import ForeignPageGuard
 from cluster.monitor.incidents.incident_metrics import IncidentCollector
 
 
@@ -38,7 +39,7 @@ def serve(host: str, port: int, folder: Path) -> Callable[[], None]:
 
     def run() -> None:
         with asyncio.Runner(loop_factory=lambda: loop) as runner:
-            runner.run(_serve(sock, folder, stop))
+            runner.run(_serve(sock, host, folder, stop))
 
     thread = threading.Thread(target=run, name="metrics", daemon=True)
     thread.start()
@@ -50,7 +51,7 @@ def serve(host: str, port: int, folder: Path) -> Callable[[], None]:
     return close
 
 
-async def _serve(sock: socket.socket, folder: Path, stop: asyncio.Event) -> None:
+async def _serve(sock: socket.socket, host: str, folder: Path, stop: asyncio.Event) -> None:
     registry = CollectorRegistry()
     registry.register(IncidentCollector(folder))
     collecting = asyncio.Lock()
@@ -60,7 +61,7 @@ async def _serve(sock: socket.socket, folder: Path, stop: asyncio.Event) -> None
             page = await asyncio.to_thread(generate_latest, registry)
         return web.Response(body=page, headers={"Content-Type": CONTENT_TYPE_PLAIN_0_0_4})
 
-    app = web.Application()
+    app = web.Application(middlewares=[ForeignPageGuard(host).refuse])
     app.router.add_get("/metrics", metrics)
     async with served(app, sock):
         await stop.wait()
