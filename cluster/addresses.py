@@ -25,6 +25,8 @@ LOOPBACK: Final[tuple[Network, ...]] = (
     ipaddress.IPv4Network("127.0.0.0/8"),
     ipaddress.IPv6Network("::1/128"),
 )
+#: Nobody can register a name below these: RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of 2024.
+PRIVATE_DOMAINS: Final = (".localhost", ".local", ".home.arpa", ".internal")
 _THIS_MACHINE: Final = "127.0.0.1"
 _MOST_PROXIES: Final = 16
 # RFC 6177, section 2: a site gets a /64 at least, so its hosts can choose any address of it.

@@ -6,12 +6,15 @@ Rules
 - If there is no place, the oldest connection without a whole head is closed for the new one.
 - A connection never takes one of the last descriptors (a quarter, 64 at most): it is closed at once.
   socketserver polls again at once when accepting fails; here it pauses.
+- What a page of another site sends is answered with 403, as the monitoring's ports do: a request for a name
+  that any domain may have resolved to this address (Host), or from another page (Origin, Sec-Fetch-Site).
 """
 
 from __future__ import annotations
 
 import http.client
 import io
+import ipaddress
 import resource
 import socket
 import threading
@@ -19,6 +22,7 @@ import time
 from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 HEAD_SECONDS: Final = 10.0
 WRITE_SECONDS: Final = 5.0
@@ -27,6 +31,8 @@ MOST_CONNECTIONS: Final = 32
 _FEWEST_CONNECTIONS: Final = 4
 _KEPT_BACK_FILES: Final = 64
 _PAUSE_SECONDS: Final = 0.5
+# Nobody can register a name below these: RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of 2024.
+_PRIVATE_DOMAINS: Final = (".localhost", ".local", ".home.arpa", ".internal")
 
 
 def _file_limits() -> tuple[int, int]:
@@ -45,11 +51,24 @@ class BoundedHttpServer(ThreadingHTTPServer):
 
     def __init__(self, address: tuple[str, int], handler: type[BoundedHandler]) -> None:
         self.address_family = socket.AF_INET6 if ":" in address[0] else socket.AF_INET
+        self._own_names = (address[0].lower(), socket.gethostname().lower())
         self._lock = threading.Lock()
         # When each of those whose head is not whole was accepted, the oldest first.
         self._silent: dict[socket.socket, float] = {}
         self._open: set[socket.socket] = set()
         super().__init__(address, handler)
+
+    def is_own(self, host: str) -> bool:
+        """Whether a Host is an address, or no domain of the Internet but this server's own."""
+        try:
+            name = urlsplit(f"//{host}").hostname or ""
+        except ValueError:
+            return False
+        with suppress(ValueError):
+            ipaddress.ip_address(name)
+            return True
+        is_private = "." not in name or name.endswith(_PRIVATE_DOMAINS)
+        return bool(name) and (is_private or name in self._own_names)
 
     def get_request(self) -> tuple[socket.socket, Any]:
         """Accept a connection.
@@ -145,7 +164,22 @@ class BoundedHandler(BaseHTTPRequestHandler):
         is_open = self.server.takes_head(self.connection)
         # Of the whole answer: `sendall` counts all that it takes.
         self.connection.settimeout(WRITE_SECONDS)
+        if is_valid and is_open and self._is_foreign():
+            self.send_error(
+                403, explain="name this server by its address, or by a name without a dot"
+            )
+            return False
         return is_valid and is_open
+
+    def _is_foreign(self) -> bool:
+        """Whether a page of another site may have sent this (CSRF, DNS rebinding)."""
+        hosts = self.headers.get_all("Host", [])
+        if len(hosts) != 1 or not self.server.is_own(hosts[0]):
+            return True
+        own = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
+        site = self.headers.get("Sec-Fetch-Site", "none")
+        is_own_page = own.issuperset(self.headers.get_all("Origin", []))
+        return not is_own_page or site not in ("none", "same-origin")
 
     def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the name that it has there
         """A line for each scrape tells nothing."""

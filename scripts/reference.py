@@ -93,7 +93,9 @@ def metrics() -> str:
         _families(catalogue.SUPERVISOR_FAMILIES),
         "Beside these: the standard `process_*` families of the supervisor itself.",
         "## Kept by the incident tracker\n\nServed by `ws-cluster monitor keep --metrics-port`, which `monitoring up` and the"
-        " containers give\nit. What has happened is counted over the last seven days.",
+        " containers give\nit. What has happened is counted over the last seven days. Give Prometheus its address,"
+        " its host name, what\n`--metrics-host` says, or a name that cannot be registered (without a dot, or below `.internal`,"
+        " `.local`,\n`.home.arpa` or `.localhost`): under others it answers 403, as load tests and drills do.",
         _families(catalogue.TRACKER_FAMILIES),
         "## Kept by a load test\n\nServed with `--metrics-listen` while it runs, over all of its processes.",
         _families(LOAD_FAMILIES),

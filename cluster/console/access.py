@@ -29,11 +29,9 @@ from typing import Final
 from aiohttp import hdrs, web
 
 from cluster import log
-from cluster.addresses import Network, address_key, client_address, is_in, parse
+from cluster.addresses import PRIVATE_DOMAINS, Network, address_key, client_address, is_in, parse
 
 _SCHEME: Final = "bearer"
-# RFC 6761, RFC 6762, RFC 8375, and ICANN's reservation of 2024.
-_PRIVATE_DOMAINS: Final = (".localhost", ".local", ".home.arpa", ".internal")
 # RFC 9110, section 7.2: a name or an address, with brackets around IPv6, and a port.
 _HOST: Final = re.compile(r"(?:\[([0-9A-Fa-f:.]{2,45})\]|([^\s/?#@\[\]:]{1,253}))(?::\d{0,5})?")
 _BURST: Final = 10
@@ -244,7 +242,7 @@ def _is_own_host(host: str) -> bool:
     if found is None:
         return False
     name = (found[1] or found[2]).rstrip(".").lower()
-    if (name and "." not in name and ":" not in name) or name.endswith(_PRIVATE_DOMAINS):
+    if (name and "." not in name and ":" not in name) or name.endswith(PRIVATE_DOMAINS):
         return True
     try:
         ipaddress.ip_address(name)

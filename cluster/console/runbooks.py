@@ -1,12 +1,16 @@
 """The runbooks of this version at /runbooks/: the target of an alert's link.
 
-Rule: they contain no secret and are served as plain text, so that they can be read on a phone at night,
-even if Prometheus and the other services are down.
+Rules
+- They contain no secret and are served as plain text, so that they can be read on a phone at night,
+  even if Prometheus and the other services are down.
+- They are read once, so that they can be read too when the supervisor has no free descriptor.
 """
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -19,32 +23,33 @@ _INDEX: Final = "README"
 
 
 def add_to(app: web.Application) -> None:
-    """Add the routes."""
-    app.router.add_get("/runbooks", _answer)
-    app.router.add_get("/runbooks/", _answer)
-    app.router.add_get("/runbooks/{name}", _answer)
+    """Read the runbooks, and add the routes."""
+    texts = _read()
+
+    async def answer(request: web.Request) -> web.Response:
+        found = _NAME.fullmatch(request.match_info.get("name") or _INDEX)
+        text = texts.get(found[1]) if found else None
+        if text is None:
+            error = "no runbook has this name; /runbooks/ lists them\n"
+            return web.Response(text=error, status=404, headers=SAFE_HEADERS)
+        return web.Response(text=text, headers=SAFE_HEADERS)
+
+    app.router.add_get("/runbooks", answer)
+    app.router.add_get("/runbooks/", answer)
+    app.router.add_get("/runbooks/{name}", answer)
 
 
-async def _answer(request: web.Request) -> web.Response:
-    text = page(request.match_info.get("name") or _INDEX)
-    if text is None:
-        error = "no runbook has this name; /runbooks/ lists them\n"
-        return web.Response(text=error, status=404, headers=SAFE_HEADERS)
-    return web.Response(text=text, headers=SAFE_HEADERS)
+def _read() -> Mapping[str, str]:
+    """The texts by name; a runbook that cannot be read is left out."""
+    texts: dict[str, str] = {}
+    for path in _folder().glob("*.md"):
+        with suppress(OSError):
+            texts[path.stem] = path.read_text(encoding="utf-8", errors="replace")
+    return texts
 
 
-def page(name: str) -> str | None:
-    """A runbook's text; None if no runbook has that name."""
-    found = _NAME.fullmatch(name)
-    folder = _folder()
-    if found is None or folder is None:
-        return None
-    path = folder / f"{found[1]}.md"
-    return path.read_text(encoding="utf-8") if path.is_file() else None
-
-
-def _folder() -> Path | None:
-    """The folder in a checkout or in an installed package."""
+def _folder() -> Path:
+    """The folder in an installed package or, without that, in a checkout."""
     package = Path(__file__).resolve().parents[1]
-    folders = (package / "docs" / "runbooks", package.parent / "docs" / "runbooks")
-    return next((folder for folder in folders if folder.is_dir()), None)
+    installed = package / "docs" / "runbooks"
+    return installed if installed.is_dir() else package.parent / "docs" / "runbooks"

@@ -102,12 +102,20 @@ async def test_a_supervisor_without_a_free_descriptor_goes_on_and_recovers(tmp_p
     async with LimitedCluster(tmp_path) as cluster:
         [before] = cluster.workers()
         errors = (await cluster.metrics()).total("app_supervisor_errors_total")
+        kept = http.client.HTTPConnection("127.0.0.1", cluster.admin_port, timeout=30)
+        assert ask_again(kept, "/health")[0] == 200
         # Fewer than it holds: nothing more can be opened, accepted or started.
         cluster.limit_files(8)
         os.kill(before.pid, 9)
         await until(lambda: not cluster.workers(), 10, "the killed worker is gone")
         with silent_sockets(cluster.admin_port, 3):
             await until(lambda: "accept_failed" in cluster.log(), 10, "no connection is accepted")
+        for path in ("/runbooks/", "/runbooks/ServiceDown"):
+            status, _, body = ask_again(kept, path)
+            assert (status, b"ServiceDown" in body) == (200, True)
+        status, headers, _ = ask_again(kept, "/metrics")
+        assert (status, headers["Retry-After"]) == (503, "1")
+        kept.close()
         # Several rounds of the status line, and more starts of the worker than may fail at a boot.
         await until(lambda: cluster.log().count("child_start_failed") >= 4, 60, "4 failed starts")
         assert cluster.is_running
@@ -118,9 +126,18 @@ async def test_a_supervisor_without_a_free_descriptor_goes_on_and_recovers(tmp_p
         assert after.total("app_supervisor_errors_total", type="spawn") >= 4
         assert after.total("app_supervisor_errors_total", type="accept") >= 1
         assert after.total("app_supervisor_errors_total", type="background") >= 1
+        assert after.total("app_supervisor_errors_total", type="collect") == 1
+        assert after.total("app_supervisor_errors_total", type="http") == 0
         # Two a second at most, of which five in 30 s are logged.
         assert cluster.log().count("accept_failed") <= 15
         assert len(cluster.workers()) == 1
+
+
+def ask_again(kept: http.client.HTTPConnection, path: str) -> tuple[int, dict[str, str], bytes]:
+    """The status, the headers and the body of an answer on a connection that stays open."""
+    kept.request("GET", path)
+    response = kept.getresponse()
+    return response.status, dict(response.getheaders()), response.read()
 
 
 def ask(

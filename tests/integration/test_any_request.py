@@ -7,8 +7,9 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 from urllib.parse import quote
 
 import pytest
@@ -16,9 +17,14 @@ from aiohttp import web
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from cluster.api.method_table import API_TABLE
 from cluster.http_runner import HttpRunner
+from cluster.methods import API_METHODS
+from cluster.monitor.incidents import incident_server
+from cluster.monitor.incidents.store import IncidentStore
 from cluster.monitor.stack.receiver import Received, StandInReceiver
 from tests.harness.cluster import Cluster
+from tests.harness.processes import free_ports
 from tests.harness.raw_client import STRICT_CONFIG
 from tests.harness.under_load import assert_no_traceback
 
@@ -26,6 +32,8 @@ EXAMPLES = settings(
     max_examples=250, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 MANY_CHUNKS = 4097
+T = TypeVar("T")
+API_KEY = "a key of 32 bytes and a few more"
 ALLOWED_ABOVE_500 = (
     501,  # nginx does not implement this transfer coding
     502,  # Alertmanager does not answer
@@ -40,6 +48,7 @@ STRANGE_VALUES = (
     "chunked, x", "text/plain; charset=nonsense", "application/json; charset=utf-7", "Bearer",
     "Bearer \u00ff", "Basic Og==", "100-continue", 'W/"x"', 'x="', "2001:db8::1%", "1.2.3.4, [",
     "websocket", "application/x-www-form-urlencoded; charset=nonsense", "multipart/form-data", "gzip", "deflate",
+    "text/plain;version=x.y", "application/openmetrics-text;version=1e9;escaping=dots",
 )  # fmt: skip
 STRANGE = st.sampled_from(STRANGE_VALUES)
 VALUES = TEXTS | STRANGE
@@ -118,10 +127,59 @@ BODIES = (
 )
 
 
+API_PATHS = st.sampled_from(
+    [
+        *(f"/api/{name}" for name in API_METHODS), "/api", "/api", "/api/openapi.json", "/api/nothing",
+        "/api/channels?pattern=[", "/api/history?channel=c&limit=%ff", "/api/presence?channel=%00",
+        "/api/history?channel=c&limit=1e9", "/api/info?api_key=%ff",
+    ]
+)  # fmt: skip
+# What each method needs, and what some of them take beside it.
+API_NEEDS = {
+    "channel": "c", "channels": ["c", "d"], "data": {"a": 1}, "user": "u", "method": "publish",
+    "params": {"channel": "c", "data": 1}, "uid": "t", "expire_at": 9,
+    "commands": [{"publish": {"channel": "c", "data": 1}}, {"nothing": {}}, {"history": {"limit": -2}}],
+}  # fmt: skip
+API_TAKES = {
+    "b64data": "MQ==", "client": "x", "session": "s", "tags": {"a": "b"}, "limit": 3, "reverse": True,
+    "since": {"offset": 1, "epoch": "e"}, "pattern": "[", "disconnect": {"code": 4000, "reason": "r"},
+    "channel_info": 1, "info": "kept:a", "recover_since": {"offset": 1}, "delta": True, "version": 2,
+    "version_epoch": "e", "idempotency_key": "k", "skip_history": True, "parallel": True, "token": "a.b.c",
+}  # fmt: skip
+API_MEMBERS = st.sampled_from([*API_NEEDS, *API_TAKES])
+# With nothing that a parser of JSON refuses: BODIES has that.
+API_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(-1e308, 1e308) | TEXTS
+    | st.sampled_from([*API_NEEDS.values(), *API_TAKES.values(), "\0", ""]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(API_MEMBERS, inner, max_size=3),
+    max_leaves=6,
+)  # fmt: skip
+
+
+def mostly(usual: st.SearchStrategy[T], *others: st.SearchStrategy[T]) -> st.SearchStrategy[T]:
+    """The usual four times as often as each of the others; `|` counts the parts of each as well."""
+    return st.sampled_from([*[usual] * 4, *others]).flatmap(lambda chosen: chosen)
+
+
+def api_bodies(path: str) -> st.SearchStrategy[bytes]:
+    """Bodies of a request to the server API, mostly with a few strange values of what its method takes."""
+    method = API_TABLE.get(path.removeprefix("/api/"))
+    taken = [one.name for one in method.params] if method else []
+    member = st.sampled_from(taken or [*API_NEEDS])
+    document = st.dictionaries(member, API_JSON, max_size=3).map(
+        lambda changed: json.dumps({**API_NEEDS, **changed}).encode()
+    )
+    return mostly(document, st.lists(document, max_size=3).map(b"\n".join), BODIES)
+
+
 @st.composite
-def requests(draw: st.DrawFn) -> tuple[bytes, dict[str, str]]:
+def requests(
+    draw: st.DrawFn,
+    paths: st.SearchStrategy[str] = PATHS,
+    bodies: st.SearchStrategy[bytes] = BODIES,
+) -> tuple[bytes, dict[str, str]]:
     """A request without its credentials, and its headers."""
-    body = draw(BODIES)
+    body = draw(bodies)
     headers = {"Host": "127.0.0.1", "Content-Type": "application/json"}
     headers |= draw(st.dictionaries(NAMES, VALUES, max_size=4))
     framing = draw(st.sampled_from(["length", "length", "length", "chunked", "bytes", "none"]))
@@ -138,8 +196,21 @@ def requests(draw: st.DrawFn) -> tuple[bytes, dict[str, str]]:
     else:
         body = b""
     version = draw(st.sampled_from(["1.1", "1.1", "1.1", "1.0", "2.0", "9.9"]))
-    line = f"{draw(METHODS)} {draw(PATHS)} HTTP/{version}\r\n".encode("latin-1", "replace")
+    line = f"{draw(METHODS)} {draw(paths)} HTTP/{version}\r\n".encode("latin-1", "replace")
     return line + b"%b\r\n" + body, headers
+
+
+def document_request(path: str, kind: str, body: bytes) -> tuple[bytes, dict[str, str]]:
+    """A POST of a body to a path."""
+    headers = {"Host": "127.0.0.1", "Content-Type": kind, "Content-Length": str(len(body))}
+    return f"POST {path} HTTP/1.1\r\n".encode() + b"%b\r\n" + body, headers
+
+
+API_POSTS = API_PATHS.flatmap(
+    lambda path: st.builds(
+        document_request, st.just(path), st.just("application/json"), api_bodies(path)
+    )
+)
 
 
 def answer_of(port: int, request: bytes) -> bytes:
@@ -164,7 +235,8 @@ def check(port: int, request: tuple[bytes, dict[str, str]], **more: str) -> None
 @pytest.fixture(scope="module")
 def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     """A cluster whose log must have no traceback at the end."""
-    cluster = Cluster(tmp_path_factory.mktemp("any") / "run", workers=1, config=STRICT_CONFIG)
+    config = {**STRICT_CONFIG, "http_api": {"key": API_KEY}}
+    cluster = Cluster(tmp_path_factory.mktemp("any") / "run", workers=1, config=config)
     asyncio.run(cluster.start())
     try:
         yield cluster
@@ -174,6 +246,17 @@ def strict(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     finally:
         asyncio.run(cluster.stop())
     assert_no_traceback(cluster)
+
+
+@pytest.fixture(scope="module")
+def tracker_port(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
+    """The port of an incident tracker's metrics."""
+    folder = tmp_path_factory.mktemp("incidents")
+    IncidentStore(folder).close()
+    port = free_ports(1)
+    end = incident_server.serve("127.0.0.1", port, folder)
+    yield port
+    end()
 
 
 @pytest.mark.slow
@@ -205,6 +288,15 @@ def test_a_worker_answers_no_request_with_500(
 
 
 @pytest.mark.slow
+@settings(EXAMPLES, max_examples=600)
+@given(request=mostly(API_POSTS, requests(API_PATHS, api_bodies("/api"))))
+def test_the_server_api_answers_no_request_of_a_key_holder_with_500(
+    strict: Cluster, request: tuple[bytes, dict[str, str]]
+):
+    check(strict.worker_port(0), request, **{"X-API-Key": API_KEY})
+
+
+@pytest.mark.slow
 @EXAMPLES
 @given(request=requests())
 def test_the_public_port_answers_no_request_with_500(
@@ -214,8 +306,19 @@ def test_the_public_port_answers_no_request_with_500(
 
 
 @pytest.mark.slow
+@EXAMPLES
+@given(request=requests())
+def test_the_tracker_answers_no_request_with_500(
+    tracker_port: int, request: tuple[bytes, dict[str, str]]
+):
+    check(tracker_port, request)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("name", HEADER_NAMES)
-def test_no_strange_value_of_a_header_is_answered_with_500(strict: Cluster, name: str):
+def test_no_strange_value_of_a_header_is_answered_with_500(
+    strict: Cluster, tracker_port: int, name: str
+):
     key = (strict.directory / "data" / "admin.key").read_text().strip()
     keyed = {"Host": "127.0.0.1", "Authorization": f"Bearer {key}"}
     body = {"Content-Type": "application/json", "Content-Length": "2"}
@@ -223,7 +326,8 @@ def test_no_strange_value_of_a_header_is_answered_with_500(strict: Cluster, name
         "Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13",
         "Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==",
     }  # fmt: skip
-    for value in STRANGE_VALUES:
+
+    def check_everywhere(value: str) -> None:
         strange = {name: value}
         post = (b"POST /console/key HTTP/1.1\r\n%b\r\n{}", {**keyed, **body, **strange})
         check(strict.admin_port, post)
@@ -233,12 +337,12 @@ def test_no_strange_value_of_a_header_is_answered_with_500(strict: Cluster, name
         handshake = b"GET /connection/websocket HTTP/1.1\r\n%b\r\n"
         for port in (strict.port, strict.worker_port(0)):
             check(port, (handshake, {"Host": "127.0.0.1", **upgrade, **strange}))
+        scrape = (b"GET /metrics HTTP/1.1\r\n%b\r\n", {"Host": "127.0.0.1", **strange})
+        check(tracker_port, scrape)
 
-
-def document_request(path: str, kind: str, body: bytes) -> tuple[bytes, dict[str, str]]:
-    """A POST of a body to a path."""
-    headers = {"Host": "127.0.0.1", "Content-Type": kind, "Content-Length": str(len(body))}
-    return f"POST {path} HTTP/1.1\r\n".encode() + b"%b\r\n" + body, headers
+    # A refusal of a request with a key is late on purpose.
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(check_everywhere, STRANGE_VALUES))
 
 
 @pytest.mark.slow

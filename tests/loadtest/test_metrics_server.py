@@ -9,12 +9,14 @@ import threading
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
+from http.server import HTTPServer
 
 import pytest
 from prometheus_client.metrics_core import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from loadtest.bounded_http_server import BoundedHandler, BoundedHttpServer
 from loadtest.families import MetricFamily
 from loadtest.metrics_server import (
     MetricsServer,
@@ -22,6 +24,7 @@ from loadtest.metrics_server import (
     filled_histogram,
     listen_address,
 )
+from tests.harness.foreign_pages import FOREIGN
 
 GAUGE = MetricFamily("app_a", "gauge", "load", "A.", {"kind": ()})
 COUNTER = MetricFamily("app_b_total", "counter", "load", "B.")
@@ -86,6 +89,42 @@ def test_another_path_is_not_found_and_a_failure_is_a_failed_scrape_that_is_logg
         assert page(server)[0] == 200
     out = capsys.readouterr()
     assert len(re.findall("the store is away", out.out + out.err)) == 1
+
+
+@pytest.fixture(scope="module")
+def empty() -> Iterator[MetricsServer]:
+    """A server without any metrics."""
+    with serving(tuple) as server:
+        yield server
+
+
+def status(server: MetricsServer, headers: dict[str, str]) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=30)
+    connection.request("GET", "/metrics", headers=headers)
+    with closing(connection), connection.getresponse() as response:
+        return response.status
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_what_a_page_of_another_site_sends_is_refused(
+    empty: MetricsServer, headers: dict[str, str]
+):
+    assert status(empty, headers) == 403
+
+
+@pytest.mark.parametrize(
+    "host", ["drill:9646", "10.0.0.7:9646", "[::1]:9646", "localhost", "load.internal"]
+)
+def test_prometheus_scrapes_it_by_its_own_names(empty: MetricsServer, host: str):
+    assert status(empty, {"Host": host, "Origin": f"http://{host}"}) == 200
+
+
+def test_the_host_that_it_listens_on_is_its_own_name(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(HTTPServer, "server_bind", lambda self: self.socket.bind(("127.0.0.1", 0)))
+    server = BoundedHttpServer(("Load.example.com", 0), BoundedHandler)
+    assert server.is_own("load.example.com:9646")
+    assert not server.is_own("evil.example.com:9646")
+    server.server_close()
 
 
 def test_a_client_that_says_nothing_does_not_keep_others_out_for_long():

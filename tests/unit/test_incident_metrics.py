@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import http.client
+from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from cluster.children.listeners import bind
 from cluster.metrics.catalogue import TRACKER_FAMILIES
+from cluster.monitor.incidents import incident_server
 from cluster.monitor.incidents.incident_metrics import IncidentCollector, incident_metrics
 from cluster.monitor.incidents.incident_server import serve
 from cluster.monitor.incidents.store import ALIVE_FACT, FILE_NAME, IncidentStore
 from tests.harness.cluster import http_get
+from tests.harness.foreign_pages import FOREIGN
 from tests.harness.processes import free_ports
 
 NOW = 1_800_000_000.0
@@ -150,6 +156,51 @@ def test_a_store_that_cannot_be_read_is_said_in_a_metric_and_logged_once(
         away.rename(folder / FILE_NAME)
         assert readable(collector) == [1]
     assert str(logged).count("no incident store") == len(logged) == 1
+
+
+@pytest.fixture
+def port(folder: Path) -> Iterator[int]:
+    """The port of the served metrics."""
+    port = free_ports(1)
+    end = serve("127.0.0.1", port, folder)
+    yield port
+    end()
+
+
+def scraped(port: int, headers: dict[str, str]) -> int:
+    """The status of a scrape with these headers."""
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    connection.request("GET", "/metrics", headers=headers)
+    with closing(connection), connection.getresponse() as response:
+        return response.status
+
+
+@pytest.mark.parametrize("headers", FOREIGN, ids=str)
+def test_what_a_page_of_another_site_sends_is_refused(port: int, headers: dict[str, str]):
+    assert scraped(port, headers) == 403
+
+
+@pytest.mark.parametrize(
+    "host",
+    [
+        "tracker:9098",
+        "127.0.0.1:9098",
+        "[::1]:9098",
+        "localhost",
+        "tracker.ops.svc.cluster.local:9098",
+    ],
+)
+def test_prometheus_scrapes_it_by_its_own_names(port: int, host: str):
+    assert scraped(port, {"Host": host}) == 200
+
+
+def test_the_host_that_it_listens_on_is_its_own_name(folder: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(incident_server, "bind", lambda _, port: bind("127.0.0.1", port))
+    port = free_ports(1)
+    end = serve("Monitor.example.com", port, folder)
+    assert scraped(port, {"Host": f"monitor.example.com:{port}"}) == 200
+    assert scraped(port, {"Host": f"evil.example.com:{port}"}) == 403
+    end()
 
 
 def test_the_metrics_are_served_until_the_end(folder: Path):

@@ -15,24 +15,20 @@ Rules
   refuse.
 - It keeps the last `_MOST_KEPT` in memory and all in a file of JSON lines, which is rotated when it grows.
 - It checks no key: do not make it reachable from other machines.
-- A browser cannot be led to it: a request from another page (Origin, Sec-Fetch-Site) and a request for a
-  name that any domain may have resolved to this address (Host) are answered with 403.
+- A browser cannot be led to it: see `foreign_pages`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import json
 import math
-import socket
 import time
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import orjson
 from aiohttp import web
@@ -40,6 +36,7 @@ from aiohttp import web
 from cluster.children.listeners import bind
 from cluster.monitor import signals
 from cluster.monitor.bounded_server import served
+from cluster.monitor.foreign_pages import ForeignPageGuard
 from cluster.monitor.stack.dead_mans_switch import DeadMansSwitch
 from cluster.monitor.stack.notification_faults import (
     ACTIONS,
@@ -201,9 +198,10 @@ class StandInReceiver:
         self._failures: dict[str, list[int]] = {}
         self._switch = DeadMansSwitch(heartbeat_seconds, received.add)
 
-    def app(self) -> web.Application:
-        """The application with all routes."""
-        app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=[_refuse_browsers])
+    def app(self, host: str = "") -> web.Application:
+        """The application with all routes, for a server that listens on `host`."""
+        guard = ForeignPageGuard(host)
+        app = web.Application(client_max_size=_MOST_BODY_BYTES, middlewares=[guard.refuse])
         router = app.router
         router.add_post("/slack", self._slack)
         router.add_post("/slack/{path:.*}", self._slack)
@@ -330,35 +328,6 @@ class StandInReceiver:
         return web.json_response({"status": "ok"})
 
 
-@web.middleware
-async def _refuse_browsers(
-    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
-) -> web.StreamResponse:
-    """Answer 403 to what a page of another site sent (CSRF, DNS rebinding)."""
-    hosts = request.headers.getall("Host", [])
-    if len(hosts) != 1 or not _is_own_name(hosts[0]):
-        text = "Host: name this server by its IP address, as localhost, or by a name without a dot"
-        return web.Response(status=403, text=text)
-    own = {f"http://{hosts[0]}", f"https://{hosts[0]}"}
-    if not own.issuperset(request.headers.getall("Origin", [])):
-        return web.Response(status=403, text="Origin: pages of other sites may not use this server")
-    if request.headers.get("Sec-Fetch-Site", "none") not in ("none", "same-origin"):
-        return web.Response(status=403, text="pages of other sites may not use this server")
-    return await handler(request)
-
-
-def _is_own_name(host: str) -> bool:
-    """Whether no domain of the Internet can be meant by a Host header."""
-    try:
-        name = urlsplit(f"//{host}").hostname or ""
-    except ValueError:
-        return False
-    with suppress(ValueError):
-        ipaddress.ip_address(name)
-        return True
-    return bool(name) and ("." not in name or name == socket.gethostname().lower())
-
-
 async def _document(request: web.Request) -> object:
     """The JSON of a body; None if it is not JSON. Slack also accepts the form field `payload`.
 
@@ -391,6 +360,6 @@ async def serve(host: str, port: int, file: Path | None, heartbeat_seconds: floa
         OSError: if it cannot listen on the port.
     """
     stop = signals.stop_event()
-    app = StandInReceiver(Received(file), heartbeat_seconds).app()
+    app = StandInReceiver(Received(file), heartbeat_seconds).app(host)
     async with served(app, bind(host, port)):
         await stop.wait()
