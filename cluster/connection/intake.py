@@ -78,7 +78,7 @@ class CommandIntake:
         self.expires_at = 0
         self.channels: dict[str, Subscription] = {}
         self.state = NEW
-        self.awaits_pong = False
+        self.awaits_pong = 0
         self.budget = COMMANDS_PER_TURN
         self.commands = 0
         self._counters = counters
@@ -149,7 +149,7 @@ class CommandIntake:
     def _pong(self) -> None:
         if not self.awaits_pong:
             raise BAD_REQUEST_CLOSE.fresh()
-        self.awaits_pong = False
+        self.awaits_pong -= 1
 
     def _must_wait(self, command: Command) -> bool:
         if self.state is CONNECTING:

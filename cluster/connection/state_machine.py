@@ -313,9 +313,9 @@ class Connection(CommandIntake):
 
     def ping_due(self) -> bool:
         """Return whether to send a ping now; if so, a pong is awaited from now on."""
-        if self.state is not CONNECTED or self.awaits_pong:
+        if self.state is not CONNECTED:
             return False
-        self.awaits_pong = True
+        self.awaits_pong += 1
         return True
 
     def pong_due(self) -> list[Action]:

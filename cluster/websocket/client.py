@@ -110,7 +110,7 @@ class WebSocketClient(ActionPerformer):
 
     def native_pong(self) -> None:
         if self._native_pings:
-            self.connection.awaits_pong = False
+            self.connection.awaits_pong = 0
 
     def fail(self, why: Disconnect) -> None:
         if why is SERVER_ERROR:
@@ -426,8 +426,9 @@ class WebSocketClient(ActionPerformer):
         self.perform(ends)
 
     def check_pong(self) -> None:
-        """Close the connection if its pong is missing."""
-        self.perform(self.connection.pong_due())
+        """Close the connection if its pong is missing, and not unread behind commands that wait for answers."""
+        if not self._is_congested:
+            self.perform(self.connection.pong_due())
 
     def check_connected(self) -> None:
         """Close the connection if it has not connected."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from itertools import count
+from typing import Any
 
 import pytest
 
@@ -13,7 +15,7 @@ from cluster.errors import SHUTDOWN
 from tests.harness import wire
 from tests.harness.waiting import until
 from tests.harness.wire import frame
-from tests.unit.local_worker import LocalWorker, configured, entered
+from tests.unit.local_worker import Caller, LocalWorker, configured, entered
 
 SENT = 500
 LAST = SENT + 1
@@ -40,10 +42,14 @@ class SlowCalls:
         return b"1"
 
     @asynccontextmanager
-    async def worker(self) -> AsyncIterator[LocalWorker]:
-        config = configured(command_rate_limit=0)
+    async def worker(self, **client: Any) -> AsyncIterator[LocalWorker]:
+        config = configured(command_rate_limit=0, **client)
         async with LocalWorker(config, rpc_handlers={"": self.answer}).open() as worker:
             yield worker
+
+    def end_all(self) -> None:
+        for _ in range(SENT):
+            self.may_end.release()
 
     async def settled(self) -> int:
         """How many calls have begun when no more begin."""
@@ -53,6 +59,17 @@ class SlowCalls:
             for _ in range(1000):
                 await asyncio.sleep(0)
         return self.begun
+
+
+async def answer_pings(caller: Caller) -> None:
+    """Send a pong for every ping, until cancelled."""
+    for answered in count():
+        await pinged(caller, answered + 1)
+        caller.wire.send_text(b"{}")
+
+
+async def pinged(caller: Caller, times: int) -> None:
+    await caller.until(lambda: caller.heard.count({}) >= times)
 
 
 @pytest.mark.parametrize("data", [IN_ONE_FRAME, IN_FRAMES_OF_FIVE], ids=["one frame", "frames"])
@@ -83,8 +100,7 @@ async def test_a_client_whose_commands_are_in_progress_is_closed_at_once():
         [client] = worker.server.clients
         client.perform(client.connection.disconnect(SHUTDOWN))
         assert (await caller.closed())[0] == SHUTDOWN.code
-        for _ in range(SENT):
-            calls.may_end.release()
+        calls.end_all()
         await until(lambda: not worker.server.clients, 10, "it has gone")
         assert await calls.settled() <= CONGESTED_COMMANDS + worker.server.rate.slice
 
@@ -97,6 +113,20 @@ async def test_a_client_that_leaves_while_its_commands_are_in_progress_is_forgot
         await until(lambda: calls.begun > CONGESTED_COMMANDS, 10, "many have begun")
         caller.wire.abort()
         # It is not read, so that its end is noticed with the next answer, or ping.
-        for _ in range(SENT):
-            calls.may_end.release()
+        calls.end_all()
         await until(lambda: not worker.server.clients, 10, "it has gone")
+
+
+async def test_a_client_whose_pong_is_unread_behind_commands_in_progress_stays():
+    calls = SlowCalls()
+    async with calls.worker(ping_interval=0.5, pong_timeout=0.1) as worker:
+        caller = await entered(worker)
+        caller.wire.send(IN_ONE_FRAME)
+        pongs = asyncio.create_task(answer_pings(caller))
+        await pinged(caller, 3)
+        assert calls.begun <= CONGESTED_COMMANDS + worker.server.rate.slice
+        calls.end_all()
+        await caller.reply(LAST)
+        await pinged(caller, caller.heard.count({}) + 2)
+        pongs.cancel()
+        assert await caller.closed() == (3012, "no pong")

@@ -272,12 +272,15 @@ def test_the_reason_of_a_close_does_not_hold_what_the_client_has_sent(connection
 # --- pings, time, closing ------------------------------------------------------------------
 
 
-def test_a_ping_awaits_a_pong(connection: Connection):
+def test_each_ping_awaits_a_pong(connection: Connection):
+    # The second is sent if the first pong is not read yet.
     assert connection.ping_due()
-    assert not connection.ping_due()
+    assert connection.ping_due()
+    assert connection.receive(b"{}") == []
+    assert connection.awaits_pong
     assert connection.receive(b"{}") == []
     assert connection.pong_due() == []
-    assert connection.ping_due()
+    assert codes(connection.receive(b"{}")) == [3501]
 
 
 def test_a_missing_pong_closes_with_3012(connection: Connection):
