@@ -147,6 +147,8 @@ echo "== $what"
 # are invisible outside.
 timeout --foreground 2400 unshare --mount --pid --fork --propagation private bash -c '
     set -e
+    # In it / is a mount point, as on a machine: unshare(1) changes how its mounts are passed on.
+    mount --bind "$1" "$1"
     mount -t proc proc "$1/proc"
     mount --rbind /dev "$1/dev"
     mount -t tmpfs tmpfs "$1/dev/shm"
