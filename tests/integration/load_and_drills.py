@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
@@ -81,8 +82,15 @@ def _asked_once_firing(
 ) -> Callable[[], Awaitable[bool]]:
     async def is_done() -> bool:
         with contextlib.suppress(OSError):
-            if await monitoring.firing(alert):
+            if _has_recorded(monitoring, alert):
                 return (await monitoring.ask(*words)).returncode == 0
         return False
 
     return is_done
+
+
+def _has_recorded(monitoring: Monitoring, alert: str) -> bool:
+    """Whether the tracker has seen an alert fire: an incident resolved before that has never fired."""
+    whole, _, _ = monitoring.child_log("tracker").rpartition("\n")
+    lines = map(json.loads, whole.splitlines())
+    return any(one.get("alert") == alert and one.get("kind") == "firing" for one in lines)
