@@ -43,7 +43,7 @@ from cluster.protocol import (
 CONGESTED_COMMANDS = 64
 
 #: With more bytes than this in messages with waiting commands, or in publishes in progress, too: twice the longest
-#: message, by default. A client that has no token yet may wait for a backend with 256 commands of 64 KiB.
+#: message, by default. A client that has no token yet may wait for a backend with 64 commands of 64 KiB.
 CONGESTED_BYTES = 131_072
 
 #: After this many commands of one connection the next turn of the event loop is waited for.

@@ -31,7 +31,7 @@ CONFIG = {
 }
 #: What every attack must have met, or it attacks nothing: the status of all first answers, and the least
 #: number of bytes that came back in a second: one answer to each connection, or those to many commands.
-ANSWER, ANSWERS, HISTORIES = 100, 20_000, 1_000_000
+ANSWER, ANSWERS, HISTORIES = 100, 10_000, 1_000_000
 MET: Mapping[str, tuple[str, int]] = {
     "rpc": ("101", ANSWERS),
     "ping": ("101", ANSWERS),
